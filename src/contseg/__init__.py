@@ -1,0 +1,1 @@
+"""Continual semantic segmentation."""

@@ -1,0 +1,71 @@
+"""What a dataset is: a class table, lists of names, and a way to read one sample. It knows nothing of steps."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from contseg.data.classes import ClassTable
+from contseg.data.files import read_image, read_mask
+from contseg.errors import ContsegError
+
+SubsetName = Literal["train", "test"]
+
+
+class SegmentationDataset(ABC):
+    """Images with masks of class ids.
+
+    `train` is what steps are cut from; `test` is what every step is measured on (the official validation set where the
+    official test set is not public, as in VOC and ADE20K).
+    """
+
+    name: str
+    root: Path
+    classes: ClassTable
+
+    @abstractmethod
+    def names(self, subset: SubsetName) -> list[str]:
+        """Names of the samples of a subset, in list order (published selections depend on it)."""
+
+    @abstractmethod
+    def image_path(self, name: str) -> Path:
+        """The image file of a sample."""
+
+    @abstractmethod
+    def mask_path(self, name: str) -> Path:
+        """The mask file of a sample."""
+
+    def read(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Image (H, W, 3) uint8 and mask (H, W) of dataset ids.
+
+        Raises:
+            ContsegError: a file is missing or unreadable, or the mask has another size than the image.
+        """
+        image, mask = read_image(self.image_path(name)), read_mask(self.mask_path(name))
+        if image.shape[:2] != mask.shape:
+            raise ContsegError(
+                f"{self.mask_path(name)}: mask is {size(mask)} but its image is {size(image)}; they must be equal"
+            )
+        return image, mask
+
+
+def size(array: np.ndarray) -> str:
+    """Width x height, as people write it.
+
+    Example:
+        >>> size(np.zeros((3, 5)))
+        '5x3'
+    """
+    return f"{array.shape[1]}x{array.shape[0]}"
+
+
+def require_folder(path: Path, what: str) -> Path:
+    """The path, if it is a folder.
+
+    Raises:
+        ContsegError: it is not there.
+    """
+    if not path.is_dir():
+        raise ContsegError(f"{path}: folder not found; expected {what}")
+    return path

@@ -1,0 +1,81 @@
+"""Reading and writing image and mask files, with errors that name the file."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from contseg.data.classes import Colour
+from contseg.errors import ContsegError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def read_image(path: Path) -> np.ndarray:
+    """An image file as (H, W, 3) uint8 RGB.
+
+    Raises:
+        ContsegError: the file is missing, truncated or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except FileNotFoundError:
+        raise ContsegError(f"{path}: image not found; check the list that names it") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ContsegError(f"{path}: cannot be read as an image ({error}); replace the file") from None
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """A mask file as (H, W) uint8 or uint16 ids. Palette PNGs give their indices, never their colours.
+
+    Raises:
+        ContsegError: the file is missing, truncated, or its pixels are not single numbers (RGB).
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("L", "P", "I", "I;16", "1"):
+                raise ContsegError(
+                    f"{path}: mask has mode {image.mode}; masks must be single-channel ids (grey or palette PNG)"
+                )
+            mask = np.asarray(image)
+    except FileNotFoundError:
+        raise ContsegError(f"{path}: mask not found; every image needs one of the same name") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ContsegError(f"{path}: cannot be read as a mask ({error}); replace the file") from None
+    if mask.dtype == np.uint8:
+        return mask
+    return mask.astype(np.uint8 if mask.dtype == bool else np.uint16)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) from the file's header, without decoding it."""
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except FileNotFoundError:
+        raise ContsegError(f"{path}: image not found; check the list that names it") from None
+    except (OSError, SyntaxError) as error:
+        raise ContsegError(f"{path}: cannot be read as an image ({error}); replace the file") from None
+
+
+def write_palette_png(path: Path, ids: np.ndarray, colours: list[Colour]) -> None:
+    """Write ids (H, W) uint8 as a palette PNG: viewers show `colours`, readers get the ids back."""
+    image = Image.fromarray(ids.astype(np.uint8), mode="P")
+    image.putpalette([channel for colour in colours for channel in colour])
+    image.save(path)
+
+
+def read_list(path: Path) -> list[str]:
+    """The non-empty lines of a text file, stripped.
+
+    Raises:
+        ContsegError: the file is missing or empty.
+    """
+    if not path.is_file():
+        raise ContsegError(f"{path}: list not found; it should hold one name per line")
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    names = [line for line in lines if line]
+    if not names:
+        raise ContsegError(f"{path}: the list is empty; it should hold one name per line")
+    return names

@@ -1,0 +1,137 @@
+"""Which image holds how many pixels of which class: one table per subset, made once, read by every selection rule."""
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from contseg.data.cache import cache_folder
+from contseg.data.classes import IGNORE
+from contseg.data.dataset import SegmentationDataset, SubsetName
+from contseg.data.files import image_size, read_mask
+from contseg.errors import ContsegError
+
+Progress = Callable[[int, int], None]
+LAYOUT_VERSION = "presence-1"
+
+
+@dataclass(frozen=True)
+class Presence:
+    """Pixel counts of one subset.
+
+    Args:
+        names: the images, in list order, I of them.
+        ids: the class ids of the columns, K of them.
+        pixels: (I, K) int64, pixels of each class in each image; ignored pixels are not counted.
+        fingerprint: of the files behind it; changes when one of them does.
+
+    Example:
+        >>> table = Presence(("a", "b"), (0, 1, 2), np.array([[5, 4, 0], [9, 0, 0]]))
+        >>> table.contains([1, 2])
+        array([ True, False])
+        >>> table.pixels_of([1, 2], np.array([0, 1]))
+        array([4, 0])
+    """
+
+    names: tuple[str, ...]
+    ids: tuple[int, ...]
+    pixels: np.ndarray
+    fingerprint: str = ""
+
+    def contains(self, ids) -> np.ndarray:
+        """Boolean (I,): the image holds at least one pixel of one of these class ids."""
+        columns = np.isin(self.ids, list(ids))
+        return (self.pixels[:, columns] > 0).any(axis=1)
+
+    def pixels_of(self, ids, rows: np.ndarray) -> np.ndarray:
+        """Total pixels of each of these class ids in the images of these rows, in the order of `ids`."""
+        columns = [self.ids.index(number) for number in ids]
+        return self.pixels[rows][:, columns].sum(axis=0)
+
+
+def build_presence(
+    dataset: SegmentationDataset,
+    subset: SubsetName,
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    cached: bool = True,
+) -> Presence:
+    """The presence table of a subset, from the cache if none of its files changed.
+
+    Every mask is read once, in parallel; the image's header is compared with the mask's size on the way.
+
+    Args:
+        workers: threads; default: all cores (the decoders release the interpreter lock).
+        progress: called with (done, total) as masks are read.
+        cached: False reads everything again.
+
+    Raises:
+        ContsegError: a file is missing or unreadable, sizes differ, or a mask holds ids outside the class table.
+    """
+    names = dataset.names(subset)
+    if not names:
+        raise ContsegError(f"{dataset.root}: the {subset} subset of {dataset.name} is empty")
+    fingerprint = _fingerprint(dataset, names)
+    place = cache_folder("presence") / f"{fingerprint}.npz"
+    if cached and place.is_file():
+        try:
+            with np.load(place) as saved:
+                return Presence(tuple(names), dataset.classes.ids, saved["pixels"], fingerprint)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            place.unlink(missing_ok=True)  # a half-written file of a killed process
+
+    known = dataset.classes.known_values()
+    pixels = np.empty((len(names), len(dataset.classes)), dtype=np.int64)
+
+    def count(name: str) -> np.ndarray:
+        return _count_pixels(dataset, name, known)
+
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        for row, counts in enumerate(pool.map(count, names)):
+            pixels[row] = counts
+            if progress:
+                progress(row + 1, len(names))
+    if cached:
+        partial = place.with_name(f"{place.stem}.{os.getpid()}.partial.npz")
+        np.savez_compressed(partial, pixels=pixels)
+        partial.replace(place)
+    return Presence(tuple(names), dataset.classes.ids, pixels, fingerprint)
+
+
+def _count_pixels(dataset: SegmentationDataset, name: str, known: np.ndarray) -> np.ndarray:
+    path = dataset.mask_path(name)
+    mask = read_mask(path)
+    height, width = image_size(dataset.image_path(name))
+    if mask.shape != (height, width):
+        raise ContsegError(
+            f"{path}: mask is {mask.shape[1]}x{mask.shape[0]} but its image is {width}x{height}; they must be equal"
+        )
+    counts = np.bincount(mask.ravel(), minlength=IGNORE + 1)
+    strange = np.flatnonzero((counts > 0) & ~known[: len(counts)])
+    if len(strange):
+        found = ", ".join(f"{number} ({counts[number]} pixels)" for number in strange[:5])
+        more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
+        raise ContsegError(
+            f"{path}: ids outside the class table: {found}{more}; add them to the classes or write {IGNORE} for ignore"
+        )
+    ids = np.array(dataset.classes.ids)
+    return np.where(ids < len(counts), counts[np.minimum(ids, len(counts) - 1)], 0)
+
+
+def _fingerprint(dataset: SegmentationDataset, names: list[str]) -> str:
+    """Changes when a file of the subset is added, removed, resized or touched, or when the class ids change."""
+    digest = hashlib.sha256(f"{LAYOUT_VERSION} {dataset.root.resolve()} {dataset.classes.ids}".encode())
+    for name in names:
+        for path in (dataset.image_path(name), dataset.mask_path(name)):
+            try:
+                stat = path.stat()
+            except OSError:
+                kind = "mask" if path == dataset.mask_path(name) else "image"
+                raise ContsegError(f"{path}: {kind} not found; '{name}' is in the list, so both files must be there") from None
+            digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:32]

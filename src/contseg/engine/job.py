@@ -1,0 +1,97 @@
+"""Everything a run needs, and who is told how it goes."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contseg.data.augment import Pipeline
+from contseg.engine.options import MACHINE_KEYS, TrainingOptions
+from contseg.methods.method import Method
+from contseg.models.segmenter import NetworkOptions
+from contseg.scenarios.plan import samples_digest
+from contseg.scenarios.scenario import Scenario
+
+
+class Reporter:
+    """Told of progress by rank 0; the command line draws it. All calls are optional."""
+
+    def start(self) -> None:
+        """Before anything else, in the process that trains."""
+
+    def step_started(self, step: int, steps: int, classes: tuple[str, ...], updates: int, note: str = "") -> None:
+        """A step begins (or goes on); `updates` are still to come."""
+
+    def updated(self, epoch: int, epochs: int, loss: float, images: int) -> None:
+        """One update of the weights is done."""
+
+    def evaluating(self, batches: int) -> None:
+        """An evaluation of this many batches begins."""
+
+    def evaluated(self) -> None:
+        """One batch of it is done."""
+
+    def step_finished(self, step: int, figures: dict[str, Any]) -> None:
+        """The figures after a step."""
+
+    def message(self, text: str) -> None:
+        """Something worth a line."""
+
+    def stop(self) -> None:
+        """After everything else, also after an error."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A resolved run.
+
+    Args:
+        scenario, method, network, training: what is learned, how, with what.
+        training_pipeline, evaluation_pipeline: how samples are cut.
+        recipe: the resolved recipe, as written to the run.
+        folder: of the run.
+        backbone_weights: ImageNet weights for step 0, a file.
+        cache: folder in which step 0 is shared between runs, or None to train it always.
+    """
+
+    scenario: Scenario
+    method: Method
+    network: NetworkOptions
+    training: TrainingOptions
+    training_pipeline: Pipeline
+    evaluation_pipeline: Pipeline
+    recipe: dict[str, Any]
+    folder: Path
+    backbone_weights: Path | None = None
+    cache: Path | None = None
+
+    def first_step_key(self) -> str:
+        """SHA-256 over everything that influences the weights after step 0: the key of the step cache."""
+        step = self.scenario[0]
+        training = {
+            name: value
+            for name, value in self.training.model_dump().items()
+            if name not in MACHINE_KEYS | {"epochs", "lr_later"}
+        }
+        parts = {
+            "layout": 1,
+            "method": self.method.first_step_key(),
+            "network": self.network.model_dump(),
+            "training": training | {"epochs": self.training.epochs_of(0)},
+            "pipeline": repr(self.training_pipeline),
+            "evaluation": repr(self.evaluation_pipeline) if self.training.keep == "best" else "",
+            "classes": step.new_classes,
+            "files": self.scenario.train_presence.fingerprint,
+            "samples": [samples_digest(samples) for samples in (step.train, step.val)],
+            "backbone": file_digest(self.backbone_weights),
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def file_digest(path: Path | None) -> str:
+    """SHA-256 of a file's bytes, "" for None."""
+    if path is None:
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

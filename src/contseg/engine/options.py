@@ -1,0 +1,74 @@
+"""How a step is trained: everything of a recipe that belongs to the loop."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Part = Literal["backbone", "head", "classifier"]
+
+
+class TrainingOptions(BaseModel):
+    """Optimisation, precision and machines.
+
+    Attributes:
+        epochs: of every step, or a list, one per step, whose last entry also serves the steps after it.
+        batch: images per forward pass, over all ranks together.
+        accumulate: forward passes per update.
+        lr, lr_later: learning rate of step 0 and of later steps.
+        lr_factors: multiples of the learning rate for parts of the segmenter.
+        momentum, nesterov, weight_decay: of SGD; decay is on every parameter, norms and biases too, as published.
+        schedule: `poly` (1 - i/I)^power, `warm-poly` with a linear start, `step` (x gamma at each milestone), `constant`;
+            each runs anew in every step, per update.
+        power: of poly.
+        warmup: share of the updates over which `warm-poly` rises.
+        milestones: shares of the updates at which `step` multiplies by `gamma`.
+        precision: `32`, `bf16-mixed`, or `16-mixed` with gradient scaling.
+        channels_last, compile: memory layout and `torch.compile`.
+        keep: `last`, or the `best` epoch by mIoU on held-out validation images (`scenario.validation`), never on test.
+        seed: of everything drawn in training.
+        accelerator, devices, nodes: where it runs; `devices` are ranks per node.
+        workers: processes that read images, per rank; 0 reads in the training process.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    epochs: int | list[int] = 30
+    batch: int = Field(24, ge=1)
+    accumulate: int = Field(1, ge=1)
+    lr: float = Field(0.01, gt=0)
+    lr_later: float = Field(0.001, gt=0)
+    lr_factors: dict[Part, float] = {}
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 1e-4
+    schedule: Literal["poly", "warm-poly", "step", "constant"] = "poly"
+    power: float = 0.9
+    warmup: float = Field(0.05, ge=0, lt=1)
+    milestones: list[float] = [0.6, 0.85]
+    gamma: float = 0.1
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
+    channels_last: bool = False
+    compile: bool = False
+    keep: Literal["last", "best"] = "last"
+    seed: int = Field(42, ge=0)
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = Field(1, ge=1)
+    nodes: int = Field(1, ge=1)
+    workers: int = Field(0, ge=0)
+
+    def epochs_of(self, step: int) -> int:
+        """Epochs of a step.
+
+        Example:
+            >>> TrainingOptions(epochs=[30, 10]).epochs_of(4)
+            10
+        """
+        return self.epochs if isinstance(self.epochs, int) else self.epochs[min(step, len(self.epochs) - 1)]
+
+    def lr_of(self, step: int) -> float:
+        """Learning rate at the start of a step."""
+        return self.lr_later if step else self.lr
+
+
+MACHINE_KEYS = frozenset({"accelerator", "devices", "nodes", "workers"})
+"""Options that change where a run computes, not what."""

@@ -1,0 +1,96 @@
+"""Devices and processes: one code path from a laptop CPU to several nodes, on Lightning Fabric."""
+
+import os
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision
+from torch import Tensor
+from torch.multiprocessing import ProcessRaisedException
+
+from contseg.engine.loading import Shard
+from contseg.engine.options import TrainingOptions
+from contseg.errors import ContsegError
+from contseg.methods.method import Ranks
+
+
+def make_fabric(options: TrainingOptions) -> Fabric:
+    """The Fabric of a run.
+
+    Under torchrun or SLURM the processes exist already and strategy `ddp` joins them; otherwise several devices are spawned
+    from this process.
+
+    Raises:
+        ContsegError: no such accelerator here, or the batch does not divide over the ranks.
+    """
+    world = options.devices * options.nodes
+    if options.batch % world:
+        raise ContsegError(f"training.batch: {options.batch} images do not divide over {world} ranks; choose a multiple")
+    accelerator = options.accelerator
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise ContsegError("training.accelerator: no CUDA device here; use accelerator=cpu or auto")
+    if accelerator == "cuda" and torch.cuda.device_count() < options.devices:
+        raise ContsegError(f"training.devices: asks for {options.devices} GPUs, {torch.cuda.device_count()} are here")
+    joined = "TORCHELASTIC_RUN_ID" in os.environ or ("SLURM_NTASKS" in os.environ and "SLURM_PROCID" in os.environ)
+    strategy = "auto" if world == 1 else "ddp" if joined else "ddp_spawn"
+    plugins: list[Any] = []
+    if options.precision == "16-mixed":
+        # given as a plugin because Fabric turns fp16 on CPU into bf16 silently
+        plugins.append(MixedPrecision("16-mixed", accelerator, torch.amp.GradScaler(accelerator)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Fabric(
+            accelerator=accelerator,
+            devices=options.devices,
+            num_nodes=options.nodes,
+            strategy=strategy,
+            precision=None if plugins else "32-true" if options.precision == "32" else options.precision,  # type: ignore[arg-type]
+            plugins=plugins,
+        )
+
+
+def launch(fabric: Fabric, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Run `function(fabric, *arguments)` on every rank and return what rank 0 returns.
+
+    Raises:
+        ContsegError: what a rank raised, without the traceback of the process it happened in.
+    """
+    try:
+        return fabric.launch(function, *arguments)
+    except ProcessRaisedException as error:
+        found = re.search(r"^contseg\.errors\.ContsegError: (.*)$", str(error), re.MULTILINE)
+        if found:
+            raise ContsegError(found.group(1)) from None
+        raise
+
+
+def shard_of(fabric: Fabric) -> Shard:
+    """Which part of the data is this rank's."""
+    return Shard(fabric.global_rank, fabric.world_size)
+
+
+def ranks_of(fabric: Fabric) -> Ranks:
+    """Sums and gathers for methods."""
+    if fabric.world_size == 1:
+        return Ranks()
+
+    def gather(tensor: Tensor) -> Tensor:
+        parts = fabric.all_gather(tensor, sync_grads=tensor.requires_grad)
+        return parts.flatten(0, 1)
+
+    def total(tensor: Tensor) -> Tensor:
+        return fabric.all_gather(tensor, sync_grads=tensor.requires_grad).sum(dim=0)
+
+    return Ranks(total, gather, fabric.global_rank, fabric.world_size)
+
+
+def grad_scaler_of(fabric: Fabric) -> torch.amp.GradScaler | None:
+    """The gradient scaler of fp16, which belongs into checkpoints."""
+    precision = fabric.strategy.precision
+    return precision.scaler if isinstance(precision, MixedPrecision) else None

@@ -1,0 +1,29 @@
+"""The one exception users meet: a single line that says where, what was found, and what to do."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ContsegError(Exception):
+    """A mistake in the input (a file, a recipe key, a folder) told in one line; the command line exits with code 2.
+
+    Example:
+        >>> raise ContsegError("masks/a.png: ids 9 are not in the class table; add them to classes.txt")
+        Traceback (most recent call last):
+        contseg.errors.ContsegError: masks/a.png: ids 9 are not in the class table; add them to classes.txt
+    """
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of an error line about an unknown name: the nearest known one, or all of them.
+
+    Example:
+        >>> did_you_mean("plopp", ["plop", "mib"])
+        "did you mean 'plop'? (known: mib, plop)"
+        >>> did_you_mean("zzz", ["plop", "mib"])
+        'known: mib, plop'
+    """
+    known = sorted(known)
+    close = get_close_matches(name, known, n=1, cutoff=0.5)
+    listing = f"known: {', '.join(known)}"
+    return f"did you mean '{close[0]}'? ({listing})" if close else listing

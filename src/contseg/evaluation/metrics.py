@@ -1,0 +1,130 @@
+"""Figures of one confusion matrix and of a sequence of them. Equations are in docs/metrics.md; all values in [0, 1].
+
+A class that does not occur in the truth is absent: NaN in arrays, left out of every mean, never 0.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+BACKGROUND = 0
+
+
+def class_iou(confusion: np.ndarray, epsilon: float = 0.0) -> np.ndarray:
+    """Intersection over union per class, TP / (truth + predicted - TP + epsilon): (K,), NaN where a class is absent.
+
+    Args:
+        confusion: (K, K), rows are the truth.
+        epsilon: 0 is the definition; the released code of MiB and PLOP adds 1e-6.
+
+    Example:
+        >>> class_iou(np.array([[2, 0, 0], [1, 1, 0], [0, 0, 0]]))
+        array([0.66666667, 0.5       ,        nan])
+    """
+    hits = np.diag(confusion).astype(float)
+    truth, said = confusion.sum(axis=1), confusion.sum(axis=0)
+    return _ratio(hits, truth + said - hits + epsilon, truth > 0)
+
+
+def class_accuracy(confusion: np.ndarray, epsilon: float = 0.0) -> np.ndarray:
+    """Recall per class, TP / (truth + epsilon): (K,), NaN where a class is absent."""
+    truth = confusion.sum(axis=1)
+    return _ratio(np.diag(confusion).astype(float), truth + epsilon, truth > 0)
+
+
+def overall_accuracy(confusion: np.ndarray) -> float:
+    """Share of pixels that are right; NaN for an empty matrix."""
+    total = confusion.sum()
+    return float(np.trace(confusion) / total) if total else float("nan")
+
+
+def frequency_weighted_iou(confusion: np.ndarray, epsilon: float = 0.0) -> float:
+    """Mean of IoU weighted by how many pixels a class has."""
+    truth = confusion.sum(axis=1)
+    if not truth.sum():
+        return float("nan")
+    return float(np.nansum(class_iou(confusion, epsilon) * truth) / truth.sum())
+
+
+def mean_over(values: np.ndarray, members: np.ndarray) -> float | None:
+    """Mean of the members that are present, or None if none is.
+
+    Example:
+        >>> mean_over(np.array([0.5, np.nan, 1.0]), np.array([True, True, True]))
+        0.75
+        >>> mean_over(np.array([np.nan]), np.array([True])) is None
+        True
+    """
+    chosen = values[members & ~np.isnan(values)]
+    return float(chosen.mean()) if len(chosen) else None
+
+
+def harmonic(old: float | None, new: float | None) -> float | None:
+    """2 old new / (old + new); None where one is absent, 0 where both are 0."""
+    if old is None or new is None:
+        return None
+    return 2 * old * new / (old + new) if old + new else 0.0
+
+
+def step_figures(confusion: np.ndarray, groups: Sequence[int]) -> dict:
+    """Figures of the confusion matrix after one step.
+
+    Args:
+        confusion: (K, K) over the classes seen so far.
+        groups: the step that brought each class, background's being 0; at least K long.
+
+    Returns:
+        `iou` (a list, None where absent), `old` (classes of step 0), `new` (classes of later steps), `all`, each without
+        background and again as `..._with_background`, `harmonic` of old and new, `accuracy`.
+    """
+    iou = class_iou(confusion)
+    group = np.array(groups[: len(iou)])
+    foreground = np.arange(len(iou)) != BACKGROUND
+    old, new = group == 0, group > 0
+    old_iou, new_iou = mean_over(iou, old & foreground), mean_over(iou, new)
+    return {
+        "iou": [None if np.isnan(value) else float(value) for value in iou],
+        "old": old_iou,
+        "new": new_iou,
+        "all": mean_over(iou, foreground),
+        "old_with_background": mean_over(iou, old),
+        "all_with_background": mean_over(iou, old | new),
+        "harmonic": harmonic(old_iou, new_iou),
+        "accuracy": None if np.isnan(overall_accuracy(confusion)) else overall_accuracy(confusion),
+    }
+
+
+def class_forgetting(confusions: Sequence[np.ndarray]) -> np.ndarray:
+    """How far each class has fallen from its best: max over earlier steps of IoU, minus the last IoU: (K,).
+
+    Negative where a class improved. NaN for classes absent at the end or never measured before the last step, so for those of the last step.
+    """
+    last = class_iou(confusions[-1])
+    best = np.full(len(last), np.nan)
+    for confusion in confusions[:-1]:
+        iou = class_iou(confusion)
+        best[: len(iou)] = np.fmax(best[: len(iou)], iou)
+    return best - last
+
+
+def run_figures(confusions: Sequence[np.ndarray], groups: Sequence[int]) -> dict:
+    """Figures of a whole run from the confusion matrix after each step.
+
+    Returns:
+        those of `step_figures` for the last step, and `average`: mean over steps of `all`; `average_with_background`;
+        `forgetting`: mean of `class_forgetting` without background, 0 when there was nothing to forget (one step);
+        `class_forgetting`: a list, None where undefined.
+    """
+    each = [step_figures(confusion, groups) for confusion in confusions]
+    fallen = class_forgetting(confusions)
+    figures = dict(each[-1])
+    for key in ("all", "all_with_background"):
+        values = [figure[key] for figure in each if figure[key] is not None]
+        figures[key.replace("all", "average", 1)] = float(np.mean(values)) if values else None
+    figures["forgetting"] = mean_over(fallen, np.arange(len(fallen)) != BACKGROUND) or 0.0
+    figures["class_forgetting"] = [None if np.isnan(value) else float(value) for value in fallen]
+    return figures
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray, defined: np.ndarray) -> np.ndarray:
+    return np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=defined)

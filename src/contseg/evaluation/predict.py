@@ -1,0 +1,53 @@
+"""Predictions of a segmenter: for a labelled set (a confusion matrix) or for an image."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from contseg.data.augment import resize_image
+from contseg.evaluation.confusion import confusion_matrix
+from contseg.models.segmenter import Segmenter, resize_logits
+from contseg.scenarios.batch import Batch
+
+
+
+def predict_batch(segmenter: Segmenter, images_BCHW: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    """Class outputs (B, H, W) int64 of uint8 images: logits resized, scored, arg max.
+
+    Args:
+        size: of the prediction; default: that of the images.
+    """
+    with torch.no_grad():
+        output = segmenter(segmenter.normalise(images_BCHW))
+        logits = resize_logits(output.logits, size or tuple(images_BCHW.shape[2:]))  # type: ignore[arg-type]
+        return segmenter.scores(logits).argmax(dim=1)
+
+
+def predict_image(segmenter: Segmenter, image: np.ndarray) -> np.ndarray:
+    """Class outputs (H, W) uint8 of one (H, W, 3) uint8 image, seen whole. The segmenter should be in eval mode."""
+    device = segmenter.mean.device
+    images = resize_image(image, *image.shape[:2]).unsqueeze(0).to(device)
+    return predict_batch(segmenter, images)[0].to(torch.uint8).cpu().numpy()
+
+
+def evaluate(
+    segmenter: Segmenter, batches: Iterable[Batch], classes: int, on_batch: Callable[[], None] | None = None
+) -> Tensor:
+    """Confusion matrix (classes, classes) int64 over batches, on the segmenter's device.
+
+    Puts the segmenter into eval mode, and back as it was.
+
+    Args:
+        on_batch: called after each batch, for progress.
+    """
+    training = segmenter.training
+    segmenter.eval()
+    total = torch.zeros(classes, classes, dtype=torch.int64, device=segmenter.mean.device)
+    for batch in batches:
+        total += confusion_matrix(batch.labels, predict_batch(segmenter, batch.images), classes)
+        if on_batch:
+            on_batch()
+    segmenter.train(training)
+    return total

@@ -1,0 +1,76 @@
+"""How sure a model is of a pixel, and from where on it is believed."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def entropy(probabilities_BKHW: Tensor) -> Tensor:
+    """Entropy over the classes in parts of its maximum, -(1/log K) sum_c p_c log p_c: (B, H, W) in [0, 1].
+
+    Example:
+        >>> entropy(torch.tensor([0.5, 0.5]).view(1, 2, 1, 1))
+        tensor([[[1.]]])
+    """
+    classes = probabilities_BKHW.shape[1]
+    return -torch.xlogy(probabilities_BKHW, probabilities_BKHW).sum(dim=1) / math.log(max(classes, 2))
+
+
+def mean_entropy(probabilities_BKHW: Tensor) -> Tensor:
+    """The released PLOP code's entropy: a *mean* over classes, so at most 1/K, with 1e-8 inside both logarithms.
+
+    h = -(1/log(K + 1e-8)) (1/K) sum_c p_c log(p_c + 1e-8): (B, H, W).
+    """
+    classes = probabilities_BKHW.shape[1]
+    return -(probabilities_BKHW * torch.log(probabilities_BKHW + 1e-8)).mean(dim=1) / math.log(classes + 1e-8)
+
+
+def class_histogram(values_N: Tensor, classes_N: Tensor, count: int, bins: int) -> Tensor:
+    """Histogram of values in [0, 1] per class: (count, bins) int64; a value of 1 falls into the last bin.
+
+    Example:
+        >>> class_histogram(torch.tensor([0.1, 0.9, 1.0]), torch.tensor([0, 1, 1]), count=2, bins=2)
+        tensor([[1, 0],
+                [0, 2]])
+    """
+    bin_N = (values_N * bins).long().clamp_(0, bins - 1)
+    return torch.bincount(classes_N * bins + bin_N, minlength=count * bins).view(count, bins)
+
+
+def histogram_median(histogram_KM: Tensor) -> Tensor:
+    """Median per class by linear interpolation inside the bin where the running count reaches half: (K,) float64, 0 if empty.
+
+    Example:
+        >>> histogram_median(torch.tensor([[2, 2, 0, 0], [0, 0, 0, 4]]))
+        tensor([0.2500, 0.8750], dtype=torch.float64)
+    """
+    bins = histogram_KM.shape[1]
+    counts = histogram_KM.double()
+    half = counts.sum(dim=1, keepdim=True) / 2
+    running = counts.cumsum(dim=1)
+    index = (running >= half).int().argmax(dim=1, keepdim=True)
+    inside = counts.gather(1, index)
+    below = running.gather(1, index) - inside
+    median = (index + (half - below) / inside.clamp(min=1)) / bins
+    return median.where(half > 0, 0).squeeze(1)
+
+
+def released_median(histogram_KM: Tensor) -> Tensor:
+    """What the released PLOP code computes in place of the median, defects included: (K,) float32, may be +-inf or NaN; 0 if empty.
+
+    The walk over the bins advances its running count by the bin's *index*, not by its count, and reads bin
+    int((i / bins) * bins), which truncates for some i; where no bin stops the walk, the last one is used.
+    """
+    histogram = histogram_KM.cpu().double()
+    bins = histogram.shape[1]
+    steps = torch.arange(bins, dtype=torch.float64)
+    counts = histogram[:, (steps / bins * bins).long()]
+    half = histogram.sum(dim=1, keepdim=True) / 2
+    running = steps * (steps - 1) / 2  # 0 + 0 + 1 + ... + (i - 1)
+    stops = (half >= running) & (half <= running + counts)
+    index = torch.where(stops.any(dim=1), stops.int().argmax(dim=1), bins - 1).unsqueeze(1)
+    # at the end of a walk that never stops, the last bin's index has been added too
+    final = torch.where(stops.any(dim=1, keepdim=True), running[index], running[-1] + bins - 1)
+    value = index / bins + (half - final) / counts.gather(1, index) / bins
+    return value.where(half > 0, 0).squeeze(1).float()  # a class never predicted: 0

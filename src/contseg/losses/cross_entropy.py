@@ -1,0 +1,62 @@
+"""Supervised terms, per pixel. Every code base of the field then averages over *all* pixels, ignored ones counting as 0."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from contseg.data.classes import IGNORE
+
+
+def cross_entropy(logits_BKHW: Tensor, labels_BHW: Tensor) -> Tensor:
+    """Ordinary cross-entropy per pixel, -x_y + log sum_c exp(x_c).
+
+    Args:
+        logits_BKHW: full-resolution logits.
+        labels_BHW: int64 labels 0..K-1, 255 ignored.
+
+    Returns:
+        (B, H, W), 0 where ignored.
+
+    Example:
+        >>> cross_entropy(torch.zeros(1, 2, 1, 2), torch.tensor([[[1, 255]]]))
+        tensor([[[0.6931, 0.0000]]])
+    """
+    return functional.cross_entropy(logits_BKHW, labels_BHW, ignore_index=IGNORE, reduction="none")
+
+
+def unbiased_cross_entropy(
+    logits_BKHW: Tensor, labels_BHW: Tensor, old_classes: int, annotated_BK: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy in which "background" means background *or any old class* (MiB, Cermelli et al., CVPR 2020, eq. 5).
+
+    In a later step the annotators only marked new classes, so a pixel labelled 0 may hold anything learned before:
+    log p(0) = lse(x_0 .. x_{O-1}) - lse(x), log p(c) = x_c - lse(x) for new c.
+
+    Args:
+        logits_BKHW: full-resolution logits.
+        labels_BHW: int64 labels, 255 ignored. Old labels count as background, unless annotated.
+        old_classes: O, background included.
+        annotated_BK: bool, old classes that were annotated in each image (replay memory): their labels are truth, and
+            a background label does not hide them.
+
+    Returns:
+        (B, H, W), 0 where ignored.
+
+    Example:
+        >>> unbiased_cross_entropy(torch.zeros(1, 4, 1, 2), torch.tensor([[[0, 3]]]), old_classes=3)
+        tensor([[[0.2877, 1.3863]]])
+    """
+    old_logits = logits_BKHW[:, :old_classes]
+    truth = (labels_BHW >= old_classes) & (labels_BHW != IGNORE)
+    if annotated_BK is not None:
+        hides = ~annotated_BK[:, :old_classes]
+        hides[:, 0] = True  # background itself is always a possible meaning of background
+        old_logits = old_logits.masked_fill(~hides[:, :, None, None], -torch.inf)
+        is_old = (labels_BHW > 0) & (labels_BHW < old_classes)
+        known = annotated_BK.gather(1, labels_BHW.where(is_old, 0).flatten(1)).view_as(labels_BHW)
+        truth = truth | (is_old & known)
+    log_total = logits_BKHW.logsumexp(dim=1)
+    log_background = old_logits.logsumexp(dim=1)
+    own = logits_BKHW.gather(1, labels_BHW.where(truth, 0).unsqueeze(1)).squeeze(1)
+    loss = log_total - own.where(truth, log_background)
+    return loss.masked_fill(labels_BHW == IGNORE, 0.0)

@@ -1,0 +1,131 @@
+"""What a continual method is: a few calls, all optional but `losses`."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from contseg.losses.cross_entropy import cross_entropy
+from contseg.models.classifier import Start
+from contseg.models.segmenter import Segmenter, SegmenterOutput
+from contseg.scenarios.batch import Batch
+from contseg.scenarios.scenario import Step
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """What the processes of a run tell each other; with one process both are the identity.
+
+    Args:
+        sum: tensor to its sum over ranks; follows gradients.
+        gather: tensor (B, ...) to all ranks' (W * B, ...), in rank order; follows gradients.
+        rank, count: this process and how many there are.
+    """
+
+    sum: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    gather: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    rank: int = 0
+    count: int = 1
+
+
+@dataclass
+class StepContext:
+    """What a method may look at, beside the batch and the outputs.
+
+    Args:
+        student: the segmenter that learns (the plain module, without wrappers).
+        teacher: frozen copy of the last step's segmenter, or None at step 0 and for methods that need none.
+        step: what is new and what is old.
+        epoch, epochs: where in the step we are.
+        loader: iterable of `Batch` on the device: the step's training set once, augmented and drawn as in no epoch of training.
+        predict_teacher: normalised forward of the teacher at the run's precision.
+        generator: for draws of the method, on CPU, derived from (seed, step, iteration).
+        ranks: sums and gathers over processes.
+    """
+
+    student: Segmenter
+    teacher: Segmenter | None
+    step: Step
+    epochs: int
+    loader: Iterable[Batch]
+    ranks: Ranks = field(default_factory=Ranks)
+    generator: torch.Generator = field(default_factory=torch.Generator)
+    predict_teacher: Callable[[Batch], SegmenterOutput] | None = None
+    epoch: int = 0
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """A way of learning a step. Subclasses are frozen dataclasses of hyper-parameters that read like their paper.
+
+    What a method must remember between steps goes into `state`, a dictionary of tensors: it is saved with every
+    checkpoint and is there again after a resume. Nothing else in a method changes.
+
+    Class attributes:
+        name: in recipes.
+        taps: features that `losses` reads, see `Segmenter.forward`; asked for when there is a teacher.
+        needs_teacher: whether later steps run the old segmenter.
+        new_classes_start_from: how `grow` begins.
+        inert_terms: terms that by design reach no trainable parameter (only of `released` variants).
+    """
+
+    name: ClassVar[str]
+    taps: ClassVar[tuple[str, ...]] = ()
+    needs_teacher: ClassVar[bool] = False
+    new_classes_start_from: ClassVar[Start] = "random"
+    inert_terms: ClassVar[frozenset[str]] = frozenset()
+
+    state: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @abstractmethod
+    def losses(
+        self, batch: Batch, student: SegmenterOutput, teacher: SegmenterOutput | None, context: StepContext
+    ) -> dict[str, Tensor]:
+        """The terms of the objective, name to scalar; their sum is minimised.
+
+        `batch` went through `relabel`; `teacher` is None at step 0.
+        """
+
+    def relabel(self, batch: Batch, teacher: SegmenterOutput | None, context: StepContext) -> Batch:
+        """The batch with the method's final labels (pseudo labels); once per batch, before the losses, without gradient."""
+        return batch
+
+    def supervise(self, logits_BKHW: Tensor, batch: Batch, context: StepContext) -> Tensor:
+        """The supervised term on full-size logits, a scalar; also applied to every auxiliary output times its weight."""
+        return cross_entropy(logits_BKHW, batch.labels).mean()
+
+    def first_step_key(self) -> dict[str, Any]:
+        """What of this method changes step 0; `{}` is plain cross-entropy, shared with other methods through the cache."""
+        return {}
+
+    def prepare(self, segmenter: Segmenter, step: Step) -> None:
+        """Surgery after `grow`, before optimiser and ranks; deterministic, repeated at resume."""
+
+    def parameter_groups(self, segmenter: Segmenter, step: Step) -> list[dict[str, Any]]:
+        """Groups for the optimiser; `lr_factor` multiplies the step's learning rate, other keys go to the optimiser."""
+        return [{"params": [p for p in segmenter.parameters() if p.requires_grad], "lr_factor": 1.0}]
+
+    def before_step(self, context: StepContext) -> None:
+        """Once before the first batch of a step, teacher at hand; what it finds goes into `state`."""
+
+    def after_backward(self, context: StepContext) -> None:
+        """After every backward pass of an update, gradients unscaled and averaged over ranks; may add to `.grad`."""
+
+    def after_update(self, context: StepContext) -> None:
+        """After every update of the weights."""
+
+    def after_step(self, context: StepContext) -> None:
+        """After the last update of a step, teacher still alive."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What to remember, on CPU."""
+        return {name: value.detach().cpu() for name, value in self.state.items()}
+
+    def load_state_dict(self, saved: dict[str, Tensor]) -> None:
+        """Put back what `state_dict` gave."""
+        self.state.clear()
+        self.state.update(saved)
+

@@ -1,0 +1,50 @@
+"""Methods by name."""
+
+from dataclasses import fields
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from contseg.errors import ContsegError, did_you_mean
+from contseg.methods.finetune import Finetune
+from contseg.methods.method import Method
+from contseg.methods.mib import MiB
+from contseg.methods.plop import PLOP
+
+METHODS: dict[str, type[Method]] = {method.name: method for method in (Finetune, MiB, PLOP)}
+
+
+def make_method(name: str, **hyper_parameters: Any) -> Method:
+    """A method by name, its hyper-parameters checked against their types.
+
+    Raises:
+        ContsegError: unknown method or hyper-parameter, or a value of the wrong kind.
+
+    Example:
+        >>> make_method("plop", pod=0.001, variant="released").pod
+        0.001
+        >>> make_method("plopp")
+        Traceback (most recent call last):
+        contseg.errors.ContsegError: method.name: unknown method 'plopp'; did you mean 'plop'? (known: finetune, mib, plop)
+    """
+    if name not in METHODS:
+        raise ContsegError(f"method.name: unknown method '{name}'; {did_you_mean(name, METHODS)}")
+    kinds = {field.name: field.type for field in fields(METHODS[name]) if field.init}
+    for key, value in hyper_parameters.items():
+        if key not in kinds:
+            raise ContsegError(f"method.{key}: method '{name}' has no such hyper-parameter; {did_you_mean(key, kinds)}")
+        try:
+            hyper_parameters[key] = TypeAdapter(kinds[key]).validate_python(value, strict=True)
+        except ValidationError as error:
+            raise ContsegError(f"method.{key}: {error.errors()[0]['msg']} (got {value!r})") from None
+    return METHODS[name](**hyper_parameters)
+
+
+def hyper_parameters(method: Method) -> dict[str, Any]:
+    """The name and every hyper-parameter of a method, as a recipe writes them.
+
+    Example:
+        >>> hyper_parameters(MiB())
+        {'name': 'mib', 'distillation': 10.0}
+    """
+    return {"name": method.name} | {field.name: getattr(method, field.name) for field in fields(method) if field.init}

@@ -1,0 +1,147 @@
+"""Dilated residual networks that return the sum of every stage before its activation."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from contseg.errors import ContsegError, did_you_mean
+from contseg.models.normalization import BatchNorm, activation
+
+DEPTHS = {
+    "resnet18": ("basic", (2, 2, 2, 2)),
+    "resnet34": ("basic", (3, 4, 6, 3)),
+    "resnet50": ("bottleneck", (3, 4, 6, 3)),
+    "resnet101": ("bottleneck", (3, 4, 23, 3)),
+}
+STRIDES = {8: (1, 2, 1, 1), 16: (1, 2, 2, 1), 32: (1, 2, 2, 2)}
+DILATIONS = {8: (1, 1, 2, 4), 16: (1, 1, 1, 2), 32: (1, 1, 1, 1)}
+
+
+class ResNet(nn.Module):
+    """ResNet-18 to -101, dilated to an output stride, with plain or leaky activation.
+
+    The dilation of a stage holds for all of its blocks ("uncontracted"), as the in-place-ABN networks of MiB and PLOP have
+    it; `contracted` keeps the first block of a dilated stage at the dilation before it, as torchvision does. The stride of
+    a bottleneck sits on its 3x3 convolution.
+
+    Args:
+        name: `resnet18`, `resnet34`, `resnet50`, `resnet101`.
+        output_stride: 8, 16 or 32, input pixels per output pixel.
+        slope: of the leaky ReLU; 0.01 stands in for in-place activated batch norm, 0 is ReLU.
+        width: channels of the first stage in its narrow convolutions (64 in the publications).
+        contracted: see above.
+
+    Returns (forward):
+        four maps, (B, C_i, H_i, W_i): the sums at the end of each stage **before** activation. `activate` gives what
+        the next stage sees.
+
+    Raises:
+        ContsegError: unknown name or output stride.
+
+    Example:
+        >>> [tuple(stage.shape[1:]) for stage in ResNet("resnet18", output_stride=8, width=8)(torch.zeros(1, 3, 64, 64))]
+        [(8, 16, 16), (16, 8, 8), (32, 8, 8), (64, 8, 8)]
+    """
+
+    def __init__(
+        self, name: str, output_stride: int = 16, slope: float = 0.01, width: int = 64, contracted: bool = False
+    ):
+        super().__init__()
+        if name not in DEPTHS:
+            raise ContsegError(f"network.backbone: unknown backbone '{name}'; {did_you_mean(name, DEPTHS)}")
+        if output_stride not in STRIDES:
+            raise ContsegError(f"network.output_stride: {output_stride} is not possible; choose 8, 16 or 32")
+        kind, depths = DEPTHS[name]
+        block = BasicBlock if kind == "basic" else Bottleneck
+        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = BatchNorm(width)
+        self.activation = activation(slope)
+        channels = width
+        self.channels: list[int] = []
+        previous = 1
+        for stage, depth in enumerate(depths):
+            narrow, stride, dilation = width * 2**stage, STRIDES[output_stride][stage], DILATIONS[output_stride][stage]
+            blocks = []
+            for index in range(depth):
+                first = previous if contracted and index == 0 else dilation
+                blocks.append(block(channels, narrow, stride if index == 0 else 1, first, slope))
+                channels = narrow * block.expansion
+            previous = dilation
+            self.channels.append(channels)
+            self.add_module(f"layer{stage + 1}", nn.ModuleList(blocks))
+        self.output_stride = output_stride
+
+    def forward(self, images_BCHW: Tensor) -> list[Tensor]:
+        """Pre-activation sums of the four stages."""
+        x = self.activation(self.bn1(self.conv1(images_BCHW)))
+        x = functional.max_pool2d(x, 3, stride=2, padding=1)
+        stages = []
+        for number in range(1, 5):
+            blocks = self.get_submodule(f"layer{number}")
+            for index, block in enumerate(blocks.children()):
+                x = block(x if index == 0 else self.activate(x))
+            stages.append(x)
+            x = self.activate(x)
+        return stages
+
+    def activate(self, sum_BCHW: Tensor) -> Tensor:
+        """The activation at the end of a block. Never in place: the sum may be asked for."""
+        if isinstance(self.activation, nn.Identity):
+            return sum_BCHW
+        return functional.leaky_relu(sum_BCHW, getattr(self.activation, "negative_slope", 0.0))
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """He-normal convolutions and unit norms, for training without published weights."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut; returns the sum before activation."""
+
+    expansion = 1
+
+    def __init__(self, channels: int, narrow: int, stride: int, dilation: int, slope: float):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, narrow, 3, stride, dilation, dilation, bias=False)
+        self.bn1 = BatchNorm(narrow)
+        self.conv2 = nn.Conv2d(narrow, narrow, 3, 1, dilation, dilation, bias=False)
+        self.bn2 = BatchNorm(narrow)
+        self.activation = activation(slope)
+        self.downsample = _shortcut(channels, narrow, stride)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, narrow, H / stride, W / stride)."""
+        inner = self.activation(self.bn1(self.conv1(x_BCHW)))
+        return self.bn2(self.conv2(inner)) + self.downsample(x_BCHW)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (stride and dilation here), 1x1 convolutions and a shortcut; returns the sum before activation."""
+
+    expansion = 4
+
+    def __init__(self, channels: int, narrow: int, stride: int, dilation: int, slope: float):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, narrow, 1, bias=False)
+        self.bn1 = BatchNorm(narrow)
+        self.conv2 = nn.Conv2d(narrow, narrow, 3, stride, dilation, dilation, bias=False)
+        self.bn2 = BatchNorm(narrow)
+        self.conv3 = nn.Conv2d(narrow, narrow * self.expansion, 1, bias=False)
+        self.bn3 = BatchNorm(narrow * self.expansion)
+        self.activation = activation(slope)
+        self.downsample = _shortcut(channels, narrow * self.expansion, stride)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, 4 narrow, H / stride, W / stride)."""
+        inner = self.activation(self.bn1(self.conv1(x_BCHW)))
+        inner = self.activation(self.bn2(self.conv2(inner)))
+        return self.bn3(self.conv3(inner)) + self.downsample(x_BCHW)
+
+
+def _shortcut(channels: int, out: int, stride: int) -> nn.Module:
+    if channels == out and stride == 1:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), BatchNorm(out))
