@@ -19,7 +19,7 @@ def read_image(path: Path) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+            return np.array(image.convert("RGB"))  # a copy: PyTorch wants writable memory
     except FileNotFoundError:
         raise ContsegError(f"{path}: image not found; check the list that names it") from None
     except (OSError, SyntaxError, ValueError) as error:

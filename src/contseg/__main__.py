@@ -1,0 +1,5 @@
+"""`python -m contseg`."""
+
+from contseg.cli.main import main
+
+main()

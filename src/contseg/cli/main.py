@@ -1,0 +1,126 @@
+"""The command `contseg`. PyTorch is imported by the commands that need it, so that help is quick."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from contseg.errors import ContsegError
+
+app = typer.Typer(
+    name="contseg",
+    help="Continual semantic segmentation: learn new classes step by step, and measure what was forgotten.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RecipeArgument = Annotated[str, typer.Argument(help="A recipe: a YAML file, or a name such as digits/plop_5-1.", metavar="RECIPE")]
+OverridesArgument = Annotated[
+    list[str] | None, typer.Argument(help="Changes to the recipe, such as training.lr=0.01.", metavar="[KEY=VALUE]...")
+]
+DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of the dataset; the same as data.path=FOLDER.")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Folder to write to.")]
+
+
+@app.command()
+def demo(
+    methods: Annotated[str, typer.Option(help="Methods to compare, beside the joint upper bound.")] = "finetune,plop",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train everything again in a new folder.")] = False,
+    out: OutOption = None,
+    overrides: OverridesArgument = None,
+) -> None:
+    """Learn ten handwritten digits in six steps, with and without forgetting, and write a report."""
+    from contseg.cli.demo import run_demo
+
+    run_demo([name.strip() for name in methods.split(",") if name.strip()], fresh, out, overrides or [])
+
+
+@app.command()
+def train(
+    recipe: Annotated[str | None, typer.Argument(help="A recipe: a YAML file, or a name.", metavar="[RECIPE]")] = None,
+    overrides: OverridesArgument = None,
+    data: DataOption = None,
+    out: OutOption = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help="Continue the run in this folder.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run that is in the way.")] = False,
+    cache: Annotated[bool, typer.Option(help="Share step 0 with other runs.")] = True,
+) -> None:
+    """Train a recipe, step by step; ends with the figures and a report."""
+    from contseg.cli.train import run_training
+
+    values = list(overrides or [])
+    if recipe is not None and "=" in recipe:  # `train --resume RUN training.devices=2` has no recipe
+        recipe, values = None, [recipe, *values]
+    run_training(recipe, with_data(values, data), out, resume, overwrite, cache)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")],
+    step: Annotated[int | None, typer.Option(help="Which step's segmenter; default: the last.")] = None,
+    data: DataOption = None,
+) -> None:
+    """Measure a segmenter of a run again on its test set, class by class."""
+    from contseg.cli.evaluate import run_evaluation
+
+    run_evaluation(run, step, data)
+
+
+@app.command()
+def predict(
+    segmenter: Annotated[Path, typer.Argument(help="A run's folder or a segmenter.safetensors.", metavar="SEGMENTER")],
+    images: Annotated[Path, typer.Argument(help="An image, or a folder of images.", metavar="IMAGES")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for ids/, colours/ and overlays/.")] = Path("predictions"),
+) -> None:
+    """Segment images: id masks, colour masks and overlays."""
+    from contseg.cli.predict import run_prediction
+
+    run_prediction(segmenter, images, out)
+
+
+@app.command()
+def plan(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    data: DataOption = None,
+    pixels: Annotated[bool, typer.Option("--pixels", help="Also print pixels per class and step.")] = False,
+) -> None:
+    """Print which images and classes each step of a recipe uses, and whether a published selection is matched."""
+    from contseg.cli.plan import print_plan
+
+    print_plan(recipe, with_data(list(overrides or []), data), pixels)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs; several are compared.", metavar="RUN...")],
+    out: Annotated[Path | None, typer.Option("--out", help="The page to write; default: report.html in the first run.")] = None,
+) -> None:
+    """Write the page of one run, or of several side by side, as one HTML file."""
+    from contseg.cli.console import console
+    from contseg.report.page import write_report
+
+    console.print(f"report: {write_report(runs, out or runs[0] / 'report.html')}", soft_wrap=True)
+
+
+def with_data(overrides: list[str], data: Path | None) -> list[str]:
+    """The overrides, and the dataset's folder among them."""
+    return [*overrides, f"data.path={str(data)!r}"] if data else overrides
+
+
+def main() -> None:
+    """Entry point: mistakes in the input become one line and exit code 2."""
+    try:
+        app()
+    except ContsegError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; a run goes on with: contseg train --resume RUN", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""`contseg predict`."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.progress import track
+
+from contseg.cli.console import console
+from contseg.data.classes import Colour
+from contseg.data.files import IMAGE_SUFFIXES, read_image, write_palette_png
+from contseg.engine.run import Run
+from contseg.errors import ContsegError
+from contseg.evaluation.predict import predict_image
+from contseg.interop.segmenter_file import load_segmenter
+
+
+def run_prediction(source: Path, images: Path, out: Path) -> None:
+    """Write `ids/NAME.png` (ids of the dataset), `colours/NAME.png` and `overlays/NAME.png` for each image."""
+    segmenter, classes = load_segmenter(find_segmenter(source))
+    segmenter.to("cuda" if torch.cuda.is_available() else "cpu")
+    found = find_images(images)
+    ids = np.array(classes.ids)
+    if ids.max() > 255:
+        raise ContsegError(f"{source}: class id {ids.max()} does not fit an 8-bit PNG")
+    palette: list[Colour] = [(0, 0, 0)] * 256
+    for number, colour in zip(classes.ids, classes.colours, strict=True):
+        palette[number] = colour
+    for path in track(found, "predicting", console=console, transient=True):
+        image = read_image(path)
+        prediction = ids[predict_image(segmenter, image)].astype(np.uint8)
+        colours = np.array(palette, dtype=np.uint8)[prediction]
+        name = (path.relative_to(images) if images.is_dir() else Path(path.name)).with_suffix(".png")
+        for kind in ("ids", "colours", "overlays"):
+            (out / kind / name).parent.mkdir(parents=True, exist_ok=True)
+        write_palette_png(out / "ids" / name, prediction, palette)
+        Image.fromarray(colours).save(out / "colours" / name)
+        Image.fromarray(overlay(image, colours, prediction > 0)).save(out / "overlays" / name)
+    console.print(f"{len(found)} images: {out}", soft_wrap=True)
+
+
+def overlay(image: np.ndarray, colours: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """The image with colours at half strength where something was found: (H, W, 3) uint8."""
+    mixed = (image.astype(np.uint16) + colours) // 2
+    return np.where(shown[..., None], mixed, image).astype(np.uint8)
+
+
+def find_segmenter(source: Path) -> Path:
+    """The segmenter file that a path means: itself, or the last step of a run."""
+    if not source.is_dir():
+        return source
+    run = Run(source).require()
+    steps = len(run.confusions())
+    if not steps:
+        raise ContsegError(f"{source}: no step of this run is finished yet")
+    return run.segmenter_path(steps - 1)
+
+
+def find_images(path: Path) -> list[Path]:
+    """The images that a path means: itself, or all below a folder.
+
+    Raises:
+        ContsegError: there are none.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise ContsegError(f"{path}: no such image or folder")
+    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    if not found:
+        raise ContsegError(f"{path}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
+    return found

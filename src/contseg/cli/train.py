@@ -1,0 +1,42 @@
+"""`contseg train`."""
+
+from pathlib import Path
+
+from contseg.cli.console import console, scan_progress, summary_table
+from contseg.cli.progress import TerminalReporter
+from contseg.data.cache import cache_folder
+from contseg.engine.job import Job
+from contseg.engine.train import train
+from contseg.errors import ContsegError
+from contseg.recipes.build import make_job, resumed_recipe, start_run
+from contseg.recipes.read import read_recipe
+from contseg.report.page import write_report
+
+
+def run_training(
+    source: str | None, overrides: list[str], out: Path | None, resume: Path | None, overwrite: bool, share: bool
+) -> None:
+    """Train a recipe in a new folder, or continue the run of a folder; print the figures and write the report."""
+    cache = cache_folder("steps") if share else None
+    if resume:
+        folder = resume
+        own = resumed_recipe(folder)
+        wanted = read_recipe(source or folder / "recipe.yaml", overrides) if source or overrides else own
+        recipe = resumed_recipe(folder, wanted)
+        job = prepared_job(recipe, folder, cache)
+    else:
+        if source is None:
+            raise ContsegError("train: name a recipe (see the packaged ones in the README), or --resume RUN")
+        recipe = read_recipe(source, overrides)
+        folder = out or Path("runs") / recipe.name.replace("/", "-")
+        job = prepared_job(recipe, folder, cache)  # everything is checked before the folder is touched
+        start_run(recipe, folder, overwrite)
+    summary = train(job, TerminalReporter())
+    console.print(summary_table({recipe.method["name"]: summary}))
+    console.print(f"run: {folder}\nreport: {write_report([folder], folder / 'report.html')}", soft_wrap=True)
+
+
+def prepared_job(recipe, folder: Path, cache: Path | None) -> Job:
+    """A job, with a bar while masks are scanned."""
+    with scan_progress() as progress:
+        return make_job(recipe, folder, progress=progress, cache=cache)

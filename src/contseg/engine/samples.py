@@ -1,0 +1,58 @@
+"""A few test images that are predicted after every step, so that a report shows what is learned and lost."""
+
+import numpy as np
+
+from contseg.engine.job import Job
+from contseg.engine.run import Run
+from contseg.evaluation.predict import predict_batch
+from contseg.models.segmenter import Segmenter
+from contseg.scenarios.scenario import Step
+
+COUNT = 6
+
+
+def chosen_names(job: Job) -> list[str]:
+    """Test images that together hold many classes: each next one brings the most classes still missing (first of the list on ties)."""
+    presence = job.scenario.test_presence
+    rows = {name: row for row, name in enumerate(presence.names)}
+    names = list(job.scenario[-1].test.names)
+    there = presence.pixels[[rows[name] for name in names]] > 0
+    missing = np.ones(there.shape[1], dtype=bool)
+    chosen: list[int] = []
+    for _ in range(min(COUNT, len(names))):
+        gain = (there & missing).sum(axis=1)
+        gain[chosen] = -1
+        best = int(gain.argmax())
+        chosen.append(best)
+        missing &= ~there[best]
+        if not missing.any():
+            missing[:] = True
+    return [names[row] for row in chosen]
+
+
+def keep_samples(run: Run, job: Job) -> None:
+    """Write the sample images, cut as evaluation cuts them, their truth in final training ids, and names and colours of those."""
+    table = job.scenario[-1].table
+    arrays: dict[str, np.ndarray] = {
+        "names": np.array(chosen_names(job)),
+        "classes": np.array(table.names),
+        "colours": np.array(table.colours, dtype=np.uint8),
+    }
+    for number, name in enumerate(arrays["names"]):
+        pixels, ids = job.evaluation_pipeline(*job.scenario.dataset.read(str(name)), np.random.default_rng(0))
+        arrays[f"image{number}"] = pixels.permute(1, 2, 0).contiguous().numpy()
+        arrays[f"truth{number}"] = job.scenario[-1].test.lookup[ids]
+    run.save_arrays("samples.npz", **arrays)
+
+
+def keep_predictions(run: Run, job: Job, step: Step, segmenter: Segmenter) -> None:
+    """Write the predictions for the sample images after a step."""
+    training = segmenter.training
+    segmenter.eval()
+    predictions = {}
+    for number, name in enumerate(chosen_names(job)):
+        pixels, _ = job.evaluation_pipeline(*job.scenario.dataset.read(name), np.random.default_rng(0))
+        said = predict_batch(segmenter, pixels.unsqueeze(0).to(segmenter.mean.device))
+        predictions[f"prediction{number}"] = said[0].cpu().numpy().astype(np.uint8)
+    segmenter.train(training)
+    run.save_arrays(f"steps/{step.index:02d}/predictions.npz", **predictions)

@@ -1,0 +1,264 @@
+"""Learning one step: the loop over epochs and batches."""
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from contseg.engine.job import Job, Reporter
+from contseg.engine.loading import THRESHOLD_PASS, Batches, epoch_draws, evaluation_draws, updates_per_epoch
+from contseg.engine.optimiser import make_optimiser
+from contseg.engine.randomness import METHOD, seed_model, torch_generator
+from contseg.engine.ranks import grad_scaler_of, ranks_of, shard_of
+from contseg.engine.run import Run
+from contseg.engine.schedule import lr_multiple
+from contseg.errors import ContsegError
+from contseg.evaluation.metrics import step_figures
+from contseg.evaluation.predict import evaluate
+from contseg.methods.method import Method, StepContext
+from contseg.models.segmenter import Segmenter, SegmenterOutput, resize_logits
+from contseg.scenarios.batch import Batch, Samples
+from contseg.scenarios.scenario import Step
+
+
+@dataclass
+class StepLearner:
+    """Teaches a student one step.
+
+    Args:
+        student: grown to the step's classes.
+        teacher: frozen segmenter of the step before, or None.
+    """
+
+    fabric: Fabric
+    job: Job
+    step: Step
+    student: Segmenter
+    teacher: Segmenter | None
+    run: Run
+    reporter: Reporter
+    best: dict[str, Any] = field(default_factory=dict)
+
+    def learn(self) -> float:
+        """Train the student in place, from the last saved epoch if there is one; returns seconds spent over all attempts."""
+        self._set_up()
+        options, epochs = self.options, self.options.epochs_of(self.step.index)
+        state = self.run.load_state(self.step.index)
+        first = self._restore(state) if state else 0
+        seconds = state["seconds"] if state else 0.0
+        if not state:
+            self.job.method.before_step(self.context)
+        names = tuple(self.step.table.names[len(self.step.old_classes) :])
+        if self._leads:
+            left = (epochs - first) * self.updates
+            self.reporter.step_started(self.step.index, len(self.job.scenario), names, left)
+        for epoch in range(first, epochs):
+            started = time.perf_counter()
+            record = self._epoch(epoch, epochs)
+            if options.keep == "best":
+                self._keep_best(epoch)
+            seconds += time.perf_counter() - started
+            if self._leads:
+                self.run.append_metrics(record | {"seconds": round(time.perf_counter() - started, 3)})
+                self.run.save_state(self.step.index, self._snapshot(epoch + 1, seconds))
+            self.fabric.barrier()
+        if self.best:
+            self.student.load_state_dict(self.best["model"])
+        self.job.method.after_step(self.context)
+        return seconds
+
+    def _set_up(self) -> None:
+        job, fabric = self.job, self.fabric
+        self.options, self.updates = job.training, updates_per_epoch(len(self.step.train), job.training)
+        self._leads = fabric.global_rank == 0
+        self.layout = torch.channels_last if self.options.channels_last else torch.contiguous_format
+        job.method.prepare(self.student, self.step)
+        self.student.to(memory_format=self.layout)  # type: ignore[call-overload]
+        if self.teacher is not None:
+            self.teacher.to(fabric.device, memory_format=self.layout).eval().requires_grad_(False)  # type: ignore[call-overload]
+        if self.options.compile:
+            self.student.compile()
+        groups = job.method.parameter_groups(self.student, self.step)
+        optimiser = make_optimiser(groups, self.student, self.options)
+        self.module, self.optimiser = fabric.setup(self.student, optimiser)
+        self.context = StepContext(
+            student=self.student,
+            teacher=self.teacher,
+            step=self.step,
+            epochs=self.options.epochs_of(self.step.index),
+            loader=self._batches(self.step.train, THRESHOLD_PASS),
+            ranks=ranks_of(fabric),
+            predict_teacher=self._ask_teacher if self.teacher is not None else None,
+        )
+
+    def _batches(self, samples: Samples, epoch: int) -> Batches:
+        step = self.step.index
+        return Batches(
+            samples,
+            self.job.training_pipeline,
+            epoch_draws(len(samples), self.options, step, epoch, shard_of(self.fabric)),
+            seed=self.options.seed,
+            step=step,
+            device=self.fabric.device,
+            workers=self.options.workers,
+        )
+
+    def _epoch(self, epoch: int, epochs: int) -> dict[str, Any]:
+        """One epoch; returns its line for metrics.jsonl."""
+        self.module.train()
+        self.context.epoch = epoch
+        total, sums, started = epochs * self.updates, {}, time.perf_counter()  # type: ignore[var-annotated]
+        watch = LossWatch(self.step.index, epoch)
+        batches = iter(self._batches(self.step.train, epoch))
+        for number in range(self.updates):
+            update = epoch * self.updates + number
+            for group in self.optimiser.param_groups:
+                rate = self.options.lr_of(self.step.index) * lr_multiple(self.options, update, total)
+                group["lr"] = rate * group["lr_factor"]
+            for part in range(self.options.accumulate):
+                batch = next(batches)
+                iteration = update * self.options.accumulate + part
+                terms = self._forward_backward(batch, iteration, part == self.options.accumulate - 1)
+                watch.see(terms, batch, iteration)
+                for name, value in terms.items():
+                    sums[name] = sums.get(name, 0.0) + value.detach()
+            self._update()
+            if self._leads:
+                self.reporter.updated(epoch, epochs, watch.last, self.options.batch * self.options.accumulate)
+        watch.flush()
+        passes = self.updates * self.options.accumulate
+        means = {name: float(self.context.ranks.sum(value)) / passes / self.context.ranks.count for name, value in sums.items()}
+        elapsed = time.perf_counter() - started
+        return {
+            "kind": "epoch",
+            "step": self.step.index,
+            "epoch": epoch,
+            "loss": sum(means.values()),
+            "terms": means,
+            "lr": self.optimiser.param_groups[0]["lr"],
+            "images_per_second": round(passes * self.options.batch / elapsed, 1),
+        }
+
+    def _forward_backward(self, batch: Batch, iteration: int, last: bool) -> dict[str, Tensor]:
+        """Student and teacher forward, the method's terms, backward; returns the terms."""
+        method, context = self.job.method, self.context
+        step = self.step.index
+        seed_model(self.options.seed, step, iteration, self.fabric.global_rank)
+        context.generator = torch_generator(METHOD, self.options.seed, step, iteration)
+        asked = self._ask_teacher(batch) if self.teacher is not None else None
+        with self.fabric.no_backward_sync(self.module, enabled=not last):
+            output = self.module(self._inputs(batch), taps=method.taps if asked else ())
+            batch = method.relabel(batch, asked, context)
+            terms = dict(method.losses(batch, output, asked, context))
+            for name, logits, weight in output.auxiliary:
+                terms[f"auxiliary_{name}"] = weight * method.supervise(resize_logits(logits, batch.size), batch, context)
+            for name, value in terms.items():
+                if not value.requires_grad and name not in method.inert_terms:
+                    raise ContsegError(
+                        f"method {method.name}: term '{name}' reaches no trainable parameter at step {step};"
+                        " drop it, or declare it in inert_terms"
+                    )
+            self.fabric.backward(torch.stack(list(terms.values())).sum() / self.options.accumulate)
+        self.student.observe(output, batch.labels, context)
+        return terms
+
+    def _inputs(self, batch: Batch) -> Tensor:
+        return self.student.normalise(batch.images).contiguous(memory_format=self.layout)
+
+    @torch.no_grad()
+    def _ask_teacher(self, batch: Batch) -> SegmenterOutput:
+        """The teacher's answer; `no_grad`, because inference tensors cannot be saved for backward."""
+        assert self.teacher is not None
+        with self.fabric.autocast():
+            return self.teacher(self._inputs(batch), taps=self.job.method.taps)
+
+    def _update(self) -> None:
+        if type(self.job.method).after_backward is not Method.after_backward:
+            # unscales fp16 gradients; the limit itself never binds
+            self.fabric.clip_gradients(self.module, self.optimiser, max_norm=math.inf, error_if_nonfinite=False)
+            self.job.method.after_backward(self.context)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.job.method.after_update(self.context)
+
+    def _keep_best(self, epoch: int) -> None:
+        """Remember the weights of the epoch with the best mIoU on held-out images."""
+        draws = evaluation_draws(
+            len(self.step.val), self.options.batch, self.job.evaluation_pipeline, shard_of(self.fabric)
+        )
+        batches = Batches(
+            self.step.val,
+            self.job.evaluation_pipeline,
+            draws,
+            seed=0,
+            step=self.step.index,
+            device=self.fabric.device,
+        )
+        counts = self.context.ranks.sum(evaluate(self.student, batches, self.step.seen_count))
+        score = step_figures(counts.cpu().numpy(), [0] * self.step.seen_count)["all_with_background"] or 0.0
+        if score > self.best.get("score", -1.0):
+            model = {name: value.detach().cpu().clone() for name, value in self.student.state_dict().items()}
+            self.best = {"score": score, "epoch": epoch, "model": model}
+
+    def _snapshot(self, epochs_done: int, seconds: float) -> dict[str, Any]:
+        scaler = grad_scaler_of(self.fabric)
+        return {
+            "finished": False,
+            "epochs_done": epochs_done,
+            "seconds": seconds,
+            "model": self.student.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "method": self.job.method.state_dict(),
+            "scaler": scaler.state_dict() if scaler else {},
+            "best": self.best,
+        }
+
+    def _restore(self, state: dict[str, Any]) -> int:
+        self.student.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.job.method.load_state_dict(state["method"])
+        self.best = state["best"]
+        scaler = grad_scaler_of(self.fabric)
+        if scaler and state["scaler"]:
+            scaler.load_state_dict(state["scaler"])
+        return state["epochs_done"]
+
+
+class LossWatch:
+    """Stops training when a loss is not finite.
+
+    A loss is read one iteration late, when the device has long computed it, so that looking costs no waiting.
+    """
+
+    def __init__(self, step: int, epoch: int):
+        self._step, self._epoch = step, epoch
+        self._pending: tuple[dict[str, Tensor], Batch, int] | None = None
+        self.last = math.nan
+
+    def see(self, terms: dict[str, Tensor], batch: Batch, iteration: int) -> None:
+        """Remember this iteration's terms and read those of the one before.
+
+        Raises:
+            ContsegError: a term is not finite; says which, where, and on which samples.
+        """
+        self.flush()
+        self._pending = ({name: value.detach() for name, value in terms.items()}, batch, iteration)
+
+    def flush(self) -> None:
+        """Read what is pending."""
+        if self._pending is None:
+            return
+        terms, batch, iteration = self._pending
+        self._pending = None
+        values = dict(zip(terms, torch.stack(list(terms.values())).tolist(), strict=True))
+        self.last = sum(values.values())
+        if not math.isfinite(self.last):
+            bad = ", ".join(f"{name} = {value}" for name, value in values.items() if not math.isfinite(value))
+            raise ContsegError(
+                f"loss is not finite at step {self._step}, epoch {self._epoch}, batch {iteration} ({bad or 'sum overflows'});"
+                f" samples {', '.join(batch.names)}; the checkpoint of the last whole epoch is kept; try a lower learning rate"
+            )

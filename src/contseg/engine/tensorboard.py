@@ -1,0 +1,31 @@
+"""TensorBoard events beside a run, where the extra `tensorboard` is installed."""
+
+import importlib.util
+import shutil
+
+from contseg.engine.run import Run
+
+
+def write_events(run: Run) -> bool:
+    """Write a run's metrics so far as events under `tensorboard/`, replacing older ones; False without the extra.
+
+    They are made from metrics.jsonl after every step, so that a resumed run has every point once.
+    """
+    if importlib.util.find_spec("tensorboard") is None:
+        return False
+    from torch.utils.tensorboard import SummaryWriter
+
+    folder = run.folder / "tensorboard"
+    shutil.rmtree(folder, ignore_errors=True)
+    with SummaryWriter(str(folder)) as writer:
+        for number, line in enumerate(line for line in run.metrics() if line["kind"] == "epoch"):
+            writer.add_scalar("train/loss", line["loss"], number)
+            writer.add_scalar("train/lr", line["lr"], number)
+            for name, value in line["terms"].items():
+                writer.add_scalar(f"train/{name}", value, number)
+        for line in run.metrics():
+            if line["kind"] == "step":
+                for name in ("old", "new", "all", "all_with_background"):
+                    if line[name] is not None:
+                        writer.add_scalar(f"test/{name}", 100 * line[name], line["step"])
+    return True

@@ -1,0 +1,197 @@
+"""A continual run: the loop over steps."""
+
+import copy
+import json
+import os
+import platform
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from contseg.engine.cache import StepCache
+from contseg.engine.job import Job, Reporter
+from contseg.engine.loading import Batches, evaluation_draws
+from contseg.engine.randomness import GROW, derived_seed, own_randomness
+from contseg.engine.ranks import launch, make_fabric, ranks_of, shard_of
+from contseg.engine.run import Run
+from contseg.engine.samples import keep_predictions, keep_samples
+from contseg.engine.step import StepLearner
+from contseg.engine.tensorboard import write_events
+from contseg.evaluation.metrics import run_figures, step_figures
+from contseg.evaluation.predict import evaluate
+from contseg.interop.imagenet import load_backbone
+from contseg.interop.segmenter_file import load_segmenter, save_segmenter
+from contseg.models.segmenter import Segmenter
+from contseg.scenarios.plan import make_plan
+from contseg.scenarios.scenario import Step
+
+
+def train(job: Job, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Run a job in its folder, from wherever the folder says it stands; returns the summary.
+
+    Raises:
+        ContsegError: for anything wrong with data, options or the run; what was saved stays.
+    """
+    fabric = make_fabric(job.training)
+    Run(job.folder).write_text("environment.json", json.dumps(environment(fabric), indent=1))
+    return launch(fabric, _train_on_rank, job, reporter or Reporter())
+
+
+def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter) -> dict[str, Any]:
+    leads = fabric.global_rank == 0
+    run = Run(job.folder)
+    if leads:
+        reporter.start()
+    try:
+        with own_randomness():
+            summary = _learn_all(fabric, job, run, reporter)
+    finally:
+        if leads:
+            reporter.stop()
+    return summary
+
+
+def _learn_all(fabric: Fabric, job: Job, run: Run, reporter: Reporter) -> dict[str, Any]:
+    leads = fabric.global_rank == 0
+    plan = make_plan(job.scenario)
+    if leads:
+        run.write_text("plan.json", plan.to_json())
+        keep_samples(run, job)
+        run.rewind_metrics(_last_state(run, len(job.scenario)))
+    student: Segmenter | None = None
+    for step in job.scenario:
+        state = run.load_state(step.index)
+        if state and state["finished"]:
+            student = None  # read from its file by the next step
+            job.method.load_state_dict(state["method"])
+            continue
+        teacher = _segmenter_before(run, step, student)
+        student = _grown(job, step, teacher)
+        student.to(fabric.device)
+        seconds = _learn_or_recall(fabric, job, step, student, teacher, run, reporter)
+        _finish_step(fabric, job, step, student, run, reporter, seconds, plan.hash)
+    summary = summarise(run)
+    if leads:
+        run.write_text("summary.json", json.dumps(summary, indent=1))
+    fabric.barrier()
+    return summary
+
+
+def _segmenter_before(run: Run, step: Step, student: Segmenter | None) -> Segmenter | None:
+    """The segmenter at the end of the step before, or None at step 0."""
+    if step.index == 0 or student is not None:
+        return student
+    return load_segmenter(run.segmenter_path(step.index - 1))[0]
+
+
+def _grown(job: Job, step: Step, previous: Segmenter | None) -> Segmenter:
+    """The student at the start of a step, on CPU; draws come from (seed, step), so a resume grows the same."""
+    torch.manual_seed(derived_seed(GROW, job.training.seed, step.index))
+    if previous is None:
+        student = Segmenter(job.network, [step.seen_count])
+        if job.backbone_weights:
+            load_backbone(student.backbone, job.backbone_weights)
+        return student
+    student = copy.deepcopy(previous).cpu().requires_grad_(True).train()
+    if step.new_count:
+        student.grow(step.new_count, job.method.new_classes_start_from)
+    return student
+
+
+def _learn_or_recall(
+    fabric: Fabric, job: Job, step: Step, student: Segmenter, teacher: Segmenter | None, run: Run, reporter: Reporter
+) -> float:
+    """Train the step, or take step 0 from the cache; returns the seconds it took here."""
+    cache = StepCache(job.cache if step.index == 0 else None, job.first_step_key() if step.index == 0 else "")
+    recalled = cache.load(student)
+    if recalled is not None:
+        job.method.load_state_dict(recalled["method"])
+        if fabric.global_rank == 0:
+            for line in recalled["lines"]:
+                run.append_metrics(line)
+            reporter.step_started(0, len(job.scenario), step.table.names, 0, "from the cache")
+        return 0.0
+    needs_teacher = job.method.needs_teacher and teacher is not None
+    learner = StepLearner(fabric, job, step, student, teacher if needs_teacher else None, run, reporter)
+    seconds = learner.learn()
+    if fabric.global_rank == 0 and step.index == 0:
+        lines = [line for line in run.metrics() if line["kind"] == "epoch" and line["step"] == 0]
+        cache.store(student, job, {"method": job.method.state_dict(), "lines": lines})
+    return seconds
+
+
+def _finish_step(
+    fabric: Fabric, job: Job, step: Step, student: Segmenter, run: Run, reporter: Reporter, seconds: float, plan_hash: str
+) -> None:
+    """Measure the step on its test set and write everything; the state that says `finished` comes last."""
+    started = time.perf_counter()
+    pipeline, shard = job.evaluation_pipeline, shard_of(fabric)
+    batches = Batches(
+        step.test,
+        pipeline,
+        evaluation_draws(len(step.test), job.training.batch, pipeline, shard),
+        seed=0,
+        step=step.index,
+        device=fabric.device,
+        workers=job.training.workers,
+    )
+    leads = fabric.global_rank == 0
+    if leads:
+        reporter.evaluating(len(batches))
+    counts = evaluate(student, batches, step.seen_count, reporter.evaluated if leads else None)
+    confusion = ranks_of(fabric).sum(counts).cpu().numpy()
+    if leads:
+        figures = step_figures(confusion, job.scenario.groups)
+        source = {"recipe": job.recipe.get("name", ""), "step": step.index, "plan": plan_hash}
+        folder = run.step_folder(step.index)
+        save_segmenter(folder / "segmenter.safetensors", student, step.table, source)
+        keep_predictions(run, job, step, student)
+        name = f"steps/{step.index:02d}/confusion.npz"
+        run.save_arrays(name, confusion=confusion, groups=np.array(job.scenario.groups))
+        spent = seconds + time.perf_counter() - started
+        run.append_metrics({"kind": "step", "step": step.index, "seconds": round(spent, 3), **figures})
+        run.save_state(step.index, {"finished": True, "seconds": spent, "method": job.method.state_dict()})
+        write_events(run)
+        reporter.step_finished(step.index, figures)
+    fabric.barrier()
+
+
+def _last_state(run: Run, steps: int) -> dict[str, Any] | None:
+    """The newest state of a run."""
+    states = (run.load_state(step) for step in reversed(range(steps)))
+    return next((state for state in states if state), None)
+
+
+def summarise(run: Run) -> dict[str, Any]:
+    """The figures of a run, recomputed from its confusion matrices, in percent; and the seconds it took."""
+    figures = run_figures(run.confusions(), run.groups())
+    seconds = sum(line["seconds"] for line in run.metrics() if line["kind"] == "step")
+    percent = {
+        key: None if figures[key] is None else round(100 * figures[key], 4)
+        for key in (
+            "old", "new", "all", "average", "forgetting", "harmonic", "old_with_background", "all_with_background",
+            "average_with_background", "accuracy",
+        )
+    }  # fmt: skip
+    plan = json.loads((run.folder / "plan.json").read_text(encoding="utf-8"))
+    return {**percent, "seconds": round(seconds, 1), "steps": len(run.confusions()), "plan": plan["hash"]}
+
+
+def environment(fabric: Fabric) -> dict[str, Any]:
+    """Versions and the machine, for the report."""
+    device = torch.cuda.get_device_name() if fabric.device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": device,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "ranks": fabric.world_size,
+    }
+
+

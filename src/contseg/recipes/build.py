@@ -1,0 +1,109 @@
+"""From a recipe to a job that the engine can run."""
+
+from pathlib import Path
+
+from contseg.data.augment import Pipeline, evaluation_pipeline, training_pipeline
+from contseg.data.dataset import SegmentationDataset
+from contseg.data.open import open_dataset
+from contseg.data.presence import Progress
+from contseg.engine.job import Job
+from contseg.engine.options import MACHINE_KEYS
+from contseg.engine.run import Run
+from contseg.errors import ContsegError
+from contseg.methods.registry import make_method
+from contseg.recipes.read import differences, read_recipe, to_yaml
+from contseg.recipes.recipe import Recipe
+from contseg.scenarios.scenario import Scenario
+
+
+def open_recipe_dataset(recipe: Recipe) -> SegmentationDataset:
+    """The dataset a recipe names.
+
+    Raises:
+        ContsegError: see `open_dataset`.
+    """
+    return open_dataset(recipe.data.dataset, recipe.data.path, **recipe.data.options)
+
+
+def make_scenario(recipe: Recipe, progress: Progress | None = None) -> Scenario:
+    """The scenario a recipe names; `progress` is told of the presence scan.
+
+    Raises:
+        ContsegError: the dataset or the split is wrong.
+    """
+    return Scenario(open_recipe_dataset(recipe), recipe.scenario, progress)
+
+
+def make_pipelines(recipe: Recipe) -> tuple[Pipeline, Pipeline]:
+    """Training and evaluation pipelines of a recipe."""
+    data = recipe.data
+    jitter = data.jitter.model_dump() if data.jitter else None
+    return training_pipeline(data.pipeline, data.crop, data.flip, jitter), evaluation_pipeline(data.test_crop)
+
+
+def make_job(recipe: Recipe, folder: Path, *, progress: Progress | None = None, cache: Path | None = None) -> Job:
+    """The job of a recipe in a run folder.
+
+    Args:
+        progress: told of the presence scan.
+        cache: folder for sharing step 0, or None.
+
+    Raises:
+        ContsegError: data, split, method or options are wrong.
+    """
+    if recipe.training.keep == "best" and not recipe.scenario.validation:
+        raise ContsegError("training.keep: 'best' needs held-out images; set scenario.validation=0.2 or so")
+    method = dict(recipe.method)
+    training, evaluation = make_pipelines(recipe)
+    return Job(
+        scenario=make_scenario(recipe, progress),
+        method=make_method(method.pop("name"), **method),
+        network=recipe.network,
+        training=recipe.training,
+        training_pipeline=training,
+        evaluation_pipeline=evaluation,
+        recipe=recipe.model_dump(mode="json"),
+        folder=folder,
+        backbone_weights=Path(recipe.backbone_weights) if recipe.backbone_weights else None,
+        cache=cache,
+    )
+
+
+def start_run(recipe: Recipe, folder: Path, overwrite: bool = False) -> Run:
+    """A new run folder that holds the resolved recipe.
+
+    Raises:
+        ContsegError: the folder holds a run already.
+    """
+    run = Run(folder)
+    run.create(overwrite)
+    run.write_text("recipe.yaml", to_yaml(recipe))
+    return run
+
+
+def resumed_recipe(folder: Path, wanted: Recipe | None = None) -> Recipe:
+    """The recipe of the run in a folder, with the machine keys (devices, workers) of the wanted one.
+
+    Args:
+        wanted: what the user asks to go on with, or None for the run's own.
+
+    Raises:
+        ContsegError: no run there, or the wanted recipe differs in what is learned (says in what).
+    """
+    run = Run(folder).require()
+    saved = read_recipe(run.folder / "recipe.yaml")
+    if wanted is None:
+        return saved
+    changed = {
+        key: values
+        for key, values in differences(saved, wanted).items()
+        if key not in {f"training.{name}" for name in MACHINE_KEYS} and key not in ("name", "note", "data.path")
+    }
+    if changed:
+        key, (before, now) = next(iter(changed.items()))
+        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        raise ContsegError(
+            f"{folder}: the recipe changed since the run began: {key} was {before!r}, is {now!r}{more};"
+            " resume with the run's own recipe, or start another run with --out"
+        )
+    return wanted

@@ -1,0 +1,194 @@
+"""Reading recipes: YAML 1.2, shared parts, overrides, and errors that name the key."""
+
+import copy
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from contseg.errors import ContsegError, did_you_mean
+from contseg.methods.registry import hyper_parameters, make_method
+from contseg.recipes.recipe import Recipe
+
+
+def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe by file or by name, overridden.
+
+    Args:
+        source: a YAML file, or the name of a recipe of the package (`digits/plop_5-1`).
+        overrides: `a.b=c`, the value in YAML (`training.lr=1e-3`, `training.epochs=[30, 10]`).
+
+    Raises:
+        ContsegError: no such recipe, no YAML, an unknown key or a value of the wrong kind (with the key and the value found).
+
+    Example:
+        >>> read_recipe("digits/plop_5-1", ["training.lr=0.5", "method.variant=released"]).training.lr
+        0.5
+    """
+    content = _with_parts(*_find(str(source)))
+    for override in overrides:
+        _apply(content, override)
+    return parse_recipe(content, str(source))
+
+
+def parse_recipe(content: Mapping[str, Any], source: str) -> Recipe:
+    """A recipe from plain values, as YAML gives them; the method's hyper-parameters are completed with their defaults.
+
+    Raises:
+        ContsegError: see `read_recipe`.
+    """
+    plain = _floats(content, Recipe)
+    try:
+        recipe = Recipe.model_validate(plain)
+    except ValidationError as error:
+        raise ContsegError(f"{source}: {_first_problem(error)}") from None
+    method = dict(recipe.method)
+    if "name" not in method:
+        raise ContsegError(f"{source}: method.name: missing; name a method such as plop")
+    try:
+        complete = hyper_parameters(make_method(method.pop("name"), **method))
+    except ContsegError as error:
+        raise ContsegError(f"{source}: {error}") from None
+    return recipe.model_copy(update={"method": complete})
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The resolved recipe as YAML; reading it again gives the same recipe."""
+    text = io.StringIO()
+    yaml = YAML()
+    yaml.default_flow_style = False
+    yaml.dump(recipe.model_dump(mode="json"), text)
+    return text.getvalue()
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes in the package.
+
+    Example:
+        >>> "digits/plop_5-1" in recipe_names()
+        True
+    """
+    return sorted(name for name, _ in _packaged(files("contseg.recipes"), "") if not name.startswith("parts/"))
+
+
+def differences(one: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Keys in which two recipes differ, with both values.
+
+    Example:
+        >>> one, other = read_recipe("digits/plop_5-1"), read_recipe("digits/plop_5-1", ["training.lr=0.5"])
+        >>> differences(one, other)["training.lr"][1]
+        0.5
+    """
+    left, right = dict(_flat(one.model_dump(mode="json"))), dict(_flat(other.model_dump(mode="json")))
+    keys = sorted(left.keys() | right.keys())
+    return {key: (left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)}
+
+
+def _flat(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(content, dict) and content:
+        for key, value in content.items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else key)
+    else:
+        yield prefix, content
+
+
+def _packaged(folder: Traversable, prefix: str) -> Iterator[tuple[str, Traversable]]:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _packaged(entry, f"{prefix}{entry.name}/")
+        elif entry.name.endswith(".yaml"):
+            yield prefix + entry.name.removesuffix(".yaml"), entry
+
+
+def _find(source: str) -> tuple[dict[str, Any], str]:
+    """Content and name of a recipe file or a packaged recipe."""
+    path = Path(source)
+    if path.is_file():
+        return _load(path.read_text(encoding="utf-8"), source), source
+    packaged = dict(_packaged(files("contseg.recipes"), ""))
+    if source in packaged:
+        return _load(packaged[source].read_text(encoding="utf-8"), source), source
+    if path.suffix in (".yaml", ".yml"):
+        raise ContsegError(f"{source}: recipe file not found")
+    raise ContsegError(f"recipe '{source}': not found; {did_you_mean(source, recipe_names())}")
+
+
+def _load(text: str, source: str) -> dict[str, Any]:
+    try:
+        content = YAML(typ="safe").load(text)
+    except YAMLError as error:
+        raise ContsegError(f"{source}: not YAML ({' '.join(str(error).split())[:160]})") from None
+    if not isinstance(content, dict):
+        raise ContsegError(f"{source}: a recipe is a mapping of keys to values, found {type(content).__name__}")
+    return content
+
+
+def _with_parts(content: dict[str, Any], source: str) -> dict[str, Any]:
+    """The content on top of the parts that it names under `extends`, later parts over earlier ones."""
+    parts = content.pop("extends", [])
+    merged: dict[str, Any] = {}
+    for part in [parts] if isinstance(parts, str) else parts:
+        beside = Path(source).parent / f"{part}.yaml"
+        merged = _merged(merged, _with_parts(*_find(str(beside) if beside.is_file() else str(part))))
+    return _merged(merged, content)
+
+
+def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    result = copy.deepcopy(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        # a method that changes its name takes nothing from the one before it
+        fresh = key == "method" and both and value.get("name", result[key].get("name")) != result[key].get("name")
+        result[key] = _merged(result[key], value) if both and not fresh else value
+    return result
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ContsegError(f"override '{override}': write KEY=VALUE, such as training.lr=0.01")
+    try:
+        value = YAML(typ="safe").load(text) if text else None
+    except YAMLError:
+        raise ContsegError(f"override '{override}': the value is not YAML") from None
+    *folders, last = key.split(".")
+    for folder in folders:
+        inner = content.setdefault(folder, {})
+        if not isinstance(inner, dict):
+            raise ContsegError(f"override '{override}': '{folder}' holds {inner!r}, not keys")
+        content = inner
+    if last == "name" and folders == ["method"] and content.get("name") != value:
+        content.clear()
+    content[last] = value
+
+
+def _floats(content: Any, kind: Any) -> Any:
+    """Integers where a float is expected, as people write them (`lr: 1`), and lists where tuples are."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(content, Mapping):
+        fields = kind.model_fields
+        return {key: _floats(value, fields[key].annotation) if key in fields else value for key, value in content.items()}
+    if kind is float and type(content) is int:
+        return float(content)
+    if isinstance(content, list) and getattr(kind, "__origin__", None) is tuple:
+        return tuple(float(value) if type(value) is int else value for value in content)
+    return content
+
+
+def _first_problem(error: ValidationError) -> str:
+    """One line: the key, what is wrong, what was found, and the nearest key if it is unknown."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(("int", "list[", "str", "float")))
+    if problem["type"] == "extra_forbidden":
+        model: Any = Recipe
+        for part in problem["loc"][:-1]:
+            model = model.model_fields[part].annotation
+        return f"{where}: unknown key (got {problem['input']!r}); {did_you_mean(str(problem['loc'][-1]), model.model_fields)}"
+    if problem["type"] == "missing":
+        return f"{where}: missing; set {where}=VALUE"
+    return f"{where}: {problem['msg']} (got {problem['input']!r})"

@@ -1,0 +1,70 @@
+"""The typed recipe: everything that a run is, in one frozen object."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from contseg.engine.options import TrainingOptions
+from contseg.models.segmenter import NetworkOptions
+from contseg.scenarios.scenario import ScenarioOptions
+
+
+class JitterOptions(BaseModel):
+    """Colour jitter, see `contseg.data.augment.Jitter`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+
+
+class DataOptions(BaseModel):
+    """Where images come from and how they are cut.
+
+    Attributes:
+        dataset: `voc`, `digits` or `folder`.
+        path: its folder (`digits` needs none).
+        options: of the dataset's class.
+        pipeline: `mib` or `ssul`, see `contseg.data.augment`.
+        crop: side of the training crop in pixels.
+        flip: probability of a horizontal flip.
+        jitter: colour jitter, or none.
+        test_crop: resize the shorter side to this and cut the centre at evaluation, for image and label (MiB, PLOP: 512);
+            none evaluates whole images at their own size.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    dataset: str
+    path: str | None = None
+    options: dict[str, Any] = {}
+    pipeline: Literal["mib", "ssul"] = "mib"
+    crop: int = Field(512, ge=8)
+    flip: float = Field(0.5, ge=0, le=1)
+    jitter: JitterOptions | None = None
+    test_crop: int | None = Field(None, ge=8)
+
+
+class Recipe(BaseModel):
+    """A run.
+
+    Attributes:
+        name: of the run; names its folder.
+        note: what a reader should know: sources, and why a value is what it is.
+        data, scenario, network, training: see there.
+        method: `name` and hyper-parameters of a method.
+        backbone_weights: file of ImageNet weights for step 0, or none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str
+    note: str = ""
+    data: DataOptions
+    scenario: ScenarioOptions = ScenarioOptions()
+    network: NetworkOptions = NetworkOptions()
+    method: dict[str, Any] = {"name": "finetune"}
+    training: TrainingOptions = TrainingOptions()
+    backbone_weights: str | None = None

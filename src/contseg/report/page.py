@@ -1,0 +1,112 @@
+"""The page of a run, or of several runs side by side: one HTML file that needs nothing else."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader
+
+from contseg.engine.run import Run
+from contseg.errors import ContsegError
+from contseg.evaluation.metrics import class_forgetting, class_iou, run_figures, step_figures
+from contseg.report import figures as draw
+
+
+def write_report(folders: Sequence[Path], out: Path) -> Path:
+    """Write the page; everything on it is recomputed from the runs' folders.
+
+    Args:
+        folders: runs, of which at least one step is finished; the first names the plan.
+
+    Returns:
+        `out`, absolute.
+
+    Raises:
+        ContsegError: a folder holds no run, or no finished step.
+    """
+    runs = [Run(folder).require() for folder in folders]
+    for run in runs:
+        if not run.confusions():
+            raise ContsegError(f"{run.folder}: no step is finished yet, so there is nothing to report")
+    names = _run_names(runs)
+    environment = Environment(loader=PackageLoader("contseg.report"), autoescape=True)
+    environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f}"
+    shown = {name: _facts(run) for name, run in zip(names, runs, strict=True)}
+    page = environment.get_template("page.html").render(
+        title=names[0] if len(runs) == 1 else "comparison",
+        runs=shown,
+        curves=draw.curves({name: facts["series"] for name, facts in shown.items()}),
+        losses=draw.losses({name: facts["losses"] for name, facts in shown.items()}),
+        legend=next(iter(shown.values()))["legend"],
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page, encoding="utf-8")
+    return out.resolve()
+
+
+def _run_names(runs: Sequence[Run]) -> list[str]:
+    """Folder names, made longer where they are not different."""
+    names = [run.folder.resolve().name for run in runs]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{run.folder.resolve().parent.name}/{run.folder.resolve().name}" for run in runs]
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    """Everything the page shows of one run."""
+    confusions, groups = run.confusions(), run.groups()
+    plan = json.loads((run.folder / "plan.json").read_text(encoding="utf-8"))
+    with np.load(run.folder / "samples.npz") as saved:
+        samples = dict(saved)
+    classes = [str(name) for name in samples["classes"]]
+    each = [step_figures(confusion, groups) for confusion in confusions]
+    iou = np.full((len(confusions), len(classes)), np.nan)
+    for step, confusion in enumerate(confusions):
+        iou[step, : len(confusion)] = class_iou(confusion)
+    fallen = class_forgetting(confusions)
+    epochs = [line for line in run.metrics() if line["kind"] == "epoch"]
+    environment = run.folder / "environment.json"
+    return {
+        "figures": run_figures(confusions, groups),
+        "series": {key: [figure[key] for figure in each] for key in ("all", "old", "new")},
+        "losses": [(line["step"], line["loss"]) for line in epochs],
+        "heat_map": draw.heat_map(iou, classes, groups),
+        "plan": plan,
+        "plan_map": draw.plan_map(np.array([step["train_pixels"] for step in plan["steps"]]), plan["class_names"]),
+        "classes": [
+            {
+                "name": name,
+                "group": groups[row],
+                "iou": None if row >= len(iou[-1]) or np.isnan(iou[-1, row]) else iou[-1, row],
+                "forgetting": None if row >= len(fallen) or np.isnan(fallen[row]) else fallen[row],
+            }
+            for row, name in enumerate(classes)
+        ],
+        "samples": _sample_rows(run, samples, len(confusions)),
+        "steps": len(confusions),
+        "legend": [
+            {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*colour)}
+            for name, colour in zip(classes, samples["colours"], strict=True)
+        ],
+        "recipe": (run.folder / "recipe.yaml").read_text(encoding="utf-8"),
+        "environment": json.loads(environment.read_text(encoding="utf-8")) if environment.is_file() else {},
+    }
+
+
+def _sample_rows(run: Run, samples: dict[str, np.ndarray], steps: int) -> list[dict[str, Any]]:
+    """Image, truth and the prediction after each step, of every sample image."""
+    predictions = []
+    for step in range(steps):
+        with np.load(run.folder / "steps" / f"{step:02d}" / "predictions.npz") as saved:
+            predictions.append(dict(saved))
+    return [
+        {
+            "name": str(name),
+            "image": draw.thumbnail(samples[f"image{number}"]),
+            "truth": draw.coloured(samples[f"truth{number}"], samples["colours"]),
+            "steps": [draw.coloured(said[f"prediction{number}"], samples["colours"]) for said in predictions],
+        }
+        for number, name in enumerate(samples["names"])
+    ]
