@@ -54,12 +54,14 @@ def _truncated_regions(map_BCHW: Tensor, scale: int, side: int) -> list[Tensor]:
     return strips
 
 
-def local_pod_distance(old_BCHW: Tensor, new_BCHW: Tensor, regions: Regions = "fit") -> Tensor:
+def local_pod_distance(
+    old_BCHW: Tensor, new_BCHW: Tensor, regions: Regions = "fit", scales: Sequence[int] = (1, 2, 4)
+) -> Tensor:
     """|| Psi(old ** 2) - Psi(new ** 2) ||_2 per image, (B,).
 
     Psi is linear, so the difference of the squares is embedded once.
     """
-    difference = local_pod_embedding(old_BCHW.square() - new_BCHW.square(), regions=regions)
+    difference = local_pod_embedding(old_BCHW.square() - new_BCHW.square(), scales, regions)
     return torch.linalg.vector_norm(difference, dim=1)
 
 
@@ -75,7 +77,12 @@ def fold_new_classes(logits_BKHW: Tensor, old_classes: int) -> Tensor:
 
 
 def local_pod_loss(
-    old_maps: Sequence[Tensor], new_maps: Sequence[Tensor], factors: Sequence[float], growth: float, regions: Regions = "fit"
+    old_maps: Sequence[Tensor],
+    new_maps: Sequence[Tensor],
+    factors: Sequence[float],
+    growth: float,
+    regions: Regions = "fit",
+    scales: Sequence[int] = (1, 2, 4),
 ) -> Tensor:
     """(1/L) sum_l factor_l * growth * mean_b distance_l (PLOP, eq. 7 with the adaptive scheduling).
 
@@ -83,12 +90,13 @@ def local_pod_loss(
         old_maps, new_maps: L pairs of maps; the channels of a pair must agree (see `fold_new_classes`).
         factors: one weight per pair.
         growth: sqrt(classes seen / new classes): the more there is to lose, the stronger the pull.
+        regions, scales: see `local_pod_embedding`.
 
     Returns:
         a scalar.
     """
     terms = [
-        factor * growth * local_pod_distance(old, new, regions).mean()
+        factor * growth * local_pod_distance(old, new, regions, scales).mean()
         for old, new, factor in zip(old_maps, new_maps, factors, strict=True)
     ]
     return torch.stack(terms).mean()
