@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+
 from contseg.data.classes import ClassTable
 from contseg.data.presence import Presence
 from contseg.engine.options import TrainingOptions
@@ -26,7 +27,6 @@ from contseg.scenarios.orders import published_orders
 from contseg.scenarios.policy import LabelPolicy
 from contseg.scenarios.selection import select
 from contseg.scenarios.splits import parse_split
-
 from tests.parity.goldens import ROOT, Golden, gradients, network_image, network_state
 
 CLAIMS: list[tuple[str, object]] = []
@@ -297,7 +297,14 @@ def _presence(masks: np.ndarray, table: ClassTable) -> Presence:
 
 # --- networks -----------------------------------------------------------------------------------------------------
 
-FEATURES = {"feat0": "stage1", "feat1": "stage2", "feat2": "stage3", "feat3": "stage4", "feat4": "head", "pre_logits": "head"}
+FEATURES = {
+    "feat0": "stage1",
+    "feat1": "stage2",
+    "feat2": "stage3",
+    "feat3": "stage4",
+    "feat4": "head",
+    "pre_logits": "head",
+}
 
 
 @claims(r"(mib|plop|csseg|sdr)/r101_iabn_.*")

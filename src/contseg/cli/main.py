@@ -16,7 +16,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-RecipeArgument = Annotated[str, typer.Argument(help="A recipe: a YAML file, or a name such as digits/plop_5-1.", metavar="RECIPE")]
+RecipeArgument = Annotated[
+    str, typer.Argument(help="A recipe: a YAML file, or a name such as digits/plop_5-1.", metavar="RECIPE")
+]
 OverridesArgument = Annotated[
     list[str] | None, typer.Argument(help="Changes to the recipe, such as training.lr=0.01.", metavar="[KEY=VALUE]...")
 ]
@@ -52,7 +54,8 @@ def train(
 
     values = list(overrides or [])
     if recipe is not None and "=" in recipe:  # `train --resume RUN training.devices=2` has no recipe
-        recipe, values = None, [recipe, *values]
+        values.insert(0, recipe)
+        recipe = None
     run_training(recipe, with_data(values, data), out, resume, overwrite, cache)
 
 
@@ -96,7 +99,9 @@ def plan(
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs; several are compared.", metavar="RUN...")],
-    out: Annotated[Path | None, typer.Option("--out", help="The page to write; default: report.html in the first run.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The page to write; default: report.html in the first run.")
+    ] = None,
 ) -> None:
     """Write the page of one run, or of several side by side, as one HTML file."""
     from contseg.cli.console import console

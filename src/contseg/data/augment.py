@@ -46,7 +46,8 @@ class RandomResizedCrop:
     """Pipeline `mib` (MiB, PLOP, SDR): a random part of the image, resized to the crop; flipped half the time.
 
     Ten tries at an area of 0.5 to 2 times the image's and an aspect of 3/4 to 4/3; a try that does not fit is thrown
-    away, so nothing is ever padded or enlarged beyond the image. After ten failures: the largest centre crop of allowed aspect.
+    away, so nothing is ever padded or enlarged beyond the image. After ten failures: the largest centre crop of
+    allowed aspect.
 
     Args:
         size: side of the square crop in pixels.
@@ -59,7 +60,7 @@ class RandomResizedCrop:
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Sample:
-        top, left, height, width = self._box(*mask.shape, rng)
+        top, left, height, width = self._box(mask.shape[0], mask.shape[1], rng)
         window = np.s_[top : top + height, left : left + width]
         pixels = resize_image(image[window], self.size, self.size)
         return _flip(pixels, resize_mask(mask[window], self.size, self.size), self.flip, rng)

@@ -42,9 +42,7 @@ class Digits(Folder):
 
     name = "digits"
 
-    def __init__(
-        self, root: Path | str | None = None, *, train: int = 800, test: int = 200, size: int = 96, seed: int = 0
-    ):
+    def __init__(self, root: Path | str | None = None, *, train: int = 800, test: int = 200, size: int = 96, seed: int = 0):
         label = f"digits-v{RECIPE_VERSION}-{train}-{test}-{size}-{seed}"
         folder = Path(root) / label if root else cache_folder("datasets") / label
         if not folder.is_dir():

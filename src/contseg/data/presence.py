@@ -45,7 +45,7 @@ class Presence:
     def contains(self, ids) -> np.ndarray:
         """Boolean (I,): the image holds at least one pixel of one of these class ids."""
         columns = np.isin(self.ids, list(ids))
-        return (self.pixels[:, columns] > 0).any(axis=1)
+        return np.any(self.pixels[:, columns] > 0, axis=1)
 
     def pixels_of(self, ids, rows: np.ndarray) -> np.ndarray:
         """Total pixels of each of these class ids in the images of these rows, in the order of `ids`."""
@@ -132,6 +132,8 @@ def _fingerprint(dataset: SegmentationDataset, names: list[str]) -> str:
                 stat = path.stat()
             except OSError:
                 kind = "mask" if path == dataset.mask_path(name) else "image"
-                raise ContsegError(f"{path}: {kind} not found; '{name}' is in the list, so both files must be there") from None
+                raise ContsegError(
+                    f"{path}: {kind} not found; '{name}' is in the list, so both files must be there"
+                ) from None
             digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:32]

@@ -1,7 +1,7 @@
 """Batches of a step: which samples, in which order, cut how - the same for any number of workers and ranks."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ THRESHOLD_PASS = 1_000_000
 """The epoch number of a pass that is no epoch of training, such as PLOP's threshold pass."""
 
 
-class Draw(NamedTuple):
+@dataclass(frozen=True)
+class Draw:
     """One sample to be cut: the generator of its augmentation follows from (seed, step, epoch, position)."""
 
     epoch: int
@@ -26,7 +27,8 @@ class Draw(NamedTuple):
     index: int
 
 
-class Shard(NamedTuple):
+@dataclass(frozen=True)
+class Shard:
     """Which of how many ranks."""
 
     rank: int = 0
@@ -53,13 +55,16 @@ def epoch_draws(samples: int, options: TrainingOptions, step: int, epoch: int, s
     return [
         [
             Draw(epoch, position, int(order[position % samples]))
-            for position in range(number * options.batch + shard.rank * part, number * options.batch + (shard.rank + 1) * part)
+            for position in range(
+                number * options.batch + shard.rank * part, number * options.batch + (shard.rank + 1) * part
+            )
         ]
         for number in range(passes)
     ]
 
 
-class _Cut(NamedTuple):
+@dataclass(frozen=True)
+class _Cut:
     """A sample ready to be stacked, or the message of what is wrong with its files."""
 
     image: Tensor | None

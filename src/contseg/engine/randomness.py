@@ -1,4 +1,4 @@
-"""Where every draw comes from: generators derived from names and numbers, so that workers, ranks and restarts change nothing."""
+"""Where every draw comes from: generators derived from numbers, so that workers, ranks and restarts change nothing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -4,7 +4,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -50,7 +50,7 @@ def make_fabric(options: TrainingOptions) -> Fabric:
             devices=options.devices,
             num_nodes=options.nodes,
             strategy=strategy,
-            precision=None if plugins else "32-true" if options.precision == "32" else options.precision,  # type: ignore[arg-type]
+            precision=None if plugins else "32-true" if options.precision == "32" else options.precision,
             plugins=plugins,
         )
 
@@ -80,12 +80,14 @@ def ranks_of(fabric: Fabric) -> Ranks:
     if fabric.world_size == 1:
         return Ranks()
 
+    def stacked(tensor: Tensor) -> Tensor:
+        return cast(Tensor, fabric.all_gather(tensor, sync_grads=tensor.requires_grad))
+
     def gather(tensor: Tensor) -> Tensor:
-        parts = fabric.all_gather(tensor, sync_grads=tensor.requires_grad)
-        return parts.flatten(0, 1)
+        return stacked(tensor).flatten(0, 1)
 
     def total(tensor: Tensor) -> Tensor:
-        return fabric.all_gather(tensor, sync_grads=tensor.requires_grad).sum(dim=0)
+        return stacked(tensor).sum(dim=0)
 
     return Ranks(total, gather, fabric.global_rank, fabric.world_size)
 

@@ -45,7 +45,9 @@ class Run:
             if not (self.folder / "recipe.yaml").is_file():
                 raise ContsegError(f"{self.folder}: is not empty and holds no run; choose another folder with --out")
             if not overwrite:
-                raise ContsegError(f"{self.folder}: holds a run already; continue it with --resume {self.folder}, or --overwrite")
+                raise ContsegError(
+                    f"{self.folder}: holds a run already; continue it with --resume {self.folder}, or --overwrite"
+                )
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -127,7 +129,7 @@ class Run:
 
     def confusions(self) -> list[np.ndarray]:
         """The confusion matrix after each finished step."""
-        found = []
+        found: list[np.ndarray] = []
         while (path := self.folder / "steps" / f"{len(found):02d}" / "confusion.npz").is_file():
             with np.load(path) as saved:
                 found.append(saved["confusion"])

@@ -12,7 +12,7 @@ COUNT = 6
 
 
 def chosen_names(job: Job) -> list[str]:
-    """Test images that together hold many classes: each next one brings the most classes still missing (first of the list on ties)."""
+    """Test images that hold many classes together: each next one brings the most that are missing (ties: list order)."""
     presence = job.scenario.test_presence
     rows = {name: row for row, name in enumerate(presence.names)}
     names = list(job.scenario[-1].test.names)
@@ -31,7 +31,7 @@ def chosen_names(job: Job) -> list[str]:
 
 
 def keep_samples(run: Run, job: Job) -> None:
-    """Write the sample images, cut as evaluation cuts them, their truth in final training ids, and names and colours of those."""
+    """Write the sample images, cut as evaluation cuts them, their truth in final training ids, names and colours."""
     table = job.scenario[-1].table
     arrays: dict[str, np.ndarray] = {
         "names": np.array(chosen_names(job)),

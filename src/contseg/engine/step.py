@@ -131,7 +131,9 @@ class StepLearner:
                 self.reporter.updated(epoch, epochs, watch.last, self.options.batch * self.options.accumulate)
         watch.flush()
         passes = self.updates * self.options.accumulate
-        means = {name: float(self.context.ranks.sum(value)) / passes / self.context.ranks.count for name, value in sums.items()}
+        means = {
+            name: float(self.context.ranks.sum(value)) / passes / self.context.ranks.count for name, value in sums.items()
+        }
         elapsed = time.perf_counter() - started
         return {
             "kind": "epoch",
@@ -187,9 +189,7 @@ class StepLearner:
 
     def _keep_best(self, epoch: int) -> None:
         """Remember the weights of the epoch with the best mIoU on held-out images."""
-        draws = evaluation_draws(
-            len(self.step.val), self.options.batch, self.job.evaluation_pipeline, shard_of(self.fabric)
-        )
+        draws = evaluation_draws(len(self.step.val), self.options.batch, self.job.evaluation_pipeline, shard_of(self.fabric))
         batches = Batches(
             self.step.val,
             self.job.evaluation_pipeline,
@@ -257,8 +257,8 @@ class LossWatch:
         values = dict(zip(terms, torch.stack(list(terms.values())).tolist(), strict=True))
         self.last = sum(values.values())
         if not math.isfinite(self.last):
-            bad = ", ".join(f"{name} = {value}" for name, value in values.items() if not math.isfinite(value))
+            bad = ", ".join(f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)) or "their sum"
             raise ContsegError(
-                f"loss is not finite at step {self._step}, epoch {self._epoch}, batch {iteration} ({bad or 'sum overflows'});"
-                f" samples {', '.join(batch.names)}; the checkpoint of the last whole epoch is kept; try a lower learning rate"
+                f"loss is not finite at step {self._step}, epoch {self._epoch}, batch {iteration} ({bad});"
+                f" samples {', '.join(batch.names)}; the last whole epoch is kept; try a lower learning rate"
             )

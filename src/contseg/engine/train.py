@@ -193,5 +193,3 @@ def environment(fabric: Fabric) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "ranks": fabric.world_size,
     }
-
-

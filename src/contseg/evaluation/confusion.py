@@ -19,7 +19,7 @@ def confusion_matrix(labels: Tensor, predictions: Tensor, classes: int) -> Tenso
         tensor([[1, 0],
                 [1, 1]])
     """
-    assert IGNORE >= classes, "training ids are uint8 with 255 kept for ignore"
+    assert classes <= IGNORE, "training ids are uint8 with 255 kept for ignore"
     bins = classes * classes
     cell = torch.where(labels < classes, labels * classes + predictions, bins)
     return torch.bincount(cell.flatten(), minlength=bins + 1)[:-1].view(classes, classes)

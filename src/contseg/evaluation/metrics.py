@@ -97,7 +97,8 @@ def step_figures(confusion: np.ndarray, groups: Sequence[int]) -> dict:
 def class_forgetting(confusions: Sequence[np.ndarray]) -> np.ndarray:
     """How far each class has fallen from its best: max over earlier steps of IoU, minus the last IoU: (K,).
 
-    Negative where a class improved. NaN for classes absent at the end or never measured before the last step, so for those of the last step.
+    Negative where a class improved. NaN for classes that are absent at the end or were never measured before the last
+    step, as those of the last step.
     """
     last = class_iou(confusions[-1])
     best = np.full(len(last), np.nan)

@@ -12,7 +12,6 @@ from contseg.models.segmenter import Segmenter, resize_logits
 from contseg.scenarios.batch import Batch
 
 
-
 def predict_batch(segmenter: Segmenter, images_BCHW: Tensor, size: tuple[int, int] | None = None) -> Tensor:
     """Class outputs (B, H, W) int64 of uint8 images: logits resized, scored, arg max.
 

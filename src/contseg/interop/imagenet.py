@@ -24,7 +24,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ContsegError(f"{path}: weights file not found")
     try:
-        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        content = (
+            load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except SafetensorError as error:
         raise ContsegError(f"{path}: cannot be read as safetensors ({error})") from None
     except Exception as error:  # torch raises many kinds: damaged archives, refused pickles
@@ -58,5 +60,7 @@ def load_backbone(backbone: ResNet, path: Path) -> None:
     for problem, names in (("misses", missing), ("has unexpected", unexpected), ("has other shapes for", shapes)):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise ContsegError(f"{path}: {problem} {', '.join(names[:3])}{more}; is it a {len(own)}-tensor ResNet of this depth?")
+            raise ContsegError(
+                f"{path}: {problem} {', '.join(names[:3])}{more}; is it a {len(own)}-tensor ResNet of this depth?"
+            )
     backbone.load_state_dict(found)

@@ -70,10 +70,9 @@ def convert_segmenter(tensors: dict[str, Tensor], source: Source) -> tuple[Segme
     if source not in NAMES:
         raise ContsegError(f"source: unknown code base '{source}'; {did_you_mean(source, NAMES)}")
     found = with_plain_norms({renamed(name, NAMES[source]): value for name, value in tensors.items()})
-    widths = [
-        int(found[key].shape[0])
-        for key in sorted((k for k in found if re.fullmatch(r"classifier\.steps\.\d+\.weight", k)), key=lambda k: int(k.split(".")[2]))
-    ]  # fmt: skip
+    widths: list[int] = []
+    while (weight := found.get(f"classifier.steps.{len(widths)}.weight")) is not None:
+        widths.append(int(weight.shape[0]))
     if not widths:
         raise ContsegError(f"weights: hold no classifier under the names of {source}")
     segmenter = Segmenter(NetworkOptions(backbone="resnet101", slope=0.01), widths)
@@ -93,7 +92,7 @@ def convert_segmenter(tensors: dict[str, Tensor], source: Source) -> tuple[Segme
 
 
 def convert_backbone(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A backbone's state dict in our names: torchvision's are ours already; in-place-ABN's (`mod2.block1...`) are converted."""
+    """A backbone's state dict in our names: torchvision's are ours already, in-place-ABN's (`mod2...`) are converted."""
     if not any(name.startswith("mod1.") for name in tensors):
         return tensors
     names = {renamed(f"body.{name}", MIB_NAMES).removeprefix("backbone."): value for name, value in tensors.items()}

@@ -1,4 +1,4 @@
-"""A segmenter as one file: safetensors with the network, its classes and its provenance in the header. Nothing is executed on load."""
+"""A segmenter as one file: safetensors, with network, classes and source in the header. Loading executes nothing."""
 
 import json
 import os
@@ -26,7 +26,12 @@ def save_segmenter(path: Path, segmenter: Segmenter, classes: ClassTable, source
     header = {
         "network": segmenter.options.model_dump(),
         "widths": segmenter.widths,
-        "classes": {"names": classes.names, "ids": classes.ids, "colours": classes.colours, "background": classes.background},
+        "classes": {
+            "names": classes.names,
+            "ids": classes.ids,
+            "colours": classes.colours,
+            "background": classes.background,
+        },
         "source": source or {},
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in segmenter.state_dict().items()}

@@ -39,7 +39,7 @@ def class_histogram(values_N: Tensor, classes_N: Tensor, count: int, bins: int) 
 
 
 def histogram_median(histogram_KM: Tensor) -> Tensor:
-    """Median per class by linear interpolation inside the bin where the running count reaches half: (K,) float64, 0 if empty.
+    """Median per class by linear interpolation inside the bin where the running count reaches half: (K,) float64; 0: empty.
 
     Example:
         >>> histogram_median(torch.tensor([[2, 2, 0, 0], [0, 0, 0, 4]]))
@@ -57,7 +57,7 @@ def histogram_median(histogram_KM: Tensor) -> Tensor:
 
 
 def released_median(histogram_KM: Tensor) -> Tensor:
-    """What the released PLOP code computes in place of the median, defects included: (K,) float32, may be +-inf or NaN; 0 if empty.
+    """What the released PLOP code has for a median, defects included: (K,) float32, may be +-inf or NaN; 0 if empty.
 
     The walk over the bins advances its running count by the bin's *index*, not by its count, and reads bin
     int((i / bins) * bins), which truncates for some i; where no bin stops the walk, the last one is used.

@@ -40,7 +40,7 @@ class StepContext:
         teacher: frozen copy of the last step's segmenter, or None at step 0 and for methods that need none.
         step: what is new and what is old.
         epoch, epochs: where in the step we are.
-        loader: iterable of `Batch` on the device: the step's training set once, augmented and drawn as in no epoch of training.
+        loader: batches on the device: the step's training set once, augmented, drawn as in no epoch of training.
         predict_teacher: normalised forward of the teacher at the run's precision.
         generator: for draws of the method, on CPU, derived from (seed, step, iteration).
         ranks: sums and gathers over processes.
@@ -128,4 +128,3 @@ class Method(ABC):
         """Put back what `state_dict` gave."""
         self.state.clear()
         self.state.update(saved)
-

@@ -18,7 +18,7 @@ from contseg.scenarios.batch import Batch
 
 @dataclass(frozen=True)
 class PLOP(Method):
-    """Local distillation of features + pseudo labels from the teacher where it is sure; new classifiers start from the background.
+    """Local distillation of features + pseudo labels where the teacher is sure; new classifiers start from background.
 
     Two variants, because the released code computes something else than the paper says:
 
@@ -117,9 +117,7 @@ class PLOP(Method):
         return local_pod_loss(old_maps, folded, factors, growth, "fit" if self.variant == "paper" else "square")
 
 
-def pseudo_labelled(
-    batch: Batch, said_BHW: Tensor, sure_BHW: Tensor, old_count: int, empty_weight: float = 1.0
-) -> Batch:
+def pseudo_labelled(batch: Batch, said_BHW: Tensor, sure_BHW: Tensor, old_count: int, empty_weight: float = 1.0) -> Batch:
     """The batch with unannotated old labels and background replaced by what the teacher says where it is sure, else ignored.
 
     Args:

@@ -1,7 +1,7 @@
 """Methods by name."""
 
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -29,12 +29,13 @@ def make_method(name: str, **hyper_parameters: Any) -> Method:
     """
     if name not in METHODS:
         raise ContsegError(f"method.name: unknown method '{name}'; {did_you_mean(name, METHODS)}")
-    kinds = {field.name: field.type for field in fields(METHODS[name]) if field.init}
+    kinds = {field.name for field in fields(METHODS[name]) if field.init}
+    hints: dict[str, Any] = get_type_hints(METHODS[name])
     for key, value in hyper_parameters.items():
         if key not in kinds:
             raise ContsegError(f"method.{key}: method '{name}' has no such hyper-parameter; {did_you_mean(key, kinds)}")
         try:
-            hyper_parameters[key] = TypeAdapter(kinds[key]).validate_python(value, strict=True)
+            hyper_parameters[key] = TypeAdapter(hints[key]).validate_python(value, strict=True)
         except ValidationError as error:
             raise ContsegError(f"method.{key}: {error.errors()[0]['msg']} (got {value!r})") from None
     return METHODS[name](**hyper_parameters)

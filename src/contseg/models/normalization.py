@@ -36,7 +36,7 @@ class _SynchronisedNorm(torch.autograd.Function):
     """y = w (x - m) / sqrt(v + eps) + b with m, v over all ranks; the gradient follows m and v through every rank."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, eps: float):  # type: ignore[override]
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, eps: float):
         values = x.to(torch.promote_types(x.dtype, torch.float32))  # statistics of half precision are kept in float32
         count = values.new_tensor([values.numel() / values.shape[1]])
         first = torch.cat([values.sum(dim=(0, 2, 3)), count])
@@ -48,13 +48,13 @@ class _SynchronisedNorm(torch.autograd.Function):
         variance /= count
         scale = (variance + eps).rsqrt()
         normed = centred * scale[None, :, None, None]
-        ctx.save_for_backward(normed, weight, scale, count)  # type: ignore[attr-defined]
+        ctx.save_for_backward(normed, weight, scale, count)
         y = (normed * weight[None, :, None, None] + bias[None, :, None, None]).to(x.dtype)
-        ctx.mark_non_differentiable(mean, variance, count)  # type: ignore[attr-defined]
+        ctx.mark_non_differentiable(mean, variance, count)
         return y, mean, variance, count
 
     @staticmethod
-    def backward(ctx, grad_y: Tensor, *_):  # type: ignore[override]
+    def backward(ctx, grad_y: Tensor, *_):
         normed, weight, scale, count = ctx.saved_tensors
         grad = grad_y.to(normed.dtype)
         grad_bias = grad.sum(dim=(0, 2, 3))

@@ -43,9 +43,7 @@ class ResNet(nn.Module):
         [(8, 16, 16), (16, 8, 8), (32, 8, 8), (64, 8, 8)]
     """
 
-    def __init__(
-        self, name: str, output_stride: int = 16, slope: float = 0.01, width: int = 64, contracted: bool = False
-    ):
+    def __init__(self, name: str, output_stride: int = 16, slope: float = 0.01, width: int = 64, contracted: bool = False):
         super().__init__()
         if name not in DEPTHS:
             raise ContsegError(f"network.backbone: unknown backbone '{name}'; {did_you_mean(name, DEPTHS)}")

@@ -102,7 +102,9 @@ class Segmenter(nn.Module):
     def __init__(self, options: NetworkOptions, widths: Sequence[int]):
         super().__init__()
         if options.head != "deeplabv3-mib":
-            raise ContsegError(f"network.head: unknown head '{options.head}'; {did_you_mean(options.head, ['deeplabv3-mib'])}")
+            raise ContsegError(
+                f"network.head: unknown head '{options.head}'; {did_you_mean(options.head, ['deeplabv3-mib'])}"
+            )
         self.options = options
         self.backbone = ResNet(options.backbone, options.output_stride, options.slope, options.width, options.contracted)
         self.head = DeepLabV3(

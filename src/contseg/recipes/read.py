@@ -25,7 +25,7 @@ def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         overrides: `a.b=c`, the value in YAML (`training.lr=1e-3`, `training.epochs=[30, 10]`).
 
     Raises:
-        ContsegError: no such recipe, no YAML, an unknown key or a value of the wrong kind (with the key and the value found).
+        ContsegError: no such recipe, no YAML, an unknown key or a value of the wrong kind (says key and value).
 
     Example:
         >>> read_recipe("digits/plop_5-1", ["training.lr=0.5", "method.variant=released"]).training.lr
@@ -188,7 +188,9 @@ def _first_problem(error: ValidationError) -> str:
         model: Any = Recipe
         for part in problem["loc"][:-1]:
             model = model.model_fields[part].annotation
-        return f"{where}: unknown key (got {problem['input']!r}); {did_you_mean(str(problem['loc'][-1]), model.model_fields)}"
+        return (
+            f"{where}: unknown key (got {problem['input']!r}); {did_you_mean(str(problem['loc'][-1]), model.model_fields)}"
+        )
     if problem["type"] == "missing":
         return f"{where}: missing; set {where}=VALUE"
     return f"{where}: {problem['msg']} (got {problem['input']!r})"

@@ -76,7 +76,9 @@ def heat_map(iou: np.ndarray, classes: Sequence[str], groups: Sequence[int]) -> 
         for column in range(count):
             if count <= 40 and not np.isnan(iou[step, column]):
                 value = 100 * iou[step, column]
-                axis.text(column, step, f"{value:.0f}", ha="center", va="center", fontsize=7, color="w" if value < 60 else "k")
+                axis.text(
+                    column, step, f"{value:.0f}", ha="center", va="center", fontsize=7, color="w" if value < 60 else "k"
+                )
     for column in range(1, count):
         if groups[column] != groups[column - 1]:
             axis.axvline(column - 0.5, color="w", linewidth=1.5)

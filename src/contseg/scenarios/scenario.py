@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Literal
 
 import numpy as np
@@ -95,9 +95,7 @@ class Scenario(Sequence[Step]):
         ContsegError: the split does not fit, the order is wrong, or a step has no image.
     """
 
-    def __init__(
-        self, dataset: SegmentationDataset, options: ScenarioOptions, progress: Progress | None = None
-    ):
+    def __init__(self, dataset: SegmentationDataset, options: ScenarioOptions, progress: Progress | None = None):
         self.dataset, self.options = dataset, options
         widths = parse_split(options.split, len(dataset.classes) - 1)
         self.order = class_order(options.order, dataset.classes, dataset.name, options.split)
@@ -110,13 +108,13 @@ class Scenario(Sequence[Step]):
         ends = list(accumulate(widths, initial=0))
         self._steps = [
             self._make_step(index, self._classes_between(start, end), self.order[: start + 1] if index else ())
-            for index, (start, end) in enumerate(zip(ends, ends[1:], strict=False))
+            for index, (start, end) in enumerate(pairwise(ends))
         ]
 
     def __len__(self) -> int:
         return len(self._steps)
 
-    def __getitem__(self, index):  # type: ignore[override]
+    def __getitem__(self, index):
         return self._steps[index]
 
     def __iter__(self) -> Iterator[Step]:

@@ -30,7 +30,9 @@ def parse_split(split: str, classes: int) -> tuple[int, ...]:
     if split == "offline":
         return (classes,)
     if not re.fullmatch(r"[1-9]\d*(-[1-9]\d*)+", split):
-        raise ContsegError(f"scenario.split: cannot read '{split}'; write BASE-INCREMENT such as 15-1, widths such as 2-2-1, or offline")
+        raise ContsegError(
+            f"scenario.split: cannot read '{split}'; write BASE-INCREMENT such as 15-1, widths such as 2-2-1, or offline"
+        )
     widths = tuple(int(part) for part in split.split("-"))
     base, increment = widths[0], widths[1]
     if len(widths) == 2 and base < classes and (classes - base) % increment == 0:

@@ -1,0 +1,42 @@
+# Every target makes what it needs; `make demo` on a fresh machine is enough to begin.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: install demo check test test-slow test-parity test-voc bench clean
+
+install: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[demo,tensorboard,dev]"
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/contseg demo --fresh
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# One thread per worker: two workers fill two cores.
+test: check
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow"
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+# CONTSEG_GOLDENS=DIR checks another folder of golden files.
+test-parity: $(READY)
+	$(BIN)/python -m pytest -v tests/parity
+
+# Checks published selections against a real VOC tree: make test-voc CONTSEG_VOC=.../VOC2012
+test-voc: $(READY)
+	$(BIN)/python -m pytest -v tests/real_data/check_voc.py
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,69 @@
+"""What all tests share: an own cache, few threads, and tiny networks and data."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from contseg.data.classes import voc_palette
+from contseg.data.files import write_palette_png
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory):
+    """Nothing is read from or left in the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("CONTSEG_CACHE")
+    os.environ["CONTSEG_CACHE"] = str(folder)
+    torch.set_num_threads(1)
+    yield folder
+    if before is None:
+        del os.environ["CONTSEG_CACHE"]
+    else:
+        os.environ["CONTSEG_CACHE"] = before
+
+
+TINY = [
+    "data.options={train: 60, test: 12, size: 48}",
+    "data.crop=32",
+    "network.width=8",
+    "network.head_width=16",
+    "training.epochs=2",
+    "training.batch=4",
+]
+"""Overrides that make a digits recipe run in seconds: five-class first step, then one class each."""
+
+
+@pytest.fixture
+def tiny_overrides() -> list[str]:
+    return list(TINY)
+
+
+@pytest.fixture
+def make_folder(tmp_path):
+    """Writes a dataset folder of squares: `make_folder(count)` returns its path."""
+
+    def make(count: int = 8, classes: tuple[str, ...] = ("background", "red", "green", "blue"), size: int = 32) -> Path:
+        root = tmp_path / "squares"
+        rng = np.random.default_rng(0)
+        for part in ("images", "masks"):
+            (root / part).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            mask = np.zeros((size, size), dtype=np.uint8)
+            for _ in range(2):
+                top, left = rng.integers(0, size - 10, 2)
+                mask[top : top + 10, left : left + 10] = rng.integers(1, len(classes))
+            mask[0, 0] = 1 + number % (len(classes) - 1)  # every class occurs
+            image = np.array(voc_palette(len(classes)), dtype=np.uint8)[mask]
+            Image.fromarray(image).save(root / "images" / f"{number:03d}.png")
+            write_palette_png(root / "masks" / f"{number:03d}.png", mask, voc_palette())
+        names = [f"{number:03d}" for number in range(count)]
+        (root / "train.txt").write_text("\n".join(names[: count * 3 // 4]) + "\n")
+        (root / "test.txt").write_text("\n".join(names[count * 3 // 4 :]) + "\n")
+        (root / "classes.txt").write_text("\n".join(classes) + "\n")
+        return root
+
+    return make
