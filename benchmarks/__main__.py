@@ -1,0 +1,156 @@
+"""`make bench`: what things cost, as ratios against a plain yardstick in the same run.
+
+Absolute times depend on the machine and are shown for orientation only; compare the ratios, with
+those of the official code (docs/performance.md) or with an older commit's.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch.nn import functional
+
+from benchmarks.timing import ratio
+from contseg.data.augment import training_pipeline
+from contseg.data.files import read_image, read_mask
+from contseg.losses.cross_entropy import unbiased_cross_entropy
+from contseg.losses.distillation import unbiased_distillation
+from contseg.losses.pod import local_pod_loss
+from contseg.methods.method import StepContext
+from contseg.methods.registry import make_method
+from contseg.models.segmenter import NetworkOptions, Segmenter, SegmenterOutput, resize_logits
+from contseg.scenarios.batch import Batch
+
+OLD, SEEN, CROP = 101, 151, 512
+
+
+def sample_pipeline() -> tuple[float, float, float]:
+    """JPEG + mask, scaled, cropped, flipped, label-mapped, against decoding the JPEG with Pillow; one core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        image_path, mask_path = Path(folder) / "a.jpg", Path(folder) / "a.png"
+        smooth = Image.fromarray(rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)).resize(
+            (500, 375), Image.Resampling.BICUBIC
+        )
+        smooth.save(image_path, quality=92)
+        Image.fromarray(rng.integers(0, 21, (12, 16), dtype=np.uint8)).resize((500, 375), Image.Resampling.NEAREST).save(
+            mask_path
+        )
+        pipeline, lookup = training_pipeline("mib", CROP, 0.5), np.arange(65536).astype(np.uint8)
+
+        def sample() -> object:
+            pixels, ids = pipeline(read_image(image_path), read_mask(mask_path), rng)
+            return pixels, lookup[ids]
+
+        def decode() -> object:
+            with Image.open(image_path) as image:
+                return image.convert("RGB").load()
+
+        found = ratio(lambda: [sample() for _ in range(20)], lambda: [decode() for _ in range(20)])
+    torch.set_num_threads(threads)
+    return found
+
+
+def mib_losses() -> tuple[float, float, float]:
+    """Unbiased cross-entropy and distillation, up-sampling 32 -> 512 and backward included, against plain cross-entropy."""
+    student = torch.randn(2, SEEN, 32, 32, requires_grad=True)
+    teacher = torch.randn(2, OLD, 32, 32)
+    labels = torch.randint(0, SEEN, (2, CROP, CROP))
+
+    def ours() -> None:
+        logits = resize_logits(student, (CROP, CROP))
+        loss = unbiased_cross_entropy(logits, labels, OLD).mean()
+        loss = loss + unbiased_distillation(logits, resize_logits(teacher, (CROP, CROP))).mean()
+        torch.autograd.grad(loss, student)
+
+    def plain() -> None:
+        torch.autograd.grad(functional.cross_entropy(resize_logits(student, (CROP, CROP)), labels), student)
+
+    return ratio(ours, plain, repeats=2)
+
+
+def local_pod() -> tuple[float, float, float]:
+    """Local POD over the five maps of a ResNet-101 at crop 512, batch 2, forward and backward, against mean squared error."""
+    shapes = [(256, 128), (512, 64), (1024, 32), (2048, 32), (256, 32)]
+    old = [torch.randn(2, channels, side, side) for channels, side in shapes]
+    new = [torch.randn(2, channels, side, side, requires_grad=True) for channels, side in shapes]
+
+    def ours() -> None:
+        torch.autograd.grad(local_pod_loss(old, new, [0.01] * 5, 1.0), new)
+
+    def plain() -> None:
+        torch.autograd.grad(sum(functional.mse_loss(b, a) for a, b in zip(old, new, strict=True)), new)
+
+    return ratio(ours, plain, repeats=3)
+
+
+def training_step(name: str) -> tuple[float, float, float]:
+    """A whole training step of a method against the bare networks: student forward + backward, teacher forward.
+
+    ResNet-50, crop 256, batch 4, 21 classes of which 16 old.
+    """
+    torch.manual_seed(0)
+    options = NetworkOptions(backbone="resnet50")
+    teacher = Segmenter(options, [16]).eval().requires_grad_(False)
+    student = Segmenter(options, [16]).train()
+    student.grow(5, "background")
+    method = make_method(name)
+    batch = Batch(
+        torch.randint(0, 255, (4, 3, 256, 256), dtype=torch.uint8),
+        torch.randint(16, 21, (4, 256, 256)).where(torch.rand(4, 256, 256) < 0.3, 0),
+        ("a", "b", "c", "d"),
+        torch.zeros(4, 21, dtype=torch.bool),
+    )
+    step = type("Step", (), {"old_count": 16, "new_count": 5, "seen_count": 21, "index": 1})()
+    context = StepContext(student, teacher, step, 1, [])
+    method.state["thresholds"] = torch.full((21,), 0.5)
+    taps = method.taps if method.needs_teacher else ()
+
+    def ask_teacher() -> SegmenterOutput | None:
+        if not method.needs_teacher:
+            return None
+        with torch.no_grad():
+            return teacher(teacher.normalise(batch.images), taps)
+
+    def ours() -> None:
+        said = ask_teacher()
+        output = student(student.normalise(batch.images), taps)
+        terms = method.losses(method.relabel(batch, said, context), output, said, context)
+        torch.stack(list(terms.values())).sum().backward()
+
+    def bare() -> None:
+        ask_teacher()
+        student(student.normalise(batch.images)).logits.square().mean().backward()
+
+    return ratio(ours, bare, repeats=2)
+
+
+def main() -> None:
+    table = Table(title=f"costs as ratios, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
+    for title in ("work", "yardstick", "ours, s", "yardstick, s", "ratio", "official"):
+        table.add_column(title, justify="left" if title in ("work", "yardstick") else "right")
+
+    def row(work: str, yardstick: str, figures: tuple[float, float, float], official: str) -> None:
+        mine, theirs, value = figures
+        table.add_row(work, yardstick, f"{mine:.3f}", f"{theirs:.3f}", f"{value:.2f}", official)
+        print(".", end="", file=sys.stderr, flush=True)
+
+    mine, theirs, _ = sample_pipeline()
+    row("training sample (as a share of decode speed)", "Pillow JPEG decode", (mine, theirs, theirs / mine), "0.02-0.04")
+    row("MiB losses", "up-sampling + cross-entropy", mib_losses(), "11.2")
+    row("local POD, five maps", "mean squared error", local_pod(), "14.6")
+    for name in ("finetune", "mib", "plop"):
+        row(f"training step of {name}", "bare networks", training_step(name), "-")
+    print(file=sys.stderr)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
