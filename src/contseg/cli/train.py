@@ -6,6 +6,7 @@ from contseg.cli.console import console, scan_progress, summary_table
 from contseg.cli.progress import TerminalReporter
 from contseg.data.cache import cache_folder
 from contseg.engine.job import Job
+from contseg.engine.run import Run
 from contseg.engine.train import train
 from contseg.errors import ContsegError
 from contseg.recipes.build import make_job, resumed_recipe, start_run
@@ -29,6 +30,7 @@ def run_training(
             raise ContsegError("train: name a recipe (see the packaged ones in the README), or --resume RUN")
         recipe = read_recipe(source, overrides)
         folder = out or Path("runs") / recipe.name.replace("/", "-")
+        Run(folder).refuse_if_taken(overwrite)
         job = prepared_job(recipe, folder, cache)  # everything is checked before the folder is touched
         start_run(recipe, folder, overwrite)
     summary = train(job, TerminalReporter())

@@ -11,6 +11,11 @@ import torch
 
 from contseg.errors import ContsegError
 
+FILES = (
+    "recipe.yaml", "plan.json", "environment.json", "metrics.jsonl", "samples.npz", "summary.json", "report.html",
+)  # fmt: skip
+FOLDERS = ("steps", "tensorboard")
+
 
 class Run:
     """The folder of a run.
@@ -35,11 +40,11 @@ class Run:
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
 
-    def create(self, overwrite: bool = False) -> None:
-        """Make the folder.
+    def refuse_if_taken(self, overwrite: bool = False) -> None:
+        """Nothing, if a new run may be made here.
 
         Raises:
-            ContsegError: it already holds a run and `overwrite` is False, or it holds something else.
+            ContsegError: the folder holds a run already and `overwrite` is False, or it holds something else.
         """
         if self.folder.exists() and any(self.folder.iterdir()):
             if not (self.folder / "recipe.yaml").is_file():
@@ -48,7 +53,18 @@ class Run:
                 raise ContsegError(
                     f"{self.folder}: holds a run already; continue it with --resume {self.folder}, or --overwrite"
                 )
-            shutil.rmtree(self.folder)
+
+    def create(self, overwrite: bool = False) -> None:
+        """Make the folder; of a run that is overwritten, only what a run writes is deleted.
+
+        Raises:
+            ContsegError: see `refuse_if_taken`.
+        """
+        self.refuse_if_taken(overwrite)
+        for name in FILES:
+            (self.folder / name).unlink(missing_ok=True)
+        for name in FOLDERS:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def require(self) -> "Run":
