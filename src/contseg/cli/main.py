@@ -28,7 +28,7 @@ OutOption = Annotated[Path | None, typer.Option("--out", help="Folder to write t
 
 @app.command()
 def demo(
-    methods: Annotated[str, typer.Option(help="Methods to compare, beside the joint upper bound.")] = "finetune,plop",
+    methods: Annotated[str, typer.Option(help="Methods to compare, beside the joint upper bound.")] = "finetune,mib",
     fresh: Annotated[bool, typer.Option("--fresh", help="Train everything again in a new folder.")] = False,
     out: OutOption = None,
     overrides: OverridesArgument = None,

@@ -6,6 +6,7 @@ from contseg.cli.console import console, scan_progress, summary_table
 from contseg.cli.progress import TerminalReporter
 from contseg.data.cache import cache_folder
 from contseg.engine.job import Job
+from contseg.engine.ranks import joined_rank
 from contseg.engine.run import Run
 from contseg.engine.train import train
 from contseg.errors import ContsegError
@@ -30,10 +31,14 @@ def run_training(
             raise ContsegError("train: name a recipe (see the packaged ones in the README), or --resume RUN")
         recipe = read_recipe(source, overrides)
         folder = out or Path("runs") / recipe.name.replace("/", "-")
-        Run(folder).refuse_if_taken(overwrite)
+        if not joined_rank():
+            Run(folder).refuse_if_taken(overwrite)
         job = prepared_job(recipe, folder, cache)  # everything is checked before the folder is touched
-        start_run(recipe, folder, overwrite)
+        if not joined_rank():
+            start_run(recipe, folder, overwrite)
     summary = train(job, TerminalReporter())
+    if joined_rank():
+        return
     console.print(summary_table({recipe.method["name"]: summary}))
     console.print(f"run: {folder}\nreport: {write_report([folder], folder / 'report.html')}", soft_wrap=True)
 

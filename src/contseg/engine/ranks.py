@@ -1,5 +1,6 @@
 """Devices and processes: one code path from a laptop CPU to several nodes, on Lightning Fabric."""
 
+import logging
 import os
 import re
 import warnings
@@ -16,6 +17,18 @@ from contseg.engine.loading import Shard
 from contseg.engine.options import TrainingOptions
 from contseg.errors import ContsegError
 from contseg.methods.method import Ranks
+
+# Fabric announces every process on stderr; our own progress says what matters. At import, for spawned ranks too.
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", message=".*all_gather is deprecated", category=FutureWarning)
+
+
+def joined_rank() -> int | None:
+    """This process's rank where torchrun or SLURM started one process per rank, None elsewhere."""
+    for marker, rank in (("TORCHELASTIC_RUN_ID", "RANK"), ("SLURM_NTASKS", "SLURM_PROCID")):
+        if marker in os.environ and rank in os.environ:
+            return int(os.environ[rank])
+    return None
 
 
 def make_fabric(options: TrainingOptions) -> Fabric:
@@ -37,8 +50,7 @@ def make_fabric(options: TrainingOptions) -> Fabric:
         raise ContsegError("training.accelerator: no CUDA device here; use accelerator=cpu or auto")
     if accelerator == "cuda" and torch.cuda.device_count() < options.devices:
         raise ContsegError(f"training.devices: asks for {options.devices} GPUs, {torch.cuda.device_count()} are here")
-    joined = "TORCHELASTIC_RUN_ID" in os.environ or ("SLURM_NTASKS" in os.environ and "SLURM_PROCID" in os.environ)
-    strategy = "auto" if world == 1 else "ddp" if joined else "ddp_spawn"
+    strategy = "auto" if world == 1 else "ddp_spawn" if joined_rank() is None else "ddp"
     plugins: list[Any] = []
     if options.precision == "16-mixed":
         # given as a plugin because Fabric turns fp16 on CPU into bf16 silently

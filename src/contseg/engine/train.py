@@ -15,7 +15,7 @@ from contseg.engine.cache import StepCache
 from contseg.engine.job import Job, Reporter
 from contseg.engine.loading import Batches, evaluation_draws
 from contseg.engine.randomness import GROW, derived_seed, own_randomness
-from contseg.engine.ranks import launch, make_fabric, ranks_of, shard_of
+from contseg.engine.ranks import joined_rank, launch, make_fabric, ranks_of, shard_of
 from contseg.engine.run import Run
 from contseg.engine.samples import keep_predictions, keep_samples
 from contseg.engine.step import StepLearner
@@ -36,13 +36,15 @@ def train(job: Job, reporter: Reporter | None = None) -> dict[str, Any]:
         ContsegError: for anything wrong with data, options or the run; what was saved stays.
     """
     fabric = make_fabric(job.training)
-    Run(job.folder).write_text("environment.json", json.dumps(environment(fabric), indent=1))
+    if not joined_rank():
+        Run(job.folder).write_text("environment.json", json.dumps(environment(fabric), indent=1))
     return launch(fabric, _train_on_rank, job, reporter or Reporter())
 
 
 def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter) -> dict[str, Any]:
     leads = fabric.global_rank == 0
     run = Run(job.folder)
+    fabric.barrier()  # rank 0 has made the folder
     if leads:
         reporter.start()
     try:

@@ -1,22 +1,36 @@
 """A segmenter: backbone, head, growing classifier."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from contseg.errors import ContsegError, did_you_mean
 from contseg.models.classifier import GrowingClassifier, Start
 from contseg.models.heads.deeplabv3 import DeepLabV3
-from contseg.models.resnet import ResNet
+from contseg.models.resnet import DEPTHS, STRIDES, ResNet
 
 TAPS = ("stage1", "stage2", "stage3", "stage4", "head", "logits")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+HEADS = ("deeplabv3-mib",)
+
+
+def known(kind: str, name: str, names: Iterable[str]) -> str:
+    """The name, if it is one of the names.
+
+    Raises:
+        ValueError: it is not; the message suggests the nearest.
+    """
+    if name not in names:
+        raise ValueError(f"unknown {kind} '{name}'; {did_you_mean(name, names)}")
+    return name
 
 
 class NetworkOptions(BaseModel):
@@ -48,6 +62,23 @@ class NetworkOptions(BaseModel):
     decision: Literal["softmax", "sigmoid"] = "softmax"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+
+    @field_validator("backbone")
+    @classmethod
+    def _known_backbone(cls, name: str) -> str:
+        return known("backbone", name, DEPTHS)
+
+    @field_validator("head")
+    @classmethod
+    def _known_head(cls, name: str) -> str:
+        return known("head", name, HEADS)
+
+    @field_validator("output_stride")
+    @classmethod
+    def _possible_stride(cls, stride: int) -> int:
+        if stride not in STRIDES:
+            raise ValueError(f"output stride {stride} is not possible; choose {', '.join(map(str, STRIDES))}")
+        return stride
 
 
 @dataclass
@@ -85,9 +116,6 @@ class Segmenter(nn.Module):
         options: the network.
         widths: outputs of each step so far, background counted in the first.
 
-    Raises:
-        ContsegError: unknown backbone or head.
-
     Example:
         >>> segmenter = Segmenter(NetworkOptions(backbone="resnet18", width=8, head_width=16, output_stride=8), [3])
         >>> segmenter.grow(1, "background")
@@ -101,10 +129,6 @@ class Segmenter(nn.Module):
 
     def __init__(self, options: NetworkOptions, widths: Sequence[int]):
         super().__init__()
-        if options.head != "deeplabv3-mib":
-            raise ContsegError(
-                f"network.head: unknown head '{options.head}'; {did_you_mean(options.head, ['deeplabv3-mib'])}"
-            )
         self.options = options
         self.backbone = ResNet(options.backbone, options.output_stride, options.slope, options.width, options.contracted)
         self.head = DeepLabV3(

@@ -193,4 +193,6 @@ def _first_problem(error: ValidationError) -> str:
         )
     if problem["type"] == "missing":
         return f"{where}: missing; set {where}=VALUE"
+    if problem["type"] == "value_error":  # one of our own validators, which names what it found
+        return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
     return f"{where}: {problem['msg']} (got {problem['input']!r})"

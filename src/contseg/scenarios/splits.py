@@ -1,6 +1,7 @@
 """The grammar of splits: how many classes each step brings."""
 
 import re
+from difflib import get_close_matches
 
 from contseg.errors import ContsegError
 
@@ -27,20 +28,40 @@ def parse_split(split: str, classes: int) -> tuple[int, ...]:
         >>> parse_split("2-3", 5), parse_split("2-2-1", 5), parse_split("offline", 5)
         ((2, 3), (2, 2, 1), (5,))
     """
+    if split != "offline" and not re.fullmatch(r"[1-9]\d*(-[1-9]\d*)+", split):
+        raise ContsegError(
+            f"scenario.split: cannot read '{split}'; write BASE-INCREMENT such as 15-1, widths such as 2-2-1,"
+            f" or offline{_nearest(split, classes)}"
+        )
+    widths = _widths(split, classes)
+    if widths is None:
+        base, increment, *more = (int(part) for part in split.split("-"))
+        if not more and base < classes:
+            reason = f"{classes} - {base} is not a multiple of {increment}"
+        else:
+            reason = f"it adds up to {base + increment + sum(more)}"
+        raise ContsegError(f"scenario.split: '{split}' does not fit {classes} classes ({reason}){_nearest(split, classes)}")
+    return widths
+
+
+def _widths(split: str, classes: int) -> tuple[int, ...] | None:
+    """The widths of a well-formed split, or None where they do not fit."""
     if split == "offline":
         return (classes,)
-    if not re.fullmatch(r"[1-9]\d*(-[1-9]\d*)+", split):
-        raise ContsegError(
-            f"scenario.split: cannot read '{split}'; write BASE-INCREMENT such as 15-1, widths such as 2-2-1, or offline"
-        )
     widths = tuple(int(part) for part in split.split("-"))
     base, increment = widths[0], widths[1]
     if len(widths) == 2 and base < classes and (classes - base) % increment == 0:
         return (base,) + (increment,) * ((classes - base) // increment)
-    if sum(widths) != classes:
-        raise ContsegError(
-            f"scenario.split: '{split}' does not fit {classes} classes"
-            + (f" ({classes} - {base} is not a multiple of {increment})" if len(widths) == 2 and base < classes
-               else f" (it asks for at least {sum(widths)})" if sum(widths) > classes else f" (it adds up to {sum(widths)})")
-        )  # fmt: skip
-    return widths
+    return widths if sum(widths) == classes else None
+
+
+COMMON = ("19-1", "15-5", "15-1", "10-10", "10-5-5", "10-1", "5-5", "5-3", "5-1", "4-1", "2-3", "2-2-1", "2-2", "2-1", "1-1",
+          "100-50", "100-10", "100-5", "50-50", "50-20", "offline")  # fmt: skip
+
+
+def _nearest(split: str, classes: int) -> str:
+    """A common split that fits and looks alike, as the end of an error line."""
+
+    close = get_close_matches(split, COMMON, n=len(COMMON), cutoff=0.4)
+    fitting = next((name for name in close if _widths(name, classes)), None)
+    return f"; did you mean '{fitting}'?" if fitting else ""

@@ -1,0 +1,42 @@
+"""What the README promises."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import contseg
+from contseg.data.open import DATASETS
+from contseg.methods.registry import METHODS
+from contseg.recipes.read import read_recipe, recipe_names
+from tests.conftest import TINY
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_public_name_is_there():
+    for name in contseg.__all__:
+        assert getattr(contseg, name) is not None
+
+
+@pytest.mark.parametrize("line", re.findall(r"^    (contseg (?:train|plan) [^-#\n][^#\n]*)", README, re.MULTILINE))
+def test_commands_of_the_readme_name_real_recipes_and_keys(line):
+    words = shlex.split(line)[2:]
+    recipe = read_recipe(words[0], [word for word in words[1:] if "=" in word])
+    assert recipe.name in recipe_names()
+
+
+def test_table_of_what_works_names_every_method_and_dataset():
+    works = README.partition("## What works today")[2]
+    for name in [*METHODS, *DATASETS]:
+        assert f"`{name}`" in works
+
+
+@pytest.mark.slow
+def test_python_example_runs(tmp_path, monkeypatch):
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("contseg.recipes.read.read_recipe", lambda name, overrides: read_recipe(name, [*overrides, *TINY]))
+    exec(compile(code, "README.md", "exec"), {})
+    assert (tmp_path / "runs" / "my-mib" / "report.html").is_file()
