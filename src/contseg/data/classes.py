@@ -62,6 +62,8 @@ class ClassTable:
             )
         if not self.ids or self.ids[0] != 0:
             raise ContsegError(f"class table: the first id is {self.ids[:1]}; background must come first with id 0")
+        if not all(0 <= number < 65536 for number in self.ids):
+            raise ContsegError(f"class table: ids {self.ids}: masks hold 0 to 65535")
         if len(set(self.ids)) != len(self.ids) or IGNORE in self.ids:
             raise ContsegError(f"class table: ids {self.ids} repeat or contain {IGNORE}, which means 'ignore'")
 

@@ -55,6 +55,9 @@ class Folder(SegmentationDataset):
             if absent:
                 raise ContsegError(f"{listed}: names {len(absent)} images that are not in images/, first '{absent[0]}'")
             return names
+        other = self.root / ("test.txt" if subset == "train" else "train.txt")
+        if other.is_file():
+            raise ContsegError(f"{listed}: list not found, though {other.name} is there; give both or none")
         folders = ("train/",) if subset == "train" else ("test/", "val/")
         if any(name.startswith("train/") for name in self._images):
             names = [name for name in self._images if name.startswith(folders)]
@@ -100,10 +103,12 @@ def _from_yaml(path: Path) -> ClassTable:
     palette = voc_palette()
     try:
         rows = sorted(content, key=lambda row: row["id"])
+        if rows[0]["id"] != 0:
+            raise ContsegError(f"{path}: the lowest id is {rows[0]['id']}; id 0 must be there, as background")
         return ClassTable(
             tuple(str(row["name"]) for row in rows),
             tuple(int(row["id"]) for row in rows),
             tuple(tuple(row.get("colour", palette[int(row["id"]) % 256])) for row in rows),
         )
-    except (TypeError, KeyError, AttributeError, ValueError):
+    except (TypeError, KeyError, IndexError, AttributeError, ValueError):
         raise ContsegError(f"{path}: expected `0: background`, `1: name`, ... or a list of id, name, colour") from None

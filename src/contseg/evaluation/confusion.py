@@ -21,5 +21,6 @@ def confusion_matrix(labels: Tensor, predictions: Tensor, classes: int) -> Tenso
     """
     assert classes <= IGNORE, "training ids are uint8 with 255 kept for ignore"
     bins = classes * classes
-    cell = torch.where(labels < classes, labels * classes + predictions, bins)
+    truth = labels.long()
+    cell = torch.where(truth < classes, truth * classes + predictions.long(), bins)
     return torch.bincount(cell.flatten(), minlength=bins + 1)[:-1].view(classes, classes)

@@ -18,7 +18,7 @@ def local_pod_embedding(map_BCHW: Tensor, scales: Sequence[int] = (1, 2, 4), reg
     Args:
         map_BCHW: a feature map; squared beforehand by the method.
         scales: numbers of regions per side.
-        regions: `fit` gives regions of (H // s) x (W // s); `square` gives W // s on both sides, as the released code
+        regions: `fit` gives regions of (H // s) x (W // s) and leaves out scales finer than the map; `square` gives W // s on both sides, as the released code
             does: rows beyond s * (W // s) are then unused, and maps wider than high run out of rows (an empty region
             averages to NaN).
 
@@ -34,6 +34,8 @@ def local_pod_embedding(map_BCHW: Tensor, scales: Sequence[int] = (1, 2, 4), reg
     for scale in scales:
         columns = width // scale
         rows = height // scale if regions == "fit" else columns
+        if regions == "fit" and not (rows and columns):
+            continue  # the map is smaller than the grid of this scale
         if rows * scale <= height:
             cut = map_BCHW[:, :, : rows * scale, : columns * scale]
             cut_BCsRsL = cut.unflatten(2, (scale, rows)).unflatten(4, (scale, columns))

@@ -23,6 +23,7 @@ from typing import Literal
 import numpy as np
 
 from contseg.data.classes import IGNORE, ClassTable
+from contseg.errors import ContsegError
 
 Role = Literal["train", "val", "test"]
 PolicyName = Literal["mib", "plop"]
@@ -61,7 +62,12 @@ class LabelPolicy:
             classes: the dataset's table.
             order: all class ids in the order of presentation.
             new, old: class ids of this step and of earlier steps (background among those of step 0).
+
+        Raises:
+            ContsegError: more classes than 8-bit labels can hold.
         """
+        if len(order) > IGNORE:
+            raise ContsegError(f"scenario: {len(order)} classes; training ids are 8-bit with 255 for ignore, so 255 at most")
         table = np.full(65536, self._elsewhere(role), dtype=np.uint8)
         table[IGNORE] = 0 if self.name == "mib" and role == "train" else IGNORE
         table[0] = self._background(classes, role)

@@ -161,6 +161,10 @@ class Scenario(Sequence[Step]):
         held = round(self.options.validation * len(rows))
         if not held:
             return rows, rows[:0]
+        if held == len(rows):
+            raise ContsegError(
+                f"scenario.validation: {self.options.validation} of the {held} images of step {index} leaves none to train on"
+            )
         shuffled = np.random.default_rng([self.options.seed, index]).permutation(len(rows))
         return rows[np.sort(shuffled[held:])], rows[np.sort(shuffled[:held])]
 
