@@ -163,7 +163,7 @@ class Scenario(Sequence[Step]):
             return rows, rows[:0]
         if held == len(rows):
             raise ContsegError(
-                f"scenario.validation: {self.options.validation} of the {held} images of step {index} leaves none to train on"
+                f"scenario.validation: {self.options.validation} of the {held} images of step {index} leaves none to train"
             )
         shuffled = np.random.default_rng([self.options.seed, index]).permutation(len(rows))
         return rows[np.sort(shuffled[held:])], rows[np.sort(shuffled[:held])]
