@@ -19,8 +19,8 @@ def local_pod_embedding(map_BCHW: Tensor, scales: Sequence[int] = (1, 2, 4), reg
         map_BCHW: a feature map; squared beforehand by the method.
         scales: numbers of regions per side.
         regions: `fit` gives regions of (H // s) x (W // s) and leaves out scales finer than the map; `square` gives
-            W // s on both sides, as the released code does: rows beyond s * (W // s) are then unused, and maps wider than high run out of rows (an empty region
-            averages to NaN).
+            W // s on both sides, as the released code does: rows beyond s * (W // s) are then unused, and maps
+            wider than high run out of rows (an empty region averages to NaN).
 
     Returns:
         (B, M).
