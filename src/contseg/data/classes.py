@@ -42,7 +42,7 @@ class ClassTable:
             only means that nobody named the pixel (ADE20K); label policies treat the two differently at test time.
 
     Raises:
-        ContsegError: lengths differ, ids repeat, or the first id is not 0.
+        ContsegError: lengths differ, names or ids repeat, or the first id is not 0.
 
     Example:
         >>> table = ClassTable.of(["background", "cat", "dog"])
@@ -62,6 +62,9 @@ class ClassTable:
             )
         if not self.ids or self.ids[0] != 0:
             raise ContsegError(f"class table: the first id is {self.ids[:1]}; background must come first with id 0")
+        repeated = sorted({name for name in self.names if self.names.count(name) > 1})
+        if repeated:
+            raise ContsegError(f"class table: the name '{repeated[0]}' stands more than once; names tell classes apart")
         if not all(0 <= number < 65536 for number in self.ids):
             raise ContsegError(f"class table: ids {self.ids}: masks hold 0 to 65535")
         if len(set(self.ids)) != len(self.ids) or IGNORE in self.ids:

@@ -66,6 +66,18 @@ def write_palette_png(path: Path, ids: np.ndarray, colours: list[Colour]) -> Non
     image.save(path)
 
 
+def read_text(path: Path) -> str:
+    """A UTF-8 text file, with or without a byte order mark.
+
+    Raises:
+        ContsegError: it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ContsegError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+
+
 def read_list(path: Path) -> list[str]:
     """The non-empty lines of a text file, stripped.
 
@@ -74,8 +86,7 @@ def read_list(path: Path) -> list[str]:
     """
     if not path.is_file():
         raise ContsegError(f"{path}: list not found; it should hold one name per line")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    names = [line for line in lines if line]
+    names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if not names:
         raise ContsegError(f"{path}: the list is empty; it should hold one name per line")
     return names

@@ -8,7 +8,7 @@ from ruamel.yaml.error import YAMLError
 
 from contseg.data.classes import ClassTable, voc_palette
 from contseg.data.dataset import SegmentationDataset, SubsetName, require_folder
-from contseg.data.files import IMAGE_SUFFIXES, read_list
+from contseg.data.files import IMAGE_SUFFIXES, read_list, read_text
 from contseg.errors import ContsegError
 
 
@@ -36,11 +36,15 @@ class Folder(SegmentationDataset):
         images = require_folder(self.root / "images", "images/ of the dataset folder")
         require_folder(self.root / "masks", "masks/ of the dataset folder")
         self.classes = read_class_list(self.root)
-        self._images = {
-            path.relative_to(images).with_suffix("").as_posix(): path
-            for path in sorted(images.rglob("*"))
-            if path.suffix.lower() in IMAGE_SUFFIXES
-        }
+        self._images: dict[str, Path] = {}
+        for path in sorted(images.rglob("*")):
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                name = path.relative_to(images).with_suffix("").as_posix()
+                if name in self._images:
+                    raise ContsegError(
+                        f"{path}: has the name of {self._images[name].name}; masks are found by name, so rename one"
+                    )
+                self._images[name] = path
         if not self._images:
             raise ContsegError(f"{images}: no images; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
 
@@ -83,17 +87,20 @@ def read_class_list(root: Path) -> ClassTable:
     Raises:
         ContsegError: none is there, or it cannot be understood.
     """
-    for path in (root / "classes.yaml", root / "classes.yml"):
-        if path.is_file():
-            return _from_yaml(path)
-    if not (root / "classes.txt").is_file():
+    found = [root / name for name in ("classes.yaml", "classes.yml", "classes.txt") if (root / name).is_file()]
+    if not found:
         raise ContsegError(f"{root / 'classes.txt'}: not found; list the class names, one per line, background first")
-    return ClassTable.of(read_list(root / "classes.txt"))
+    path = found[0]
+    try:
+        return ClassTable.of(read_list(path)) if path.suffix == ".txt" else _from_yaml(path)
+    except ContsegError as error:
+        message = str(error)
+        raise ContsegError(message if message.startswith(str(path)) else f"{path}: {message}") from None
 
 
 def _from_yaml(path: Path) -> ClassTable:
     try:
-        content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        content = YAML(typ="safe").load(read_text(path))
     except YAMLError as error:
         raise ContsegError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
     if isinstance(content, dict) and set(content) == {"classes"}:
@@ -103,12 +110,10 @@ def _from_yaml(path: Path) -> ClassTable:
     palette = voc_palette()
     try:
         rows = sorted(content, key=lambda row: row["id"])
-        if rows[0]["id"] != 0:
-            raise ContsegError(f"{path}: the lowest id is {rows[0]['id']}; id 0 must be there, as background")
-        return ClassTable(
-            tuple(str(row["name"]) for row in rows),
-            tuple(int(row["id"]) for row in rows),
-            tuple(tuple(row.get("colour", palette[int(row["id"]) % 256])) for row in rows),
-        )
-    except (TypeError, KeyError, IndexError, AttributeError, ValueError):
+        colours = [tuple(row.get("colour", palette[int(row["id"]) % 256])) for row in rows]
+        if not rows or not all(len(colour) == 3 and all(0 <= value <= 255 for value in colour) for colour in colours):
+            raise ValueError
+        names, ids = tuple(str(row["name"]) for row in rows), tuple(int(row["id"]) for row in rows)
+    except (TypeError, KeyError, AttributeError, ValueError):
         raise ContsegError(f"{path}: expected `0: background`, `1: name`, ... or a list of id, name, colour") from None
+    return ClassTable(names, ids, tuple((red, green, blue) for red, green, blue in colours))

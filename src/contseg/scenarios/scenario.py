@@ -102,6 +102,8 @@ class Scenario(Sequence[Step]):
         if not 0 <= options.validation < 1:
             raise ContsegError(f"scenario.validation: {options.validation} is no share; give a number from 0 to below 1")
         self.policy = LabelPolicy(options.policy, options.ignore_test_background)
+        if options.scored_as and options.split != "offline":
+            raise ContsegError("scenario.scored_as: only the split offline can be scored as another; leave it out")
         self.groups = class_groups(options.scored_as or options.split, self.order)
         self.train_presence = build_presence(dataset, "train", progress=progress)
         self.test_presence = build_presence(dataset, "test", progress=progress)

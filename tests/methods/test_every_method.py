@@ -1,0 +1,140 @@
+"""What every method of the registry promises."""
+
+from dataclasses import FrozenInstanceError, fields
+
+import pytest
+import torch
+
+from contseg.errors import ContsegError
+from contseg.methods.finetune import Finetune
+from contseg.methods.registry import METHODS, hyper_parameters, make_method
+
+CASES = [(name, {}) for name in METHODS] + [("plop", {"variant": "released"}), ("mib", {"distillation": 100.0})]
+LEARNS_FROM_OLD_LABELS = ["mib", "plop"]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: " ".join([case[0], *map(str, case[1].values())]))
+def method(request):
+    name, changes = request.param
+    return make_method(name, **changes)
+
+
+class TestEveryMethod:
+    @pytest.mark.parametrize("index", [0, 1])
+    def test_terms_are_finite_scalars(self, method, give_lesson, batch, index):
+        lesson = give_lesson(method, index)
+        labels = batch if index else batch.relabelled(batch.labels.where(batch.labels != 3, 1))
+        terms = lesson.terms(labels)
+        assert terms
+        for name, value in terms.items():
+            assert value.shape == (), name
+            assert torch.isfinite(value), name
+
+    def test_every_term_reaches_the_student(self, method, give_lesson, batch):
+        lesson = give_lesson(method)
+        for name, value in lesson.terms(batch).items():
+            if name in method.inert_terms:
+                continue
+            lesson.context.student.zero_grad()
+            value.backward(retain_graph=True)
+            assert any(p.grad is not None and p.grad.any() for p in lesson.context.student.parameters()), name
+
+    def test_the_whole_objective_reaches_every_parameter(self, method, give_lesson, batch):
+        lesson = give_lesson(method)
+        sum(lesson.terms(batch).values()).backward()
+        parameters = lesson.context.student.named_parameters()
+        assert [name for name, p in parameters if p.grad is None or not torch.isfinite(p.grad).all()] == []
+
+    def test_nothing_reaches_the_teacher(self, method, give_lesson, batch):
+        lesson = give_lesson(method)
+        teacher = lesson.context.teacher
+        if teacher is None:
+            assert not method.needs_teacher
+            return
+        before = {name: value.clone() for name, value in teacher.state_dict().items()}
+        sum(lesson.terms(batch).values()).backward()
+        assert all(p.grad is None for p in teacher.parameters())
+        assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+
+    def test_the_batch_itself_is_left_as_it_was(self, method, give_lesson, batch):
+        labels, images = batch.labels.clone(), batch.images.clone()
+        give_lesson(method).terms(batch)
+        assert torch.equal(batch.labels, labels)
+        assert torch.equal(batch.images, images)
+
+    def test_fully_ignored_labels_give_no_supervised_gradient(self, method, give_lesson, batch):
+        lesson = give_lesson(method)
+        logits = torch.randn(3, 4, 64, 64, requires_grad=True)
+        ignored = batch.relabelled(torch.full_like(batch.labels, 255), torch.ones(3))
+        method.supervise(logits, ignored, lesson.context).backward()
+        assert not logits.grad.any()
+
+    def test_the_first_step_is_plain_cross_entropy_unless_its_key_says_otherwise(self, method, give_lesson, batch):
+        labels = batch.relabelled(batch.labels.where(batch.labels != 3, 1))
+        terms, plain = (give_lesson(each, 0).terms(labels) for each in (method, Finetune()))
+        assert method.first_step_key() == {}
+        assert list(terms) == ["cross_entropy"]
+        assert torch.equal(terms["cross_entropy"], plain["cross_entropy"])
+
+    def test_state_goes_into_a_new_method_which_then_does_the_same(self, method, give_lesson, batch):
+        lesson = give_lesson(method)
+        expected = lesson.terms(batch)
+        other = type(method)(**{key: value for key, value in hyper_parameters(method).items() if key != "name"})
+        assert not other.state
+        other.load_state_dict(method.state_dict())
+        lesson.method = other
+        for name, value in lesson.terms(batch).items():
+            assert torch.equal(value, expected[name]), name
+
+    def test_hyper_parameters_make_an_equal_method(self, method):
+        assert make_method(**hyper_parameters(method)) == method
+        assert hyper_parameters(method)["name"] == method.name
+
+    def test_hyper_parameters_are_frozen(self, method):
+        for field in fields(method):
+            with pytest.raises(FrozenInstanceError):
+                setattr(method, field.name, 0)
+
+    def test_two_methods_share_no_state(self, method):
+        other = make_method(**hyper_parameters(method))
+        method.state["something"] = torch.zeros(1)
+        assert "something" not in other.state
+
+    def test_an_unknown_hyper_parameter_is_told(self, method):
+        with pytest.raises(ContsegError, match=rf"method\.strength: method '{method.name}' has no such hyper-parameter"):
+            make_method(method.name, strength=3)
+        with pytest.raises(ContsegError, match=r"method\.state: .* has no such hyper-parameter"):
+            make_method(method.name, state={})
+
+    def test_all_trainable_parameters_are_in_one_group(self, method, give_lesson):
+        context = give_lesson(method).context
+        groups = method.parameter_groups(context.student, context.step)
+        found = [id(parameter) for group in groups for parameter in group["params"]]
+        assert sorted(found) == sorted(id(parameter) for parameter in context.student.parameters())
+
+
+@pytest.mark.parametrize("name", LEARNS_FROM_OLD_LABELS)
+def test_an_annotated_old_label_of_an_exemplar_pushes_its_logit_up(name, give_lesson, exemplar):
+    method = make_method(name)
+    lesson = give_lesson(method)
+    _, teacher = lesson.forward(exemplar)
+    labelled = method.relabel(exemplar, teacher, lesson.context)
+    logits = torch.randn(3, 4, 64, 64, requires_grad=True)
+    method.supervise(logits, labelled, lesson.context).backward()
+    assert (logits.grad[:, 2] < 0).all()
+    assert (logits.grad[:, [0, 1, 3]] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        ("mib", {"distillation": "much"}, r"method\.distillation: .* \(got 'much'\)"),
+        ("plop", {"variant": "published"}, r"method\.variant: .*'paper' or 'released'"),
+        ("plop", {"bins": 1.5}, r"method\.bins: "),
+        ("plop", {"podd": 1.0}, r"method\.podd: .* did you mean 'pod'"),
+        ("plopp", {}, r"method\.name: unknown method 'plopp'; did you mean 'plop'"),
+    ],
+)
+def test_a_wrong_value_is_told_by_its_key(name, wrong, message):
+    with pytest.raises(ContsegError, match=message):
+        make_method(name, **wrong)
