@@ -1,6 +1,7 @@
 """`contseg demo`: the same six steps by several methods, side by side."""
 
 import json
+import shutil
 from pathlib import Path
 
 from contseg.cli.console import console, summary_table
@@ -28,6 +29,8 @@ def run_demo(methods: list[str], fresh: bool, out: Path | None, overrides: list[
             raise ContsegError(f"--methods: unknown method '{name}'; {did_you_mean(name, [*known, 'joint'])}")
     folder = out or (next_folder() if fresh else Path("runs") / "demo")
     wanted = [*dict.fromkeys(name for name in methods if name != "joint"), "joint"]
+    if fresh:
+        shutil.rmtree(folder / "cache", ignore_errors=True)
     summaries = {name: _summary(name, folder, overrides, overwrite=fresh) for name in wanted}
     short = {name: {key: summary[key] for key in SUMMARY_KEYS} for name, summary in summaries.items()}
     (folder / "summary.json").write_text(json.dumps(short, indent=1) + "\n", encoding="utf-8")

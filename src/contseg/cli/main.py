@@ -53,7 +53,9 @@ def train(
     from contseg.cli.train import run_training
 
     values = list(overrides or [])
-    if recipe is not None and "=" in recipe:  # `train --resume RUN training.devices=2` has no recipe
+    if (
+        recipe is not None and "=" in recipe and not Path(recipe).is_file()
+    ):  # `train --resume RUN training.devices=2` has no recipe
         values.insert(0, recipe)
         recipe = None
     run_training(recipe, with_data(values, data), out, resume, overwrite, cache)

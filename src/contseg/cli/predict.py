@@ -1,5 +1,6 @@
 """`contseg predict`."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,14 @@ def run_prediction(source: Path, images: Path, out: Path) -> None:
     palette: list[Colour] = [(0, 0, 0)] * 256
     for number, colour in zip(classes.ids, classes.colours, strict=True):
         palette[number] = colour
+    stems = Counter(path.with_suffix("") for path in found)
     for path in track(found, "predicting", console=console, transient=True):
         image = read_image(path)
         prediction = ids[predict_image(segmenter, image)].astype(np.uint8)
         colours = np.array(palette, dtype=np.uint8)[prediction]
-        name = (path.relative_to(images) if images.is_dir() else Path(path.name)).with_suffix(".png")
+        name = path.relative_to(images) if images.is_dir() else Path(path.name)
+        # a.jpg beside a.png: both keep their suffix in the name
+        name = name.with_suffix(".png") if stems[path.with_suffix("")] == 1 else name.with_name(f"{name.name}.png")
         for kind in ("ids", "colours", "overlays"):
             (out / kind / name).parent.mkdir(parents=True, exist_ok=True)
         write_palette_png(out / "ids" / name, prediction, palette)

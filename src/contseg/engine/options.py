@@ -1,9 +1,10 @@
 """How a step is trained: everything of a recipe that belongs to the loop."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+Count = Annotated[int, Field(ge=1)]
 Part = Literal["backbone", "head", "classifier"]
 
 
@@ -32,17 +33,17 @@ class TrainingOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    epochs: int | list[int] = 30
+    epochs: Count | Annotated[list[Count], Field(min_length=1)] = 30
     batch: int = Field(24, ge=1)
     accumulate: int = Field(1, ge=1)
     lr: float = Field(0.01, gt=0)
     lr_later: float = Field(0.001, gt=0)
     lr_factors: dict[Part, float] = {}
-    momentum: float = 0.9
+    momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = True
-    weight_decay: float = 1e-4
+    weight_decay: float = Field(1e-4, ge=0)
     schedule: Literal["poly", "warm-poly", "step", "constant"] = "poly"
-    power: float = 0.9
+    power: float = Field(0.9, gt=0)
     warmup: float = Field(0.05, ge=0, lt=1)
     milestones: list[float] = [0.6, 0.85]
     gamma: float = 0.1
@@ -55,6 +56,11 @@ class TrainingOptions(BaseModel):
     devices: int = Field(1, ge=1)
     nodes: int = Field(1, ge=1)
     workers: int = Field(0, ge=0)
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _number_as_word(cls, value: Any) -> Any:
+        return "32" if value == 32 else value
 
     def epochs_of(self, step: int) -> int:
         """Epochs of a step.

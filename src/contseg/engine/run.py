@@ -46,6 +46,8 @@ class Run:
         Raises:
             ContsegError: the folder holds a run already and `overwrite` is False, or it holds something else.
         """
+        if self.folder.is_file():
+            raise ContsegError(f"{self.folder}: is a file; choose another folder with --out")
         if self.folder.exists() and any(self.folder.iterdir()):
             if not (self.folder / "recipe.yaml").is_file():
                 raise ContsegError(f"{self.folder}: is not empty and holds no run; choose another folder with --out")

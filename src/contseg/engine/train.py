@@ -112,6 +112,7 @@ def _learn_or_recall(
     if recalled is not None:
         job.method.load_state_dict(recalled["method"])
         if fabric.global_rank == 0:
+            run.rewind_metrics(None)  # a run that was cut off may have told of these epochs already
             for line in recalled["lines"]:
                 run.append_metrics(line)
             reporter.step_started(0, len(job.scenario), step.table.names, 0, "from the cache")

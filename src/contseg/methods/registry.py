@@ -27,6 +27,8 @@ def make_method(name: str, **hyper_parameters: Any) -> Method:
         Traceback (most recent call last):
         contseg.errors.ContsegError: method.name: unknown method 'plopp'; did you mean 'plop'? (known: finetune, mib, plop)
     """
+    if not isinstance(name, str):
+        raise ContsegError(f"method.name: expected the name of a method (got {name!r})")
     if name not in METHODS:
         raise ContsegError(f"method.name: unknown method '{name}'; {did_you_mean(name, METHODS)}")
     kinds = {field.name for field in fields(METHODS[name]) if field.init}

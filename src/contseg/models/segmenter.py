@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -54,11 +54,11 @@ class NetworkOptions(BaseModel):
     backbone: str = "resnet101"
     head: str = "deeplabv3-mib"
     output_stride: int = 16
-    width: int = 64
-    head_width: int = 256
-    slope: float = 0.01
+    width: int = Field(64, ge=1)
+    head_width: int = Field(256, ge=1)
+    slope: float = Field(0.01, ge=0)
     contracted: bool = False
-    pooling_size: int = 32
+    pooling_size: int = Field(32, ge=1)
     decision: Literal["softmax", "sigmoid"] = "softmax"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD

@@ -53,10 +53,19 @@ def make_job(recipe: Recipe, folder: Path, *, progress: Progress | None = None, 
     """
     if recipe.training.keep == "best" and not recipe.scenario.validation:
         raise ContsegError("training.keep: 'best' needs held-out images; set scenario.validation=0.2 or so")
+    scenario = make_scenario(recipe, progress)
+    if recipe.training.keep == "best":
+        for step in scenario:
+            if not len(step.val):
+                share = recipe.scenario.validation
+                raise ContsegError(
+                    f"scenario.validation: {share} of the {len(step.train)} images of step {step.index} is none;"
+                    " raise it, or set training.keep=last"
+                )
     method = dict(recipe.method)
     training, evaluation = make_pipelines(recipe)
     return Job(
-        scenario=make_scenario(recipe, progress),
+        scenario=scenario,
         method=make_method(method.pop("name"), **method),
         network=recipe.network,
         training=recipe.training,

@@ -2,11 +2,12 @@
 
 import copy
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
@@ -63,6 +64,7 @@ def to_yaml(recipe: Recipe) -> str:
     text = io.StringIO()
     yaml = YAML()
     yaml.default_flow_style = False
+    yaml.allow_unicode = False  # escapes, so that every character comes back, line separators too
     yaml.dump(recipe.model_dump(mode="json"), text)
     return text.getvalue()
 
@@ -180,17 +182,24 @@ def _floats(content: Any, kind: Any) -> Any:
     return content
 
 
+def _model_at(place: Sequence[int | str]) -> type[BaseModel]:
+    """The model whose keys stand at a place of a recipe."""
+    model: type[BaseModel] = Recipe
+    for part in place:
+        kind = model.model_fields[str(part)].annotation
+        model = next(one for one in (kind, *get_args(kind)) if isinstance(one, type) and issubclass(one, BaseModel))
+    return model
+
+
 def _first_problem(error: ValidationError) -> str:
     """One line: the key, what is wrong, what was found, and the nearest key if it is unknown."""
     problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(("int", "list[", "str", "float")))
+    where = ".".join(
+        str(part) for part in problem["loc"] if not re.fullmatch(r"int|str|float|list\[.*|constrained-int", str(part))
+    )
     if problem["type"] == "extra_forbidden":
-        model: Any = Recipe
-        for part in problem["loc"][:-1]:
-            model = model.model_fields[part].annotation
-        return (
-            f"{where}: unknown key (got {problem['input']!r}); {did_you_mean(str(problem['loc'][-1]), model.model_fields)}"
-        )
+        known = _model_at(problem["loc"][:-1]).model_fields
+        return f"{where}: unknown key (got {problem['input']!r}); {did_you_mean(str(problem['loc'][-1]), known)}"
     if problem["type"] == "missing":
         return f"{where}: missing; set {where}=VALUE"
     if problem["type"] == "value_error":  # one of our own validators, which names what it found

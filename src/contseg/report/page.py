@@ -47,11 +47,13 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
 
 
 def _run_names(runs: Sequence[Run]) -> list[str]:
-    """Folder names, made longer where they are not different."""
-    names = [run.folder.resolve().name for run in runs]
-    if len(set(names)) == len(names):
-        return names
-    return [f"{run.folder.resolve().parent.name}/{run.folder.resolve().name}" for run in runs]
+    """Folder names, with as many of the folders above as it takes to tell them apart."""
+    places = [run.folder.resolve().parts for run in runs]
+    for depth in range(1, max(map(len, places))):
+        names = ["/".join(parts[-depth:]) for parts in places]
+        if len(set(names)) == len(names):
+            break
+    return names
 
 
 def _facts(run: Run) -> dict[str, Any]:

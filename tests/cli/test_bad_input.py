@@ -1,0 +1,181 @@
+"""Mistakes in the input: exit code 2, one `error:` line on standard error, no traceback."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from contseg.data.files import read_mask, write_palette_png
+from contseg.engine.run import Run
+from tests.conftest import TINY
+from tests.engine.runs import command, interrupted, learn, tiny_recipe
+
+DIGITS = ["digits/finetune_5-1", *TINY, "training.epochs=1"]
+
+
+def refused(*arguments, telling: str) -> None:
+    code, _, errors = command(*arguments)
+    assert_refusal(code, errors, telling)
+
+
+def assert_refusal(code: int, errors: str, telling: str) -> None:
+    assert code == 2
+    (line,) = errors.splitlines()
+    assert line.startswith("error: ")
+    assert telling in line
+    assert "Traceback" not in errors
+
+
+class TestData:
+    @pytest.fixture
+    def squares(self, make_folder) -> Path:
+        return make_folder(24)
+
+    def arguments(self, root: Path, out: Path, *overrides: str) -> list[str]:
+        folder = ["data.dataset=folder", "data.options={}", "scenario.split=2-1", "--data", str(root)]
+        return ["train", *DIGITS, *overrides, *folder, "--out", str(out), "--no-cache"]
+
+    def test_a_folder_that_is_good_is_trained(self, squares, tmp_path):
+        code, _, errors = command(*self.arguments(squares, tmp_path / "run"))
+        assert (code, errors) == (0, "")
+
+    @pytest.mark.parametrize("part", ["", "images", "masks"])
+    def test_a_folder_that_is_missing(self, squares, tmp_path, part):
+        squares.joinpath(part).rename(tmp_path / "elsewhere")
+        refused(*self.arguments(squares, tmp_path / "run"), telling=f"{squares / part}: folder not found")
+
+    def test_no_folder_given(self, tmp_path):
+        options = ["data.dataset=folder", "data.options={}"]
+        refused("train", *DIGITS, *options, "--out", tmp_path / "run", telling="data.path: dataset 'folder' needs a folder")
+
+    def test_an_image_without_a_mask(self, squares, tmp_path):
+        mask = squares / "masks" / "004.png"
+        mask.unlink()
+        refused(*self.arguments(squares, tmp_path / "run"), telling=f"{mask}: mask not found")
+
+    def test_a_mask_of_another_size(self, squares, tmp_path):
+        mask = squares / "masks" / "004.png"
+        write_palette_png(mask, np.zeros((30, 31), dtype=np.uint8), [(0, 0, 0)] * 256)
+        refused(*self.arguments(squares, tmp_path / "run"), telling=f"{mask}: mask is 31x30 but its image is 32x32")
+
+    def test_a_mask_of_colours(self, squares, tmp_path):
+        mask = squares / "masks" / "004.png"
+        Image.new("RGB", (32, 32)).save(mask)
+        refused(*self.arguments(squares, tmp_path / "run"), telling=f"{mask}: mask has mode RGB")
+
+    def test_ids_outside_the_class_table(self, squares, tmp_path):
+        mask = squares / "masks" / "004.png"
+        ids = read_mask(mask).copy()
+        ids[:2, :3] = 9
+        write_palette_png(mask, ids, [(0, 0, 0)] * 256)
+        refused(*self.arguments(squares, tmp_path / "run"), telling=f"{mask}: ids outside the class table: 9 (6 pixels)")
+
+    @pytest.mark.parametrize("name", ["003", "023"])  # of the training list and of the test list
+    @pytest.mark.parametrize("workers", [0, 1])
+    def test_a_truncated_image(self, squares, tmp_path, name, workers):
+        image = squares / "images" / f"{name}.png"
+        image.write_bytes(image.read_bytes()[:80])
+        arguments = self.arguments(squares, tmp_path / "run", f"training.workers={workers}")
+        refused(*arguments, telling=f"{image}: cannot be read as an image")
+
+    def test_a_list_that_names_what_is_not_there(self, squares, tmp_path):
+        (squares / "train.txt").write_text("000\n777\n")
+        refused(*self.arguments(squares, tmp_path / "run"), telling="first '777'")
+
+    def test_a_step_without_images(self, squares, tmp_path):
+        (squares / "classes.txt").write_text("background\nred\ngreen\nblue\nviolet\n")
+        refused(*self.arguments(squares, tmp_path / "run"), telling="step 2 (violet) has no training image")
+
+
+@pytest.mark.parametrize(
+    ("override", "telling"),
+    [
+        ("training.lrr=1", "training.lrr: unknown key (got 1); did you mean 'lr'?"),
+        ("method.name=plopp", "method.name: unknown method 'plopp'; did you mean 'plop'?"),
+        ("network.backbone=resnet19", "network.backbone: unknown backbone 'resnet19'; did you mean 'resnet18'?"),
+        ("scenario.split=five-one", "scenario.split: cannot read 'five-one'"),
+        ("scenario.split=15-1", "scenario.split: '15-1' does not fit 10 classes"),
+        ("training.keep=best", "training.keep: 'best' needs held-out images"),
+        ("backbone_weights=missing.pth", "missing.pth: weights file not found"),
+        ("training.batch=3 training.devices=2", "training.batch: 3 images do not divide over 2 ranks"),
+        ("training.lr=1e30", "loss is not finite at step 0, epoch 0, batch 1"),
+    ],
+)
+def test_options_that_are_wrong(tmp_path, override, telling):
+    refused("train", *DIGITS, *override.split(), "--out", tmp_path / "run", "--no-cache", telling=telling)
+
+
+class TestRuns:
+    @pytest.fixture(scope="class")
+    def run(self, tmp_path_factory) -> Run:
+        return learn(tmp_path_factory.mktemp("bad") / "run", tiny_recipe("finetune", "training.epochs=1"))
+
+    def test_a_folder_that_holds_a_run_is_not_written_over(self, run):
+        before = (run.folder / "metrics.jsonl").read_bytes()
+        refused(
+            "train", *DIGITS, "--out", run.folder, telling=f"{run.folder}: holds a run already; continue it with --resume"
+        )
+        assert (run.folder / "metrics.jsonl").read_bytes() == before
+
+    def test_a_folder_that_holds_something_else_is_not_touched(self, tmp_path):
+        (tmp_path / "thesis.tex").write_text("years of work")
+        for option in ([], ["--overwrite"]):
+            refused("train", *DIGITS, "--out", tmp_path, *option, telling=f"{tmp_path}: is not empty and holds no run")
+        assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+    def test_a_file_where_the_run_should_be(self, tmp_path):
+        (tmp_path / "run").write_text("")
+        refused("train", *DIGITS, "--out", tmp_path / "run", telling=str(tmp_path / "run"))
+
+    def test_resuming_with_a_changed_recipe(self, run):
+        refused("train", "--resume", run.folder, "training.lr=0.5", telling="training.lr was 0.1, is 0.5")
+
+    def test_resuming_with_another_recipe(self, run):
+        refused("train", "digits/mib_5-1", "--resume", run.folder, telling="the recipe changed since the run began")
+
+    def test_nothing_to_train(self):
+        refused("train", telling="train: name a recipe")
+
+    @pytest.mark.parametrize("arguments", [["train", "--resume"], ["evaluate"], ["report"]], ids=lambda words: words[0])
+    def test_a_folder_that_is_no_run(self, tmp_path, arguments):
+        refused(*arguments, tmp_path, telling=f"{tmp_path}: holds no run (recipe.yaml is missing)")
+
+    def test_a_segmenter_that_is_none(self, tmp_path, run):
+        file = tmp_path / "notes.safetensors"
+        file.write_text("not at all")
+        refused("predict", file, tmp_path, telling=f"{file}: cannot be read as a segmenter")
+        refused("predict", tmp_path / "gone.safetensors", tmp_path, telling="segmenter file not found")
+
+    def test_images_that_are_none(self, tmp_path, run):
+        refused("predict", run.folder, tmp_path, telling=f"{tmp_path}: holds no images")
+        refused("predict", run.folder, tmp_path / "gone", telling=f"{tmp_path / 'gone'}: no such image or folder")
+
+    def test_a_step_that_is_not_finished(self, run):
+        refused("evaluate", run.folder, "--step", "2", telling="there is no step 2")
+
+    @pytest.mark.parametrize("words", [["evaluate"], ["report"], ["predict"]], ids=lambda words: words[0])
+    def test_a_run_without_a_finished_step(self, tmp_path, words):
+        interrupted(tmp_path / "run", tiny_recipe("finetune"), "updated", 2)
+        images = [tmp_path] if words == ["predict"] else []
+        refused(*words, tmp_path / "run", *images, telling="finished")
+
+    def test_a_demo_of_a_method_that_is_none(self, tmp_path):
+        refused(
+            "demo", "--methods", "finetune,plopp", "--out", tmp_path, telling="unknown method 'plopp'; did you mean 'plop'?"
+        )
+
+    def test_a_recipe_that_is_none(self):
+        refused("plan", "digits/plop_51", telling="recipe 'digits/plop_51': not found; did you mean 'digits/plop_5-1'?")
+
+
+def test_a_real_process_refuses_alike(tmp_path):
+    process = subprocess.run(
+        [sys.executable, "-m", "contseg", "train", *DIGITS, "training.lrr=1", "--out", str(tmp_path / "run")],
+        capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert_refusal(process.returncode, process.stderr, "training.lrr: unknown key (got 1); did you mean 'lr'?")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,168 @@
+"""Tiny runs, and what they leave behind: shared by the tests of engine, report and command line."""
+
+import contextlib
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from contseg.cli.main import main
+from contseg.engine.job import Job, Reporter
+from contseg.engine.run import Run
+from contseg.engine.train import train
+from contseg.interop.segmenter_file import load_segmenter
+from contseg.methods.method import Method
+from contseg.methods.mib import MiB
+from contseg.methods.plop import PLOP
+from contseg.recipes.build import make_job, start_run
+from contseg.recipes.read import read_recipe
+from contseg.recipes.recipe import Recipe
+from tests.conftest import TINY
+
+CLOCKS = ("seconds", "images_per_second")
+"""What differs between two runs that are otherwise the same."""
+
+
+def tiny_recipe(method: str = "plop", *overrides: str) -> Recipe:
+    """Digits in two steps of five classes, 40 and 43 training images in batches of 10: four updates an epoch."""
+    return read_recipe(f"digits/{method}_5-1", [*TINY, "scenario.split=5-5", "training.batch=10", *overrides])
+
+
+def job_in(folder: Path, recipe: Recipe, *, method: Method | None = None, cache: Path | None = None) -> Job:
+    """The job of a new or a begun run; `method` stands in for the recipe's."""
+    if not (folder / "recipe.yaml").is_file():
+        start_run(recipe, folder)
+    job = make_job(recipe, folder, cache=cache)
+    return replace(job, method=method) if method else job
+
+
+def learn(
+    folder: Path,
+    recipe: Recipe,
+    *,
+    method: Method | None = None,
+    cache: Path | None = None,
+    reporter: Reporter | None = None,
+) -> Run:
+    """Train in a folder; returns the run."""
+    train(job_in(folder, recipe, method=method, cache=cache), reporter)
+    return Run(folder)
+
+
+def weights(run: Run, step: int = 1) -> dict[str, Tensor]:
+    """The tensors of the segmenter after a step."""
+    return load_segmenter(run.segmenter_path(step))[0].state_dict()
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    """The largest difference between two sets of weights."""
+    assert one.keys() == other.keys()
+    return max(float((one[name].double() - other[name].double()).abs().max()) for name in one)
+
+
+def lines(run: Run, kind: str | None = None) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without what a clock says."""
+    return [
+        {key: value for key, value in line.items() if key not in CLOCKS}
+        for line in run.metrics()
+        if kind in (None, line["kind"])
+    ]
+
+
+class Watching(Reporter):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.updates: list[int] = []
+        self.notes: list[str] = []
+
+    def step_started(self, step: int, steps: int, classes: tuple[str, ...], updates: int, note: str = "") -> None:
+        self.updates.append(0)
+        self.notes.append(note)
+
+    def updated(self, epoch: int, epochs: int, loss: float, images: int) -> None:
+        self.updates[-1] += 1
+
+
+class StoppedError(Exception):
+    """What stands in for a kill."""
+
+
+class Interrupting(Reporter):
+    """Stops training at the n-th time that something happens (`updated`, `evaluated`, `step_finished`)."""
+
+    def __init__(self, event: str, count: int):
+        self.event, self.left = event, count
+
+    def _see(self, event: str) -> None:
+        self.left -= event == self.event
+        if self.left == 0:
+            raise StoppedError
+
+    def updated(self, epoch: int, epochs: int, loss: float, images: int) -> None:
+        self._see("updated")
+
+    def evaluated(self) -> None:
+        self._see("evaluated")
+
+    def step_finished(self, step: int, figures: dict[str, Any]) -> None:
+        self._see("step_finished")
+
+
+def interrupted(folder: Path, recipe: Recipe, event: str, count: int, **options: Any) -> None:
+    """Train until something has happened so many times, and stop there."""
+    try:
+        learn(folder, recipe, reporter=Interrupting(event, count), **options)
+    except StoppedError:
+        return
+    raise AssertionError(f"{event} did not happen {count} times")
+
+
+def command(*arguments: Any) -> tuple[int, str, str]:
+    """Run `contseg` with these arguments in this process: exit code, standard output, standard error."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with (
+        mock.patch("sys.argv", ["contseg", *map(str, arguments)]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+    return code, out.getvalue(), err.getvalue()
+
+
+@dataclass(frozen=True)
+class DoublePLOP(PLOP):
+    """PLOP in float64."""
+
+    def prepare(self, segmenter, step):
+        segmenter.double()
+
+
+@dataclass(frozen=True)
+class DoubleMiB(MiB):
+    """MiB in float64."""
+
+    def prepare(self, segmenter, step):
+        segmenter.double()
+
+
+@dataclass(frozen=True)
+class Guessing(MiB):
+    """Ends every step with a classifier drawn at random, so that predictions hold every class after little training."""
+
+    def after_step(self, context):
+        generator = torch.Generator().manual_seed(context.step.index)
+        for parameter in context.student.classifier.parameters():
+            parameter.data.normal_(generator=generator)

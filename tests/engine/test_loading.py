@@ -1,0 +1,127 @@
+"""Batches are the same for any number of workers and ranks."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contseg.data.augment import CentreCrop, RandomResizedCrop, WholeImage
+from contseg.data.open import open_dataset
+from contseg.engine.loading import Batches, Draw, Shard, epoch_draws, evaluation_draws, updates_per_epoch
+from contseg.engine.options import TrainingOptions
+from contseg.errors import ContsegError
+from contseg.scenarios.batch import Batch
+from contseg.scenarios.scenario import Scenario, ScenarioOptions
+
+CPU = torch.device("cpu")
+CUT = RandomResizedCrop(16)
+
+
+@pytest.fixture
+def samples(make_folder):
+    return Scenario(open_dataset("folder", make_folder(count=24)), ScenarioOptions())[0].train
+
+
+def batches(samples, draws, workers=0, pipeline=CUT) -> list[Batch]:
+    return list(Batches(samples, pipeline, draws, seed=1, step=0, device=CPU, workers=workers))
+
+
+def assert_equal(one: list[Batch], other: list[Batch]) -> None:
+    assert len(one) == len(other) > 0
+    for left, right in zip(one, other, strict=True):
+        assert left.names == right.names
+        for field in ("images", "labels", "annotated"):
+            assert torch.equal(getattr(left, field), getattr(right, field)), field
+
+
+class TestWhatNeverChangesABatch:
+    def test_the_number_of_workers(self, samples):
+        draws = epoch_draws(len(samples), TrainingOptions(batch=4), step=0, epoch=0)
+        assert_equal(batches(samples, draws), batches(samples, draws, workers=2))
+
+    def test_the_number_of_ranks(self, samples):
+        options = TrainingOptions(batch=4)
+        whole = batches(samples, epoch_draws(len(samples), options, 0, 0))
+        parts = [batches(samples, epoch_draws(len(samples), options, 0, 0, Shard(rank, 2))) for rank in range(2)]
+        joined = [
+            Batch(
+                torch.cat([one.images, two.images]),
+                torch.cat([one.labels, two.labels]),
+                one.names + two.names,
+                torch.cat([one.annotated, two.annotated]),
+            )
+            for one, two in zip(*parts, strict=True)
+        ]
+        assert_equal(joined, whole)
+
+    def test_what_was_iterated_before(self, samples):
+        loader = Batches(samples, CUT, epoch_draws(len(samples), TrainingOptions(batch=4), 0, 3), seed=1, step=0, device=CPU)
+        assert_equal(list(loader), list(loader))
+
+
+class TestWhatChangesABatch:
+    @pytest.mark.parametrize("other", [{"epoch": 1}, {"step": 1}, {"seed": 7}], ids=str)
+    def test_the_order_follows_from_seed_step_and_epoch(self, other):
+        numbers = {"seed": 42, "step": 0, "epoch": 0} | other
+        options = TrainingOptions(batch=4, seed=numbers["seed"])
+        first = epoch_draws(40, TrainingOptions(batch=4), step=0, epoch=0)
+        second = epoch_draws(40, options, step=numbers["step"], epoch=numbers["epoch"])
+        assert [draw.index for batch in first for draw in batch] != [draw.index for batch in second for draw in batch]
+
+    @pytest.mark.parametrize("other", [Draw(1, 0, 0), Draw(0, 1, 0)], ids=["epoch", "position"])
+    def test_an_image_is_cut_anew_each_time_it_is_seen(self, samples, other):
+        first, second = batches(samples, [[Draw(0, 0, 0)], [other]])
+        assert first.names == second.names
+        assert not torch.equal(first.images, second.images)
+
+
+class TestEpochs:
+    @settings(deadline=None)
+    @given(st.integers(1, 60), st.integers(1, 5), st.integers(1, 3), st.sampled_from([1, 2, 3]))
+    def test_shards_together_are_one_process(self, samples, part, accumulate, ranks):
+        options = TrainingOptions(batch=part * ranks, accumulate=accumulate)
+        shards = [epoch_draws(samples, options, 1, 2, Shard(rank, ranks)) for rank in range(ranks)]
+        joined = [[draw for part in parts for draw in part] for parts in zip(*shards, strict=True)]
+        assert joined == epoch_draws(samples, options, 1, 2)
+        assert len(joined) == updates_per_epoch(samples, options) * accumulate
+
+    @settings(deadline=None)
+    @given(st.integers(1, 60), st.integers(1, 8), st.integers(1, 3))
+    def test_no_image_comes_twice_before_all_have_come(self, samples, batch, accumulate):
+        draws = epoch_draws(samples, TrainingOptions(batch=batch, accumulate=accumulate), 0, 0)
+        seen = [draw.index for part in draws for draw in part]
+        for start in range(0, len(seen), samples):
+            assert len(set(seen[start : start + samples])) == len(seen[start : start + samples])
+
+    def test_a_step_smaller_than_a_batch_repeats_its_images_to_fill_one(self):
+        (batch,) = epoch_draws(3, TrainingOptions(batch=8), 0, 0)
+        assert len(batch) == 8
+        assert {draw.index for draw in batch} == {0, 1, 2}
+        assert len({draw.position for draw in batch}) == 8  # each repetition is cut anew
+
+    def test_what_does_not_fill_a_batch_waits_for_another_epoch(self):
+        assert updates_per_epoch(11, TrainingOptions(batch=4)) == 2
+        assert updates_per_epoch(11, TrainingOptions(batch=4, accumulate=2)) == 1
+
+
+class TestEvaluation:
+    @pytest.mark.parametrize("ranks", [1, 2, 3])
+    @pytest.mark.parametrize("count", [1, 2, 7, 12])
+    @pytest.mark.parametrize("pipeline", [WholeImage(), CentreCrop(16)], ids=repr)
+    def test_every_sample_is_seen_once_over_all_ranks(self, count, ranks, pipeline):
+        parts = [evaluation_draws(count, 4, pipeline, Shard(rank, ranks)) for rank in range(ranks)]
+        assert sorted(draw.index for part in parts for batch in part for draw in batch) == list(range(count))
+
+    def test_images_of_their_own_size_come_alone(self):
+        assert {len(batch) for batch in evaluation_draws(7, 4, WholeImage())} == {1}
+        assert [len(batch) for batch in evaluation_draws(7, 4, CentreCrop(16))] == [4, 3]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_unreadable_image_is_one_line_that_names_the_file(samples, workers):
+    path = samples.dataset.image_path(samples.names[3])
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(ContsegError, match=r"cannot be read as an image") as caught:
+        batches(samples, epoch_draws(len(samples), TrainingOptions(batch=6), 0, 0), workers)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)

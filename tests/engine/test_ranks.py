@@ -1,0 +1,96 @@
+"""Several processes give what one process with the same global batch gives; on CPU, over gloo."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from safetensors.torch import load_file
+
+from contseg.engine.options import TrainingOptions
+from contseg.engine.ranks import make_fabric, ranks_of, shard_of
+from contseg.engine.run import Run
+from contseg.errors import ContsegError
+from tests.conftest import TINY
+from tests.engine.runs import DoubleMiB, DoublePLOP, distance, interrupted, learn, lines, same, tiny_recipe, weights
+
+GENTLE = ("training.lr=0.01", "training.lr_later=0.003")
+"""Rates at which rounding does not grow into another result within a few updates."""
+
+
+def test_one_process_speaks_to_nobody():
+    fabric = make_fabric(TrainingOptions(accelerator="cpu"))
+    ranks, shard = ranks_of(fabric), shard_of(fabric)
+    assert (ranks.rank, ranks.count, shard.rank, shard.count) == (0, 1, 0, 1)
+    tensor = object()
+    assert ranks.sum(tensor) is tensor
+    assert ranks.gather(tensor) is tensor
+
+
+def assert_like(two: Run, one: Run) -> None:
+    for step in (0, 1):
+        precise = [load_file(run.segmenter_path(step)) for run in (two, one)]
+        assert distance(*precise) < 1e-9, f"step {step}"
+        for name, value in one.load_state(step)["method"].items():  # PLOP's thresholds
+            assert abs(two.load_state(step)["method"][name] - value).max() < 1e-6
+    for left, right in zip(two.confusions(), one.confusions(), strict=True):
+        assert left.sum() == right.sum()  # every test image once
+        assert abs(left - right).sum() <= 0.001 * right.sum()
+
+
+@pytest.mark.slow
+class TestTwoProcesses:
+    """Compared in float64: sums over ranks are taken in another order, and training magnifies the rounding of float32."""
+
+    @pytest.mark.parametrize("method", [DoublePLOP(), DoubleMiB()], ids=["plop", "mib"])
+    def test_learn_what_one_learns(self, tmp_path, method):
+        one = learn(tmp_path / "one", tiny_recipe(method.name, *GENTLE), method=method)
+        two = learn(tmp_path / "two", tiny_recipe(method.name, *GENTLE, "training.devices=2"), method=method)
+        assert ("thresholds" in one.load_state(1)["method"]) == (method.name == "plop")
+        assert_like(two, one)
+        for left, right in zip(lines(two, "epoch"), lines(one, "epoch"), strict=True):
+            assert left["terms"] == pytest.approx(right["terms"], rel=1e-6)
+
+    def test_gather_passes_and_choose_the_best_epoch_as_one(self, tmp_path):
+        overrides = (*GENTLE, "training.accumulate=2", "training.batch=4", "training.keep=best", "scenario.validation=0.2")
+        one = learn(tmp_path / "one", tiny_recipe("mib", *overrides), method=DoubleMiB())
+        two = learn(tmp_path / "two", tiny_recipe("mib", *overrides, "training.devices=2"), method=DoubleMiB())
+        assert_like(two, one)
+
+    def test_finish_what_one_began(self, tmp_path):
+        recipe = tiny_recipe("plop", *GENTLE)
+        one = learn(tmp_path / "one", recipe, method=DoublePLOP())
+        interrupted(tmp_path / "two", recipe, "updated", 6, method=DoublePLOP())  # in the second epoch
+        two = learn(tmp_path / "two", tiny_recipe("plop", *GENTLE, "training.devices=2"), method=DoublePLOP())
+        assert_like(two, one)
+
+    def test_share_the_first_step(self, tmp_path):
+        one = learn(tmp_path / "one", tiny_recipe("mib"), cache=tmp_path / "cache")
+        two = learn(tmp_path / "two", tiny_recipe("mib", "training.devices=2"), cache=tmp_path / "cache")
+        assert same(weights(two, 0), weights(one, 0))
+
+    def test_tell_of_an_unreadable_image_in_one_line(self, tmp_path, make_folder):
+        root = make_folder(24)
+        data = ("data.dataset=folder", f"data.path={root}", "data.options={}", "scenario.split=2-1")
+        image = root / "images" / "003.png"
+        image.write_bytes(image.read_bytes()[:80])
+        recipe = tiny_recipe("finetune", *data, "training.batch=4", "training.devices=2")
+        with pytest.raises(ContsegError, match=r"cannot be read as an image") as caught:
+            learn(tmp_path / "run", recipe)
+        assert str(image) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    def test_may_be_started_by_torchrun(self, tmp_path):
+        """As on several nodes: the processes exist already, and each runs the command."""
+        options = [*TINY, *GENTLE, "scenario.split=5-5", "training.batch=10", "training.devices=2"]
+        command = [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+            "-m", "contseg", "train", "digits/mib_5-1", *options, "--out", str(tmp_path / "two"), "--no-cache",
+        ]  # fmt: skip
+        done = subprocess.run(
+            command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=200
+        )
+        assert done.returncode == 0, done.stderr
+        one = learn(tmp_path / "one", tiny_recipe("mib", *GENTLE))
+        assert lines(Run(tmp_path / "two"), "epoch")[0]["loss"] == pytest.approx(lines(one, "epoch")[0]["loss"], rel=1e-4)
+        assert done.stdout.count("run: ") == 1  # one process speaks

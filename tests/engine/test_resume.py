@@ -1,0 +1,100 @@
+"""A run that was stopped and goes on ends as if it had never stopped."""
+
+import shutil
+
+import pytest
+import torch
+
+from contseg.engine.run import Run
+from contseg.errors import ContsegError
+from tests.engine.runs import Watching, interrupted, job_in, learn, lines, same, tiny_recipe, weights
+
+RECIPE = tiny_recipe("plop")  # with state: the thresholds of a step
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run that nobody stops: two steps of two epochs of four updates."""
+    return learn(tmp_path_factory.mktemp("whole") / "run", RECIPE)
+
+
+def assert_like(run: Run, whole: Run) -> None:
+    assert lines(run) == lines(whole)
+    for step in (0, 1):
+        assert same(weights(run, step), weights(whole, step)), f"step {step}"
+        assert same(run.load_state(step)["method"], whole.load_state(step)["method"])
+    assert {**run.summary(), "seconds": 0} == {**whole.summary(), "seconds": 0}
+    names = {path.relative_to(run.folder) for path in run.folder.rglob("*") if "tensorboard" not in path.parts}
+    assert names == {path.relative_to(whole.folder) for path in whole.folder.rglob("*") if "tensorboard" not in path.parts}
+
+
+@pytest.mark.parametrize(
+    ("event", "count"),
+    [
+        pytest.param("updated", 2, id="in the first epoch"),
+        pytest.param("updated", 4, id="before the first state is saved"),
+        pytest.param("updated", 6, id="in the second epoch"),
+        pytest.param("evaluated", 1, id="while step 0 is tested"),
+        pytest.param("step_finished", 1, id="between the steps"),
+        pytest.param("updated", 10, id="in the first epoch of step 1"),
+        pytest.param("updated", 15, id="in the second epoch of step 1"),
+        pytest.param("step_finished", 2, id="before the summary is written"),
+    ],
+)
+def test_wherever_it_was_stopped(whole, tmp_path, event, count):
+    interrupted(tmp_path / "run", RECIPE, event, count)
+    assert_like(learn(tmp_path / "run", RECIPE), whole)
+
+
+def test_however_often_it_was_stopped(whole, tmp_path):
+    for event, count in (("updated", 2), ("updated", 5), ("evaluated", 3), ("updated", 3), ("updated", 5)):
+        interrupted(tmp_path / "run", RECIPE, event, count)
+    assert_like(learn(tmp_path / "run", RECIPE), whole)
+
+
+def test_what_was_learned_is_not_learned_again(tmp_path):
+    interrupted(tmp_path / "run", RECIPE, "updated", 14)  # in the second epoch of step 1
+    watching = Watching()
+    learn(tmp_path / "run", RECIPE, reporter=watching)
+    assert watching.updates == [4]
+
+
+def test_a_finished_run_stays_as_it_is(whole, tmp_path):
+    shutil.copytree(whole.folder, tmp_path / "run")
+    watching = Watching()
+    run = learn(tmp_path / "run", RECIPE, reporter=watching)
+    assert watching.updates == []
+    assert_like(run, whole)
+
+
+def test_halves_of_a_line_and_of_a_file_are_forgotten(whole, tmp_path):
+    """What a kill in the middle of writing leaves: a torn metrics line, a partial file beside the good one."""
+    interrupted(tmp_path / "run", RECIPE, "updated", 6)
+    run = Run(tmp_path / "run")
+    with (run.folder / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "epoch", "step": 0, "epo')
+    (run.folder / "steps" / "00" / "state.pt.partial").write_bytes(b"half")
+    assert_like(learn(run.folder, RECIPE), whole)
+
+
+def test_a_damaged_state_is_one_line_that_names_the_file_and_the_way_out(whole, tmp_path):
+    shutil.copytree(whole.folder, tmp_path / "run")
+    path = tmp_path / "run" / "steps" / "01" / "state.pt"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ContsegError, match="delete it to repeat step 1") as caught:
+        learn(tmp_path / "run", RECIPE)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    path.unlink()
+    assert_like(learn(tmp_path / "run", RECIPE), whole)
+
+
+def test_states_hold_no_code(whole):
+    """They load with `weights_only`, as everything that a run reads back."""
+    for path in whole.folder.rglob("state.pt"):
+        torch.load(path, weights_only=True)
+
+
+def test_a_job_does_not_touch_its_folder(tmp_path):
+    job_in(tmp_path / "run", RECIPE)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["recipe.yaml"]

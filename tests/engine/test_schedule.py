@@ -1,0 +1,50 @@
+"""Learning rates over a step."""
+
+import pytest
+
+from contseg.engine.options import TrainingOptions
+from contseg.engine.schedule import lr_multiple
+from tests.engine.runs import learn, lines, tiny_recipe
+
+
+def multiples(updates: int, **options) -> list[float]:
+    return [lr_multiple(TrainingOptions(**options), update, updates) for update in range(updates)]
+
+
+def test_poly_falls_from_one_as_a_power_of_what_is_left():
+    assert multiples(4, schedule="poly", power=2.0) == [1.0, 0.75**2, 0.5**2, 0.25**2]
+
+
+def test_constant_stays():
+    assert multiples(3, schedule="constant") == [1.0, 1.0, 1.0]
+
+
+def test_step_multiplies_by_gamma_at_each_milestone():
+    rates = multiples(10, schedule="step", milestones=[0.5, 0.8], gamma=0.1)
+    assert rates == pytest.approx([1.0] * 5 + [0.1] * 3 + [0.01] * 2)
+
+
+def test_warm_poly_rises_linearly_and_then_is_poly():
+    warm = multiples(20, schedule="warm-poly", warmup=0.2)
+    poly = multiples(20, schedule="poly")
+    assert [one / other for one, other in zip(warm, poly, strict=True)] == pytest.approx([0.25, 0.5, 0.75] + [1.0] * 17)
+
+
+@pytest.mark.parametrize("schedule", ["poly", "warm-poly", "step", "constant"])
+@pytest.mark.parametrize("updates", [1, 2, 7])
+def test_every_update_learns_something(schedule, updates):
+    assert all(0 < multiple <= 1 for multiple in multiples(updates, schedule=schedule))
+
+
+def test_rates_and_epochs_are_those_of_the_step():
+    options = TrainingOptions(epochs=[3, 2], lr=0.1, lr_later=0.02)
+    assert [options.epochs_of(step) for step in range(4)] == [3, 2, 2, 2]
+    assert [options.lr_of(step) for step in range(3)] == [0.1, 0.02, 0.02]
+
+
+def test_a_run_follows_the_schedule_anew_in_every_step(tmp_path):
+    recipe = tiny_recipe("finetune", "training.epochs=[2, 1]", "training.lr=0.01", "training.lr_later=0.002")
+    found = [line["lr"] for line in lines(learn(tmp_path / "run", recipe), "epoch")]
+    options = recipe.training
+    last_updates = [(0.01, 3, 8), (0.01, 7, 8), (0.002, 3, 4)]  # four updates an epoch
+    assert found == pytest.approx([lr * lr_multiple(options, update, updates) for lr, update, updates in last_updates])

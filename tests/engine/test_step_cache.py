@@ -1,0 +1,99 @@
+"""Step 0 is learned once by all runs whose first step is the same, and by no other."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from contseg.methods.finetune import Finetune
+from tests.engine.runs import Watching, interrupted, job_in, learn, lines, same, tiny_recipe, weights
+
+
+@pytest.fixture
+def first(tmp_path):
+    """A finished run that filled the cache."""
+    return learn(tmp_path / "first", tiny_recipe("finetune"), cache=tmp_path / "cache")
+
+
+def test_a_second_run_recalls_the_first_step(first, tmp_path):
+    watching = Watching()
+    second = learn(tmp_path / "second", tiny_recipe("finetune"), cache=tmp_path / "cache", reporter=watching)
+    assert watching.updates == [0, 8]
+    assert watching.notes == ["from the cache", ""]
+    assert same(weights(second, 0), weights(first, 0))
+    assert same(weights(second, 1), weights(first, 1))
+    assert lines(second) == lines(first)
+
+
+def test_two_methods_share_it(first, tmp_path):
+    watching = Watching()
+    learn(tmp_path / "second", tiny_recipe("plop"), cache=tmp_path / "cache", reporter=watching)
+    assert watching.updates == [0, 8]
+
+
+def test_without_a_cache_it_is_learned_again(first, tmp_path):
+    watching = Watching()
+    learn(tmp_path / "second", tiny_recipe("finetune"), reporter=watching)
+    assert watching.updates == [8, 8]
+
+
+def test_a_method_with_a_first_step_of_its_own_does_not_share(first, tmp_path):
+    @dataclass(frozen=True)
+    class Own(Finetune):
+        smoothing: float = 0.1
+
+        def first_step_key(self):
+            return {"smoothing": self.smoothing}
+
+    watching = Watching()
+    for number, smoothing in enumerate((0.1, 0.2, 0.1)):
+        folder, method = tmp_path / f"own{number}", Own(smoothing=smoothing)
+        learn(folder, tiny_recipe("finetune"), method=method, cache=tmp_path / "cache", reporter=watching)
+    assert watching.updates == [8, 8, 8, 8, 0, 8]  # only the third finds one like itself
+
+
+def key(folder, method: str = "finetune", *overrides: str) -> str:
+    return job_in(folder, tiny_recipe(method, *overrides)).first_step_key()
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["training.lr_later=0.5", "training.epochs=[2, 9]", "training.workers=2", "scenario.split=5-1", "name=other"],
+)
+def test_what_comes_after_the_first_step_does_not_matter(tmp_path, change):
+    assert key(tmp_path / "one") == key(tmp_path / "two", "finetune", change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "training.lr=0.05", "training.seed=1", "training.epochs=3", "training.batch=4", "training.schedule=constant",
+        "training.precision=bf16-mixed", "training.accumulate=2", "network.slope=0.0", "network.head_width=8",
+        "scenario.split=4-6", "scenario.order=seed:1", "scenario.policy=mib", "scenario.validation=0.2",
+        "scenario.setting=disjoint", "data.flip=0.5", "data.crop=40", "data.pipeline=ssul",
+        "data.options={train: 61, test: 12, size: 48}", "data.jitter={hue: 0.1}",
+    ],
+)  # fmt: skip
+def test_whatever_shapes_the_first_step_matters(tmp_path, change):
+    assert key(tmp_path / "one") != key(tmp_path / "two", "finetune", change)
+
+
+def test_changed_files_matter(tmp_path, make_folder):
+    root = make_folder()
+    recipe = ("data.dataset=folder", f"data.path={root}", "data.options={}", "scenario.split=2-1")
+    before = key(tmp_path / "one", "finetune", *recipe)
+    image = next((root / "images").glob("*.png"))
+    image.write_bytes(image.read_bytes() + b" ")
+    assert key(tmp_path / "two", "finetune", *recipe) != before
+
+
+@pytest.mark.parametrize("moment", ["evaluated", "step_finished"])
+def test_a_run_that_stops_after_filling_the_cache_tells_every_epoch_once(first, tmp_path, moment):
+    recipe, cache = tiny_recipe("finetune"), tmp_path / "another cache"
+    interrupted(tmp_path / "cut", recipe, moment, 1, cache=cache)
+    assert lines(learn(tmp_path / "cut", recipe, cache=cache)) == lines(first)
+
+
+def test_a_begun_run_that_finds_its_first_step_in_the_cache_tells_every_epoch_once(first, tmp_path):
+    recipe = tiny_recipe("finetune")
+    interrupted(tmp_path / "cut", recipe, "updated", 6)  # in the second epoch
+    assert lines(learn(tmp_path / "cut", recipe, cache=tmp_path / "cache")) == lines(first)

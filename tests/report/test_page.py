@@ -1,0 +1,167 @@
+"""The page of a run shows what its folder holds, and needs nothing else."""
+
+import base64
+import io
+import re
+import shutil
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from contseg.engine.run import Run
+from contseg.errors import ContsegError
+from contseg.report.page import write_report
+from tests.engine.runs import Guessing, interrupted, learn, tiny_recipe
+from tests.report.pages import Page
+
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    recipe = tiny_recipe("mib", "scenario.split=5-3-2", "training.epochs=1", 'note=a <b> & "c"')
+    return learn(tmp_path_factory.mktemp("report") / "first", recipe, method=Guessing())
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory) -> Run:
+    """A run of one step, as the joint upper bound is."""
+    recipe = tiny_recipe("mib", "scenario.split=offline", "scenario.scored_as=5-3-2", "training.epochs=1")
+    return learn(tmp_path_factory.mktemp("report") / "second", recipe, method=Guessing())
+
+
+@pytest.fixture(scope="module")
+def page(run) -> Page:
+    return Page(write_report([run.folder], run.folder / "report.html").read_text(encoding="utf-8"))
+
+
+def picture(uri: str) -> np.ndarray:
+    kind, data = uri.split(",", 1)
+    assert kind == "data:image/png;base64"
+    return np.array(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
+
+
+class TestReferences:
+    def test_nothing_is_fetched(self, page, run):
+        assert page.references
+        assert all(reference.startswith("data:image/") for reference in page.references)
+        text = (run.folder / "report.html").read_text()
+        style = re.search(r"<style>(.*)</style>", text, re.DOTALL)
+        assert "url(" not in style[1]
+        assert "@import" not in style[1]
+        assert "<script" not in text
+
+    def test_every_picture_can_be_read_and_says_what_it_is(self, page):
+        for image in page.images:
+            assert image["alt"]
+            if image["src"].startswith("data:image/svg"):
+                ElementTree.fromstring(base64.b64decode(image["src"].split(",", 1)[1]))
+            else:
+                assert picture(image["src"]).size
+
+
+class TestFigures:
+    def test_the_table_equals_the_summary(self, page, run):
+        header, row = page.table("figures")
+        summary = run.summary()
+        shown = dict(zip(header, row, strict=True))
+        for name in ("old", "new", "all", "average", "forgetting", "harmonic"):
+            assert shown[name] == f"{summary[name]:.1f}", name
+        assert shown["all with background"] == f"{summary['all_with_background']:.1f}"
+        assert shown["plan"] == summary["plan"]
+        assert shown["run"] == "first"
+
+    def test_the_numbers_of_every_class_are_those_of_the_last_step(self, page, run):
+        rows = next(table for table in page.tables if table[0][0] == "class")[1:]
+        iou = [line for line in run.metrics() if line["kind"] == "step"][-1]["iou"]
+        assert [row[2] for row in rows] == ["–" if value is None else f"{100 * value:.1f}" for value in iou]
+        assert [row[0] for row in rows][:2] == ["background", "zero"]
+        assert [row[1] for row in rows] == ["0"] * 6 + ["1"] * 3 + ["2"] * 2
+        assert [row[3] for row in rows][-2:] == ["–", "–"]  # what came last cannot be forgotten yet
+
+    def test_the_plan_is_told(self, page, run):
+        rows = next(table for table in page.tables if table[0][0] == "step")[1:]
+        assert [row[0] for row in rows] == ["0", "1", "2"]
+        assert rows[1][1] == "five, six, seven"
+
+
+class TestSamples:
+    def test_there_is_a_row_per_image_with_a_prediction_after_every_step(self, page, run):
+        rows = page.table("samples")
+        with np.load(run.folder / "samples.npz") as saved:
+            names = list(saved["names"])
+        assert rows[0] == ["image", "truth", "after step 0", "after step 1", "after step 2"]
+        assert [len(row) for row in rows[1:]] == [2 + STEPS] * len(names)
+        alts = [image["alt"] for image in page.images]
+        assert [alt for alt in alts if alt in names] == names
+        for step in range(STEPS):
+            assert alts.count(f"prediction after step {step}") == len(names)
+
+    def test_truth_and_predictions_are_shown_in_class_colours(self, page, run):
+        with np.load(run.folder / "samples.npz") as saved:
+            colours = {tuple(colour) for colour in saved["colours"].tolist()} | {(225, 225, 225)}
+            truth, image = saved["colours"][saved["truth0"]], saved["image0"]
+        shown = [picture(entry["src"]) for entry in page.images if entry["alt"] == "truth"]
+        for pixels in shown:
+            assert {tuple(colour) for colour in pixels.reshape(-1, 3).tolist()} <= colours
+        first = np.array(Image.fromarray(shown[0]).resize(truth.shape[1::-1], Image.Resampling.NEAREST))
+        assert (first == truth).all(axis=2).mean() > 0.95
+        thumbnail = next(picture(entry["src"]) for entry in page.images if "title" in entry)
+        back = np.array(Image.fromarray(thumbnail).resize(image.shape[1::-1], Image.Resampling.BILINEAR)).astype(int)
+        assert abs(back - image).mean() < 12
+
+
+class TestText:
+    def test_what_users_write_is_text_and_no_markup(self, run, page):
+        text = (run.folder / "report.html").read_text()
+        assert "a <b>" not in text
+        assert "a &lt;b&gt; &amp;" in text
+
+    def test_recipe_and_environment_are_there(self, run, page):
+        text = (run.folder / "report.html").read_text()
+        assert "weight_decay: 0.0001" in text
+        assert "torch" in text
+        assert page.title == "contseg: first"
+
+    def test_it_is_the_same_when_written_again(self, run, page, tmp_path):
+        again = write_report([run.folder], tmp_path / "again.html")
+        assert again.is_absolute()
+        assert list(Page(again.read_text()).tables) == page.tables
+
+
+class TestSeveralRuns:
+    def test_are_compared_in_one_table(self, run, other, tmp_path):
+        page = Page(write_report([run.folder, other.folder], tmp_path / "page.html").read_text())
+        rows = page.table("figures")[1:]
+        assert [row[0] for row in rows] == ["first", "second"]
+        assert rows[1][3] == f"{other.summary()['all']:.1f}"
+        assert page.names.count("samples") == 2
+        assert page.title == "contseg: comparison"
+
+    @pytest.mark.parametrize("places", [("a/run", "b/run"), ("seed1/plop/run", "seed2/plop/run")], ids=str)
+    def test_of_one_name_are_told_apart(self, run, other, tmp_path, places):
+        for place, one in zip(places, (run, other), strict=True):
+            shutil.copytree(one.folder, tmp_path / place)
+        page = write_report([tmp_path / place for place in places], tmp_path / "page.html")
+        rows = Page(page.read_text()).table("figures")[1:]
+        assert [row[3] for row in rows] == [f"{one.summary()['all']:.1f}" for one in (run, other)]
+        assert len({row[0] for row in rows}) == 2
+
+
+class TestUnfinishedRuns:
+    def test_are_shown_as_far_as_they_are(self, tmp_path):
+        interrupted(tmp_path / "run", tiny_recipe("finetune"), "updated", 10)  # in step 1
+        page = Page(write_report([tmp_path / "run"], tmp_path / "page.html").read_text())
+        assert page.table("samples")[0] == ["image", "truth", "after step 0"]
+
+    def test_without_a_finished_step_are_an_error(self, tmp_path):
+        interrupted(tmp_path / "run", tiny_recipe("finetune"), "updated", 3)
+        with pytest.raises(ContsegError, match="no step is finished yet, so there is nothing to report"):
+            write_report([tmp_path / "run"], tmp_path / "page.html")
+        assert not (tmp_path / "page.html").exists()
+
+    def test_what_is_no_run_is_an_error(self, tmp_path):
+        with pytest.raises(ContsegError, match="holds no run"):
+            write_report([tmp_path], tmp_path / "page.html")
