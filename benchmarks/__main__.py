@@ -59,7 +59,7 @@ def sample_pipeline() -> tuple[float, float, float]:
 
 
 def mib_losses() -> tuple[float, float, float]:
-    """Unbiased cross-entropy and distillation, up-sampling 32 -> 512 and backward included, against plain cross-entropy."""
+    """Unbiased cross-entropy and distillation, up-sampling 32 -> 512 and backward included, against plain."""
     student = torch.randn(2, SEEN, 32, 32, requires_grad=True)
     teacher = torch.randn(2, OLD, 32, 32)
     labels = torch.randint(0, SEEN, (2, CROP, CROP))

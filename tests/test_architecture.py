@@ -3,8 +3,9 @@
 import ast
 from pathlib import Path
 
-import contseg
 import pytest
+
+import contseg
 
 ROOMS = ["cli", "report", "recipes", "engine", "methods", "evaluation", "interop", "models", "losses", "scenarios", "data"]
 NEIGHBOURS = {"methods", "evaluation", "interop"}

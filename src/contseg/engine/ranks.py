@@ -67,6 +67,16 @@ def make_fabric(options: TrainingOptions) -> Fabric:
         )
 
 
+class _Call:
+    """A function and its arguments as one thing: Fabric walks through arguments and stops at frozen dataclasses."""
+
+    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...]):
+        self.function, self.arguments = function, arguments
+
+    def __call__(self, fabric: Fabric) -> Any:
+        return self.function(fabric, *self.arguments)
+
+
 def launch(fabric: Fabric, function: Callable[..., Any], *arguments: Any) -> Any:
     """Run `function(fabric, *arguments)` on every rank and return what rank 0 returns.
 
@@ -74,7 +84,7 @@ def launch(fabric: Fabric, function: Callable[..., Any], *arguments: Any) -> Any
         ContsegError: what a rank raised, without the traceback of the process it happened in.
     """
     try:
-        return fabric.launch(function, *arguments)
+        return fabric.launch(_Call(function, arguments))
     except ProcessRaisedException as error:
         found = re.search(r"^contseg\.errors\.ContsegError: (.*)$", str(error), re.MULTILINE)
         if found:
