@@ -77,7 +77,7 @@ def mib_losses() -> tuple[float, float, float]:
 
 
 def local_pod() -> tuple[float, float, float]:
-    """Local POD over the five maps of a ResNet-101 at crop 512, batch 2, forward and backward, against mean squared error."""
+    """Local POD over the five maps of a ResNet-101 at crop 512, batch 2, with backward, against mean squared error."""
     shapes = [(256, 128), (512, 64), (1024, 32), (2048, 32), (256, 32)]
     old = [torch.randn(2, channels, side, side) for channels, side in shapes]
     new = [torch.randn(2, channels, side, side, requires_grad=True) for channels, side in shapes]
