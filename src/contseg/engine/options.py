@@ -29,6 +29,7 @@ class TrainingOptions(BaseModel):
         seed: of everything drawn in training.
         accelerator, devices, nodes: where it runs; `devices` are ranks per node.
         workers: processes that read images, per rank; 0 reads in the training process.
+        threads: CPU threads of a rank; none leaves it to PyTorch.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -56,6 +57,7 @@ class TrainingOptions(BaseModel):
     devices: int = Field(1, ge=1)
     nodes: int = Field(1, ge=1)
     workers: int = Field(0, ge=0)
+    threads: int | None = Field(None, ge=1)
 
     @field_validator("precision", mode="before")
     @classmethod
@@ -76,5 +78,5 @@ class TrainingOptions(BaseModel):
         return self.lr_later if step else self.lr
 
 
-MACHINE_KEYS = frozenset({"accelerator", "devices", "nodes", "workers"})
+MACHINE_KEYS = frozenset({"accelerator", "devices", "nodes", "workers", "threads"})
 """Options that change where a run computes, not what."""

@@ -4,7 +4,8 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -90,6 +91,17 @@ def launch(fabric: Fabric, function: Callable[..., Any], *arguments: Any) -> Any
         if found:
             raise ContsegError(found.group(1)) from None
         raise
+
+
+@contextmanager
+def own_threads(count: int | None) -> Iterator[None]:
+    """Compute with so many CPU threads, and leave the caller's number as it was; None changes nothing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def shard_of(fabric: Fabric) -> Shard:

@@ -15,7 +15,7 @@ from contseg.engine.cache import StepCache
 from contseg.engine.job import Job, Reporter
 from contseg.engine.loading import Batches, evaluation_draws
 from contseg.engine.randomness import GROW, derived_seed, own_randomness
-from contseg.engine.ranks import joined_rank, launch, make_fabric, ranks_of, shard_of
+from contseg.engine.ranks import joined_rank, launch, make_fabric, own_threads, ranks_of, shard_of
 from contseg.engine.run import Run
 from contseg.engine.samples import keep_predictions, keep_samples
 from contseg.engine.step import StepLearner
@@ -37,7 +37,7 @@ def train(job: Job, reporter: Reporter | None = None) -> dict[str, Any]:
     """
     fabric = make_fabric(job.training)
     if not joined_rank():
-        Run(job.folder).write_text("environment.json", json.dumps(environment(fabric), indent=1))
+        Run(job.folder).write_text("environment.json", json.dumps(environment(fabric, job.training.threads), indent=1))
     return launch(fabric, _train_on_rank, job, reporter or Reporter())
 
 
@@ -48,7 +48,7 @@ def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter) -> dict[str, An
     if leads:
         reporter.start()
     try:
-        with own_randomness():
+        with own_randomness(), own_threads(job.training.threads):
             summary = _learn_all(fabric, job, run, reporter)
     finally:
         if leads:
@@ -183,7 +183,7 @@ def summarise(run: Run) -> dict[str, Any]:
     return {**percent, "seconds": round(seconds, 1), "steps": len(run.confusions()), "plan": plan["hash"]}
 
 
-def environment(fabric: Fabric) -> dict[str, Any]:
+def environment(fabric: Fabric, threads: int | None) -> dict[str, Any]:
     """Versions and the machine, for the report."""
     device = torch.cuda.get_device_name() if fabric.device.type == "cuda" else platform.processor() or platform.machine()
     return {
@@ -193,6 +193,6 @@ def environment(fabric: Fabric) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "device": device,
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "threads": threads or torch.get_num_threads(),
         "ranks": fabric.world_size,
     }
