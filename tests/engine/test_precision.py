@@ -67,8 +67,8 @@ def test_half_precision_is_really_computed_in_half(tmp_path, monkeypatch):
         return logits
 
     monkeypatch.setattr(GrowingClassifier, "forward", watched)
-    learn(tmp_path / "run", tiny_recipe("finetune", "training.precision=16-mixed", "training.epochs=1"))
-    assert seen == {(True, torch.float16), (False, torch.float32)}  # training, evaluation
+    learn(tmp_path / "run", tiny_recipe("mib", "training.precision=16-mixed", "training.epochs=1"))
+    assert seen == {(True, torch.float16), (False, torch.float16), (False, torch.float32)}  # student, teacher, evaluation
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,15 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from contseg.cli.console import console, summary_table
 from contseg.cli.progress import TerminalReporter
@@ -12,7 +20,8 @@ from contseg.engine.train import train
 from contseg.errors import ContsegError, did_you_mean
 from contseg.methods.registry import METHODS
 from contseg.recipes.build import resumed_recipe, start_run
-from contseg.recipes.read import read_recipe
+from contseg.recipes.read import read_recipe, to_yaml
+from contseg.recipes.recipe import Recipe
 from contseg.report.page import write_report
 
 SUMMARY_KEYS = ("old", "new", "all", "average", "forgetting", "seconds")
@@ -21,21 +30,24 @@ SUMMARY_KEYS = ("old", "new", "all", "average", "forgetting", "seconds")
 def run_demo(methods: list[str], fresh: bool, out: Path | None, overrides: list[str]) -> None:
     """Train the methods and the joint upper bound, print one table, write `summary.json` and `report.html`.
 
-    Without `fresh` a demo that was cut off goes on, and a finished one is shown again.
+    The joint run shares nothing with the others, so it learns beside them in a process of its own. Without `fresh` a demo
+    that was cut off goes on, and a finished one is shown again.
     """
-    known = [name for name in METHODS if name != "joint"]
     for name in methods:
-        if name != "joint" and name not in known:
-            raise ContsegError(f"--methods: unknown method '{name}'; {did_you_mean(name, [*known, 'joint'])}")
+        if name != "joint" and name not in METHODS:
+            raise ContsegError(f"--methods: unknown method '{name}'; {did_you_mean(name, [*METHODS, 'joint'])}")
     folder = out or (next_folder() if fresh else Path("runs") / "demo")
-    wanted = [*dict.fromkeys(name for name in methods if name != "joint"), "joint"]
     if fresh:
         shutil.rmtree(folder / "cache", ignore_errors=True)
-    summaries = {name: _summary(name, folder, overrides, overwrite=fresh) for name in wanted}
+    learned = list(dict.fromkeys(name for name in methods if name != "joint"))
+    recipes = {name: _begin(name, folder, overrides, fresh) for name in [*learned, "joint"]}
+    with _beside(recipes["joint"], folder / "joint", wanted=bool(learned)) as joint:
+        summaries = {name: _learned(name, recipes[name], folder) for name in learned}
+        summaries["joint"] = joint() or _learned("joint", recipes["joint"], folder)
     short = {name: {key: summary[key] for key in SUMMARY_KEYS} for name, summary in summaries.items()}
     (folder / "summary.json").write_text(json.dumps(short, indent=1) + "\n", encoding="utf-8")
     console.print(summary_table(short))
-    page = write_report([folder / name for name in wanted], folder / "report.html")
+    page = write_report([folder / name for name in short], folder / "report.html")
     console.print(f"report: {page}", soft_wrap=True)
 
 
@@ -47,14 +59,55 @@ def next_folder() -> Path:
     return folder
 
 
-def _summary(name: str, folder: Path, overrides: list[str], overwrite: bool) -> dict:
+def _begin(name: str, folder: Path, overrides: list[str], fresh: bool) -> Recipe:
+    """The recipe of a method, and its run in the demo's folder, new or there already."""
     recipe = read_recipe("digits/joint" if name == "joint" else f"digits/{name}_5-1", overrides)
     run = Run(folder / name)
-    if (run.folder / "recipe.yaml").is_file() and not overwrite:
-        recipe = resumed_recipe(run.folder, recipe)
-        if summary := run.summary():
-            return summary
-    else:
-        start_run(recipe, run.folder, overwrite)
-    # the cache lies in the demo's own folder: step 0 is shared between its methods and with nothing else
-    return train(prepared_job(recipe, run.folder, folder / "cache"), TerminalReporter(name))
+    if (run.folder / "recipe.yaml").is_file() and not fresh:
+        return resumed_recipe(run.folder, recipe)
+    prepared_job(recipe, run.folder, None)  # everything is checked before the folder is touched
+    start_run(recipe, run.folder, overwrite=fresh)
+    return recipe
+
+
+def _learned(name: str, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """The summary of a run, trained to its end. Step 0 is shared between the demo's methods, and with nothing else."""
+    run = Run(folder / name)
+    return run.summary() or train(prepared_job(recipe, run.folder, folder / "cache"), TerminalReporter(name))
+
+
+@contextmanager
+def _beside(recipe: Recipe, folder: Path, wanted: bool) -> Iterator[Any]:
+    """Continue the run of a folder in another process; yields a call that waits for its summary (None if not wanted)."""
+    run = Run(folder)
+    if not wanted or run.summary():
+        yield run.summary
+        return
+    run.write_text("recipe.yaml", to_yaml(recipe))
+    command = [sys.executable, "-m", "contseg", "train", "--resume", str(folder), "--no-cache"]
+    with (folder / "log.txt").open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            yield lambda: _waited(process, run, recipe.training.epochs_of(0))
+        finally:
+            process.kill()  # nothing to do where it has ended; its last epoch is kept where it has not
+            process.wait()
+
+
+def _waited(process: subprocess.Popen, run: Run, epochs: int) -> dict[str, Any]:
+    """The summary of a run that another process trains; a bar counts its epochs."""
+    columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn()]
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("joint step 1/1, epoch", total=epochs)
+        while process.poll() is None:
+            progress.update(task, completed=sum(line["kind"] == "epoch" for line in run.metrics()))
+            time.sleep(0.2)
+    summary = run.summary()
+    if process.returncode or summary is None:
+        said = (run.folder / "log.txt").read_text(encoding="utf-8").strip().splitlines() or ["no output"]
+        raise ContsegError(
+            f"{run.folder}: the joint run stopped ({said[-1].removeprefix('error: ')}); run the demo again to go on"
+        )
+    old, new, both = (f"{summary[key]:.1f}" if summary[key] is not None else "-" for key in ("old", "new", "all"))
+    console.print(f"joint step 1/1: old {old}  new {new}  all {both}", highlight=False)
+    return summary

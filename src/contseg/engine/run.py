@@ -12,7 +12,7 @@ import torch
 from contseg.errors import ContsegError
 
 FILES = (
-    "recipe.yaml", "plan.json", "environment.json", "metrics.jsonl", "samples.npz", "summary.json", "report.html",
+    "recipe.yaml", "plan.json", "environment.json", "metrics.jsonl", "samples.npz", "summary.json", "report.html", "log.txt",
 )  # fmt: skip
 FOLDERS = ("steps", "tensorboard")
 
