@@ -97,6 +97,16 @@ class TestParameterGroups:
 
         assert moved(tmp_path / "run", FrozenHead()) == {"backbone", "classifier"}
 
+    def test_what_it_freezes_in_one_step_learns_in_the_next(self, tmp_path):
+        @dataclass(frozen=True)
+        class FrozenAtFirst(Finetune):
+            def prepare(self, segmenter, step):
+                segmenter.head.requires_grad_(step.index > 0)
+
+        run = learn(tmp_path / "run", tiny_recipe("finetune", "training.epochs=1"), method=FrozenAtFirst())
+        before, after = weights(run, 0), weights(run, 1)
+        assert all(not torch.equal(before[name], after[name]) for name in before if name.startswith("head.reduce"))
+
 
 class TestTerms:
     @dataclass(frozen=True)
