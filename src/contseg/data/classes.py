@@ -10,6 +10,7 @@ from contseg.errors import ContsegError
 
 IGNORE = 255
 Colour = tuple[int, int, int]
+Background = Literal["annotated", "unlabelled", "unscored", "none"]
 
 
 def voc_palette(count: int = 256) -> list[Colour]:
@@ -32,17 +33,23 @@ def voc_palette(count: int = 256) -> list[Colour]:
 
 @dataclass(frozen=True)
 class ClassTable:
-    """Names, mask ids and colours of a dataset's classes; the first entry is background, id 0.
+    """Names, mask ids and colours of a dataset's classes; background, if there is one, is the first entry and has id 0.
 
     Args:
         names: one name per class, background first.
         ids: the mask value of each class, in the same order; at most 65535, and never 255, which means "ignore".
         colours: RGB, 0-255, one per class.
-        background: `annotated` where a 0 in a mask was looked at and is truly nothing (VOC), `unlabelled` where it
-            only means that nobody named the pixel (ADE20K); label policies treat the two differently at test time.
+        background: what a 0 in a mask means:
+            `annotated`: somebody looked, and it is nothing (VOC);
+            `unlabelled`: nobody named the pixel (ADE20K);
+            `unscored`: the dataset names every pixel that counts; 0 is there for what a step does not annotate, and is
+            never scored (Cityscapes and ISPRS when learned class by class);
+            `none`: there is no background output; every entry is a class like any other.
+        void: further mask values that are known and are no class. They are ignored, but for training in the presence of a
+            background, where they belong to it.
 
     Raises:
-        ContsegError: lengths differ, names or ids repeat, or the first id is not 0.
+        ContsegError: lengths differ, names or ids repeat, or a background is announced and the first id is not 0.
 
     Example:
         >>> table = ClassTable.of(["background", "cat", "dog"])
@@ -53,25 +60,26 @@ class ClassTable:
     names: tuple[str, ...]
     ids: tuple[int, ...]
     colours: tuple[Colour, ...]
-    background: Literal["annotated", "unlabelled"] = "annotated"
+    background: Background = "annotated"
+    void: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.names) == len(self.ids) == len(self.colours):
             raise ContsegError(
                 f"class table: {len(self.names)} names, {len(self.ids)} ids, {len(self.colours)} colours; give one each"
             )
-        if not self.ids or self.ids[0] != 0:
+        if not self.ids or (self.has_background and self.ids[0] != 0):
             raise ContsegError(f"class table: the first id is {self.ids[:1]}; background must come first with id 0")
         repeated = sorted({name for name in self.names if self.names.count(name) > 1})
         if repeated:
             raise ContsegError(f"class table: the name '{repeated[0]}' stands more than once; names tell classes apart")
-        if not all(0 <= number < 65536 for number in self.ids):
+        if not all(0 <= number < 65536 for number in (*self.ids, *self.void)):
             raise ContsegError(f"class table: ids {self.ids}: masks hold 0 to 65535")
-        if len(set(self.ids)) != len(self.ids) or IGNORE in self.ids:
+        if len(set(self.ids)) != len(self.ids) or IGNORE in self.ids or set(self.ids) & set(self.void):
             raise ContsegError(f"class table: ids {self.ids} repeat or contain {IGNORE}, which means 'ignore'")
 
     @classmethod
-    def of(cls, names: Sequence[str], background: Literal["annotated", "unlabelled"] = "annotated") -> "ClassTable":
+    def of(cls, names: Sequence[str], background: Background = "annotated") -> "ClassTable":
         """A table with ids 0, 1, 2, ... (stepping over 255) and the VOC palette."""
         ids = [number for number in range(len(names) + 1) if number != IGNORE][: len(names)]
         colours = voc_palette()
@@ -79,6 +87,16 @@ class ClassTable:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def has_background(self) -> bool:
+        """Whether the first entry is background."""
+        return self.background != "none"
+
+    @property
+    def foreground(self) -> tuple[int, ...]:
+        """The ids of all classes but background."""
+        return self.ids[1:] if self.has_background else self.ids
 
     def index_of(self, name: str) -> int:
         """Position of a class by name.
@@ -91,7 +109,7 @@ class ClassTable:
         return self.names.index(name)
 
     def subset(self, ids: Sequence[int]) -> "ClassTable":
-        """The table of the given mask ids, in the given order; the first must be background.
+        """The table of the given mask ids, in the given order; background, if there is one, must be the first.
 
         Example:
             >>> ClassTable.of(["background", "cat", "dog"]).subset([0, 2]).names
@@ -103,11 +121,24 @@ class ClassTable:
             tuple(ids),
             tuple(self.colours[row] for row in rows),
             self.background,
+            self.void,
         )
 
+    def without_background(self) -> "ClassTable":
+        """The same classes with no background among them: id 0 is void, and ignored.
+
+        Example:
+            >>> table = ClassTable.of(["background", "cat", "dog"]).without_background()
+            >>> table.names, table.ids, table.void
+            (('cat', 'dog'), (1, 2), (0,))
+        """
+        if not self.has_background:
+            return self
+        return ClassTable(self.names[1:], self.ids[1:], self.colours[1:], "none", (0, *self.void))
+
     def known_values(self) -> np.ndarray:
-        """Boolean array over all mask values 0..65535: the ids of this table and 255."""
+        """Boolean array over all mask values 0..65535: the ids of this table, void ones and 255."""
         known = np.zeros(65536, dtype=bool)
-        known[list(self.ids)] = True
+        known[[*self.ids, *self.void]] = True
         known[IGNORE] = True
         return known

@@ -18,11 +18,22 @@ class SegmentationDataset(ABC):
 
     `train` is what steps are cut from; `test` is what every step is measured on (the official validation set where the
     official test set is not public, as in VOC and ADE20K).
+
+    Attributes:
+        name: under which `open_dataset` knows it.
+        root: its folder.
+        classes: what the ids of `read_mask` mean.
+        domains: where the images come from (cities, sensors), in their usual order; empty where that is not told.
+        mirror: pairs of class ids that change places when an image is flipped (left and right arm).
+        selection_offset: 0; what published lists of this dataset add to an id before they select images (ISPRS).
     """
 
     name: str
     root: Path
     classes: ClassTable
+    domains: tuple[str, ...] = ()
+    mirror: tuple[tuple[int, int], ...] = ()
+    selection_offset: int = 0
 
     @abstractmethod
     def names(self, subset: SubsetName) -> list[str]:
@@ -34,7 +45,19 @@ class SegmentationDataset(ABC):
 
     @abstractmethod
     def mask_path(self, name: str) -> Path:
-        """The mask file of a sample."""
+        """The file that the mask of a sample comes from."""
+
+    def domain_of(self, name: str) -> str:
+        """The domain of a sample, one of `domains`; "" where there are none."""
+        return ""
+
+    def read_mask(self, name: str) -> np.ndarray:
+        """Mask (H, W) of dataset ids, uint8 or uint16. Datasets with another coding than ids in a PNG override this.
+
+        Raises:
+            ContsegError: the file is missing or unreadable.
+        """
+        return read_mask(self.mask_path(name))
 
     def read(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Image (H, W, 3) uint8 and mask (H, W) of dataset ids.
@@ -42,7 +65,7 @@ class SegmentationDataset(ABC):
         Raises:
             ContsegError: a file is missing or unreadable, or the mask has another size than the image.
         """
-        image, mask = read_image(self.image_path(name)), read_mask(self.mask_path(name))
+        image, mask = read_image(self.image_path(name)), self.read_mask(name)
         if image.shape[:2] != mask.shape:
             raise ContsegError(
                 f"{self.mask_path(name)}: mask is {size(mask)} but its image is {size(image)}; they must be equal"

@@ -11,12 +11,13 @@ import numpy as np
 
 from contseg.data.cache import cache_folder
 from contseg.data.classes import IGNORE
-from contseg.data.dataset import SegmentationDataset, SubsetName
-from contseg.data.files import image_size, read_mask
+from contseg.data.dataset import SegmentationDataset, SubsetName, size
+from contseg.data.files import image_size
+from contseg.data.recoding import told_counts
 from contseg.errors import ContsegError
 
 Progress = Callable[[int, int], None]
-LAYOUT_VERSION = "presence-1"
+LAYOUT_VERSION = "presence-2"
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def build_presence(
     pixels = np.empty((len(names), len(dataset.classes)), dtype=np.int64)
 
     def count(name: str) -> np.ndarray:
-        return _count_pixels(dataset, name, known)
+        return count_pixels(dataset, name, known)
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         for row, counts in enumerate(pool.map(count, names)):
@@ -103,21 +104,27 @@ def build_presence(
     return Presence(tuple(names), dataset.classes.ids, pixels, fingerprint)
 
 
-def _count_pixels(dataset: SegmentationDataset, name: str, known: np.ndarray) -> np.ndarray:
-    path = dataset.mask_path(name)
-    mask = read_mask(path)
+def count_pixels(dataset: SegmentationDataset, name: str, known: np.ndarray) -> np.ndarray:
+    """Pixels of each class in one mask: (K,) int64, in the order of the class table.
+
+    Args:
+        known: of `ClassTable.known_values`.
+
+    Raises:
+        ContsegError: a file is missing or unreadable, sizes differ, or the mask holds ids outside the class table.
+    """
+    mask = dataset.read_mask(name)
     height, width = image_size(dataset.image_path(name))
     if mask.shape != (height, width):
         raise ContsegError(
-            f"{path}: mask is {mask.shape[1]}x{mask.shape[0]} but its image is {width}x{height}; they must be equal"
+            f"{dataset.mask_path(name)}: mask is {size(mask)} but its image is {width}x{height}; they must be equal"
         )
     counts = np.bincount(mask.ravel(), minlength=IGNORE + 1)
     strange = np.flatnonzero((counts > 0) & ~known[: len(counts)])
     if len(strange):
-        found = ", ".join(f"{number} ({counts[number]} pixels)" for number in strange[:5])
-        more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
         raise ContsegError(
-            f"{path}: ids outside the class table: {found}{more}; add them to the classes or write {IGNORE} for ignore"
+            f"{dataset.mask_path(name)}: ids outside the class table: {told_counts(strange, counts[strange])};"
+            f" add them to the classes or write {IGNORE} for ignore"
         )
     ids = np.array(dataset.classes.ids)
     return np.where(ids < len(counts), counts[np.minimum(ids, len(counts) - 1)], 0)
@@ -125,7 +132,9 @@ def _count_pixels(dataset: SegmentationDataset, name: str, known: np.ndarray) ->
 
 def _fingerprint(dataset: SegmentationDataset, names: list[str]) -> str:
     """Changes when a file of the subset is added, removed, resized or touched, or when the class ids change."""
-    digest = hashlib.sha256(f"{LAYOUT_VERSION} {dataset.root.resolve()} {dataset.classes.ids}".encode())
+    table = dataset.classes
+    coding = f"{LAYOUT_VERSION} {dataset.name} {dataset.root.resolve()} {table.ids} {table.void}"
+    digest = hashlib.sha256(coding.encode())
     for name in names:
         for path in (dataset.image_path(name), dataset.mask_path(name)):
             try:

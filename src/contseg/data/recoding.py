@@ -1,0 +1,56 @@
+"""From the numbers of an official mask file to the ids of a class table."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from contseg.errors import ContsegError
+
+
+class Recoding:
+    """A table from raw mask values to dataset ids; values it does not hold are an error, never silently something else.
+
+    Args:
+        ids: raw value to dataset id.
+
+    Example:
+        >>> recode = Recoding({7: 1, 8: 2, 0: 255})
+        >>> recode(np.array([[7, 8, 0]], dtype=np.uint8), Path("mask.png"))
+        array([[  1,   2, 255]], dtype=uint8)
+    """
+
+    def __init__(self, ids: Mapping[int, int]):
+        self._known = np.zeros(65536, dtype=bool)
+        self._known[list(ids)] = True
+        self._table = np.zeros(65536, dtype=np.uint8 if max(ids.values()) < 256 else np.uint16)
+        self._table[list(ids)] = list(ids.values())
+
+    def __call__(self, raw: np.ndarray, path: Path) -> np.ndarray:
+        """The mask in dataset ids, of the shape of `raw` (any unsigned integers up to 65535).
+
+        Raises:
+            ContsegError: `raw` holds values that the coding does not; names `path`, values and pixels.
+        """
+        counts = np.bincount(raw.ravel(), minlength=1)
+        strange = np.flatnonzero((counts > 0) & ~self._known[: len(counts)])
+        if len(strange):
+            raise ContsegError(
+                f"{path}: values that the dataset does not know: {told_counts(strange, counts[strange])};"
+                " is it a mask of another dataset or another coding?"
+            )
+        return self._table[raw]
+
+
+def told_counts(values: np.ndarray, pixels: np.ndarray, most: int = 5) -> str:
+    """Values with their pixel counts, for a message.
+
+    Example:
+        >>> told_counts(np.array([7, 9]), np.array([12, 1]))
+        '7 (12 pixels), 9 (1 pixel)'
+    """
+    told = ", ".join(
+        f"{value} ({count} pixel{'s' if count != 1 else ''})"
+        for value, count in zip(values[:most], pixels[:most], strict=True)
+    )
+    return told + (f" and {len(values) - most} more" if len(values) > most else "")
