@@ -11,7 +11,8 @@ from contseg.engine.loading import Batches, Draw, Shard, epoch_draws, evaluation
 from contseg.engine.options import TrainingOptions
 from contseg.errors import ContsegError
 from contseg.scenarios.batch import Batch
-from contseg.scenarios.scenario import Scenario, ScenarioOptions
+from contseg.scenarios.options import ScenarioOptions
+from contseg.scenarios.scenario import Scenario
 
 CPU = torch.device("cpu")
 CUT = RandomResizedCrop(16)

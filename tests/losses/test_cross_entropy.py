@@ -84,8 +84,8 @@ def test_background_may_be_any_old_class(count, seed):
 def test_unannotated_old_labels_count_as_background():
     logits, labels = random(3, 6)
     as_background = labels.where((labels >= 4) | (labels == 0), 0)
-    nothing = torch.zeros(2, 6, dtype=torch.bool)
-    for annotated in (None, nothing):
+    new_ones = torch.arange(6).expand(2, 6) >= 4
+    for annotated in (None, new_ones):
         loss = unbiased_cross_entropy(logits, labels, 4, annotated)
         assert torch.equal(loss, unbiased_cross_entropy(logits, as_background, 4))
 
@@ -95,7 +95,8 @@ def test_an_annotated_old_label_is_truth(old_label):
     logits, _ = random(4, 6)
     labels = torch.full((2, 3, 4), old_label)
     annotated = torch.zeros(2, 6, dtype=torch.bool)
-    annotated[0, old_label] = True  # the first image is an exemplar, the second is not
+    annotated[0, old_label] = True  # the first image is an exemplar, the second is of this step
+    annotated[1, 4:] = True
     loss = unbiased_cross_entropy(logits, labels, 4, annotated)
     assert torch.allclose(loss[0], cross_entropy(logits, labels)[0])
     slope = gradient(loss, logits)
@@ -107,12 +108,24 @@ def test_an_annotated_old_label_is_truth(old_label):
 def test_background_does_not_hide_an_annotated_old_class():
     logits, _ = random(5, 6)
     labels = torch.zeros(2, 3, 4, dtype=torch.int64)
-    annotated = torch.zeros(2, 6, dtype=torch.bool)
+    annotated = torch.arange(6).expand(2, 6) >= 4
     annotated[0, 2] = True
     loss = unbiased_cross_entropy(logits, labels, 4, annotated)
     meant = logits.softmax(dim=1)[0, [0, 1, 3]].sum(dim=0)
     assert torch.allclose(loss[0], -meant.log())
     assert (gradient(loss, logits)[0, 2] > 0).all(), "the annotated class is pushed down where it is not"
+
+
+def test_background_of_an_exemplar_hides_the_classes_that_came_after_it():
+    logits, _ = random(5, 6)
+    labels = torch.zeros(2, 3, 4, dtype=torch.int64)
+    annotated = torch.zeros(2, 6, dtype=torch.bool)
+    annotated[:, 2] = True  # seen at a step that brought class 2; classes 4 and 5 are new now
+    loss = unbiased_cross_entropy(logits, labels, 4, annotated)
+    assert torch.allclose(loss, -logits.softmax(dim=1)[:, [0, 1, 3, 4, 5]].sum(dim=1).log())
+    slope = gradient(loss, logits)
+    assert (slope[:, 2] > 0).all()
+    assert (slope[:, [0, 1, 3, 4, 5]] < 0).all()
 
 
 @pytest.mark.parametrize("name", LOSSES)

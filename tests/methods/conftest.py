@@ -9,7 +9,8 @@ from contseg.data.folder import Folder
 from contseg.methods.method import Method, StepContext
 from contseg.models.segmenter import NetworkOptions, Segmenter, SegmenterOutput
 from contseg.scenarios.batch import Batch
-from contseg.scenarios.scenario import Scenario, ScenarioOptions
+from contseg.scenarios.options import ScenarioOptions
+from contseg.scenarios.scenario import Scenario
 
 OLD, SEEN, SIZE = 3, 4, 64
 

@@ -36,6 +36,7 @@ def test_background_of_an_exemplar_speaks_against_its_annotated_classes_only(giv
     lesson = give_lesson(MiB())
     empty = exemplar.relabelled(torch.zeros_like(exemplar.labels))
     empty.annotated[:, 2] = annotated
+    empty.annotated[:, 3] = True  # the class of this step
     logits = torch.zeros(3, 4, 64, 64, requires_grad=True)
     lesson.method.supervise(logits, empty, lesson.context).backward()
     assert (logits.grad[:, 1] < 0).all(), "class 1 may hide behind background"

@@ -9,7 +9,8 @@ import pytest
 
 from contseg.data.presence import build_presence
 from contseg.data.voc import VOC
-from contseg.scenarios.scenario import Scenario, ScenarioOptions
+from contseg.scenarios.options import ScenarioOptions
+from contseg.scenarios.scenario import Scenario
 from contseg.scenarios.selection import select
 
 ROWS = [

@@ -16,8 +16,9 @@ from contseg.data.classes import IGNORE, ClassTable
 from contseg.data.dataset import SegmentationDataset
 from contseg.data.folder import Folder
 from contseg.errors import ContsegError
+from contseg.scenarios.options import ScenarioOptions
 from contseg.scenarios.plan import make_plan
-from contseg.scenarios.scenario import Scenario, ScenarioOptions
+from contseg.scenarios.scenario import Scenario
 
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SIDE = 4

@@ -3,9 +3,10 @@
 import hashlib
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -52,6 +53,19 @@ class Presence:
         """Total pixels of each of these class ids in the images of these rows, in the order of `ids`."""
         columns = [self.ids.index(number) for number in ids]
         return self.pixels[rows][:, columns].sum(axis=0)
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.names)}
+
+    def rows_of(self, names: Sequence[str]) -> np.ndarray:
+        """The row of each of these images."""
+        return np.array([self._row_of[name] for name in names], dtype=int)
+
+    def joined(self, other: "Presence") -> "Presence":
+        """The images of both tables as one list."""
+        fingerprint = hashlib.sha256(f"{self.fingerprint} {other.fingerprint}".encode()).hexdigest()[:32]
+        return Presence(self.names + other.names, self.ids, np.concatenate([self.pixels, other.pixels]), fingerprint)
 
 
 def build_presence(

@@ -75,7 +75,7 @@ class Job:
             if name not in MACHINE_KEYS | {"epochs", "lr_later"}
         }
         parts = {
-            "layout": 1,
+            "layout": 2,
             "method": self.method.first_step_key(),
             "network": self.network.model_dump(),
             "training": training | {"epochs": self.training.epochs_of(0)},

@@ -12,7 +12,7 @@ from contseg.data.augment import Pipeline, WholeImage
 from contseg.engine.options import TrainingOptions
 from contseg.engine.randomness import ORDER, SAMPLE, data_generator
 from contseg.errors import ContsegError
-from contseg.scenarios.batch import Batch, Samples
+from contseg.scenarios.batch import Batch, Pool, Samples
 
 THRESHOLD_PASS = 1_000_000
 """The epoch number of a pass that is no epoch of training, such as PLOP's threshold pass."""
@@ -40,26 +40,42 @@ def updates_per_epoch(samples: int, options: TrainingOptions) -> int:
     return max(1, samples // (options.batch * options.accumulate))
 
 
-def epoch_draws(samples: int, options: TrainingOptions, step: int, epoch: int, shard: Shard = Shard()) -> list[list[Draw]]:
+def epoch_draws(
+    samples: int,
+    options: TrainingOptions,
+    step: int,
+    epoch: int,
+    shard: Shard = Shard(),
+    exemplars: int = 0,
+    share: float = 0.0,
+) -> list[list[Draw]]:
     """The batches of one epoch for one rank: a permutation from (seed, step, epoch), cut into global batches, of which
     each rank takes its contiguous part.
+
+    Args:
+        samples: how many there are to draw from.
+        exemplars: further samples, numbered after these, that replace `share` of every batch (rounded down) at random
+            places; they too come in shuffled order, all of them before any comes again.
 
     Example:
         >>> batches = epoch_draws(5, TrainingOptions(batch=2), step=0, epoch=0)
         >>> len(batches), len({draw.index for batch in batches for draw in batch})
         (2, 4)
     """
-    order = data_generator(ORDER, options.seed, step, epoch).permutation(samples)
+    rng = data_generator(ORDER, options.seed, step, epoch)
     passes = updates_per_epoch(samples, options) * options.accumulate
+    chosen = np.resize(rng.permutation(samples), (passes, options.batch))
+    replaced = int(options.batch * share) if exemplars else 0
+    if replaced:
+        rounds = -(-passes * replaced // exemplars)
+        remembered = np.concatenate([rng.permutation(exemplars) for _ in range(rounds)]) + samples
+        for batch, ones in zip(chosen, np.resize(remembered, (passes, replaced)), strict=True):
+            batch[rng.permutation(options.batch)[:replaced]] = ones
     part = options.batch // shard.count
+    mine = range(shard.rank * part, (shard.rank + 1) * part)
     return [
-        [
-            Draw(epoch, position, int(order[position % samples]))
-            for position in range(
-                number * options.batch + shard.rank * part, number * options.batch + (shard.rank + 1) * part
-            )
-        ]
-        for number in range(passes)
+        [Draw(epoch, number * options.batch + place, int(batch[place])) for place in mine]
+        for number, batch in enumerate(chosen)
     ]
 
 
@@ -70,27 +86,29 @@ class _Cut:
     image: Tensor | None
     labels: np.ndarray | None
     name: str
+    annotated: np.ndarray
     problem: str | None = None
 
 
 class _CutSamples(Dataset):
     """Samples cut by a pipeline. Errors travel as values, so that a worker's traceback never stands before the message."""
 
-    def __init__(self, samples: Samples, pipeline: Pipeline, seed: int, step: int):
+    def __init__(self, samples: Pool, pipeline: Pipeline, seed: int, step: int):
         self.samples, self.pipeline, self.seed, self.step = samples, pipeline, seed, step
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, draw: Draw) -> _Cut:
-        name = self.samples.names[draw.index]
+        samples, index = self.samples.locate(draw.index)
+        name = samples.names[index]
         try:
-            image, mask = self.samples.read(draw.index)
+            image, mask = samples.read(index)
         except ContsegError as error:
-            return _Cut(None, None, name, str(error))
+            return _Cut(None, None, name, samples.annotated, str(error))
         rng = data_generator(SAMPLE, self.seed, self.step, draw.epoch, draw.position)
         pixels, ids = self.pipeline(image, mask, rng)
-        return _Cut(pixels, self.samples.lookup[ids], name)
+        return _Cut(pixels, samples.lookup[ids], name, samples.annotated)
 
     def stack(self, cuts: list[_Cut]) -> Batch | str:
         """A batch, or the first problem."""
@@ -100,8 +118,7 @@ class _CutSamples(Dataset):
                 return str(cut.problem)
             images.append(cut.image)
             labels.append(cut.labels)
-        annotated = [self.samples.annotated] * len(cuts)
-        return Batch.stack(images, labels, [cut.name for cut in cuts], annotated)
+        return Batch.stack(images, labels, [cut.name for cut in cuts], [cut.annotated for cut in cuts])
 
 
 class Batches:
@@ -113,7 +130,7 @@ class Batches:
 
     def __init__(
         self,
-        samples: Samples,
+        samples: Samples | Pool,
         pipeline: Pipeline,
         draws: list[list[Draw]],
         *,
@@ -122,7 +139,7 @@ class Batches:
         device: torch.device,
         workers: int = 0,
     ):
-        self._cuts = _CutSamples(samples, pipeline, seed, step)
+        self._cuts = _CutSamples(samples if isinstance(samples, Pool) else Pool((samples,)), pipeline, seed, step)
         self._draws, self._device, self._workers = draws, device, workers
 
     def __len__(self) -> int:

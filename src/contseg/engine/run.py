@@ -29,7 +29,7 @@ class Run:
         samples.npz                     a few test images and their truth, for the report
         steps/03/segmenter.safetensors  the segmenter after step 3, with its classes
         steps/03/state.pt               where training stands; all of a resume
-        steps/03/confusion.npz          the confusion matrix on the step's test set, and class groups
+        steps/03/confusion.npz          the confusion matrix on the step's test set, also per domain, and class groups
         steps/03/predictions.npz        predictions for the sample images
         summary.json                    the figures at the end; its presence means that the run is finished
 
@@ -157,6 +157,21 @@ class Run:
         """The step that brought each class, as figures are grouped."""
         with np.load(self.folder / "steps" / "00" / "confusion.npz") as saved:
             return tuple(int(value) for value in saved["groups"])
+
+    def has_background(self) -> bool:
+        """Whether the first class is background, which figures leave out."""
+        with np.load(self.folder / "steps" / "00" / "confusion.npz") as saved:
+            return bool(saved["background"])
+
+    def domain_confusions(self) -> tuple[tuple[str, ...], list[np.ndarray]]:
+        """The domains of the scenario, and the confusion matrices (domains, K, K) after each finished step."""
+        names: tuple[str, ...] = ()
+        found: list[np.ndarray] = []
+        while (path := self.folder / "steps" / f"{len(found):02d}" / "confusion.npz").is_file():
+            with np.load(path) as saved:
+                names = tuple(str(name) for name in saved["domains"])
+                found.append(saved["by_domain"])
+        return names, found
 
     def summary(self) -> dict[str, Any] | None:
         """summary.json, or None while the run is not finished."""

@@ -6,7 +6,7 @@ from contseg.engine.job import Job
 from contseg.engine.run import Run
 from contseg.evaluation.predict import predict_batch
 from contseg.models.segmenter import Segmenter
-from contseg.scenarios.scenario import Step
+from contseg.scenarios.step import Step
 
 COUNT = 6
 

@@ -21,8 +21,8 @@ from contseg.evaluation.metrics import step_figures
 from contseg.evaluation.predict import evaluate
 from contseg.methods.method import Method, StepContext
 from contseg.models.segmenter import Segmenter, SegmenterOutput, resize_logits
-from contseg.scenarios.batch import Batch, Samples
-from contseg.scenarios.scenario import Step
+from contseg.scenarios.batch import Batch, Pool
+from contseg.scenarios.step import Step
 
 
 @dataclass
@@ -73,7 +73,12 @@ class StepLearner:
 
     def _set_up(self) -> None:
         job, fabric = self.job, self.fabric
-        self.options, self.updates = job.training, updates_per_epoch(len(self.step.train), job.training)
+        memory = job.scenario.options.memory
+        self.options = job.training
+        # exemplars either join the images that are drawn from, or take the places of some in every batch
+        self.drawn = Pool((self.step.train, *self.step.memory))
+        self.share = memory.share if memory and memory.mix == "share" else 0.0
+        self.updates = updates_per_epoch(len(self.step.train if self.share else self.drawn), job.training)
         self._leads = fabric.global_rank == 0
         self.layout = torch.channels_last if self.options.channels_last else torch.contiguous_format
         job.method.prepare(self.student, self.step)
@@ -90,17 +95,18 @@ class StepLearner:
             teacher=self.teacher,
             step=self.step,
             epochs=self.options.epochs_of(self.step.index),
-            loader=self._batches(self.step.train, THRESHOLD_PASS),
+            loader=self._batches(Pool((self.step.train,)), THRESHOLD_PASS),
             ranks=ranks_of(fabric),
             predict_teacher=self._ask_teacher if self.teacher is not None else None,
         )
 
-    def _batches(self, samples: Samples, epoch: int) -> Batches:
+    def _batches(self, pool: Pool, epoch: int) -> Batches:
         step = self.step.index
+        own = len(self.step.train) if self.share else len(pool)
         return Batches(
-            samples,
+            pool,
             self.job.training_pipeline,
-            epoch_draws(len(samples), self.options, step, epoch, shard_of(self.fabric)),
+            epoch_draws(own, self.options, step, epoch, shard_of(self.fabric), len(pool) - own, self.share),
             seed=self.options.seed,
             step=step,
             device=self.fabric.device,
@@ -113,7 +119,7 @@ class StepLearner:
         self.context.epoch = epoch
         total, sums, started = epochs * self.updates, {}, time.perf_counter()  # type: ignore[var-annotated]
         watch = LossWatch(self.step.index, epoch)
-        batches = iter(self._batches(self.step.train, epoch))
+        batches = iter(self._batches(self.drawn, epoch))
         for number in range(self.updates):
             update = epoch * self.updates + number
             for group in self.optimiser.param_groups:
@@ -199,7 +205,8 @@ class StepLearner:
             device=self.fabric.device,
         )
         counts = self.context.ranks.sum(evaluate(self.student, batches, self.step.seen_count))
-        score = step_figures(counts.cpu().numpy(), [0] * self.step.seen_count)["all_with_background"] or 0.0
+        figures = step_figures(counts.cpu().numpy(), [0] * self.step.seen_count, self.step.table.has_background)
+        score = figures["all_with_background"] or 0.0
         if score > self.best.get("score", -1.0):
             model = {name: value.detach().cpu().clone() for name, value in self.student.state_dict().items()}
             self.best = {"score": score, "epoch": epoch, "model": model}

@@ -20,13 +20,13 @@ from contseg.engine.run import Run
 from contseg.engine.samples import keep_predictions, keep_samples
 from contseg.engine.step import StepLearner
 from contseg.engine.tensorboard import write_events
-from contseg.evaluation.metrics import run_figures, step_figures
-from contseg.evaluation.predict import evaluate
+from contseg.evaluation.metrics import domain_figures, run_figures, step_figures
+from contseg.evaluation.predict import evaluate_domains
 from contseg.interop.imagenet import load_backbone
 from contseg.interop.segmenter_file import load_segmenter, save_segmenter
 from contseg.models.segmenter import Segmenter
 from contseg.scenarios.plan import make_plan
-from contseg.scenarios.scenario import Step
+from contseg.scenarios.step import Step
 
 
 def train(job: Job, reporter: Reporter | None = None) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter) -> dict[str, An
 
 def _learn_all(fabric: Fabric, job: Job, run: Run, reporter: Reporter) -> dict[str, Any]:
     leads = fabric.global_rank == 0
-    plan = make_plan(job.scenario)
+    plan = make_plan(job.scenario, job.training.batch)
     if leads:
         run.write_text("plan.json", plan.to_json())
         keep_samples(run, job)
@@ -93,7 +93,7 @@ def _grown(job: Job, step: Step, previous: Segmenter | None) -> Segmenter:
     """The student at the start of a step, on CPU; draws come from (seed, step), so a resume grows the same."""
     torch.manual_seed(derived_seed(GROW, job.training.seed, step.index))
     if previous is None:
-        student = Segmenter(job.network, [step.seen_count])
+        student = Segmenter(job.network, [1] * step.has_unknown + [step.seen_count])
         if job.backbone_weights:
             load_backbone(student.backbone, job.backbone_weights)
         return student
@@ -144,16 +144,27 @@ def _finish_step(
     leads = fabric.global_rank == 0
     if leads:
         reporter.evaluating(len(batches))
-    counts = evaluate(student, batches, step.seen_count, reporter.evaluated if leads else None)
-    confusion = ranks_of(fabric).sum(counts).cpu().numpy()
+    domains = job.scenario.domains or ("",)
+    domain_of = job.scenario.dataset.domain_of if job.scenario.domains else lambda name: ""
+    told = reporter.evaluated if leads else None
+    counts = evaluate_domains(student, batches, step.seen_count, domains, domain_of, told)
+    by_domain = ranks_of(fabric).sum(counts).cpu().numpy()
+    confusion = by_domain.sum(axis=0)
     if leads:
-        figures = step_figures(confusion, job.scenario.groups)
+        figures = step_figures(confusion, job.scenario.groups, step.table.has_background)
         source = {"recipe": job.recipe.get("name", ""), "step": step.index, "plan": plan_hash}
         folder = run.step_folder(step.index)
         save_segmenter(folder / "segmenter.safetensors", student, step.table, source)
         keep_predictions(run, job, step, student)
         name = f"steps/{step.index:02d}/confusion.npz"
-        run.save_arrays(name, confusion=confusion, groups=np.array(job.scenario.groups))
+        run.save_arrays(
+            name,
+            confusion=confusion,
+            groups=np.array(job.scenario.groups),
+            background=np.array(step.table.has_background),
+            domains=np.array(job.scenario.domains, dtype=str),
+            by_domain=by_domain[: len(job.scenario.domains)],
+        )
         spent = seconds + time.perf_counter() - started
         run.append_metrics({"kind": "step", "step": step.index, "seconds": round(spent, 3), **figures})
         run.save_state(step.index, {"finished": True, "seconds": spent, "method": job.method.state_dict()})
@@ -170,7 +181,7 @@ def _last_state(run: Run, steps: int) -> dict[str, Any] | None:
 
 def summarise(run: Run) -> dict[str, Any]:
     """The figures of a run, recomputed from its confusion matrices, in percent; and the seconds it took."""
-    figures = run_figures(run.confusions(), run.groups())
+    figures = run_figures(run.confusions(), run.groups(), run.has_background())
     seconds = sum(line["seconds"] for line in run.metrics() if line["kind"] == "step")
     percent = {
         key: None if figures[key] is None else round(100 * figures[key], 4)
@@ -180,7 +191,23 @@ def summarise(run: Run) -> dict[str, Any]:
         )
     }  # fmt: skip
     plan = json.loads((run.folder / "plan.json").read_text(encoding="utf-8"))
+    percent |= _domain_percents(run)
     return {**percent, "seconds": round(seconds, 1), "steps": len(run.confusions()), "plan": plan["hash"]}
+
+
+def _domain_percents(run: Run) -> dict[str, Any]:
+    """The figures per domain after the last step, in percent; nothing where the scenario has no domains."""
+    names, confusions = run.domain_confusions()
+    if not names:
+        return {}
+    figures = domain_figures(confusions, run.has_background())
+    last = figures["domains"][-1]
+    return {
+        "domains": {
+            name: None if np.isnan(value) else round(100 * float(value), 4) for name, value in zip(names, last, strict=True)
+        },
+        "domain_forgetting": round(100 * figures["domain_forgetting"], 4),
+    }
 
 
 def environment(fabric: Fabric, threads: int | None) -> dict[str, Any]:

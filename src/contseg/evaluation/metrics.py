@@ -66,12 +66,13 @@ def harmonic(old: float | None, new: float | None) -> float | None:
     return 2 * old * new / (old + new) if old + new else 0.0
 
 
-def step_figures(confusion: np.ndarray, groups: Sequence[int]) -> dict:
+def step_figures(confusion: np.ndarray, groups: Sequence[int], background: bool = True) -> dict:
     """Figures of the confusion matrix after one step.
 
     Args:
         confusion: (K, K) over the classes seen so far.
         groups: the step that brought each class, background's being 0; at least K long.
+        background: the first class is background; otherwise it is a class like the others.
 
     Returns:
         `iou` (a list, None where absent), `old` (classes of step 0), `new` (classes of later steps), `all`, each without
@@ -79,7 +80,7 @@ def step_figures(confusion: np.ndarray, groups: Sequence[int]) -> dict:
     """
     iou = class_iou(confusion)
     group = np.array(groups[: len(iou)])
-    foreground = np.arange(len(iou)) != BACKGROUND
+    foreground = _foreground(len(iou), background)
     old, new = group == 0, group > 0
     old_iou, new_iou = mean_over(iou, old & foreground), mean_over(iou, new)
     return {
@@ -108,23 +109,54 @@ def class_forgetting(confusions: Sequence[np.ndarray]) -> np.ndarray:
     return best - last
 
 
-def run_figures(confusions: Sequence[np.ndarray], groups: Sequence[int]) -> dict:
-    """Figures of a whole run from the confusion matrix after each step.
+def run_figures(confusions: Sequence[np.ndarray], groups: Sequence[int], background: bool = True) -> dict:
+    """Figures of a whole run from the confusion matrix after each step; arguments as of `step_figures`.
 
     Returns:
         those of `step_figures` for the last step, and `average`: mean over steps of `all`; `average_with_background`;
         `forgetting`: mean of `class_forgetting` without background, 0 when there was nothing to forget (one step);
         `class_forgetting`: a list, None where undefined.
     """
-    each = [step_figures(confusion, groups) for confusion in confusions]
+    each = [step_figures(confusion, groups, background) for confusion in confusions]
     fallen = class_forgetting(confusions)
     figures = dict(each[-1])
     for key in ("all", "all_with_background"):
         values = [figure[key] for figure in each if figure[key] is not None]
         figures[key.replace("all", "average", 1)] = float(np.mean(values)) if values else None
-    figures["forgetting"] = mean_over(fallen, np.arange(len(fallen)) != BACKGROUND) or 0.0
+    figures["forgetting"] = mean_over(fallen, _foreground(len(fallen), background)) or 0.0
     figures["class_forgetting"] = [None if np.isnan(value) else float(value) for value in fallen]
     return figures
+
+
+def domain_figures(confusions: Sequence[np.ndarray], background: bool = True) -> dict:
+    """Figures of a run per domain, from the confusion matrices after each step.
+
+    Args:
+        confusions: (D, K, K) after each step, one matrix per domain; empty for domains that are not met yet.
+        background: as of `step_figures`.
+
+    Returns:
+        `domains`: (steps, D) mIoU without background, NaN where a domain was not measured; `domain_forgetting`: how far
+        the domains have fallen from their best, on average over those that were measured before the last step; 0 if none.
+
+    Example:
+        >>> one, other = np.array([[8, 2], [2, 8]]), np.array([[5, 5], [5, 5]])
+        >>> figures = domain_figures([np.stack([one, 0 * one]), np.stack([other, one])], background=False)
+        >>> figures["domains"].round(2).tolist(), round(figures["domain_forgetting"], 2)
+        ([[0.67, nan], [0.33, 0.67]], 0.33)
+    """
+    values = np.full((len(confusions), len(confusions[0])), np.nan)
+    for step, matrices in enumerate(confusions):
+        for domain, matrix in enumerate(matrices):
+            mean = mean_over(class_iou(matrix), _foreground(len(matrix), background))
+            values[step, domain] = np.nan if mean is None else mean
+    best = np.fmax.reduce(values[:-1], axis=0) if len(values) > 1 else np.full(values.shape[1], np.nan)
+    fallen = best - values[-1]
+    return {"domains": values, "domain_forgetting": mean_over(fallen, np.ones(len(fallen), dtype=bool)) or 0.0}
+
+
+def _foreground(classes: int, background: bool) -> np.ndarray:
+    return np.arange(classes) != BACKGROUND if background else np.ones(classes, dtype=bool)
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray, defined: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Predictions of a segmenter: for a labelled set (a confusion matrix) or for an image."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -41,11 +41,32 @@ def evaluate(
     Args:
         on_batch: called after each batch, for progress.
     """
+    return evaluate_domains(segmenter, batches, classes, [""], lambda name: "", on_batch)[0]
+
+
+def evaluate_domains(
+    segmenter: Segmenter,
+    batches: Iterable[Batch],
+    classes: int,
+    domains: Sequence[str],
+    domain_of: Callable[[str], str],
+    on_batch: Callable[[], None] | None = None,
+) -> Tensor:
+    """Confusion matrices (domains, classes, classes) int64: as `evaluate`, apart for the samples of each domain.
+
+    Args:
+        domains: all that occur.
+        domain_of: the domain of a sample by its name.
+    """
     training = segmenter.training
     segmenter.eval()
-    total = torch.zeros(classes, classes, dtype=torch.int64, device=segmenter.mean.device)
+    total = torch.zeros(len(domains), classes, classes, dtype=torch.int64, device=segmenter.mean.device)
     for batch in batches:
-        total += confusion_matrix(batch.labels, predict_batch(segmenter, batch.images), classes)
+        predictions = predict_batch(segmenter, batch.images)
+        places = [domains.index(domain_of(name)) for name in batch.names]
+        for place in sorted(set(places)):
+            rows = [row for row, here in enumerate(places) if here == place]
+            total[place] += confusion_matrix(batch.labels[rows], predictions[rows], classes)
         if on_batch:
             on_batch()
     segmenter.train(training)

@@ -36,8 +36,9 @@ def unbiased_cross_entropy(
         logits_BKHW: full-resolution logits.
         labels_BHW: int64 labels, 255 ignored. Old labels count as background, unless annotated.
         old_classes: O, background included.
-        annotated_BK: bool, old classes that were annotated in each image (replay memory): their labels are truth, and
-            a background label does not hide them.
+        annotated_BK: bool, the classes that were annotated in each image: old labels of these are truth, and a background
+            label does not hide them; it does hide every other class, so in an exemplar of an earlier step the new ones too.
+            Default: the new classes and no others.
 
     Returns:
         (B, H, W), 0 where ignored.
@@ -46,17 +47,17 @@ def unbiased_cross_entropy(
         >>> unbiased_cross_entropy(torch.zeros(1, 4, 1, 2), torch.tensor([[[0, 3]]]), old_classes=3)
         tensor([[[0.2877, 1.3863]]])
     """
-    old_logits = logits_BKHW[:, :old_classes]
+    hidden_logits = logits_BKHW[:, :old_classes]
     truth = (labels_BHW >= old_classes) & (labels_BHW != IGNORE)
     if annotated_BK is not None:
-        hides = ~annotated_BK[:, :old_classes]
+        hides = ~annotated_BK
         hides[:, 0] = True  # background itself is always a possible meaning of background
-        old_logits = old_logits.masked_fill(~hides[:, :, None, None], -torch.inf)
+        hidden_logits = logits_BKHW.masked_fill(~hides[:, :, None, None], -torch.inf)
         is_old = (labels_BHW > 0) & (labels_BHW < old_classes)
         known = annotated_BK.gather(1, labels_BHW.where(is_old, 0).flatten(1)).view_as(labels_BHW)
         truth = truth | (is_old & known)
     log_total = logits_BKHW.logsumexp(dim=1)
-    log_background = old_logits.logsumexp(dim=1)
+    log_background = hidden_logits.logsumexp(dim=1)
     own = logits_BKHW.gather(1, labels_BHW.where(truth, 0).unsqueeze(1)).squeeze(1)
     loss = log_total - own.where(truth, log_background)
     return loss.masked_fill(labels_BHW == IGNORE, 0.0)

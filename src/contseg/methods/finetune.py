@@ -17,6 +17,7 @@ class Finetune(Method):
     """
 
     name = "finetune"
+    handles_unknown = True
 
     def losses(
         self, batch: Batch, student: SegmenterOutput, teacher: SegmenterOutput | None, context: StepContext

@@ -12,7 +12,7 @@ from contseg.losses.cross_entropy import cross_entropy
 from contseg.models.classifier import Start
 from contseg.models.segmenter import Segmenter, SegmenterOutput
 from contseg.scenarios.batch import Batch
-from contseg.scenarios.scenario import Step
+from contseg.scenarios.step import Step
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ class Method(ABC):
         taps: features that `losses` reads, see `Segmenter.forward`; asked for when there is a teacher.
         needs_teacher: whether later steps run the old segmenter.
         new_classes_start_from: how `grow` begins.
+        handles_unknown: whether it can learn with an output "unknown" before background (label policy `ssul`).
         inert_terms: terms that by design reach no trainable parameter (only of `released` variants).
     """
 
@@ -76,6 +77,7 @@ class Method(ABC):
     taps: ClassVar[tuple[str, ...]] = ()
     needs_teacher: ClassVar[bool] = False
     new_classes_start_from: ClassVar[Start] = "random"
+    handles_unknown: ClassVar[bool] = False
     inert_terms: ClassVar[frozenset[str]] = frozenset()
 
     state: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)

@@ -124,10 +124,11 @@ def pseudo_labelled(batch: Batch, said_BHW: Tensor, sure_BHW: Tensor, old_count:
         said_BHW: the teacher's classes.
         sure_BHW: where it is believed.
         old_count: outputs of the teacher.
-        empty_weight: weight of an image without a replaceable pixel; an image whose old classes were annotated has 1.
+        empty_weight: weight of an image without a replaceable pixel.
 
     Returns:
-        the batch with weights: kept pixels / (replaceable pixels + 1e-6) per image.
+        the batch with weights: kept pixels / (replaceable pixels + 1e-6) per image, and 1 for an image in which an old
+        class was annotated, whose labels are no guesses.
 
     Example:
         >>> batch = Batch(torch.zeros(1, 3, 1, 3), torch.tensor([[[0, 0, 2]]]), ("a",), torch.zeros(1, 3, dtype=torch.bool))
@@ -145,5 +146,5 @@ def pseudo_labelled(batch: Batch, said_BHW: Tensor, sure_BHW: Tensor, old_count:
     kept = (replaceable & sure_BHW).flatten(1).sum(dim=1)
     total = replaceable.flatten(1).sum(dim=1)
     weights = (kept / (total + 1e-6)).where(total > 0, empty_weight)
-    weights = weights.where((total > 0) | ~annotated[:, 1:old_count].any(dim=1), 1.0)
+    weights = weights.where(~annotated[:, 1:old_count].any(dim=1), 1.0)
     return batch.relabelled(said_BHW.where(sure_BHW, IGNORE).where(replaceable, labels), weights)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from contseg.errors import ContsegError
 
-Start = Literal["background", "random"]
+Start = Literal["background", "random", "unknown"]
 
 
 class GrowingClassifier(nn.Module):
@@ -17,6 +17,7 @@ class GrowingClassifier(nn.Module):
     Args:
         channels: of the features.
         widths: outputs of each step, background first of all.
+        unknown: a first width of 1 stands before those of the steps, for the output "unknown".
 
     Example:
         >>> classifier = GrowingClassifier(8, [3])
@@ -25,14 +26,15 @@ class GrowingClassifier(nn.Module):
         (torch.Size([1, 5, 4, 4]), [3, 2])
     """
 
-    def __init__(self, channels: int, widths: list[int]):
+    def __init__(self, channels: int, widths: list[int], unknown: bool = False):
         super().__init__()
+        self.unknown = unknown
         self.steps = nn.ModuleList(nn.Conv2d(channels, width, 1) for width in widths)
         self.channels = channels
 
     @property
     def widths(self) -> list[int]:
-        """Outputs of each step."""
+        """Outputs of each step, after that of the unknown if there is one."""
         return [convolution.out_channels for convolution in self._convolutions()]
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
@@ -46,19 +48,25 @@ class GrowingClassifier(nn.Module):
         `random` leaves every old logit bit-equal. `background` (MiB, eq. 10 and 11) shares the background's probability
         among background and the new classes: each new row is the background's, and its bias and the background's own
         become b_0 - log(count + 1). All old logits but the background's stay bit-equal, and the probability of each old
-        class is unchanged.
+        class is unchanged. `unknown` copies the unknown's row (SSUL: what is learned now was unknown until now); every old
+        logit stays bit-equal.
 
         Raises:
-            ContsegError: `start` is neither.
+            ContsegError: `start` is something else, or `unknown` where there is none.
         """
-        first = self._convolutions()[0]
+        first = self._convolutions()[int(self.unknown)]
         new = nn.Conv2d(self.channels, count, 1).to(first.weight)
         if start == "background":
             new.weight.copy_(first.weight[:1].expand_as(new.weight))
             first.bias[0] -= math.log(count + 1)  # type: ignore[index]
             new.bias.fill_(float(first.bias[0]))  # type: ignore[index, union-attr]
+        elif start == "unknown" and self.unknown:
+            unknown = self._convolutions()[0]
+            new.weight.copy_(unknown.weight.expand_as(new.weight))
+            new.bias.copy_(unknown.bias.expand_as(new.bias))  # type: ignore[union-attr, arg-type]
         elif start != "random":
-            raise ContsegError(f"grow: cannot start new classes from '{start}'; this network has background and random")
+            known = "background, random and unknown" if self.unknown else "background and random"
+            raise ContsegError(f"grow: cannot start new classes from '{start}'; this network has {known}")
         self.steps.append(new)
 
     def _convolutions(self) -> list[nn.Conv2d]:

@@ -46,6 +46,7 @@ class NetworkOptions(BaseModel):
         contracted: dilation of a stage's first block as torchvision has it.
         pooling_size: evaluation pooling window of the head, in feature pixels.
         decision: `softmax` (classes compete) or `sigmoid` (each class on its own).
+        unknown: the outputs begin with "unknown", whose score is added to background's (label policy `ssul`).
         mean, std: of RGB in [0, 1], for normalisation.
     """
 
@@ -60,6 +61,7 @@ class NetworkOptions(BaseModel):
     contracted: bool = False
     pooling_size: int = Field(32, ge=1)
     decision: Literal["softmax", "sigmoid"] = "softmax"
+    unknown: bool = False
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
@@ -114,7 +116,7 @@ class Segmenter(nn.Module):
 
     Args:
         options: the network.
-        widths: outputs of each step so far, background counted in the first.
+        widths: outputs of each step so far, background counted in the first; with `options.unknown` preceded by a 1.
 
     Example:
         >>> segmenter = Segmenter(NetworkOptions(backbone="resnet18", width=8, head_width=16, output_stride=8), [3])
@@ -134,7 +136,7 @@ class Segmenter(nn.Module):
         self.head = DeepLabV3(
             self.backbone.channels[-1], options.head_width, options.output_stride, options.slope, options.pooling_size
         )
-        self.classifier = GrowingClassifier(options.head_width, list(widths))
+        self.classifier = GrowingClassifier(options.head_width, list(widths), options.unknown)
         self.register_buffer("mean", torch.tensor(options.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(options.std).view(1, 3, 1, 1), persistent=False)
         self.backbone.initialise()
@@ -173,8 +175,14 @@ class Segmenter(nn.Module):
         self.classifier.grow(count, start)
 
     def scores(self, logits_BKHW: Tensor) -> Tensor:
-        """Scores of the classes, (B, K, H, W); the decision is their arg max. The only place that knows the rule."""
-        return logits_BKHW.softmax(dim=1) if self.options.decision == "softmax" else logits_BKHW.sigmoid()
+        """Scores of the classes, (B, K, H, W); the decision is their arg max. The only place that knows the rule.
+
+        An unknown output is not among them: it counts for the background.
+        """
+        scores = logits_BKHW.softmax(dim=1) if self.options.decision == "softmax" else logits_BKHW.sigmoid()
+        if not self.options.unknown:
+            return scores
+        return torch.cat([scores[:, :1] + scores[:, 1:2], scores[:, 2:]], dim=1)
 
     @torch.no_grad()
     def observe(self, output: SegmenterOutput, labels_BHW: Tensor, context: Any) -> None:

@@ -10,7 +10,8 @@ from contseg.engine.job import Job
 from contseg.engine.options import MACHINE_KEYS
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
-from contseg.methods.registry import make_method
+from contseg.methods.method import Method
+from contseg.methods.registry import METHODS, make_method
 from contseg.recipes.read import differences, read_recipe, to_yaml
 from contseg.recipes.recipe import Recipe
 from contseg.scenarios.scenario import Scenario
@@ -62,12 +63,15 @@ def make_job(recipe: Recipe, folder: Path, *, progress: Progress | None = None, 
                     f"scenario.validation: {share} of the {len(step.train)} images of step {step.index} is none;"
                     " raise it, or set training.keep=last"
                 )
-    method = dict(recipe.method)
+    given = dict(recipe.method)
+    method = make_method(given.pop("name"), **given)
+    _require_unknown_handled(recipe, scenario, method)
+    _require_exemplars_per_batch(recipe)
     training, evaluation = make_pipelines(recipe)
     return Job(
         scenario=scenario,
-        method=make_method(method.pop("name"), **method),
-        network=recipe.network,
+        method=method,
+        network=recipe.network.model_copy(update={"unknown": scenario.policy.has_unknown}),
         training=recipe.training,
         training_pipeline=training,
         evaluation_pipeline=evaluation,
@@ -76,6 +80,29 @@ def make_job(recipe: Recipe, folder: Path, *, progress: Progress | None = None, 
         backbone_weights=Path(recipe.backbone_weights) if recipe.backbone_weights else None,
         cache=cache,
     )
+
+
+def _require_unknown_handled(recipe: Recipe, scenario: Scenario, method: Method) -> None:
+    if scenario.policy.has_unknown and not method.handles_unknown:
+        able = ", ".join(name for name, kind in METHODS.items() if kind.handles_unknown)
+        raise ContsegError(
+            f"method.name: '{method.name}' knows no output \"unknown\", which policy {recipe.scenario.policy} learns;"
+            f" use {able}, or scenario.policy=plop"
+        )
+    if recipe.network.unknown and not scenario.policy.has_unknown:
+        raise ContsegError(
+            f"network.unknown: policy {recipe.scenario.policy} has no labels for it; set scenario.policy=ssul,"
+            " or leave it out"
+        )
+
+
+def _require_exemplars_per_batch(recipe: Recipe) -> None:
+    memory, batch = recipe.scenario.memory, recipe.training.batch
+    if memory and memory.mix == "share" and int(memory.share * batch) == 0:
+        raise ContsegError(
+            f"scenario.memory.share: {memory.share} of a batch of {batch} is no image; raise it, or set"
+            " scenario.memory.mix=sampling"
+        )
 
 
 def start_run(recipe: Recipe, folder: Path, overwrite: bool = False) -> Run:

@@ -64,6 +64,7 @@ def to_yaml(recipe: Recipe) -> str:
     text = io.StringIO()
     yaml = YAML()
     yaml.default_flow_style = False
+    yaml.width = 1 << 20  # a folded line with escapes does not always come back as it was
     yaml.allow_unicode = False  # escapes, so that every character comes back, line separators too
     yaml.dump(recipe.model_dump(mode="json"), text)
     return text.getvalue()

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from contseg.engine.options import TrainingOptions
 from contseg.models.segmenter import NetworkOptions
-from contseg.scenarios.scenario import ScenarioOptions
+from contseg.scenarios.options import ScenarioOptions
 
 
 class JitterOptions(BaseModel):

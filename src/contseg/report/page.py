@@ -63,7 +63,8 @@ def _facts(run: Run) -> dict[str, Any]:
     with np.load(run.folder / "samples.npz") as saved:
         samples = dict(saved)
     classes = [str(name) for name in samples["classes"]]
-    each = [step_figures(confusion, groups) for confusion in confusions]
+    background = run.has_background()
+    each = [step_figures(confusion, groups, background) for confusion in confusions]
     iou = np.full((len(confusions), len(classes)), np.nan)
     for step, confusion in enumerate(confusions):
         iou[step, : len(confusion)] = class_iou(confusion)
@@ -71,7 +72,7 @@ def _facts(run: Run) -> dict[str, Any]:
     epochs = [line for line in run.metrics() if line["kind"] == "epoch"]
     environment = run.folder / "environment.json"
     return {
-        "figures": run_figures(confusions, groups),
+        "figures": run_figures(confusions, groups, background),
         "series": {key: [figure[key] for figure in each] for key in ("all", "old", "new")},
         "losses": [(line["step"], line["loss"]) for line in epochs],
         "heat_map": draw.heat_map(iou, classes, groups),

@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from contseg.data.dataset import SegmentationDataset
+from contseg.data.dataset import SegmentationDataset, size
+from contseg.data.files import read_mask
+from contseg.errors import ContsegError
+from contseg.scenarios.policy import SALIENT
 
 
 @dataclass(frozen=True)
@@ -18,21 +22,59 @@ class Samples:
         dataset: where images and masks are read.
         names: which, in list order.
         lookup: (65536,) uint8, training id of every mask value.
-        annotated: (classes seen,) bool: which classes an annotator marked in these samples. A background label hides
+        annotated: (outputs so far,) bool: which classes an annotator marked in these samples. A background label hides
             only classes that are not annotated.
+        saliency: folder of saliency maps; where one is above 0, masks carry `SALIENT`.
     """
 
     dataset: SegmentationDataset
     names: tuple[str, ...]
     lookup: np.ndarray
     annotated: np.ndarray
+    saliency: Path | None = None
 
     def __len__(self) -> int:
         return len(self.names)
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image (H, W, 3) uint8 and the mask still in dataset ids (the label map comes after cropping)."""
-        return self.dataset.read(self.names[index])
+        """Image (H, W, 3) uint8 and the mask still in dataset ids (the label map comes after cropping).
+
+        Raises:
+            ContsegError: a file is missing, unreadable, or has another size than the image.
+        """
+        image, mask = self.dataset.read(self.names[index])
+        if self.saliency is None:
+            return image, mask
+        path = self.saliency / f"{self.names[index]}.png"
+        salient = read_mask(path)
+        if salient.shape != mask.shape:
+            raise ContsegError(f"{path}: saliency map is {size(salient)} but its image is {size(mask)}; they must be equal")
+        return image, mask.astype(np.uint16) | np.where(salient > 0, SALIENT, 0).astype(np.uint16)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Samples with different label maps as one list: a step's own images, then the parts of its memory.
+
+    Example:
+        >>> part = Samples(None, ("a", "b"), np.zeros(65536, np.uint8), np.array([True]))
+        >>> pool = Pool((part, part))
+        >>> len(pool), pool.locate(2)[1]
+        (4, 0)
+    """
+
+    parts: tuple[Samples, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def locate(self, index: int) -> tuple[Samples, int]:
+        """The part that holds sample `index`, and its position there."""
+        for part in self.parts:
+            if index < len(part):
+                return part, index
+            index -= len(part)
+        raise IndexError(f"a pool of {len(self)} samples has none this high")
 
 
 @dataclass(frozen=True)
@@ -43,7 +85,7 @@ class Batch:
         images: (B, 3, H, W) uint8, RGB.
         labels: (B, H, W) int64 training ids, 255 ignored.
         names: B names, for messages.
-        annotated: (B, K) bool, which of the K classes seen so far were annotated in each sample.
+        annotated: (B, K) bool, which of the K outputs so far stand for a class that was annotated in the sample.
         weights: (B,) factor of each sample's supervised loss, or None for 1 (a method's `relabel` sets it).
     """
 

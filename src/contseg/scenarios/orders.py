@@ -13,7 +13,7 @@ from contseg.errors import ContsegError
 
 
 def class_order(order: str | Sequence[int | str], classes: ClassTable, dataset: str, split: str) -> tuple[int, ...]:
-    """All class ids of a table in the order in which they are presented, background first.
+    """All class ids of a table in the order in which they are presented, background (if there is one) first.
 
     Args:
         order: `natural` (as in the table); the letter of a published order (`b` ... `w`: the shuffled orders of VOC 15-1
@@ -29,6 +29,7 @@ def class_order(order: str | Sequence[int | str], classes: ClassTable, dataset: 
         >>> class_order("natural", table, "folder", "1-1"), class_order(["fox", "cat", "dog"], table, "folder", "1-1")
         ((0, 1, 2, 3), (0, 3, 1, 2))
     """
+    background = classes.ids[:1] if classes.has_background else ()
     if isinstance(order, str):
         if order == "natural":
             return classes.ids
@@ -36,8 +37,8 @@ def class_order(order: str | Sequence[int | str], classes: ClassTable, dataset: 
             seed = order.removeprefix("seed:")
             if not seed.isdigit():
                 raise ContsegError(f"scenario.order: '{order}' needs a number after 'seed:'")
-            shuffled = np.random.default_rng(int(seed)).permutation(classes.ids[1:])
-            return (classes.ids[0], *(int(number) for number in shuffled))
+            shuffled = np.random.default_rng(int(seed)).permutation(classes.foreground)
+            return (*background, *(int(number) for number in shuffled))
         published = published_orders().get((dataset, split, order))
         if published is not None:
             entries: Sequence[int | str] = published
@@ -52,8 +53,8 @@ def class_order(order: str | Sequence[int | str], classes: ClassTable, dataset: 
     else:
         entries = order
     ids = [_id_of(entry, classes) for entry in entries]
-    if ids and ids[0] != classes.ids[0]:
-        ids.insert(0, classes.ids[0])
+    if background and ids and ids[0] != background[0]:
+        ids.insert(0, background[0])
     if sorted(ids) != sorted(classes.ids):
         missing = sorted(set(classes.ids) - set(ids))
         twice = sorted({number for number in ids if ids.count(number) > 1})

@@ -2,27 +2,41 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
-
-import numpy as np
+from pathlib import Path
 
 from contseg.scenarios.batch import Samples
 from contseg.scenarios.scenario import Scenario
+from contseg.scenarios.step import Step
 
 
 @dataclass(frozen=True)
 class StepPlan:
-    """One row of a plan. Pixels are counted in the full-size masks, per class of the dataset table."""
+    """One row of a plan.
+
+    Attributes:
+        index, new_classes, domains: what the step brings.
+        train_images, val_images, test_images, memory_images: how many.
+        memory_megabytes: of the files of the memory's images and masks, 10^6 bytes.
+        train_pixels, test_pixels: per class of the dataset table, as the full-size masks have them.
+        train_holding: training images that hold each class of the dataset table.
+        matches: published selections that are exactly the training images.
+    """
 
     index: int
     new_classes: tuple[str, ...]
+    domains: tuple[str, ...]
     train_images: int
     val_images: int
     test_images: int
+    memory_images: int
+    memory_megabytes: float
     train_pixels: tuple[int, ...]
     test_pixels: tuple[int, ...]
+    train_holding: tuple[int, ...]
     matches: tuple[str, ...]
 
 
@@ -31,15 +45,18 @@ class Plan:
     """What every step uses, small enough to be written beside every result.
 
     `hash` covers names, label maps and order of every step: two runs with one hash saw the same data with the same labels.
+    `warnings` say what a user should know before training.
     """
 
     dataset: str
+    by: str
     split: str
     setting: str
     policy: str
     order: tuple[int, ...]
     class_names: tuple[str, ...]
     steps: tuple[StepPlan, ...]
+    warnings: tuple[str, ...]
     hash: str
 
     def to_json(self) -> str:
@@ -47,49 +64,88 @@ class Plan:
         return json.dumps(asdict(self), indent=1)
 
 
-def make_plan(scenario: Scenario) -> Plan:
+def make_plan(scenario: Scenario, batch: int | None = None) -> Plan:
     """The plan of a scenario.
+
+    Args:
+        batch: images per update, to warn of steps that have fewer.
 
     Example:
         >>> from contseg.data.digits import Digits
-        >>> from contseg.scenarios.scenario import ScenarioOptions
+        >>> from contseg.scenarios.options import ScenarioOptions
         >>> plan = make_plan(Scenario(Digits(train=40, test=10), ScenarioOptions(split="offline")))
         >>> plan.steps[0].train_images, len(plan.hash)
         (40, 12)
     """
     classes, options = scenario.dataset.classes, scenario.options
-    train_row = {name: row for row, name in enumerate(scenario.train_presence.names)}
-    test_row = {name: row for row, name in enumerate(scenario.test_presence.names)}
-    rows = []
-    for step in scenario:
-        train_rows = np.array([train_row[name] for name in step.train.names], dtype=int)
-        test_rows = np.array([test_row[name] for name in step.test.names], dtype=int)
-        rows.append(
-            StepPlan(
-                index=step.index,
-                new_classes=tuple(classes.names[classes.ids.index(number)] for number in step.new_classes),
-                train_images=len(step.train),
-                val_images=len(step.val),
-                test_images=len(step.test),
-                train_pixels=tuple(scenario.train_presence.pixels_of(classes.ids, train_rows).tolist()),
-                test_pixels=tuple(scenario.test_presence.pixels_of(classes.ids, test_rows).tolist()),
-                matches=published_matches(step.train.names),
-            )
-        )
     digest = hashlib.sha256()
     for step in scenario:
-        for samples in (step.train, step.val, step.test):
+        for samples in (step.train, step.val, step.test, *step.memory):
             digest.update(samples_digest(samples).encode())
     return Plan(
         dataset=scenario.dataset.name,
+        by=options.by,
         split=options.split,
-        setting=options.setting,
+        setting="lists" if options.lists else options.setting,
         policy=options.policy,
         order=scenario.order,
         class_names=classes.names,
-        steps=tuple(rows),
+        steps=tuple(_plan_step(scenario, step) for step in scenario),
+        warnings=tuple(_warnings(scenario, batch)),
         hash=digest.hexdigest()[:12],
     )
+
+
+def _plan_step(scenario: Scenario, step: Step) -> StepPlan:
+    classes = scenario.dataset.classes
+    train = scenario.train_presence.pixels[scenario.train_presence.rows_of(step.train.names)]
+    test = scenario.test_presence.pixels[scenario.test_presence.rows_of(step.test.names)]
+    remembered = {name for part in step.memory for name in part.names}
+    files_ = {path for name in remembered for path in _files_of(scenario, name)}
+    return StepPlan(
+        index=step.index,
+        new_classes=tuple(classes.names[classes.ids.index(number)] for number in step.new_classes),
+        domains=step.domains,
+        train_images=len(step.train),
+        val_images=len(step.val),
+        test_images=len(step.test),
+        memory_images=sum(map(len, step.memory)),
+        memory_megabytes=round(sum(path.stat().st_size for path in files_) / 1e6, 3),
+        train_pixels=tuple(train.sum(axis=0).tolist()),
+        test_pixels=tuple(test.sum(axis=0).tolist()),
+        train_holding=tuple((train > 0).sum(axis=0).tolist()),
+        matches=published_matches(step.train.names),
+    )
+
+
+def _files_of(scenario: Scenario, name: str) -> tuple[Path, Path]:
+    return scenario.dataset.image_path(name), scenario.dataset.mask_path(name)
+
+
+def _warnings(scenario: Scenario, batch: int | None) -> Iterator[str]:
+    """What should be known before training: short steps, classes that cannot be measured, tests on training images."""
+    trained: set[str] = set()
+    for step in scenario:
+        if batch and len(step.train) < batch:
+            yield f"step {step.index} has {len(step.train)} images, fewer than a batch of {batch}: they will be repeated"
+        trained |= {*step.train.names, *step.val.names}
+        leaked = trained & set(step.test.names)
+        if leaked:
+            yield (
+                f"step {step.index} is tested on {len(leaked)} of its {len(step.test)} images that it or an earlier step is"
+                f" trained on, such as '{min(leaked)}': its figures are not honest"
+            )
+    last = scenario[-1]
+    pixels = scenario.test_presence.pixels[scenario.test_presence.rows_of(last.test.names)].sum(axis=0)
+    table = scenario.dataset.classes
+    untested = [
+        name
+        for name, number, count in zip(table.names, table.ids, pixels, strict=True)
+        if not count and number in (table.foreground if table.background == "unscored" else table.ids)
+    ]
+    if untested:
+        more = f" and {len(untested) - 8} more" if len(untested) > 8 else ""
+        yield f"no test image holds {', '.join(untested[:8])}{more}: left out of every mean"
 
 
 def samples_digest(samples: Samples) -> str:

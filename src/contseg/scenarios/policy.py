@@ -9,8 +9,19 @@ The conventions differ silently between code bases, so they have names here, and
 | `mib` | test | ignored | background¹ | kept | **ignored** |
 | `plop` | train, val | ignored | background | background | background |
 | `plop` | test | ignored | background² | kept | **background**² |
+| `ssul` | train | ignored | **unknown**³ | unknown³ | unknown³ |
+| `ssul` | val | ignored | background | background | background |
+| `ssul` | test | ignored | background² | kept | kept⁴ |
 
-¹ ignored where nobody annotated background (ADE20K). ² ignored with `ignore_test_background`.
+¹ ignored where nobody annotated background (ADE20K). ² ignored with `ignore_test_background`. ³ with saliency maps: unknown
+where salient, background elsewhere. ⁴ their labels are beyond the outputs of the step, so they are not counted.
+
+Labels of `ssul` in training count the outputs `[unknown, background, class 1, class 2, ...]`; validation and test labels
+count as everywhere, `[background, class 1, ...]`, because predictions add the unknown to background.
+
+A background that is `unscored` (Cityscapes, ISPRS) is ignored in validation and test under every policy, and so are unseen
+classes. Without any background (`none`), whatever a step does not name is ignored. Void values are treated like unnamed
+classes in training, and ignored at test.
 
 In the setting `sequential` training and validation labels keep old classes too (SDR); with annotated background (VOC)
 every value then stays, 255 included, with unannotated background everything else is treated as in `mib`.
@@ -26,8 +37,11 @@ from contseg.data.classes import IGNORE, ClassTable
 from contseg.errors import ContsegError
 
 Role = Literal["train", "val", "test"]
-PolicyName = Literal["mib", "plop"]
-SettingName = Literal["disjoint", "overlapped", "sequential"]
+PolicyName = Literal["mib", "plop", "ssul"]
+SettingName = Literal["disjoint", "overlapped", "sequential", "partitioned"]
+
+SALIENT = 1 << 15
+"""Added to a mask value where a saliency map is above 0; the upper half of a lookup table says what that means."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +49,31 @@ class LabelPolicy:
     """How the labels of one step are made.
 
     Args:
-        name: `mib` (MiB, SDR) or `plop` (PLOP, cssegmentation).
+        name: `mib` (MiB, SDR), `plop` (PLOP, cssegmentation) or `ssul` (SSUL, IDEC, LAG).
         ignore_test_background: PLOP's option for ADE20K: background and unseen classes are not scored.
+        saliency: `ssul` only: masks carry `SALIENT`.
 
     Example:
         >>> table = ClassTable.of(["background", "cat", "dog", "fox"])
         >>> LabelPolicy("plop").lookup(table, table.ids, (2,), (0, 1), "train", "overlapped")[[0, 1, 2, 3, 255]]
         array([  0,   0,   2,   0, 255], dtype=uint8)
+        >>> LabelPolicy("ssul").lookup(table, table.ids, (2,), (0, 1), "train", "overlapped")[[0, 1, 2, 3, 255]]
+        array([  0,   0,   3,   0, 255], dtype=uint8)
     """
 
     name: PolicyName = "plop"
     ignore_test_background: bool = False
+    saliency: bool = False
+
+    @property
+    def has_unknown(self) -> bool:
+        """Whether training labels count an output "unknown" before background."""
+        return self.name == "ssul"
+
+    @property
+    def tests_every_image(self) -> bool:
+        """Whether test images without any seen class are tested too (SSUL, IDEC, LAG)."""
+        return self.name == "ssul"
 
     def lookup(
         self,
@@ -66,28 +94,49 @@ class LabelPolicy:
         Raises:
             ContsegError: more classes than 8-bit labels can hold.
         """
-        if len(order) > IGNORE:
-            raise ContsegError(f"scenario: {len(order)} classes; training ids are 8-bit with 255 for ignore, so 255 at most")
-        table = np.full(65536, self._elsewhere(role), dtype=np.uint8)
-        table[IGNORE] = 0 if self.name == "mib" and role == "train" else IGNORE
-        table[0] = self._background(classes, role)
+        outputs = len(order) + self.has_unknown
+        if outputs > IGNORE:
+            raise ContsegError(f"scenario: {outputs} outputs; training ids are 8-bit with 255 for ignore, so 255 at most")
+        table = np.full(65536, self._elsewhere(classes, role), dtype=np.uint8)
+        if role == "test":
+            table[list(classes.void)] = IGNORE
+        table[IGNORE] = 0 if self.name == "mib" and role == "train" and classes.has_background else IGNORE
+        table[0] = self._zero(classes, role)
         kept = set(new) | (set(old) if role == "test" else set())
+        if self.name == "ssul" and role == "test":
+            kept = set(order)
         if setting == "sequential" and role != "test":
             kept |= set(old)
             if classes.background == "annotated":
                 kept, table[IGNORE] = set(order), IGNORE
         for position, number in enumerate(order):
-            if number in kept and number != 0:
+            if number in kept and not (number == 0 and classes.has_background):
                 table[number] = position
-        return table
+        return self._with_unknown(table) if self.has_unknown and role == "train" else table
 
-    def _elsewhere(self, role: Role) -> int:
+    def _elsewhere(self, classes: ClassTable, role: Role) -> int:
         """Classes that this step does not name."""
-        if self.name == "mib":
-            return 0 if role == "train" else IGNORE
-        return IGNORE if role == "test" and self.ignore_test_background else 0
+        if not classes.has_background:
+            return IGNORE
+        if role == "test":
+            ignored = self.ignore_test_background or classes.background == "unscored" or self.name != "plop"
+            return IGNORE if ignored else 0
+        return IGNORE if self.name == "mib" and role == "val" else 0
 
-    def _background(self, classes: ClassTable, role: Role) -> int:
-        if self.name == "mib":
-            return 0 if role == "train" or classes.background == "annotated" else IGNORE
-        return IGNORE if role == "test" and self.ignore_test_background else 0
+    def _zero(self, classes: ClassTable, role: Role) -> int:
+        """Background, or a 0 that is no class."""
+        if not classes.has_background:
+            return IGNORE
+        if role == "train":
+            return 0
+        if classes.background == "unscored" or (role == "test" and self.ignore_test_background):
+            return IGNORE
+        return IGNORE if self.name == "mib" and classes.background == "unlabelled" else 0
+
+    def _with_unknown(self, table: np.ndarray) -> np.ndarray:
+        """Outputs counted from the unknown: every label moves up by one, and background becomes unknown where it may be."""
+        moved = np.where(table == IGNORE, IGNORE, table + 1).astype(np.uint8)
+        unknown = np.where(table == 0, 0, moved).astype(np.uint8)
+        if not self.saliency:
+            return unknown
+        return np.concatenate([moved[:SALIENT], unknown[:SALIENT]])

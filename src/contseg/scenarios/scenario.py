@@ -1,89 +1,46 @@
 """A scenario: the steps of a continual run, from a dataset, a split and a setting."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Literal
+from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
-from contseg.data.classes import ClassTable
-from contseg.data.dataset import SegmentationDataset
+from contseg.data.dataset import SegmentationDataset, SubsetName, require_folder
 from contseg.data.presence import Presence, Progress, build_presence
 from contseg.errors import ContsegError
 from contseg.scenarios.batch import Samples
+from contseg.scenarios.domains import divide_pool, domain_order
+from contseg.scenarios.memory import Exemplar, select_exemplars
+from contseg.scenarios.options import ScenarioOptions
 from contseg.scenarios.orders import class_order
-from contseg.scenarios.policy import LabelPolicy, PolicyName, Role, SettingName
-from contseg.scenarios.selection import select
+from contseg.scenarios.policy import LabelPolicy, Role
+from contseg.scenarios.selection import limit, partition, read_step_lists, select
 from contseg.scenarios.splits import parse_split
-
-
-class ScenarioOptions(BaseModel):
-    """What is learned when.
-
-    Attributes:
-        split: classes per step ("15-1", "2-2-1", "offline").
-        scored_as: the split whose class groups (old / new) an `offline` run is scored with; default: its own.
-        setting: which images a step may use.
-        order: order of the classes, see `class_order`.
-        policy: label conventions, see `LabelPolicy`.
-        ignore_test_background: do not score background and unseen classes (ADE20K under policy `plop`).
-        validation: share of each step's training images held out, for `keep: best`.
-        seed: of the held-out choice.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    split: str = "offline"
-    scored_as: str | None = None
-    setting: Literal["disjoint", "overlapped", "sequential"] = "overlapped"
-    order: str | list[int | str] = "natural"
-    policy: Literal["mib", "plop"] = "plop"
-    ignore_test_background: bool = False
-    validation: float = 0.0
-    seed: int = 0
+from contseg.scenarios.step import Step
 
 
 @dataclass(frozen=True)
-class Step:
-    """One step: what is new, what is known, and the samples to learn, select and test on.
+class _Outline:
+    """What a step is about, before its samples are made: classes, domains and rows of the presence tables."""
 
-    Class tuples hold dataset ids; the output (and training id) of a class is its position in `seen_classes`.
-    """
-
-    index: int
-    new_classes: tuple[int, ...]
-    old_classes: tuple[int, ...]
-    train: Samples
-    val: Samples
-    test: Samples
-    table: ClassTable = field(repr=False)
-    domain: str | None = None
-
-    @property
-    def seen_classes(self) -> tuple[int, ...]:
-        """Old classes, then new ones."""
-        return self.old_classes + self.new_classes
-
-    @property
-    def old_count(self) -> int:
-        """Outputs before this step, background among them; 0 at step 0."""
-        return len(self.old_classes)
-
-    @property
-    def new_count(self) -> int:
-        """Outputs added by this step; at step 0 background is one of them."""
-        return len(self.new_classes)
-
-    @property
-    def seen_count(self) -> int:
-        """Outputs after this step."""
-        return len(self.old_classes) + len(self.new_classes)
+    new: tuple[int, ...]
+    old: tuple[int, ...]
+    domains: tuple[str, ...]
+    train: np.ndarray
+    test: np.ndarray
 
 
 class Scenario(Sequence[Step]):
     """The sequence of steps.
+
+    Attributes:
+        dataset, options, policy: what it was made of.
+        order: all class ids in the order of presentation; the position of a class is its training id.
+        groups: the step that brings each class of the order, background's being 0.
+        domains: those that the options speak of, in order of presentation; measured apart.
+        train_presence, test_presence: what the images hold.
 
     Example:
         >>> from contseg.data.digits import Digits
@@ -92,26 +49,29 @@ class Scenario(Sequence[Step]):
         (6, (6,), 6)
 
     Raises:
-        ContsegError: the split does not fit, the order is wrong, or a step has no image.
+        ContsegError: the split does not fit, an order, list or domain is wrong, or a step has no image.
     """
 
     def __init__(self, dataset: SegmentationDataset, options: ScenarioOptions, progress: Progress | None = None):
         self.dataset, self.options = dataset, options
-        widths = parse_split(options.split, len(dataset.classes) - 1)
-        self.order = class_order(options.order, dataset.classes, dataset.name, options.split)
         if not 0 <= options.validation < 1:
             raise ContsegError(f"scenario.validation: {options.validation} is no share; give a number from 0 to below 1")
-        self.policy = LabelPolicy(options.policy, options.ignore_test_background)
         if options.scored_as and options.split != "offline":
             raise ContsegError("scenario.scored_as: only the split offline can be scored as another; leave it out")
-        self.groups = class_groups(options.scored_as or options.split, self.order)
-        self.train_presence = build_presence(dataset, "train", progress=progress)
-        self.test_presence = build_presence(dataset, "test", progress=progress)
-        ends = list(accumulate(widths, initial=0))
-        self._steps = [
-            self._make_step(index, self._classes_between(start, end), self.order[: start + 1] if index else ())
-            for index, (start, end) in enumerate(pairwise(ends))
-        ]
+        self.order = class_order(options.order, dataset.classes, dataset.name, options.split)
+        self.policy = LabelPolicy(options.policy, options.ignore_test_background, options.saliency is not None)
+        self._saliency = (
+            require_folder(Path(options.saliency), "a folder of saliency maps, NAME.png") if options.saliency else None
+        )
+        split = options.scored_as or ("offline" if self._by_domain else options.split)
+        self.groups = class_groups(split, self.order, dataset.classes.has_background)
+        self.domains = domain_order(dataset, options.domains) if self._by_domain or options.domains else ()
+        make_outlines = self._outline_domains if self._by_domain else self._outline_classes
+        outlines = make_outlines(progress)
+        self._steps: list[Step] = []
+        self._kept: list[Exemplar] = []
+        for outline in outlines:
+            self._steps.append(self._make_step(outline))
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -122,41 +82,140 @@ class Scenario(Sequence[Step]):
     def __iter__(self) -> Iterator[Step]:
         return iter(self._steps)
 
-    def lookup(self, new: tuple[int, ...], old: tuple[int, ...], role: Role) -> np.ndarray:
-        """The label map of a role in a step: (65536,) uint8."""
-        return self.policy.lookup(self.dataset.classes, self.order, new, old, role, self.options.setting)
+    @property
+    def _by_domain(self) -> bool:
+        return self.options.by == "domain"
 
-    def _classes_between(self, start: int, end: int) -> tuple[int, ...]:
-        """Positions start+1 .. end of the order; step 0 also brings background."""
-        return self.order[start + 1 : end + 1] if start else self.order[: end + 1]
+    def _presence(self, subset: SubsetName, progress: Progress | None) -> Presence:
+        return build_presence(self.dataset, subset, progress=progress)
 
-    def _make_step(self, index: int, new: tuple[int, ...], old: tuple[int, ...]) -> Step:
-        rows = select(self.train_presence, new, old, self.options.setting)
-        if not len(rows):
-            names = ", ".join(self.dataset.classes.names[self.dataset.classes.ids.index(number)] for number in new)
+    def _domains_of(self, presence: Presence) -> np.ndarray:
+        return np.array([self.dataset.domain_of(name) for name in presence.names], dtype=object)
+
+    def _outline_classes(self, progress: Progress | None) -> list[_Outline]:
+        """Steps that bring classes, each from one domain if the options say so."""
+        table, options = self.dataset.classes, self.options
+        widths = parse_split(options.split, len(table.foreground))
+        if len(widths) > 1 and not table.has_background:
             raise ContsegError(
-                f"scenario: step {index} ({names}) has no training image in setting {self.options.setting};"
-                " use another setting, split or order"
+                f"scenario.split: '{options.split}' needs a background for what a step does not annotate, and"
+                f" {self.dataset.name} was opened without; set data.options.background=true"
             )
+        named = [self.order[start:end] for start, end in pairwise(accumulate(widths, initial=int(table.has_background)))]
+        named[0] = self.order[: int(table.has_background)] + named[0]
+        self.train_presence, self.test_presence = self._presence("train", progress), self._presence("test", progress)
+        domains = self._domain_of_each_step(len(named))
+        train_domains, test_domains = self._domains_of(self.train_presence), self._domains_of(self.test_presence)
+        offset = self.dataset.selection_offset
+        divided: list[np.ndarray] | None = None
+        if options.lists:
+            divided = read_step_lists(Path(options.lists), len(named), self.train_presence.names)
+        elif options.setting == "partitioned":
+            divided = partition(self.train_presence, named)
+        outlines = []
+        for index, new in enumerate(named):
+            old = tuple(number for earlier in named[:index] for number in earlier)
+            seen = old + new
+            train = divided[index] if divided else select(self.train_presence, new, old, options.setting, offset)
+            test = np.arange(len(self.test_presence.names))
+            if not self.policy.tests_every_image and table.has_background:
+                test = select(self.test_presence, seen, (), "overlapped")
+            if domains:
+                train = train[train_domains[train] == domains[index]]
+                test = test[np.isin(test_domains[test], domains[: index + 1])]
+            outlines.append(_Outline(new, old, domains[index : index + 1], train, test))
+        return outlines
+
+    def _domain_of_each_step(self, steps: int) -> tuple[str, ...]:
+        """The domain of every step, () where domains play no part."""
+        order = self.domains
+        if len(order) > steps:
+            raise ContsegError(f"scenario.domains: names {len(order)} domains for {steps} steps; one per step at most")
+        return order + order[-1:] * (steps - len(order)) if order else ()
+
+    def _outline_domains(self, progress: Progress | None) -> list[_Outline]:
+        """Steps that bring domains; the classes are all there from the start."""
+        order = self.domains
+        widths = parse_split(self.options.split, len(order), "domains")
+        steps = [order[start:end] for start, end in pairwise(accumulate(widths, initial=0))]
+        train, test = self._presence("train", progress), self._presence("test", progress)
+        train_domains, test_domains = self._domains_of(train), self._domains_of(test)
+        rows: list[tuple[np.ndarray, np.ndarray]]
+        if set(order) <= set(train_domains) and set(order) <= set(test_domains):
+            if self.options.variant == "released":
+                raise ContsegError(
+                    f"scenario.variant: released divides images that are not divided by domain; {self.dataset.name} is"
+                )
+            self.train_presence, self.test_presence = train, test
+            rows = [
+                (
+                    np.flatnonzero(np.isin(train_domains, names)),
+                    np.flatnonzero(np.isin(test_domains, [name for part in steps[: index + 1] for name in part])),
+                )
+                for index, names in enumerate(steps)
+            ]
+        else:
+            self.train_presence = self.test_presence = train.joined(test)
+            domains = np.concatenate([train_domains, test_domains])
+            rows = divide_pool(domains, steps, self.options.variant == "released")
+        first = [self.order] + [()] * (len(steps) - 1)
+        return [
+            _Outline(new, self.order if index else (), names, *rows[index])
+            for index, (new, names) in enumerate(zip(first, steps, strict=True))
+        ]
+
+    def _make_step(self, outline: _Outline) -> Step:
+        index, options = len(self._steps), self.options
+        rows = outline.train
+        if index and options.ratio < 1:
+            chooser = np.random.default_rng([options.seed, index, 1]) if options.ratio_choice == "random" else None
+            rows = limit(rows, options.ratio, chooser)
+        if not len(rows):
+            raise ContsegError(self._no_image(index, outline))
         train_rows, val_rows = self._hold_out(rows, index)
-        test_rows = select(self.test_presence, tuple(old) + tuple(new), (), "overlapped")
-        annotated = np.isin(old + new, new if self.options.setting != "sequential" else old + new)
-        if self.dataset.classes.background == "unlabelled" or self.options.setting != "sequential":
-            annotated[0] = False  # a 0 only says that nothing of the annotated classes is there
+        seen = outline.old + outline.new
+        named = seen if self._by_domain or options.setting == "sequential" else outline.new
+        annotated = self._annotated(named, seen)
 
         def samples(presence: Presence, rows: np.ndarray, role: Role) -> Samples:
             names = tuple(presence.names[row] for row in rows)
-            return Samples(self.dataset, names, self.lookup(new, old, role), annotated)
+            new, old = (seen, ()) if self._by_domain else (outline.new, outline.old)
+            lookup = self.policy.lookup(self.dataset.classes, self.order, new, old, role, options.setting)
+            return Samples(self.dataset, names, lookup, annotated, self._saliency if role == "train" else None)
 
         return Step(
             index=index,
-            new_classes=new,
-            old_classes=old,
+            new_classes=outline.new,
+            old_classes=outline.old,
             train=samples(self.train_presence, train_rows, "train"),
             val=samples(self.train_presence, val_rows, "val"),
-            test=samples(self.test_presence, test_rows, "test"),
-            table=self.dataset.classes.subset(old + new),
+            test=samples(self.test_presence, outline.test, "test"),
+            table=self.dataset.classes.subset(seen),
+            domains=outline.domains,
+            memory=self._remember(len(annotated)) if index and options.memory else (),
+            has_unknown=self.policy.has_unknown,
         )
+
+    def _no_image(self, index: int, outline: _Outline) -> str:
+        table, options = self.dataset.classes, self.options
+        if options.ratio < 1 and len(outline.train):
+            return f"scenario.ratio: {options.ratio} of the {len(outline.train)} images of step {index} is none; raise it"
+        what = ", ".join(table.names[table.ids.index(number)] for number in outline.new) or ", ".join(outline.domains)
+        where = f" in domain {outline.domains[0]}" if outline.new and outline.domains else ""
+        return (
+            f"scenario: step {index} ({what}) has no training image in setting {options.setting}{where};"
+            " use another setting, split or order"
+        )
+
+    def _annotated(self, named: Sequence[int], seen: Sequence[int]) -> np.ndarray:
+        """Which outputs stand for a class that was marked: (outputs,) bool."""
+        table = self.dataset.classes
+        marked = np.isin(seen, named)
+        if table.has_background:
+            # elsewhere a 0 only says that nothing of the annotated classes is there
+            complete = self._by_domain or self.options.setting == "sequential"
+            marked[0] = complete and table.background == "annotated"
+        return np.concatenate([[False], marked]) if self.policy.has_unknown else marked
 
     def _hold_out(self, rows: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Split off `validation` of the rows, seeded by the step; both parts stay in list order."""
@@ -170,16 +229,48 @@ class Scenario(Sequence[Step]):
         shuffled = np.random.default_rng([self.options.seed, index]).permutation(len(rows))
         return rows[np.sort(shuffled[held:])], rows[np.sort(shuffled[:held])]
 
+    def _remember(self, outputs: int) -> tuple[Samples, ...]:
+        """The memory after the last step made, chosen from its images and from what was kept before: a part per step.
 
-def class_groups(split: str, order: tuple[int, ...]) -> tuple[int, ...]:
+        Args:
+            outputs: of the step that will use it.
+        """
+        assert self.options.memory is not None
+        last = self._steps[-1]
+        classes = range(int(last.table.has_background), last.seen_count)
+        seeds = np.random.RandomState([self.options.memory.seed, last.index + 1])
+        self._kept = select_exemplars(self._seen_in(last) + self._kept, classes, self.options.memory.size, seeds)
+        parts = []
+        for step in sorted({exemplar.step for exemplar in self._kept}):
+            there = self._steps[step].train
+            annotated = np.zeros(outputs, dtype=bool)
+            annotated[: len(there.annotated)] = there.annotated
+            names = tuple(exemplar.name for exemplar in self._kept if exemplar.step == step)
+            parts.append(Samples(self.dataset, names, there.lookup, annotated, there.saliency))
+        return tuple(parts)
+
+    def _seen_in(self, step: Step) -> list[Exemplar]:
+        """The training images of a step, with the classes that were annotated and occur in them."""
+        rows = self.train_presence.rows_of(step.train.names)
+        marked = np.flatnonzero(step.train.annotated[int(step.has_unknown) :])
+        marked = marked[marked >= int(step.table.has_background)]
+        columns = [self.train_presence.ids.index(step.seen_classes[position]) for position in marked]
+        there = self.train_presence.pixels[np.ix_(rows, np.array(columns))] > 0
+        return [
+            Exemplar(name, step.index, frozenset(marked[holds].tolist()))
+            for name, holds in zip(step.train.names, there, strict=True)
+        ]
+
+
+def class_groups(split: str, order: tuple[int, ...], background: bool = True) -> tuple[int, ...]:
     """The step that brings each class of the order: (classes,) with 0 for background and the classes of step 0.
+
+    Args:
+        background: the order begins with it.
 
     Example:
         >>> class_groups("2-1", (0, 1, 2, 3, 4))
         (0, 0, 0, 1, 2)
     """
-    widths = parse_split(split, len(order) - 1)
-    return (0, *(step for step, width in enumerate(widths) for _ in range(width)))
-
-
-__all__ = ["PolicyName", "Scenario", "ScenarioOptions", "SettingName", "Step", "class_groups"]
+    widths = parse_split(split, len(order) - background)
+    return (0,) * background + tuple(step for step, width in enumerate(widths) for _ in range(width))

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from contseg.errors import ContsegError
 
 
-def parse_split(split: str, classes: int) -> tuple[int, ...]:
+def parse_split(split: str, classes: int, what: str = "classes") -> tuple[int, ...]:
     """Classes per step, background never counted.
 
     Two numbers are base + increment and must divide exactly; three or more, or two that do not divide, are explicit
@@ -14,7 +14,8 @@ def parse_split(split: str, classes: int) -> tuple[int, ...]:
 
     Args:
         split: such as "15-1", "100-50", "2-2-1", "offline".
-        classes: classes of the dataset without background.
+        classes: classes of the dataset without background; or domains.
+        what: what is divided, for messages.
 
     Returns:
         one positive number per step, adding up to `classes`.
@@ -40,7 +41,7 @@ def parse_split(split: str, classes: int) -> tuple[int, ...]:
             reason = f"{classes} - {base} is not a multiple of {increment}"
         else:
             reason = f"it adds up to {base + increment + sum(more)}"
-        raise ContsegError(f"scenario.split: '{split}' does not fit {classes} classes ({reason}){_nearest(split, classes)}")
+        raise ContsegError(f"scenario.split: '{split}' does not fit {classes} {what} ({reason}){_nearest(split, classes)}")
     return widths
 
 
@@ -56,7 +57,7 @@ def _widths(split: str, classes: int) -> tuple[int, ...] | None:
 
 
 COMMON = ("19-1", "15-5", "15-1", "10-10", "10-5-5", "10-1", "5-5", "5-3", "5-1", "4-1", "2-3", "2-2-1", "2-2", "2-1", "1-1",
-          "100-50", "100-10", "100-5", "50-50", "50-20", "offline")  # fmt: skip
+          "100-50", "100-10", "100-5", "50-50", "50-20", "10-9", "14-1", "11-5", "11-1", "offline")  # fmt: skip
 
 
 def _nearest(split: str, classes: int) -> str:
