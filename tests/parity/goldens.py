@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,11 +15,28 @@ from tests.parity.fill import fill_image, fill_state
 ROOT = Path(os.environ.get("CONTSEG_GOLDENS") or Path(__file__).parent / "goldens")
 
 
+CLAIMS: list[tuple[str, Callable[["Golden"], None]]] = []
+"""What checks which files: a pattern of `family/name`, and the check."""
+
+
+def claims(pattern: str):
+    """The check of the golden files whose `family/name` matches."""
+
+    def register(check):
+        CLAIMS.append((pattern, check))
+        return check
+
+    return register
+
+
 class Golden:
-    """One .npz: arrays as tensors, and its settings."""
+    """One .npz: arrays as tensors, and its settings; or one .json: its settings alone."""
 
     def __init__(self, path: Path):
-        self.path, self.family = path, path.parent.name
+        self.path, self.family, self.arrays = path, path.parent.name, {}
+        if path.suffix == ".json":
+            self.meta = json.loads(path.read_text())
+            return
         with np.load(path) as saved:
             self.arrays = dict(saved)
         self.meta = json.loads(str(self.arrays.pop("meta"))) if "meta" in self.arrays else {}
