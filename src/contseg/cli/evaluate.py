@@ -36,7 +36,7 @@ def run_evaluation(folder: Path, step: int | None, data: Path | None) -> None:
     with scan_progress("testing") as progress:
         done = iter(range(1, len(batches) + 1))
         confusion = evaluate(segmenter, batches, len(classes), lambda: progress(next(done), len(batches)))
-    figures = step_figures(confusion.cpu().numpy(), scenario.groups, classes.has_background)
+    figures = step_figures(confusion.cpu().numpy(), scenario.groups, scenario.has_background)
     table = Table(title=f"{folder}, step {index}: {len(test)} images")
     table.add_column("class")
     table.add_column("from step", justify="right")

@@ -91,11 +91,12 @@ def plan(
     overrides: OverridesArgument = None,
     data: DataOption = None,
     pixels: Annotated[bool, typer.Option("--pixels", help="Also print pixels per class and step.")] = False,
+    draw: Annotated[Path | None, typer.Option("--draw", help="Also draw it into this file (.png, .svg, .pdf).")] = None,
 ) -> None:
     """Print which images and classes each step of a recipe uses, and whether a published selection is matched."""
     from contseg.cli.plan import print_plan
 
-    print_plan(recipe, with_data(list(overrides or []), data), pixels)
+    print_plan(recipe, with_data(list(overrides or []), data), pixels, draw)
 
 
 @app.command()

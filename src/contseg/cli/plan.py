@@ -1,5 +1,8 @@
 """`contseg plan`."""
 
+from dataclasses import asdict
+from pathlib import Path
+
 from rich.table import Table
 
 from contseg.cli.console import console, scan_progress
@@ -8,26 +11,45 @@ from contseg.recipes.read import read_recipe
 from contseg.scenarios.plan import Plan, make_plan
 
 
-def print_plan(source: str, overrides: list[str], pixels: bool) -> None:
-    """Print the plan of a recipe's scenario."""
+def print_plan(source: str, overrides: list[str], pixels: bool, picture: Path | None) -> None:
+    """Print the plan of a recipe's scenario, and draw it if asked to."""
     recipe = read_recipe(source, overrides)
     with scan_progress() as progress:
-        plan = make_plan(make_scenario(recipe, progress))
+        plan = make_plan(make_scenario(recipe, progress), recipe.training.batch)
     console.print(step_table(plan))
     if pixels:
         console.print(pixel_table(plan))
+    for warning in plan.warnings:
+        console.print(f"[yellow]note[/yellow]: {warning}", highlight=False)
     console.print(f"plan hash: {plan.hash}")
+    if picture:
+        from contseg.report.plan_map import write_plan_picture
+
+        console.print(f"picture: {write_plan_picture(asdict(plan), picture)}", soft_wrap=True)
 
 
 def step_table(plan: Plan) -> Table:
     """Images per step, and the published selection that a step equals."""
-    table = Table(title=f"{plan.dataset} {plan.split} {plan.setting}, policy {plan.policy}")
-    for title in ("step", "new classes", "train", "val", "test", "equals published"):
-        table.add_column(title, justify="right" if title in ("step", "train", "val", "test") else "left")
+    table = Table(title=f"{plan.dataset} {plan.split} by {plan.by}, {plan.setting}, policy {plan.policy}")
+    table.add_column("step", justify="right")
+    table.add_column("new classes")
+    domains = any(step.domains for step in plan.steps)
+    memory = any(step.memory_images for step in plan.steps)
+    if domains:
+        table.add_column("domains")
+    for title in ("train", *(["memory", "MB"] if memory else []), "val", "test"):
+        table.add_column(title, justify="right")
+    table.add_column("equals published")
     for step in plan.steps:
         names = ", ".join(name for name in step.new_classes if name != "background")
-        images = (step.train_images, step.val_images, step.test_images)
-        table.add_row(str(step.index), names, *map(str, images), "; ".join(step.matches) or "-")
+        kept = [str(step.memory_images), f"{step.memory_megabytes:.1f}"] if memory else []
+        table.add_row(
+            str(step.index),
+            names,
+            *([", ".join(step.domains)] if domains else []),
+            *(str(step.train_images), *kept, str(step.val_images), str(step.test_images)),
+            "; ".join(step.matches) or "-",
+        )
     return table
 
 

@@ -25,6 +25,8 @@ class SegmentationDataset(ABC):
         classes: what the ids of `read_mask` mean.
         domains: where the images come from (cities, sensors), in their usual order; empty where that is not told.
         mirror: pairs of class ids that change places when an image is flipped (left and right arm).
+        counts_background: False; True where a class that matters plays the background (ISPRS as released), so that splits
+            count it and figures include it.
         selection_offset: 0; what published lists of this dataset add to an id before they select images (ISPRS).
     """
 
@@ -33,6 +35,7 @@ class SegmentationDataset(ABC):
     classes: ClassTable
     domains: tuple[str, ...] = ()
     mirror: tuple[tuple[int, int], ...] = ()
+    counts_background: bool = False
     selection_offset: int = 0
 
     @abstractmethod

@@ -205,8 +205,7 @@ class StepLearner:
             device=self.fabric.device,
         )
         counts = self.context.ranks.sum(evaluate(self.student, batches, self.step.seen_count))
-        figures = step_figures(counts.cpu().numpy(), [0] * self.step.seen_count, self.step.table.has_background)
-        score = figures["all_with_background"] or 0.0
+        score = step_figures(counts.cpu().numpy(), [0] * self.step.seen_count)["all_with_background"] or 0.0
         if score > self.best.get("score", -1.0):
             model = {name: value.detach().cpu().clone() for name, value in self.student.state_dict().items()}
             self.best = {"score": score, "epoch": epoch, "model": model}

@@ -151,7 +151,7 @@ def _finish_step(
     by_domain = ranks_of(fabric).sum(counts).cpu().numpy()
     confusion = by_domain.sum(axis=0)
     if leads:
-        figures = step_figures(confusion, job.scenario.groups, step.table.has_background)
+        figures = step_figures(confusion, job.scenario.groups, job.scenario.has_background)
         source = {"recipe": job.recipe.get("name", ""), "step": step.index, "plan": plan_hash}
         folder = run.step_folder(step.index)
         save_segmenter(folder / "segmenter.safetensors", student, step.table, source)
@@ -161,7 +161,7 @@ def _finish_step(
             name,
             confusion=confusion,
             groups=np.array(job.scenario.groups),
-            background=np.array(step.table.has_background),
+            background=np.array(job.scenario.has_background),
             domains=np.array(job.scenario.domains, dtype=str),
             by_domain=by_domain[: len(job.scenario.domains)],
         )

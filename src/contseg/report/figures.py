@@ -62,7 +62,7 @@ def curves(series: Mapping[str, Mapping[str, Sequence[float | None]]]) -> str:
 
 
 def heat_map(iou: np.ndarray, classes: Sequence[str], groups: Sequence[int]) -> str:
-    """IoU of each class after each step.
+    """IoU of each class (or mIoU of each domain) after each step.
 
     Args:
         iou: (steps, classes) in [0, 1], NaN where a class is not known yet or absent.
@@ -108,24 +108,6 @@ def losses(series: Mapping[str, Sequence[tuple[int, float]]]) -> str:
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=9)
-    return svg_uri(figure)
-
-
-def plan_map(pixels: np.ndarray, classes: Sequence[str]) -> str:
-    """Training pixels of each class in the images of each step, on a logarithmic scale.
-
-    Args:
-        pixels: (steps, classes).
-        classes: names.
-    """
-    steps, count = pixels.shape
-    figure, axis = plt.subplots(figsize=(max(4.0, 0.42 * count + 1.5), 0.36 * steps + 1.6))
-    image = axis.imshow(np.ma.masked_less(np.log10(np.maximum(pixels, 1)), 0.5), cmap="Blues", aspect="auto")
-    axis.set_xticks(range(count), classes, rotation=60, ha="right", fontsize=8)
-    axis.set_yticks(range(steps), [f"step {step}" for step in range(steps)], fontsize=8)
-    axis.tick_params(length=0)
-    axis.spines[:].set_visible(False)
-    figure.colorbar(image, ax=axis, label="log10 pixels", fraction=0.03)
     return svg_uri(figure)
 
 

@@ -10,8 +10,9 @@ from jinja2 import Environment, PackageLoader
 
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
-from contseg.evaluation.metrics import class_forgetting, class_iou, run_figures, step_figures
+from contseg.evaluation.metrics import class_forgetting, class_iou, domain_figures, run_figures, step_figures
 from contseg.report import figures as draw
+from contseg.report.plan_map import draw_plan
 
 
 def write_report(folders: Sequence[Path], out: Path) -> Path:
@@ -77,7 +78,8 @@ def _facts(run: Run) -> dict[str, Any]:
         "losses": [(line["step"], line["loss"]) for line in epochs],
         "heat_map": draw.heat_map(iou, classes, groups),
         "plan": plan,
-        "plan_map": draw.plan_map(np.array([step["train_pixels"] for step in plan["steps"]]), plan["class_names"]),
+        "plan_map": draw.svg_uri(draw_plan(plan)),
+        "domain_map": _domain_map(run),
         "classes": [
             {
                 "name": name,
@@ -96,6 +98,16 @@ def _facts(run: Run) -> dict[str, Any]:
         "recipe": (run.folder / "recipe.yaml").read_text(encoding="utf-8"),
         "environment": json.loads(environment.read_text(encoding="utf-8")) if environment.is_file() else {},
     }
+
+
+def _domain_map(run: Run) -> str | None:
+    """mIoU of each domain after each step, or None where the scenario has no domains."""
+    names, confusions = run.domain_confusions()
+    if not names:
+        return None
+    values = domain_figures(confusions, run.has_background())["domains"]
+    met = [int(np.flatnonzero(~np.isnan(column))[0]) if (~np.isnan(column)).any() else 0 for column in values.T]
+    return draw.heat_map(values, names, met)
 
 
 def _sample_rows(run: Run, samples: dict[str, np.ndarray], steps: int) -> list[dict[str, Any]]:

@@ -39,6 +39,7 @@ class Scenario(Sequence[Step]):
         dataset, options, policy: what it was made of.
         order: all class ids in the order of presentation; the position of a class is its training id.
         groups: the step that brings each class of the order, background's being 0.
+        has_background: the first class is a background that splits and figures leave out.
         domains: those that the options speak of, in order of presentation; measured apart.
         train_presence, test_presence: what the images hold.
 
@@ -64,7 +65,8 @@ class Scenario(Sequence[Step]):
             require_folder(Path(options.saliency), "a folder of saliency maps, NAME.png") if options.saliency else None
         )
         split = options.scored_as or ("offline" if self._by_domain else options.split)
-        self.groups = class_groups(split, self.order, dataset.classes.has_background)
+        self.has_background = dataset.classes.has_background and not dataset.counts_background
+        self.groups = class_groups(split, self.order, self.has_background)
         self.domains = domain_order(dataset, options.domains) if self._by_domain or options.domains else ()
         make_outlines = self._outline_domains if self._by_domain else self._outline_classes
         outlines = make_outlines(progress)
@@ -95,14 +97,14 @@ class Scenario(Sequence[Step]):
     def _outline_classes(self, progress: Progress | None) -> list[_Outline]:
         """Steps that bring classes, each from one domain if the options say so."""
         table, options = self.dataset.classes, self.options
-        widths = parse_split(options.split, len(table.foreground))
+        widths = parse_split(options.split, len(self.order) - self.has_background)
         if len(widths) > 1 and not table.has_background:
             raise ContsegError(
                 f"scenario.split: '{options.split}' needs a background for what a step does not annotate, and"
                 f" {self.dataset.name} was opened without; set data.options.background=true"
             )
-        named = [self.order[start:end] for start, end in pairwise(accumulate(widths, initial=int(table.has_background)))]
-        named[0] = self.order[: int(table.has_background)] + named[0]
+        ends = list(accumulate(widths, initial=int(self.has_background)))
+        named = [self.order[start:end] for start, end in pairwise([0, *ends[1:]])]
         self.train_presence, self.test_presence = self._presence("train", progress), self._presence("test", progress)
         domains = self._domain_of_each_step(len(named))
         train_domains, test_domains = self._domains_of(self.train_presence), self._domains_of(self.test_presence)

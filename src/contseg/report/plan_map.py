@@ -1,0 +1,87 @@
+"""The picture of a plan: images x classes x steps."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")  # before pyplot: no screen is needed
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from contseg.errors import ContsegError
+
+SUFFIXES = (".png", ".svg", ".pdf")
+BARS = {"train_images": ("train", "#0072B2"), "memory_images": ("memory", "#E69F00"), "test_images": ("test", "#999999")}
+MOST_NAMES = 60
+
+
+def draw_plan(plan: Mapping[str, Any]) -> Figure:
+    """Training images that hold each class, step by step, and how many images each step has.
+
+    A frame marks the classes that are annotated in a step; in the other cells of a row the class is there and its label is
+    not, which is what makes background shift its meaning. Bars at the left count images; memory is a part of its own.
+
+    Args:
+        plan: as `dataclasses.asdict` or plan.json give it.
+    """
+    steps, names = plan["steps"], list(plan["class_names"])
+    holding = np.array([step["train_holding"] for step in steps])
+    count = len(names)
+    width = min(30.0, max(4.0, 0.3 * count))
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(width + 3.2, 0.4 * len(steps) + 2.2), sharey=True, width_ratios=[2.4, width], layout="constrained"
+    )
+    height = 0.8 / len(BARS)
+    for row, (key, (label, colour)) in enumerate(BARS.items()):
+        places = np.arange(len(steps)) + (row - 1) * height
+        left.barh(places, [step[key] for step in steps], height, color=colour, label=label)
+    left.invert_xaxis()
+    left.set_xlabel("images")
+    left.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, handlelength=1)
+    left.spines[["top", "left"]].set_visible(False)
+    left.set_yticks(range(len(steps)), [_label(step) for step in steps], fontsize=8)
+
+    image = right.imshow(
+        np.ma.masked_equal(holding, 0), cmap="Blues", aspect="auto", norm=LogNorm(vmin=0.8, vmax=max(2, holding.max()))
+    )
+    for row, step in enumerate(steps):
+        for column, name in enumerate(names):
+            if name in step["new_classes"]:
+                right.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1))
+    if count <= MOST_NAMES:
+        right.set_xticks(range(count), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
+    else:
+        right.set_xlabel("class, by position in the class table")
+    right.tick_params(length=0)
+    right.spines[:].set_visible(False)
+    figure.colorbar(image, ax=right, label="training images that hold the class", fraction=0.02, pad=0.01)
+    what = f"{plan['dataset']}, {plan['split']} by {plan['by']}, {plan['setting']}"
+    figure.suptitle(f"{what}, policy {plan['policy']}, plan {plan['hash']}", fontsize=10)
+    return figure
+
+
+def write_plan_picture(plan: Mapping[str, Any], path: Path) -> Path:
+    """Draw a plan into a file, PNG, SVG or PDF by its suffix.
+
+    Raises:
+        ContsegError: another suffix.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise ContsegError(f"{path}: cannot draw a '{path.suffix}' file; end the name in {', '.join(SUFFIXES)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure = draw_plan(plan)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    return path
+
+
+def _label(step: Mapping[str, Any]) -> str:
+    domains = list(step["domains"])
+    told = ", ".join(domains) if len(domains) <= 2 else f"{len(domains)} domains"
+    return f"step {step['index']}" + (f"\n{told}" if told else "")
