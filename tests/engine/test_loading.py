@@ -16,6 +16,7 @@ from contseg.scenarios.scenario import Scenario
 
 CPU = torch.device("cpu")
 CUT = RandomResizedCrop(16)
+QUICK = settings(max_examples=30, deadline=None)
 
 
 @pytest.fixture
@@ -126,3 +127,33 @@ def test_an_unreadable_image_is_one_line_that_names_the_file(samples, workers):
         batches(samples, epoch_draws(len(samples), TrainingOptions(batch=6), 0, 0), workers)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+class TestExemplars:
+    @QUICK
+    @given(st.integers(1, 30), st.integers(1, 12), st.integers(1, 8), st.floats(0.01, 0.99), st.integers(0, 99))
+    def test_a_share_of_every_batch_is_replaced_by_exemplars(self, samples, exemplars, batch, share, seed):
+        options = TrainingOptions(batch=batch, seed=seed)
+        batches = epoch_draws(samples, options, 1, 0, exemplars=exemplars, share=share)
+        assert len(batches) == updates_per_epoch(samples, options)
+        for draws in batches:
+            assert sum(draw.index >= samples for draw in draws) == int(batch * share)
+            assert all(draw.index < samples + exemplars for draw in draws)
+
+    def test_all_exemplars_come_before_any_comes_again(self):
+        batches = epoch_draws(40, TrainingOptions(batch=8), 1, 0, exemplars=10, share=0.5)
+        seen = [draw.index for draws in batches for draw in draws if draw.index >= 40]
+        assert len(set(seen[:8])) == 8
+        assert sorted(seen) == sorted([*range(40, 50)] * 2)
+
+    def test_the_other_places_hold_what_they_would_hold_without_exemplars(self):
+        plain, mixed = (epoch_draws(40, TrainingOptions(batch=8), 1, 0, exemplars=n, share=0.5) for n in (0, 10))
+        for one, other in zip(plain, mixed, strict=True):
+            assert [a for a, b in zip(one, other, strict=True) if b.index < 40] == [b for b in other if b.index < 40]
+
+    @pytest.mark.parametrize("count", [2, 4])
+    def test_ranks_share_one_choice(self, count):
+        options = TrainingOptions(batch=8)
+        whole = epoch_draws(40, options, 1, 0, exemplars=10, share=0.5)
+        parts = [epoch_draws(40, options, 1, 0, Shard(rank, count), 10, 0.5) for rank in range(count)]
+        assert [[draw for piece in pieces for draw in piece] for pieces in zip(*parts, strict=True)] == whole
