@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from contseg.cli.data import app as data_app
+from contseg.cli.prepare import app as prepare_app
 from contseg.errors import ContsegError
 
 app = typer.Typer(
@@ -15,6 +17,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(data_app, name="data")
+app.add_typer(prepare_app, name="prepare")
 
 RecipeArgument = Annotated[
     str, typer.Argument(help="A recipe: a YAML file, or a name such as digits/plop_5-1.", metavar="RECIPE")

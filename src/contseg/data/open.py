@@ -4,13 +4,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from contseg.data.coco_json import CocoJSON
 from contseg.data.dataset import SegmentationDataset
 from contseg.data.digits import Digits
 from contseg.data.folder import Folder
+from contseg.data.isprs import ISPRS
 from contseg.data.voc import VOC
 from contseg.errors import ContsegError, did_you_mean
 
-DATASETS: dict[str, Callable[..., SegmentationDataset]] = {"voc": VOC, "digits": Digits, "folder": Folder}
+DATASETS: dict[str, Callable[..., SegmentationDataset]] = {
+    "voc": VOC,
+    "isprs": ISPRS,
+    "coco-json": CocoJSON,
+    "folder": Folder,
+    "digits": Digits,
+}
 
 
 def open_dataset(name: str, path: Path | str | None = None, **options: Any) -> SegmentationDataset:

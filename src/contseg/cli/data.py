@@ -1,0 +1,112 @@
+"""`contseg data`: what a dataset holds, and what is wrong with it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from contseg.errors import ContsegError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from contseg.data.check import Problem, SubsetStatistics
+    from contseg.data.classes import ClassTable
+
+app = typer.Typer(help="Look at a dataset before training does.", no_args_is_help=True)
+
+
+@app.callback()
+def data() -> None:
+    """Look at a dataset before training does."""
+
+
+@app.command()
+def check(
+    dataset: Annotated[str, typer.Argument(help="Its kind, such as voc or folder.", metavar="DATASET")],
+    path: Annotated[str | None, typer.Argument(help="Its folder; digits needs none.", metavar="[PATH]")] = None,
+    options: Annotated[
+        list[str] | None, typer.Argument(help="What data.options says in a recipe.", metavar="[KEY=VALUE]...")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Files read at a time; default: all cores.")] = None,
+) -> None:
+    """Read every image and mask to the end, list all that is wrong, and count images and pixels per class."""
+    from contseg.cli.console import console, scan_progress
+    from contseg.data.check import check_dataset
+    from contseg.data.open import open_dataset
+
+    values = list(options or [])
+    if path is not None and "=" in path and not Path(path).exists():  # `check digits train=60` has no path
+        values.insert(0, path)
+        path = None
+    opened = open_dataset(dataset, path, **parse_options(values))
+    with scan_progress("reading images and masks") as progress:
+        problems, statistics = check_dataset(opened, workers=workers, progress=progress)
+    if problems:
+        console.print(problem_table(problems))
+    console.print(class_table(opened.classes, statistics))
+    if problems:
+        files = len({(problem.file, problem.text if not problem.file else "") for problem in problems})
+        raise ContsegError(f"{opened.root}: {len(problems)} problems in {files} files, as listed above")
+    console.print(f"nothing is wrong with {opened.root}", soft_wrap=True, highlight=False)
+
+
+def parse_options(values: Sequence[str]) -> dict[str, Any]:
+    """`KEY=VALUE` pairs, values as in YAML.
+
+    Raises:
+        ContsegError: there is no `=`, or the value is no YAML.
+
+    Example:
+        >>> parse_options(["background=false", "size=48"])
+        {'background': False, 'size': 48}
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    options = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not equals or not key.isidentifier():
+            raise ContsegError(f"'{value}': expected KEY=VALUE, an option of the dataset")
+        try:
+            options[key] = YAML(typ="safe").load(text)
+        except YAMLError:
+            raise ContsegError(f"'{value}': what follows = is no YAML value") from None
+    return options
+
+
+def problem_table(problems: Sequence["Problem"]) -> "Table":
+    """Subset, sample, file and what is wrong, one row each."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="problems", show_lines=False)
+    for title in ("subset", "sample", "file", "problem"):
+        table.add_column(title, overflow="fold")
+    for problem in problems:
+        table.add_row(*map(Text, (problem.subset, problem.sample or "-", problem.file or "-", problem.text)))
+    return table
+
+
+def class_table(classes: "ClassTable", statistics: Sequence["SubsetStatistics"]) -> "Table":
+    """Images and pixels of every class in each subset; a class that is nowhere in a subset is marked."""
+    from rich.table import Table
+    from rich.text import Text
+
+    told = ", ".join(f"{one.samples} {one.subset}" for one in statistics)
+    table = Table(title=f"{len(classes)} classes in {told} samples")
+    table.add_column("id", justify="right")
+    table.add_column("class")
+    for one in statistics:
+        table.add_column(f"{one.subset} images", justify="right")
+        table.add_column("pixels", justify="right")
+    for row, (number, name) in enumerate(zip(classes.ids, classes.names, strict=True)):
+        cells = []
+        for one in statistics:
+            images = int(one.images[row])
+            cells += [str(images), str(int(one.pixels[row]))] if images else ["never", "-"]
+        table.add_row(str(number), Text(name), *cells)
+    table.add_row("", "ignored", *(cell for one in statistics for cell in ("", str(one.ignored))))
+    return table

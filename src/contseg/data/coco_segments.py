@@ -1,0 +1,105 @@
+"""One annotation of a COCO file, a polygon or run lengths, checked and turned into pixels."""
+
+from typing import Any
+
+import numpy as np
+
+from contseg.errors import ContsegError
+
+
+def mask_tools() -> Any:
+    """The module `pycocotools.mask`.
+
+    Raises:
+        ContsegError: pycocotools is not installed (extra `coco`).
+    """
+    try:
+        from pycocotools import mask
+    except ImportError:
+        raise ContsegError("dataset coco-json: pycocotools is missing; pip install contseg[coco]") from None
+    return mask
+
+
+def segment(segmentation: Any, height: int, width: int) -> np.ndarray:
+    """The pixels of one annotation: (height, width) bool.
+
+    Args:
+        segmentation: a list of polygons `[x1, y1, x2, y2, ...]`, in pixels, whose union is meant; or run lengths
+            `{"size": [height, width], "counts": ...}`, column by column and beginning with what is outside, as a list of
+            numbers or in COCO's compressed text.
+
+    Raises:
+        ValueError: it is neither, or broken; the text says how.
+
+    Example:
+        >>> segment([[1, 0, 3, 0, 3, 2, 1, 2]], 2, 4).astype(int)
+        array([[0, 1, 1, 0],
+               [0, 1, 1, 0]])
+        >>> segment({"size": [2, 3], "counts": [2, 3, 1]}, 2, 3).astype(int)
+        array([[0, 1, 1],
+               [0, 1, 0]])
+    """
+    tools = mask_tools()
+    if isinstance(segmentation, list):
+        if not segmentation:
+            raise ValueError("holds no polygon")
+        polygons = [_polygon(points, height, width) for points in segmentation]
+        runs = tools.merge(tools.frPyObjects(polygons, height, width))
+    elif isinstance(segmentation, dict):
+        counts = segmentation.get("counts")
+        if segmentation.get("size") != [height, width]:
+            raise ValueError(f"run lengths of size {segmentation.get('size')} for an image of [{height}, {width}]")
+        lengths = _decompressed(counts) if isinstance(counts, str) else _whole_numbers(counts)
+        if (lengths < 0).any() or lengths.sum() != height * width:
+            raise ValueError(f"broken run lengths: they add up to {lengths.sum()} pixels of {height * width}")
+        runs = tools.frPyObjects({"size": [height, width], "counts": lengths.tolist()}, height, width)
+    else:
+        raise ValueError("its segmentation is neither polygons nor run lengths")
+    return tools.decode(runs).astype(bool)
+
+
+def _polygon(points: Any, height: int, width: int) -> list[float]:
+    """The polygon as floats, or a ValueError."""
+    if not isinstance(points, list):
+        raise ValueError("a polygon must be a list of numbers x1, y1, x2, y2, ...")
+    if len(points) < 6 or len(points) % 2:
+        raise ValueError(f"a polygon of {len(points)} numbers; it takes an even count, 6 at least")
+    try:
+        values = np.array(points, dtype=float)
+    except (TypeError, ValueError):
+        raise ValueError("a polygon holds something that is no number") from None
+    far = 2 * max(height, width)  # a little outside is usual and cut off
+    if not (values.shape == (len(points),) and np.isfinite(values).all() and np.abs(values).max() <= far):
+        raise ValueError(f"a polygon reaches far out of its image of {width}x{height}")
+    return values.tolist()
+
+
+def _whole_numbers(counts: Any) -> np.ndarray:
+    try:
+        lengths = np.array(counts)
+    except ValueError:
+        lengths = np.array(None)
+    if lengths.ndim != 1 or lengths.dtype.kind not in "iu":
+        raise ValueError("broken run lengths: counts must be whole numbers or compressed text")
+    return lengths
+
+
+def _decompressed(text: str) -> np.ndarray:
+    """COCO's text as run lengths: five bits a character, lowest first, later lengths as differences to the last but one.
+
+    pycocotools reads past the end of a text that was cut, so it is not asked.
+    """
+    digits = np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int64) - 48
+    if not len(digits) or digits.min() < 0 or digits.max() > 63 or digits[-1] & 32:
+        raise ValueError("broken run lengths: the compressed text is cut or holds other characters")
+    last = digits & 32 == 0
+    starts = np.flatnonzero(np.concatenate([[True], last[:-1]]))
+    spans = np.diff(np.append(starts, len(digits)))
+    if spans.max() > 7:
+        raise ValueError("broken run lengths: a number in the compressed text is too long")
+    place = np.arange(len(digits)) - np.repeat(starts, spans)
+    values = np.add.reduceat((digits & 31) << (5 * place), starts)
+    values = np.where(digits[last] & 16, values - (np.int64(1) << (5 * spans)), values)
+    values[1::2] = values[1::2].cumsum()
+    values[2::2] = values[2::2].cumsum()
+    return values

@@ -1,0 +1,244 @@
+"""Cutting official ISPRS tiles into numbered patches: in parallel, a few rows at a time, and again after a kill."""
+
+import json
+import os
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from contseg.data.dataset import SubsetName
+from contseg.data.files import read_text
+from contseg.data.isprs import CLASSES, MANIFEST, VAIHINGEN_FROM
+from contseg.data.isprs_tiles import Domain, Numbered, Tile, raster_tools
+from contseg.errors import ContsegError
+
+Progress = Callable[[int, int], None]
+
+_FOLDERS: dict[SubsetName, str] = {"train": "training", "test": "validation"}
+_CODES = np.array([red << 16 | green << 8 | blue for red, green, blue in CLASSES.values()], dtype=np.int32)
+_NO_CLASS = 255
+_PARTIAL = ".partial"
+
+
+def cut_tiles(
+    out: Path,
+    domain: Domain,
+    tiles: Sequence[Numbered],
+    patch: int,
+    *,
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> list[ContsegError]:
+    """Write the patches of these tiles below `out`, in the layout of `ISPRS`.
+
+    A patch is written under another name and renamed when it is whole, so that those of a killed run are kept and the
+    others follow. `prepared.json` records what was cut; other parameters than its own are refused.
+
+    Args:
+        patch: height and width of the square patches, in pixels.
+        workers: tiles at a time, of some 100 MB each; default: all cores, at most 8.
+        overwrite: delete the patches of this domain first.
+        progress: called with (done, total) as patches are written.
+
+    Returns:
+        One error for each tile that could not be cut; the others are.
+
+    Raises:
+        ContsegError: `out` holds patches of other parameters or unknown origin, or cannot be written to.
+    """
+    folders = [out / kind / folder for kind in ("images", "annotations") for folder in _FOLDERS.values()]
+    try:
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            for left in folder.glob(f"*{_PARTIAL}"):
+                left.unlink()
+        if overwrite:
+            _delete(out, domain, folders)
+        _announce(out, domain, tiles, patch, folders)
+    except OSError as error:
+        raise ContsegError(f"{out}: cannot be written to ({error})") from None
+
+    total, done, lock = sum(len(one.windows(patch)) for one in tiles), 0, threading.Lock()
+    stopped = threading.Event()
+
+    def told(count: int) -> None:
+        nonlocal done
+        if stopped.is_set():
+            raise ContsegError("stopped")
+        with lock:
+            done += count
+            if progress:
+                progress(done, total)
+
+    def cut(one: Numbered) -> ContsegError | None:
+        try:
+            _cut_tile(out, one, patch, told)
+        except ContsegError as error:
+            return error
+        return None
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+        warnings.simplefilter("ignore", raster_tools().errors.NotGeoreferencedWarning)
+        futures = [pool.submit(cut, one) for one in tiles]
+        try:
+            results = [future.result() for future in futures]
+        except BaseException:  # Ctrl-C: the tiles under way stop at their next patch
+            stopped.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    errors = [result for result in results if result is not None]
+    if not errors:
+        _complete(out, domain)
+    return errors
+
+
+def _cut_tile(out: Path, one: Numbered, patch: int, told: Callable[[int], None]) -> None:
+    """Write the patches of a tile that are not there yet."""
+    tile = one.tile
+    assert tile.image is not None
+    assert tile.label is not None
+    windows = one.windows(patch)
+    wanted = [window for window in windows if not all(path.exists() for path in _paths(out, tile, window[0]))]
+    told(len(windows) - len(wanted))
+    if not wanted:
+        return
+    rasterio = raster_tools()
+    with rasterio.Env(GDAL_CACHEMAX=64):
+        ids = _label_ids(tile, patch)
+        try:
+            with rasterio.open(tile.image) as raster:
+                for top in sorted({window[1] for window in wanted}):
+                    rows = _read_rows(raster, top, patch)
+                    for number, _, left in (window for window in wanted if window[1] == top):
+                        image, label = _paths(out, tile, number)
+                        _write(label, ids[top : top + patch, left : left + patch])
+                        _write(image, rows[:, left : left + patch])
+                        told(1)
+        except rasterio.errors.RasterioError as error:
+            raise ContsegError(f"{tile.image}: cannot be read ({' '.join(str(error).split())})") from None
+
+
+def _read_rows(raster: Any, top: int, count: int) -> np.ndarray:
+    """Rows of a raster over its whole width, (count, W, 3) uint8."""
+    return np.moveaxis(raster.read((1, 2, 3), window=((top, top + count), (0, raster.width))), 0, -1)
+
+
+def _label_ids(tile: Tile, rows: int) -> np.ndarray:
+    """The label of a tile as class numbers, (H, W) uint8; colours are turned a few rows at a time.
+
+    Raises:
+        ContsegError: it holds colours that are none of the classes'.
+    """
+    rasterio = raster_tools()
+    strange: dict[int, int] = {}
+    try:
+        with rasterio.open(tile.label) as raster:
+            ids = np.empty((raster.height, raster.width), dtype=np.uint8)
+            for top in range(0, raster.height, rows):
+                colours = _read_rows(raster, top, min(rows, raster.height - top)).astype(np.int32)
+                codes = colours[..., 0] << 16 | colours[..., 1] << 8 | colours[..., 2]
+                block = ids[top : top + rows]
+                block[:] = _NO_CLASS
+                for number, code in enumerate(_CODES):
+                    block[codes == code] = number
+                for code, count in zip(*np.unique(codes[block == _NO_CLASS], return_counts=True), strict=True):
+                    strange[int(code)] = strange.get(int(code), 0) + int(count)
+    except rasterio.errors.RasterioError as error:
+        raise ContsegError(f"{tile.label}: cannot be read ({' '.join(str(error).split())})") from None
+    if strange:
+        raise ContsegError(_told_colours(tile, strange))
+    return ids
+
+
+def _told_colours(tile: Tile, strange: dict[int, int]) -> str:
+    most = sorted(strange, key=lambda code: -strange[code])[:5]
+    colours = ", ".join(f"({code >> 16}, {code >> 8 & 255}, {code & 255}) {strange[code]}x" for code in most)
+    return (
+        f"{tile.label}: tile {tile.name} has {sum(strange.values())} pixels in {len(strange)} colours that are no class:"
+        f" {colours}{' and others' if len(strange) > 5 else ''}; leave the tile out with --skip-tile {tile.name}"
+    )
+
+
+def _paths(out: Path, tile: Tile, number: int) -> tuple[Path, Path]:
+    """The files of a patch: image and annotation."""
+    folder, name = _FOLDERS[tile.subset], f"{number:05d}.png"
+    return out / "images" / folder / name, out / "annotations" / folder / name
+
+
+def _write(path: Path, pixels: np.ndarray) -> None:
+    """Write a PNG that is there whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
+    try:
+        Image.fromarray(np.ascontiguousarray(pixels)).save(partial, format="PNG", compress_level=3)
+        partial.replace(path)
+    except OSError as error:
+        raise ContsegError(f"{path}: cannot be written ({error})") from None
+
+
+def _patches(domain: Domain, folders: Sequence[Path]) -> list[Path]:
+    """The files of these folders that are patches of this domain, by their number."""
+    numbered = [path for folder in folders for path in folder.glob("*.png") if path.stem.isdigit()]
+    return sorted(path for path in numbered if (int(path.stem) >= VAIHINGEN_FROM) == (domain == "vaihingen"))
+
+
+def _delete(out: Path, domain: Domain, folders: Sequence[Path]) -> None:
+    """Remove what was cut of a domain; its record first, so that no kill leaves a record of patches that are gone."""
+    _save(out, {name: section for name, section in _sections(out, forgiving=True).items() if name != domain})
+    for path in _patches(domain, folders):
+        path.unlink()
+
+
+def _announce(out: Path, domain: Domain, tiles: Sequence[Numbered], patch: int, folders: Sequence[Path]) -> None:
+    """Record what will be cut, if it goes with what is there."""
+    planned = {one.tile.name: {"first": one.first, "patches": len(one.windows(patch))} for one in tiles}
+    sections = _sections(out)
+    there = _patches(domain, folders)
+    if domain in sections:
+        try:
+            old_patch, old_tiles = sections[domain]["patch"], dict(sections[domain]["tiles"])
+            spans = {name: range(tile["first"], tile["first"] + tile["patches"]) for name, tile in old_tiles.items()}
+        except (TypeError, KeyError, ValueError):
+            raise ContsegError(f"{out / MANIFEST}: not written by this command; --overwrite cuts again") from None
+        if old_patch != patch:
+            raise ContsegError(f"{out}: was cut with --patch {old_patch}, not {patch}; --overwrite cuts again")
+        for name, tile in old_tiles.items():
+            if planned.get(name, tile) != tile:
+                raise ContsegError(f"{out}: tile {name} was given other numbers before; --overwrite cuts again")
+            if name not in planned and any(int(path.stem) in spans[name] for path in there):
+                raise ContsegError(f"{out}: holds patches of tile {name}, which is left out now; --overwrite cuts again")
+    elif there:
+        raise ContsegError(f"{there[0]}: is there, but no {MANIFEST} says what it was cut from; --overwrite deletes it")
+    _save(out, {**sections, domain: {"patch": patch, "complete": False, "tiles": planned}})
+
+
+def _complete(out: Path, domain: Domain) -> None:
+    sections = _sections(out)
+    _save(out, {**sections, domain: {**sections[domain], "complete": True}})
+
+
+def _sections(out: Path, forgiving: bool = False) -> dict[str, dict[str, Any]]:
+    """The record of each domain in `out`."""
+    if not (out / MANIFEST).is_file():
+        return {}
+    try:
+        content = json.loads(read_text(out / MANIFEST))
+        if not isinstance(content, dict):
+            raise ValueError("no object")
+    except (ContsegError, ValueError) as error:
+        if forgiving:
+            return {}
+        raise ContsegError(f"{out / MANIFEST}: cannot be read ({error}); --overwrite cuts again") from None
+    return content
+
+
+def _save(out: Path, sections: dict[str, dict[str, Any]]) -> None:
+    partial = out / f".{MANIFEST}.{os.getpid()}{_PARTIAL}"
+    partial.write_text(json.dumps(sections, indent=1) + "\n", encoding="utf-8")
+    partial.replace(out / MANIFEST)
