@@ -51,7 +51,9 @@ def segment(segmentation: Any, height: int, width: int) -> np.ndarray:
             raise ValueError(f"run lengths of size {segmentation.get('size')} for an image of [{height}, {width}]")
         lengths = _decompressed(counts) if isinstance(counts, str) else _whole_numbers(counts)
         if (lengths < 0).any() or lengths.sum() != height * width:
-            raise ValueError(f"broken run lengths: they add up to {lengths.sum()} pixels of {height * width}")
+            raise ValueError(
+                f"broken run lengths: they must be 0 or more and add up to {height * width}, not {lengths.sum()}"
+            )
         runs = tools.frPyObjects({"size": [height, width], "counts": lengths.tolist()}, height, width)
     else:
         raise ValueError("its segmentation is neither polygons nor run lengths")
