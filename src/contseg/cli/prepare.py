@@ -29,7 +29,7 @@ def isprs(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete earlier patches of these tiles' city first.")
     ] = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Tiles at a time; default: all cores, at most 8.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Tiles at a time; default: all cores, at most 4.")] = None,
 ) -> None:
     """Cut the tiles of Potsdam and Vaihingen into numbered patches; a run that was stopped goes on."""
     from contseg.cli.console import console, scan_progress

@@ -23,6 +23,7 @@ Progress = Callable[[int, int], None]
 _FOLDERS: dict[SubsetName, str] = {"train": "training", "test": "validation"}
 _CODES = np.array([red << 16 | green << 8 | blue for red, green, blue in CLASSES.values()], dtype=np.int32)
 _NO_CLASS = 255
+_AT_ONCE = 50  # rows whose colours are turned at once: wide numbers take four times the memory
 _PARTIAL = ".partial"
 
 
@@ -43,7 +44,7 @@ def cut_tiles(
 
     Args:
         patch: height and width of the square patches, in pixels.
-        workers: tiles at a time, of some 100 MB each; default: all cores, at most 8.
+        workers: tiles at a time, of 60 to 150 MB each; default: all cores, at most 4.
         overwrite: delete the patches of this domain first.
         progress: called with (done, total) as patches are written.
 
@@ -84,7 +85,7 @@ def cut_tiles(
             return error
         return None
 
-    with warnings.catch_warnings(), ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)) as pool:
         warnings.simplefilter("ignore", raster_tools().errors.NotGeoreferencedWarning)
         futures = [pool.submit(cut, one) for one in tiles]
         try:
@@ -131,7 +132,7 @@ def _read_rows(raster: Any, top: int, count: int) -> np.ndarray:
 
 
 def _label_ids(tile: Tile, rows: int) -> np.ndarray:
-    """The label of a tile as class numbers, (H, W) uint8; colours are turned a few rows at a time.
+    """The label of a tile as class numbers, (H, W) uint8; only these are kept of the whole tile.
 
     Raises:
         ContsegError: it holds colours that are none of the classes'.
@@ -142,19 +143,27 @@ def _label_ids(tile: Tile, rows: int) -> np.ndarray:
         with rasterio.open(tile.label) as raster:
             ids = np.empty((raster.height, raster.width), dtype=np.uint8)
             for top in range(0, raster.height, rows):
-                colours = _read_rows(raster, top, min(rows, raster.height - top)).astype(np.int32)
-                codes = colours[..., 0] << 16 | colours[..., 1] << 8 | colours[..., 2]
-                block = ids[top : top + rows]
-                block[:] = _NO_CLASS
-                for number, code in enumerate(_CODES):
-                    block[codes == code] = number
-                for code, count in zip(*np.unique(codes[block == _NO_CLASS], return_counts=True), strict=True):
-                    strange[int(code)] = strange.get(int(code), 0) + int(count)
+                colours = _read_rows(raster, top, min(rows, raster.height - top))
+                for first in range(0, len(colours), _AT_ONCE):
+                    block = ids[top + first : top + first + _AT_ONCE][: len(colours) - first]
+                    for code, count in _turn(colours[first : first + _AT_ONCE], block):
+                        strange[code] = strange.get(code, 0) + count
     except rasterio.errors.RasterioError as error:
         raise ContsegError(f"{tile.label}: cannot be read ({' '.join(str(error).split())})") from None
     if strange:
         raise ContsegError(_told_colours(tile, strange))
     return ids
+
+
+def _turn(colours: np.ndarray, ids: np.ndarray) -> list[tuple[int, int]]:
+    """Write the class numbers of colours (H, W, 3) into `ids` (H, W); returns (colour as one number, pixels) of no class."""
+    wide = colours.astype(np.int32)
+    codes = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
+    ids[:] = _NO_CLASS
+    for number, code in enumerate(_CODES):
+        ids[codes == code] = number
+    strange, pixels = np.unique(codes[ids == _NO_CLASS], return_counts=True)
+    return list(zip(strange.tolist(), pixels.tolist(), strict=True))
 
 
 def _told_colours(tile: Tile, strange: dict[int, int]) -> str:
