@@ -113,9 +113,9 @@ def check_sample(dataset: SegmentationDataset, subset: SubsetName, name: str, kn
     problems: list[Problem] = []
 
     def found(file: Path, error: Exception | str) -> None:
-        text = str(error).removeprefix(f"{file}: ")
-        if text not in [problem.text for problem in problems]:  # a mask may need its image's size, and tell it again
-            problems.append(Problem(subset, name, str(file), text))
+        problem = Problem(subset, name, str(file), str(error).removeprefix(f"{file}: "))
+        if problem not in problems:  # a mask may need its image's size, and tell it again
+            problems.append(problem)
 
     image = mask = None
     try:
