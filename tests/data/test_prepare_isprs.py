@@ -230,7 +230,7 @@ class TestGoingOn:
         assert prepare(tmp_path, "--potsdam", tiles / "potsdam", "--overwrite")[0] == 0
         assert 9999 not in patches(tmp_path)
 
-    @pytest.mark.parametrize("record", ["{", "[]", '{"potsdam": 3}'])
+    @pytest.mark.parametrize("record", ["{", "[]", '{"potsdam": 3}', '{"potsdam": {"complete": false}}'])
     def test_a_broken_record_is_told(self, tiles, tmp_path, record):
         (tmp_path / "prepared.json").write_text(record)
         refused(tmp_path, "--potsdam", tiles / "potsdam", telling="prepared.json: ")

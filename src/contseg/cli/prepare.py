@@ -43,7 +43,9 @@ def isprs(
         raise ContsegError("prepare isprs: nothing to cut; give --potsdam FOLDER, --vaihingen FOLDER or both")
     skip = left_out(list(given), skip_tile or [], keep_faulty)
     if potsdam is not None and FAULTY in skip and FAULTY not in (skip_tile or []):
-        console.print(f"tile {FAULTY} is left out, as its annotation is known to be faulty; --keep-faulty cuts it")
+        console.print(
+            f"tile {FAULTY} is left out, as its annotation is known to be faulty; --keep-faulty cuts it", soft_wrap=True
+        )
     tiles = {domain: find_tiles(domain, folder) for domain, folder in given.items()}
     absent = [line for found in tiles.values() for tile in found if tile.name not in skip for line in tile.absent()]
     for line in absent:
@@ -55,8 +57,12 @@ def isprs(
     numbered = {domain: number_tiles(domain, found, skip, patch) for domain, found in tiles.items()}
     errors = []
     for domain, chosen in numbered.items():
-        with scan_progress(f"cutting {domain}") as progress:
-            errors += cut_tiles(out, domain, chosen, patch, workers=workers, overwrite=overwrite, progress=progress)
+        try:
+            with scan_progress(f"cutting {domain}") as progress:
+                errors += cut_tiles(out, domain, chosen, patch, workers=workers, overwrite=overwrite, progress=progress)
+        except KeyboardInterrupt:
+            console.print("stopped; the same command goes on, without --overwrite")
+            raise
         patches = sum(len(one.windows(patch)) for one in chosen)
         console.print(f"{domain}: {patches} patches of {len(chosen)} tiles: {out}", soft_wrap=True, highlight=False)
     if len(errors) == 1:

@@ -66,7 +66,8 @@ class ISPRS(SegmentationDataset):
             `released`: as in the code of IDEC and LAG. Impervious surfaces (0) plays the background and is scored as one,
             classes are 1 to 4, and clutter (5) is void: background in training, ignored in testing. Their lists hold
             numbers one lower than their reader expects, so the images of class k are those that contain k - 1
-            (`selection_offset` is 1): the step that learns cars gets every image with a tree.
+            (`selection_offset` is 1): the step that learns cars gets every image with a tree. Background is not counted
+            in a split, so what they call 4-1 is 3-1 here.
         background: False, of `paper` only: the five classes with no background among them, clutter ignored.
 
     Raises:

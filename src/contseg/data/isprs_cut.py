@@ -198,10 +198,12 @@ def _patches(domain: Domain, folders: Sequence[Path]) -> list[Path]:
 
 
 def _delete(out: Path, domain: Domain, folders: Sequence[Path]) -> None:
-    """Remove what was cut of a domain; its record first, so that no kill leaves a record of patches that are gone."""
-    _save(out, {name: section for name, section in _sections(out, forgiving=True).items() if name != domain})
+    """Remove what was cut of a domain; if that is stopped, what is left is known to be no dataset."""
+    others = {name: section for name, section in _sections(out, forgiving=True).items() if name != domain}
+    _save(out, {**others, domain: {"complete": False}})
     for path in _patches(domain, folders):
         path.unlink()
+    _save(out, others)
 
 
 def _announce(out: Path, domain: Domain, tiles: Sequence[Numbered], patch: int, folders: Sequence[Path]) -> None:
