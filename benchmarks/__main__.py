@@ -23,7 +23,9 @@ from contseg.losses.distillation import unbiased_distillation
 from contseg.losses.pod import local_pod_loss
 from contseg.methods.method import StepContext
 from contseg.methods.registry import make_method
-from contseg.models.segmenter import NetworkOptions, Segmenter, SegmenterOutput, resize_logits
+from contseg.models.layers import resize
+from contseg.models.options import NetworkOptions
+from contseg.models.segmenter import Segmenter, SegmenterOutput
 from contseg.scenarios.batch import Batch
 
 OLD, SEEN, CROP = 101, 151, 512
@@ -65,13 +67,13 @@ def mib_losses() -> tuple[float, float, float]:
     labels = torch.randint(0, SEEN, (2, CROP, CROP))
 
     def ours() -> None:
-        logits = resize_logits(student, (CROP, CROP))
+        logits = resize(student, (CROP, CROP))
         loss = unbiased_cross_entropy(logits, labels, OLD).mean()
-        loss = loss + unbiased_distillation(logits, resize_logits(teacher, (CROP, CROP))).mean()
+        loss = loss + unbiased_distillation(logits, resize(teacher, (CROP, CROP))).mean()
         torch.autograd.grad(loss, student)
 
     def plain() -> None:
-        torch.autograd.grad(functional.cross_entropy(resize_logits(student, (CROP, CROP)), labels), student)
+        torch.autograd.grad(functional.cross_entropy(resize(student, (CROP, CROP)), labels), student)
 
     return ratio(ours, plain, repeats=2)
 

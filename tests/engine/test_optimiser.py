@@ -5,7 +5,8 @@ import torch
 
 from contseg.engine.optimiser import make_optimiser
 from contseg.engine.options import TrainingOptions
-from contseg.models.segmenter import NetworkOptions, Segmenter
+from contseg.models.options import NetworkOptions
+from contseg.models.segmenter import Segmenter
 
 
 @pytest.fixture(scope="module")

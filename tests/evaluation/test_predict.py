@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from contseg.evaluation.predict import evaluate, predict_batch, predict_image
-from contseg.models.segmenter import NetworkOptions, Segmenter
+from contseg.models.options import NetworkOptions
+from contseg.models.segmenter import Segmenter
 from contseg.scenarios.batch import Batch
 
 

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from contseg.data.classes import ClassTable
 from contseg.errors import ContsegError
 from contseg.interop.segmenter_file import load_segmenter, save_segmenter
-from contseg.models.segmenter import NetworkOptions, Segmenter
+from contseg.models.options import NetworkOptions
+from contseg.models.segmenter import Segmenter
 
 CLASSES = ClassTable(
     ("background", "fox", "cat", "dog"), (0, 300, 3, 7), ((0, 0, 0), (1, 2, 3), (9, 9, 9), (4, 5, 6)), "unlabelled"

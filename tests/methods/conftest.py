@@ -7,7 +7,8 @@ import torch
 
 from contseg.data.folder import Folder
 from contseg.methods.method import Method, StepContext
-from contseg.models.segmenter import NetworkOptions, Segmenter, SegmenterOutput
+from contseg.models.options import NetworkOptions
+from contseg.models.segmenter import Segmenter, SegmenterOutput
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.options import ScenarioOptions
 from contseg.scenarios.scenario import Scenario

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from contseg.models.segmenter import NetworkOptions, Segmenter
+from contseg.models.options import NetworkOptions
+from contseg.models.segmenter import Segmenter
 
 
 @pytest.fixture

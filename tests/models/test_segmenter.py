@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from contseg.errors import ContsegError
+from contseg.models.layers import resize
+from contseg.models.options import NetworkOptions
 from contseg.models.resnet import ResNet
-from contseg.models.segmenter import TAPS, NetworkOptions, Segmenter, resize_logits
+from contseg.models.segmenter import TAPS, Segmenter
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
 EXPANSION = {"resnet18": 1, "resnet34": 1, "resnet50": 4, "resnet101": 4}
@@ -84,7 +86,7 @@ class TestEveryBackbone:
         output = segmenter.eval()(images(), taps=("stage1", "stage4"))
         for tap in ("stage1", "stage4"):
             assert (output.features[tap] < 0).any()
-        decoded = segmenter.head(segmenter.backbone.activate(output.features["stage4"]))
+        decoded = segmenter.head([segmenter.backbone.activate(output.features["stage4"])])
         assert torch.equal(segmenter.classifier(decoded), output.logits)
 
 
@@ -152,15 +154,15 @@ def test_normalise_takes_bytes_to_zero_mean_and_unit_deviation(make_segmenter):
 def test_logits_are_resized_once_and_in_float32(make_segmenter):
     output = make_segmenter().eval()(images())
     assert output.logits_at((64, 64)) is output.logits_at((64, 64))
-    assert resize_logits(output.logits.bfloat16(), (8, 8)).dtype == torch.float32
-    assert resize_logits(output.logits.double(), (8, 8)).dtype == torch.float64
+    assert resize(output.logits.bfloat16(), (8, 8)).dtype == torch.float32
+    assert resize(output.logits.double(), (8, 8)).dtype == torch.float64
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"backbone": "resnet20"}, r"unknown backbone 'resnet20'; did you mean 'resnet"),
-        ({"head": "deeplabv3"}, r"unknown head 'deeplabv3'; did you mean 'deeplabv3-mib'"),
+        ({"head": "deeplabv4"}, r"unknown head 'deeplabv4'; did you mean 'deeplabv3'"),
         ({"output_stride": 4}, r"stride 4 is not possible; choose 8, 16, 32"),
         ({"decision": "maximum"}, r"decision"),
         ({"backbon": "resnet18"}, r"backbon"),

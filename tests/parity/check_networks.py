@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from contseg.interop.published import convert_segmenter, with_plain_norms
+from contseg.models.layers import resize
 from contseg.models.normalization import BatchNorm, activation
-from contseg.models.segmenter import resize_logits
 from tests.parity.goldens import claims, gradients, network_image, network_state
 
 FEATURES = {
@@ -35,7 +35,7 @@ def check_network(golden):
     golden.check_close("ref64_logits", output.logits.double(), tolerance("logits"))
     values = {name: output.features[tap] for name, tap in FEATURES.items()}
     values["body"] = segmenter.backbone.activate(output.features["stage4"])
-    values["logits_up"] = resize_logits(output.logits, tuple(image.shape[2:]))
+    values["logits_up"] = resize(output.logits, tuple(image.shape[2:]))
     for name, value in values.items():
         if f"out_{name}_shape" in golden.arrays:
             golden.check(f"out_{name}_shape", np.array(value.shape))

@@ -75,7 +75,7 @@ def manifest_of(path: Path) -> Path:
     fitting = [
         manifest
         for manifest in path.parent.glob("manifest_*.json")
-        if path.stem.startswith(manifest.stem.removeprefix("manifest_"))
+        if path.stem.removeprefix("train_").startswith(manifest.stem.removeprefix("manifest_"))
     ]
     assert fitting, f"{path}: no manifest beside it"
     return max(fitting, key=lambda manifest: len(manifest.stem))
@@ -98,4 +98,4 @@ def network_state(golden: Golden) -> dict[str, torch.Tensor]:
 
 def network_image(golden: Golden) -> torch.Tensor:
     image = golden.meta["image"]
-    return torch.from_numpy(fill_image(tuple(image["fill_image_shape"]), image["seed"]))
+    return torch.from_numpy(fill_image(tuple(image.get("fill_image_shape") or image["shape"]), image["seed"]))

@@ -24,7 +24,7 @@ PROBLEMS = [
     # unknown names
     ("method.name=plopp", r"method\.name: unknown method 'plopp'; did you mean 'plop'\?"),
     ("network.backbone=resnet19", r"network\.backbone: unknown backbone 'resnet19'; did you mean 'resnet18'\?"),
-    ("network.head=deeplab", r"network\.head: unknown head 'deeplab'; did you mean 'deeplabv3-mib'\?"),
+    ("network.head=deeplab", r"network\.head: unknown head 'deeplab'; did you mean 'deeplabv3'\?"),
     ("data.dataset=dgits", r"data\.dataset: unknown dataset 'dgits'; did you mean 'digits'\?"),
     ("data.pipeline=mibb", r"data\.pipeline: .*'mib' or 'ssul'"),
     ("training.schedule=cosine", r"training\.schedule: .*'poly'.*got 'cosine'"),

@@ -61,7 +61,9 @@ class TestWriting:
         path.write_text(to_yaml(recipe), encoding="utf-8")
         assert read_recipe(path) == recipe
 
-    @pytest.mark.parametrize("word", ["no", "on", "null", "1e-4", "007", "5-1", "~", " x ", "a: b", "#", "yes\nno", "\U0001f600" * 9 + " 0 0"])
+    @pytest.mark.parametrize(
+        "word", ["no", "on", "null", "1e-4", "007", "5-1", "~", " x ", "a: b", "#", "yes\nno", "\U0001f600" * 9 + " 0 0"]
+    )
     def test_words_that_look_like_something_else_stay_words(self, write, word):
         recipe = read_recipe(NAME).model_copy(update={"note": word})
         assert read_recipe(write(to_yaml(recipe))).note == word

@@ -9,7 +9,7 @@ from typing import Any
 from contseg.data.augment import Pipeline
 from contseg.engine.options import MACHINE_KEYS, TrainingOptions
 from contseg.methods.method import Method
-from contseg.models.segmenter import NetworkOptions
+from contseg.models.options import NetworkOptions
 from contseg.scenarios.plan import samples_digest
 from contseg.scenarios.scenario import Scenario
 

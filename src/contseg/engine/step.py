@@ -20,7 +20,8 @@ from contseg.errors import ContsegError
 from contseg.evaluation.metrics import step_figures
 from contseg.evaluation.predict import evaluate
 from contseg.methods.method import Method, StepContext
-from contseg.models.segmenter import Segmenter, SegmenterOutput, resize_logits
+from contseg.models.layers import resize
+from contseg.models.segmenter import Segmenter, SegmenterOutput
 from contseg.scenarios.batch import Batch, Pool
 from contseg.scenarios.step import Step
 
@@ -163,7 +164,7 @@ class StepLearner:
             batch = method.relabel(batch, asked, context)
             terms = dict(method.losses(batch, output, asked, context))
             for name, logits, weight in output.auxiliary:
-                terms[f"auxiliary_{name}"] = weight * method.supervise(resize_logits(logits, batch.size), batch, context)
+                terms[f"auxiliary_{name}"] = weight * method.supervise(resize(logits, batch.size), batch, context)
             for name, value in terms.items():
                 if not value.requires_grad and name not in method.inert_terms:
                     raise ContsegError(

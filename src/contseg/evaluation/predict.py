@@ -8,7 +8,8 @@ from torch import Tensor
 
 from contseg.data.augment import resize_image
 from contseg.evaluation.confusion import confusion_matrix
-from contseg.models.segmenter import Segmenter, resize_logits
+from contseg.models.layers import resize
+from contseg.models.segmenter import Segmenter
 from contseg.scenarios.batch import Batch
 
 
@@ -20,7 +21,7 @@ def predict_batch(segmenter: Segmenter, images_BCHW: Tensor, size: tuple[int, in
     """
     with torch.no_grad():
         output = segmenter(segmenter.normalise(images_BCHW))
-        logits = resize_logits(output.logits, size or tuple(images_BCHW.shape[2:]))  # type: ignore[arg-type]
+        logits = resize(output.logits, size or tuple(images_BCHW.shape[2:]))  # type: ignore[arg-type]
         return segmenter.scores(logits).argmax(dim=1)
 
 

@@ -4,14 +4,15 @@ In-place activated batch norm computes act((|w| + 1e-5) (x - mean) / sqrt(var + 
 w := |w| + 1e-5 is the same function, so weights are converted once, here, and nowhere else.
 """
 
-import re
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from contseg.errors import ContsegError, did_you_mean
-from contseg.models.segmenter import NetworkOptions, Segmenter
+from contseg.interop.names import load_strictly, renamed
+from contseg.models.options import NetworkOptions
+from contseg.models.segmenter import Segmenter
 
 Source = Literal["mib", "plop", "sdr", "csseg"]
 INPLACE_EPSILON = 1e-5
@@ -45,18 +46,6 @@ CSSEG_NAMES = (
 NAMES = {"mib": MIB_NAMES, "plop": MIB_NAMES, "sdr": MIB_NAMES, "csseg": CSSEG_NAMES}
 
 
-def renamed(name: str, rules) -> str:
-    """A foreign tensor name in ours.
-
-    Example:
-        >>> renamed("body.mod3.block1.convs.bn2.weight", MIB_NAMES)
-        'backbone.layer2.0.bn2.weight'
-    """
-    for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
 def convert_segmenter(tensors: dict[str, Tensor], source: Source) -> tuple[Segmenter, list[int]]:
     """A published ResNet-101 segmenter with in-place ABN as a `Segmenter` (eval mode), and its classes per step.
 
@@ -76,19 +65,7 @@ def convert_segmenter(tensors: dict[str, Tensor], source: Source) -> tuple[Segme
     if not widths:
         raise ContsegError(f"weights: hold no classifier under the names of {source}")
     segmenter = Segmenter(NetworkOptions(backbone="resnet101", slope=0.01), widths)
-    own = segmenter.state_dict()
-    found |= {name: own[name] for name in own if name.endswith("num_batches_tracked") and name not in found}
-    wrong = [f"{name} missing" for name in own if name not in found]
-    wrong += [f"{name} unexpected" for name in found if name not in own]
-    wrong += [
-        f"{name} is {tuple(found[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own
-        if name in found and found[name].shape != own[name].shape
-    ]
-    if wrong:
-        raise ContsegError(f"weights: do not fit ({'; '.join(wrong[:3])}{'; ...' if len(wrong) > 3 else ''})")
-    segmenter.load_state_dict(found)
-    return segmenter.eval(), widths
+    return load_strictly(segmenter, found), widths
 
 
 def convert_backbone(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

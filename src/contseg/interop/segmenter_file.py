@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from contseg.data.classes import ClassTable
 from contseg.errors import ContsegError
-from contseg.models.segmenter import NetworkOptions, Segmenter
+from contseg.models.options import NetworkOptions
+from contseg.models.segmenter import Segmenter
 
 HEADER = "contseg"
 

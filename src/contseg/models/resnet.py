@@ -30,6 +30,8 @@ class ResNet(nn.Module):
         slope: of the leaky ReLU; 0.01 stands in for in-place activated batch norm, 0 is ReLU.
         width: channels of the first stage in its narrow convolutions (64 in the publications).
         contracted: see above.
+        deep_stem: three 3x3 convolutions in place of the 7x7 ("V1c").
+        momentum: of the norms.
 
     Returns (forward):
         four maps, (B, C_i, H_i, W_i): the sums at the end of each stage **before** activation. `activate` gives what
@@ -43,7 +45,16 @@ class ResNet(nn.Module):
         [(8, 16, 16), (16, 8, 8), (32, 8, 8), (64, 8, 8)]
     """
 
-    def __init__(self, name: str, output_stride: int = 16, slope: float = 0.01, width: int = 64, contracted: bool = False):
+    def __init__(
+        self,
+        name: str,
+        output_stride: int = 16,
+        slope: float = 0.01,
+        width: int = 64,
+        contracted: bool = False,
+        deep_stem: bool = False,
+        momentum: float = 0.1,
+    ):
         super().__init__()
         if name not in DEPTHS:
             raise ContsegError(f"network.backbone: unknown backbone '{name}'; {did_you_mean(name, DEPTHS)}")
@@ -51,9 +62,11 @@ class ResNet(nn.Module):
             raise ContsegError(f"network.output_stride: {output_stride} is not possible; choose 8, 16 or 32")
         kind, depths = DEPTHS[name]
         block = BasicBlock if kind == "basic" else Bottleneck
-        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
-        self.bn1 = BatchNorm(width)
         self.activation = activation(slope)
+        self.stem = _deep_stem(width, slope) if deep_stem else None
+        if not deep_stem:
+            self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+            self.bn1 = BatchNorm(width)
         channels = width
         self.channels: list[int] = []
         previous = 1
@@ -68,10 +81,13 @@ class ResNet(nn.Module):
             self.channels.append(channels)
             self.add_module(f"layer{stage + 1}", nn.ModuleList(blocks))
         self.output_stride = output_stride
+        for module in self.modules():
+            if isinstance(module, BatchNorm):
+                module.momentum = momentum
 
     def forward(self, images_BCHW: Tensor) -> list[Tensor]:
         """Pre-activation sums of the four stages."""
-        x = self.activation(self.bn1(self.conv1(images_BCHW)))
+        x = self.activation(self.bn1(self.conv1(images_BCHW))) if self.stem is None else self.stem(images_BCHW)
         x = functional.max_pool2d(x, 3, stride=2, padding=1)
         stages = []
         for number in range(1, 5):
@@ -137,6 +153,13 @@ class Bottleneck(nn.Module):
         inner = self.activation(self.bn1(self.conv1(x_BCHW)))
         inner = self.activation(self.bn2(self.conv2(inner)))
         return self.bn3(self.conv3(inner)) + self.downsample(x_BCHW)
+
+
+def _deep_stem(width: int, slope: float) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for channels, out, stride in ((3, width // 2, 2), (width // 2, width // 2, 1), (width // 2, width, 1)):
+        layers += [nn.Conv2d(channels, out, 3, stride, 1, bias=False), BatchNorm(out), activation(slope)]
+    return nn.Sequential(*layers)
 
 
 def _shortcut(channels: int, out: int, stride: int) -> nn.Module:

@@ -1,86 +1,29 @@
 """A segmenter: backbone, head, growing classifier."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
-from torch.nn import functional
 
-from contseg.errors import ContsegError, did_you_mean
+from contseg.errors import ContsegError
+from contseg.models.auxiliary import AuxiliaryHead
 from contseg.models.classifier import GrowingClassifier, Start
 from contseg.models.heads.deeplabv3 import DeepLabV3
-from contseg.models.resnet import DEPTHS, STRIDES, ResNet
+from contseg.models.heads.deeplabv3_mib import DeepLabV3MiB
+from contseg.models.heads.fcn import FCN
+from contseg.models.heads.head import Head
+from contseg.models.heads.pspnet import PSPNet
+from contseg.models.heads.upernet import UperNet
+from contseg.models.idrnet.network import IDRNet, Passed
+from contseg.models.layers import resize
+from contseg.models.options import NetworkOptions
+from contseg.models.resnet import ResNet
 
-TAPS = ("stage1", "stage2", "stage3", "stage4", "head", "logits")
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-HEADS = ("deeplabv3-mib",)
-
-
-def known(kind: str, name: str, names: Iterable[str]) -> str:
-    """The name, if it is one of the names.
-
-    Raises:
-        ValueError: it is not; the message suggests the nearest.
-    """
-    if name not in names:
-        raise ValueError(f"unknown {kind} '{name}'; {did_you_mean(name, names)}")
-    return name
-
-
-class NetworkOptions(BaseModel):
-    """What a segmenter is made of.
-
-    Attributes:
-        backbone: `resnet18` to `resnet101`.
-        head: `deeplabv3-mib`.
-        output_stride: 8, 16 or 32.
-        width: channels of the backbone's first stage.
-        head_width: channels of the head's output.
-        slope: of the leaky ReLU; 0.01 stands in for in-place ABN, 0 is ReLU.
-        contracted: dilation of a stage's first block as torchvision has it.
-        pooling_size: evaluation pooling window of the head, in feature pixels.
-        decision: `softmax` (classes compete) or `sigmoid` (each class on its own).
-        unknown: the outputs begin with "unknown", whose score is added to background's (label policy `ssul`).
-        mean, std: of RGB in [0, 1], for normalisation.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    backbone: str = "resnet101"
-    head: str = "deeplabv3-mib"
-    output_stride: int = 16
-    width: int = Field(64, ge=1)
-    head_width: int = Field(256, ge=1)
-    slope: float = Field(0.01, ge=0)
-    contracted: bool = False
-    pooling_size: int = Field(32, ge=1)
-    decision: Literal["softmax", "sigmoid"] = "softmax"
-    unknown: bool = False
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-
-    @field_validator("backbone")
-    @classmethod
-    def _known_backbone(cls, name: str) -> str:
-        return known("backbone", name, DEPTHS)
-
-    @field_validator("head")
-    @classmethod
-    def _known_head(cls, name: str) -> str:
-        return known("head", name, HEADS)
-
-    @field_validator("output_stride")
-    @classmethod
-    def _possible_stride(cls, stride: int) -> int:
-        if stride not in STRIDES:
-            raise ValueError(f"output stride {stride} is not possible; choose {', '.join(map(str, STRIDES))}")
-        return stride
+STAGES = ("stage1", "stage2", "stage3", "stage4")
+TAPS = (*STAGES, "head", "logits")
+STAGE1_WEIGHT = 0.4
 
 
 @dataclass
@@ -90,25 +33,21 @@ class SegmenterOutput:
     Args:
         logits: (B, K, h, w), at feature resolution.
         features: the taps that were asked for, by name.
-        auxiliary: (name, logits (B, K, h, w), weight) of each auxiliary head.
+        auxiliary: (name, logits (B, K, h, w), weight) of each auxiliary output; in training only.
+        passed: what IDRNet left for `Segmenter.observe`; in training only.
     """
 
     logits: Tensor
     features: dict[str, Tensor] = field(default_factory=dict)
     auxiliary: list[tuple[str, Tensor, float]] = field(default_factory=list)
+    passed: Passed | None = None
     _resized: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def logits_at(self, size: tuple[int, int]) -> Tensor:
         """Logits bilinearly resized to (H, W), in float32 or better; computed once however many terms ask."""
         if size not in self._resized:
-            self._resized[size] = resize_logits(self.logits, size)
+            self._resized[size] = resize(self.logits, size)
         return self._resized[size]
-
-
-def resize_logits(logits_BKHW: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear (corners not aligned), in float32 or better."""
-    precise = logits_BKHW.to(torch.promote_types(logits_BKHW.dtype, torch.float32))
-    return functional.interpolate(precise, size, mode="bilinear", align_corners=False)
 
 
 class Segmenter(nn.Module):
@@ -132,15 +71,28 @@ class Segmenter(nn.Module):
     def __init__(self, options: NetworkOptions, widths: Sequence[int]):
         super().__init__()
         self.options = options
-        self.backbone = ResNet(options.backbone, options.output_stride, options.slope, options.width, options.contracted)
-        self.head = DeepLabV3(
-            self.backbone.channels[-1], options.head_width, options.output_stride, options.slope, options.pooling_size
+        self.backbone = ResNet(
+            options.backbone,
+            options.output_stride,
+            options.slope,
+            options.width,
+            options.contracted,
+            deep_stem=options.stem == "deep",
+            momentum=options.norm_momentum,
         )
-        self.classifier = GrowingClassifier(options.head_width, list(widths), options.unknown)
+        channels = self.backbone.channels
+        self.head = make_head(options, channels, list(widths))
+        self.classifier = GrowingClassifier(self.head.width, list(widths), options.unknown)
+        self.auxiliary = (
+            AuxiliaryHead(channels[2], options.auxiliary_width, list(widths), options.dropout, options.unknown)
+            if options.auxiliary
+            else None
+        )
         self.register_buffer("mean", torch.tensor(options.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(options.std).view(1, 3, 1, 1), persistent=False)
         self.backbone.initialise()
-        self.head.initialise()
+        if isinstance(self.head, DeepLabV3MiB):
+            self.head.initialise()
 
     def forward(self, images_BCHW: Tensor, taps: Sequence[str] = ()) -> SegmenterOutput:
         """Logits, and the features asked for.
@@ -152,14 +104,27 @@ class Segmenter(nn.Module):
         Raises:
             ContsegError: a tap that this network lacks.
         """
-        stages = self.backbone(images_BCHW)
-        decoded = self.head(self.backbone.activate(stages[-1]))
-        logits = self.classifier(decoded)
-        tapped = dict(zip(TAPS, [*stages, decoded, logits], strict=True))
-        unknown = [tap for tap in taps if tap not in tapped]
+        unknown = [tap for tap in taps if tap not in TAPS]
         if unknown:
             raise ContsegError(f"tap '{unknown[0]}': {self.options.backbone} with {self.options.head} has {', '.join(TAPS)}")
-        return SegmenterOutput(logits, {tap: tapped[tap] for tap in taps})
+        stages = self.backbone(images_BCHW)
+        maps = [self.backbone.activate(stages[stage]) for stage in self.head.uses]
+        passed = None
+        if isinstance(self.head, IDRNet):
+            decoded, passed = self.head(maps)
+        else:
+            decoded = self.head(maps)
+        logits = self.classifier(decoded)
+        tapped = dict(zip(TAPS, [*stages, decoded, logits], strict=True))
+        output = SegmenterOutput(logits, {tap: tapped[tap] for tap in taps})
+        if self.training:
+            output.passed = passed
+            if passed is not None:
+                output.auxiliary.append(("stage1", passed.stage1, STAGE1_WEIGHT))
+            if self.auxiliary is not None:
+                third = self.auxiliary(self.backbone.activate(stages[2]))
+                output.auxiliary.append(("stage3", third, self.auxiliary.weight))
+        return output
 
     def normalise(self, images_BCHW: Tensor) -> Tensor:
         """uint8 RGB (B, 3, H, W) to what `forward` takes, on the images' device."""
@@ -171,8 +136,12 @@ class Segmenter(nn.Module):
         return self.classifier.widths
 
     def grow(self, count: int, start: Start = "background") -> None:
-        """Add `count` classes to everything sized by classes; see `GrowingClassifier.grow`."""
+        """Add `count` classes to everything sized by classes: classifiers (`GrowingClassifier.grow`) and IDRNet's tables."""
         self.classifier.grow(count, start)
+        if self.auxiliary is not None:
+            self.auxiliary.grow(count, start)
+        if isinstance(self.head, IDRNet):
+            self.head.grow(count, start)
 
     def scores(self, logits_BKHW: Tensor) -> Tensor:
         """Scores of the classes, (B, K, H, W); the decision is their arg max. The only place that knows the rule.
@@ -186,4 +155,32 @@ class Segmenter(nn.Module):
 
     @torch.no_grad()
     def observe(self, output: SegmenterOutput, labels_BHW: Tensor, context: Any) -> None:
-        """Called after the losses of every iteration with the method's final labels; here there is nothing to update."""
+        """After the losses of every iteration, with the method's final labels: IDRNet deletes a class and learns from it."""
+        if isinstance(self.head, IDRNet) and output.passed is not None:
+            self.head.observe(output.passed, self.classifier, output.logits, labels_BHW, context)
+
+
+def make_head(options: NetworkOptions, channels: list[int], widths: list[int]) -> Head | IDRNet:
+    """The head that the options name, over a backbone with these channels."""
+    if options.idrnet is not None:
+        return IDRNet(
+            channels,
+            widths,
+            options.idrnet,
+            options.head,
+            options.head_width,
+            options.fpn_width,
+            options.atrous_rates,
+            options.dropout,
+            options.unknown,
+        )
+    if options.head == "fcn":
+        return FCN(channels, options.head_width, options.dropout)
+    if options.head == "pspnet":
+        return PSPNet(channels, options.head_width, options.dropout)
+    if options.head == "upernet":
+        return UperNet(channels, options.head_width, options.fpn_width, options.dropout)
+    if options.head == "deeplabv3":
+        return DeepLabV3(channels, options.head_width, options.atrous_rates, options.dropout)
+    slope = options.slope if options.head_slope is None else options.head_slope
+    return DeepLabV3MiB(channels, options.head_width, options.output_stride, slope, options.pooling_size)

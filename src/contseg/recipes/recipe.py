@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from contseg.engine.options import TrainingOptions
-from contseg.models.segmenter import NetworkOptions
+from contseg.models.options import NetworkOptions
 from contseg.scenarios.options import ScenarioOptions
 
 

@@ -3,38 +3,38 @@
 import pytest
 import torch
 
-from contseg.models.heads.deeplabv3 import DeepLabV3
+from contseg.models.heads.deeplabv3_mib import DeepLabV3MiB
 from contseg.models.normalization import BatchNorm
 
 
-def head(pooling_size: int) -> DeepLabV3:
+def head(pooling_size: int) -> DeepLabV3MiB:
     torch.manual_seed(0)
-    made = DeepLabV3(6, 5, pooling_size=pooling_size).double()
+    made = DeepLabV3MiB([0, 0, 0, 6], 5, pooling_size=pooling_size).double()
     made.initialise()
     return made
 
 
-def with_training_pooling(made: DeepLabV3, features: torch.Tensor) -> torch.Tensor:
+def with_training_pooling(made: DeepLabV3MiB, features: torch.Tensor) -> torch.Tensor:
     """Training mode, but for the norms."""
     made.train()
     for module in made.modules():
         if isinstance(module, BatchNorm):
             module.eval()
-    return made(features)
+    return made([features])
 
 
 @pytest.mark.parametrize("size", [(7, 7), (8, 5), (1, 3), (32, 32)])
 def test_evaluation_pools_as_training_does_where_the_window_covers_the_map(size):
     features = torch.randn(2, 6, *size, dtype=torch.float64)
     made = head(pooling_size=32)
-    assert torch.allclose(made.eval()(features), with_training_pooling(made, features))
+    assert torch.allclose(made.eval()([features]), with_training_pooling(made, features))
 
 
 @pytest.mark.parametrize("size", [(9, 9), (8, 13)])
 def test_evaluation_slides_a_smaller_window(size):
     features = torch.randn(2, 6, *size, dtype=torch.float64)
     made = head(pooling_size=4)
-    found = made.eval()(features)
+    found = made.eval()([features])
     assert found.shape == (2, 5, *size)
     assert not torch.allclose(found, with_training_pooling(made, features))
 
@@ -53,5 +53,5 @@ def test_the_middle_of_a_large_map_sees_the_average_of_its_window(size, window):
 
 @pytest.mark.parametrize("stride", [8, 16, 32])
 def test_dilations_follow_the_output_stride(stride):
-    branches = DeepLabV3(6, 5, output_stride=stride).branches
+    branches = DeepLabV3MiB([0, 0, 0, 6], 5, output_stride=stride).branches
     assert [branch.dilation[0] for branch in branches] == [1, *{8: (12, 24, 32), 16: (6, 12, 18), 32: (3, 6, 9)}[stride]]

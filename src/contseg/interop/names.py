@@ -1,0 +1,48 @@
+"""Foreign tensors into a segmenter of ours: every one is used, or an error says which does not fit."""
+
+import re
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from contseg.errors import ContsegError
+from contseg.models.segmenter import Segmenter
+
+Rule = tuple[str, str | Callable[[re.Match[str]], str]]
+OURS = re.compile(r"(\.num_batches_tracked|tables\.seen)$")
+"""What only our networks have and no weights depend on."""
+
+
+def renamed(name: str, rules: Sequence[Rule]) -> str:
+    """A foreign tensor name in ours: every rule (pattern, replacement) in turn.
+
+    Example:
+        >>> rules = [("^body.mod3.block1", "backbone.layer2.0"), (".convs", "")]
+        >>> renamed("body.mod3.block1.convs.bn2.weight", rules)
+        'backbone.layer2.0.bn2.weight'
+    """
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def load_strictly(segmenter: Segmenter, found: dict[str, Tensor]) -> Segmenter:
+    """Put tensors into a segmenter, and give it back in eval mode.
+
+    Raises:
+        ContsegError: a tensor is missing, unexpected or of another shape; nothing is ever left out silently.
+    """
+    own = segmenter.state_dict()
+    found = found | {name: own[name] for name in own if OURS.search(name) and name not in found}
+    wrong = [f"{name} missing" for name in own if name not in found]
+    wrong += [f"{name} unexpected" for name in found if name not in own]
+    wrong += [
+        f"{name} is {tuple(found[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in found and found[name].shape != own[name].shape
+    ]
+    if wrong:
+        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ContsegError(f"weights: do not fit ({'; '.join(wrong[:3])}{more})")
+    segmenter.load_state_dict(found)
+    return segmenter.eval()

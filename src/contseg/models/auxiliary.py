@@ -1,0 +1,42 @@
+"""The auxiliary head: a second opinion from the third stage, in training only."""
+
+from torch import Tensor, nn
+
+from contseg.models.classifier import GrowingClassifier, Start
+from contseg.models.layers import conv_norm_act
+
+
+class AuxiliaryHead(nn.Module):
+    """A 3x3 convolution, channel dropout and a classifier that grows, on the backbone's third stage.
+
+    Args:
+        channels: of the third stage.
+        width: of the convolution.
+        widths: outputs of each step.
+        dropout: probability that a channel is dropped.
+        unknown: as of `GrowingClassifier`.
+        weight: of its supervised term in the objective.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        widths: list[int],
+        dropout: float = 0.1,
+        unknown: bool = False,
+        weight: float = 0.4,
+    ):
+        super().__init__()
+        self.convolution = conv_norm_act(channels, width, 3)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = GrowingClassifier(width, widths, unknown)
+        self.weight = weight
+
+    def forward(self, stage3_BCHW: Tensor) -> Tensor:
+        """(B, channels, H, W) to logits (B, K, H, W)."""
+        return self.classifier(self.dropout(self.convolution(stage3_BCHW)))
+
+    def grow(self, count: int, start: Start) -> None:
+        """Add outputs, see `GrowingClassifier.grow`."""
+        self.classifier.grow(count, start)

@@ -1,0 +1,33 @@
+"""FCN on a dilated backbone: two 3x3 convolutions."""
+
+from torch import Tensor, nn
+
+from contseg.models.heads.head import Head
+from contseg.models.layers import conv_norm_act
+
+
+class FCN(Head):
+    """Two 3x3 convolutions with norm and ReLU, and channel dropout (Long et al., CVPR 2015, in its dilated form).
+
+    Args:
+        channels: of the backbone's stages.
+        width: of the output (512 in the publications).
+        dropout: probability that a channel is dropped in training.
+
+    Example:
+        >>> import torch
+        >>> FCN([8, 16, 32, 64], 16)([torch.zeros(2, 64, 6, 6)]).shape
+        torch.Size([2, 16, 6, 6])
+    """
+
+    uses = (3,)
+
+    def __init__(self, channels: list[int], width: int = 512, dropout: float = 0.1):
+        super().__init__()
+        self.first, self.second = conv_norm_act(channels[3], width, 3), conv_norm_act(width, width, 3)
+        self.dropout = nn.Dropout2d(dropout)
+        self.width = width
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """[stage 4 (B, C, H, W)] to (B, width, H, W)."""
+        return self.dropout(self.second(self.first(maps[0])))

@@ -1,0 +1,209 @@
+"""IDRNet: Intervention-Driven Relation Network (Jin et al., NeurIPS 2023) as a head over any backbone."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from contseg.data.classes import IGNORE
+from contseg.models.classifier import GrowingClassifier, Start
+from contseg.models.idrnet.aggregation import aggregate, assign, class_means
+from contseg.models.idrnet.attention import SelfAttention
+from contseg.models.idrnet.options import IDRNetOptions
+from contseg.models.idrnet.tables import Tables, label_statistics, label_sums
+from contseg.models.layers import ASPP, PPM, FeaturePyramid, conv_norm_act, resize
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What one forward pass leaves for the pass in which a class is deleted.
+
+    Args:
+        features: F, (B, C, h, w).
+        context: G after fusion, or None.
+        known: E = features beside the memory of each pixel's class, (B, 2C, h, w).
+        stage1: logits (B, K, h, w).
+        dropout: (B, C, 1, 1) factors of the second decoder's channels.
+    """
+
+    features: Tensor
+    context: Tensor | None
+    known: Tensor
+    stage1: Tensor
+    dropout: Tensor
+
+
+class IDRNet(nn.Module):
+    """Coarse prediction, class by class interaction weighted by learned relations, fine prediction.
+
+    1. F = 3x3 of the last stage; G = context module of F (none, PPM or ASPP); stage-1 logits from G or F.
+    2. E = F beside the memory of the class that stage 1 gives each pixel.
+    3. What the classes of an image send each other, by the table of means (positive relations only) and of variances.
+    4. Self-attention over E and both, then F, its result and G (fused with earlier stages for UperNet) are decoded.
+
+    In training `observe` takes one class away from each image, looks at what that does to the loss of every labelled
+    class, and moves the tables towards it.
+
+    Args:
+        channels: of the backbone's stages.
+        widths: outputs of each step so far.
+        options: of IDRNet.
+        family: `fcn`, `pspnet`, `deeplabv3` or `upernet`: the context module and whether stages are fused.
+        width: C (512; 1024 in two publications).
+        fpn_width: of the pyramid of `upernet`.
+        dilations: of the ASPP.
+        dropout: probability that a channel is dropped before a classifier.
+        unknown: as of `GrowingClassifier`.
+    """
+
+    def __init__(
+        self,
+        channels: list[int],
+        widths: list[int],
+        options: IDRNetOptions,
+        family: str,
+        width: int = 512,
+        fpn_width: int = 512,
+        dilations: tuple[int, ...] = (1, 12, 24, 36),
+        dropout: float = 0.1,
+        unknown: bool = False,
+    ):
+        super().__init__()
+        self.options, self.width, self.probability = options, width, dropout
+        self.uses = (0, 1, 2, 3) if family == "upernet" else (3,)
+        self.bottleneck = conv_norm_act(channels[3], width, 3)
+        kind = options.context_of(family)
+        context_width = fpn_width if family == "upernet" else width
+        if kind == "ppm":
+            self.context: nn.Module | None = PPM(width, context_width)
+        else:
+            self.context = ASPP(width, context_width, dilations) if kind == "aspp" else None
+        refines = self.context is not None and options.refine != "none"
+        self.context_refiner = SelfAttention(context_width, context_width, options.attention_width) if refines else None
+        on_context = self.context is not None and options.stage1_on == "context"
+        self.decoder_stage1 = conv_norm_act(context_width if on_context else width, width)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier_stage1 = GrowingClassifier(width, widths, unknown)
+        self.attention = SelfAttention(6 * width, width, options.attention_width)
+        self.pyramid = FeaturePyramid(channels[:3], fpn_width, fpn_width) if family == "upernet" else None
+        fused = 0 if self.context is None else context_width + 3 * fpn_width * (family == "upernet")
+        self.decoder_stage2 = conv_norm_act(2 * width + fused, width)
+        self.tables = Tables(sum(widths), width, options.relation_momentum, options.memory_momentum)
+
+    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Passed]:
+        """Stages of the backbone to what the last classifier reads (B, width, h, w), and what was passed on the way."""
+        features = self.bottleneck(maps[-1])
+        size = (features.shape[2], features.shape[3])
+        context = self.context(features) if self.context is not None else None
+        if self.context_refiner is not None and self.options.refine == "before":
+            context = self.context_refiner(context)
+        before = context if context is not None and self.options.stage1_on == "context" else features
+        stage1 = resize(self.classifier_stage1(self.dropout(self.decoder_stage1(before))), size)
+        if self.context_refiner is not None and self.options.refine == "after":
+            context = self.context_refiner(context)
+        if self.pyramid is not None:
+            context = self.pyramid(maps[:3], context)
+        remembered = self._look_up(features, stage1)
+        ones = features.new_ones(features.shape[0], self.width, 1, 1)
+        dropout = functional.dropout(ones, self.probability, self.training)
+        passed = Passed(features, context, remembered, stage1, dropout)
+        return self.decode(passed), passed
+
+    def _look_up(self, features_BCHW: Tensor, stage1_BKHW: Tensor) -> Tensor:
+        """E: the features beside the memory of the class of each pixel, a constant."""
+        classes = assign(stage1_BKHW.detach(), self.tables.seen).classes
+        rows = self.tables.memory.to(features_BCHW.dtype)[classes].transpose(1, 2)
+        return torch.cat([features_BCHW, rows.reshape(features_BCHW.shape)], dim=1)
+
+    def decode(self, passed: Passed, removed_B: Tensor | None = None) -> Tensor:
+        """The rest of the network, with the class `removed_B` of each image taken away (default: none)."""
+        assignment = assign(passed.stage1, self.tables.seen)
+        means = class_means(passed.known, assignment)
+        shape = (*means.shape[::2], *passed.known.shape[2:])
+        received = [
+            aggregate(means, assignment, table, drop, removed_B).reshape(shape).to(passed.known.dtype)
+            for table, drop in ((self.tables.mean, True), (self.tables.variance, False))
+        ]
+        attended = self.attention(torch.cat([passed.known, *received], dim=1))
+        parts = [passed.features, attended]
+        if passed.context is not None:
+            size = (passed.context.shape[2], passed.context.shape[3])
+            parts = [*(resize(part, size) for part in parts), passed.context]
+        return self.decoder_stage2(torch.cat(parts, dim=1)) * passed.dropout
+
+    def grow(self, count: int, start: Start) -> None:
+        """Add classes to the stage-1 classifier and to all tables.
+
+        Training has not met them, so no pixel is assigned to them; with start `random` all old logits stay bit-equal.
+        """
+        self.classifier_stage1.grow(count, start)
+        self.tables.grow(count)
+
+    @torch.no_grad()
+    def observe(self, passed: Passed, classifier: nn.Module, logits_BKHW: Tensor, labels_BHW: Tensor, context: Any) -> None:
+        """Delete a class from each image and update the tables (once per iteration, after the losses).
+
+        Args:
+            passed: of this iteration's forward pass.
+            classifier: the last one.
+            logits_BKHW: the logits it gave, at feature resolution.
+            labels_BHW: the method's final labels, 255 ignored.
+            context: with `ranks` and `generator`, as of `StepContext`.
+        """
+        ranks, count = context.ranks, len(self.tables.counter)
+        present = assign(passed.stage1, self.tables.seen).present
+        together = self.options.sync == "count" and ranks.count > 1
+        everywhere = ranks.gather(present.to(torch.uint8)).bool() if together else present
+        chosen = self.tables.choose(everywhere, context.generator)
+        batch = len(present)
+        removed = chosen[ranks.rank * batch : (ranks.rank + 1) * batch] if together else chosen
+        self.intervene(passed, classifier, logits_BKHW, labels_BHW, removed, chosen, ranks if together else None)
+        if self.options.sync == "mean" and ranks.count > 1:
+            self.tables.average(ranks)
+        assert len(self.tables.counter) == count
+
+    @torch.no_grad()
+    def intervene(
+        self,
+        passed: Passed,
+        classifier: nn.Module,
+        logits_BKHW: Tensor,
+        labels_BHW: Tensor,
+        removed_B: Tensor,
+        removed_everywhere: Tensor | None = None,
+        ranks: Any = None,
+    ) -> Tensor:
+        """The pass without the classes `removed_B`, and the update of all tables; returns its logits (B, K, h, w).
+
+        The norms of the attention and of the last decoder see this pass too and move their statistics a second time, as
+        published.
+
+        Args:
+            removed_everywhere: deleted classes of all ranks' images, with `ranks`: the tables then move as in one
+                process with the global batch.
+        """
+        count = len(self.tables.counter)
+        without = classifier(self.decode(passed, removed_B))
+        before, after = (_cross_entropies(logits, labels_BHW) for logits in (logits_BKHW.detach(), without))
+        figures, pixels = label_statistics(before, labels_BHW, count)
+        change = label_statistics(after, labels_BHW, count)[0] - figures
+        sums, totals = label_sums(passed.features.detach(), labels_BHW, count)
+        if ranks is not None and removed_everywhere is not None:
+            removed_B, change, pixels = removed_everywhere, ranks.gather(change), ranks.gather(pixels)
+            sums, totals = ranks.sum(sums), ranks.sum(totals)
+        self.tables.update_relations(removed_B, change, pixels)
+        self.tables.update_memory(sums, totals)
+        return without
+
+
+def _cross_entropies(logits_BKHW: Tensor, labels_BHW: Tensor) -> Tensor:
+    """Cross-entropy per pixel of resized logits, one image at a time so that one full-size map is held: (B, H, W)."""
+    size = (labels_BHW.shape[1], labels_BHW.shape[2])
+    return torch.cat(
+        [
+            functional.cross_entropy(resize(logits, size), labels, ignore_index=IGNORE, reduction="none")
+            for logits, labels in zip(logits_BKHW.split(1), labels_BHW.split(1), strict=True)
+        ]
+    )

@@ -1,0 +1,41 @@
+"""What a recipe says about IDRNet."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+CONTEXT = {"fcn": "none", "pspnet": "ppm", "deeplabv3": "aspp", "upernet": "ppm"}
+
+
+class IDRNetOptions(BaseModel):
+    """IDRNet over the head that the network names.
+
+    Attributes:
+        context: coarse context module; `auto` is that of the head (`fcn` none, `pspnet` and `upernet` PPM, `deeplabv3`
+            ASPP). The published UperNets of ADE20K, Cityscapes and Pascal-Context have `aspp`.
+        refine: self-attention over the coarse context `before` or `after` stage 1, or `none`.
+        stage1_on: what the coarse prediction reads: the `context`, or the `bottleneck`'s features (PSPNet on Cityscapes).
+        attention_width: channels of query, key and value.
+        relation_momentum, memory_momentum: share of what is new in an update of the tables.
+        sync: with several ranks, `count`: tables move as in one process with the global batch; `mean`: each rank moves its
+            own and they are averaged (as published: updates shrink with the number of ranks).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    context: Literal["auto", "none", "ppm", "aspp"] = "auto"
+    refine: Literal["none", "before", "after"] = "none"
+    stage1_on: Literal["context", "bottleneck"] = "context"
+    attention_width: int = Field(256, ge=1)
+    relation_momentum: float = Field(0.1, gt=0, le=1)
+    memory_momentum: float = Field(0.1, gt=0, le=1)
+    sync: Literal["count", "mean"] = "count"
+
+    def context_of(self, head: str) -> str:
+        """The context module over a head.
+
+        Example:
+            >>> IDRNetOptions().context_of("pspnet")
+            'ppm'
+        """
+        return CONTEXT[head] if self.context == "auto" else self.context
