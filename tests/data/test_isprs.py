@@ -11,6 +11,8 @@ from contseg.data.isprs import ISPRS
 from contseg.data.open import open_dataset
 from contseg.data.presence import build_presence
 from contseg.errors import ContsegError
+from contseg.scenarios.options import ScenarioOptions
+from contseg.scenarios.scenario import Scenario
 from contseg.scenarios.selection import select
 from tests.trees.isprs import TRAINING, VALIDATION, isprs, write_patch
 
@@ -59,6 +61,30 @@ def test_the_step_of_cars_is_given_images_with_cars_or_as_released_with_trees(tm
     dataset = ISPRS(tmp_path, variant=variant)
     chosen = select(build_presence(dataset, "train"), [car], [], "overlapped", dataset.selection_offset)
     assert chosen.tolist() == {"cars": [1], "trees": [2]}[image_with]
+
+
+@pytest.mark.parametrize(
+    ("variant", "first", "second"),
+    [
+        ("paper", ["00001", "00002", "00003", "00005"], ["00004", "00005"]),
+        ("released", ["00001", "00002", "00005"], ["00003"]),
+    ],
+)
+def test_the_split_4_1_learns_the_same_classes_in_both_variants_from_other_images(tmp_path, variant, first, second):
+    for number, values in enumerate([(0,), (1,), (3, 5), (4, 5), (2, 4), (5,)], 1):
+        write_patch(tmp_path, "training", number, values)
+    write_patch(tmp_path, "validation", 2401)
+    dataset = ISPRS(tmp_path, variant=variant)
+    base, car = Scenario(dataset, ScenarioOptions(split="4-1"))
+    names = [[dataset.classes.names[dataset.classes.ids.index(n)] for n in step.new_classes] for step in (base, car)]
+    assert [name for name in names[0] if "clutter" not in name] == [
+        "impervious surfaces",
+        "building",
+        "low vegetation",
+        "tree",
+    ]
+    assert names[1] == ["car"]
+    assert (list(base.train.names), list(car.train.names)) == (first, second)
 
 
 def test_colours_are_the_official_ones(patches):

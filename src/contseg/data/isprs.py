@@ -66,8 +66,8 @@ class ISPRS(SegmentationDataset):
             `released`: as in the code of IDEC and LAG. Impervious surfaces (0) plays the background and is scored as one,
             classes are 1 to 4, and clutter (5) is void: background in training, ignored in testing. Their lists hold
             numbers one lower than their reader expects, so the images of class k are those that contain k - 1
-            (`selection_offset` is 1): the step that learns cars gets every image with a tree. Background is not counted
-            in a split, so what they call 4-1 is 3-1 here.
+            (`selection_offset` is 1): the step that learns cars gets every image with a tree. Splits count class 0 and
+            figures include it (`counts_background`).
         background: False, of `paper` only: the five classes with no background among them, clutter ignored.
 
     Raises:
@@ -92,7 +92,7 @@ class ISPRS(SegmentationDataset):
             self.classes = _paper_classes() if background else _paper_classes().without_background()
             self._recode = Recoding({**{raw: raw + 1 for raw in range(CLUTTER)}, CLUTTER: 0, IGNORE: IGNORE})
         else:
-            self.classes, self.selection_offset = _released_classes(), 1
+            self.classes, self.selection_offset, self.counts_background = _released_classes(), 1, True
             self._recode = Recoding({raw: raw for raw in (*range(CLUTTER + 1), IGNORE)})
         _require_complete(self.root)
         self._places: dict[str, str] = {}
