@@ -35,9 +35,7 @@ _LISTS: dict[SubsetName, str] = {"train": "train.txt", "test": "val.txt"}
 
 def _paper_classes() -> ClassTable:
     names, colours = tuple(CLASSES), tuple(CLASSES.values())
-    return ClassTable(
-        ("clutter or not annotated", *names[:CLUTTER]), tuple(range(6)), (colours[5], *colours[:5]), "unscored"
-    )
+    return ClassTable(("background", *names[:CLUTTER]), tuple(range(6)), (colours[5], *colours[:5]), "unscored")
 
 
 def _released_classes() -> ClassTable:
@@ -61,7 +59,7 @@ class ISPRS(SegmentationDataset):
     Args:
         root: the folder.
         variant: what the numbers of a patch become.
-            `paper`: ids 1 to 5 are the five scored classes in their order; background is clutter and whatever a step does not
+            `paper`: ids 1 to 5 are the five scored classes in their order; 0 is clutter and whatever a step does not
             annotate, and is never scored. An image belongs to a step if it holds one of the step's classes.
             `released`: as in the code of IDEC and LAG. Impervious surfaces (0) plays the background and is scored as one,
             classes are 1 to 4, and clutter (5) is void: background in training, ignored in testing. Their lists hold
