@@ -23,10 +23,22 @@ class TestEveryDataset:
     def test_masks_hold_only_ids_of_the_class_table_and_ignore(self, dataset):
         for subset in ("train", "test"):
             for name in dataset.names(subset):
-                assert set(np.unique(dataset.read(name)[1])) <= {*dataset.classes.ids, IGNORE}
+                assert set(np.unique(dataset.read(name)[1])) <= {*dataset.classes.ids, *dataset.classes.void, IGNORE}
 
-    def test_the_first_class_is_background(self, dataset):
-        assert (dataset.classes.names[0], dataset.classes.ids[0]) == ("background", 0)
+    def test_background_if_there_is_one_is_the_first_class(self, dataset):
+        assert dataset.classes.has_background == (dataset.classes.ids[0] == 0)
+
+    def test_names_of_classes_are_unique_and_colours_are_colours(self, dataset):
+        assert len(set(dataset.classes.names)) == len(dataset.classes)
+        assert all(len(colour) == 3 and all(0 <= value <= 255 for value in colour) for colour in dataset.classes.colours)
+
+    def test_every_sample_is_of_a_domain_where_there_are_domains(self, dataset):
+        for name in dataset.names("train") + dataset.names("test"):
+            assert dataset.domain_of(name) in (dataset.domains or ("",))
+
+    def test_classes_that_change_places_in_a_mirror_are_classes(self, dataset):
+        for left, right in dataset.mirror:
+            assert {left, right} <= set(dataset.classes.ids)
 
     def test_train_and_test_share_no_sample(self, dataset):
         train, test = dataset.names("train"), dataset.names("test")

@@ -1,7 +1,9 @@
 """Class tables: what the numbers in a mask mean."""
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Literal
 
 import numpy as np
@@ -84,6 +86,19 @@ class ClassTable:
         ids = [number for number in range(len(names) + 1) if number != IGNORE][: len(names)]
         colours = voc_palette()
         return cls(tuple(names), tuple(ids), tuple(colours[number % 256] for number in ids), background)
+
+    @classmethod
+    def official(cls, name: str, background: Background) -> "ClassTable":
+        """A dataset's own table, from `tables/NAME.csv` in the package.
+
+        Example:
+            >>> ClassTable.official("cityscapes", "unscored").names[:3]
+            ('background', 'road', 'sidewalk')
+        """
+        text = (files("contseg.data") / "tables" / f"{name}.csv").read_text(encoding="utf-8")
+        rows = list(csv.reader(text.splitlines()[1:]))
+        colours = tuple((int(red), int(green), int(blue)) for _, _, red, green, blue in rows)
+        return cls(tuple(row[1] for row in rows), tuple(int(row[0]) for row in rows), colours, background)
 
     def __len__(self) -> int:
         return len(self.names)

@@ -1,6 +1,7 @@
 """What a dataset is: a class table, lists of names, and a way to read one sample. It knows nothing of steps."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -84,6 +85,22 @@ def size(array: np.ndarray) -> str:
         '5x3'
     """
     return f"{array.shape[1]}x{array.shape[0]}"
+
+
+def require_layout(root: Path, folders: Sequence[str], what: str) -> Path:
+    """The root, if it holds these folders.
+
+    Raises:
+        ContsegError: it is not there, or holds something else: says what was expected and what was found.
+    """
+    if not root.is_dir():
+        raise ContsegError(f"{root}: folder not found; expected {what}")
+    if not all((root / folder).is_dir() for folder in folders):
+        found = sorted(path.name + ("/" if path.is_dir() else "") for path in root.iterdir())
+        told = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "") or "nothing"
+        missing = next(folder for folder in folders if not (root / folder).is_dir())
+        raise ContsegError(f"{root / missing}: folder not found; expected {what} ({', '.join(folders)}), found {told}")
+    return root
 
 
 def require_folder(path: Path, what: str) -> Path:

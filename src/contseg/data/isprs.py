@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from contseg.data.classes import IGNORE, ClassTable, Colour
-from contseg.data.dataset import SegmentationDataset, SubsetName, require_folder
+from contseg.data.dataset import SegmentationDataset, SubsetName, require_folder, require_layout
 from contseg.data.files import read_list, read_mask, read_text
 from contseg.data.recoding import Recoding
 from contseg.errors import ContsegError
@@ -93,11 +93,11 @@ class ISPRS(SegmentationDataset):
             self.classes, self.selection_offset, self.counts_background = _released_classes(), 1, True
             self._recode = Recoding({raw: raw for raw in (*range(CLUTTER + 1), IGNORE)})
         _require_complete(self.root)
+        folders = [f"{kind}/{folder}" for kind in ("images", "annotations") for folder in _FOLDERS.values()]
+        require_layout(self.root, folders, "patches of ISPRS")
         self._places: dict[str, str] = {}
         for folder in _FOLDERS.values():
-            require_folder(self.root / "annotations" / folder, f"annotations/{folder} of the ISPRS patches")
-            images = require_folder(self.root / "images" / folder, f"images/{folder} of the ISPRS patches")
-            for path in sorted(images.glob("*.png")):
+            for path in sorted((self.root / "images" / folder).glob("*.png")):
                 if path.stem in self._places:
                     raise ContsegError(f"{path}: is in images/{self._places[path.stem]} too; a number is one patch")
                 patch_number(path)

@@ -4,16 +4,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from contseg.data.ade20k import ADE20K
+from contseg.data.cityscapes import Cityscapes
 from contseg.data.coco_json import CocoJSON
+from contseg.data.coco_stuff import COCOStuff10k, COCOStuff164k
 from contseg.data.dataset import SegmentationDataset
 from contseg.data.digits import Digits
 from contseg.data.folder import Folder
 from contseg.data.isprs import ISPRS
+from contseg.data.lip import LIP
+from contseg.data.pascal_context import PascalContext
 from contseg.data.voc import VOC
 from contseg.errors import ContsegError, did_you_mean
 
 DATASETS: dict[str, Callable[..., SegmentationDataset]] = {
     "voc": VOC,
+    "ade20k": ADE20K,
+    "cityscapes": Cityscapes,
+    "lip": LIP,
+    "coco-stuff-10k": COCOStuff10k,
+    "coco-stuff-164k": COCOStuff164k,
+    "pascal-context": PascalContext,
     "isprs": ISPRS,
     "coco-json": CocoJSON,
     "folder": Folder,

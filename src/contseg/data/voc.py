@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from contseg.data.classes import ClassTable
-from contseg.data.dataset import SegmentationDataset, SubsetName, require_folder
+from contseg.data.dataset import SegmentationDataset, SubsetName, require_folder, require_layout
 from contseg.data.files import read_list
 from contseg.errors import ContsegError
 
@@ -38,10 +38,10 @@ class VOC(SegmentationDataset):
     classes = ClassTable.of(NAMES)
 
     def __init__(self, root: Path | str):
-        root = require_folder(Path(root), "the VOC2012 folder")
+        root = Path(root)
         inner = [root / "VOCdevkit" / "VOC2012", root / "VOC2012"]
         self.root = next((folder for folder in inner if folder.is_dir()), root)
-        require_folder(self.root / "JPEGImages", "JPEGImages of VOC2012")
+        require_layout(self.root, ["JPEGImages", "ImageSets/Segmentation"], "the VOC2012 folder")
         augmented = self.root / "SegmentationClassAug"
         self._masks = augmented if augmented.is_dir() else self.root / "SegmentationClass"
         require_folder(self._masks, "SegmentationClassAug or SegmentationClass of VOC2012")

@@ -1,0 +1,62 @@
+"""ADE20K in the form of the SceneParse150 benchmark."""
+
+from pathlib import Path
+
+from contseg.data.classes import ClassTable
+from contseg.data.dataset import SegmentationDataset, SubsetName, require_layout
+from contseg.data.files import read_list
+
+FOLDERS: dict[SubsetName, str] = {"train": "training", "test": "validation"}
+
+
+class ADE20K(SegmentationDataset):
+    """SceneParse150: 150 classes of things and stuff; a 0 is a pixel that nobody named.
+
+    Layout of `root` (a folder named `ADEChallengeData2016`, or one that holds it):
+
+        images/training/ADE_train_00000001.jpg          20210 images
+        images/validation/ADE_val_00000001.jpg          2000 images: the test set of all published protocols
+        annotations/training/ADE_train_00000001.png     ids: 0 unlabelled, 1 to 150 classes
+        annotations/validation/ADE_val_00000001.png
+        training.txt, validation.txt                    optional lists of names; without them, all images by name
+
+    Args:
+        root: the folder.
+        background: True gives 151 outputs, 0 among them, for learning class by class; False the 150 classes of the
+            benchmark, 0 ignored, for learning everything at once.
+
+    Zhou et al., Scene Parsing through ADE20K Dataset, CVPR 2017.
+
+    Raises:
+        ContsegError: a folder is missing.
+    """
+
+    name = "ade20k"
+
+    def __init__(self, root: Path | str, *, background: bool = True):
+        inner = Path(root) / "ADEChallengeData2016"
+        self.root = inner if inner.is_dir() else Path(root)
+        folders = [f"{kind}/{part}" for kind in ("images", "annotations") for part in FOLDERS.values()]
+        require_layout(self.root, folders, "the ADEChallengeData2016 folder")
+        table = ClassTable.official("ade20k", "unlabelled")
+        self.classes = table if background else table.without_background()
+        self._folder_of: dict[str, str] = {}
+        self._names = {subset: self._listed(folder) for subset, folder in FOLDERS.items()}
+
+    def _listed(self, folder: str) -> list[str]:
+        path = self.root / f"{folder}.txt"
+        if path.is_file():
+            names = [Path(line).stem for line in read_list(path)]
+        else:
+            names = sorted(image.stem for image in (self.root / "images" / folder).glob("*.jpg"))
+        self._folder_of |= dict.fromkeys(names, folder)
+        return names
+
+    def names(self, subset: SubsetName) -> list[str]:
+        return self._names[subset]
+
+    def image_path(self, name: str) -> Path:
+        return self.root / "images" / self._folder_of[name] / f"{name}.jpg"
+
+    def mask_path(self, name: str) -> Path:
+        return self.root / "annotations" / self._folder_of[name] / f"{name}.png"

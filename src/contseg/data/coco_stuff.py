@@ -1,0 +1,137 @@
+"""COCO-Stuff: 91 things and 91 kinds of stuff, in 10 thousand and in 164 thousand images."""
+
+from pathlib import Path
+
+import numpy as np
+
+from contseg.data.classes import IGNORE, ClassTable
+from contseg.data.dataset import SegmentationDataset, SubsetName, require_layout
+from contseg.data.files import read_list, read_mask
+from contseg.data.recoding import Recoding
+from contseg.errors import ContsegError
+
+CLASSES = 182
+"""Ids 1 to 182 as first published; eleven of the things (street sign, hat, ..., hair brush) never occur."""
+
+
+def _classes(background: bool) -> ClassTable:
+    table = ClassTable.official("coco_stuff", "unlabelled")
+    return table if background else table.without_background()
+
+
+class COCOStuff10k(SegmentationDataset):
+    """COCO-Stuff 10k: 182 classes, 9000 training and 1000 test images.
+
+    Layout of `root`:
+
+        images/COCO_train2014_000000000077.jpg
+        annotations/COCO_train2014_000000000077.mat     MATLAB, key `S`: 0 unlabelled, 1 to 182 classes
+        annotations/COCO_train2014_000000000077.png     the same numbers, where there is no .mat
+        imageLists/train.txt, test.txt                  lists of names
+
+    Args:
+        root: the folder.
+        background: True gives 183 outputs, 0 among them, for learning class by class; False the 182 classes, 0 ignored.
+
+    Caesar et al., COCO-Stuff: Thing and Stuff Classes in Context, CVPR 2018.
+
+    Raises:
+        ContsegError: a folder or list is missing; reading .mat files without SciPy.
+    """
+
+    name = "coco-stuff-10k"
+
+    def __init__(self, root: Path | str, *, background: bool = True):
+        self.root = require_layout(Path(root), ["images", "annotations", "imageLists"], "the COCO-Stuff 10k folder")
+        self.classes = _classes(background)
+        self._recode = Recoding({number: number for number in (*range(CLASSES + 1), IGNORE)})
+
+    def names(self, subset: SubsetName) -> list[str]:
+        return [Path(line).stem for line in read_list(self.root / "imageLists" / f"{subset}.txt")]
+
+    def image_path(self, name: str) -> Path:
+        return self.root / "images" / f"{name}.jpg"
+
+    def mask_path(self, name: str) -> Path:
+        matlab = self.root / "annotations" / f"{name}.mat"
+        return matlab if matlab.is_file() else self.root / "annotations" / f"{name}.png"
+
+    def read_mask(self, name: str) -> np.ndarray:
+        path = self.mask_path(name)
+        return self._recode(read_matlab(path) if path.suffix == ".mat" else read_mask(path), path)
+
+
+class COCOStuff164k(SegmentationDataset):
+    """COCO-Stuff 164k: 182 classes, 118287 training and 5000 validation images.
+
+    Layout of `root`:
+
+        train2017/000000000009.jpg, val2017/...                   val2017 is the test set; also under images/
+        stuffthingmaps/train2017/000000000009.png, val2017/...    0 to 181 are classes 1 to 182, 255 is unlabelled;
+                                                                  also under annotations/, or beside the images
+
+    Args:
+        root: the folder.
+        background: True gives 183 outputs, unlabelled pixels among them, for learning class by class; False the 182
+            classes, unlabelled pixels ignored.
+
+    Caesar et al., COCO-Stuff: Thing and Stuff Classes in Context, CVPR 2018.
+
+    Raises:
+        ContsegError: a folder is missing.
+    """
+
+    name = "coco-stuff-164k"
+
+    def __init__(self, root: Path | str, *, background: bool = True):
+        self.root = Path(root)
+        self._images = self.root / "images" if (self.root / "images" / "train2017").is_dir() else self.root
+        require_layout(self._images, ["train2017", "val2017"], "the COCO-Stuff 164k folder")
+        places = (self.root / folder for folder in ("stuffthingmaps", "annotations"))
+        self._masks = next((place for place in places if (place / "train2017").is_dir()), self._images)
+        if not any((self._masks / "train2017").glob("*.png")):
+            raise ContsegError(f"{self.root / 'stuffthingmaps' / 'train2017'}: no masks (.png); unpack the stuffthingmaps")
+        self.classes = _classes(background)
+        self._recode = Recoding({raw: raw + 1 for raw in range(CLASSES)} | {IGNORE: 0 if background else IGNORE})
+        self._folder_of: dict[str, str] = {}
+        self._names: dict[SubsetName, list[str]] = {}
+        parts: tuple[tuple[SubsetName, str], ...] = (("train", "train2017"), ("test", "val2017"))
+        for subset, folder in parts:
+            self._names[subset] = sorted(path.stem for path in (self._images / folder).glob("*.jpg"))
+            self._folder_of |= dict.fromkeys(self._names[subset], folder)
+
+    def names(self, subset: SubsetName) -> list[str]:
+        return self._names[subset]
+
+    def image_path(self, name: str) -> Path:
+        return self._images / self._folder_of[name] / f"{name}.jpg"
+
+    def mask_path(self, name: str) -> Path:
+        return self._masks / self._folder_of[name] / f"{name}.png"
+
+    def read_mask(self, name: str) -> np.ndarray:
+        path = self.mask_path(name)
+        return self._recode(read_mask(path), path)
+
+
+def read_matlab(path: Path) -> np.ndarray:
+    """The array `S` of a MATLAB file (version 5), (H, W) uint8.
+
+    Raises:
+        ContsegError: SciPy is not installed, or the file is missing, damaged, or holds no two-dimensional `S` of 8-bit
+            numbers.
+    """
+    try:
+        from scipy.io import loadmat
+    except ImportError:
+        raise ContsegError(f"{path}: .mat files need SciPy; pip install 'contseg[mat]'") from None
+    try:
+        content = loadmat(path, variable_names=["S"])
+    except FileNotFoundError:
+        raise ContsegError(f"{path}: mask not found; every image needs one of the same name") from None
+    except Exception as error:  # SciPy raises many kinds for damaged files
+        raise ContsegError(f"{path}: cannot be read as a MATLAB file ({str(error)[:100]}); replace the file") from None
+    mask = content.get("S")
+    if mask is None or mask.ndim != 2 or mask.dtype.kind not in "iuf" or mask.min() < 0 or mask.max() > IGNORE:
+        raise ContsegError(f"{path}: holds no two-dimensional array `S` of numbers from 0 to 255; replace the file")
+    return mask.astype(np.uint8)

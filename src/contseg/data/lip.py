@@ -1,0 +1,49 @@
+"""LIP: Look into Person, single-person human parsing."""
+
+from pathlib import Path
+
+from contseg.data.classes import ClassTable
+from contseg.data.dataset import SegmentationDataset, SubsetName, require_layout
+from contseg.data.files import read_list
+
+
+class LIP(SegmentationDataset):
+    """LIP: 19 parts of clothed people and background, 30462 training and 10000 validation images.
+
+    Layout of `root`:
+
+        train_images/77_471474.jpg
+        train_segmentations/77_471474.png     ids: 0 background, 1 to 19 parts; 255 ignored
+        val_images/..., val_segmentations/... the test set
+        train_id.txt, val_id.txt              lists of names
+
+    Left and right are those of the person, so arms, legs and shoes change places when an image is flipped.
+
+    Gong et al., Look into Person: Self-supervised Structure-sensitive Learning, CVPR 2017.
+
+    Raises:
+        ContsegError: a folder or list is missing.
+    """
+
+    name = "lip"
+    classes = ClassTable.official("lip", "annotated")
+    mirror = ((14, 15), (16, 17), (18, 19))
+
+    def __init__(self, root: Path | str):
+        folders = [f"{part}_{kind}" for part in ("train", "val") for kind in ("images", "segmentations")]
+        self.root = require_layout(Path(root), folders, "the LIP folder")
+        self._part_of: dict[str, str] = {}
+        self._names: dict[SubsetName, list[str]] = {}
+        parts: tuple[tuple[SubsetName, str], ...] = (("train", "train"), ("test", "val"))
+        for subset, part in parts:
+            self._names[subset] = [Path(line).stem for line in read_list(self.root / f"{part}_id.txt")]
+            self._part_of |= dict.fromkeys(self._names[subset], part)
+
+    def names(self, subset: SubsetName) -> list[str]:
+        return self._names[subset]
+
+    def image_path(self, name: str) -> Path:
+        return self.root / f"{self._part_of[name]}_images" / f"{name}.jpg"
+
+    def mask_path(self, name: str) -> Path:
+        return self.root / f"{self._part_of[name]}_segmentations" / f"{name}.png"
