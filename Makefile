@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: install demo check test test-slow test-parity test-voc bench clean
+.PHONY: install demo check test test-slow test-parity test-real bench clean
 
 install: $(READY)
 
@@ -31,9 +31,9 @@ test-slow: $(READY)
 test-parity: $(READY)
 	$(BIN)/python -m pytest -v tests/parity
 
-# Checks published selections against a real VOC tree: make test-voc CONTSEG_VOC=.../VOC2012
-test-voc: $(READY)
-	$(BIN)/python -m pytest -v tests/real_data/check_voc.py
+# Checks published selections against real trees: make test-real CONTSEG_VOC=.../VOC2012 CONTSEG_ADE=... CONTSEG_ISPRS=...
+test-real: $(READY)
+	$(BIN)/python -m pytest -v tests/real_data/check_selections.py
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
