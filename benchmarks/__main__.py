@@ -18,6 +18,7 @@ from torch.nn import functional
 from benchmarks.timing import ratio
 from contseg.data.augment import training_pipeline
 from contseg.data.files import read_image, read_mask
+from contseg.data.recoding import look_up
 from contseg.losses.cross_entropy import unbiased_cross_entropy
 from contseg.losses.distillation import unbiased_distillation
 from contseg.losses.pod import local_pod_loss
@@ -49,7 +50,7 @@ def sample_pipeline() -> tuple[float, float, float]:
 
         def sample() -> object:
             pixels, ids = pipeline(read_image(image_path), read_mask(mask_path), rng)
-            return pixels, lookup[ids]
+            return pixels, look_up(lookup, ids)
 
         def decode() -> object:
             with Image.open(image_path) as image:

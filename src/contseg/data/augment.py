@@ -21,24 +21,25 @@ Pipeline = Callable[[np.ndarray, np.ndarray, np.random.Generator], Sample]
 
 def resize_image(image: np.ndarray, height: int, width: int) -> Tensor:
     """Antialiased bilinear resize of (H, W, 3) uint8 to a (3, height, width) uint8 tensor."""
-    planes = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).unsqueeze(0)
+    pixels = image if image.flags.writeable and image.flags.c_contiguous else image.copy()  # PyTorch wants writable memory
+    planes = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
     if planes.shape[2:] != (height, width):
         planes = functional.interpolate(planes, (height, width), mode="bilinear", antialias=True)
     return planes.squeeze(0)
 
 
-def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Nearest (pixel centres) resize of ids of any integer type.
+def resize_mask(mask: np.ndarray, height: int, width: int, mirrored: bool = False) -> np.ndarray:
+    """Nearest (pixel centres) resize of ids of any integer type, flipped left to right if asked for.
 
     Example:
         >>> resize_mask(np.array([[1, 2], [3, 4]]), 4, 2)[:, 0]
         array([1, 1, 3, 3])
     """
     if mask.shape == (height, width):
-        return mask
+        return mask[:, ::-1] if mirrored else mask
     rows = ((np.arange(height) + 0.5) * mask.shape[0] / height).astype(np.int64)
     columns = ((np.arange(width) + 0.5) * mask.shape[1] / width).astype(np.int64)
-    return mask[rows[:, None], columns]
+    return mask.take(columns[::-1] if mirrored else columns, axis=1).take(rows, axis=0)
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,9 @@ class RandomResizedCrop:
     def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Sample:
         top, left, height, width = self._box(mask.shape[0], mask.shape[1], rng)
         window = np.s_[top : top + height, left : left + width]
+        mirrored = rng.random() < self.flip
         pixels = resize_image(image[window], self.size, self.size)
-        return _flip(pixels, resize_mask(mask[window], self.size, self.size), self.flip, rng)
+        return pixels.flip(2) if mirrored else pixels, resize_mask(mask[window], self.size, self.size, mirrored)
 
     def _box(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         for _ in range(10):

@@ -12,14 +12,14 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def read_image(path: Path) -> np.ndarray:
-    """An image file as (H, W, 3) uint8 RGB.
+    """An image file as (H, W, 3) uint8 RGB, read-only (the decoder's own memory; a writable copy costs as much again).
 
     Raises:
         ContsegError: the file is missing, truncated or no image.
     """
     try:
         with Image.open(path) as image:
-            return np.array(image.convert("RGB"))  # a copy: PyTorch wants writable memory
+            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except FileNotFoundError:
         raise ContsegError(f"{path}: image not found; check the list that names it") from None
     except (OSError, SyntaxError, ValueError) as error:

@@ -39,7 +39,26 @@ class Recoding:
                 f"{path}: values that the dataset does not know: {told_counts(strange, counts[strange])};"
                 " is it a mask of another dataset or another coding?"
             )
-        return self._table[raw]
+        return look_up(self._table, raw)
+
+
+def look_up(table: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """`table[ids]`, without widening every id to an index where both are bytes (three times as fast).
+
+    Args:
+        table: 256 entries at least.
+        ids: (H, W), any unsigned integers below the table's length.
+
+    Returns:
+        (H, W) of the table's type, possibly read-only.
+
+    Example:
+        >>> look_up(np.arange(256, dtype=np.uint8)[::-1], np.array([[0, 255]], dtype=np.uint8))
+        array([[255,   0]], dtype=uint8)
+    """
+    if table.dtype == ids.dtype == np.uint8:
+        return np.frombuffer(ids.tobytes().translate(table[:256].tobytes()), dtype=np.uint8).reshape(ids.shape)
+    return table[ids]
 
 
 def told_counts(values: np.ndarray, pixels: np.ndarray, most: int = 5) -> str:

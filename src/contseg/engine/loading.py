@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from contseg.data.augment import Pipeline, WholeImage
+from contseg.data.recoding import look_up
 from contseg.engine.options import TrainingOptions
 from contseg.engine.randomness import ORDER, SAMPLE, data_generator
 from contseg.errors import ContsegError
@@ -108,7 +109,7 @@ class _CutSamples(Dataset):
             return _Cut(None, None, name, samples.annotated, str(error))
         rng = data_generator(SAMPLE, self.seed, self.step, draw.epoch, draw.position)
         pixels, ids = self.pipeline(image, mask, rng)
-        return _Cut(pixels, samples.lookup[ids], name, samples.annotated)
+        return _Cut(pixels, look_up(samples.lookup, ids), name, samples.annotated)
 
     def stack(self, cuts: list[_Cut]) -> Batch | str:
         """A batch, or the first problem."""
