@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from PIL import Image
 from scipy.io import savemat
 
 from contseg.data.ade20k import ADE20K
-from contseg.data.cityscapes import CITIES, SCORED
+from contseg.data.cityscapes import CITIES, SCORED, Cityscapes
 from contseg.data.classes import IGNORE
-from contseg.data.coco_stuff import COCOStuff164k
+from contseg.data.coco_stuff import COCOStuff10k, COCOStuff164k
+from contseg.data.lip import LIP
 from contseg.data.open import DATASETS, open_dataset
 from contseg.data.presence import build_presence
 from contseg.errors import ContsegError
@@ -42,6 +44,20 @@ class TestClasses:
         assert table.background == background
         for number, name in some.items():
             assert table.names[table.ids.index(number)].split(",")[0] == name
+
+    @pytest.mark.parametrize(
+        ("make", "some"),
+        [
+            (ade20k, {0: (0, 0, 0), 1: (120, 120, 120), 3: (6, 230, 230), 13: (150, 5, 61), 150: (92, 0, 255)}),
+            (cityscapes, {1: (128, 64, 128), 9: (107, 142, 35), 12: (220, 20, 60), 14: (0, 0, 142), 19: (119, 11, 32)}),
+            (lip, {0: (0, 0, 0), 1: (128, 0, 0), 13: (0, 0, 255), 14: (51, 170, 221), 19: (255, 170, 0)}),
+            (coco_stuff_10k, {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 182: (0, 224, 192)}),
+            (pascal_context, {0: (120, 120, 120), 1: (180, 120, 120), 59: (31, 0, 255)}),
+        ],
+    )
+    def test_ids_have_their_usual_colours(self, tmp_path, make, some):
+        table = make(tmp_path).classes
+        assert {number: table.colours[table.ids.index(number)] for number in some} == some
 
     @pytest.mark.parametrize("make", WITH_CHOICE)
     def test_static_use_has_the_same_classes_without_background(self, tmp_path, make):
@@ -77,7 +93,33 @@ class TestCoding:
         dataset = cityscapes(tmp_path)
         assert dataset.names("train")[0] == "aachen/aachen_000000_000000"
         assert dataset.domain_of("aachen/aachen_000000_000000") == "aachen"
-        assert len(CITIES) == 21
+
+    def test_cityscapes_counts_its_21_cities_as_plop_does_with_the_validation_set_last(self, tmp_path):
+        dataset = cityscapes(tmp_path)
+        assert dataset.domains == CITIES
+        assert len(set(CITIES)) == 21
+        assert [CITIES[number] for number in (0, 9, 17)] == ["aachen", "bochum", "zurich"]
+        assert CITIES[18:] == ("frankfurt", "lindau", "munster")
+
+    def test_a_city_that_is_not_of_cityscapes_is_a_domain_after_the_official_ones(self, tmp_path):
+        cityscapes(tmp_path)
+        for kind in ("leftImg8bit", "gtFine"):
+            (tmp_path / kind / "train" / "bochum").rename(tmp_path / kind / "train" / "gotham")
+        dataset = Cityscapes(tmp_path)
+        assert dataset.domains == (*CITIES, "gotham")
+        assert {dataset.domain_of(name) for name in dataset.names("train")} == {"aachen", "gotham", "zurich"}
+
+    def test_a_city_may_have_images_of_both_subsets(self, tmp_path):
+        cityscapes(tmp_path)
+        for kind in ("leftImg8bit", "gtFine"):
+            shutil.copytree(tmp_path / kind / "val" / "lindau", tmp_path / kind / "train" / "lindau")
+            for path in (tmp_path / kind / "train" / "lindau").iterdir():
+                path.rename(path.with_name(path.name.replace("_000000_", "_000001_")))
+        dataset = Cityscapes(tmp_path)
+        for subset in ("train", "test"):
+            assert "lindau" in {dataset.domain_of(name) for name in dataset.names(subset)}
+            for name in dataset.names(subset):
+                dataset.read(name)
 
     @pytest.mark.parametrize(("background", "unlabelled"), [(True, 0), (False, IGNORE)])
     def test_coco_stuff_164k_counts_from_zero_in_its_files(self, tmp_path, background, unlabelled):
@@ -241,6 +283,60 @@ class TestBadInput:
             savemat(dataset.mask_path(name), content)
             with pytest.raises(ContsegError, match=rf"{name}\.mat: holds no two-dimensional array `S`"):
                 dataset.read(name)
+
+    @pytest.mark.parametrize("value", [np.nan, 1.5, -1.0, np.inf])
+    def test_a_matlab_number_that_is_no_id_is_told_and_never_rounded_to_one(self, tmp_path, value):
+        dataset = coco_stuff_10k(tmp_path)
+        name = next(name for name in dataset.names("train") if dataset.mask_path(name).suffix == ".mat")
+        array = np.ones((24, 30))
+        array[5, 5] = value
+        savemat(dataset.mask_path(name), {"S": array})
+        with pytest.raises(ContsegError, match=rf"{name}\.mat: .* of whole numbers 0 to 255"):
+            dataset.read(name)
+
+    def test_an_empty_matlab_array_is_a_mask_of_another_size(self, tmp_path):
+        dataset = coco_stuff_10k(tmp_path)
+        name = next(name for name in dataset.names("train") if dataset.mask_path(name).suffix == ".mat")
+        savemat(dataset.mask_path(name), {"S": np.zeros((0, 0))})
+        with pytest.raises(ContsegError, match=rf"{name}\.mat: mask is 0x0 but its image is 30x24"):
+            dataset.read(name)
+
+    def test_matlab_files_without_scipy_say_what_to_install_and_png_masks_need_none(self, tmp_path, monkeypatch):
+        coco_stuff_10k(tmp_path)
+        monkeypatch.setitem(sys.modules, "scipy.io", None)
+        dataset = COCOStuff10k(tmp_path)
+        for name in dataset.names("train"):
+            if dataset.mask_path(name).suffix == ".png":
+                dataset.read(name)
+            else:
+                with pytest.raises(ContsegError, match=rf"{name}\.mat: .*pip install 'contseg\[mat\]'"):
+                    dataset.read(name)
+
+    def test_an_image_to_train_on_that_is_also_one_to_test_on_is_refused(self, tmp_path):
+        root = ade20k(tmp_path / "ade").root
+        (root / "training.txt").write_text("ADE_train_00000001\nADE_val_00000002\n")
+        lip(tmp_path / "lip")
+        (tmp_path / "lip" / "train_id.txt").write_text("val_0\n")
+        cityscapes(tmp_path / "cityscapes")
+        images = tmp_path / "cityscapes" / "leftImg8bit"
+        shutil.copytree(images / "val" / "lindau", images / "train" / "lindau")
+        coco_stuff_164k(tmp_path / "stuff")
+        shutil.copy(tmp_path / "stuff" / "val2017" / f"{5:012d}.jpg", tmp_path / "stuff" / "train2017")
+        for kind, path, name, places in (
+            (ADE20K, root, "ADE_val_00000002", ("training", "validation")),
+            (LIP, tmp_path / "lip", "val_0", ("train", "val")),
+            (Cityscapes, tmp_path / "cityscapes", "lindau/lindau_000000_000000", ("train", "val")),
+            (COCOStuff164k, tmp_path / "stuff", f"{5:012d}", ("train2017", "val2017")),
+        ):
+            with pytest.raises(ContsegError, match=f"'{name}' is in {places[0]} and in {places[1]}; take it out of one"):
+                kind(path)
+
+    @pytest.mark.parametrize("make", WITH_CHOICE)
+    @pytest.mark.parametrize("value", ["no", 0, None])
+    def test_a_background_that_is_neither_true_nor_false_is_refused_and_never_taken_for_true(self, tmp_path, make, value):
+        dataset = make(tmp_path)
+        with pytest.raises(ContsegError, match=r"data\.options\.background: .* is neither true nor false"):
+            open_dataset(dataset.name, tmp_path, background=value)
 
     def test_stuff_masks_that_were_not_unpacked_are_told(self, tmp_path):
         coco_stuff_164k(tmp_path)

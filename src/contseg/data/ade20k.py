@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from contseg.data.classes import ClassTable
-from contseg.data.dataset import SegmentationDataset, SubsetName, require_layout
+from contseg.data.dataset import SegmentationDataset, SubsetName, folder_of_each, require_layout
 from contseg.data.files import read_list
 
 FOLDERS: dict[SubsetName, str] = {"train": "training", "test": "validation"}
@@ -28,7 +28,7 @@ class ADE20K(SegmentationDataset):
     Zhou et al., Scene Parsing through ADE20K Dataset, CVPR 2017.
 
     Raises:
-        ContsegError: a folder is missing.
+        ContsegError: a folder is missing, or a name is in both lists.
     """
 
     name = "ade20k"
@@ -40,20 +40,17 @@ class ADE20K(SegmentationDataset):
         require_layout(self.root, folders, "the ADEChallengeData2016 folder")
         table = ClassTable.official("ade20k", "unlabelled")
         self.classes = table if background else table.without_background()
-        self._folder_of: dict[str, str] = {}
-        self._names = {subset: self._listed(folder) for subset, folder in FOLDERS.items()}
+        self._names = {folder: self._listed(folder) for folder in FOLDERS.values()}
+        self._folder_of = folder_of_each(self._names, self.root)
 
     def _listed(self, folder: str) -> list[str]:
         path = self.root / f"{folder}.txt"
         if path.is_file():
-            names = [Path(line).stem for line in read_list(path)]
-        else:
-            names = sorted(image.stem for image in (self.root / "images" / folder).glob("*.jpg"))
-        self._folder_of |= dict.fromkeys(names, folder)
-        return names
+            return [Path(line).stem for line in read_list(path)]
+        return sorted(image.stem for image in (self.root / "images" / folder).glob("*.jpg"))
 
     def names(self, subset: SubsetName) -> list[str]:
-        return self._names[subset]
+        return list(self._names[FOLDERS[subset]])
 
     def image_path(self, name: str) -> Path:
         return self.root / "images" / self._folder_of[name] / f"{name}.jpg"

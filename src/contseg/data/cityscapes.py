@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from contseg.data.classes import IGNORE, ClassTable
-from contseg.data.dataset import SegmentationDataset, SubsetName, require_layout
+from contseg.data.dataset import SegmentationDataset, SubsetName, folder_of_each, require_layout
 from contseg.data.files import read_mask
 from contseg.data.recoding import Recoding
 
@@ -32,7 +32,8 @@ class Cityscapes(SegmentationDataset):
         leftImg8bit/val/..., gtFine/val/...                               frankfurt, lindau, munster: the test set
 
     Samples are named `aachen/aachen_000000_000019`; the city is the domain. Raw label ids become ids 1 to 19 (official
-    train id + 1); the other ids (ego vehicle, parking, licence plate, ...) are ignored.
+    train id + 1); the other ids (ego vehicle, parking, licence plate, ...) are ignored. Folders of other cities are domains
+    too, after the 21 official ones.
 
     Args:
         root: the folder.
@@ -43,11 +44,10 @@ class Cityscapes(SegmentationDataset):
     al., PLOP, CVPR 2021.
 
     Raises:
-        ContsegError: a folder is missing.
+        ContsegError: a folder is missing, or an image is in train and in val.
     """
 
     name = "cityscapes"
-    domains = CITIES
 
     def __init__(self, root: Path | str, *, background: bool = True):
         self.root = Path(root)
@@ -57,16 +57,17 @@ class Cityscapes(SegmentationDataset):
         self.classes = table if background else table.without_background()
         ids = dict.fromkeys([*range(34), IGNORE], IGNORE)
         self._recode = Recoding(ids | {raw: number for number, raw in enumerate(SCORED, start=1)})
-        self._names: dict[SubsetName, list[str]] = {}
-        self._folder_of: dict[str, str] = {}
-        for subset, folder in FOLDERS.items():
-            top = self.root / "leftImg8bit" / folder
-            found = sorted(path.relative_to(top).as_posix() for path in top.glob(f"*/*{IMAGE}"))
-            self._names[subset] = [name.removesuffix(IMAGE) for name in found]
-            self._folder_of |= dict.fromkeys(self._names[subset], folder)
+        self._names = {folder: self._found(folder) for folder in FOLDERS.values()}
+        self._folder_of = folder_of_each(self._names, self.root / "leftImg8bit")
+        self.domains = (*CITIES, *sorted({self.domain_of(name) for name in self._folder_of} - {*CITIES}))
+
+    def _found(self, folder: str) -> list[str]:
+        top = self.root / "leftImg8bit" / folder
+        found = sorted(path.relative_to(top).as_posix() for path in top.glob(f"*/*{IMAGE}"))
+        return [name.removesuffix(IMAGE) for name in found]
 
     def names(self, subset: SubsetName) -> list[str]:
-        return self._names[subset]
+        return list(self._names[FOLDERS[subset]])
 
     def domain_of(self, name: str) -> str:
         return name.split("/")[0]

@@ -5,13 +5,15 @@ from pathlib import Path
 import numpy as np
 
 from contseg.data.classes import IGNORE, ClassTable
-from contseg.data.dataset import SegmentationDataset, SubsetName, require_layout
+from contseg.data.dataset import SegmentationDataset, SubsetName, folder_of_each, require_layout
 from contseg.data.files import read_list, read_mask
 from contseg.data.recoding import Recoding
 from contseg.errors import ContsegError
 
 CLASSES = 182
 """Ids 1 to 182 as first published; eleven of the things (street sign, hat, ..., hair brush) never occur."""
+
+FOLDERS: dict[SubsetName, str] = {"train": "train2017", "test": "val2017"}
 
 
 def _classes(background: bool) -> ClassTable:
@@ -78,7 +80,7 @@ class COCOStuff164k(SegmentationDataset):
     Caesar et al., COCO-Stuff: Thing and Stuff Classes in Context, CVPR 2018.
 
     Raises:
-        ContsegError: a folder is missing.
+        ContsegError: a folder is missing, or an image is in train2017 and in val2017.
     """
 
     name = "coco-stuff-164k"
@@ -86,22 +88,20 @@ class COCOStuff164k(SegmentationDataset):
     def __init__(self, root: Path | str, *, background: bool = True):
         self.root = Path(root)
         self._images = self.root / "images" if (self.root / "images" / "train2017").is_dir() else self.root
-        require_layout(self._images, ["train2017", "val2017"], "the COCO-Stuff 164k folder")
+        require_layout(self._images, list(FOLDERS.values()), "the COCO-Stuff 164k folder")
         places = (self.root / folder for folder in ("stuffthingmaps", "annotations"))
         self._masks = next((place for place in places if (place / "train2017").is_dir()), self._images)
         if not any((self._masks / "train2017").glob("*.png")):
             raise ContsegError(f"{self.root / 'stuffthingmaps' / 'train2017'}: no masks (.png); unpack the stuffthingmaps")
         self.classes = _classes(background)
         self._recode = Recoding({raw: raw + 1 for raw in range(CLASSES)} | {IGNORE: 0 if background else IGNORE})
-        self._folder_of: dict[str, str] = {}
-        self._names: dict[SubsetName, list[str]] = {}
-        parts: tuple[tuple[SubsetName, str], ...] = (("train", "train2017"), ("test", "val2017"))
-        for subset, folder in parts:
-            self._names[subset] = sorted(path.stem for path in (self._images / folder).glob("*.jpg"))
-            self._folder_of |= dict.fromkeys(self._names[subset], folder)
+        self._names = {
+            folder: sorted(path.stem for path in (self._images / folder).glob("*.jpg")) for folder in FOLDERS.values()
+        }
+        self._folder_of = folder_of_each(self._names, self._images)
 
     def names(self, subset: SubsetName) -> list[str]:
-        return self._names[subset]
+        return list(self._names[FOLDERS[subset]])
 
     def image_path(self, name: str) -> Path:
         return self._images / self._folder_of[name] / f"{name}.jpg"
@@ -118,8 +118,8 @@ def read_matlab(path: Path) -> np.ndarray:
     """The array `S` of a MATLAB file (version 5), (H, W) uint8.
 
     Raises:
-        ContsegError: SciPy is not installed, or the file is missing, damaged, or holds no two-dimensional `S` of 8-bit
-            numbers.
+        ContsegError: SciPy is not installed, or the file is missing, damaged, or holds no two-dimensional `S` of whole
+            numbers up to 255.
     """
     try:
         from scipy.io import loadmat
@@ -132,6 +132,6 @@ def read_matlab(path: Path) -> np.ndarray:
     except Exception as error:  # SciPy raises many kinds for damaged files
         raise ContsegError(f"{path}: cannot be read as a MATLAB file ({str(error)[:100]}); replace the file") from None
     mask = content.get("S")
-    if mask is None or mask.ndim != 2 or mask.dtype.kind not in "iuf" or mask.min() < 0 or mask.max() > IGNORE:
-        raise ContsegError(f"{path}: holds no two-dimensional array `S` of numbers from 0 to 255; replace the file")
+    if mask is None or mask.ndim != 2 or mask.dtype.kind not in "iuf" or not np.isin(mask, range(IGNORE + 1)).all():
+        raise ContsegError(f"{path}: holds no two-dimensional array `S` of whole numbers 0 to 255; replace the file")
     return mask.astype(np.uint8)

@@ -1,7 +1,7 @@
 """What a dataset is: a class table, lists of names, and a way to read one sample. It knows nothing of steps."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -101,6 +101,24 @@ def require_layout(root: Path, folders: Sequence[str], what: str) -> Path:
         missing = next(folder for folder in folders if not (root / folder).is_dir())
         raise ContsegError(f"{root / missing}: folder not found; expected {what} ({', '.join(folders)}), found {told}")
     return root
+
+
+def folder_of_each(names: Mapping[str, Sequence[str]], root: Path) -> dict[str, str]:
+    """The folder of every sample, from the names of each folder.
+
+    Raises:
+        ContsegError: a name is of two folders, so that what is trained on would be tested on.
+
+    Example:
+        >>> folder_of_each({"training": ["a", "b"], "validation": ["c"]}, Path("data"))
+        {'a': 'training', 'b': 'training', 'c': 'validation'}
+    """
+    folder_of: dict[str, str] = {}
+    for folder, own in names.items():
+        for name in own:
+            if folder_of.setdefault(name, folder) != folder:
+                raise ContsegError(f"{root}: '{name}' is in {folder_of[name]} and in {folder}; take it out of one")
+    return folder_of
 
 
 def require_folder(path: Path, what: str) -> Path:

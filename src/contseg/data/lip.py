@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from contseg.data.classes import ClassTable
-from contseg.data.dataset import SegmentationDataset, SubsetName, require_layout
+from contseg.data.dataset import SegmentationDataset, SubsetName, folder_of_each, require_layout
 from contseg.data.files import read_list
+
+PARTS: dict[SubsetName, str] = {"train": "train", "test": "val"}
 
 
 class LIP(SegmentationDataset):
@@ -22,7 +24,7 @@ class LIP(SegmentationDataset):
     Gong et al., Look into Person: Self-supervised Structure-sensitive Learning, CVPR 2017.
 
     Raises:
-        ContsegError: a folder or list is missing.
+        ContsegError: a folder or list is missing, or a name is in both lists.
     """
 
     name = "lip"
@@ -30,17 +32,15 @@ class LIP(SegmentationDataset):
     mirror = ((14, 15), (16, 17), (18, 19))
 
     def __init__(self, root: Path | str):
-        folders = [f"{part}_{kind}" for part in ("train", "val") for kind in ("images", "segmentations")]
+        folders = [f"{part}_{kind}" for part in PARTS.values() for kind in ("images", "segmentations")]
         self.root = require_layout(Path(root), folders, "the LIP folder")
-        self._part_of: dict[str, str] = {}
-        self._names: dict[SubsetName, list[str]] = {}
-        parts: tuple[tuple[SubsetName, str], ...] = (("train", "train"), ("test", "val"))
-        for subset, part in parts:
-            self._names[subset] = [Path(line).stem for line in read_list(self.root / f"{part}_id.txt")]
-            self._part_of |= dict.fromkeys(self._names[subset], part)
+        self._names = {
+            part: [Path(line).stem for line in read_list(self.root / f"{part}_id.txt")] for part in PARTS.values()
+        }
+        self._part_of = folder_of_each(self._names, self.root)
 
     def names(self, subset: SubsetName) -> list[str]:
-        return self._names[subset]
+        return list(self._names[PARTS[subset]])
 
     def image_path(self, name: str) -> Path:
         return self.root / f"{self._part_of[name]}_images" / f"{name}.jpg"

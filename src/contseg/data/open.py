@@ -36,12 +36,16 @@ def open_dataset(name: str, path: Path | str | None = None, **options: Any) -> S
     """The dataset `name` at `path` (`digits` needs none).
 
     Raises:
-        ContsegError: unknown name, missing path, unknown option, or a layout that is not the dataset's.
+        ContsegError: unknown name, missing path, unknown option, an option `background` that is neither
+            true nor false, or a layout that is not the dataset's.
     """
     if name not in DATASETS:
         raise ContsegError(f"data.dataset: unknown dataset '{name}'; {did_you_mean(name, DATASETS)}")
     if path is None and name != "digits":
         raise ContsegError(f"data.path: dataset '{name}' needs a folder; set data.path=FOLDER")
+    background = options.get("background", True)
+    if not isinstance(background, bool):  # YAML 1.2 reads `no` as a word, which Python takes for true
+        raise ContsegError(f"data.options.background: {background!r} is neither true nor false")
     try:
         return DATASETS[name](path, **options)
     except TypeError as error:
