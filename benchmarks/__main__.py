@@ -6,6 +6,7 @@ those of the official code (docs/performance.md) or with an older commit's.
 
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ def sample_pipeline() -> tuple[float, float, float]:
             with Image.open(image_path) as image:
                 return image.convert("RGB").load()
 
-        found = ratio(lambda: [sample() for _ in range(20)], lambda: [decode() for _ in range(20)])
+        found = ratio(lambda: [sample() for _ in range(20)], lambda: [decode() for _ in range(20)], 15, time.process_time)
     torch.set_num_threads(threads)
     return found
 

@@ -17,13 +17,17 @@ from contseg.errors import ContsegError, did_you_mean
 
 Sample = tuple[Tensor, np.ndarray]
 Pipeline = Callable[[np.ndarray, np.ndarray, np.random.Generator], Sample]
+_CACHED_ROWS = 64
+"""Rows of a crop whose colours change at a time: as floats they fit into the processor's cache."""
 
 
 def resize_image(image: np.ndarray, height: int, width: int) -> Tensor:
-    """Antialiased bilinear resize of (H, W, 3) uint8 to a (3, height, width) uint8 tensor."""
+    """Antialiased bilinear resize of (H, W, 3) uint8 to a (3, height, width) uint8 tensor, in memory still (H, W, 3)."""
     pixels = image if image.flags.writeable and image.flags.c_contiguous else image.copy()  # PyTorch wants writable memory
-    planes = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
-    if planes.shape[2:] != (height, width):
+    tall, wide, depth = pixels.shape
+    # the stride of the batch axis, which PyTorch would set to 3, makes it see the layout and leave it as it is
+    planes = torch.from_numpy(pixels).as_strided((1, depth, tall, wide), (pixels.size, 1, wide * depth, depth))
+    if (tall, wide) != (height, width):
         planes = functional.interpolate(planes, (height, width), mode="bilinear", antialias=True)
     return planes.squeeze(0)
 
@@ -98,7 +102,7 @@ class RandomScaleCrop:
         scale = rng.uniform(*self.scale)
         vertical = self._window(mask.shape[0], scale, rng)
         horizontal = self._window(mask.shape[1], scale, rng)
-        pixels = torch.zeros((3, self.size, self.size), dtype=torch.uint8)
+        pixels = torch.zeros((self.size, self.size, 3), dtype=torch.uint8).permute(2, 0, 1)
         ids = np.zeros((self.size, self.size), dtype=mask.dtype)
         source = np.s_[vertical.source[0] : vertical.source[1], horizontal.source[0] : horizontal.source[1]]
         target = np.s_[vertical.target[0] : vertical.target[1], horizontal.target[0] : horizontal.target[1]]
@@ -150,12 +154,15 @@ class Jitter:
         )
         matrix = brightness * (saturation * np.eye(3) + (1 - saturation) * np.ones((3, 1)) * grey)
         matrix = _hue_rotation(rng.uniform(-self.hue, self.hue) * 2 * math.pi) @ matrix
-        values = pixels.float().flatten(1)
-        weights = torch.from_numpy(matrix).float()
-        turned = weights @ values
-        middle = (torch.from_numpy(grey).float() @ turned).mean()
-        turned = contrast * turned + (1 - contrast) * middle
-        return turned.add_(0.5).clamp_(0, 255).to(torch.uint8).view_as(pixels), ids
+        blocks = pixels.split(_CACHED_ROWS, dim=1)
+        mean = torch.stack([block.float().sum(dim=(1, 2)) for block in blocks]).sum(dim=0) / pixels[0].numel()
+        middle = (1 - contrast) * float(grey @ matrix @ mean.double().numpy())
+        weights = torch.from_numpy(contrast * matrix).float()
+        result = torch.empty(pixels.shape, dtype=torch.uint8)
+        for block, target in zip(blocks, result.split(_CACHED_ROWS, dim=1), strict=True):
+            turned = weights @ block.contiguous().float().flatten(1)
+            target.copy_(turned.add_(middle + 0.5).clamp_(0, 255).view(block.shape))
+        return result, ids
 
 
 def _hue_rotation(angle: float) -> np.ndarray:

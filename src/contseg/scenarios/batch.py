@@ -105,10 +105,10 @@ class Batch:
         return replace(self, labels=labels_BHW, weights=weights_B)
 
     def to(self, device: torch.device) -> "Batch":
-        """This batch on a device; copies do not block."""
+        """This batch on a device, colours in planes; copies do not block."""
         return replace(
             self,
-            images=self.images.to(device, non_blocking=True),
+            images=self.images.to(device, non_blocking=True).contiguous(),
             labels=self.labels.to(device, non_blocking=True).long(),
             annotated=self.annotated.to(device, non_blocking=True),
             weights=None if self.weights is None else self.weights.to(device, non_blocking=True),
@@ -118,9 +118,14 @@ class Batch:
     def stack(
         cls, images: Sequence[Tensor], labels: Sequence[np.ndarray], names: Sequence[str], annotated: Sequence[np.ndarray]
     ) -> "Batch":
-        """A batch from samples: labels stay uint8 until they reach the device."""
+        """A batch from samples. Labels stay uint8, and pixels lie in memory as they came, until they reach the device, which
+        widens and sorts them faster than the loader's cores.
+        """
+        planes = images[0].is_contiguous()
         return cls(
-            torch.stack(list(images)),
+            torch.stack(list(images))
+            if planes
+            else torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2),
             torch.from_numpy(np.stack(labels)),
             tuple(names),
             torch.from_numpy(np.stack(annotated)),
