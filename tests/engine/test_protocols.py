@@ -87,7 +87,7 @@ class TestUnknown:
         run = learn(tmp_path / "run", tiny_recipe("finetune", "scenario.policy=ssul", "training.epochs=1"))
         segmenter, classes = load_segmenter(run.segmenter_path(1))
         assert segmenter.options.unknown
-        assert segmenter.widths == [1, 6, 5]
+        assert segmenter.widths == [1, 1, 5, 5]
         assert [len(confusion) for confusion in run.confusions()] == [6, 11]
         assert len(classes) == 11
         with np.load(run.folder / "steps" / "01" / "predictions.npz") as saved:

@@ -1,11 +1,16 @@
 """Golden files of networks: published weights give published logits."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 
 from contseg.interop.published import convert_segmenter, with_plain_norms
+from contseg.models.classifier import GrowingClassifier
 from contseg.models.layers import resize
 from contseg.models.normalization import BatchNorm, activation
+from contseg.models.options import NetworkOptions
+from contseg.models.segmenter import Segmenter
 from tests.parity.goldens import claims, gradients, network_image, network_state
 
 FEATURES = {
@@ -18,7 +23,7 @@ FEATURES = {
 }
 
 
-@claims(r"(mib|plop|csseg|sdr)/r101_iabn_.*")
+@claims(r"(mib|plop|csseg|sdr)/r101_(iabn|bn)_.*")
 def check_network(golden):
     segmenter, widths = convert_segmenter(network_state(golden), golden.family)
     assert widths == golden.meta["num_known_classes_list"]
@@ -67,3 +72,59 @@ def check_inplace_norm(golden):
             if mode == "train":
                 golden.check("out_running_mean_train", norm.running_mean, tolerance)
                 golden.check("out_running_var_train", norm.running_var, tolerance)
+
+
+@claims(r"idec/deeplabv3_r101.*")
+def check_ssul_network(golden):
+    segmenter, widths = convert_segmenter(floats(network_state(golden)), "idec")
+    assert widths == golden.meta["head_widths"]
+    assert segmenter.options.unknown
+    image = network_image(golden)
+    with torch.no_grad():
+        output = segmenter(image, taps=("aspp1", "aspp2", "aspp3", "aspp4"))
+    logits = resize(output.logits, tuple(image.shape[2:]))
+    found = {"logits": logits, "logits_low": output.logits}
+    found |= {f"feature_l{number}": output.features[f"aspp{number}"] for number in (1, 2, 3)}
+    found["feature_out"] = output.features["aspp4"]
+    for name, value in found.items():
+        expected = golden.arrays[name]
+        golden.check_close(name, value[:, : expected.shape[1]], 1e-4 * float(expected.std()))
+    assert (logits.argmax(dim=1).numpy() == golden.arrays["pred"]).mean() > 0.999
+
+
+def floats(tensors):
+    """Counters keep what the network constructs."""
+    return {name: value for name, value in tensors.items() if value.is_floating_point()}
+
+
+@claims(r"idec/w_transfer.*")
+def check_start_from_unknown(golden):
+    def under(prefix: str) -> dict[str, torch.Tensor]:
+        cut = f"{prefix}_classifier.head."
+        return {f"steps.{name.removeprefix(cut)}": golden.tensor(name) for name in golden.arrays if name.startswith(cut)}
+
+    old, expected = under("in_old"), under("out")
+    widths = golden.meta["head_widths"]
+    classifier = GrowingClassifier(old["steps.0.0.weight"].shape[0], widths[:-1], unknown=True, hidden=True)
+    classifier.load_state_dict(old)
+    classifier.grow(widths[-1], "unknown")
+    new_counter = f"steps.{len(widths) - 1}.1.num_batches_tracked"
+    for name, value in classifier.state_dict().items():
+        if name == new_counter:
+            assert value == 0, "a new norm has seen nothing yet, whatever it was started from"
+        else:
+            assert torch.equal(value, expected[name]), name
+
+
+@claims(r"idec/inference_merge.*")
+def check_scores(golden):
+    logits = golden.tensor("in_logits")
+    for name, decision, unknown in (
+        ("bce_unknown", "sigmoid", True),
+        ("bce_plain", "sigmoid", False),
+        ("ce_unknown", "softmax", True),
+    ):
+        options = NetworkOptions(decision=decision, unknown=unknown)
+        scores = Segmenter.scores(SimpleNamespace(options=options), logits)
+        golden.check(f"out_prob_{name}", scores, 1e-6)
+        golden.check(f"out_pred_{name}", scores.argmax(dim=1))

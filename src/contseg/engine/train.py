@@ -24,7 +24,7 @@ from contseg.evaluation.metrics import domain_figures, run_figures, step_figures
 from contseg.evaluation.predict import evaluate_domains
 from contseg.interop.imagenet import load_backbone
 from contseg.interop.segmenter_file import load_segmenter, save_segmenter
-from contseg.models.segmenter import Segmenter
+from contseg.models.segmenter import Segmenter, first_widths
 from contseg.scenarios.plan import make_plan
 from contseg.scenarios.step import Step
 
@@ -93,7 +93,7 @@ def _grown(job: Job, step: Step, previous: Segmenter | None) -> Segmenter:
     """The student at the start of a step, on CPU; draws come from (seed, step), so a resume grows the same."""
     torch.manual_seed(derived_seed(GROW, job.training.seed, step.index))
     if previous is None:
-        student = Segmenter(job.network, [1] * step.has_unknown + [step.seen_count])
+        student = Segmenter(job.network, first_widths(job.network, step.seen_count))
         if job.backbone_weights:
             load_backbone(student.backbone, job.backbone_weights)
         return student

@@ -1,4 +1,4 @@
-"""Published networks of the MiB family: their names and their norms, turned into ours.
+"""Published networks of continual methods: their names and their norms, turned into ours.
 
 In-place activated batch norm computes act((|w| + 1e-5) (x - mean) / sqrt(var + 1e-5) + b); ordinary batch norm with
 w := |w| + 1e-5 is the same function, so weights are converted once, here, and nowhere else.
@@ -14,7 +14,7 @@ from contseg.interop.names import load_strictly, renamed
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
 
-Source = Literal["mib", "plop", "sdr", "csseg"]
+Source = Literal["mib", "plop", "sdr", "csseg", "ssul", "idec", "lag"]
 INPLACE_EPSILON = 1e-5
 
 MIB_NAMES = (
@@ -43,11 +43,20 @@ CSSEG_NAMES = (
     (r"^decoder\.out_project\.1\.", "head.norm."),
     (r"^convs_cls\.", "classifier.steps."),
 )
-NAMES = {"mib": MIB_NAMES, "plop": MIB_NAMES, "sdr": MIB_NAMES, "csseg": CSSEG_NAMES}
+SDR_NAMES = ((r"^body\.", "backbone."), *MIB_NAMES)
+"""SDR's documented commands train a torchvision-style backbone with plain norms under the head of MiB."""
+SSUL_NAMES = (
+    (r"^classifier\.aspp\.", "head.aspp."),
+    (r"^classifier\.aspp_l([123])\.", lambda m: f"head.dense.{int(m[1]) - 1}."),
+    (r"\.convs\.4\.(\d)\.", lambda m: f".pooled.{int(m[1]) - 1}."),
+    (r"\.convs\.", ".branches."),
+    (r"^classifier\.head\.", "classifier.steps."),
+)
+SOURCES = ("mib", "plop", "sdr", "csseg", "ssul", "idec", "lag")
 
 
 def convert_segmenter(tensors: dict[str, Tensor], source: Source) -> tuple[Segmenter, list[int]]:
-    """A published ResNet-101 segmenter with in-place ABN as a `Segmenter` (eval mode), and its classes per step.
+    """A published ResNet-101 segmenter as a `Segmenter` (eval mode), and the outputs of each of its steps.
 
     Args:
         tensors: the state dict, without a `module.` prefix.
@@ -56,16 +65,52 @@ def convert_segmenter(tensors: dict[str, Tensor], source: Source) -> tuple[Segme
     Raises:
         ContsegError: a tensor is missing, unexpected or of another shape; nothing is ever left out silently.
     """
-    if source not in NAMES:
-        raise ContsegError(f"source: unknown code base '{source}'; {did_you_mean(source, NAMES)}")
-    found = with_plain_norms({renamed(name, NAMES[source]): value for name, value in tensors.items()})
+    if source not in SOURCES:
+        raise ContsegError(f"source: unknown code base '{source}'; {did_you_mean(source, SOURCES)}")
+    if source in ("ssul", "idec", "lag"):
+        return _convert_ssul(tensors)
+    plain = "body.layer1.0.conv1.weight" in tensors
+    rules = SDR_NAMES if plain else CSSEG_NAMES if source == "csseg" else MIB_NAMES
+    found = {renamed(name, rules): value for name, value in tensors.items()}
+    if not plain:
+        found = with_plain_norms(found)
+    widths = _widths(found, "classifier.steps.{}.weight", source)
+    options = NetworkOptions(backbone="resnet101", slope=0.01)
+    if plain:
+        options = options.model_copy(update={"slope": 0.0, "head_slope": 1.0, "norm_momentum": 3e-4})
+    segmenter = Segmenter(options, widths)
+    return load_strictly(segmenter, found), widths
+
+
+def _convert_ssul(tensors: dict[str, Tensor]) -> tuple[Segmenter, list[int]]:
+    """SSUL, IDEC and LAG: a classifier with hidden layers per step, after those of unknown and background if there is one.
+
+    SSUL has no pyramids over the first stages; they stay as they begin, and nothing but distillation reads them.
+    """
+    found = {renamed(name, SSUL_NAMES): value for name, value in tensors.items()}
+    widths = _widths(found, "classifier.steps.{}.3.weight", "ssul, idec and lag")
+    options = NetworkOptions(
+        backbone="resnet101",
+        head="deeplabv3-ssul",
+        slope=0.0,
+        contracted=True,
+        norm_momentum=0.01,
+        decision="sigmoid",
+        unknown=widths[:2] == [1, 1],
+    )
+    segmenter = Segmenter(options, widths)
+    if not any(name.startswith("head.dense.") for name in found):
+        found |= {name: value for name, value in segmenter.state_dict().items() if name.startswith("head.dense.")}
+    return load_strictly(segmenter, found), widths
+
+
+def _widths(found: dict[str, Tensor], name: str, source: str) -> list[int]:
     widths: list[int] = []
-    while (weight := found.get(f"classifier.steps.{len(widths)}.weight")) is not None:
+    while (weight := found.get(name.format(len(widths)))) is not None:
         widths.append(int(weight.shape[0]))
     if not widths:
         raise ContsegError(f"weights: hold no classifier under the names of {source}")
-    segmenter = Segmenter(NetworkOptions(backbone="resnet101", slope=0.01), widths)
-    return load_strictly(segmenter, found), widths
+    return widths
 
 
 def convert_backbone(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""A classifier that grows: one 1x1 convolution per step, their outputs side by side."""
+"""A classifier that grows: a small network per step, their outputs side by side."""
 
 import math
 from typing import Literal
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from contseg.errors import ContsegError
+from contseg.models.normalization import BatchNorm
 
 Start = Literal["background", "random", "unknown"]
 
@@ -17,7 +18,8 @@ class GrowingClassifier(nn.Module):
     Args:
         channels: of the features.
         widths: outputs of each step, background first of all.
-        unknown: a first width of 1 stands before those of the steps, for the output "unknown".
+        unknown: the first width is 1 and stands for the output "unknown"; background has the next.
+        hidden: each step has a 3x3 convolution, norm and ReLU of its own before its 1x1 (SSUL, IDEC, LAG).
 
     Example:
         >>> classifier = GrowingClassifier(8, [3])
@@ -26,20 +28,27 @@ class GrowingClassifier(nn.Module):
         (torch.Size([1, 5, 4, 4]), [3, 2])
     """
 
-    def __init__(self, channels: int, widths: list[int], unknown: bool = False):
+    def __init__(self, channels: int, widths: list[int], unknown: bool = False, hidden: bool = False):
         super().__init__()
-        self.unknown = unknown
-        self.steps = nn.ModuleList(nn.Conv2d(channels, width, 1) for width in widths)
-        self.channels = channels
+        self.unknown, self.hidden, self.channels = unknown, hidden, channels
+        self.steps = nn.ModuleList(self._make(width) for width in widths)
+
+    def _make(self, width: int) -> nn.Module:
+        if not self.hidden:
+            return nn.Conv2d(self.channels, width, 1)
+        first, last = nn.Conv2d(self.channels, self.channels, 3, padding=1, bias=False), nn.Conv2d(self.channels, width, 1)
+        for convolution in (first, last):
+            nn.init.kaiming_normal_(convolution.weight)
+        return nn.Sequential(first, BatchNorm(self.channels), nn.ReLU(inplace=True), last)
 
     @property
     def widths(self) -> list[int]:
         """Outputs of each step, after that of the unknown if there is one."""
-        return [convolution.out_channels for convolution in self._convolutions()]
+        return [_outputs(step).out_channels for step in self.steps]
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         """(B, channels, H, W) to (B, sum of widths, H, W)."""
-        return torch.cat([convolution(features_BCHW) for convolution in self.steps], dim=1)
+        return torch.cat([step(features_BCHW) for step in self.steps], dim=1)
 
     @torch.no_grad()
     def grow(self, count: int, start: Start) -> None:
@@ -49,25 +58,36 @@ class GrowingClassifier(nn.Module):
         among background and the new classes: each new row is the background's, and its bias and the background's own
         become b_0 - log(count + 1). All old logits but the background's stay bit-equal, and the probability of each old
         class is unchanged. `unknown` copies the unknown's row (SSUL: what is learned now was unknown until now); every old
-        logit stays bit-equal.
+        logit stays bit-equal. With `hidden` layers, those of background or unknown are copied too.
 
         Raises:
             ContsegError: `start` is something else, or `unknown` where there is none.
         """
-        first = self._convolutions()[int(self.unknown)]
-        new = nn.Conv2d(self.channels, count, 1).to(first.weight)
+        new = self._make(count).to(_outputs(self.steps[0]).weight)
         if start == "background":
-            new.weight.copy_(first.weight[:1].expand_as(new.weight))
-            first.bias[0] -= math.log(count + 1)  # type: ignore[index]
-            new.bias.fill_(float(first.bias[0]))  # type: ignore[index, union-attr]
+            background = self.steps[int(self.unknown)]
+            _outputs(background).bias[0] -= math.log(count + 1)  # type: ignore[index]
+            _copy_first_row(background, new)
         elif start == "unknown" and self.unknown:
-            unknown = self._convolutions()[0]
-            new.weight.copy_(unknown.weight.expand_as(new.weight))
-            new.bias.copy_(unknown.bias.expand_as(new.bias))  # type: ignore[union-attr, arg-type]
+            _copy_first_row(self.steps[0], new)
         elif start != "random":
             known = "background, random and unknown" if self.unknown else "background and random"
             raise ContsegError(f"grow: cannot start new classes from '{start}'; this network has {known}")
         self.steps.append(new)
 
-    def _convolutions(self) -> list[nn.Conv2d]:
-        return [module for module in self.steps if isinstance(module, nn.Conv2d)]
+
+def _outputs(step: nn.Module) -> nn.Conv2d:
+    """The convolution that gives the logits of a step."""
+    last = step[3] if isinstance(step, nn.Sequential) else step
+    assert isinstance(last, nn.Conv2d)
+    return last
+
+
+def _copy_first_row(source: nn.Module, new: nn.Module) -> None:
+    """Every output of `new` becomes the first one of `source`; hidden layers and their statistics are taken over."""
+    for name, value in new.state_dict().items():
+        given = source.state_dict()[name]
+        if name in ("weight", "bias", "3.weight", "3.bias"):
+            value.copy_(given[:1].expand_as(value))
+        elif not name.endswith("num_batches_tracked"):
+            value.copy_(given)

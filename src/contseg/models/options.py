@@ -11,7 +11,7 @@ from contseg.models.resnet import DEPTHS, STRIDES
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-HEADS = ("deeplabv3-mib", "fcn", "pspnet", "deeplabv3", "upernet")
+HEADS = ("deeplabv3-mib", "deeplabv3-ssul", "fcn", "pspnet", "deeplabv3", "upernet")
 
 
 def known(kind: str, name: str, names: Iterable[str]) -> str:
@@ -30,7 +30,7 @@ class NetworkOptions(BaseModel):
 
     Attributes:
         backbone: `resnet18` to `resnet101`.
-        head: `deeplabv3-mib` (MiB, PLOP, SDR), `fcn`, `pspnet`, `deeplabv3`, `upernet`.
+        head: `deeplabv3-mib` (MiB, PLOP, SDR), `deeplabv3-ssul` (SSUL, IDEC, LAG), `fcn`, `pspnet`, `deeplabv3`, `upernet`.
         idrnet: IDRNet over one of the last four heads, or none.
         auxiliary: a second head on the third stage, for training.
         output_stride: 8, 16 or 32.

@@ -12,6 +12,7 @@ from contseg.models.auxiliary import AuxiliaryHead
 from contseg.models.classifier import GrowingClassifier, Start
 from contseg.models.heads.deeplabv3 import DeepLabV3
 from contseg.models.heads.deeplabv3_mib import DeepLabV3MiB
+from contseg.models.heads.deeplabv3_ssul import DeepLabV3SSUL
 from contseg.models.heads.fcn import FCN
 from contseg.models.heads.head import Head
 from contseg.models.heads.pspnet import PSPNet
@@ -23,6 +24,7 @@ from contseg.models.resnet import ResNet
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 TAPS = (*STAGES, "head", "logits")
+ASPP_TAPS = ("aspp1", "aspp2", "aspp3", "aspp4")
 STAGE1_WEIGHT = 0.4
 
 
@@ -55,7 +57,7 @@ class Segmenter(nn.Module):
 
     Args:
         options: the network.
-        widths: outputs of each step so far, background counted in the first; with `options.unknown` preceded by a 1.
+        widths: outputs of each step so far, see `first_widths`.
 
     Example:
         >>> segmenter = Segmenter(NetworkOptions(backbone="resnet18", width=8, head_width=16, output_stride=8), [3])
@@ -82,7 +84,8 @@ class Segmenter(nn.Module):
         )
         channels = self.backbone.channels
         self.head = make_head(options, channels, list(widths))
-        self.classifier = GrowingClassifier(self.head.width, list(widths), options.unknown)
+        hidden = options.head == "deeplabv3-ssul"
+        self.classifier = GrowingClassifier(self.head.width, list(widths), options.unknown, hidden)
         self.auxiliary = (
             AuxiliaryHead(channels[2], options.auxiliary_width, list(widths), options.dropout, options.unknown)
             if options.auxiliary
@@ -91,7 +94,7 @@ class Segmenter(nn.Module):
         self.register_buffer("mean", torch.tensor(options.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(options.std).view(1, 3, 1, 1), persistent=False)
         self.backbone.initialise()
-        if isinstance(self.head, DeepLabV3MiB):
+        if isinstance(self.head, (DeepLabV3MiB, DeepLabV3SSUL)):
             self.head.initialise()
 
     def forward(self, images_BCHW: Tensor, taps: Sequence[str] = ()) -> SegmenterOutput:
@@ -99,14 +102,15 @@ class Segmenter(nn.Module):
 
         Args:
             images_BCHW: normalised images, see `normalise`.
-            taps: any of `stage1` ... `stage4` (sums before activation), `head`, `logits`.
+            taps: any of `self.taps`.
 
         Raises:
             ContsegError: a tap that this network lacks.
         """
-        unknown = [tap for tap in taps if tap not in TAPS]
+        unknown = [tap for tap in taps if tap not in self.taps]
         if unknown:
-            raise ContsegError(f"tap '{unknown[0]}': {self.options.backbone} with {self.options.head} has {', '.join(TAPS)}")
+            has = ", ".join(self.taps)
+            raise ContsegError(f"tap '{unknown[0]}': {self.options.backbone} with {self.options.head} has {has}")
         stages = self.backbone(images_BCHW)
         maps = [self.backbone.activate(stages[stage]) for stage in self.head.uses]
         passed = None
@@ -115,7 +119,11 @@ class Segmenter(nn.Module):
         else:
             decoded = self.head(maps)
         logits = self.classifier(decoded)
-        tapped = dict(zip(TAPS, [*stages, decoded, logits], strict=True))
+        tapped = dict(zip(TAPS, [*stages, decoded, logits], strict=True)) | {"aspp4": decoded}
+        if isinstance(self.head, DeepLabV3SSUL):
+            for tap, stage, pyramid in zip(ASPP_TAPS, stages, self.head.dense, strict=False):
+                if tap in taps:
+                    tapped[tap] = pyramid(self.backbone.activate(stage))
         output = SegmenterOutput(logits, {tap: tapped[tap] for tap in taps})
         if self.training:
             output.passed = passed
@@ -129,6 +137,12 @@ class Segmenter(nn.Module):
     def normalise(self, images_BCHW: Tensor) -> Tensor:
         """uint8 RGB (B, 3, H, W) to what `forward` takes, on the images' device."""
         return (images_BCHW.to(self.mean.dtype) / 255 - self.mean) / self.std
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """The features that `forward` can give: `stage1` ... `stage4` (sums before activation), `head`, `logits`, and with
+        the head of SSUL `aspp1` ... `aspp4`."""
+        return (*TAPS, *ASPP_TAPS) if isinstance(self.head, DeepLabV3SSUL) else TAPS
 
     @property
     def widths(self) -> list[int]:
@@ -160,6 +174,20 @@ class Segmenter(nn.Module):
             self.head.observe(output.passed, self.classifier, output.logits, labels_BHW, context)
 
 
+def first_widths(options: NetworkOptions, classes: int) -> list[int]:
+    """Outputs before the first growth: all classes together; or unknown and background on their own, then the others, so
+    that those two can go on learning where the classes are frozen.
+
+    Args:
+        classes: of step 0, background among them.
+
+    Example:
+        >>> first_widths(NetworkOptions(), 16), first_widths(NetworkOptions(unknown=True), 16)
+        ([16], [1, 1, 15])
+    """
+    return [1, 1, classes - 1] if options.unknown else [classes]
+
+
 def make_head(options: NetworkOptions, channels: list[int], widths: list[int]) -> Head | IDRNet:
     """The head that the options name, over a backbone with these channels."""
     if options.idrnet is not None:
@@ -182,5 +210,7 @@ def make_head(options: NetworkOptions, channels: list[int], widths: list[int]) -
         return UperNet(channels, options.head_width, options.fpn_width, options.dropout)
     if options.head == "deeplabv3":
         return DeepLabV3(channels, options.head_width, options.atrous_rates, options.dropout)
+    if options.head == "deeplabv3-ssul":
+        return DeepLabV3SSUL(channels, options.head_width, options.output_stride, options.dropout)
     slope = options.slope if options.head_slope is None else options.head_slope
     return DeepLabV3MiB(channels, options.head_width, options.output_stride, slope, options.pooling_size)

@@ -1,0 +1,74 @@
+"""The DeepLabV3 head of SSUL, IDEC and LAG: torchvision's pyramid, and three more of them to distil from."""
+
+import torch
+from torch import Tensor, nn
+
+from contseg.models.heads.head import Head
+from contseg.models.layers import conv_norm_act
+
+DILATIONS = {8: (12, 24, 36), 16: (6, 12, 18), 32: (3, 6, 9)}
+
+
+class ProjectedASPP(nn.Module):
+    """Atrous pyramid pooling with a norm per branch, reduced by a 1x1 and dropout (as torchvision has it).
+
+    Args:
+        channels, width: of input and output; each branch has `width` channels too.
+        dilations: of the three 3x3 branches.
+        dropout: probability that an element is dropped in training.
+    """
+
+    def __init__(self, channels: int, width: int, dilations: tuple[int, ...], dropout: float = 0.1):
+        super().__init__()
+        self.branches = nn.ModuleList(
+            [conv_norm_act(channels, width)] + [conv_norm_act(channels, width, 3, dilation) for dilation in dilations]
+        )
+        self.pooled = conv_norm_act(channels, width)
+        self.project = conv_norm_act(width * (len(dilations) + 2), width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """(B, channels, H, W) to (B, width, H, W)."""
+        branches = [branch(x_BCHW) for branch in self.branches]
+        pooled = self.pooled(x_BCHW.mean(dim=(2, 3), keepdim=True)).expand_as(branches[0])
+        return self.dropout(self.project(torch.cat([*branches, pooled], dim=1)))
+
+
+class DeepLabV3SSUL(Head):
+    """A pyramid over stage 4 that the classifiers read, and one over each of stages 1 to 3 whose outputs are only distilled.
+
+    The taps `aspp1` to `aspp3` are the outputs of the latter, `aspp4` is what the classifiers read. In step 0 nothing
+    trains the three (no loss touches them), so what is distilled from them are random projections, as published.
+
+    Args:
+        channels: of the backbone's stages.
+        width: of every output (256 in the publications).
+        output_stride: of the backbone; chooses the dilations (8: 12, 24, 36; 16: 6, 12, 18).
+        dropout: probability that an element is dropped in training.
+
+    Example:
+        >>> maps = [torch.zeros(2, count, side, side) for count, side in ((8, 16), (16, 8), (32, 4), (64, 4))]
+        >>> head = DeepLabV3SSUL([8, 16, 32, 64], 16)
+        >>> head([maps[3]]).shape, head.dense[0](maps[0]).shape
+        (torch.Size([2, 16, 4, 4]), torch.Size([2, 16, 16, 16]))
+    """
+
+    uses = (3,)
+
+    def __init__(self, channels: list[int], width: int = 256, output_stride: int = 16, dropout: float = 0.1):
+        super().__init__()
+        dilations = DILATIONS[output_stride]
+        self.aspp = ProjectedASPP(channels[3], width, dilations, dropout)
+        self.dense = nn.ModuleList(ProjectedASPP(count, width, dilations, dropout) for count in channels[:3])
+        self.width = width
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """[stage 4 (B, C, H, W)] to (B, width, H, W)."""
+        return self.aspp(maps[0])
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Kaiming-normal convolutions, as the references start."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
