@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.parity import check_idrnet, check_losses, check_methods, check_networks, check_protocols  # noqa: F401 (they register their claims)
+from tests.parity import check_idrnet, check_inference, check_losses, check_methods, check_networks, check_protocols  # noqa: F401 (they register their claims)
 from tests.parity.goldens import CLAIMS, ROOT, Golden
 
 FILES = sorted(

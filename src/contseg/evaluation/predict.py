@@ -8,32 +8,61 @@ from torch import Tensor
 
 from contseg.data.augment import resize_image
 from contseg.evaluation.confusion import confusion_matrix
-from contseg.models.layers import resize
+from contseg.evaluation.inference import WHOLE, Inference, ask
 from contseg.models.segmenter import Segmenter
 from contseg.scenarios.batch import Batch
 
 
-def predict_batch(segmenter: Segmenter, images_BCHW: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+def predict_batch(
+    segmenter: Segmenter,
+    images_BCHW: Tensor,
+    size: tuple[int, int] | None = None,
+    inference: Inference = WHOLE,
+) -> Tensor:
     """Class outputs (B, H, W) int64 of uint8 images: logits resized, scored, arg max.
 
     Args:
         size: of the prediction; default: that of the images.
+        inference: how the images are seen. Where that is more than one look, image by image, so that no more than one
+            image's (K, H, W) is held.
     """
     with torch.no_grad():
-        output = segmenter(segmenter.normalise(images_BCHW))
-        logits = resize(output.logits, size or tuple(images_BCHW.shape[2:]))  # type: ignore[arg-type]
-        return segmenter.scores(logits).argmax(dim=1)
+        if inference.options.one_look:
+            return _decide(segmenter, images_BCHW, size, inference)
+        return torch.cat([_decide(segmenter, image, size, inference) for image in images_BCHW.split(1)])
 
 
-def predict_image(segmenter: Segmenter, image: np.ndarray) -> np.ndarray:
-    """Class outputs (H, W) uint8 of one (H, W, 3) uint8 image, seen whole. The segmenter should be in eval mode."""
+def _decide(segmenter: Segmenter, images_BCHW: Tensor, size: tuple[int, int] | None, inference: Inference) -> Tensor:
+    options = inference.options
+    # an unknown output stands before the classes, and is among the logits but not among the scores
+    first = int(segmenter.options.unknown and options.average == "logits")
+    said = ask(
+        lambda images: segmenter(images).logits,
+        segmenter.normalise(images_BCHW),
+        options,
+        size,
+        segmenter.scores,
+        [(one + first, other + first) for one, other in inference.mirror],
+    )
+    return (segmenter.scores(said) if options.average == "logits" else said).argmax(dim=1)
+
+
+def predict_image(segmenter: Segmenter, image: np.ndarray, inference: Inference = WHOLE) -> np.ndarray:
+    """Class outputs (H, W) uint8 of one (H, W, 3) uint8 image, seen whole if not told otherwise.
+
+    The segmenter should be in eval mode.
+    """
     device = segmenter.mean.device
     images = resize_image(image, *image.shape[:2]).unsqueeze(0).to(device)
-    return predict_batch(segmenter, images)[0].to(torch.uint8).cpu().numpy()
+    return predict_batch(segmenter, images, inference=inference)[0].to(torch.uint8).cpu().numpy()
 
 
 def evaluate(
-    segmenter: Segmenter, batches: Iterable[Batch], classes: int, on_batch: Callable[[], None] | None = None
+    segmenter: Segmenter,
+    batches: Iterable[Batch],
+    classes: int,
+    on_batch: Callable[[], None] | None = None,
+    inference: Inference = WHOLE,
 ) -> Tensor:
     """Confusion matrix (classes, classes) int64 over batches, on the segmenter's device.
 
@@ -41,8 +70,9 @@ def evaluate(
 
     Args:
         on_batch: called after each batch, for progress.
+        inference: how images are seen; labels stay as they are.
     """
-    return evaluate_domains(segmenter, batches, classes, [""], lambda name: "", on_batch)[0]
+    return evaluate_domains(segmenter, batches, classes, [""], lambda name: "", on_batch, inference)[0]
 
 
 def evaluate_domains(
@@ -52,6 +82,7 @@ def evaluate_domains(
     domains: Sequence[str],
     domain_of: Callable[[str], str],
     on_batch: Callable[[], None] | None = None,
+    inference: Inference = WHOLE,
 ) -> Tensor:
     """Confusion matrices (domains, classes, classes) int64: as `evaluate`, apart for the samples of each domain.
 
@@ -63,7 +94,7 @@ def evaluate_domains(
     segmenter.eval()
     total = torch.zeros(len(domains), classes, classes, dtype=torch.int64, device=segmenter.mean.device)
     for batch in batches:
-        predictions = predict_batch(segmenter, batch.images)
+        predictions = predict_batch(segmenter, batch.images, inference=inference)
         places = [domains.index(domain_of(name)) for name in batch.names]
         for place in sorted(set(places)):
             rows = [row for row, here in enumerate(places) if here == place]

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from contseg.engine.options import TrainingOptions
+from contseg.evaluation.inference import InferenceOptions
 from contseg.models.options import NetworkOptions
 from contseg.scenarios.options import ScenarioOptions
 
@@ -54,6 +55,7 @@ class Recipe(BaseModel):
         name: of the run; names its folder.
         note: what a reader should know: sources, and why a value is what it is.
         data, scenario, network, training: see there.
+        evaluation: how images are seen when a step is measured.
         method: `name` and hyper-parameters of a method.
         backbone_weights: file of ImageNet weights for step 0, or none.
     """
@@ -67,4 +69,5 @@ class Recipe(BaseModel):
     network: NetworkOptions = NetworkOptions()
     method: dict[str, Any] = {"name": "finetune"}
     training: TrainingOptions = TrainingOptions()
+    evaluation: InferenceOptions = InferenceOptions()
     backbone_weights: str | None = None
