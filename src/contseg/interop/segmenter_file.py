@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from contseg.data.classes import ClassTable
 from contseg.errors import ContsegError
@@ -15,6 +16,7 @@ from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
 
 HEADER = "contseg"
+KEYS = ("network", "widths", "classes", "source")
 
 
 def save_segmenter(path: Path, segmenter: Segmenter, classes: ClassTable, source: dict[str, Any] | None = None) -> None:
@@ -24,21 +26,27 @@ def save_segmenter(path: Path, segmenter: Segmenter, classes: ClassTable, source
         classes: in output order.
         source: where it comes from (recipe, step, plan hash), kept in the header.
     """
-    header = {
-        "network": segmenter.options.model_dump(),
-        "widths": segmenter.widths,
-        "classes": {
-            "names": classes.names,
-            "ids": classes.ids,
-            "colours": classes.colours,
-            "background": classes.background,
-        },
-        "source": source or {},
-    }
+    header = describe(segmenter, classes, source)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in segmenter.state_dict().items()}
     partial = path.with_name(f"{path.name}.partial")
     save_file(tensors, partial, metadata={HEADER: json.dumps(header)})
     os.replace(partial, path)
+
+
+def describe(segmenter: Segmenter, classes: ClassTable, source: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Everything of a segmenter but its tensors, as JSON has it: network, widths, classes (in output order), source."""
+    return {
+        "network": segmenter.options.model_dump(mode="json"),
+        "widths": segmenter.widths,
+        "classes": {
+            "names": list(classes.names),
+            "ids": list(classes.ids),
+            "colours": [list(colour) for colour in classes.colours],
+            "background": classes.background,
+            "void": list(classes.void),
+        },
+        "source": source or {},
+    }
 
 
 def load_segmenter(path: Path) -> tuple[Segmenter, ClassTable]:
@@ -53,17 +61,48 @@ def load_segmenter(path: Path) -> tuple[Segmenter, ClassTable]:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})[HEADER])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
-        # JSON knows no tuples, so numbers come back as lists; strict mode would refuse them
-        options = NetworkOptions.model_validate_json(json.dumps(header["network"]))
-        segmenter = Segmenter(options, header["widths"])
-        segmenter.load_state_dict(tensors)
-        table = header["classes"]
-        classes = ClassTable(
-            tuple(table["names"]), tuple(table["ids"]), tuple(tuple(c) for c in table["colours"]), table["background"]
-        )
     except KeyError:
         raise ContsegError(f"{path}: no segmenter of contseg (its header is missing); convert it first") from None
-    except (SafetensorError, OSError, ValueError, ValidationError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ContsegError(f"{path}: cannot be read as a segmenter ({reason}); the file is damaged") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ContsegError(f"{path}: cannot be read as a segmenter ({_line(error)}); the file is damaged") from None
+    return assemble(header, tensors, str(path))
+
+
+def assemble(description: dict[str, Any], tensors: dict[str, Tensor], where: str) -> tuple[Segmenter, ClassTable]:
+    """The segmenter of a description (see `describe`) and its tensors, in eval mode, and its classes.
+
+    Args:
+        where: begins every error.
+
+    Raises:
+        ContsegError: the description lacks a key, or does not fit the tensors.
+    """
+    missing = [key for key in KEYS[:3] if key not in description]
+    if missing:
+        raise ContsegError(f"{where}: lacks '{missing[0]}'; a segmenter is described by {', '.join(KEYS)}")
+    try:
+        # JSON knows no tuples, so numbers come back as lists; strict mode would refuse them
+        options = NetworkOptions.model_validate_json(json.dumps(description["network"]))
+        classes = _table(description["classes"])
+        segmenter = Segmenter(options, description["widths"])
+        segmenter.load_state_dict(tensors)
+    except ContsegError as error:
+        raise ContsegError(f"{where}: cannot be read as a segmenter ({error}); the file is damaged") from None
+    except KeyError as error:
+        raise ContsegError(f"{where}: cannot be read as a segmenter (classes lack {error}); the file is damaged") from None
+    except (TypeError, ValueError, ValidationError, RuntimeError) as error:
+        raise ContsegError(f"{where}: cannot be read as a segmenter ({_line(error)}); the file is damaged") from None
+    outputs = sum(segmenter.widths) - options.unknown
+    if len(classes) != outputs:
+        raise ContsegError(f"{where}: cannot be read as a segmenter ({len(classes)} classes for {outputs} outputs)")
     return segmenter.eval(), classes
+
+
+def _table(saved: dict[str, Any]) -> ClassTable:
+    colours = tuple((red, green, blue) for red, green, blue in saved["colours"])
+    void = tuple(saved.get("void", ()))  # files from before void classes were kept lack it
+    return ClassTable(tuple(saved["names"]), tuple(saved["ids"]), colours, saved["background"], void)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

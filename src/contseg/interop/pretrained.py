@@ -1,0 +1,123 @@
+"""A segmenter as a folder that can be handed on: weights, what they are in JSON, and a hash that says they are unchanged."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from contseg.data.classes import ClassTable
+from contseg.errors import ContsegError
+from contseg.interop.segmenter_file import HEADER, KEYS, describe, load_segmenter, save_segmenter
+from contseg.models.segmenter import Segmenter
+
+WEIGHTS, DESCRIPTION = "segmenter.safetensors", "segmenter.json"
+
+
+def save_pretrained(
+    folder: Path | str, segmenter: Segmenter, classes: ClassTable, source: dict[str, Any] | None = None
+) -> Path:
+    """Write `segmenter.safetensors` and `segmenter.json` into a folder, which is made if missing.
+
+    The JSON holds the network's options (mean and standard deviation of its input among them), the outputs of each step,
+    the classes in output order, where it all comes from, and the SHA-256 of the weights. The weights are the file that
+    `save_segmenter` writes, so they can also be used alone.
+
+    Args:
+        classes: in output order.
+        source: where it comes from; anything that JSON holds.
+
+    Returns:
+        the folder.
+
+    Raises:
+        ContsegError: the classes are not as many as the outputs, or the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from contseg import NetworkOptions
+        >>> segmenter = Segmenter(NetworkOptions(backbone="resnet18", width=4, head_width=8), [3])
+        >>> folder = save_pretrained(Path(tempfile.mkdtemp()), segmenter, ClassTable.of(["background", "cat", "dog"]))
+        >>> load_pretrained(folder)[1].names
+        ('background', 'cat', 'dog')
+    """
+    folder = Path(folder)
+    outputs = sum(segmenter.widths) - segmenter.options.unknown
+    if len(classes) != outputs:
+        raise ContsegError(f"{folder}: {len(classes)} classes for a segmenter of {outputs} outputs; name each output once")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / DESCRIPTION).unlink(missing_ok=True)  # until the new one is there, the folder is no segmenter
+        save_segmenter(folder / WEIGHTS, segmenter, classes, source)
+        description = describe(segmenter, classes, source) | {"sha256": file_sha256(folder / WEIGHTS)}
+        partial = folder / f"{DESCRIPTION}.partial"
+        partial.write_text(json.dumps(description, indent=1), encoding="utf-8")
+        os.replace(partial, folder / DESCRIPTION)
+    except OSError as error:
+        raise ContsegError(f"{folder}: cannot be written ({error.strerror or error})") from None
+    return folder
+
+
+def load_pretrained(folder: Path | str) -> tuple[Segmenter, ClassTable]:
+    """The segmenter of a folder that `save_pretrained` wrote, in eval mode on CPU, and its classes in output order.
+
+    Raises:
+        ContsegError: a file is missing or damaged, the weights are not those that were described (hash), or the two files
+            contradict each other.
+    """
+    folder = Path(folder)
+    path, weights = folder / DESCRIPTION, folder / WEIGHTS
+    description = _read_description(path)
+    if not weights.is_file():
+        raise ContsegError(f"{weights}: segmenter file not found")
+    found = file_sha256(weights)
+    if found != description["sha256"]:
+        raise ContsegError(
+            f"{weights}: SHA-256 is {found[:12]}... but {DESCRIPTION} says {str(description['sha256'])[:12]}...;"
+            " the file was changed or cut short; fetch it again"
+        )
+    segmenter, classes = load_segmenter(weights)
+    with safe_open(weights, framework="pt") as file:
+        header = json.loads(file.metadata()[HEADER])
+    differing = [key for key in KEYS if description[key] != header.get(key)]
+    if differing:
+        raise ContsegError(f"{path}: '{differing[0]}' differs from what {WEIGHTS} says; one of the files was changed")
+    return segmenter, classes
+
+
+def open_segmenter(path: Path | str) -> tuple[Segmenter, ClassTable]:
+    """The segmenter that a path means: a folder of `save_pretrained`, or a single `segmenter.safetensors`.
+
+    Raises:
+        ContsegError: see `load_pretrained` and `load_segmenter`.
+    """
+    path = Path(path)
+    return load_pretrained(path) if path.is_dir() else load_segmenter(path)
+
+
+def is_pretrained(folder: Path) -> bool:
+    """Whether a folder is one that `save_pretrained` writes, judged by the names of its files."""
+    return (folder / DESCRIPTION).is_file()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ContsegError(f"{path}: not found; a segmenter's folder holds {WEIGHTS} and {DESCRIPTION}")
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ContsegError(f"{path}: not JSON ({str(error)[:120]})") from None
+    if not isinstance(description, dict):
+        raise ContsegError(f"{path}: holds a {type(description).__name__}; expected keys {', '.join((*KEYS, 'sha256'))}")
+    missing = [key for key in (*KEYS, "sha256") if key not in description]
+    if missing:
+        raise ContsegError(f"{path}: lacks '{missing[0]}'; expected keys {', '.join((*KEYS, 'sha256'))}")
+    return description
