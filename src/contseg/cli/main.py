@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -70,11 +70,15 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")],
     step: Annotated[int | None, typer.Option(help="Which step's segmenter; default: the last.")] = None,
     data: DataOption = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="How images are seen, such as evaluation.flip=true.", metavar="[evaluation.KEY=VALUE]..."),
+    ] = None,
 ) -> None:
     """Measure a segmenter of a run again on its test set, class by class."""
     from contseg.cli.evaluate import run_evaluation
 
-    run_evaluation(run, step, data)
+    run_evaluation(run, step, data, overrides or [])
 
 
 @app.command()
@@ -82,11 +86,19 @@ def predict(
     segmenter: Annotated[Path, typer.Argument(help="A run's folder or a segmenter.safetensors.", metavar="SEGMENTER")],
     images: Annotated[Path, typer.Argument(help="An image, or a folder of images.", metavar="IMAGES")],
     out: Annotated[Path, typer.Option("--out", help="Folder for ids/, colours/ and overlays/.")] = Path("predictions"),
+    slide: Annotated[int | None, typer.Option(help="See images through a sliding window of this side, in pixels.")] = None,
+    scales: Annotated[str | None, typer.Option(help="Average over these scales, such as 0.75,1,1.25.")] = None,
+    flip: Annotated[bool | None, typer.Option("--flip/--no-flip", help="Average with the mirrored image.")] = None,
 ) -> None:
     """Segment images: id masks, colour masks and overlays."""
     from contseg.cli.predict import run_prediction
 
-    run_prediction(segmenter, images, out)
+    changes: dict[str, Any] = {} if slide is None else {"mode": "slide", "crop": slide, "stride": None}
+    if scales is not None:
+        changes["scales"] = numbers("--scales", scales)
+    if flip is not None:
+        changes["flip"] = flip
+    run_prediction(segmenter, images, out, changes)
 
 
 @app.command()
@@ -120,6 +132,22 @@ def report(
 def with_data(overrides: list[str], data: Path | None) -> list[str]:
     """The overrides, and the dataset's folder among them."""
     return [*overrides, f"data.path={str(data)!r}"] if data else overrides
+
+
+def numbers(option: str, text: str) -> list[float]:
+    """Numbers that are divided by commas.
+
+    Raises:
+        ContsegError: something else.
+
+    Example:
+        >>> numbers("--scales", "0.75, 1")
+        [0.75, 1.0]
+    """
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError:
+        raise ContsegError(f"{option}: '{text}' is no list of numbers; write such as 0.75,1,1.25") from None
 
 
 def main() -> None:

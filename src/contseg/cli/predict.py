@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,17 +10,26 @@ from PIL import Image
 from rich.progress import track
 
 from contseg.cli.console import console
-from contseg.data.classes import Colour
+from contseg.data.classes import ClassTable, Colour
 from contseg.data.files import IMAGE_SUFFIXES, read_image, write_palette_png
+from contseg.data.open import DATASETS
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
+from contseg.evaluation.inference import Inference
 from contseg.evaluation.predict import predict_image
 from contseg.interop.segmenter_file import load_segmenter
+from contseg.recipes.read import parse_recipe, read_recipe
 
 
-def run_prediction(source: Path, images: Path, out: Path) -> None:
-    """Write `ids/NAME.png` (ids of the dataset), `colours/NAME.png` and `overlays/NAME.png` for each image."""
-    segmenter, classes = load_segmenter(find_segmenter(source))
+def run_prediction(source: Path, images: Path, out: Path, changes: dict[str, Any]) -> None:
+    """Write `ids/NAME.png` (ids of the dataset), `colours/NAME.png` and `overlays/NAME.png` for each image.
+
+    Args:
+        changes: of how the run of this segmenter sees images, keys as in `InferenceOptions`.
+    """
+    file = find_segmenter(source)
+    segmenter, classes = load_segmenter(file)
+    inference = inference_of(file, classes, changes)
     segmenter.to("cuda" if torch.cuda.is_available() else "cpu")
     found = find_images(images)
     ids = np.array(classes.ids)
@@ -31,7 +41,7 @@ def run_prediction(source: Path, images: Path, out: Path) -> None:
     stems = Counter(path.with_suffix("") for path in found)
     for path in track(found, "predicting", console=console, transient=True):
         image = read_image(path)
-        prediction = ids[predict_image(segmenter, image)].astype(np.uint8)
+        prediction = ids[predict_image(segmenter, image, inference)].astype(np.uint8)
         colours = np.array(palette, dtype=np.uint8)[prediction]
         name = path.relative_to(images) if images.is_dir() else Path(path.name)
         # a.jpg beside a.png: both keep their suffix in the name
@@ -42,6 +52,22 @@ def run_prediction(source: Path, images: Path, out: Path) -> None:
         Image.fromarray(colours).save(out / "colours" / name)
         Image.fromarray(overlay(image, colours, prediction > 0)).save(out / "overlays" / name)
     console.print(f"{len(found)} images: {out}", soft_wrap=True)
+
+
+def inference_of(file: Path, classes: ClassTable, changes: dict[str, Any]) -> Inference:
+    """How to ask a segmenter: as the run that it lies in says, changed; one look at the whole image where there is no run.
+
+    Raises:
+        ContsegError: a change is of the wrong kind (says which).
+    """
+    own = file.resolve().parent.parent.parent / "recipe.yaml"  # RUN/steps/NN/segmenter.safetensors
+    settings, mirror = {}, ()
+    if own.is_file():
+        recipe = read_recipe(own)
+        settings = recipe.evaluation.model_dump(mode="json")
+        mirror = getattr(DATASETS.get(recipe.data.dataset), "mirror", ())
+    content = {"name": "predict", "data": {"dataset": "folder"}, "evaluation": settings | changes}
+    return Inference.of(parse_recipe(content, "predict").evaluation, mirror, classes.ids)
 
 
 def overlay(image: np.ndarray, colours: np.ndarray, shown: np.ndarray) -> np.ndarray:

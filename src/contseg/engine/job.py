@@ -2,16 +2,18 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from contseg.data.augment import Pipeline
 from contseg.engine.options import MACHINE_KEYS, TrainingOptions
+from contseg.evaluation.inference import Inference, InferenceOptions
 from contseg.methods.method import Method
 from contseg.models.options import NetworkOptions
 from contseg.scenarios.plan import samples_digest
 from contseg.scenarios.scenario import Scenario
+from contseg.scenarios.step import Step
 
 
 class Reporter:
@@ -53,6 +55,7 @@ class Job:
         folder: of the run.
         backbone_weights: ImageNet weights for step 0, a file.
         cache: folder in which step 0 is shared between runs, or None to train it always.
+        inference: how images are seen when a step is measured.
     """
 
     scenario: Scenario
@@ -65,6 +68,11 @@ class Job:
     folder: Path
     backbone_weights: Path | None = None
     cache: Path | None = None
+    inference: InferenceOptions = field(default_factory=InferenceOptions)
+
+    def inference_at(self, step: Step) -> Inference:
+        """How the segmenter of a step is asked."""
+        return Inference.of(self.inference, self.scenario.dataset.mirror, step.table.ids)
 
     def first_step_key(self) -> str:
         """SHA-256 over everything that influences the weights after step 0: the key of the step cache."""

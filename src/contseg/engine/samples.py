@@ -49,10 +49,10 @@ def keep_predictions(run: Run, job: Job, step: Step, segmenter: Segmenter) -> No
     """Write the predictions for the sample images after a step."""
     training = segmenter.training
     segmenter.eval()
-    predictions = {}
+    predictions, inference = {}, job.inference_at(step)
     for number, name in enumerate(chosen_names(job)):
         pixels, _ = job.evaluation_pipeline(*job.scenario.dataset.read(name), np.random.default_rng(0))
-        said = predict_batch(segmenter, pixels.unsqueeze(0).to(segmenter.mean.device))
+        said = predict_batch(segmenter, pixels.unsqueeze(0).to(segmenter.mean.device), inference=inference)
         predictions[f"prediction{number}"] = said[0].cpu().numpy().astype(np.uint8)
     segmenter.train(training)
     run.save_arrays(f"steps/{step.index:02d}/predictions.npz", **predictions)

@@ -147,7 +147,7 @@ def _finish_step(
     domains = job.scenario.domains or ("",)
     domain_of = job.scenario.dataset.domain_of if job.scenario.domains else lambda name: ""
     told = reporter.evaluated if leads else None
-    counts = evaluate_domains(student, batches, step.seen_count, domains, domain_of, told)
+    counts = evaluate_domains(student, batches, step.seen_count, domains, domain_of, told, job.inference_at(step))
     by_domain = ranks_of(fabric).sum(counts).cpu().numpy()
     confusion = by_domain.sum(axis=0)
     if leads:

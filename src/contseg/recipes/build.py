@@ -79,6 +79,7 @@ def make_job(recipe: Recipe, folder: Path, *, progress: Progress | None = None, 
         folder=folder,
         backbone_weights=Path(recipe.backbone_weights) if recipe.backbone_weights else None,
         cache=cache,
+        inference=recipe.evaluation,
     )
 
 
