@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from contseg.errors import ContsegError
-from contseg.interop.imagenet import load_backbone, read_tensors
+from contseg.interop.checkpoint import read_tensors
+from contseg.interop.imagenet import load_backbone
 from contseg.interop.published import INPLACE_EPSILON
 from contseg.models.resnet import ResNet
 

@@ -1,0 +1,83 @@
+"""Reading the tensors of foreign checkpoint files. Nothing in a file is ever executed."""
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from contseg.errors import ContsegError
+
+CONTAINERS = ("state_dict", "model_state", "segmentor", "model")
+"""Under what code bases keep the weights, beside optimisers, epochs and scores."""
+
+_SCALAR: Any = np.float64(0).__reduce__()[0]
+NUMPY_NUMBERS: list[Any] = [
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("float64", "float32", "int64")),
+]
+"""A NumPy number, as IDEC stores its best score; besides plain tensors and containers the only thing that is rebuilt."""
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint file (.safetensors, or a PyTorch file read without executing anything).
+
+    A dictionary that holds the weights under `state_dict`, `model_state`, `segmentor` or `model` is opened, and a
+    `module.` in front of every name is dropped.
+
+    Raises:
+        ContsegError: the file is missing, damaged, holds no tensors, or something that would have to be executed.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "weights.pth"
+        >>> torch.save({"epoch": 3, "model_state": {"module.conv1.weight": torch.zeros(2)}}, path)
+        >>> read_tensors(path)
+        {'conv1.weight': tensor([0., 0.])}
+    """
+    if not path.is_file():
+        raise ContsegError(f"{path}: weights file not found")
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    for key in CONTAINERS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict):
+        raise ContsegError(f"{path}: holds a {type(content).__name__}; expected a dictionary of tensors")
+    tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    if not tensors:
+        keys = ", ".join(map(str, list(content)[:5])) or "nothing"
+        raise ContsegError(f"{path}: holds no tensors (found {keys}); weights stand under {', '.join(CONTAINERS)} or bare")
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    return tensors
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ContsegError(f"{path}: cannot be read as safetensors ({error})") from None
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(NUMPY_NUMBERS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if asked:
+            raise ContsegError(
+                f"{path}: cannot be read as plain weights: it asks to run {asked[1]}, and nothing was executed;"
+                " save its state_dict alone"
+            ) from None
+        raise ContsegError(f"{path}: cannot be read as plain weights (no PyTorch file, or a damaged one)") from None
+    except Exception as error:  # torch raises many kinds for damaged archives
+        reason = (str(error).splitlines() or ["it is empty"])[0][:160]
+        raise ContsegError(f"{path}: cannot be read as plain weights ({reason})") from None
