@@ -1,4 +1,4 @@
-"""Every published network of the IDRNet toolbox is recognised by the names and shapes of its file, one name to one of ours."""
+"""Every published network of the IDRNet toolbox is recognised by names and shapes of its file, one name to one of ours."""
 
 import json
 import re
