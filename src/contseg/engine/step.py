@@ -172,7 +172,8 @@ class StepLearner:
                         " drop it, or declare it in inert_terms"
                     )
             self.fabric.backward(torch.stack(list(terms.values())).sum() / self.options.accumulate)
-        self.student.observe(output, batch.labels, context)
+        with self.fabric.autocast():
+            self.student.observe(output, batch.labels, context)
         return terms
 
     def _inputs(self, batch: Batch) -> Tensor:

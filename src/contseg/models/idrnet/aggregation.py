@@ -106,7 +106,8 @@ def aggregate(
     if removed_B is not None:
         present = present & ~torch.nn.functional.one_hot(removed_B, present.shape[1]).bool()
     with torch.autocast(means_BKC.device.type, enabled=False):
-        weights = relation_weights(relations_KK.to(means_BKC.dtype), present, drop)
-        received = (weights @ means_BKC) * present.unsqueeze(2)
+        # in float64, so that classes that add nothing (grown, not met yet) do not even change the rounding
+        weights = relation_weights(relations_KK.double(), present, drop)
+        received = (weights @ means_BKC.double()).to(means_BKC.dtype) * present.unsqueeze(2)
         channels = means_BKC.shape[2]
         return received.gather(1, assignment.classes.unsqueeze(2).expand(-1, -1, channels)).transpose(1, 2)

@@ -16,9 +16,9 @@ from contseg.models.idrnet.tables import Tables, label_statistics, label_sums
 from contseg.models.layers import ASPP, PPM, FeaturePyramid, conv_norm_act, resize
 
 
-@dataclass(frozen=True)
+@dataclass
 class Passed:
-    """What one forward pass leaves for the pass in which a class is deleted.
+    """What one forward pass leaves for the pass in which a class is deleted. (Not frozen: Fabric rebuilds outputs.)
 
     Args:
         features: F, (B, C, h, w).

@@ -1,0 +1,207 @@
+"""Every head on every own backbone, with and without IDRNet: what a continual run needs of a network."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from contseg.methods.method import Ranks
+from contseg.models.idrnet.options import IDRNetOptions
+from contseg.models.options import HEADS, NetworkOptions
+from contseg.models.segmenter import Segmenter, first_widths
+
+TINY = {
+    "width": 4,
+    "head_width": 8,
+    "fpn_width": 6,
+    "auxiliary_width": 5,
+    "auxiliary": True,
+    "slope": 0.0,
+    "output_stride": 8,
+    "dilations": (1, 2),
+}
+PLAIN = [(head, None) for head in HEADS]
+WITH_IDRNET = [
+    ("fcn", {}),
+    ("pspnet", {"refine": "before"}),
+    ("pspnet", {"refine": "after", "stage1_on": "bottleneck"}),
+    ("deeplabv3", {"refine": "after"}),
+    ("upernet", {}),
+    ("upernet", {"context": "aspp", "refine": "after"}),
+]
+NETWORKS = {
+    f"{head}{'' if idrnet is None else '-idrnet-' + '-'.join(idrnet.values())}": (head, idrnet)
+    for head, idrnet in [*PLAIN, *WITH_IDRNET]
+}
+BACKBONES = {"resnet18": "plain", "resnet50": "deep"}
+
+
+def make(name: str, backbone: str = "resnet18", classes: int = 3, **changes) -> Segmenter:
+    torch.manual_seed(0)
+    head, idrnet = NETWORKS[name]
+    made = IDRNetOptions(attention_width=4, **idrnet) if idrnet is not None else None
+    options = NetworkOptions(
+        **(TINY | {"backbone": backbone, "stem": BACKBONES[backbone], "head": head, "idrnet": made} | changes)
+    )
+    return Segmenter(options, first_widths(options, classes))
+
+
+def images(count=2, size=(64, 80)):
+    return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(1))
+
+
+def labels(count=2, classes=3, size=(64, 80)):
+    return torch.randint(0, classes, (count, *size), generator=torch.Generator().manual_seed(2))
+
+
+def context():
+    return SimpleNamespace(ranks=Ranks(), generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture(params=[(name, backbone) for name in NETWORKS for backbone in BACKBONES], ids="-".join)
+def segmenter(request):
+    return make(*request.param)
+
+
+def test_logits_are_at_feature_resolution_with_an_output_per_class(segmenter):
+    output = segmenter.eval()(images())
+    stride = 4 if segmenter.options.head == "upernet" else 8
+    assert output.logits.shape == (2, 3, 64 // stride, 80 // stride)
+    assert output.logits_at((64, 80)).shape == (2, 3, 64, 80)
+    assert output.auxiliary == []
+    assert output.passed is None
+
+
+def test_training_has_auxiliary_outputs_of_the_same_classes(segmenter):
+    output = segmenter.train()(images())
+    names = [name for name, _, _ in output.auxiliary]
+    assert names == (["stage1"] if segmenter.options.idrnet else []) + ["stage3"]
+    assert all(logits.shape[:2] == (2, 3) and weight == 0.4 for _, logits, weight in output.auxiliary)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_growing_at_random_leaves_old_logits_bit_equal(segmenter, count):
+    segmenter.eval()
+    with torch.no_grad():
+        before = segmenter(images()).logits
+        segmenter.grow(count, "random")
+        after = segmenter(images()).logits
+    assert after.shape[1] == 3 + count
+    assert torch.equal(after[:, :3], before)
+
+
+def test_growing_from_background_leaves_old_classes_bit_equal_where_no_stage_1_decides(segmenter):
+    if segmenter.options.idrnet:
+        pytest.skip("a lower background in stage 1 may give a pixel to another class, as it does in the last classifier")
+    segmenter.eval()
+    with torch.no_grad():
+        before = segmenter(images()).logits
+        segmenter.grow(2, "background")
+        after = segmenter(images()).logits
+    assert torch.equal(after[:, 1:3], before[:, 1:3])
+
+
+def test_gradients_reach_every_parameter(segmenter):
+    segmenter.train()
+    segmenter.grow(1, "random")
+    output = segmenter(images(), taps=segmenter.taps)
+    terms = [output.logits, *(logits for _, logits, _ in output.auxiliary), *output.features.values()]
+    sum(term.square().mean() for term in terms).backward()
+    missing = [name for name, parameter in segmenter.named_parameters() if parameter.grad is None]
+    assert not missing
+
+
+def test_state_goes_into_an_equal_network_after_growing_and_training(segmenter):
+    segmenter.train()
+    segmenter.observe(segmenter(images()), labels(), context())
+    segmenter.grow(2, "random")
+    other = Segmenter(segmenter.options, segmenter.widths)
+    other.load_state_dict(segmenter.state_dict())
+    with torch.no_grad():
+        assert torch.equal(segmenter.eval()(images()).logits, other.eval()(images()).logits)
+
+
+def test_half_precision_gives_nearly_the_same_and_nothing_that_is_not_finite(segmenter):
+    segmenter.eval()
+    with torch.no_grad():
+        precise = segmenter(images()).logits
+        with torch.autocast("cpu", torch.bfloat16):
+            half = segmenter(images()).logits_at((8, 10))
+    assert torch.isfinite(half).all()
+    assert half.dtype == torch.float32
+    assert precise.isfinite().all()
+
+
+def test_training_in_half_precision_with_observation_is_finite(segmenter):
+    segmenter.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = segmenter(images())
+        loss = torch.nn.functional.cross_entropy(output.logits_at((64, 80)), labels())
+        segmenter.observe(output, labels(), context())
+    loss.backward()
+    for name, value in segmenter.state_dict().items():
+        assert torch.isfinite(value.float()).all(), name
+
+
+def test_channels_last_gives_the_same(segmenter):
+    segmenter.eval()
+    with torch.no_grad():
+        before = segmenter(images()).logits
+        after = segmenter.to(memory_format=torch.channels_last)(
+            images().contiguous(memory_format=torch.channels_last)
+        ).logits
+    assert torch.allclose(before, after, atol=1e-4)
+
+
+def test_a_copy_is_a_network_of_its_own(segmenter):
+    """A teacher is a deep copy: what the student observes must not reach it."""
+    teacher = copy.deepcopy(segmenter).eval()
+    with torch.no_grad():
+        before = teacher(images()).logits
+    segmenter.train()
+    segmenter.observe(segmenter(images()), labels(), context())
+    with torch.no_grad():
+        assert torch.equal(teacher(images()).logits, before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_compiled_networks_give_the_same(name):
+    segmenter = make(name).eval()
+    with torch.no_grad():
+        assert torch.allclose(torch.compile(segmenter)(images()).logits, segmenter(images()).logits, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_exported_networks_give_the_same(name):
+    segmenter = make(name).eval()
+
+    class Logits(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.segmenter = segmenter
+
+        def forward(self, x):
+            return self.segmenter(x).logits
+
+    program = torch.export.export(Logits().eval(), (images(),))
+    with torch.no_grad():
+        assert torch.allclose(program.module()(images()), segmenter(images()).logits, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"head": "deeplabv3-mib", "idrnet": {}},
+            "idrnet: stands over fcn, pspnet, deeplabv3, upernet, not over deeplabv3-mib",
+        ),
+        ({"head": "upernet", "idrnet": {"context": "none"}}, "idrnet.context: upernet fuses a context"),
+        ({"head": "upernett"}, "unknown head 'upernett'; did you mean 'upernet'"),
+    ],
+)
+def test_options_that_do_not_fit_together_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        NetworkOptions.model_validate(options)
