@@ -17,7 +17,9 @@ import pytest
 from contseg.evaluation.metrics import (
     class_accuracy,
     class_forgetting,
+    class_fscore,
     class_iou,
+    class_precision,
     frequency_weighted_iou,
     harmonic,
     mean_over,
@@ -39,6 +41,27 @@ def test_an_absent_class_has_no_iou_and_no_accuracy_even_if_it_was_said():
 
 def test_a_class_that_occurs_and_is_never_said_has_iou_zero():
     assert class_iou(np.array([[3, 0], [2, 0]])) == pytest.approx([3 / 5, 0.0])
+
+
+def test_a_class_that_was_said_and_is_not_there_counts_as_zero_where_the_union_decides():
+    assert class_iou(SECOND, absent="union") == pytest.approx([BG, A, B, 0.0])
+    nowhere = np.zeros((5, 5), int)
+    nowhere[:4, :4] = SECOND
+    assert class_iou(nowhere, absent="union") == pytest.approx([BG, A, B, 0.0, np.nan], nan_ok=True)
+    assert class_fscore(nowhere, absent="union") == pytest.approx([8 / 13, 4 / 7, 6 / 11, 0.0, np.nan], nan_ok=True)
+
+
+def test_precision_is_of_what_was_said():
+    assert class_precision(SECOND) == pytest.approx([4 / 5, 2 / 3, 3 / 7, 0.0])
+    assert class_precision(np.array([[3, 0], [2, 0]])) == pytest.approx([3 / 5, np.nan], nan_ok=True)
+
+
+@pytest.mark.parametrize("beta", [0.5, 1.0, 2.0])
+def test_fscore_is_the_weighted_harmonic_mean_of_precision_and_recall(beta):
+    precision, recall = class_precision(SECOND)[:3], class_accuracy(SECOND)[:3]
+    expected = (1 + beta**2) * precision * recall / (beta**2 * precision + recall)
+    assert class_fscore(SECOND, beta) == pytest.approx([*expected, np.nan], nan_ok=True)
+    assert class_fscore(np.array([[3, 0], [2, 0]]), beta)[1] == 0
 
 
 def test_accuracy_over_all_pixels_and_weighted_by_frequency():

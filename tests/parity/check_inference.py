@@ -1,9 +1,12 @@
 """Golden files of evaluation as the toolbox of IDRNet has it: windows, looks, figures, learning rates."""
 
+import numpy as np
 import torch
 from torch.nn import functional
 
+from contseg.evaluation.confusion import confusion_matrix
 from contseg.evaluation.inference import InferenceOptions, ask
+from contseg.evaluation.metrics import class_accuracy, class_fscore, class_iou, class_precision, overall_accuracy
 from tests.parity.goldens import claims
 
 
@@ -29,3 +32,19 @@ def check_inference(golden):
 
 def softmax(logits):
     return logits.softmax(dim=1)
+
+
+@claims(r"idrnet/iso_metric.*")
+def check_figures(golden):
+    labels, classes = golden.tensor("in_targets"), golden.meta["num_classes"]
+    labels[labels == golden.meta["ignore"]] = 255
+    counts = confusion_matrix(labels, golden.tensor("in_predictions"), classes).numpy()
+    iou, fscore = class_iou(counts, absent="union"), class_fscore(counts, absent="union")
+    recall = class_accuracy(counts)
+    found = {"iou": iou, "accuracy": recall, "recall": recall, "precision": class_precision(counts)}
+    found |= {"fscore": fscore, "dice": fscore}
+    for name, values in found.items():
+        golden.check(f"out_{name}", np.nan_to_num(values, nan=-1), 1e-6)
+    for name, values in (("miou", iou), ("mdice", fscore), ("mfscore", fscore)):
+        golden.check(f"out_{name}", np.nanmean(values, keepdims=True), 1e-6)
+    golden.check("out_all_accuracy", np.array([overall_accuracy(counts)]), 1e-6)

@@ -4,32 +4,67 @@ A class that does not occur in the truth is absent: NaN in arrays, left out of e
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 BACKGROUND = 0
+Absent = Literal["truth", "union"]
+"""Which class is absent: one that does not occur in the truth, or one that occurs in neither truth nor prediction."""
 
 
-def class_iou(confusion: np.ndarray, epsilon: float = 0.0) -> np.ndarray:
+def class_iou(confusion: np.ndarray, epsilon: float = 0.0, absent: Absent = "truth") -> np.ndarray:
     """Intersection over union per class, TP / (truth + predicted - TP + epsilon): (K,), NaN where a class is absent.
 
     Args:
         confusion: (K, K), rows are the truth.
         epsilon: 0 is the definition; the released code of MiB and PLOP adds 1e-6.
+        absent: `truth` leaves a class out that was predicted and is not there; under `union` it counts as 0, as in
+            MMSegmentation and in the toolbox of IDRNet.
 
     Example:
         >>> class_iou(np.array([[2, 0, 0], [1, 1, 0], [0, 0, 0]]))
         array([0.66666667, 0.5       ,        nan])
+        >>> class_iou(np.array([[2, 0, 1], [1, 1, 0], [0, 0, 0]]), absent="union")
+        array([0.5, 0.5, 0. ])
     """
     hits = np.diag(confusion).astype(float)
     truth, said = confusion.sum(axis=1), confusion.sum(axis=0)
-    return _ratio(hits, truth + said - hits + epsilon, truth > 0)
+    return _ratio(hits, truth + said - hits + epsilon, _present(confusion, absent))
 
 
 def class_accuracy(confusion: np.ndarray, epsilon: float = 0.0) -> np.ndarray:
     """Recall per class, TP / (truth + epsilon): (K,), NaN where a class is absent."""
     truth = confusion.sum(axis=1)
     return _ratio(np.diag(confusion).astype(float), truth + epsilon, truth > 0)
+
+
+def class_precision(confusion: np.ndarray) -> np.ndarray:
+    """TP / predicted: (K,), NaN where a class was never predicted.
+
+    Example:
+        >>> class_precision(np.array([[2, 0, 0], [2, 1, 0], [0, 0, 0]]))
+        array([0.5, 1. , nan])
+    """
+    said = confusion.sum(axis=0)
+    return _ratio(np.diag(confusion).astype(float), said, said > 0)
+
+
+def class_fscore(confusion: np.ndarray, beta: float = 1.0, absent: Absent = "truth") -> np.ndarray:
+    """F score, (1 + b^2) P R / (b^2 P + R) of precision and recall: (K,), NaN where a class is absent. At beta 1 it is Dice.
+
+    Written with counts, (1 + b^2) TP / (b^2 truth + predicted), so that a class that was missed altogether has 0.
+
+    Args:
+        absent: as of `class_iou`.
+
+    Example:
+        >>> class_fscore(np.array([[2, 0, 0], [2, 1, 0], [0, 0, 0]])).round(3)
+        array([0.667, 0.5  ,   nan])
+    """
+    truth, said = confusion.sum(axis=1), confusion.sum(axis=0)
+    weight = beta * beta
+    return _ratio((1 + weight) * np.diag(confusion), weight * truth + said, _present(confusion, absent))
 
 
 def overall_accuracy(confusion: np.ndarray) -> float:
@@ -157,6 +192,11 @@ def domain_figures(confusions: Sequence[np.ndarray], background: bool = True) ->
 
 def _foreground(classes: int, background: bool) -> np.ndarray:
     return np.arange(classes) != BACKGROUND if background else np.ones(classes, dtype=bool)
+
+
+def _present(confusion: np.ndarray, absent: Absent) -> np.ndarray:
+    truth = confusion.sum(axis=1) > 0
+    return truth if absent == "truth" else truth | (confusion.sum(axis=0) > 0)
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray, defined: np.ndarray) -> np.ndarray:
