@@ -56,6 +56,7 @@ class Job:
         backbone_weights: ImageNet weights for step 0, a file.
         cache: folder in which step 0 is shared between runs, or None to train it always.
         inference: how images are seen when a step is measured.
+        start_from: a trained segmenter (folder or file) that stands for step 0, or None to train step 0.
     """
 
     scenario: Scenario
@@ -69,6 +70,7 @@ class Job:
     backbone_weights: Path | None = None
     cache: Path | None = None
     inference: InferenceOptions = field(default_factory=InferenceOptions)
+    start_from: Path | None = None
 
     def inference_at(self, step: Step) -> Inference:
         """How the segmenter of a step is asked."""
@@ -88,7 +90,7 @@ class Job:
             "network": self.network.model_dump(),
             "training": training | {"epochs": self.training.epochs_of(0)},
             "pipeline": repr(self.training_pipeline),
-            "evaluation": repr(self.evaluation_pipeline) if self.training.keep == "best" else "",
+            "evaluation": f"{self.evaluation_pipeline!r} {self.inference.single()!r}" if self.training.keep == "best" else "",
             "classes": step.new_classes,
             "files": self.scenario.train_presence.fingerprint,
             "samples": [samples_digest(samples) for samples in (step.train, step.val)],

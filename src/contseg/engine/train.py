@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from contseg.engine.tensorboard import write_events
 from contseg.evaluation.metrics import domain_figures, run_figures, step_figures
 from contseg.evaluation.predict import evaluate_domains
 from contseg.interop.imagenet import load_backbone
+from contseg.interop.pretrained import open_segmenter
 from contseg.interop.segmenter_file import load_segmenter, save_segmenter
 from contseg.models.segmenter import Segmenter, first_widths
 from contseg.scenarios.plan import make_plan
@@ -92,6 +94,8 @@ def _segmenter_before(run: Run, step: Step, student: Segmenter | None) -> Segmen
 def _grown(job: Job, step: Step, previous: Segmenter | None) -> Segmenter:
     """The student at the start of a step, on CPU; draws come from (seed, step), so a resume grows the same."""
     torch.manual_seed(derived_seed(GROW, job.training.seed, step.index))
+    if previous is None and job.start_from is not None:
+        return open_segmenter(job.start_from)[0].train()
     if previous is None:
         student = Segmenter(job.network, first_widths(job.network, step.seen_count))
         if job.backbone_weights:
@@ -106,7 +110,9 @@ def _grown(job: Job, step: Step, previous: Segmenter | None) -> Segmenter:
 def _learn_or_recall(
     fabric: Fabric, job: Job, step: Step, student: Segmenter, teacher: Segmenter | None, run: Run, reporter: Reporter
 ) -> float:
-    """Train the step, or take step 0 from the cache; returns the seconds it took here."""
+    """Train the step, or take step 0 from the cache or as it was given; returns the seconds it took here."""
+    if step.index == 0 and job.start_from is not None:
+        return _take_over(fabric, job, step, student, run, reporter)
     cache = StepCache(job.cache if step.index == 0 else None, job.first_step_key() if step.index == 0 else "")
     recalled = cache.load(student)
     if recalled is not None:
@@ -124,6 +130,18 @@ def _learn_or_recall(
         lines = [line for line in run.metrics() if line["kind"] == "epoch" and line["step"] == 0]
         cache.store(student, job, {"method": job.method.state_dict(), "lines": lines})
     return seconds
+
+
+def _take_over(fabric: Fabric, job: Job, step: Step, student: Segmenter, run: Run, reporter: Reporter) -> float:
+    """Step 0 as it was given: no update, but the method looks at it as it would after training; returns the seconds."""
+    if fabric.global_rank == 0:
+        reporter.step_started(0, len(job.scenario), step.table.names, 0, f"from {job.start_from}")
+    if not len(step.train):  # nothing to look at
+        return 0.0
+    started = time.perf_counter()
+    untrained = replace(job, training=job.training.model_copy(update={"epochs": 0}))
+    StepLearner(fabric, untrained, step, student, None, run, Reporter()).learn()
+    return time.perf_counter() - started
 
 
 def _finish_step(
@@ -153,6 +171,8 @@ def _finish_step(
     if leads:
         figures = step_figures(confusion, job.scenario.groups, job.scenario.has_background)
         source = {"recipe": job.recipe.get("name", ""), "step": step.index, "plan": plan_hash}
+        if job.start_from is not None:
+            source["start_from"] = str(job.start_from)
         folder = run.step_folder(step.index)
         save_segmenter(folder / "segmenter.safetensors", student, step.table, source)
         keep_predictions(run, job, step, student)

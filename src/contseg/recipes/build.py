@@ -14,6 +14,7 @@ from contseg.methods.method import Method
 from contseg.methods.registry import METHODS, make_method
 from contseg.recipes.read import differences, read_recipe, to_yaml
 from contseg.recipes.recipe import Recipe
+from contseg.recipes.start import given_start
 from contseg.scenarios.scenario import Scenario
 
 
@@ -32,7 +33,7 @@ def make_scenario(recipe: Recipe, progress: Progress | None = None) -> Scenario:
     Raises:
         ContsegError: the dataset or the split is wrong.
     """
-    return Scenario(open_recipe_dataset(recipe), recipe.scenario, progress)
+    return Scenario(open_recipe_dataset(recipe), recipe.scenario, progress, first_is_known=recipe.start_from is not None)
 
 
 def make_pipelines(recipe: Recipe) -> tuple[Pipeline, Pipeline]:
@@ -56,7 +57,7 @@ def make_job(recipe: Recipe, folder: Path, *, progress: Progress | None = None, 
         raise ContsegError("training.keep: 'best' needs held-out images; set scenario.validation=0.2 or so")
     scenario = make_scenario(recipe, progress)
     if recipe.training.keep == "best":
-        for step in scenario:
+        for step in scenario[1:] if recipe.start_from else scenario:
             if not len(step.val):
                 share = recipe.scenario.validation
                 raise ContsegError(
@@ -67,11 +68,14 @@ def make_job(recipe: Recipe, folder: Path, *, progress: Progress | None = None, 
     method = make_method(given.pop("name"), **given)
     _require_unknown_handled(recipe, scenario, method)
     _require_exemplars_per_batch(recipe)
+    _require_average_heeded(recipe, method)
     training, evaluation = make_pipelines(recipe)
+    network = recipe.network.model_copy(update={"unknown": scenario.policy.has_unknown})
+    given_network, start_from = given_start(recipe, scenario, folder) or (network, None)
     return Job(
         scenario=scenario,
         method=method,
-        network=recipe.network.model_copy(update={"unknown": scenario.policy.has_unknown}),
+        network=given_network,
         training=recipe.training,
         training_pipeline=training,
         evaluation_pipeline=evaluation,
@@ -80,6 +84,7 @@ def make_job(recipe: Recipe, folder: Path, *, progress: Progress | None = None, 
         backbone_weights=Path(recipe.backbone_weights) if recipe.backbone_weights else None,
         cache=cache,
         inference=recipe.evaluation,
+        start_from=start_from,
     )
 
 
@@ -103,6 +108,14 @@ def _require_exemplars_per_batch(recipe: Recipe) -> None:
         raise ContsegError(
             f"scenario.memory.share: {memory.share} of a batch of {batch} is no image; raise it, or set"
             " scenario.memory.mix=sampling"
+        )
+
+
+def _require_average_heeded(recipe: Recipe, method: Method) -> None:
+    if recipe.training.average != "all" and type(method).supervise is not Method.supervise:
+        raise ContsegError(
+            f"training.average: '{recipe.training.average}' is for plain cross-entropy; method '{method.name}' has a"
+            " supervised term of its own; set training.average=all"
         )
 
 

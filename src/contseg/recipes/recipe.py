@@ -58,6 +58,8 @@ class Recipe(BaseModel):
         evaluation: how images are seen when a step is measured.
         method: `name` and hyper-parameters of a method.
         backbone_weights: file of ImageNet weights for step 0, or none.
+        start_from: a trained segmenter (a folder of `save_pretrained`, or a segmenter.safetensors) that stands for step 0,
+            which is then measured but not trained; its network replaces `network`. Or none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -71,3 +73,4 @@ class Recipe(BaseModel):
     training: TrainingOptions = TrainingOptions()
     evaluation: InferenceOptions = InferenceOptions()
     backbone_weights: str | None = None
+    start_from: str | None = None

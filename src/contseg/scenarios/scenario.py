@@ -35,6 +35,10 @@ class _Outline:
 class Scenario(Sequence[Step]):
     """The sequence of steps.
 
+    Args:
+        progress: told of the presence scan.
+        first_is_known: step 0 needs no training image, as a trained segmenter stands for it.
+
     Attributes:
         dataset, options, policy: what it was made of.
         order: all class ids in the order of presentation; the position of a class is its training id.
@@ -53,8 +57,14 @@ class Scenario(Sequence[Step]):
         ContsegError: the split does not fit, an order, list or domain is wrong, or a step has no image.
     """
 
-    def __init__(self, dataset: SegmentationDataset, options: ScenarioOptions, progress: Progress | None = None):
-        self.dataset, self.options = dataset, options
+    def __init__(
+        self,
+        dataset: SegmentationDataset,
+        options: ScenarioOptions,
+        progress: Progress | None = None,
+        first_is_known: bool = False,
+    ):
+        self.dataset, self.options, self._first_is_known = dataset, options, first_is_known
         if not 0 <= options.validation < 1:
             raise ContsegError(f"scenario.validation: {options.validation} is no share; give a number from 0 to below 1")
         if options.scored_as and options.split != "offline":
@@ -172,7 +182,7 @@ class Scenario(Sequence[Step]):
         if index and options.ratio < 1:
             chooser = np.random.default_rng([options.seed, index, 1]) if options.ratio_choice == "random" else None
             rows = limit(rows, options.ratio, chooser)
-        if not len(rows):
+        if not len(rows) and not (self._first_is_known and index == 0):
             raise ContsegError(self._no_image(index, outline))
         train_rows, val_rows = self._hold_out(rows, index)
         seen = outline.old + outline.new

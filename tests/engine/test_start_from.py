@@ -1,0 +1,154 @@
+"""A trained segmenter stands for step 0: measured, never trained, and the run goes on from it as from a step of its own."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from contseg.data.classes import ClassTable, voc_palette
+from contseg.data.files import write_palette_png
+from contseg.engine.run import Run
+from contseg.errors import ContsegError
+from contseg.interop.pretrained import save_pretrained
+from contseg.interop.segmenter_file import load_segmenter
+from contseg.methods.finetune import Finetune
+from contseg.models.options import NetworkOptions
+from contseg.models.segmenter import Segmenter
+from tests.conftest import TINY
+from tests.engine.runs import Watching, command, interrupted, job_in, learn, lines, same, tiny_recipe, weights
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Run:
+    """A run that trained both of its steps."""
+    return learn(tmp_path_factory.mktemp("whole") / "run", tiny_recipe("plop"))
+
+
+@pytest.fixture(scope="module")
+def folder(whole, tmp_path_factory):
+    segmenter, classes = load_segmenter(whole.segmenter_path(0))
+    return save_pretrained(tmp_path_factory.mktemp("given"), segmenter, classes, {"from": "a test"})
+
+
+def recipe_from(folder, *overrides: str):
+    return tiny_recipe("plop", f"start_from={str(folder)!r}", *overrides)
+
+
+def steps(run: Run) -> list:
+    return lines(run, "step")
+
+
+def test_what_follows_is_what_follows_a_step_of_its_own(whole, folder, tmp_path):
+    watching = Watching()
+    run = learn(tmp_path / "run", recipe_from(folder, "network.width=4"), reporter=watching)  # the network comes with it
+    assert watching.updates == [0, 8]
+    assert watching.notes == [f"from {folder}", ""]
+    assert same(weights(run, 0), weights(whole, 0))
+    assert same(weights(run, 1), weights(whole, 1))
+    assert steps(run) == steps(whole)
+    assert {line["step"] for line in lines(run, "epoch")} == {1}
+
+
+def test_a_single_file_will_do(whole, tmp_path):
+    run = learn(tmp_path / "run", recipe_from(whole.segmenter_path(0)))
+    assert same(weights(run, 1), weights(whole, 1))
+
+
+def test_no_cache_is_asked_or_filled(folder, tmp_path):
+    learn(tmp_path / "run", recipe_from(folder), cache=tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(("event", "count"), [("evaluated", 1), ("step_finished", 1), ("updated", 3), ("updated", 6)])
+def test_wherever_it_was_stopped(whole, folder, tmp_path, event, count):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    interrupted(tmp_path / "run", recipe_from(copy), event, count)
+    if event != "evaluated":
+        shutil.rmtree(copy)  # step 0 is in the run now
+    run = learn(tmp_path / "run", recipe_from(copy))
+    assert steps(run) == steps(whole)
+    assert same(weights(run, 1), weights(whole, 1))
+
+
+def test_the_method_looks_at_it_as_after_training(folder, tmp_path):
+    class Looking(Finetune):
+        def before_step(self, context):
+            self.state[f"before{context.step.index}"] = torch.ones(1)
+
+        def after_step(self, context):
+            self.state[f"after{context.step.index}"] = torch.tensor(float(sum(len(batch.names) for batch in context.loader)))
+
+    run = learn(tmp_path / "run", recipe_from(folder), method=Looking())
+    assert run.load_state(0)["method"].keys() == {"before0", "after0"}
+    assert run.load_state(0)["method"]["after0"] > 0
+
+
+def test_commands_take_it_from_the_recipe(folder, tmp_path):
+    options = [*TINY, "scenario.split=5-5", "training.batch=10", "training.epochs=1", f"start_from={folder}"]
+    code, said, errors = command("train", "digits/mib_5-1", *options, "--out", tmp_path / "run")
+    assert (code, errors) == (0, "")
+    assert f"from {folder}" in said.replace("\n", "")
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_a_folder_of_nothing_but_the_new_class_is_enough(tmp_path):
+    """What a practitioner has: a segmenter, and images in which the one new class is marked."""
+    names = ("background", "red", "green", "blue")
+    root = tmp_path / "data"
+    rng = np.random.default_rng(0)
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    for number in range(6):
+        mask = np.zeros((32, 32), dtype=np.uint8)
+        mask[8:24, 8:24] = 3
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(root / "images" / f"{number}.png")
+        write_palette_png(root / "masks" / f"{number}.png", mask, voc_palette())
+    (root / "train.txt").write_text("0\n1\n2\n3\n")
+    (root / "test.txt").write_text("4\n5\n")
+    (root / "classes.txt").write_text("\n".join(names) + "\n")
+    torch.manual_seed(0)
+    segmenter = Segmenter(NetworkOptions(backbone="resnet18", width=4, head_width=8), [3])
+    given = save_pretrained(tmp_path / "given", segmenter, ClassTable.of(names[:3]))
+    data = ["data.dataset=folder", f"data.path={root}", "data.options={}", "scenario.split=2-1", "training.batch=2"]
+    run = learn(tmp_path / "run", recipe_from(given, *data))
+    assert run.summary()["steps"] == 2
+    assert same(weights(run, 0), segmenter.state_dict())
+    assert load_segmenter(run.segmenter_path(1))[1].names == names
+    with pytest.raises(ContsegError, match=r"step 0 .* has no training image"):
+        job_in(tmp_path / "other", tiny_recipe("plop", *data))
+
+
+MISTAKES = {
+    "another split": (
+        ["scenario.split=4-6"],
+        r"start_from: .* knows 6 classes \(background, zero, one, two, three, four\), step 0 brings 5"
+        r" \(background, zero, one, two, three\); they first differ at number 5; set scenario.split",
+    ),
+    "another order": (
+        ["scenario.order=[2, 1, 3, 4, 5, 6, 7, 8, 9, 10]"],
+        r"step 0 brings 6 \(background, one, zero, two, three, four\); they first differ at number 1;",
+    ),
+    "two starts": (["backbone_weights=a.pth"], "backbone_weights: start_from brings all weights"),
+    "no such folder": (["start_from=/nowhere"], r"start_from: /nowhere: segmenter file not found"),
+    "unknown": (
+        ["scenario.policy=ssul", "method.name=finetune"],
+        r"(has no output \"unknown\", and policy ssul needs one|knows no output \"unknown\")",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_what_does_not_fit_is_told_before_anything_is_trained(folder, tmp_path, mistake):
+    overrides, message = MISTAKES[mistake]
+    with pytest.raises(ContsegError, match=message) as caught:
+        job_in(tmp_path / "run", recipe_from(folder, *overrides))
+    assert "\n" not in str(caught.value)
+
+
+def test_another_start_is_another_run(folder, tmp_path):
+    learn(tmp_path / "run", recipe_from(folder))
+    code, _, errors = command("train", "--resume", tmp_path / "run", "start_from=elsewhere")
+    assert code == 2
+    assert "start_from was" in errors
