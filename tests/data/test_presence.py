@@ -8,8 +8,10 @@ from PIL import Image
 
 from contseg.data import dataset as dataset_module
 from contseg.data.cache import cache_folder
+from contseg.data.files import image_size
 from contseg.data.folder import Folder
 from contseg.data.presence import build_presence
+from contseg.data.recoding import count_ids
 from contseg.errors import ContsegError
 
 
@@ -105,3 +107,21 @@ def test_an_empty_subset_is_an_error(tmp_path):
     empty = "train" if dataset.names("test") else "test"
     with pytest.raises(ContsegError, match=f"the {empty} subset of folder is empty"):
         build_presence(dataset, empty)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1), (30, 41)])
+@pytest.mark.parametrize("largest", [1, 2, 200])
+def test_ids_counted_by_runs_are_those_counted_one_by_one(kind, shape, largest):
+    noise = np.random.default_rng(0).integers(0, largest, shape).astype(kind)
+    for mask in (noise, noise.repeat(9, axis=0).repeat(20, axis=1), noise[::-1, ::-1]):
+        counts = count_ids(mask)
+        assert np.array_equal(counts, np.bincount(mask.ravel(), minlength=256))
+        assert counts.dtype == np.int64
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"exif": b"Exif\0\0" + bytes(9000)}])
+def test_the_size_in_a_header_is_that_of_the_image(tmp_path, suffix, options):
+    Image.new("RGB", (31, 17)).save(tmp_path / f"a.{suffix}", **(options if suffix == "jpg" else {}))
+    assert image_size(tmp_path / f"a.{suffix}") == (17, 31)
