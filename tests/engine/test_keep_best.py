@@ -20,7 +20,7 @@ def scripted(monkeypatch):
     kept: list[dict] = []
 
     def script(scores: list[float]) -> list[dict]:
-        def measured(segmenter: Segmenter, batches, classes, on_batch=None):
+        def measured(segmenter: Segmenter, batches, classes, on_batch=None, inference=None):
             kept.append({name: value.clone() for name, value in segmenter.state_dict().items()})
             names.extend(name for batch in batches for name in batch.names)
             right = scores[len(kept) - 1]

@@ -54,3 +54,58 @@ def test_nesterov_without_momentum_is_plain_descent(segmenter):
     options = TrainingOptions(momentum=0.0, nesterov=True)
     (group,) = make_optimiser([{"params": list(segmenter.parameters())}], segmenter, options).param_groups
     assert not group["nesterov"]
+
+
+SWIN_RULES = ["absolute_pos_embed", "relative_position_bias_table", "norm"]
+
+
+def test_adamw_gets_its_own_options_and_not_those_of_sgd(segmenter):
+    options = TrainingOptions(optimiser="adamw", lr=6e-5, betas=[0.8, 0.99], weight_decay=0.01)
+    optimiser = make_optimiser([{"params": list(segmenter.parameters())}], segmenter, options)
+    assert isinstance(optimiser, torch.optim.AdamW)
+    (group,) = optimiser.param_groups
+    assert (group["lr"], group["betas"], group["weight_decay"]) == (6e-5, (0.8, 0.99), 0.01)
+    assert "momentum" not in group
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_parameters_are_spared_decay_by_any_part_of_their_name(segmenter, optimiser):
+    options = TrainingOptions(optimiser=optimiser, weight_decay=0.2, no_decay=["bn", "bias"], lr_factors={"head": 2.0})
+    groups = make_optimiser([{"params": list(segmenter.parameters())}], segmenter, options).param_groups
+    decay = {parameter: group["weight_decay"] for group in groups for parameter in group["params"]}
+    rates = {parameter: group["lr_factor"] for group in groups for parameter in group["params"]}
+    spared = set()
+    for name, parameter in segmenter.named_parameters():
+        assert decay[parameter] == (0.0 if "bn" in name or "bias" in name else 0.2), name
+        assert rates[parameter] == (2.0 if name.startswith("head.") else 1.0), name
+        spared.add(decay[parameter])
+    assert spared == {0.0, 0.2}
+
+
+def test_the_rules_of_swin_spare_positions_and_norms_but_neither_biases_nor_norms_that_are_numbered():
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = torch.nn.Module()
+            self.backbone.norm1 = torch.nn.LayerNorm(2)
+            self.backbone.relative_position_bias_table = torch.nn.Parameter(torch.zeros(2))
+            self.backbone.absolute_pos_embed = torch.nn.Parameter(torch.zeros(2))
+            self.backbone.linear = torch.nn.Linear(2, 2)
+            self.head = torch.nn.Sequential(torch.nn.Conv2d(2, 2, 1), torch.nn.BatchNorm2d(2))
+
+    network = Network()
+    options = TrainingOptions(optimiser="adamw", weight_decay=0.01, no_decay=SWIN_RULES)
+    groups = make_optimiser([{"params": list(network.parameters())}], network, options).param_groups
+    decayed = {parameter for group in groups if group["weight_decay"] for parameter in group["params"]}
+    names = {name for name, parameter in network.named_parameters() if parameter in decayed}
+    assert names == {
+        "backbone.linear.weight",
+        "backbone.linear.bias",
+        *(f"head.{n}.{k}" for n in (0, 1) for k in ("weight", "bias")),
+    }
+
+
+def test_a_group_that_has_a_decay_of_its_own_is_spared_too(segmenter):
+    groups = [{"params": list(segmenter.parameters()), "weight_decay": 0.5}]
+    found = make_optimiser(groups, segmenter, TrainingOptions(no_decay=["bias"])).param_groups
+    assert sorted(group["weight_decay"] for group in found) == [0.0, 0.5]

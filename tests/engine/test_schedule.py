@@ -30,10 +30,31 @@ def test_warm_poly_rises_linearly_and_then_is_poly():
     assert [one / other for one, other in zip(warm, poly, strict=True)] == pytest.approx([0.25, 0.5, 0.75] + [1.0] * 17)
 
 
+def test_poly_ends_at_the_floor():
+    rates = multiples(1000, schedule="poly", floor=0.01)
+    assert rates[0] == 1.0
+    assert rates[-1] == pytest.approx(0.01, abs=0.003)
+    assert min(rates) > 0.01
+    assert rates[500] == pytest.approx(0.99 * 0.5**0.9 + 0.01)
+
+
+def test_warm_poly_rises_over_a_number_of_updates_from_a_share_of_poly():
+    options = {"power": 2.0, "floor": 0.1}
+    warm = multiples(20, schedule="warm-poly", warmup_updates=4, warmup_ratio=0.2, **options)
+    poly = multiples(20, schedule="poly", **options)
+    assert [one / other for one, other in zip(warm, poly, strict=True)] == pytest.approx([0.2, 0.4, 0.6, 0.8] + [1.0] * 16)
+
+
+def test_a_rise_longer_than_the_step_is_cut_off_by_its_end():
+    warm = multiples(3, schedule="warm-poly", warmup_updates=1500, power=1.0)
+    assert warm == pytest.approx([1e-6, (2 / 3) / 1500, (1 / 3) * 2 / 1500], rel=1e-2)
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.01])
 @pytest.mark.parametrize("schedule", ["poly", "warm-poly", "step", "constant"])
 @pytest.mark.parametrize("updates", [1, 2, 7])
-def test_every_update_learns_something(schedule, updates):
-    assert all(0 < multiple <= 1 for multiple in multiples(updates, schedule=schedule))
+def test_every_update_learns_something(schedule, updates, floor):
+    assert all(0 < multiple <= 1 for multiple in multiples(updates, schedule=schedule, floor=floor))
 
 
 def test_rates_and_epochs_are_those_of_the_step():

@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from contseg.engine.options import TrainingOptions
+from contseg.engine.schedule import lr_multiple
 from contseg.evaluation.confusion import confusion_matrix
 from contseg.evaluation.inference import InferenceOptions, ask
 from contseg.evaluation.metrics import class_accuracy, class_fscore, class_iou, class_precision, overall_accuracy
@@ -48,3 +50,14 @@ def check_figures(golden):
     for name, values in (("miou", iou), ("mdice", fscore), ("mfscore", fscore)):
         golden.check(f"out_{name}", np.nanmean(values, keepdims=True), 1e-6)
     golden.check("out_all_accuracy", np.array([overall_accuracy(counts)]), 1e-6)
+
+
+@claims(r"idrnet/iso_schedule.*")
+def check_learning_rates(golden):
+    swin, sgd = golden.meta["swin"], golden.meta["sgd"]
+    warm = {"schedule": "warm-poly", "warmup_updates": swin["warmup"]["iters"], "warmup_ratio": swin["warmup"]["ratio"]}
+    for name, about, options in (("sgd", sgd, {"schedule": "poly"}), ("swin", swin, warm)):
+        found = TrainingOptions(lr=about["lr"], power=about["power"], floor=about["min_lr"] / about["lr"], **options)
+        updates = about["max_iters"]
+        rates = [found.lr * lr_multiple(found, update, updates) for update in range(updates)]
+        golden.check(f"out_lr_{name}", np.array(rates), 1e-12)

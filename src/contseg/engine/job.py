@@ -90,7 +90,9 @@ class Job:
             "network": self.network.model_dump(),
             "training": training | {"epochs": self.training.epochs_of(0)},
             "pipeline": repr(self.training_pipeline),
-            "evaluation": f"{self.evaluation_pipeline!r} {self.inference.single()!r}" if self.training.keep == "best" else "",
+            "evaluation": f"{self.evaluation_pipeline!r} {self.inference.single()!r}"
+            if self.training.keep == "best"
+            else "",
             "classes": step.new_classes,
             "files": self.scenario.train_presence.fingerprint,
             "samples": [samples_digest(samples) for samples in (step.train, step.val)],

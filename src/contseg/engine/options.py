@@ -17,11 +17,21 @@ class TrainingOptions(BaseModel):
         accumulate: forward passes per update.
         lr, lr_later: learning rate of step 0 and of later steps.
         lr_factors: multiples of the learning rate for parts of the segmenter.
-        momentum, nesterov, weight_decay: of SGD; decay is on every parameter, norms and biases too, as published.
+        optimiser: `sgd` or `adamw` (Loshchilov and Hutter, ICLR 2019).
+        momentum, nesterov: of SGD.
+        betas: of AdamW.
+        weight_decay: on every parameter, norms and biases too, as published.
+        no_decay: parts of dotted names; a parameter whose name holds one of them is not decayed (Swin:
+            absolute_pos_embed, relative_position_bias_table, norm).
+        clip: largest norm of all gradients together, to which longer ones are shortened; none leaves them.
+        average: the supervised loss is the mean over `all` pixels, ignored ones counting as 0, or over the `valid` ones of
+            a rank's batch; `valid` is for methods with plain cross-entropy.
         schedule: `poly` (1 - i/I)^power, `warm-poly` with a linear start, `step` (x gamma at each milestone), `constant`;
             each runs anew in every step, per update.
         power: of poly.
+        floor: share of the learning rate at which poly ends.
         warmup: share of the updates over which `warm-poly` rises.
+        warmup_updates, warmup_ratio: instead, the number of updates over which it rises, from that share of poly.
         milestones: shares of the updates at which `step` multiplies by `gamma`.
         precision: `32`, `bf16-mixed`, or `16-mixed` with gradient scaling.
         channels_last, compile: memory layout and `torch.compile`.
@@ -40,12 +50,20 @@ class TrainingOptions(BaseModel):
     lr: float = Field(0.01, gt=0)
     lr_later: float = Field(0.001, gt=0)
     lr_factors: dict[Part, float] = {}
+    optimiser: Literal["sgd", "adamw"] = "sgd"
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = True
+    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = [0.9, 0.999]
     weight_decay: float = Field(1e-4, ge=0)
+    no_decay: list[Annotated[str, Field(min_length=1)]] = []
+    clip: float | None = Field(None, gt=0)
+    average: Literal["all", "valid"] = "all"
     schedule: Literal["poly", "warm-poly", "step", "constant"] = "poly"
     power: float = Field(0.9, gt=0)
+    floor: float = Field(0.0, ge=0, lt=1)
     warmup: float = Field(0.05, ge=0, lt=1)
+    warmup_updates: int | None = Field(None, ge=1)
+    warmup_ratio: float = Field(1e-6, gt=0, le=1)
     milestones: list[float] = [0.6, 0.85]
     gamma: float = 0.1
     precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"

@@ -6,18 +6,26 @@ from contseg.engine.options import TrainingOptions
 def lr_multiple(options: TrainingOptions, update: int, updates: int) -> float:
     """The multiple of the learning rate at an update, 0-based, of a step with this many updates.
 
-    `poly` is (1 - i/I)^power: from 1, and just above 0 at the last update.
+    `poly` is (1 - floor) (1 - i/I)^power + floor: from 1, and just above the floor at the last update. `warm-poly`
+    multiplies it by a linear rise: over a share of the updates, or as in the toolbox of IDRNet by 1 - (1 - i/w)(1 - ratio)
+    up to update w.
 
     Example:
         >>> [round(lr_multiple(TrainingOptions(), i, 4), 3) for i in range(4)]
         [1.0, 0.772, 0.536, 0.287]
+        >>> warm = TrainingOptions(schedule="warm-poly", power=1.0, warmup_updates=2, warmup_ratio=0.1)
+        >>> [round(lr_multiple(warm, i, 4), 4) for i in range(4)]
+        [0.1, 0.4125, 0.5, 0.25]
     """
     done = update / updates
     if options.schedule == "constant":
         return 1.0
     if options.schedule == "step":
         return options.gamma ** sum(done >= milestone for milestone in options.milestones)
-    poly = (1 - done) ** options.power
+    poly = (1 - options.floor) * (1 - done) ** options.power + options.floor
+    if options.schedule == "warm-poly" and options.warmup_updates is not None:
+        missing = max(0.0, 1 - update / options.warmup_updates)
+        return poly * (1 - missing * (1 - options.warmup_ratio))
     if options.schedule == "warm-poly":
         rise = max(1, round(options.warmup * updates))
         return poly * min(1.0, (update + 1) / rise)

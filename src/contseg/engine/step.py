@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -99,6 +99,7 @@ class StepLearner:
             loader=self._batches(Pool((self.step.train,)), THRESHOLD_PASS),
             ranks=ranks_of(fabric),
             predict_teacher=self._ask_teacher if self.teacher is not None else None,
+            average=self.options.average,
         )
 
     def _batches(self, pool: Pool, epoch: int) -> Batches:
@@ -187,10 +188,14 @@ class StepLearner:
             return self.teacher(self._inputs(batch), taps=self.job.method.taps)
 
     def _update(self) -> None:
-        if type(self.job.method).after_backward is not Method.after_backward:
+        changed, limit = type(self.job.method).after_backward is not Method.after_backward, self.options.clip
+        if changed or limit is not None:
             # unscales fp16 gradients; the limit itself never binds
             self.fabric.clip_gradients(self.module, self.optimiser, max_norm=math.inf, error_if_nonfinite=False)
+        if changed:
             self.job.method.after_backward(self.context)
+        if limit is not None:
+            torch.nn.utils.clip_grad_norm_(self.student.parameters(), limit)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.job.method.after_update(self.context)
@@ -206,7 +211,8 @@ class StepLearner:
             step=self.step.index,
             device=self.fabric.device,
         )
-        counts = self.context.ranks.sum(evaluate(self.student, batches, self.step.seen_count))
+        asked = replace(self.job.inference_at(self.step), options=self.job.inference.single())
+        counts = self.context.ranks.sum(evaluate(self.student, batches, self.step.seen_count, inference=asked))
         score = step_figures(counts.cpu().numpy(), [0] * self.step.seen_count)["all_with_background"] or 0.0
         if score > self.best.get("score", -1.0):
             model = {name: value.detach().cpu().clone() for name, value in self.student.state_dict().items()}

@@ -3,11 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from contseg.data.classes import IGNORE
 from contseg.losses.cross_entropy import cross_entropy
 from contseg.models.classifier import Start
 from contseg.models.segmenter import Segmenter, SegmenterOutput
@@ -44,6 +45,7 @@ class StepContext:
         predict_teacher: normalised forward of the teacher at the run's precision.
         generator: for draws of the method, on CPU, derived from (seed, step, iteration).
         ranks: sums and gathers over processes.
+        average: what the supervised term is the mean over, see `TrainingOptions`.
     """
 
     student: Segmenter
@@ -55,6 +57,7 @@ class StepContext:
     generator: torch.Generator = field(default_factory=torch.Generator)
     predict_teacher: Callable[[Batch], SegmenterOutput] | None = None
     epoch: int = 0
+    average: Literal["all", "valid"] = "all"
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,14 @@ class Method(ABC):
         return batch
 
     def supervise(self, logits_BKHW: Tensor, batch: Batch, context: StepContext) -> Tensor:
-        """The supervised term on full-size logits, a scalar; also applied to every auxiliary output times its weight."""
-        return cross_entropy(logits_BKHW, batch.labels).mean()
+        """The supervised term on full-size logits, a scalar; also applied to every auxiliary output times its weight.
+
+        Mean over all pixels, or over those that are not ignored where the context says so (0 where all are).
+        """
+        loss = cross_entropy(logits_BKHW, batch.labels)
+        if context.average == "all":
+            return loss.mean()
+        return loss.sum() / (batch.labels != IGNORE).sum().clamp(min=1)
 
     def first_step_key(self) -> dict[str, Any]:
         """What of this method changes step 0; `{}` is plain cross-entropy, shared with other methods through the cache."""
