@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from contseg.errors import ContsegError
 from contseg.evaluation.inference import Inference, InferenceOptions, ask, windows_of
@@ -103,6 +105,35 @@ def test_no_more_windows_are_run_at_once_than_asked_for_however_large_the_image(
     assert sum(shape[0] for shape in passes) == len(windows_of(40, 60, options))
 
 
+class Storages(TorchDispatchMode):
+    """Bytes of every storage that an operation returned, by address and size."""
+
+    def __init__(self):
+        super().__init__()
+        self.found: dict[tuple[int, int], torch.UntypedStorage] = {}  # kept alive, so that no address comes twice
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                self.found[storage.data_ptr(), storage.nbytes()] = storage
+        return result
+
+
+@pytest.mark.parametrize("side", [64, 128])
+def test_the_only_thing_that_grows_with_the_image_is_the_map_of_the_answer(side):
+    network = torch.nn.Conv2d(3, 16, 3, padding=1)
+    image = torch.randn(1, 3, side, side)
+    with torch.no_grad(), Storages() as storages:
+        ask(network, image, slide(16, 10, windows=2))
+    sizes = sorted((size for _, size in storages.found), reverse=True)
+    answer, counts = 16 * side * side * 4, side * side * 4
+    assert sizes[0] == answer
+    assert max(size for size in sizes[1:] if size != counts) <= 2 * 16 * 16 * 16 * 4  # two windows
+    assert sizes.count(answer) == 1
+
+
 def test_a_batch_is_seen_image_by_image_where_windows_slide(segmenter, pictures):
     sizes = []
     segmenter.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
@@ -174,6 +205,11 @@ def test_scores_are_averaged_only_if_asked_for(image):
     assert (ask(pixelwise, image, InferenceOptions(**LOOKS), scores=scores).sum(dim=1) - 1).abs().max() > 0.1
 
 
+def test_a_scale_that_leaves_nothing_is_told(image):
+    with pytest.raises(ContsegError, match=r"evaluation.scales: 0.01 leaves nothing of an image of 53x37 pixels"):
+        ask(pixelwise, image, InferenceOptions(scales=[1.0, 0.01]))
+
+
 def test_bf16_is_close_to_float32_and_averages_in_float32(segmenter, pictures):
     images = segmenter.normalise(pictures)
     with torch.no_grad():
@@ -207,6 +243,13 @@ def test_a_prediction_has_the_size_of_the_image_and_only_classes_in_it(pictures,
     assert 0 <= said.min() <= said.max() < 4
     alone = predict_image(segmenter, pictures[1].permute(1, 2, 0).numpy(), inference)
     assert (said[1].numpy() == alone).mean() > 0.99
+
+
+def test_it_does_not_matter_how_many_rows_are_decided_at_a_time(segmenter, pictures, monkeypatch):
+    inference = Inference(InferenceOptions(mode="slide", crop=16))
+    whole = predict_batch(segmenter, pictures, inference=inference)
+    monkeypatch.setattr("contseg.evaluation.predict.BAND", 7)
+    assert torch.equal(predict_batch(segmenter, pictures, inference=inference), whole)
 
 
 @pytest.mark.parametrize("average", ["logits", "scores"])
@@ -259,6 +302,13 @@ def test_wrong_options_are_told_in_one_line_with_their_key(override, told):
         read_recipe("digits/plop_5-1", [override])
     assert told in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_numbers_may_be_written_as_people_write_them():
+    overrides = ["evaluation={mode: slide, crop: 64, stride: [40, 64], scales: [0.5, 1], precision: 32}"]
+    options = read_recipe("digits/plop_5-1", overrides).evaluation
+    assert options == InferenceOptions(mode="slide", crop=64, stride=[40, 64], scales=[0.5, 1.0])
+    assert options.precision == "32"
 
 
 def test_options_are_checked_where_they_are_made():

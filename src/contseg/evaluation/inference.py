@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from torch import Tensor
 from torch.nn import functional
 
+from contseg.errors import ContsegError
 from contseg.models.layers import resize
 
 Network = Callable[[Tensor], Tensor]
@@ -32,7 +33,8 @@ class InferenceOptions(BaseModel):
         scales: by which the image is resized, one look each.
         flip: look at the mirrored image too; classes that are left and right of each other change places (LIP).
         average: what windows and looks are averaged in: `logits`, or the `scores` of the decision (probabilities).
-        fit: longer and shorter side of the frame that the image is first resized into, aspect kept; none leaves it.
+        fit: longer and shorter side of the frame that the image is first resized into (bilinear, not antialiased), aspect
+            kept; none leaves it.
         resize: height and width that the image is first resized to, aspect not kept; none leaves it.
         precision: `32`, or `bf16` for the network; averages are in float32.
     """
@@ -149,6 +151,9 @@ def ask(
             resolution of its logits, a window at its own size, as the toolbox does.
         mirror: pairs of channels of the answer that change places in a mirrored image.
 
+    Raises:
+        ContsegError: a scale leaves nothing of an image.
+
     Example:
         >>> options = InferenceOptions(mode="slide", crop=4, stride=3, flip=True)
         >>> ask(lambda images: images[:, :2], torch.ones(1, 3, 6, 9), options).shape
@@ -161,8 +166,7 @@ def ask(
     looks = [(scale, flipped) for scale in options.scales for flipped in ((False, True) if options.flip else (False,))]
     total: Tensor | None = None
     for scale, flipped in looks:
-        # the coordinates follow the factor itself, not the ratio of the sizes, which are rounded down
-        seen = images if scale == 1 else functional.interpolate(images, scale_factor=scale, mode="bilinear")
+        seen = images if scale == 1 else _scaled(images, scale)
         seen = seen.flip(3) if flipped else seen
         said = _slide(network, seen, options, score) if options.mode == "slide" else score(_run(network, seen, options))
         if flipped:
@@ -227,6 +231,14 @@ def _start(options: InferenceOptions, height: int, width: int) -> tuple[int, int
         return None
     scale = min(max(options.fit) / max(height, width), min(options.fit) / min(height, width))
     return int(height * scale + 0.5), int(width * scale + 0.5)
+
+
+def _scaled(images_BCHW: Tensor, scale: float) -> Tensor:
+    """Coordinates follow the factor itself, not the ratio of the sizes, which are rounded down."""
+    height, width = images_BCHW.shape[2:]
+    if min(height, width) * scale < 1:
+        raise ContsegError(f"evaluation.scales: {scale} leaves nothing of an image of {width}x{height} pixels")
+    return functional.interpolate(images_BCHW, scale_factor=scale, mode="bilinear")
 
 
 def _swapped(channels: int, pairs: Sequence[tuple[int, int]]) -> list[int]:

@@ -7,10 +7,14 @@ import torch
 from torch import Tensor
 
 from contseg.data.augment import resize_image
+from contseg.errors import ContsegError
 from contseg.evaluation.confusion import confusion_matrix
 from contseg.evaluation.inference import WHOLE, Inference, ask
 from contseg.models.segmenter import Segmenter
 from contseg.scenarios.batch import Batch
+
+BAND = 128
+"""Rows of an image that are decided at a time."""
 
 
 def predict_batch(
@@ -44,14 +48,25 @@ def _decide(segmenter: Segmenter, images_BCHW: Tensor, size: tuple[int, int] | N
         segmenter.scores,
         [(one + first, other + first) for one, other in inference.mirror],
     )
-    return (segmenter.scores(said) if options.average == "logits" else said).argmax(dim=1)
+    if options.average == "scores":
+        return said.argmax(dim=1)
+    if options.one_look:
+        return segmenter.scores(said).argmax(dim=1)
+    # in bands, so that there is no second map of the whole image
+    return torch.cat([segmenter.scores(band).argmax(dim=1) for band in said.split(BAND, dim=2)], dim=1)
 
 
 def predict_image(segmenter: Segmenter, image: np.ndarray, inference: Inference = WHOLE) -> np.ndarray:
     """Class outputs (H, W) uint8 of one (H, W, 3) uint8 image, seen whole if not told otherwise.
 
     The segmenter should be in eval mode.
+
+    Raises:
+        ContsegError: the image is smaller than the output stride, so that not one output would lie inside it.
     """
+    stride, (height, width) = segmenter.options.output_stride, image.shape[:2]
+    if min(height, width) < stride:
+        raise ContsegError(f"image of {width} x {height} pixels: smaller than the network's output stride of {stride}")
     device = segmenter.mean.device
     images = resize_image(image, *image.shape[:2]).unsqueeze(0).to(device)
     return predict_batch(segmenter, images, inference=inference)[0].to(torch.uint8).cpu().numpy()
