@@ -1,22 +1,64 @@
-"""ImageNet weights for the backbone: torchvision's names, or those of the in-place-ABN networks."""
+"""ImageNet weights for a backbone: names of torchvision, in-place ABN, Microsoft's Swin, timm and what timm understands."""
 
+import re
 from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
 
 from contseg.errors import ContsegError
 from contseg.interop.checkpoint import read_tensors
+from contseg.interop.names import renamed
 from contseg.interop.published import convert_backbone
+from contseg.models.backbones import Backbone
 from contseg.models.resnet import ResNet
+from contseg.models.swin import Swin
+from contseg.models.timm_backbone import TimmBackbone, import_timm, told, understood_by_timm
+from contseg.models.vit import PlainViT
+
+HUB = "hub"
+FOLDER_FILE = "model.safetensors"
+CLASSIFIERS = {
+    ResNet: ("fc.", "classifier."),
+    Swin: ("head.", "norm."),
+    TimmBackbone: ("head.", "norm.", "classifier.", "conv_head.", "norm_head."),
+    PlainViT: ("head.", "fc_norm.", "mask_token"),
+}
+"""What classifies images, and is dropped."""
+SWIN_HUB = {
+    (96, 6): "swin_tiny_patch4_window7_224",
+    (96, 18): "swin_small_patch4_window7_224",
+    (128, 18): "swin_base_patch4_window12_384",
+    (192, 18): "swin_large_patch4_window12_384",
+}
+MADE = re.compile(r"\.(relative_position_index|attn_mask)$")
+"""What some files of Swin hold although it follows from the sizes."""
 
 
-def load_backbone(backbone: ResNet, path: Path) -> None:
-    """Put ImageNet weights into a backbone; its classification layer is dropped, everything else must fit.
+def load_backbone(backbone: Backbone, path: Path) -> None:
+    """Put ImageNet weights into a backbone; the classification layer is dropped, everything else must fit.
+
+    Args:
+        path: a file; a folder with `model.safetensors`; or `hub`, timm's own download (Swin and the backbones of timm).
 
     Raises:
-        ContsegError: the file cannot be read, or its tensors do not fit (which are missing, unexpected, mis-shaped).
+        ContsegError: the file cannot be read or the download fails, or the tensors do not fit (which are missing,
+            unexpected, mis-shaped).
     """
-    found = convert_backbone(read_tensors(path))
-    found = {name: value for name, value in found.items() if not name.startswith(("fc.", "classifier."))}
-    own = backbone.state_dict()
+    tensors = _downloaded(backbone) if str(path) == HUB else read_tensors(path / FOLDER_FILE if path.is_dir() else path)
+    if isinstance(backbone, ResNet):
+        found = convert_backbone(tensors)
+    elif isinstance(backbone, Swin):
+        found = convert_swin(tensors, backbone)
+    else:
+        try:
+            found = understood_by_timm(backbone.model, tensors)
+        except (KeyError, IndexError, RuntimeError, AssertionError) as error:
+            raise ContsegError(f"{path}: is not understood by timm as {backbone.timm_name} ({error})") from None
+    found = {name: value for name, value in found.items() if not name.startswith(CLASSIFIERS[type(backbone)])}
+    target = backbone if isinstance(backbone, (ResNet, Swin)) else backbone.model
+    own = target.state_dict()
     for name in own:
         if name.endswith("num_batches_tracked"):
             found.setdefault(name, own[name])
@@ -25,7 +67,53 @@ def load_backbone(backbone: ResNet, path: Path) -> None:
     for problem, names in (("misses", missing), ("has unexpected", unexpected), ("has other shapes for", shapes)):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise ContsegError(
-                f"{path}: {problem} {', '.join(names[:3])}{more}; is it a {len(own)}-tensor ResNet of this depth?"
-            )
-    backbone.load_state_dict(found)
+            kind = "ResNet of this depth" if isinstance(backbone, ResNet) else "network of this kind and size"
+            raise ContsegError(f"{path}: {problem} {', '.join(names[:3])}{more}; is it a {len(own)}-tensor {kind}?")
+    target.load_state_dict(found)
+
+
+def convert_swin(tensors: dict[str, Tensor], swin: Swin) -> dict[str, Tensor]:
+    """Tensors of Microsoft's Swin or of timm's in our names, which are Microsoft's.
+
+    timm counts the merging to the stage that it leads to. Tables of offsets of another window are resized (bicubic), as
+    the publications do. The norms of the outputs, which no file of ImageNet has, stay as they are.
+    """
+    found = {name: value for name, value in tensors.items() if not MADE.search(name)}
+    if any(name.startswith("layers.3.downsample.") for name in found):
+        rules = [(r"^layers\.(\d)\.downsample\.", lambda m: f"layers.{int(m[1]) - 1}.downsample.")]
+        found = {renamed(name, rules): value for name, value in found.items()}
+    own = swin.state_dict()
+    for name, value in found.items():
+        if name.endswith("relative_position_bias_table") and name in own:
+            found[name] = resized_table(value, len(own[name]))
+    return {name: own[name] for name in own if re.match(r"norm\d\.", name)} | found
+
+
+def resized_table(table: Tensor, rows: int) -> Tensor:
+    """A table of offsets ((2w - 1)^2, heads) for another window, resized as an image; the same one if the size is.
+
+    Example:
+        >>> resized_table(torch.ones(9, 2), 25).shape
+        torch.Size([25, 2])
+    """
+    if len(table) == rows:
+        return table
+    before, after = round(len(table) ** 0.5), round(rows**0.5)
+    image = table.T.reshape(1, -1, before, before).to(torch.float32)
+    resized = functional.interpolate(image, (after, after), mode="bicubic", align_corners=False)
+    return resized.reshape(-1, rows).T.to(table.dtype)
+
+
+def _downloaded(backbone: Backbone) -> dict[str, Tensor]:
+    if isinstance(backbone, ResNet):
+        raise ContsegError("backbone_weights: hub is for Swin and the backbones of timm; give a file for a ResNet")
+    if isinstance(backbone, Swin):
+        size = (backbone.channels[0], len(backbone.stages()[2][1]))  # type: ignore[arg-type]
+        if size not in SWIN_HUB:
+            raise ContsegError("backbone_weights: the hub has no Swin of this width and depth; give a file")
+        name = SWIN_HUB[size]
+    else:
+        name = backbone.timm_name
+    timm = import_timm()
+    with told(f"backbone_weights: hub: {name} cannot be downloaded (give a file instead)"):
+        return timm.create_model(name, pretrained=True).state_dict()

@@ -104,3 +104,26 @@ class FeaturePyramid(nn.Module):
         outputs = [convolution(x) for convolution, x in zip(self.outputs, levels, strict=False)] + [levels[3]]
         size = (outputs[0].shape[2], outputs[0].shape[3])
         return torch.cat([resize(x, size) for x in outputs], dim=1)
+
+
+class DropPath(nn.Module):
+    """In training, zero for a whole image with a probability, and otherwise scaled up so that the mean stays (Huang 2016).
+
+    Args:
+        probability: that an image's branch is left out, in [0, 1).
+
+    Example:
+        >>> DropPath(0.5).eval()(torch.ones(2, 3)).tolist()
+        [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
+    """
+
+    def __init__(self, probability: float):
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ...) to the same."""
+        if not self.training or self.probability == 0:
+            return x
+        kept = torch.rand(len(x), device=x.device).ge(self.probability).to(x.dtype) / (1 - self.probability)
+        return x * kept.view(-1, *[1] * (x.ndim - 1))

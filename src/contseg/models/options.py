@@ -1,13 +1,14 @@
 """What a recipe says about the network."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from contseg.errors import did_you_mean
+from contseg.models.backbones import BACKBONES
 from contseg.models.idrnet.options import CONTEXT, IDRNetOptions
-from contseg.models.resnet import DEPTHS, STRIDES
+from contseg.models.resnet import STRIDES
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -29,12 +30,19 @@ class NetworkOptions(BaseModel):
     """What a segmenter is made of.
 
     Attributes:
-        backbone: `resnet18` to `resnet101`.
+        backbone: `resnet18` to `resnet101`; `swin_tiny`, `swin_small`, `swin_base`, `swin_large`; with the extra `timm` also
+            `convnext_tiny`, `convnext_base`, `convnext_large`, `mobilenetv3_large`, `dinov2_small`, `dinov2_base`,
+            `dinov3_small`, `dinov3_base`.
+        backbone_options: arguments of a backbone that is no ResNet: those of `contseg.models.swin.Swin`, or of timm.
+        drop_path: probability that the last block of such a backbone is skipped for an image in training (Swin-Large: 0.3).
+        freeze: what of the backbone does not learn: `none`, `norm` (all norms, with their statistics), `stage1` ... `stage4`
+            (the stem and so many first stages), `all`.
         head: `deeplabv3-mib` (MiB, PLOP, SDR), `deeplabv3-ssul` (SSUL, IDEC, LAG), `fcn`, `pspnet`, `deeplabv3`, `upernet`.
         idrnet: IDRNet over one of the last four heads, or none.
         auxiliary: a second head on the third stage, for training.
-        output_stride: 8, 16 or 32.
-        width: channels of the backbone's first stage.
+        output_stride: 8, 16 or 32, of a ResNet, and it chooses the dilations of the heads `deeplabv3*`. Other backbones
+            always give maps at the strides 4, 8, 16 and 32.
+        width: channels of a ResNet's first stage. As `stem`, `slope` and `contracted`, other backbones do not read it.
         stem: `plain` 7x7, or `deep`, three 3x3 (the ResNet-V1c weights of the IDRNet publications).
         norm_momentum: of the backbone's norms.
         head_width: channels of the head's output.
@@ -54,6 +62,9 @@ class NetworkOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     backbone: str = "resnet101"
+    backbone_options: dict[str, Any] = {}
+    drop_path: float = Field(0.0, ge=0, lt=1)
+    freeze: Literal["none", "norm", "stage1", "stage2", "stage3", "stage4", "all"] = "none"
     head: str = "deeplabv3-mib"
     idrnet: IDRNetOptions | None = None
     auxiliary: bool = False
@@ -78,7 +89,7 @@ class NetworkOptions(BaseModel):
     @field_validator("backbone")
     @classmethod
     def _known_backbone(cls, name: str) -> str:
-        return known("backbone", name, DEPTHS)
+        return known("backbone", name, BACKBONES)
 
     @field_validator("head")
     @classmethod

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from contseg.errors import ContsegError
 from contseg.models.auxiliary import AuxiliaryHead
+from contseg.models.backbones import hold, make_backbone
 from contseg.models.classifier import GrowingClassifier, Start
 from contseg.models.heads.deeplabv3 import DeepLabV3
 from contseg.models.heads.deeplabv3_mib import DeepLabV3MiB
@@ -20,7 +21,6 @@ from contseg.models.heads.upernet import UperNet
 from contseg.models.idrnet.network import IDRNet, Passed
 from contseg.models.layers import resize
 from contseg.models.options import NetworkOptions
-from contseg.models.resnet import ResNet
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 TAPS = (*STAGES, "head", "logits")
@@ -73,15 +73,7 @@ class Segmenter(nn.Module):
     def __init__(self, options: NetworkOptions, widths: Sequence[int]):
         super().__init__()
         self.options = options
-        self.backbone = ResNet(
-            options.backbone,
-            options.output_stride,
-            options.slope,
-            options.width,
-            options.contracted,
-            deep_stem=options.stem == "deep",
-            momentum=options.norm_momentum,
-        )
+        self.backbone = make_backbone(options)
         channels = self.backbone.channels
         self.head = make_head(options, channels, list(widths))
         hidden = options.head == "deeplabv3-ssul"
@@ -96,6 +88,15 @@ class Segmenter(nn.Module):
         self.backbone.initialise()
         if isinstance(self.head, (DeepLabV3MiB, DeepLabV3SSUL)):
             self.head.initialise()
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Segmenter":
+        """Training or evaluation mode. For training, what `options.freeze` names stops learning, see `backbones.hold`."""
+        super().train(mode)
+        if mode:
+            used = {*self.head.uses, *([2] if self.auxiliary is not None else [])}
+            hold(self.backbone, self.options.freeze, used)
+        return self
 
     def forward(self, images_BCHW: Tensor, taps: Sequence[str] = ()) -> SegmenterOutput:
         """Logits, and the features asked for.

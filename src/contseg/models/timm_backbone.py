@@ -1,0 +1,177 @@
+"""Convolutional backbones of timm (extra `timm`) as feature pyramids, and the only import of timm."""
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from contseg.errors import ContsegError
+from contseg.models.normalization import BatchNorm
+
+ARCHITECTURES: dict[str, tuple[str, tuple[int, ...], bool]] = {
+    "convnext_tiny": ("convnext_tiny", (0, 1, 2, 3), True),
+    "convnext_base": ("convnext_base", (0, 1, 2, 3), True),
+    "convnext_large": ("convnext_large", (0, 1, 2, 3), True),
+    "mobilenetv3_large": ("mobilenetv3_large_100", (1, 2, 3, 4), False),
+}
+"""Our name: timm's, the maps with the strides 4, 8, 16, 32, and whether images must be padded to a multiple of 32."""
+
+_kept: list[Any] = []
+
+
+def import_timm() -> ModuleType:
+    """timm, imported when it is first needed.
+
+    timm imports torchvision, whose build for CUDA does not import beside a PyTorch for CPU ("operator torchvision::nms
+    does not exist"), although nothing here uses it. Only if that happens, the schemas of the operators that it asks for
+    are declared, and the import is repeated. This is the only place that does so.
+
+    Raises:
+        ContsegError: it is not installed.
+    """
+    try:
+        return importlib.import_module("timm")
+    except ModuleNotFoundError as error:
+        if error.name != "timm":
+            raise
+        raise ContsegError("this backbone comes from timm, which is not installed; pip install 'contseg[timm]'") from None
+    except RuntimeError as error:
+        if "torchvision::" not in str(error) or _kept:
+            raise
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _kept.append(library)  # the declaration lasts as long as this object
+    return importlib.import_module("timm")
+
+
+def make_timm_model(name: str, drop_path: float, options: dict[str, Any]) -> Any:
+    """A model of timm without its classifier and without weights; nothing is downloaded.
+
+    Raises:
+        ContsegError: timm is not installed, or too old to know the model.
+    """
+    timm = import_timm()
+    if not timm.is_model(name):
+        raise ContsegError(f"timm {timm.__version__} has no model {name}; pip install --upgrade timm")
+    model = timm.create_model(name, **{"pretrained": False, "num_classes": 0, "drop_path_rate": drop_path} | options)
+    _share_norms(model)
+    return model
+
+
+class NormAct(BatchNorm):
+    """Batch norm over all ranks, then an activation: timm's layer of the same parameters, which sees one rank only."""
+
+    def __init__(self, replaced: nn.BatchNorm2d):
+        super().__init__(replaced.num_features, replaced.eps, replaced.momentum)
+        self.act = getattr(replaced, "act", nn.Identity())
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """(B, C, H, W) to the same."""
+        return self.act(super().forward(x_BCHW))
+
+
+def _share_norms(model: nn.Module) -> None:
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm2d) and not isinstance(child, BatchNorm):
+                shared = NormAct(child)
+                shared.load_state_dict(child.state_dict())
+                setattr(parent, name, shared)
+
+
+class TimmBackbone(nn.Module):
+    """ConvNeXt or MobileNetV3 of timm, for images of any size.
+
+    ConvNeXt's strided convolutions drop what does not fill them, so its images are padded with zeros at the bottom and the
+    right to a multiple of 32 and its maps cropped. MobileNetV3 rounds up by itself.
+
+    Args:
+        name: a key of `ARCHITECTURES`.
+        drop_path: probability that the last block is skipped for an image in training.
+        options: of timm's constructor, such as `depths` and `dims` of ConvNeXt.
+
+    Returns (forward):
+        four maps (B, C_i, ceil(H / s), ceil(W / s)), s = 4, 8, 16, 32.
+
+    Raises:
+        ContsegError: timm is not installed.
+
+    Example:
+        >>> tiny = TimmBackbone("convnext_tiny", options={"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16]})
+        >>> [tuple(stage.shape[1:]) for stage in tiny(torch.zeros(1, 3, 65, 81))]
+        [(8, 17, 21), (8, 9, 11), (16, 5, 6), (16, 3, 3)]
+    """
+
+    output_stride = 32
+
+    def __init__(self, name: str, drop_path: float = 0.0, options: dict[str, Any] | None = None):
+        super().__init__()
+        self.timm_name, self.indices, self.pads = ARCHITECTURES[name]
+        self.model = make_timm_model(self.timm_name, drop_path, options or {})
+        self.model.prune_intermediate_layers(list(self.indices), prune_norm=True, prune_head=True)
+        self.channels: list[int] = [self.model.feature_info[index]["num_chs"] for index in self.indices]
+
+    def forward(self, images_BCHW: Tensor) -> list[Tensor]:
+        """Four maps, see the class."""
+        height, width = images_BCHW.shape[2:]
+        images = functional.pad(images_BCHW, (0, -width % 32, 0, -height % 32)) if self.pads else images_BCHW
+        maps = self.model.forward_intermediates(
+            images, indices=list(self.indices), output_fmt="NCHW", intermediates_only=True
+        )
+        strides = (4, 8, 16, 32)
+        return [x[:, :, : -(-height // s), : -(-width // s)] for x, s in zip(maps, strides, strict=True)]
+
+    def activate(self, map_BCHW: Tensor) -> Tensor:
+        """The map itself."""
+        return map_BCHW
+
+    def initialise(self) -> None:
+        """Nothing: timm has drawn its own weights."""
+
+    def stages(self) -> list[list[nn.Module]]:
+        """The modules of each stage, the stem with the first."""
+        if hasattr(self.model, "stages"):
+            parts = [[stage] for stage in self.model.stages]
+            return [[self.model.stem, *parts[0]], *parts[1:]]
+        ends = [self.model.feature_info[index]["stage"] for index in self.indices]
+        blocks = list(self.model.blocks)
+        starts = [0, *ends[:-1]]
+        parts = [blocks[start:end] for start, end in zip(starts, ends, strict=True)]
+        return [[self.model.conv_stem, self.model.bn1, *parts[0]], *parts[1:]]
+
+    def ways_out(self) -> list[nn.Module]:
+        """Empty: every layer before a map leads to the next one too."""
+        return []
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """Whatever a download raises, in one line.
+
+    Raises:
+        ContsegError: `what` failed.
+    """
+    try:
+        yield
+    except ContsegError:
+        raise
+    except Exception as error:  # networks fail in many ways
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise ContsegError(f"{what}: {reason}") from None
+
+
+def understood_by_timm(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Published tensors in timm's names, as far as timm knows how (its own, and those of the model's authors).
+
+    Args:
+        model: of timm, whose position embeddings they are resized to.
+    """
+    module = importlib.import_module(type(model).__module__)
+    convert = getattr(module, "checkpoint_filter_fn", None)
+    return dict(convert(dict(tensors), model)) if convert else tensors

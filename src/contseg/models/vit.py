@@ -1,0 +1,111 @@
+"""Plain vision transformers of timm (DINOv2, DINOv3; extra `timm`) with a simple feature pyramid."""
+
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from contseg.models.timm_backbone import make_timm_model
+
+VITS = {
+    "dinov2_small": "vit_small_patch14_dinov2",
+    "dinov2_base": "vit_base_patch14_dinov2",
+    "dinov3_small": "vit_small_patch16_dinov3",
+    "dinov3_base": "vit_base_patch16_dinov3",
+}
+"""Our name: timm's."""
+
+TOKEN = 16
+
+
+class PlainViT(nn.Module):
+    """A ViT, and four maps made of its last one (ViTDet: Li et al., ECCV 2022).
+
+    Images of any size: they are padded with zeros at the bottom and the right to a multiple of 16 and the maps cropped.
+    One token stands for 16 x 16 pixels of the image; where patches have 14 pixels (DINOv2), the image is resized by 14/16
+    first. Position embeddings are interpolated to the size.
+
+    The pyramid, which starts untrained, keeps the channels: stride 4 by two 2x2 deconvolutions (a norm and GELU between),
+    stride 8 by one, stride 16 is the map itself, stride 32 its 2x2 maxima.
+
+    Args:
+        name: a key of `VITS`.
+        drop_path: probability that the last block is skipped for an image in training.
+        options: of timm's constructor, such as `depth`.
+
+    Returns (forward):
+        four maps (B, C, ceil(H / s), ceil(W / s)), s = 4, 8, 16, 32.
+
+    Raises:
+        ContsegError: timm is not installed.
+
+    Example:
+        >>> import torch
+        >>> tiny = PlainViT("dinov2_small", options={"embed_dim": 16, "depth": 1, "num_heads": 2})
+        >>> [tuple(stage.shape[1:]) for stage in tiny(torch.zeros(1, 3, 65, 81))]
+        [(16, 17, 21), (16, 9, 11), (16, 5, 6), (16, 3, 3)]
+    """
+
+    output_stride = 32
+
+    def __init__(self, name: str, drop_path: float = 0.0, options: dict[str, Any] | None = None):
+        super().__init__()
+        self.timm_name = VITS[name]
+        self.model = make_timm_model(self.timm_name, drop_path, {"dynamic_img_size": True} | (options or {}))
+        width = int(self.model.embed_dim)
+        self.patch = int(self.model.patch_embed.patch_size[0])
+        self.channels = [width] * 4
+        self.pyramid = nn.ModuleList(
+            [
+                nn.Sequential(_double(width), ChannelNorm(width), nn.GELU(), _double(width)),
+                _double(width),
+                nn.Identity(),
+                nn.MaxPool2d(2, ceil_mode=True),
+            ]
+        )
+
+    def forward(self, images_BCHW: Tensor) -> list[Tensor]:
+        """Four maps, see the class."""
+        height, width = images_BCHW.shape[2:]
+        images = functional.pad(images_BCHW, (0, -width % TOKEN, 0, -height % TOKEN))
+        if self.patch != TOKEN:
+            size = [side // TOKEN * self.patch for side in images.shape[2:]]
+            images = functional.interpolate(images, size, mode="bilinear", align_corners=False)
+        last = len(self.model.blocks) - 1
+        (tokens,) = self.model.forward_intermediates(
+            images, indices=[last], norm=True, output_fmt="NCHW", intermediates_only=True
+        )
+        maps = [step(tokens) for step in self.pyramid]
+        strides = (4, 8, 16, 32)
+        return [x[:, :, : -(-height // s), : -(-width // s)] for x, s in zip(maps, strides, strict=True)]
+
+    def activate(self, map_BCHW: Tensor) -> Tensor:
+        """The map itself."""
+        return map_BCHW
+
+    def initialise(self) -> None:
+        """Nothing: timm has drawn its own weights."""
+
+    def stages(self) -> list[list[nn.Module]]:
+        """Quarters of the blocks, as even as can be; the embedding goes with the first and the norm with the last."""
+        blocks = list(self.model.blocks)
+        cuts = [len(blocks) * quarter // 4 for quarter in range(5)]
+        parts = [blocks[start:end] for start, end in pairwise(cuts)]
+        return [[self.model.patch_embed, *parts[0]], parts[1], parts[2], [*parts[3], self.model.norm]]
+
+    def ways_out(self) -> list[nn.Module]:
+        """The step of the pyramid that makes each map."""
+        return list(self.pyramid)
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of every place of (B, C, H, W)."""
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """(B, C, H, W) to the same."""
+        return super().forward(x_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def _double(channels: int) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(channels, channels, 2, stride=2)

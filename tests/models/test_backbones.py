@@ -1,0 +1,175 @@
+"""Every backbone under every head: shapes, growth, gradients, files; and what is held does not move."""
+
+import copy
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from contseg.errors import ContsegError
+from contseg.models import timm_backbone
+from contseg.models.backbones import BACKBONES, is_norm, make_backbone
+from contseg.models.options import NetworkOptions
+from contseg.models.segmenter import Segmenter
+
+TINY = {
+    "swin_tiny": {"embed_dim": 8, "depths": [1, 2, 1, 1], "heads": [1, 2, 2, 4], "window": 4},
+    "convnext_tiny": {"depths": [1, 1, 1, 1], "dims": [8, 12, 16, 24]},
+    "mobilenetv3_large": {},
+    "dinov2_small": {"embed_dim": 16, "depth": 4, "num_heads": 2},
+    "dinov3_small": {"embed_dim": 16, "depth": 4, "num_heads": 2},
+}
+HEADS = {
+    "fcn": {"head": "fcn"},
+    "pspnet": {"head": "pspnet"},
+    "deeplabv3": {"head": "deeplabv3", "dilations": (1, 2), "auxiliary": True, "auxiliary_width": 8},
+    "upernet": {"head": "upernet", "fpn_width": 8},
+    "deeplabv3-mib": {"head": "deeplabv3-mib"},
+    "idrnet-fcn": {"head": "fcn", "idrnet": {"attention_width": 8}},
+    "idrnet-upernet": {"head": "upernet", "fpn_width": 8, "idrnet": {"attention_width": 8, "context": "ppm"}},
+}
+SIZE = (64, 80)
+
+
+def tiny(backbone: str, head: str = "fcn", **options) -> Segmenter:
+    torch.manual_seed(0)
+    given = {"backbone": backbone, "backbone_options": TINY.get(backbone, {}), "head_width": 8}
+    return Segmenter(NetworkOptions(**given | HEADS[head] | options), [3])
+
+
+def images(size=SIZE) -> torch.Tensor:
+    return torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("backbone", TINY)
+def test_any_backbone_carries_any_head(backbone, head):
+    segmenter = tiny(backbone, head)
+    output = segmenter(images(), taps=("stage1", "stage2", "stage3", "stage4"))
+    assert [tuple(output.features[f"stage{n}"].shape[2:]) for n in (1, 2, 3, 4)] == [(16, 20), (8, 10), (4, 5), (2, 3)]
+    assert [output.features[f"stage{n}"].shape[1] for n in (1, 2, 3, 4)] == segmenter.backbone.channels
+    assert output.logits.shape == (2, 3, *((16, 20) if "upernet" in head else (2, 3)))
+    loss = output.logits.square().sum() + sum(extra.square().sum() for _, extra, _ in output.auxiliary)
+    loss.backward()
+    silent = [name for name, p in segmenter.named_parameters() if p.requires_grad and p.grad is None]
+    assert not silent
+
+    segmenter.eval()
+    before = segmenter(images()).logits
+    segmenter.grow(1, "random")
+    assert torch.equal(segmenter(images()).logits[:, :3], before)
+
+    again = Segmenter(segmenter.options, segmenter.widths)
+    again.load_state_dict(segmenter.state_dict())
+    assert torch.equal(again.eval()(images()).logits, segmenter(images()).logits)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (65, 81), (33, 47), (30, 20)])
+@pytest.mark.parametrize("backbone", TINY)
+def test_maps_round_up_at_any_size(backbone, size):
+    with torch.no_grad():
+        maps = tiny(backbone).eval().backbone(images(size))
+    assert [tuple(x.shape[2:]) for x in maps] == [tuple(-(-side // s) for side in size) for s in (4, 8, 16, 32)]
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", *TINY])
+@pytest.mark.parametrize("freeze", ["none", "norm", "stage1", "stage3", "stage4", "all"])
+def test_what_is_held_does_not_learn(backbone, freeze):
+    segmenter = tiny(backbone, "upernet", freeze=freeze)
+    held = {name for name, p in segmenter.backbone.named_parameters() if not p.requires_grad}
+    copied = copy.deepcopy(segmenter).requires_grad_(True).train()  # what is done between two steps
+    assert {name for name, p in copied.backbone.named_parameters() if not p.requires_grad} == held
+    names = {name for name, _ in segmenter.backbone.named_parameters()}
+    norms = {
+        f"{name}.{own}"
+        for name, module in segmenter.backbone.named_modules()
+        if is_norm(module)
+        for own, _ in module.named_parameters(recurse=False)
+    }
+    if freeze == "none":
+        assert not held
+    elif freeze == "norm":
+        assert held == norms != set()
+    elif freeze == "all":
+        assert held == {name for name in names if not name.startswith("pyramid.")}
+    else:
+        assert set() < held < names or backbone not in ("swin_tiny", "dinov2_small", "dinov3_small")
+    assert all(p.requires_grad for p in segmenter.head.parameters())
+
+    before = {name: value.clone() for name, value in segmenter.backbone.state_dict().items()}
+    optimiser = torch.optim.SGD([p for p in segmenter.parameters() if p.requires_grad], lr=0.1)
+    segmenter(images()).logits.square().mean().backward()
+    optimiser.step()
+    after = segmenter.backbone.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in held)
+    statistics = [name for name in after if name.endswith("running_mean")]
+    kept = {name for name in statistics if torch.equal(before[name], after[name])}
+    assert kept == {name for name in statistics if name.replace("running_mean", "weight") in held}
+    if freeze != "none":
+        assert any(p.requires_grad for p in segmenter.parameters())
+
+
+@pytest.mark.parametrize("freeze", ["norm", "all"])
+def test_held_norms_stay_in_evaluation_mode(freeze):
+    segmenter = tiny("mobilenetv3_large", freeze=freeze).eval().train()
+    norms = [module for module in segmenter.backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms
+    assert not any(norm.training for norm in norms)
+    assert segmenter.head.training
+
+
+def test_stages_are_held_one_after_the_other():
+    for backbone in ("resnet18", *TINY):
+        counts = []
+        for freeze in ("none", "stage1", "stage2", "stage3", "stage4"):
+            made = tiny(backbone, "upernet", freeze=freeze).backbone
+            counts.append(sum(p.numel() for p in made.parameters() if not p.requires_grad))
+        assert counts == sorted(set(counts)), backbone
+
+
+def test_layers_of_unseen_maps_are_held_until_a_head_sees_them():
+    swin = tiny("swin_tiny", "fcn").backbone
+    assert [swin.get_submodule(f"norm{n}").weight.requires_grad for n in range(4)] == [False, False, False, True]
+    swin = tiny("swin_tiny", "upernet").backbone
+    assert all(p.requires_grad for p in swin.parameters())
+
+
+def test_drop_path_acts_in_training_only():
+    for backbone in ("swin_tiny", "convnext_tiny", "dinov2_small", "dinov3_small"):
+        made = tiny(backbone, drop_path=0.9).backbone
+        plain = tiny(backbone).backbone
+        plain.load_state_dict(made.state_dict())
+        assert not torch.equal(made(images())[3], plain(images())[3]), backbone
+        assert torch.equal(made.eval()(images())[3], plain.eval()(images())[3]), backbone
+
+
+def test_unknown_names_and_options_are_told():
+    with pytest.raises(ValidationError, match="did you mean 'swin_tiny'"):
+        NetworkOptions(backbone="swin_tinny")
+    with pytest.raises(ContsegError, match="backbone_options: swin_tiny"):
+        make_backbone(NetworkOptions(backbone="swin_tiny", backbone_options={"windows": 3}))
+    with pytest.raises(ContsegError, match="backbone_options: resnet18 has none"):
+        make_backbone(NetworkOptions(backbone="resnet18", backbone_options={"depth": 3}))
+    with pytest.raises(ContsegError, match="backbone_options: convnext_tiny"):
+        make_backbone(NetworkOptions(backbone="convnext_tiny", backbone_options={"windows": 3}))
+
+
+def test_without_timm_one_line_says_what_to_install(monkeypatch):
+    def missing(name):
+        raise ModuleNotFoundError("No module named 'timm'", name="timm")
+
+    monkeypatch.setattr(timm_backbone.importlib, "import_module", missing)
+    with pytest.raises(ContsegError, match=r"pip install 'contseg\[timm\]'"):
+        make_backbone(NetworkOptions(backbone="convnext_tiny"))
+    make_backbone(NetworkOptions(backbone="swin_tiny", backbone_options=TINY["swin_tiny"]))
+
+
+def test_every_name_is_known_to_the_installed_timm():
+    timm = timm_backbone.import_timm()
+    from contseg.models.timm_backbone import ARCHITECTURES
+    from contseg.models.vit import VITS
+
+    names = [*(name for name, _, _ in ARCHITECTURES.values()), *VITS.values()]
+    assert [name for name in names if not timm.is_model(name)] == []
+    assert len(set(BACKBONES)) == len(BACKBONES)
