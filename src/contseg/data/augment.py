@@ -1,49 +1,25 @@
 """Augmentation on uint8, crop first: named pipelines, each exactly one code base's.
 
-A pipeline turns (image (H, W, 3) uint8, mask (H, W) ids) into (image (3, S, S) uint8 tensor, mask (S, S) ids), drawing
+A pipeline turns (image (H, W, 3) uint8, mask (H, W) ids) into (image (3, h, w) uint8 tensor, mask (h, w) ids), drawing
 from the generator it is given and from nothing else.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional
 
+from contseg.data.photometric import Jitter
+from contseg.data.resize import Pipeline, Sample, Size, resize_image, resize_mask, sides, swap_ids
+from contseg.data.ssseg import FreeResizeCrop, KeepRatioCrop
 from contseg.errors import ContsegError, did_you_mean
 
-Sample = tuple[Tensor, np.ndarray]
-Pipeline = Callable[[np.ndarray, np.ndarray, np.random.Generator], Sample]
-_CACHED_ROWS = 64
-"""Rows of a crop whose colours change at a time: as floats they fit into the processor's cache."""
-
-
-def resize_image(image: np.ndarray, height: int, width: int) -> Tensor:
-    """Antialiased bilinear resize of (H, W, 3) uint8 to a (3, height, width) uint8 tensor, in memory still (H, W, 3)."""
-    pixels = image if image.flags.writeable and image.flags.c_contiguous else image.copy()  # PyTorch wants writable memory
-    tall, wide, depth = pixels.shape
-    # the stride of the batch axis, which PyTorch would set to 3, makes it see the layout and leave it as it is
-    planes = torch.from_numpy(pixels).as_strided((1, depth, tall, wide), (pixels.size, 1, wide * depth, depth))
-    if (tall, wide) != (height, width):
-        planes = functional.interpolate(planes, (height, width), mode="bilinear", antialias=True)
-    return planes.squeeze(0)
-
-
-def resize_mask(mask: np.ndarray, height: int, width: int, mirrored: bool = False) -> np.ndarray:
-    """Nearest (pixel centres) resize of ids of any integer type, flipped left to right if asked for.
-
-    Example:
-        >>> resize_mask(np.array([[1, 2], [3, 4]]), 4, 2)[:, 0]
-        array([1, 1, 3, 3])
-    """
-    if mask.shape == (height, width):
-        return mask[:, ::-1] if mirrored else mask
-    rows = ((np.arange(height) + 0.5) * mask.shape[0] / height).astype(np.int64)
-    columns = ((np.arange(width) + 0.5) * mask.shape[1] / width).astype(np.int64)
-    return mask.take(columns[::-1] if mirrored else columns, axis=1).take(rows, axis=0)
+__all__ = [
+    "PIPELINES", "CentreCrop", "FreeResizeCrop", "Jitter", "KeepRatioCrop", "Pipeline", "RandomResizedCrop",
+    "RandomScaleCrop", "WholeImage", "evaluation_pipeline", "resize_image", "resize_mask", "training_pipeline",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,21 +31,24 @@ class RandomResizedCrop:
     allowed aspect.
 
     Args:
-        size: side of the square crop in pixels.
+        size: of the crop in pixels: a side, or (height, width).
         flip: probability of a horizontal flip.
+        mirror: pairs of ids that change places in a flip.
     """
 
-    size: int
+    size: Size
     flip: float = 0.5
     area: tuple[float, float] = (0.5, 2.0)
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    mirror: tuple[tuple[int, int], ...] = ()
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Sample:
         top, left, height, width = self._box(mask.shape[0], mask.shape[1], rng)
         window = np.s_[top : top + height, left : left + width]
         mirrored = rng.random() < self.flip
-        pixels = resize_image(image[window], self.size, self.size)
-        return pixels.flip(2) if mirrored else pixels, resize_mask(mask[window], self.size, self.size, mirrored)
+        pixels = resize_image(image[window], *sides(self.size))
+        ids = resize_mask(mask[window], *sides(self.size), mirrored)
+        return (pixels.flip(2), swap_ids(ids, self.mirror)) if mirrored else (pixels, ids)
 
     def _box(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         for _ in range(10):
@@ -91,35 +70,32 @@ class RandomScaleCrop:
     symmetric by floor((1 + deficit) / 2). Only the part of the image that the crop shows is resized.
 
     Args:
-        size: side of the square crop in pixels (513 in the publications).
+        size: of the crop in pixels: a side (513 in the publications), or (height, width).
+        flip, mirror: as in `RandomResizedCrop`.
+        scale: range of the factor.
     """
 
-    size: int
+    size: Size
     flip: float = 0.5
     scale: tuple[float, float] = (0.5, 2.0)
+    mirror: tuple[tuple[int, int], ...] = ()
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Sample:
         scale = rng.uniform(*self.scale)
-        vertical = self._window(mask.shape[0], scale, rng)
-        horizontal = self._window(mask.shape[1], scale, rng)
-        pixels = torch.zeros((self.size, self.size, 3), dtype=torch.uint8).permute(2, 0, 1)
-        ids = np.zeros((self.size, self.size), dtype=mask.dtype)
+        vertical, horizontal = (
+            _window(length, scale, side, rng) for length, side in zip(mask.shape, sides(self.size), strict=True)
+        )
+        pixels = torch.zeros((*sides(self.size), 3), dtype=torch.uint8).permute(2, 0, 1)
+        ids = np.zeros(sides(self.size), dtype=mask.dtype)
         source = np.s_[vertical.source[0] : vertical.source[1], horizontal.source[0] : horizontal.source[1]]
         target = np.s_[vertical.target[0] : vertical.target[1], horizontal.target[0] : horizontal.target[1]]
         height = vertical.target[1] - vertical.target[0]
         width = horizontal.target[1] - horizontal.target[0]
         pixels[:, target[0], target[1]] = resize_image(image[source], height, width)
         ids[target] = resize_mask(mask[source], height, width)
-        return _flip(pixels, ids, self.flip, rng)
-
-    def _window(self, length: int, scale: float, rng: np.random.Generator) -> "_Window":
-        scaled = max(1, int(length * scale))
-        pad = (1 + self.size - scaled) // 2 if scaled < self.size else 0
-        start = int(rng.integers(scaled + 2 * pad - self.size + 1)) - pad
-        shown = max(start, 0), min(start + self.size, scaled)
-        ratio = length / scaled
-        source = math.floor(shown[0] * ratio), max(math.ceil(shown[1] * ratio), math.floor(shown[0] * ratio) + 1)
-        return _Window(source, (shown[0] - start, shown[1] - start))
+        if rng.random() < self.flip:
+            return pixels.flip(2), swap_ids(ids[:, ::-1], self.mirror)
+        return pixels, ids
 
 
 @dataclass(frozen=True)
@@ -130,63 +106,48 @@ class _Window:
     target: tuple[int, int]
 
 
-@dataclass(frozen=True)
-class Jitter:
-    """Colour jitter as one 3x4 matrix: brightness, contrast, saturation (factors around 1) and hue (turns).
-
-    Args:
-        pipeline: what cuts the crop before the colours change.
-        brightness, contrast, saturation: half-widths of the factor's range, 0 for none.
-        hue: half-width of the rotation's range, as a part of a full turn.
-    """
-
-    pipeline: Pipeline
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-
-    def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Sample:
-        pixels, ids = self.pipeline(image, mask, rng)
-        grey = np.array([0.299, 0.587, 0.114])
-        brightness, contrast, saturation = (
-            1 + rng.uniform(-width, width) for width in (self.brightness, self.contrast, self.saturation)
-        )
-        matrix = brightness * (saturation * np.eye(3) + (1 - saturation) * np.ones((3, 1)) * grey)
-        matrix = _hue_rotation(rng.uniform(-self.hue, self.hue) * 2 * math.pi) @ matrix
-        blocks = pixels.split(_CACHED_ROWS, dim=1)
-        mean = torch.stack([block.float().sum(dim=(1, 2)) for block in blocks]).sum(dim=0) / pixels[0].numel()
-        middle = (1 - contrast) * float(grey @ matrix @ mean.double().numpy())
-        weights = torch.from_numpy(contrast * matrix).float()
-        result = torch.empty(pixels.shape, dtype=torch.uint8)
-        for block, target in zip(blocks, result.split(_CACHED_ROWS, dim=1), strict=True):
-            turned = weights @ block.contiguous().float().flatten(1)
-            target.copy_(turned.add_(middle + 0.5).clamp_(0, 255).view(block.shape))
-        return result, ids
+def _window(length: int, scale: float, side: int, rng: np.random.Generator) -> _Window:
+    scaled = max(1, int(length * scale))
+    pad = (1 + side - scaled) // 2 if scaled < side else 0
+    start = int(rng.integers(scaled + 2 * pad - side + 1)) - pad
+    shown = max(start, 0), min(start + side, scaled)
+    ratio = length / scaled
+    source = math.floor(shown[0] * ratio), max(math.ceil(shown[1] * ratio), math.floor(shown[0] * ratio) + 1)
+    return _Window(source, (shown[0] - start, shown[1] - start))
 
 
-def _hue_rotation(angle: float) -> np.ndarray:
-    """Rotation of the chroma plane of YIQ, as an RGB matrix."""
-    to_yiq = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
-    cosine, sine = math.cos(angle), math.sin(angle)
-    turn = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
-    return np.linalg.inv(to_yiq) @ turn @ to_yiq
+PIPELINES: dict[str, Callable[..., Pipeline]] = {
+    "mib": RandomResizedCrop,
+    "ssul": RandomScaleCrop,
+    "ssseg": KeepRatioCrop,
+    "ssseg-lip": FreeResizeCrop,
+}
 
 
-def _flip(pixels: Tensor, ids: np.ndarray, probability: float, rng: np.random.Generator) -> Sample:
-    if rng.random() < probability:
-        return pixels.flip(2), ids[:, ::-1]
-    return pixels, ids
-
-
-PIPELINES: dict[str, Callable[..., Pipeline]] = {"mib": RandomResizedCrop, "ssul": RandomScaleCrop}
-
-
-def training_pipeline(name: str, crop: int, flip: float, jitter: dict[str, float] | None = None) -> Pipeline:
+def training_pipeline(
+    name: str,
+    crop: int | Sequence[int],
+    flip: float,
+    jitter: dict[str, float] | None = None,
+    *,
+    scale: Sequence[float] | None = None,
+    resize: Sequence[int] | None = None,
+    mirror: Sequence[tuple[int, int]] = (),
+    void: Sequence[int] = (),
+) -> Pipeline:
     """A pipeline by name, with colour jitter after it if asked for.
 
+    Args:
+        crop: a side, or (height, width).
+        flip: probability of a horizontal flip.
+        jitter: arguments of `Jitter`.
+        scale: range of the scale factor; default: the pipeline's own.
+        resize: (long, short) side that images are resized to before the scale factor; default: the pipeline's own.
+        mirror: pairs of ids that change places in a flip (a dataset's `mirror`).
+        void: ids that are no class (of a dataset's class table).
+
     Raises:
-        ContsegError: no pipeline has this name.
+        ContsegError: no pipeline has this name, or it has no `scale` or `resize` to set.
 
     Example:
         >>> pipeline = training_pipeline("mib", crop=8, flip=0.5)
@@ -196,7 +157,14 @@ def training_pipeline(name: str, crop: int, flip: float, jitter: dict[str, float
     """
     if name not in PIPELINES:
         raise ContsegError(f"data.pipeline: unknown pipeline '{name}'; {did_you_mean(name, PIPELINES)}")
-    pipeline = PIPELINES[name](crop, flip)
+    kind = PIPELINES[name]
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    given = {"scale": scale, "resize": resize, "mirror": mirror or None, "void": void or None}
+    for key in ("scale", "resize"):
+        if given[key] is not None and key not in known:
+            raise ContsegError(f"data.{key}: pipeline {name} has no such setting; leave it out, or set data.pipeline=ssseg")
+    options = {key: tuple(value) for key, value in given.items() if value is not None and key in known}
+    pipeline = kind(crop if isinstance(crop, int) else tuple(crop), flip, **options)
     return Jitter(pipeline, **jitter) if jitter else pipeline
 
 

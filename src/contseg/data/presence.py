@@ -113,8 +113,9 @@ def build_presence(
     parts = [range(start, min(start + _AT_A_TIME, len(names))) for start in range(0, len(names), _AT_A_TIME)]
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         for rows in pool.map(count, parts):
-            for row in rows if progress else ():
-                progress(row + 1, len(names))
+            if progress:
+                for row in rows:
+                    progress(row + 1, len(names))
     if cached:
         partial = place.with_name(f"{place.stem}.{os.getpid()}.partial.npz")
         np.savez_compressed(partial, pixels=pixels)

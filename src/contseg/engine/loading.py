@@ -119,6 +119,11 @@ class _CutSamples(Dataset):
                 return str(cut.problem)
             images.append(cut.image)
             labels.append(cut.labels)
+        if len({ids.shape for ids in labels}) > 1:
+            return (
+                "data.crop: upright and lying images turn a rectangular crop, and a batch holds crops of one size;"
+                " use a square crop, or training.batch=1"
+            )
         return Batch.stack(images, labels, [cut.name for cut in cuts], [cut.annotated for cut in cuts])
 
 

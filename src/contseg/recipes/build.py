@@ -36,11 +36,24 @@ def make_scenario(recipe: Recipe, progress: Progress | None = None) -> Scenario:
     return Scenario(open_recipe_dataset(recipe), recipe.scenario, progress, first_is_known=recipe.start_from is not None)
 
 
-def make_pipelines(recipe: Recipe) -> tuple[Pipeline, Pipeline]:
-    """Training and evaluation pipelines of a recipe."""
+def make_pipelines(recipe: Recipe, dataset: SegmentationDataset) -> tuple[Pipeline, Pipeline]:
+    """Training and evaluation pipelines of a recipe, for its dataset.
+
+    Raises:
+        ContsegError: the pipeline has no such setting.
+    """
     data = recipe.data
-    jitter = data.jitter.model_dump() if data.jitter else None
-    return training_pipeline(data.pipeline, data.crop, data.flip, jitter), evaluation_pipeline(data.test_crop)
+    training = training_pipeline(
+        data.pipeline,
+        data.crop,
+        data.flip,
+        data.jitter.model_dump() if data.jitter else None,
+        scale=data.scale,
+        resize=data.resize,
+        mirror=dataset.mirror,
+        void=dataset.classes.void,
+    )
+    return training, evaluation_pipeline(data.test_crop)
 
 
 def make_job(recipe: Recipe, folder: Path, *, progress: Progress | None = None, cache: Path | None = None) -> Job:
@@ -69,7 +82,7 @@ def make_job(recipe: Recipe, folder: Path, *, progress: Progress | None = None, 
     _require_unknown_handled(recipe, scenario, method)
     _require_exemplars_per_batch(recipe)
     _require_average_heeded(recipe, method)
-    training, evaluation = make_pipelines(recipe)
+    training, evaluation = make_pipelines(recipe, scenario.dataset)
     network = recipe.network.model_copy(update={"unknown": scenario.policy.has_unknown})
     given_network, start_from = given_start(recipe, scenario, folder) or (network, None)
     return Job(

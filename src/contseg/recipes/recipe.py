@@ -1,6 +1,6 @@
 """The typed recipe: everything that a run is, in one frozen object."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,6 +21,9 @@ class JitterOptions(BaseModel):
     hue: float = 0.0
 
 
+Side = Annotated[int, Field(ge=8)]
+
+
 class DataOptions(BaseModel):
     """Where images come from and how they are cut.
 
@@ -28,8 +31,11 @@ class DataOptions(BaseModel):
         dataset: `voc`, `digits` or `folder`.
         path: its folder (`digits` needs none).
         options: of the dataset's class.
-        pipeline: `mib` or `ssul`, see `contseg.data.augment`.
-        crop: side of the training crop in pixels.
+        pipeline: `mib`, `ssul`, `ssseg` or `ssseg-lip`, see `contseg.data.augment`.
+        crop: side of the training crop in pixels, or [height, width].
+        scale: [least, most] factor that images are scaled by; none: the pipeline's own (`mib` has no such factor).
+        resize: [long, short] side in pixels that `ssseg` and `ssseg-lip` fit images into before they scale them; none:
+            [2048, 512] and [520, 520].
         flip: probability of a horizontal flip.
         jitter: colour jitter, or none.
         test_crop: resize the shorter side to this and cut the centre at evaluation, for image and label (MiB, PLOP: 512);
@@ -41,8 +47,10 @@ class DataOptions(BaseModel):
     dataset: str
     path: str | None = None
     options: dict[str, Any] = {}
-    pipeline: Literal["mib", "ssul"] = "mib"
-    crop: int = Field(512, ge=8)
+    pipeline: Literal["mib", "ssul", "ssseg", "ssseg-lip"] = "mib"
+    crop: Side | Annotated[list[Side], Field(min_length=2, max_length=2)] = 512
+    scale: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)] | None = None
+    resize: Annotated[list[Side], Field(min_length=2, max_length=2)] | None = None
     flip: float = Field(0.5, ge=0, le=1)
     jitter: JitterOptions | None = None
     test_crop: int | None = Field(None, ge=8)
