@@ -7,40 +7,88 @@ from rich.table import Table
 
 from contseg.cli.console import console, percent, scan_progress
 from contseg.data.augment import evaluation_pipeline
+from contseg.data.classes import ClassTable
 from contseg.engine.loading import Batches, evaluation_draws
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.evaluation.inference import Inference
 from contseg.evaluation.metrics import step_figures
 from contseg.evaluation.predict import evaluate
+from contseg.interop.pretrained import is_pretrained, load_pretrained
 from contseg.interop.segmenter_file import load_segmenter
+from contseg.models.segmenter import Segmenter
 from contseg.recipes.build import make_scenario
 from contseg.recipes.read import read_recipe
+from contseg.recipes.recipe import Recipe
+from contseg.scenarios.scenario import Scenario
 
 
-def run_evaluation(folder: Path, step: int | None, data: Path | None, overrides: list[str]) -> None:
-    """Measure a step's segmenter on the step's test set and print IoU per class.
+def run_evaluation(
+    folder: Path, step: int | None, data: Path | None, overrides: list[str], source: str | None = None
+) -> None:
+    """Measure a step's segmenter on the step's test set, or a segmenter's folder on that of a recipe; print IoU per class.
 
     Args:
-        overrides: of the recipe's `evaluation`; the rest of a run is what it is.
+        overrides: of the recipe's `evaluation`; the rest of a run is what it is. Of any key where `source` is given.
+        source: the recipe, for a folder that holds a segmenter and no run.
 
     Raises:
-        ContsegError: no such run or step, or an override of something else.
+        ContsegError: no such run, step or segmenter, or an override of something else.
     """
+    values = [*overrides, *([f"data.path={str(data)!r}"] if data else [])]
+    if is_pretrained(folder):
+        if source is None:
+            raise ContsegError(f"{folder}: holds a segmenter and no run; name a recipe for its test set with --recipe")
+        if step is not None:
+            raise ContsegError("--step: is about runs; the step of a segmenter's folder is told by its classes")
+        segmenter, classes = load_pretrained(folder)
+        recipe = read_recipe(source, values)
+        scenario = read_scenario(recipe)
+        measure(folder, segmenter, classes, recipe, scenario, step_knowing(classes, scenario, folder))
+        return
+    if source is not None:
+        raise ContsegError(f"--recipe: {folder} is a run and has a recipe of its own; leave it out")
     for override in overrides:
         if not override.startswith(("evaluation.", "evaluation=")):
             raise ContsegError(
                 f"override '{override}': a run can be measured otherwise (evaluation.KEY=VALUE), nothing else"
             )
     run = Run(folder).require()
-    recipe = read_recipe(run.folder / "recipe.yaml", [*overrides, *([f"data.path={str(data)!r}"] if data else [])])
-    with scan_progress() as progress:
-        scenario = make_scenario(recipe, progress)
+    recipe = read_recipe(run.folder / "recipe.yaml", values)
+    scenario = read_scenario(recipe)
     finished = len(run.confusions())
     index = finished - 1 if step is None else step
     if not 0 <= index < finished:
         raise ContsegError(f"--step: {folder} has finished {finished} steps (0 to {finished - 1}); there is no step {index}")
     segmenter, classes = load_segmenter(run.segmenter_path(index))
+    measure(folder, segmenter, classes, recipe, scenario, index)
+
+
+def read_scenario(recipe: Recipe) -> Scenario:
+    """The scenario of a recipe, with a bar while masks are scanned."""
+    with scan_progress() as progress:
+        return make_scenario(recipe, progress)
+
+
+def step_knowing(classes: ClassTable, scenario: Scenario, folder: Path) -> int:
+    """The step after which exactly these classes are known, in this order; of several, the last.
+
+    Raises:
+        ContsegError: there is none.
+    """
+    found = [step.index for step in scenario if step.table.names == classes.names]
+    if not found:
+        counts = ", ".join(str(step.seen_count) for step in scenario)
+        last = scenario[-1].table.names
+        raise ContsegError(
+            f"{folder}: knows {len(classes)} classes ({', '.join(classes.names)}), and no step of the recipe knows the same"
+            f" in the same order; its steps know {counts} of {', '.join(last)}; set scenario.split and scenario.order"
+        )
+    return found[-1]
+
+
+def measure(folder: Path, segmenter: Segmenter, classes: ClassTable, recipe: Recipe, scenario: Scenario, index: int) -> None:
+    """Print what a segmenter reaches on the test set of a step."""
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.training.accelerator != "cpu" else "cpu")
     segmenter.to(device)
     pipeline, test = evaluation_pipeline(recipe.data.test_crop), scenario[index].test

@@ -67,23 +67,24 @@ def train(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")],
+    run: Annotated[Path, typer.Argument(help="The folder of a run, or of a segmenter.", metavar="RUN")],
     step: Annotated[int | None, typer.Option(help="Which step's segmenter; default: the last.")] = None,
     data: DataOption = None,
+    recipe: Annotated[str | None, typer.Option(help="For a segmenter's folder: whose test set and classes.")] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(help="How images are seen, such as evaluation.flip=true.", metavar="[evaluation.KEY=VALUE]..."),
     ] = None,
 ) -> None:
-    """Measure a segmenter of a run again on its test set, class by class."""
+    """Measure a segmenter on a test set, class by class: of a run again, or any other on the test set of a recipe."""
     from contseg.cli.evaluate import run_evaluation
 
-    run_evaluation(run, step, data, overrides or [])
+    run_evaluation(run, step, data, overrides or [], recipe)
 
 
 @app.command()
 def predict(
-    segmenter: Annotated[Path, typer.Argument(help="A run's folder or a segmenter.safetensors.", metavar="SEGMENTER")],
+    segmenter: Annotated[Path, typer.Argument(help="Folder of a run or a segmenter, or its file.", metavar="SEGMENTER")],
     images: Annotated[Path, typer.Argument(help="An image, or a folder of images.", metavar="IMAGES")],
     out: Annotated[Path, typer.Option("--out", help="Folder for ids/, colours/ and overlays/.")] = Path("predictions"),
     slide: Annotated[int | None, typer.Option(help="See images through a sliding window of this side, in pixels.")] = None,
@@ -99,6 +100,24 @@ def predict(
     if flip is not None:
         changes["flip"] = flip
     run_prediction(segmenter, images, out, changes)
+
+
+@app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(help="A published checkpoint: .pth, .safetensors.", metavar="FILE")],
+    classes: Annotated[str, typer.Option(help="A dataset (voc, ade20k ...), or a list of names (.txt), background first.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write the segmenter to.")],
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="csseg, mib, plop, sdr, idec, lag, ssul or ssseg; default: told by its names."),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="The split it was trained on, such as 15-1.")] = None,
+    order: Annotated[str, typer.Option(help="The order of the classes, as scenario.order.")] = "natural",
+) -> None:
+    """Turn a published segmenter into a folder for predict, evaluate and start_from. Nothing in the file is executed."""
+    from contseg.cli.convert import run_conversion
+
+    run_conversion(file, source, classes, split, order, out)
 
 
 @app.command()

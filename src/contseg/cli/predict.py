@@ -17,7 +17,7 @@ from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.evaluation.inference import Inference
 from contseg.evaluation.predict import predict_image
-from contseg.interop.segmenter_file import load_segmenter
+from contseg.interop.pretrained import is_pretrained, open_segmenter
 from contseg.recipes.read import parse_recipe, read_recipe
 
 
@@ -28,7 +28,7 @@ def run_prediction(source: Path, images: Path, out: Path, changes: dict[str, Any
         changes: of how the run of this segmenter sees images, keys as in `InferenceOptions`.
     """
     file = find_segmenter(source)
-    segmenter, classes = load_segmenter(file)
+    segmenter, classes = open_segmenter(file)
     inference = inference_of(file, classes, changes)
     segmenter.to("cuda" if torch.cuda.is_available() else "cpu")
     found = find_images(images)
@@ -41,7 +41,10 @@ def run_prediction(source: Path, images: Path, out: Path, changes: dict[str, Any
     stems = Counter(path.with_suffix("") for path in found)
     for path in track(found, "predicting", console=console, transient=True):
         image = read_image(path)
-        prediction = ids[predict_image(segmenter, image, inference)].astype(np.uint8)
+        try:
+            prediction = ids[predict_image(segmenter, image, inference)].astype(np.uint8)
+        except ContsegError as error:
+            raise ContsegError(f"{path}: {error}") from None
         colours = np.array(palette, dtype=np.uint8)[prediction]
         name = path.relative_to(images) if images.is_dir() else Path(path.name)
         # a.jpg beside a.png: both keep their suffix in the name
@@ -62,7 +65,7 @@ def inference_of(file: Path, classes: ClassTable, changes: dict[str, Any]) -> In
     """
     own = file.resolve().parent.parent.parent / "recipe.yaml"  # RUN/steps/NN/segmenter.safetensors
     settings, mirror = {}, ()
-    if own.is_file():
+    if file.is_file() and own.is_file():
         recipe = read_recipe(own)
         settings = recipe.evaluation.model_dump(mode="json")
         mirror = getattr(DATASETS.get(recipe.data.dataset), "mirror", ())
@@ -77,8 +80,8 @@ def overlay(image: np.ndarray, colours: np.ndarray, shown: np.ndarray) -> np.nda
 
 
 def find_segmenter(source: Path) -> Path:
-    """The segmenter file that a path means: itself, or the last step of a run."""
-    if not source.is_dir():
+    """The segmenter that a path means: itself (a file, or a folder of `save_pretrained`), or the last step of a run."""
+    if not source.is_dir() or is_pretrained(source):
         return source
     run = Run(source).require()
     steps = len(run.confusions())

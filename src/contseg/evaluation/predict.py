@@ -65,7 +65,8 @@ def predict_image(segmenter: Segmenter, image: np.ndarray, inference: Inference 
         ContsegError: the image is smaller than the output stride, so that not one output would lie inside it.
     """
     stride, (height, width) = segmenter.options.output_stride, image.shape[:2]
-    if min(height, width) < stride:
+    resized = inference.options.fit or inference.options.resize
+    if min(height, width) < stride and not resized:
         raise ContsegError(f"image of {width} x {height} pixels: smaller than the network's output stride of {stride}")
     device = segmenter.mean.device
     images = resize_image(image, *image.shape[:2]).unsqueeze(0).to(device)

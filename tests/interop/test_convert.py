@@ -1,0 +1,166 @@
+"""Every code base by its names, and the classes of every output."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from contseg.errors import ContsegError
+from contseg.interop.convert import CONVERTERS, classes_of_outputs, convert_file, named_table, recognise
+from contseg.models.options import NetworkOptions
+from contseg.models.segmenter import Segmenter
+
+GOLDENS = Path(__file__).parent.parent / "parity" / "goldens"
+MANIFESTS = {
+    "csseg": ("csseg/manifest_r101_iabn_aspp_16_1_1", "csseg"),
+    "mib": ("mib/manifest_r101_iabn_deeplab_16_1_1", "mib"),
+    "plop": ("plop/manifest_r101_iabn_deeplab_16_1_1", "mib"),
+    "sdr, in place": ("sdr/manifest_r101_iabn_deeplab_16_1_1", "mib"),
+    "sdr": ("sdr/manifest_r101_bn_deeplab_16_1_1", "sdr"),
+    "idec": ("idec/manifest_deeplabv3_r101", "idec"),
+    "lag": ("idec/manifest_deeplabv3_r101", "idec"),
+    "ssul": ("idec/manifest_deeplabv3_r101", "ssul"),
+    "ssseg": ("idrnet/manifest_fcn", "ssseg"),
+}
+
+
+def tensors_of(name: str) -> dict[str, torch.Tensor]:
+    """Tensors of a manifest's shapes that take no memory; SSUL's are IDEC's without the pyramids over early stages."""
+    rows = json.loads((GOLDENS / f"{MANIFESTS[name][0]}.json").read_text())
+    rows = rows if isinstance(rows, list) else rows["manifest"]
+    kinds = {"float32": torch.float32, "int64": torch.int64}
+    made = {row[0]: torch.empty(row[1], dtype=kinds[row[2]], device="meta") for row in rows}
+    return {key: value for key, value in made.items() if name != "ssul" or "aspp_l" not in key}
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_it_is_recognised_and_converted(name):
+    tensors = tensors_of(name)
+    assert recognise(tensors) == MANIFESTS[name][1]
+    source = name.partition(",")[0]
+    with torch.device("meta"):
+        segmenter, widths = CONVERTERS[source](tensors, source)
+    assert segmenter.widths == widths
+    assert segmenter.options.unknown == (source in ("idec", "lag", "ssul"))
+    if source != "ssseg":
+        assert sum(widths) - segmenter.options.unknown in (16, 17, 18)
+
+
+def test_every_code_base_is_tried():
+    assert {name.partition(",")[0] for name in MANIFESTS} == set(CONVERTERS)
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+@pytest.mark.parametrize("mistake", ["missing", "unexpected", "other width"])
+def test_a_tensor_that_does_not_fit_is_named(name, mistake):
+    tensors = tensors_of(name)
+    key = [key for key, value in tensors.items() if value.ndim == 4 and "classifier" not in key and "cls" not in key][5]
+    if mistake == "missing":
+        del tensors[key]
+    elif mistake == "unexpected":
+        tensors["more.weight"] = torch.empty(1, device="meta")
+    else:
+        tensors[key] = torch.empty(3, 3, 3, 3, device="meta")
+    source = name.partition(",")[0]
+    told = {"missing": "missing", "unexpected": "unexpected", "other width": r"is \(3, 3, 3, 3\) instead of"}[mistake]
+    with torch.device("meta"), pytest.raises(ContsegError, match=rf"weights: do not fit \(.*{told}") as caught:
+        CONVERTERS[source](tensors, source)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_names_are_told(tmp_path):
+    with pytest.raises(ContsegError, match=r"names such as conv1\.weight, fc\.bias are of no known code base; known: csseg"):
+        recognise(["conv1.weight", "fc.bias"])
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "file.pth")
+    with pytest.raises(ContsegError, match=r"file\.pth: weights: names such as"):
+        convert_file(tmp_path / "file.pth")
+    with pytest.raises(ContsegError, match=r"--from: unknown code base 'plopp'; did you mean 'plop'\?"):
+        convert_file(tmp_path / "file.pth", "plopp")
+    for source in CONVERTERS:
+        with pytest.raises(ContsegError, match=r"file\.pth: weights: "):
+            convert_file(tmp_path / "file.pth", source)
+
+
+@pytest.mark.parametrize(
+    ("classes", "outputs", "split", "order", "count", "last", "background"),
+    [
+        ("voc", 21, None, "natural", 21, "tvmonitor", "annotated"),
+        ("voc", 20, None, "natural", 20, "tvmonitor", "none"),
+        ("voc", 16, "15-1", "natural", 16, "person", "annotated"),
+        ("voc", 18, "15-1", "natural", 18, "sheep", "annotated"),
+        ("voc", 16, "15-1", "b", 16, "diningtable", "annotated"),
+        ("voc", 21, "offline", "natural", 21, "tvmonitor", "annotated"),
+        ("ade20k", 151, None, "natural", 151, "flag", "unlabelled"),
+        ("ade20k", 101, "100-50", "natural", 101, None, "unlabelled"),
+        ("ade20k", 150, None, "natural", 150, "flag", "none"),
+        ("cityscapes", 19, None, "natural", 19, "bicycle", "none"),
+        ("coco-stuff-10k", 182, None, "natural", 182, None, "none"),
+        ("coco-stuff-164k", 182, None, "natural", 182, None, "none"),
+        ("lip", 20, None, "natural", 20, None, "annotated"),
+        ("pascal-context", 59, None, "natural", 59, None, "none"),
+        ("isprs", 5, None, "natural", 5, None, "none"),
+        ("digits", 11, None, "natural", 11, "nine", "annotated"),
+    ],
+)
+def test_outputs_get_their_classes(classes, outputs, split, order, count, last, background):
+    table = classes_of_outputs(classes, outputs, split=split, order=order)
+    assert len(table) == count
+    assert last is None or table.names[-1] == last
+    assert table.background == background
+
+
+@pytest.mark.parametrize(
+    ("classes", "outputs", "split", "message"),
+    [
+        (
+            "voc",
+            18,
+            None,
+            r"--classes voc: 21 classes \(20 without background\), but the network has 18 outputs; .* --split",
+        ),
+        ("lip", 30, None, r"--classes lip: 20 classes \(19 without background\), but the network has 30 outputs"),
+        (
+            "voc",
+            17,
+            "15-5",
+            r"--split 15-5: 16, 21 classes of voc are known after its steps, but the network has 17 outputs",
+        ),
+        ("voc", 16, "15-2", r"scenario\.split: '15-2' does not fit 20 classes"),
+        ("vok", 16, None, r"--classes: 'vok' is neither a dataset nor a list of names \(\.txt\); did you mean 'voc'\?"),
+    ],
+)
+def test_classes_that_do_not_fit_are_told_with_both_numbers(classes, outputs, split, message):
+    with pytest.raises(ContsegError, match=message):
+        classes_of_outputs(classes, outputs, split=split)
+
+
+def test_own_lists_name_the_outputs(tmp_path):
+    (tmp_path / "classes.txt").write_text("background\nroof\nroad\n")
+    for place in (tmp_path, tmp_path / "classes.txt"):
+        assert named_table(str(place)).names == ("background", "roof", "road")
+        assert classes_of_outputs(str(place), 2).names == ("roof", "road")
+    (tmp_path / "classes.txt").write_text("background\nroof\nroof\n")
+    with pytest.raises(ContsegError, match=r"classes\.txt: class table: the name 'roof' stands more than once"):
+        named_table(str(tmp_path / "classes.txt"))
+
+
+def test_the_whole_way_from_a_file(tmp_path):
+    """A small network of the toolbox: written in its names, read back, every number in its place."""
+    torch.manual_seed(0)
+    options = NetworkOptions(backbone="resnet50", head="fcn", head_width=4, slope=0.0, contracted=True, output_stride=8,
+                             dilations=(1, 12, 24, 36))  # fmt: skip
+    segmenter = Segmenter(options, [5]).eval()
+    torch.nn.init.normal_(segmenter.classifier.steps[0].bias)
+    theirs = {}
+    for name, value in segmenter.state_dict().items():
+        name = name.replace("backbone.", "backbone_net.").replace("classifier.steps.0.", "decoder.7.")
+        name = name.replace("head.first.", "decoder.").replace("head.second.0.", "decoder.3.")
+        theirs[name.replace("head.second.1.", "decoder.4.")] = value
+    torch.save({"model": theirs, "cur_epoch": 3}, tmp_path / "file.pth")
+    found, source = convert_file(tmp_path / "file.pth")
+    assert source == "ssseg"
+    assert found.options == options
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(found(image).logits, segmenter(image).logits)
