@@ -7,6 +7,7 @@ from torch import Tensor
 
 from contseg.errors import ContsegError
 from contseg.interop.names import renamed
+from contseg.interop.ssseg_swin import swin_options, swin_tensors
 from contseg.models.options import NetworkOptions
 
 CONTEXT_NAMES = (
@@ -57,7 +58,8 @@ def ssseg_names(tensors: dict[str, Tensor], options: NetworkOptions) -> dict[str
     plain = "ppm" if options.head in ("pspnet", "upernet") else "none"
     if (options.idrnet.context_of(options.head) if options.idrnet else plain) == "ppm":
         rules.append(PPM_BRANCH)
-    return {renamed(name, rules): value for name, value in tensors.items()}
+    found = {renamed(name, rules): value for name, value in tensors.items()}
+    return swin_tensors(found) if options.backbone.startswith("swin_") else found
 
 
 def ssseg_options(tensors: dict[str, Tensor], **changes: Any) -> NetworkOptions:
@@ -80,9 +82,10 @@ def ssseg_options(tensors: dict[str, Tensor], **changes: Any) -> NetworkOptions:
         "contracted": True,
         "output_stride": 8,
         "stem": "deep" if "backbone_net.stem.0.weight" in tensors else "plain",
-        "backbone": _resnet(tensors),
         "dilations": (1, 12, 24, 36),
     }
+    swin = "backbone_net.patch_embed.projection.weight" in tensors
+    base |= swin_options(tensors) if swin else {"backbone": _resnet(tensors)}
     if base["auxiliary"]:
         base["auxiliary_width"] = tensors["auxiliary_decoder.0.weight"].shape[0]
     if "lateral_convs.0.0.weight" in tensors:

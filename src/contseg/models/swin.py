@@ -59,7 +59,7 @@ class Swin(nn.Module):
         super().__init__()
         self.patch_embed = PatchEmbedding(embed_dim)
         self.channels = [embed_dim * 2**stage for stage in range(4)]
-        chances = torch.linspace(0, drop_path, sum(depths)).tolist()
+        chances = [drop_path * number / max(sum(depths) - 1, 1) for number in range(sum(depths))]
         stages = []
         for stage, (channels, depth, count) in enumerate(zip(self.channels, depths, heads, strict=True)):
             drops, chances = chances[:depth], chances[depth:]
