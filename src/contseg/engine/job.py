@@ -53,7 +53,7 @@ class Job:
         training_pipeline, evaluation_pipeline: how samples are cut.
         recipe: the resolved recipe, as written to the run.
         folder: of the run.
-        backbone_weights: ImageNet weights for step 0, a file.
+        backbone_weights: ImageNet weights for step 0, see `load_backbone`.
         cache: folder in which step 0 is shared between runs, or None to train it always.
         inference: how images are seen when a step is measured.
         start_from: a trained segmenter (folder or file) that stands for step 0, or None to train step 0.
@@ -102,8 +102,12 @@ class Job:
 
 
 def file_digest(path: Path | None) -> str:
-    """SHA-256 of a file's bytes, "" for None."""
+    """SHA-256 of the bytes of a file, or of the weights in a folder; "" for None, and `hub` stands for itself."""
     if path is None:
         return ""
+    if str(path) == "hub":
+        return "hub"
+    if path.is_dir():
+        path = path / "model.safetensors"
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -65,7 +65,8 @@ class Recipe(BaseModel):
         data, scenario, network, training: see there.
         evaluation: how images are seen when a step is measured.
         method: `name` and hyper-parameters of a method.
-        backbone_weights: file of ImageNet weights for step 0, or none.
+        backbone_weights: ImageNet weights for step 0: a file, a folder with `model.safetensors`, `hub` (timm downloads them;
+            not for a ResNet), or none.
         start_from: a trained segmenter (a folder of `save_pretrained`, or a segmenter.safetensors) that stands for step 0,
             which is then measured but not trained; its network replaces `network`. Or none.
     """

@@ -1,0 +1,153 @@
+"""ImageNet weights for Swin and for the backbones of timm: a file, a folder, timm's own download."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from contseg.engine.job import file_digest
+from contseg.errors import ContsegError
+from contseg.interop import imagenet
+from contseg.interop.imagenet import load_backbone
+from contseg.interop.ssseg_swin import swin_tensors
+from contseg.models.backbones import make_backbone
+from contseg.models.options import NetworkOptions
+from contseg.models.timm_backbone import import_timm
+
+SWIN = {"embed_dim": 8, "depths": [1, 2, 1, 1], "heads": [1, 2, 2, 4], "window": 4}
+TIMM = {
+    "convnext_tiny": {"depths": [1, 1, 1, 1], "dims": [8, 12, 16, 24]},
+    "mobilenetv3_large": {},
+    "dinov2_small": {"embed_dim": 16, "depth": 2, "num_heads": 2},
+    "dinov3_small": {"embed_dim": 16, "depth": 2, "num_heads": 2},
+}
+
+
+def made(name, options, seed=0):
+    torch.manual_seed(seed)
+    backbone = make_backbone(NetworkOptions(backbone=name, backbone_options=options))
+    backbone.initialise()
+    return backbone.eval()
+
+
+def written(folder, tensors, name="model.safetensors"):
+    save_file({key: value.detach().contiguous().clone() for key, value in tensors.items()}, folder / name)
+    return folder
+
+
+def timm_swin(seed=3):
+    """timm's Swin at a size where it neither shrinks windows nor leaves out a shift: windows of 4, the smallest map of 8."""
+    torch.manual_seed(seed)
+    given = {"embed_dim": 8, "depths": (1, 2, 1, 1), "num_heads": (1, 2, 2, 4), "window_size": 4, "img_size": 256}
+    model = import_timm().create_model("swin_tiny_patch4_window7_224", pretrained=False, **given)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.2)
+    return model.eval()
+
+
+def test_swin_with_the_weights_of_timm_computes_what_timm_computes(tmp_path):
+    model, swin = timm_swin(), made("swin_tiny", SWIN)
+    load_backbone(swin, written(tmp_path, model.state_dict()))
+    for number in range(4):
+        swin.set_submodule(f"norm{number}", torch.nn.Identity())
+    image = torch.randn(2, 3, 256, 256)
+    with torch.no_grad():
+        expected = model.forward_intermediates(image, intermediates_only=True, output_fmt="NCHW")
+        maps = swin(image)
+    for ours, theirs in zip(maps, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_swin_of_microsoft_has_our_names(tmp_path):
+    source, target = made("swin_tiny", SWIN), made("swin_tiny", SWIN, seed=1)
+    state = {name: value for name, value in source.state_dict().items() if not name.startswith(("norm0", "norm1", "norm2"))}
+    state = {name: value for name, value in state.items() if not name.startswith("norm3")}
+    state |= {"norm.weight": torch.ones(64), "norm.bias": torch.ones(64), "head.weight": torch.ones(5, 64)}
+    state |= {"layers.0.blocks.1.attn_mask": torch.ones(4, 16, 16)}
+    state |= {"layers.0.blocks.0.attn.relative_position_index": torch.ones(16, 16)}
+    torch.save({"model": state}, tmp_path / "swin.pth")
+    load_backbone(target, tmp_path / "swin.pth")
+    assert all(torch.equal(value, source.state_dict()[name]) for name, value in target.state_dict().items())
+
+
+def test_a_table_of_another_window_is_resized(tmp_path):
+    source, target = made("swin_tiny", SWIN | {"window": 3}), made("swin_tiny", SWIN)
+    load_backbone(target, written(tmp_path, source.state_dict()))
+    own = target.layers[1].blocks[0].attn.relative_position_bias_table
+    theirs = source.layers[1].blocks[0].attn.relative_position_bias_table
+    assert own.shape == (49, 2)
+    image = torch.nn.functional.interpolate(theirs.T.reshape(1, 2, 5, 5), (7, 7), mode="bicubic")
+    assert torch.equal(own, image.reshape(2, 49).T)
+
+
+def test_the_order_of_merged_tokens_of_the_toolbox():
+    """A 2 x 2 map of two channels, as the toolbox unfolds it: each channel's four values together, row by row."""
+    merging = made("swin_tiny", SWIN).layers[0].downsample
+    x = torch.randn(1, 2, 2, 8)
+    weight = torch.randn(16, 32)
+    unfolded = torch.nn.functional.unfold(x.permute(0, 3, 1, 2), 2, stride=2)[0, :, 0]
+    name = "backbone.stages.0.downsample.reduction.weight"
+    with torch.no_grad():
+        merging.reduction.weight.copy_(swin_tensors({name: weight})["backbone.layers.0.downsample.reduction.weight"])
+    expected = torch.nn.functional.layer_norm(unfolded, (32,)) @ weight.T
+    torch.testing.assert_close(merging(x)[0, 0, 0], expected)
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_a_full_model_of_timm_loads_without_its_classifier(name, tmp_path):
+    torch.manual_seed(5)
+    target = made(name, TIMM[name])
+    full = import_timm().create_model(target.timm_name, pretrained=False, num_classes=7, **TIMM[name])
+    load_backbone(target, written(tmp_path, full.state_dict()))
+    kept, state = target.model.state_dict(), full.state_dict()
+    assert kept.keys() <= state.keys()
+    assert all(torch.equal(value, state[key]) for key, value in kept.items())
+    del state[next(key for key in kept if key.endswith("weight"))]
+    with pytest.raises(ContsegError, match="misses"):
+        load_backbone(target, written(tmp_path, state))
+
+
+def test_the_download_is_timms_and_only_on_request(monkeypatch, tmp_path):
+    asked = []
+
+    def create_model(name, pretrained):
+        asked.append((name, pretrained))
+        return SimpleNamespace(state_dict=lambda: full.state_dict())
+
+    target = made("convnext_tiny", TIMM["convnext_tiny"])
+    full = import_timm().create_model("convnext_tiny", pretrained=False, num_classes=7, **TIMM["convnext_tiny"])
+    monkeypatch.setattr(imagenet, "import_timm", lambda: SimpleNamespace(create_model=create_model))
+    load_backbone(target, written(tmp_path, full.state_dict()))
+    assert asked == []
+    load_backbone(target, imagenet.Path("hub"))
+    assert asked == [("convnext_tiny", True)]
+
+    def fail(name, pretrained):
+        raise OSError("no route to host\nand more")
+
+    monkeypatch.setattr(imagenet, "import_timm", lambda: SimpleNamespace(create_model=fail))
+    with pytest.raises(ContsegError, match=r"hub: convnext_tiny cannot be downloaded .*: no route to host$"):
+        load_backbone(target, imagenet.Path("hub"))
+    with pytest.raises(ContsegError, match="give a file for a ResNet"):
+        load_backbone(make_backbone(NetworkOptions(backbone="resnet18", width=4)), imagenet.Path("hub"))
+    with pytest.raises(ContsegError, match="no Swin of this width"):
+        load_backbone(made("swin_tiny", SWIN), imagenet.Path("hub"))
+
+
+def test_a_folder_and_its_file_have_one_digest(tmp_path):
+    written(tmp_path, {"a": torch.ones(2)})
+    assert file_digest(tmp_path) == file_digest(tmp_path / "model.safetensors") != ""
+    assert file_digest(imagenet.Path("hub")) == "hub"
+    assert file_digest(None) == ""
+
+
+def test_wrong_weights_are_told(tmp_path):
+    swin = made("swin_tiny", SWIN)
+    with pytest.raises(ContsegError, match="weights file not found"):
+        load_backbone(swin, tmp_path)
+    with pytest.raises(ContsegError, match="misses layers"):
+        load_backbone(swin, written(tmp_path, {"conv1.weight": torch.ones(2)}))
+    with pytest.raises(ContsegError, match="other shapes"):
+        load_backbone(swin, written(tmp_path, made("swin_tiny", SWIN | {"embed_dim": 16}).state_dict()))
