@@ -121,6 +121,30 @@ def convert(
 
 
 @app.command()
+def models(
+    backbone: Annotated[str | None, typer.Argument(help="Such as resnet50.", metavar="[BACKBONE]")] = None,
+    head: Annotated[str, typer.Argument(help="Such as fcn.", metavar="[HEAD]")] = "deeplabv3-mib",
+    idrnet: Annotated[bool, typer.Option("--idrnet", help="With IDRNet over the head.")] = False,
+    classes: Annotated[int, typer.Option(help="Outputs.")] = 21,
+    crop: Annotated[int, typer.Option(help="Side of the image in pixels.")] = 512,
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(help="Options of the network, such as output_stride=8.", metavar="[KEY=VALUE]..."),
+    ] = None,
+) -> None:
+    """List networks; or tell the parameters of one, and what an image costs."""
+    from contseg.cli.models import network_of, print_model, print_models
+
+    if backbone is None:
+        return print_models()
+    values = list(changes or [])
+    if "=" in head:  # `models resnet50 output_stride=8` names no head
+        values.insert(0, head)
+        head = "deeplabv3-mib"
+    print_model(network_of(backbone, head, idrnet, values), classes, crop)
+
+
+@app.command()
 def plan(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,

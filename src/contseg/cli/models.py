@@ -1,0 +1,104 @@
+"""`contseg models`."""
+
+from typing import Any
+
+import torch
+from rich.table import Table
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from torch.utils.flop_counter import FlopCounterMode
+
+from contseg.cli.console import console
+from contseg.errors import ContsegError
+from contseg.models.backbones import BACKBONES
+from contseg.models.idrnet.options import CONTEXT
+from contseg.models.options import HEADS, NetworkOptions
+from contseg.models.segmenter import Segmenter, first_widths
+from contseg.recipes.read import parse_recipe
+
+USED_BY = {"deeplabv3-mib": "MiB, PLOP, SDR", "deeplabv3-ssul": "SSUL, IDEC, LAG"}
+PARTS = ("backbone", "head", "classifier", "auxiliary")
+
+
+def print_models() -> None:
+    """List backbones, heads, and where IDRNet can stand."""
+    console.print(f"backbones: {', '.join(BACKBONES)}", soft_wrap=True, highlight=False)
+    table = Table(caption="any backbone goes with any head; IDRNet stands over a head, with its own context or another")
+    for title in ("head", "of", "under IDRNet: own context", "also", "refine"):
+        table.add_column(title)
+    for head in HEADS:
+        if head not in CONTEXT:
+            table.add_row(head, USED_BY.get(head, ""), "-", "-", "-")
+            continue
+        others = [kind for kind in ("none", "ppm", "aspp") if kind != CONTEXT[head] and (head, kind) != ("upernet", "none")]
+        table.add_row(head, "", CONTEXT[head], ", ".join(others), "none, before, after")
+    console.print(table)
+
+
+def print_model(options: NetworkOptions, classes: int, crop: int) -> None:
+    """Parameters of every part of a network, and what one image costs.
+
+    Args:
+        classes: outputs, an unknown not counted.
+        crop: side of the image in pixels.
+
+    Raises:
+        ContsegError: the network cannot be made, or the image is too small for it.
+    """
+    least = 1 + options.unknown
+    if classes < least or crop < options.output_stride:
+        told = f"give at least {least} and {options.output_stride} pixels"
+        raise ContsegError(f"--classes {classes} --crop {crop}: {told}")
+    segmenter = Segmenter(options, first_widths(options, classes)).eval()
+    flops = flops_by_part(segmenter, crop)
+    table = Table(title=f"{options.backbone}, {options.head}{', IDRNet' if options.idrnet else ''}, {classes} classes")
+    table.add_column("part")
+    table.add_column("parameters, M", justify="right")
+    table.add_column(f"GFLOPs at {crop} x {crop}", justify="right")
+    total = 0
+    for part in PARTS:
+        module = getattr(segmenter, part)
+        if module is not None:
+            count = sum(parameter.numel() for parameter in module.parameters())
+            total += count
+            table.add_row(part, f"{count / 1e6:.2f}", f"{flops.get(part, 0) / 1e9:.2f}")
+    table.add_section()
+    table.add_row("all", f"{total / 1e6:.2f}", f"{flops['all'] / 1e9:.2f}")
+    table.caption = "one image, in evaluation (the auxiliary head rests); a multiplication and an addition are two"
+    console.print(table)
+
+
+def network_of(backbone: str, head: str, idrnet: bool, changes: list[str]) -> NetworkOptions:
+    """The options of a network.
+
+    Args:
+        changes: KEY=VALUE, keys as under `network` in a recipe.
+
+    Raises:
+        ContsegError: a key or a value is wrong, or they do not go together (says which).
+    """
+    network: dict[str, Any] = {"backbone": backbone, "head": head} | ({"idrnet": {}} if idrnet else {})
+    for change in changes:
+        key, equals, text = change.partition("=")
+        *folders, last = key.removeprefix("network.").split(".")
+        place: Any = network
+        for folder in folders:
+            place = place.setdefault(folder, {}) if isinstance(place, dict) else None
+        if not equals or not last or not isinstance(place, dict):
+            raise ContsegError(f"'{change}': write KEY=VALUE, such as head_width=512 or idrnet.refine=after")
+        try:
+            place[last] = YAML(typ="safe").load(text) if text else None
+        except YAMLError:
+            raise ContsegError(f"'{change}': the value is not YAML") from None
+    return parse_recipe({"name": "models", "data": {"dataset": "folder"}, "network": network}, "models").network
+
+
+def flops_by_part(segmenter: Segmenter, crop: int) -> dict[str, int]:
+    """Floating point operations of one image through each part, and under `all` through everything.
+
+    IDRNet applies the classifier inside its head, where it is also counted.
+    """
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        segmenter(torch.zeros(1, 3, crop, crop))
+    counts = {name: sum(operations.values()) for name, operations in counter.get_flop_counts().items()}
+    return {"all": counter.get_total_flops()} | {part: counts.get(f"Segmenter.{part}", 0) for part in PARTS}
