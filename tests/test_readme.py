@@ -5,8 +5,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 import contseg
+from contseg.cli.main import app
 from contseg.data.open import DATASETS
 from contseg.methods.registry import METHODS
 from contseg.recipes.read import read_recipe, recipe_names
@@ -25,6 +27,15 @@ def test_commands_of_the_readme_name_real_recipes_and_keys(line):
     words = shlex.split(line)[2:]
     recipe = read_recipe(words[0], [word for word in words[1:] if "=" in word])
     assert recipe.name in recipe_names()
+
+
+@pytest.mark.parametrize("line", re.findall(r"^    (contseg [a-z][^#\n]*)", README, re.MULTILINE))
+def test_commands_of_the_readme_are_understood(line):
+    command, words = get_command(app), shlex.split(line)[1:]
+    while hasattr(command, "get_command"):  # a group
+        command, words = command.get_command(None, words[0]), words[1:]
+        assert command is not None
+    command.make_context("contseg", words)  # parses, does nothing
 
 
 def test_table_of_what_works_names_every_method_and_dataset():
