@@ -1,6 +1,8 @@
 """Every backbone under every head: shapes, growth, gradients, files; and what is held does not move."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -173,3 +175,47 @@ def test_every_name_is_known_to_the_installed_timm():
     names = [*(name for name, _, _ in ARCHITECTURES.values()), *VITS.values()]
     assert [name for name in names if not timm.is_model(name)] == []
     assert len(set(BACKBONES)) == len(BACKBONES)
+
+
+@pytest.mark.parametrize("name", ["convnext_tiny", "mobilenetv3_large"])
+def test_maps_are_those_of_timm(name):
+    backbone = tiny(name).backbone
+    theirs = timm_backbone.import_timm().create_model(
+        backbone.timm_name, pretrained=False, num_classes=0, features_only=True, out_indices=backbone.indices, **TINY[name]
+    )
+    names = {key.replace(".", "").replace("_", ""): key for key in theirs.state_dict()}  # theirs flattens some names
+    state = {names[key.replace(".", "").replace("_", "")]: value for key, value in backbone.model.state_dict().items()}
+    theirs.load_state_dict(state)
+    for mode in (True, False):  # running statistics too
+        backbone.train(mode), theirs.train(mode)
+        for ours, expected in zip(backbone(images((64, 96))), theirs(images((64, 96))), strict=True):
+            torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.parametrize("backbone", TINY)
+def test_half_precision_is_near_full(backbone):
+    made = tiny(backbone).backbone.eval()
+    with torch.no_grad():
+        full = made(images())[3]
+        with torch.autocast("cpu", torch.bfloat16):
+            half = made(images())[3].float()
+    assert (full - half).norm() < 0.05 * full.norm()
+
+
+def test_swin_shifts_a_single_window_and_attends_to_the_padding():
+    """A 3 x 3 map in a window of 4: moving the shift, or hiding the padding, would change the answer."""
+    attention = tiny("swin_tiny").backbone.layers[1].blocks[1].attn
+    assert (attention.window, attention.shift) == (4, 2)
+    x = torch.randn(1, 3, 3, 16, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        shifted = attention(x)
+        padded = attention(torch.nn.functional.pad(x, (0, 0, 0, 1, 0, 1)))[:, :3, :3]
+        attention.shift = 0
+        plain = attention(x)
+    torch.testing.assert_close(shifted, padded)
+    assert not torch.allclose(shifted, plain)
+
+
+def test_the_command_line_does_not_import_timm():
+    code = "import sys, contseg.cli.main, contseg.models.segmenter; sys.exit('timm' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
