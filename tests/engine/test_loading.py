@@ -157,3 +157,21 @@ class TestExemplars:
         whole = epoch_draws(40, options, 1, 0, exemplars=10, share=0.5)
         parts = [epoch_draws(40, options, 1, 0, Shard(rank, count), 10, 0.5) for rank in range(count)]
         assert [[draw for piece in pieces for draw in piece] for pieces in zip(*parts, strict=True)] == whole
+
+
+def test_upright_and_lying_images_do_not_mix_in_a_rectangular_crop(samples):
+    draws = [[Draw(0, place, place) for place in range(2)]]
+
+    def turning(image, mask, rng):
+        pixels, ids = CUT(image, mask, rng)
+        return (pixels[:, 8:], ids[8:]) if rng.random() < 0.5 else (pixels[:, :, 8:], ids[:, 8:])
+
+    seeds = range(20)
+    told = []
+    for seed in seeds:
+        try:
+            list(Batches(samples, turning, draws, seed=seed, step=0, device=torch.device("cpu")))
+        except ContsegError as error:
+            told.append(str(error))
+    assert 0 < len(told) < len(seeds)
+    assert all(message.startswith("data.crop: upright and lying images") for message in told)

@@ -92,6 +92,9 @@ class TestValues:
             ("data.test_crop=null", None),
             ("data.test_crop=", None),
             ("data.jitter.hue=0", 0.0),
+            ("data.crop=[512, 1024]", [512, 1024]),
+            ("data.scale=[1, 2]", [1.0, 2.0]),
+            ("data.resize=[2048, 512]", [2048, 512]),
         ],
     )
     def test_are_read_as_meant(self, override, expected):

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from contseg.engine.options import TrainingOptions
 from contseg.evaluation.inference import InferenceOptions
@@ -22,6 +22,8 @@ class JitterOptions(BaseModel):
 
 
 Side = Annotated[int, Field(ge=8)]
+Factor = Annotated[float, Field(gt=0)]
+PAIR = Field(min_length=2, max_length=2)
 
 
 class DataOptions(BaseModel):
@@ -48,12 +50,27 @@ class DataOptions(BaseModel):
     path: str | None = None
     options: dict[str, Any] = {}
     pipeline: Literal["mib", "ssul", "ssseg", "ssseg-lip"] = "mib"
-    crop: Side | Annotated[list[Side], Field(min_length=2, max_length=2)] = 512
-    scale: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)] | None = None
-    resize: Annotated[list[Side], Field(min_length=2, max_length=2)] | None = None
+    crop: int | list[int] = 512
+    scale: Annotated[list[Factor], PAIR] | None = None
+    resize: Annotated[list[Side], PAIR] | None = None
     flip: float = Field(0.5, ge=0, le=1)
     jitter: JitterOptions | None = None
     test_crop: int | None = Field(None, ge=8)
+
+    @field_validator("crop", mode="plain")
+    @classmethod
+    def _is_a_side_or_two(cls, crop: Any) -> Any:
+        given = crop if isinstance(crop, list) and len(crop) == 2 else [crop]
+        if not all(type(side) is int and side >= 8 for side in given):
+            raise ValueError(f"give whole pixels, 8 at least: a side, or [height, width] (got {crop!r})")
+        return crop
+
+    @field_validator("scale")
+    @classmethod
+    def _is_a_range(cls, scale: list[float] | None) -> list[float] | None:
+        if scale and scale[0] > scale[1]:
+            raise ValueError(f"give [least, most] (got {scale})")
+        return scale
 
 
 class Recipe(BaseModel):
