@@ -75,6 +75,19 @@ def test_from_a_published_file_to_masks(published, tmp_path):
     assert (code, errors) == (0, ""), "a folder of a segmenter may be written again"
 
 
+def test_what_a_file_does_not_tell_can_be_said(published, tmp_path):
+    words = ["convert", published, "--classes", "voc", "--out", tmp_path / "folder"]
+    code, said, errors = command(*words, "output_stride=16", "mean=[0, 0, 0]")
+    assert (code, errors) == (0, "")
+    assert "output stride 16" in said
+    options = load_pretrained(tmp_path / "folder")[0].options
+    assert (options.output_stride, options.mean) == (16, (0.0, 0.0, 0.0))
+    other = ["convert", published, "--classes", "voc", "--out", tmp_path / "other"]
+    refused(*other, "width=32", telling="weights: do not fit (")
+    refused(*other, "output_strid=8", telling="did you mean 'output_stride'?")
+    assert not (tmp_path / "other").exists()
+
+
 def test_convert_with_wrong_words(published, tmp_path):
     out = ["--out", tmp_path / "new"]
     refused(

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from contseg.cli.models import flops_by_part, network_of
+from contseg.cli.models import flops_by_part
+from contseg.cli.networks import network_of
 from contseg.models.idrnet.options import CONTEXT
 from contseg.models.options import HEADS
 from contseg.models.segmenter import Segmenter
@@ -55,7 +56,7 @@ def test_parts_add_up_and_the_auxiliary_head_rests():
 
 def test_operations_are_multiplications_and_additions():
     """The classifier is a 1x1 convolution: 2 x channels x outputs x pixels."""
-    options = network_of("resnet18", "fcn", False, ["width=4", "head_width=8"])
+    options = network_of({"backbone": "resnet18", "head": "fcn"}, ["width=4", "head_width=8"])
     segmenter = Segmenter(options, [5]).eval()
     counted = flops_by_part(segmenter, 64)
     assert counted["classifier"] == 2 * 8 * 5 * (64 // options.output_stride) ** 2

@@ -16,6 +16,7 @@ from contseg.interop.segmenter_file import load_segmenter
 from contseg.methods.finetune import Finetune
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
+from contseg.scenarios.plan import make_plan
 from tests.conftest import TINY
 from tests.engine.runs import Watching, command, interrupted, job_in, learn, lines, same, tiny_recipe, weights
 
@@ -114,6 +115,8 @@ def test_a_folder_of_nothing_but_the_new_class_is_enough(tmp_path):
     data = ["data.dataset=folder", f"data.path={root}", "data.options={}", "scenario.split=2-1", "training.batch=2"]
     run = learn(tmp_path / "run", recipe_from(given, *data))
     assert run.summary()["steps"] == 2
+    warnings = make_plan(job_in(run.folder, recipe_from(given, *data)).scenario, 2).warnings
+    assert not [told for told in warnings if "they will be repeated" in told]
     assert same(weights(run, 0), segmenter.state_dict())
     assert load_segmenter(run.segmenter_path(1))[1].names == names
     with pytest.raises(ContsegError, match=r"step 0 .* has no training image"):

@@ -3,13 +3,21 @@
 from pathlib import Path
 
 from contseg.cli.console import console
+from contseg.cli.networks import network_of
 from contseg.errors import ContsegError
-from contseg.interop.convert import classes_of_outputs, convert_file
+from contseg.interop.convert import classes_of_outputs, convert_file, under
 from contseg.interop.pretrained import file_sha256, is_pretrained, save_pretrained
 
+SAME_NAMES = {"mib": " (the names of plop are the same)", "idec": " (the names of lag are the same)"}
 
-def run_conversion(file: Path, source: str | None, classes: str, split: str | None, order: str, out: Path) -> None:
+
+def run_conversion(
+    file: Path, source: str | None, classes: str, split: str | None, order: str, out: Path, changes: list[str]
+) -> None:
     """Write a published segmenter into a folder of ours, and say what it is.
+
+    Args:
+        changes: of the network as the file tells it, KEY=VALUE.
 
     Raises:
         ContsegError: the file, its code base or its classes are not what was said, or `out` holds something else.
@@ -17,13 +25,15 @@ def run_conversion(file: Path, source: str | None, classes: str, split: str | No
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not is_pretrained(out)):
         raise ContsegError(f"{out}: is not empty and holds no segmenter; choose another folder with --out")
     segmenter, used = convert_file(file, source)
+    if changes:
+        segmenter = under(segmenter, network_of(segmenter.options.model_dump(), changes))
     options = segmenter.options
     table = classes_of_outputs(classes, sum(segmenter.widths) - options.unknown, split=split, order=order)
     save_pretrained(out, segmenter, table, {"code_base": used, "file": file.name, "sha256": file_sha256(file)})
     idrnet = f" under IDRNet (refine: {options.idrnet.refine})" if options.idrnet else ""
     background = "background and " if table.has_background else ""
     console.print(
-        f"read as: {used}\n"
+        f"read as: {used}{'' if source else SAME_NAMES.get(used, '')}\n"
         f"network: {options.backbone}, {options.head}{idrnet}, output stride {options.output_stride}\n"
         f"outputs: {', '.join(map(str, segmenter.widths))}{' (the first is unknown)' if options.unknown else ''}\n"
         f"classes: {background}{len(table.foreground)} of {classes}, the last is {table.names[-1]}\n"

@@ -113,11 +113,15 @@ def convert(
     ] = None,
     split: Annotated[str | None, typer.Option(help="The split it was trained on, such as 15-1.")] = None,
     order: Annotated[str, typer.Option(help="The order of the classes, as scenario.order.")] = "natural",
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(help="What the file does not tell, such as output_stride=8.", metavar="[KEY=VALUE]..."),
+    ] = None,
 ) -> None:
     """Turn a published segmenter into a folder for predict, evaluate and start_from. Nothing in the file is executed."""
     from contseg.cli.convert import run_conversion
 
-    run_conversion(file, source, classes, split, order, out)
+    run_conversion(file, source, classes, split, order, out, changes or [])
 
 
 @app.command()
@@ -133,7 +137,8 @@ def models(
     ] = None,
 ) -> None:
     """List networks; or tell the parameters of one, and what an image costs."""
-    from contseg.cli.models import network_of, print_model, print_models
+    from contseg.cli.models import print_model, print_models
+    from contseg.cli.networks import network_of
 
     if backbone is None:
         return print_models()
@@ -141,7 +146,8 @@ def models(
     if "=" in head:  # `models resnet50 output_stride=8` names no head
         values.insert(0, head)
         head = "deeplabv3-mib"
-    print_model(network_of(backbone, head, idrnet, values), classes, crop)
+    network: dict[str, Any] = {"backbone": backbone, "head": head} | ({"idrnet": {}} if idrnet else {})
+    print_model(network_of(network, values), classes, crop)
 
 
 @app.command()

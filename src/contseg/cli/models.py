@@ -1,11 +1,7 @@
 """`contseg models`."""
 
-from typing import Any
-
 import torch
 from rich.table import Table
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 from torch.utils.flop_counter import FlopCounterMode
 
 from contseg.cli.console import console
@@ -14,7 +10,6 @@ from contseg.models.backbones import BACKBONES
 from contseg.models.idrnet.options import CONTEXT
 from contseg.models.options import HEADS, NetworkOptions
 from contseg.models.segmenter import Segmenter, first_widths
-from contseg.recipes.read import parse_recipe
 
 USED_BY = {"deeplabv3-mib": "MiB, PLOP, SDR", "deeplabv3-ssul": "SSUL, IDEC, LAG"}
 PARTS = ("backbone", "head", "classifier", "auxiliary")
@@ -66,31 +61,6 @@ def print_model(options: NetworkOptions, classes: int, crop: int) -> None:
     table.add_row("all", f"{total / 1e6:.2f}", f"{flops['all'] / 1e9:.2f}")
     table.caption = "one image, in evaluation (the auxiliary head rests); a multiplication and an addition are two"
     console.print(table)
-
-
-def network_of(backbone: str, head: str, idrnet: bool, changes: list[str]) -> NetworkOptions:
-    """The options of a network.
-
-    Args:
-        changes: KEY=VALUE, keys as under `network` in a recipe.
-
-    Raises:
-        ContsegError: a key or a value is wrong, or they do not go together (says which).
-    """
-    network: dict[str, Any] = {"backbone": backbone, "head": head} | ({"idrnet": {}} if idrnet else {})
-    for change in changes:
-        key, equals, text = change.partition("=")
-        *folders, last = key.removeprefix("network.").split(".")
-        place: Any = network
-        for folder in folders:
-            place = place.setdefault(folder, {}) if isinstance(place, dict) else None
-        if not equals or not last or not isinstance(place, dict):
-            raise ContsegError(f"'{change}': write KEY=VALUE, such as head_width=512 or idrnet.refine=after")
-        try:
-            place[last] = YAML(typ="safe").load(text) if text else None
-        except YAMLError:
-            raise ContsegError(f"'{change}': the value is not YAML") from None
-    return parse_recipe({"name": "models", "data": {"dataset": "folder"}, "network": network}, "models").network
 
 
 def flops_by_part(segmenter: Segmenter, crop: int) -> dict[str, int]:

@@ -16,6 +16,7 @@ from contseg.interop.checkpoint import read_tensors
 from contseg.interop.names import load_strictly
 from contseg.interop.published import Source, convert_segmenter
 from contseg.interop.ssseg import ssseg_names, ssseg_options
+from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
 from contseg.scenarios.orders import class_order
 from contseg.scenarios.splits import parse_split
@@ -92,6 +93,20 @@ def convert_file(path: Path, source: str | None = None) -> tuple[Segmenter, str]
     except ContsegError as error:
         raise ContsegError(f"{path}: {error}") from None
     return segmenter, used
+
+
+def under(segmenter: Segmenter, options: NetworkOptions) -> Segmenter:
+    """The same weights in a network of other options, such as another output stride; in eval mode.
+
+    Raises:
+        ContsegError: the options ask for weights of other names or shapes.
+
+    Example:
+        >>> segmenter = Segmenter(NetworkOptions(backbone="resnet18", width=4, head_width=8), [3])
+        >>> under(segmenter, segmenter.options.model_copy(update={"output_stride": 8})).options.output_stride
+        8
+    """
+    return load_strictly(Segmenter(options, segmenter.widths), dict(segmenter.state_dict()))
 
 
 def classes_of_outputs(

@@ -126,7 +126,7 @@ def _warnings(scenario: Scenario, batch: int | None) -> Iterator[str]:
     """What should be known before training: short steps, classes that cannot be measured, tests on training images."""
     trained: set[str] = set()
     for step in scenario:
-        if batch and len(step.train) < batch:
+        if batch and 0 < len(step.train) < batch:
             yield f"step {step.index} has {len(step.train)} images, fewer than a batch of {batch}: they will be repeated"
         trained |= {*step.train.names, *step.val.names}
         leaked = trained & set(step.test.names)

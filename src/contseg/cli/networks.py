@@ -1,0 +1,41 @@
+"""Options of a network from the command line."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from contseg.errors import ContsegError
+from contseg.models.options import NetworkOptions
+from contseg.recipes.read import parse_recipe
+
+
+def network_of(base: Mapping[str, Any], changes: Sequence[str]) -> NetworkOptions:
+    """The options of a network.
+
+    Args:
+        base: keys as under `network` in a recipe.
+        changes: KEY=VALUE, likewise.
+
+    Raises:
+        ContsegError: a key or a value is wrong, or they do not go together (says which).
+
+    Example:
+        >>> network_of({"backbone": "resnet18", "head": "fcn"}, ["head_width=8"]).head_width
+        8
+    """
+    network = dict(base)
+    for change in changes:
+        key, equals, text = change.partition("=")
+        *folders, last = key.removeprefix("network.").split(".")
+        place: Any = network
+        for folder in folders:
+            place = place.setdefault(folder, {}) if isinstance(place, dict) else None
+        if not equals or not last or not isinstance(place, dict):
+            raise ContsegError(f"'{change}': write KEY=VALUE, such as head_width=512 or idrnet.refine=after")
+        try:
+            place[last] = YAML(typ="safe").load(text) if text else None
+        except YAMLError:
+            raise ContsegError(f"'{change}': the value is not YAML") from None
+    return parse_recipe({"name": "network", "data": {"dataset": "folder"}, "network": network}, "options").network
