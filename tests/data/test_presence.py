@@ -110,7 +110,7 @@ def test_an_empty_subset_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
-@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1), (30, 41)])
+@pytest.mark.parametrize("shape", [(0, 0), (1, 1), (1, 7), (5, 1), (30, 41)])
 @pytest.mark.parametrize("largest", [1, 2, 200])
 def test_ids_counted_by_runs_are_those_counted_one_by_one(kind, shape, largest):
     noise = np.random.default_rng(0).integers(0, largest, shape).astype(kind)

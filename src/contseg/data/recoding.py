@@ -65,7 +65,7 @@ def count_ids(mask: np.ndarray) -> np.ndarray:
     """How many pixels hold each number: `np.bincount`, but by runs of equal pixels, of which masks have few.
 
     Args:
-        mask: (H, W) uint8 or uint16, H x W > 0.
+        mask: (H, W) uint8 or uint16, possibly empty.
 
     Returns:
         (N,) int64, N at least 256.
@@ -76,7 +76,7 @@ def count_ids(mask: np.ndarray) -> np.ndarray:
     """
     pixels = mask.ravel()
     ends = np.flatnonzero(pixels[1:] != pixels[:-1])
-    if len(ends) > pixels.size // 16:
+    if not pixels.size or len(ends) > pixels.size // 16:
         return np.bincount(pixels, minlength=256)
     lengths = np.empty(len(ends) + 1, dtype=np.int64)
     lengths[:-1], lengths[-1] = ends, pixels.size - 1
