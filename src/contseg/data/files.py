@@ -1,5 +1,6 @@
 """Reading and writing image and mask files, with errors that name the file."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -55,8 +56,11 @@ def image_size(path: Path) -> tuple[int, int]:
         ContsegError: the file is missing or no image.
     """
     try:
-        with open(path, "rb", buffering=0) as file:
-            found = _size_in(file.read(4096))
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))  # half the time of a file object
+        try:
+            found = _size_in(os.read(handle, 4096))
+        finally:
+            os.close(handle)
         if found:
             return found
         with Image.open(path) as image:

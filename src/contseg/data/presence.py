@@ -102,12 +102,12 @@ def build_presence(
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             place.unlink(missing_ok=True)  # a half-written file of a killed process
 
-    known = dataset.classes.known_values()
+    counting = _Counting(dataset)
     pixels = np.empty((len(names), len(dataset.classes)), dtype=np.int64)
 
     def count(rows: range) -> range:
         for row in rows:
-            pixels[row] = count_pixels(dataset, names[row], known)
+            pixels[row] = counting(names[row])
         return rows
 
     parts = [range(start, min(start + _AT_A_TIME, len(names))) for start in range(0, len(names), _AT_A_TIME)]
@@ -123,30 +123,36 @@ def build_presence(
     return Presence(tuple(names), dataset.classes.ids, pixels, fingerprint)
 
 
-def count_pixels(dataset: SegmentationDataset, name: str, known: np.ndarray) -> np.ndarray:
-    """Pixels of each class in one mask: (K,) int64, in the order of the class table.
+class _Counting:
+    """Counts the pixels of each class in one mask after another; what does not depend on the mask is made once."""
 
-    Args:
-        known: of `ClassTable.known_values`.
+    def __init__(self, dataset: SegmentationDataset):
+        self._dataset = dataset
+        self._ids = np.array(dataset.classes.ids)
+        self._highest = int(self._ids.max())
+        self._strange = ~dataset.classes.known_values()
 
-    Raises:
-        ContsegError: a file is missing or unreadable, sizes differ, or the mask holds ids outside the class table.
-    """
-    mask = dataset.read_mask(name)
-    height, width = image_size(dataset.image_path(name))
-    if mask.shape != (height, width):
-        raise ContsegError(
-            f"{dataset.mask_path(name)}: mask is {size(mask)} but its image is {width}x{height}; they must be equal"
-        )
-    counts = count_ids(mask)
-    strange = np.flatnonzero((counts > 0) & ~known[: len(counts)])
-    if len(strange):
-        raise ContsegError(
-            f"{dataset.mask_path(name)}: ids outside the class table: {told_counts(strange, counts[strange])};"
-            f" add them to the classes or write {IGNORE} for ignore"
-        )
-    ids = np.array(dataset.classes.ids)
-    return np.where(ids < len(counts), counts[np.minimum(ids, len(counts) - 1)], 0)
+    def __call__(self, name: str) -> np.ndarray:
+        """(K,) int64, in the order of the class table.
+
+        Raises:
+            ContsegError: a file is missing or unreadable, sizes differ, or the mask holds ids outside the class table.
+        """
+        mask = self._dataset.read_mask(name)
+        there = image_size(self._dataset.image_path(name))
+        if mask.shape != there:
+            path, (height, width) = self._dataset.mask_path(name), there
+            raise ContsegError(f"{path}: mask is {size(mask)} but its image is {width}x{height}; they must be equal")
+        counts = count_ids(mask)
+        if counts[self._strange[: len(counts)]].any():
+            strange = np.flatnonzero((counts > 0) & self._strange[: len(counts)])
+            raise ContsegError(
+                f"{self._dataset.mask_path(name)}: ids outside the class table: {told_counts(strange, counts[strange])};"
+                f" add them to the classes or write {IGNORE} for ignore"
+            )
+        if self._highest < len(counts):
+            return counts[self._ids]
+        return np.where(self._ids < len(counts), counts[np.minimum(self._ids, len(counts) - 1)], 0)
 
 
 def _fingerprint(dataset: SegmentationDataset, names: list[str]) -> str:
