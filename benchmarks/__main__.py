@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import functional
 
+from benchmarks.networks import growing, idrnet_inference
 from benchmarks.presence import ade_plan, presence_table
 from benchmarks.timing import ratio
 from contseg.data.augment import training_pipeline
@@ -160,8 +161,12 @@ def main() -> None:
     row("local POD, five maps", "mean squared error", local_pod(), "14.6")
     for name in ("finetune", "mib", "plop"):
         row(f"training step of {name}", "bare networks", training_step(name), "-")
+    for head in ("fcn", "pspnet", "deeplabv3", "upernet"):
+        row(f"IDRNet over {head}, inference", f"{head} alone", idrnet_inference(head), "-")
     print(file=sys.stderr)
     Console().print(table)
+    growth, copying = growing()
+    print(f"growing IDRNet over FCN by a class: {1000 * growth:.1f} ms (copying what changes: {1000 * copying:.1f} ms)")
     print(f"the same presence table once more, from the cache: {again:.2f} s")
     print(f"plan of ADE20K 100-5 (11 steps) from presence tables: {ade_plan():.2f} s")
 

@@ -35,15 +35,14 @@ def idrnet_inference(head: str) -> tuple[float, float, float]:
         return ratio(lambda: over(image), lambda: plain(image), repeats=3)
 
 
-def growing() -> tuple[float, float, float]:
-    """Adding a class to IDRNet over FCN with 150 classes, against copying the tensors that change."""
+def growing() -> tuple[float, float]:
+    """Seconds of adding a class to IDRNet over FCN with 150 classes, and of copying the tensors that change."""
     segmenter = reference("fcn", IDRNetOptions())
     changed = [*segmenter.head.tables.state_dict().values()]
     started = time.perf_counter()
-    copies = [tensor.clone() for tensor in changed]
+    for tensor in changed:
+        tensor.clone()
     copying = time.perf_counter() - started
     started = time.perf_counter()
     segmenter.grow(1, "background")
-    growth = time.perf_counter() - started
-    assert len(copies) == len(changed)
-    return growth / copying, growth, copying
+    return time.perf_counter() - started, copying

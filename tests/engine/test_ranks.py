@@ -51,6 +51,14 @@ class TestTwoProcesses:
         for left, right in zip(lines(two, "epoch"), lines(one, "epoch"), strict=True):
             assert left["terms"] == pytest.approx(right["terms"], rel=1e-6)
 
+    def test_move_the_tables_of_idrnet_as_one_does(self, tmp_path):
+        overrides = (*GENTLE, "network.head=fcn", "network.idrnet={attention_width: 8}", "network.dropout=0.0")
+        one = learn(tmp_path / "one", tiny_recipe("mib", *overrides), method=DoubleMiB())
+        two = learn(tmp_path / "two", tiny_recipe("mib", *overrides, "training.devices=2"), method=DoubleMiB())
+        assert_like(two, one)
+        moved = load_file(one.segmenter_path(1))["head.tables.counter"]
+        assert moved.round().sum() > 10
+
     def test_gather_passes_and_choose_the_best_epoch_as_one(self, tmp_path):
         overrides = (*GENTLE, "training.accumulate=2", "training.batch=4", "training.keep=best", "scenario.validation=0.2")
         one = learn(tmp_path / "one", tiny_recipe("mib", *overrides), method=DoubleMiB())

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from contseg.models.idrnet.aggregation import aggregate, assign, class_means, relation_weights
 from contseg.models.idrnet.tables import FIRST_COUNT, Tables, label_statistics, label_sums
@@ -192,3 +193,23 @@ class TestGrowing:
         dropped = (one == 0).flatten(2).all(dim=2)
         assert torch.equal(dropped, (other == 0).flatten(2).all(dim=2))
         assert dropped.any()
+
+
+def test_aggregation_holds_nothing_of_classes_times_pixels():
+    """Its largest tensor is linear in pixels or in classes (times channels), or the table itself."""
+    classes, channels, pixels = 300, 32, (40, 50)
+
+    class Largest(TorchDispatchMode):
+        seen = 0
+
+        def __torch_dispatch__(self, function, types, arguments=(), named=None):
+            out = function(*arguments, **(named or {}))
+            if isinstance(out, torch.Tensor):
+                self.seen = max(self.seen, out.untyped_storage().nbytes() // out.element_size())
+            return out
+
+    made = assign(torch.randn(1, classes, *pixels))
+    features = torch.randn(1, channels, *pixels)
+    with Largest() as largest:
+        aggregate(class_means(features, made), made, torch.eye(classes), drop=True)
+    assert largest.seen <= max(classes**2, channels * pixels[0] * pixels[1]) < classes * pixels[0] * pixels[1]

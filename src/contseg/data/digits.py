@@ -18,7 +18,7 @@ COLOURS = (
     (0, 0, 0), (230, 75, 60), (60, 180, 75), (255, 200, 40), (70, 120, 230), (245, 130, 48),
     (150, 70, 190), (70, 220, 235), (235, 60, 220), (170, 230, 90), (250, 170, 190),
 )  # fmt: skip
-RECIPE_VERSION = 2  # raised when the scenes change, so that no cached copy is mistaken for the new one
+RECIPE_VERSION = 3  # raised when the scenes change, so that no cached copy is mistaken for the new one
 
 
 class Digits(Folder):

@@ -85,7 +85,7 @@ class Tables(nn.Module):
         for present, raised in zip(present_BK, noise_BK, strict=True):
             scores = (raised - self.counter.log()).masked_fill(~present, -torch.inf)
             chosen.append(scores.argmax())
-            self.counter = self.counter + torch.nn.functional.one_hot(chosen[-1], len(self.counter)).to(self.counter)
+            self.counter += torch.nn.functional.one_hot(chosen[-1], len(self.counter)).to(self.counter)
         return torch.stack(chosen)
 
     @torch.no_grad()
@@ -114,15 +114,16 @@ class Tables(nn.Module):
         rate = self.memory_momentum
         means = sums_KC / pixels_K.clamp(min=1).unsqueeze(1)
         moved = rate * means.to(self.memory) + (1 - rate) * self.memory
-        self.memory = torch.where((pixels_K > 0).unsqueeze(1), moved, self.memory)
-        self.seen = self.seen | (pixels_K > 0)
+        self.memory.copy_(torch.where((pixels_K > 0).unsqueeze(1), moved, self.memory))
+        self.seen |= pixels_K > 0
 
     @torch.no_grad()
     def average(self, ranks: RanksLike) -> None:
         """Replace every table by its mean over ranks (the published rule)."""
         for name in ("mean", "variance", "counter", "memory"):
-            setattr(self, name, ranks.sum(getattr(self, name)) / ranks.count)
-        self.seen = ranks.sum(self.seen.float()) > 0
+            table = getattr(self, name)
+            table.copy_(ranks.sum(table) / ranks.count)
+        self.seen.copy_(ranks.sum(self.seen.float()) > 0)
 
 
 def label_statistics(values_BHW: Tensor, labels_BHW: Tensor, classes: int) -> tuple[Tensor, Tensor]:
