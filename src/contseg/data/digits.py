@@ -18,13 +18,13 @@ COLOURS = (
     (0, 0, 0), (230, 75, 60), (60, 180, 75), (255, 200, 40), (70, 120, 230), (245, 130, 48),
     (150, 70, 190), (70, 220, 235), (235, 60, 220), (170, 230, 90), (250, 170, 190),
 )  # fmt: skip
-RECIPE_VERSION = 3  # raised when the scenes change, so that no cached copy is mistaken for the new one
+RECIPE_VERSION = 4  # raised when the scenes change, so that no cached copy is mistaken for the new one
 
 
 class Digits(Folder):
     """Handwritten digits (scikit-learn's 1797 images of 8x8 pixels) scattered over procedural texture.
 
-    Each scene holds 1 to 4 digits of random scale, place and colour; the mask marks their ink, digit d as id d + 1.
+    Each scene holds 1 to 3 digits of random scale, place and colour; the mask marks their ink, digit d as id d + 1.
     Digit images are divided before composing: those of test scenes never occur in training scenes. The scenes are
     a function of the arguments alone, made once and cached in the layout of `Folder`.
 
@@ -100,9 +100,9 @@ def compose_scene(
     image = _texture(size, rng)
     mask = np.zeros((size, size), dtype=np.uint8)
     taken = np.zeros((size, size), dtype=bool)
-    for _ in range(rng.integers(1, 5)):
+    for _ in range(rng.integers(1, 4)):
         which = rng.integers(len(targets))
-        side = int(rng.integers(size * 3 // 10, size // 2))
+        side = int(rng.integers(size * 2 // 5, size * 2 // 3))
         ink = np.asarray(
             Image.fromarray((pictures[which] * 255 / 16).astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
         )

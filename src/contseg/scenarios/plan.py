@@ -127,7 +127,7 @@ def _warnings(scenario: Scenario, batch: int | None) -> Iterator[str]:
     trained: set[str] = set()
     for step in scenario:
         if batch and 0 < len(step.train) < batch:
-            yield f"step {step.index} has {len(step.train)} images, fewer than a batch of {batch}: they will be repeated"
+            yield f"step {step.index} trains on {len(step.train)} of a batch of {batch}: images will be repeated"
         trained |= {*step.train.names, *step.val.names}
         leaked = trained & set(step.test.names)
         if leaked:
