@@ -27,7 +27,7 @@ def own_cache(tmp_path_factory):
 
 
 TINY = [
-    "data.options={train: 60, test: 12, size: 48}",
+    "data.options={train: 73, test: 12, size: 48}",
     "data.crop=32",
     "network.width=8",
     "network.head_width=16",

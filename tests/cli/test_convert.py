@@ -117,7 +117,7 @@ def test_a_folder_predicts_as_the_run_it_came_from(run, folder, tmp_path):
 
 
 RECIPE = [
-    "--recipe", "digits/mib_5-1", "data.options={train: 60, test: 12, size: 48}", "scenario.split=5-5", "training.batch=10",
+    "--recipe", "digits/mib_5-1", "data.options={train: 73, test: 12, size: 48}", "scenario.split=5-5", "training.batch=10",
 ]  # fmt: skip
 
 

@@ -57,8 +57,8 @@ def test_it_is_measured_on_images_that_are_neither_trained_nor_tested_on(tmp_pat
     run = learn(tmp_path / "run", tiny_recipe("finetune", *BEST))
     plan = json.loads((run.folder / "plan.json").read_text())
     (step,) = plan["steps"]
-    assert len(set(scripted.names)) == step["val_images"] == 15
-    assert step["train_images"] == 45
+    assert len(set(scripted.names)) == step["val_images"] == 18
+    assert step["train_images"] == 55
     assert all(name.startswith("train/") for name in scripted.names)
 
 
