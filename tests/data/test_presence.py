@@ -4,9 +4,11 @@ import os
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from contseg.data import dataset as dataset_module
+from contseg.data import presence as presence_module
 from contseg.data.cache import cache_folder
 from contseg.data.files import image_size
 from contseg.data.folder import Folder
@@ -32,11 +34,27 @@ def test_pixels_are_those_counted_by_hand(dataset, subset):
     assert np.array_equal(table.pixels, counted_by_hand(dataset, subset))
 
 
-@pytest.mark.parametrize("workers", [1, 2, 7])
-def test_any_number_of_workers_counts_the_same(folder, workers):
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_any_number_of_workers_counts_the_same(folder, workers, monkeypatch):
+    monkeypatch.setattr(presence_module, "_AT_A_TIME", 2)
     dataset = Folder(folder)
+    torch.manual_seed(3)
     table = build_presence(dataset, "train", workers=workers, cached=False)
     assert np.array_equal(table.pixels, counted_by_hand(dataset, "train"))
+    drawn = torch.rand(1)
+    assert torch.equal(drawn, torch.rand(1, generator=torch.Generator().manual_seed(3)))  # nothing else was drawn
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_worker_tells_of_a_broken_mask_in_one_line(folder, workers, monkeypatch):
+    monkeypatch.setattr(presence_module, "_AT_A_TIME", 2)
+    dataset = Folder(folder)
+    path = dataset.mask_path(dataset.names("train")[3])
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(ContsegError, match="cannot be read as a mask") as caught:
+        build_presence(dataset, "train", workers=workers)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_contains_and_pixels_of_answer_for_classes_in_any_order(folder):
@@ -87,7 +105,7 @@ def test_other_class_ids_change_the_fingerprint(folder):
 
 def test_a_damaged_cache_file_is_made_again(folder):
     first = build_presence(Folder(folder), "train")
-    place = cache_folder("presence") / f"{first.fingerprint}.npz"
+    (place,) = cache_folder("presence").glob(f"*-{first.fingerprint}.npz")
     place.write_bytes(place.read_bytes()[:50])
     assert np.array_equal(build_presence(Folder(folder), "train").pixels, first.pixels)
 

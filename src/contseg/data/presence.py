@@ -4,11 +4,13 @@ import hashlib
 import os
 import zipfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
 
 from contseg.data.cache import cache_folder
 from contseg.data.classes import IGNORE
@@ -19,8 +21,10 @@ from contseg.errors import ContsegError
 
 Progress = Callable[[int, int], None]
 LAYOUT_VERSION = "presence-2"
-_AT_A_TIME = 32
-"""Masks that a thread counts before it takes more work: handing out each alone costs a tenth of decoding it."""
+_AT_A_TIME = 128
+"""Masks that a process counts before it takes more work: handing out each alone costs a tenth of decoding it."""
+_WORTH_A_PROCESS = 1000
+"""Masks that are counted in about the time that a process takes to start."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Presence:
 
     def joined(self, other: "Presence") -> "Presence":
         """The images of both tables as one list."""
-        fingerprint = hashlib.sha256(f"{self.fingerprint} {other.fingerprint}".encode()).hexdigest()[:32]
+        fingerprint = _digest(f"{self.fingerprint} {other.fingerprint}")
         return Presence(self.names + other.names, self.ids, np.concatenate([self.pixels, other.pixels]), fingerprint)
 
 
@@ -83,7 +87,8 @@ def build_presence(
     Every mask is read once, in parallel; the image's header is compared with the mask's size on the way.
 
     Args:
-        workers: threads; default: all cores (the decoders release the interpreter lock).
+        workers: processes that read masks (threads would take turns at the interpreter for a third of the time); default:
+            one per core, and none for less than a thousand masks, which are read here.
         progress: called with (done, total) as masks are read.
         cached: False reads everything again.
 
@@ -93,29 +98,32 @@ def build_presence(
     names = dataset.names(subset)
     if not names:
         raise ContsegError(f"{dataset.root}: the {subset} subset of {dataset.name} is empty")
+    if workers is None:
+        workers = min(os.cpu_count() or 1, len(names) // _WORTH_A_PROCESS)
+    own = torch.Generator()  # a loader draws a seed for its workers, and the caller's numbers stay the caller's
+    counting = _Counting(dataset, names)
+    loader = DataLoader(counting, batch_size=None, num_workers=workers, collate_fn=_as_it_is, generator=own)
+    known = f"{dataset.name}-{subset}-{_digest(str(dataset.root.resolve()))[:8]}"
+    seen_before = cached and any(cache_folder("presence").glob(f"{known}-*.npz"))
+    parts = None if seen_before else iter(loader)  # begins to read while this process looks at file times
     fingerprint = _fingerprint(dataset, names)
-    place = cache_folder("presence") / f"{fingerprint}.npz"
+    place = cache_folder("presence") / f"{known}-{fingerprint}.npz"
     if cached and place.is_file():
         try:
             with np.load(place) as saved:
                 return Presence(tuple(names), dataset.classes.ids, saved["pixels"], fingerprint)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             place.unlink(missing_ok=True)  # a half-written file of a killed process
-
-    counting = _Counting(dataset)
+    done = 0
     pixels = np.empty((len(names), len(dataset.classes)), dtype=np.int64)
-
-    def count(rows: range) -> range:
-        for row in rows:
-            pixels[row] = counting(names[row])
-        return rows
-
-    parts = [range(start, min(start + _AT_A_TIME, len(names))) for start in range(0, len(names), _AT_A_TIME)]
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        for rows in pool.map(count, parts):
+    for part in loader if parts is None else parts:
+        if isinstance(part, str):
+            raise ContsegError(part)
+        pixels[done : done + len(part)] = part
+        for _ in part:
+            done += 1
             if progress:
-                for row in rows:
-                    progress(row + 1, len(names))
+                progress(done, len(names))
     if cached:
         partial = place.with_name(f"{place.stem}.{os.getpid()}.partial.npz")
         np.savez_compressed(partial, pixels=pixels)
@@ -123,36 +131,54 @@ def build_presence(
     return Presence(tuple(names), dataset.classes.ids, pixels, fingerprint)
 
 
-class _Counting:
-    """Counts the pixels of each class in one mask after another; what does not depend on the mask is made once."""
+def _as_it_is(part: Any) -> Any:
+    return part
 
-    def __init__(self, dataset: SegmentationDataset):
-        self._dataset = dataset
+
+class _Counting(Dataset):
+    """Pixel counts of `_AT_A_TIME` masks after another. Errors travel as values, so that a worker's traceback never stands
+    before the message."""
+
+    def __init__(self, dataset: SegmentationDataset, names: Sequence[str]):
+        self._dataset, self._names = dataset, names
         self._ids = np.array(dataset.classes.ids)
-        self._highest = int(self._ids.max())
         self._strange = ~dataset.classes.known_values()
 
-    def __call__(self, name: str) -> np.ndarray:
-        """(K,) int64, in the order of the class table.
+    def __len__(self) -> int:
+        return -(-len(self._names) // _AT_A_TIME)
+
+    def __getitem__(self, part: int) -> "np.ndarray | str":
+        try:
+            return self._counts(self._names[part * _AT_A_TIME : (part + 1) * _AT_A_TIME])
+        except ContsegError as error:
+            return str(error)
+
+    def _counts(self, names: Sequence[str]) -> np.ndarray:
+        """(len(names), K) int64, in the order of the class table.
 
         Raises:
-            ContsegError: a file is missing or unreadable, sizes differ, or the mask holds ids outside the class table.
+            ContsegError: a file is missing or unreadable, sizes differ, or a mask holds ids outside the class table.
         """
-        mask = self._dataset.read_mask(name)
-        there = image_size(self._dataset.image_path(name))
-        if mask.shape != there:
-            path, (height, width) = self._dataset.mask_path(name), there
-            raise ContsegError(f"{path}: mask is {size(mask)} but its image is {width}x{height}; they must be equal")
-        counts = count_ids(mask)
-        if counts[self._strange[: len(counts)]].any():
-            strange = np.flatnonzero((counts > 0) & self._strange[: len(counts)])
+        sizes = [image_size(self._dataset.image_path(name)) for name in names]
+        counted = []
+        for name, (height, width) in zip(names, sizes, strict=True):
+            mask = self._dataset.read_mask(name)
+            if mask.shape != (height, width):
+                path = self._dataset.mask_path(name)
+                raise ContsegError(f"{path}: mask is {size(mask)} but its image is {width}x{height}; they must be equal")
+            counted.append(count_ids(mask))
+        counts = np.zeros((len(names), max(self._ids.max() + 1, *map(len, counted))), dtype=np.int64)
+        for row, values in zip(counts, counted, strict=True):
+            row[: len(values)] = values
+        strange = (counts > 0) & self._strange[: counts.shape[1]]
+        if strange.any():
+            row = int(strange.any(axis=1).argmax())
+            told = told_counts(np.flatnonzero(strange[row]), counts[row, strange[row]])
             raise ContsegError(
-                f"{self._dataset.mask_path(name)}: ids outside the class table: {told_counts(strange, counts[strange])};"
+                f"{self._dataset.mask_path(names[row])}: ids outside the class table: {told};"
                 f" add them to the classes or write {IGNORE} for ignore"
             )
-        if self._highest < len(counts):
-            return counts[self._ids]
-        return np.where(self._ids < len(counts), counts[np.minimum(self._ids, len(counts) - 1)], 0)
+        return counts[:, self._ids]
 
 
 def _fingerprint(dataset: SegmentationDataset, names: list[str]) -> str:
@@ -168,4 +194,8 @@ def _fingerprint(dataset: SegmentationDataset, names: list[str]) -> str:
             kind, name = ("image", "mask")[position % 2], names[position // 2]
             raise ContsegError(f"{path}: {kind} not found; '{name}' is in the list, so both files must be there") from None
         told.append(f"{names[position // 2]} {stat.st_size} {stat.st_mtime_ns}")
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:32]
+    return _digest("\n".join(told))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
