@@ -8,7 +8,7 @@ import torch
 from contseg.data.folder import Folder
 from contseg.methods.method import Method, StepContext
 from contseg.models.options import NetworkOptions
-from contseg.models.segmenter import Segmenter, SegmenterOutput
+from contseg.models.segmenter import Segmenter, SegmenterOutput, first_widths
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.options import ScenarioOptions
 from contseg.scenarios.scenario import Scenario
@@ -29,6 +29,13 @@ def random_batch(seed=0, lowest=OLD) -> Batch:
     return Batch(images, labels, ("a", "b", "c"), annotated)
 
 
+def counted_from_unknown(batch: Batch) -> Batch:
+    """The labels as policy `ssul` has them: background is unknown, and classes move up by one."""
+    labels = batch.labels.where((batch.labels == 0) | (batch.labels == 255), batch.labels + 1)
+    annotated = torch.cat([torch.zeros(len(labels), 1, dtype=torch.bool), batch.annotated], dim=1)
+    return Batch(batch.images, labels, batch.names, annotated)
+
+
 @dataclass
 class Lesson:
     """A student and its teacher in one step, asked as the engine asks them."""
@@ -36,38 +43,74 @@ class Lesson:
     method: Method
     context: StepContext
 
+    def fitting(self, batch: Batch) -> Batch:
+        """The batch in the labels of the step."""
+        fits = batch.annotated.shape[1] == sum(self.context.student.widths)
+        return batch if fits or not self.context.step.has_unknown else counted_from_unknown(batch)
+
     def forward(self, batch: Batch) -> tuple[SegmenterOutput, SegmenterOutput | None]:
         """What student and teacher say of a batch."""
         teacher = self.context.predict_teacher(batch) if self.context.predict_teacher else None
         student = self.context.student
-        return student(student.normalise(batch.images), taps=self.method.taps if teacher else ()), teacher
+        taps = self.method.taps if teacher else self.method.first_taps
+        return student(student.normalise(batch.images), taps=taps), teacher
 
     def terms(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The method's terms, after its relabelling."""
+        batch = self.fitting(batch)
         student, teacher = self.forward(batch)
         return self.method.losses(self.method.relabel(batch, teacher, self.context), student, teacher, self.context)
 
+    def learn(self, batches: list[Batch], lr: float = 0.01) -> None:
+        """Updates by plain gradient descent, with every call of the engine."""
+        parameters = [
+            p for group in self.method.parameter_groups(self.context.student, self.context.step) for p in group["params"]
+        ]
+        for batch in batches:
+            terms = self.terms(batch)
+            sum(term for name, term in terms.items() if name not in self.method.inert_terms).backward()
+            self.method.after_backward(self.context)
+            with torch.no_grad():
+                for parameter in parameters:
+                    if parameter.grad is not None:
+                        parameter -= lr * parameter.grad
+                        parameter.grad = None
+            self.method.after_update(self.context)
+        self.method.after_step(self.context)
+
 
 @pytest.fixture
-def scenario(make_folder) -> Scenario:
-    return Scenario(Folder(make_folder()), ScenarioOptions(split="2-1"))
+def make_scenario(make_folder):
+    folder = make_folder()
+    return lambda method: Scenario(
+        Folder(folder), ScenarioOptions(split="2-1", policy="ssul" if method.needs_unknown else "plop")
+    )
 
 
 @pytest.fixture
-def give_lesson(scenario):
-    """`give_lesson(method, index)`: before_step has been called; `index` 0 has no teacher."""
+def give_lesson(make_scenario):
+    """`give_lesson(method, index)`: prepare and before_step have been called; `index` 0 has no teacher.
+
+    A method that needs the output "unknown" is given the network of SSUL.
+    """
 
     def give(method: Method, index: int = 1) -> Lesson:
         torch.manual_seed(0)
         options = NetworkOptions(backbone="resnet18", width=4, head_width=8)
-        teacher, student = (Segmenter(options, [OLD]) for _ in range(2))
-        with torch.no_grad():
-            teacher.classifier.steps[0].weight.mul_(2)  # a teacher with opinions, sure of some pixels
+        if method.needs_unknown:
+            options = options.model_copy(update={"head": "deeplabv3-ssul", "unknown": True, "decision": "sigmoid"})
+        teacher, student = (Segmenter(options, first_widths(options, OLD)) for _ in range(2))
+        with torch.no_grad():  # a teacher with opinions, sure of some pixels
+            teacher.classifier.steps[0 if not method.needs_unknown else 2].get_parameter(
+                "weight" if not method.needs_unknown else "3.weight"
+            ).mul_(2)
         student.load_state_dict(teacher.state_dict())
         if index:
             student.grow(1, method.new_classes_start_from)
         student.train()
         teacher.eval()
+        step = make_scenario(method)[index]
+        method.prepare(student, step)
         has_teacher = bool(index) and method.needs_teacher
 
         @torch.no_grad()
@@ -77,13 +120,15 @@ def give_lesson(scenario):
         context = StepContext(
             student=student,
             teacher=teacher if has_teacher else None,
-            step=scenario[index],
+            step=step,
             epochs=1,
-            loader=[random_batch(seed) for seed in (10, 11)],
+            loader=[],
             predict_teacher=predict_teacher if has_teacher else None,
         )
+        lesson = Lesson(method, context)
+        context.loader = [lesson.fitting(random_batch(seed)) for seed in (10, 11)]
         method.before_step(context)
-        return Lesson(method, context)
+        return lesson
 
     return give
 

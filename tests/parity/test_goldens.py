@@ -4,7 +4,18 @@ import re
 
 import pytest
 
-from tests.parity import check_idrnet, check_inference, check_losses, check_methods, check_networks, check_protocols  # noqa: F401 (they register their claims)
+from tests.parity import (  # noqa: F401 (they register their claims)
+    check_classics,
+    check_idec,
+    check_idrnet,
+    check_inference,
+    check_lag,
+    check_losses,
+    check_methods,
+    check_networks,
+    check_protocols,
+    check_sdr,
+)
 from tests.parity.goldens import CLAIMS, ROOT, Golden
 
 FILES = sorted(

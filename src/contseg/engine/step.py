@@ -83,6 +83,8 @@ class StepLearner:
         self._leads = fabric.global_rank == 0
         self.layout = torch.channels_last if self.options.channels_last else torch.contiguous_format
         job.method.prepare(self.student, self.step)
+        self.taps = job.method.taps if self.teacher is not None else job.method.first_taps
+        self.student.rest(self.taps)
         self.student.to(memory_format=self.layout)  # type: ignore[call-overload]
         if self.teacher is not None:
             self.teacher.to(fabric.device, memory_format=self.layout).eval().requires_grad_(False)  # type: ignore[call-overload]
@@ -161,7 +163,7 @@ class StepLearner:
         context.generator = torch_generator(METHOD, self.options.seed, step, iteration)
         asked = self._ask_teacher(batch) if self.teacher is not None else None
         with self.fabric.no_backward_sync(self.module, enabled=not last):
-            output = self.module(self._inputs(batch), taps=method.taps if asked else ())
+            output = self.module(self._inputs(batch), taps=self.taps)
             batch = method.relabel(batch, asked, context)
             terms = dict(method.losses(batch, output, asked, context))
             for name, logits, weight in output.auxiliary:

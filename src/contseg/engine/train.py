@@ -101,7 +101,8 @@ def _grown(job: Job, step: Step, previous: Segmenter | None) -> Segmenter:
         if job.backbone_weights:
             load_backbone(student.backbone, job.backbone_weights)
         return student
-    student = copy.deepcopy(previous).cpu().requires_grad_(True).train()
+    student = copy.deepcopy(previous).cpu().train()
+    student.hold()  # what the last step froze may learn again
     if step.new_count:
         student.grow(step.new_count, job.method.new_classes_start_from)
     return student

@@ -61,3 +61,24 @@ def unbiased_cross_entropy(
     own = logits_BKHW.gather(1, labels_BHW.where(truth, 0).unsqueeze(1)).squeeze(1)
     loss = log_total - own.where(truth, log_background)
     return loss.masked_fill(labels_BHW == IGNORE, 0.0)
+
+
+def sigmoid_cross_entropy(logits_BKHW: Tensor, labels_BHW: Tensor) -> Tensor:
+    """Binary cross-entropy of every output against the one-hot label, summed over outputs: sum_c softplus(x_c) - x_y.
+
+    The supervised term of LwF-MC, SSUL, IDEC and LAG. Being a sum, it grows with the classes.
+
+    Args:
+        logits_BKHW: full-resolution logits.
+        labels_BHW: int64 labels 0..K-1, 255 ignored.
+
+    Returns:
+        (B, H, W), 0 where ignored.
+
+    Example:
+        >>> sigmoid_cross_entropy(torch.zeros(1, 2, 1, 2), torch.tensor([[[1, 255]]]))
+        tensor([[[1.3863, 0.0000]]])
+    """
+    known = labels_BHW != IGNORE
+    own = logits_BKHW.gather(1, labels_BHW.where(known, 0).unsqueeze(1)).squeeze(1)
+    return (functional.softplus(logits_BKHW).sum(dim=1) - own).where(known, 0.0)

@@ -27,3 +27,25 @@ def unbiased_distillation(student_BKHW: Tensor, teacher_BOHW: Tensor, alpha: flo
     background = torch.cat([student_BKHW[:, :1], student_BKHW[:, old_classes:]], dim=1).logsumexp(dim=1, keepdim=True)
     log_r = torch.cat([background, student_BKHW[:, 1:old_classes]], dim=1) - log_total
     return -((alpha * teacher_BOHW).softmax(dim=1) * log_r).mean(dim=1)
+
+
+def distillation(student_BKHW: Tensor, teacher_BOHW: Tensor, alpha: float = 1.0) -> Tensor:
+    """Cross-entropy of the student's first O channels against the teacher's, both soft-maxed over them, in parts of O.
+
+    -(1/O) sum_c softmax(alpha x°)_c log softmax(x)_c. On logits it is the distillation of LwF and ILT; on features, with alpha
+    2, the criterion of IDEC and LAG. It is not 0 where student and teacher agree.
+
+    Args:
+        student_BKHW: K >= O channels, of which the first O count.
+        teacher_BOHW: without gradient.
+        alpha: sharpens the teacher.
+
+    Returns:
+        (B, H, W).
+
+    Example:
+        >>> distillation(torch.zeros(1, 3, 1, 1), torch.zeros(1, 2, 1, 1))
+        tensor([[[0.3466]]])
+    """
+    log_student = student_BKHW[:, : teacher_BOHW.shape[1]].log_softmax(dim=1)
+    return -((alpha * teacher_BOHW).softmax(dim=1) * log_student).mean(dim=1)

@@ -59,6 +59,14 @@ class StepContext:
     epoch: int = 0
     average: Literal["all", "valid"] = "all"
 
+    def mean_over_valid(self, loss_BHW: Tensor, labels_BHW: Tensor) -> Tensor:
+        """The mean of a loss over the pixels of all ranks that are not ignored; 0 where all are.
+
+        Averaged over ranks, the results (and their gradients) are the mean over the global batch.
+        """
+        valid = self.ranks.sum((labels_BHW != IGNORE).sum()) / self.ranks.count
+        return loss_BHW.sum() / valid.clamp(min=1 / self.ranks.count)
+
 
 @dataclass(frozen=True)
 class Method(ABC):
@@ -69,19 +77,37 @@ class Method(ABC):
 
     Class attributes:
         name: in recipes.
-        taps: features that `losses` reads, see `Segmenter.forward`; asked for when there is a teacher.
         needs_teacher: whether later steps run the old segmenter.
         new_classes_start_from: how `grow` begins.
         handles_unknown: whether it can learn with an output "unknown" before background (label policy `ssul`).
+        needs_unknown: whether it cannot learn without one.
+
+    Attributes or properties:
+        taps: features that `losses` reads, see `Segmenter.forward`; asked for when there is a teacher.
+        first_taps: features that it reads without a teacher.
         inert_terms: terms that by design reach no trainable parameter (only of `released` variants).
     """
 
     name: ClassVar[str]
-    taps: ClassVar[tuple[str, ...]] = ()
     needs_teacher: ClassVar[bool] = False
     new_classes_start_from: ClassVar[Start] = "random"
     handles_unknown: ClassVar[bool] = False
-    inert_terms: ClassVar[frozenset[str]] = frozenset()
+    needs_unknown: ClassVar[bool] = False
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """None, unless the method reads features."""
+        return ()
+
+    @property
+    def first_taps(self) -> tuple[str, ...]:
+        """None, unless the method reads features without a teacher, at step 0."""
+        return ()
+
+    @property
+    def inert_terms(self) -> frozenset[str]:
+        """None, unless a term trains nothing by design."""
+        return frozenset()
 
     state: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -104,9 +130,7 @@ class Method(ABC):
         Mean over all pixels, or over those that are not ignored where the context says so (0 where all are).
         """
         loss = cross_entropy(logits_BKHW, batch.labels)
-        if context.average == "all":
-            return loss.mean()
-        return loss.sum() / (batch.labels != IGNORE).sum().clamp(min=1)
+        return loss.mean() if context.average == "all" else context.mean_over_valid(loss, batch.labels)
 
     def first_step_key(self) -> dict[str, Any]:
         """What of this method changes step 0; `{}` is plain cross-entropy, shared with other methods through the cache."""

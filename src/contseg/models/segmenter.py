@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from contseg.errors import ContsegError
 from contseg.models.auxiliary import AuxiliaryHead
-from contseg.models.backbones import hold, make_backbone
+from contseg.models.backbones import hold, is_norm, make_backbone
 from contseg.models.classifier import GrowingClassifier, Start
 from contseg.models.heads.deeplabv3 import DeepLabV3
 from contseg.models.heads.deeplabv3_mib import DeepLabV3MiB
@@ -85,18 +85,53 @@ class Segmenter(nn.Module):
         )
         self.register_buffer("mean", torch.tensor(options.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(options.std).view(1, 3, 1, 1), persistent=False)
+        self._held: tuple[str, ...] = ()
+        self._norms_held = False
         self.backbone.initialise()
         if isinstance(self.head, (DeepLabV3MiB, DeepLabV3SSUL)):
             self.head.initialise()
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Segmenter":
-        """Training or evaluation mode. For training, what `options.freeze` names stops learning, see `backbones.hold`."""
+        """Training or evaluation mode. For training, what `options.freeze` names stops learning (see `backbones.hold`), and so
+        does what a method holds (see `hold`)."""
         super().train(mode)
         if mode:
             used = {*self.head.uses, *([2] if self.auxiliary is not None else [])}
             hold(self.backbone, self.options.freeze, used)
+            for part in self._held:
+                self.get_submodule(part).requires_grad_(False)
+            if self._norms_held:
+                for module in self.modules():
+                    if is_norm(module):
+                        module.requires_grad_(False)
+                        module.eval()
         return self
+
+    def hold(self, *parts: str, norms: bool = False) -> None:
+        """Make parts stop learning until `hold` is called again; for `Method.prepare`.
+
+        Args:
+            parts: dotted names of modules, such as `backbone`, `head` or `classifier.steps.0`. Dropout in them stays active.
+            norms: every norm of the segmenter keeps its statistics and its gains.
+
+        Example:
+            >>> segmenter = Segmenter(NetworkOptions(backbone="resnet18", width=8, head_width=16), [3])
+            >>> segmenter.hold("backbone", "head", norms=True)
+            >>> [name for name, parameter in segmenter.named_parameters() if parameter.requires_grad]
+            ['classifier.steps.0.weight', 'classifier.steps.0.bias']
+        """
+        self.requires_grad_(True)
+        self._held, self._norms_held = parts, norms
+        self.train(self.training)
+
+    def rest(self, taps: Sequence[str]) -> None:
+        """Make those parts stop learning that no loss reads when only these taps are asked for: under the head of SSUL, the
+        pyramids that are only distilled. Ranks would wait for their gradients for ever."""
+        if isinstance(self.head, DeepLabV3SSUL):
+            for tap, pyramid in zip(ASPP_TAPS, self.head.dense, strict=False):
+                if tap not in taps:
+                    pyramid.requires_grad_(False)
 
     def forward(self, images_BCHW: Tensor, taps: Sequence[str] = ()) -> SegmenterOutput:
         """Logits, and the features asked for.

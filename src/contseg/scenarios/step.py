@@ -53,3 +53,13 @@ class Step:
     def seen_count(self) -> int:
         """Classes after this step."""
         return len(self.old_classes) + len(self.new_classes)
+
+    @property
+    def old_outputs(self) -> int:
+        """Outputs before this step: the old classes, and the unknown if there is one; 0 at step 0."""
+        return self.old_count + int(self.has_unknown) if self.old_count else 0
+
+    @property
+    def foreground(self) -> int:
+        """The first output that stands for a class: those before it are background, and the unknown if there is one."""
+        return 1 + int(self.has_unknown)

@@ -1,0 +1,1 @@
+"""Golden files of IDEC, and of SSUL below it."""
