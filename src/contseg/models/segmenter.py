@@ -93,8 +93,8 @@ class Segmenter(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Segmenter":
-        """Training or evaluation mode. For training, what `options.freeze` names stops learning (see `backbones.hold`), and so
-        does what a method holds (see `hold`)."""
+        """Training or evaluation mode. For training, what `options.freeze` names stops learning (see `backbones.hold`), and
+        so does what a method holds (see `hold`)."""
         super().train(mode)
         if mode:
             used = {*self.head.uses, *([2] if self.auxiliary is not None else [])}
