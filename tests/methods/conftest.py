@@ -110,8 +110,9 @@ def give_lesson(make_scenario):
         student.train()
         teacher.eval()
         step = make_scenario(method)[index]
-        method.prepare(student, step)
         has_teacher = bool(index) and method.needs_teacher
+        method.prepare(student, step)
+        student.rest(method.taps if has_teacher else method.first_taps)
 
         @torch.no_grad()
         def predict_teacher(batch: Batch) -> SegmenterOutput:

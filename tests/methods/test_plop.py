@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from contseg.losses.confidence import entropy
 from contseg.losses.pod import fold_new_classes, local_pod_loss
-from contseg.methods.plop import PLOP, pseudo_labelled
+from contseg.methods.plop import PLOP
+from contseg.methods.pseudo_labels import pseudo_labelled
 from contseg.scenarios.batch import Batch
 
 OLD, SEEN = 3, 5

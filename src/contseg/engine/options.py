@@ -30,6 +30,7 @@ class TrainingOptions(BaseModel):
             each runs anew in every step, per update.
         power: of poly.
         floor: share of the learning rate at which poly ends.
+        lr_min: no group's rate falls below this one (IDEC, LAG: 1e-6 under poly).
         warmup: share of the updates over which `warm-poly` rises.
         warmup_updates, warmup_ratio: instead, the number of updates over which it rises, from that share of poly.
         milestones: shares of the updates at which `step` multiplies by `gamma`.
@@ -61,6 +62,7 @@ class TrainingOptions(BaseModel):
     schedule: Literal["poly", "warm-poly", "step", "constant"] = "poly"
     power: float = Field(0.9, gt=0)
     floor: float = Field(0.0, ge=0, lt=1)
+    lr_min: float = Field(0.0, ge=0)
     warmup: float = Field(0.05, ge=0, lt=1)
     warmup_updates: int | None = Field(None, ge=1)
     warmup_ratio: float = Field(1e-6, gt=0, le=1)

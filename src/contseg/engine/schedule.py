@@ -1,4 +1,4 @@
-"""Learning-rate schedules, as multiples of the starting rate."""
+"""Learning-rate schedules."""
 
 from contseg.engine.options import TrainingOptions
 
@@ -30,3 +30,16 @@ def lr_multiple(options: TrainingOptions, update: int, updates: int) -> float:
         rise = max(1, round(options.warmup * updates))
         return poly * min(1.0, (update + 1) / rise)
     return poly
+
+
+def learning_rate(options: TrainingOptions, step: int, update: int, updates: int, factor: float = 1.0) -> float:
+    """The rate of a group of parameters at an update, 0-based, of a step with this many updates.
+
+    Args:
+        factor: of the group, by which the step's rate is multiplied.
+
+    Example:
+        >>> [learning_rate(TrainingOptions(lr=0.1, lr_min=0.02), 0, update, 10, 0.5) for update in (0, 9)]
+        [0.05, 0.02]
+    """
+    return max(options.lr_of(step) * factor * lr_multiple(options, update, updates), options.lr_min)

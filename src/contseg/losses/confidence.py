@@ -74,3 +74,41 @@ def released_median(histogram_KM: Tensor) -> Tensor:
     final = torch.where(stops.any(dim=1, keepdim=True), running[index], running[-1] + bins - 1)
     value = index / bins + (half - final) / counts.gather(1, index) / bins
     return value.where(half > 0, 0).squeeze(1).float()  # a class never predicted: 0
+
+
+def top_two(scores_BKHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The best class of each pixel, its score, and how far it is ahead of the second: three (B, H, W).
+
+    Example:
+        >>> best, score, margin = top_two(torch.tensor([0.25, 1.0, 0.5]).view(1, 3, 1, 1))
+        >>> best.item(), score.item(), margin.item()
+        (1, 1.0, 0.5)
+    """
+    score, best = scores_BKHW.topk(min(2, scores_BKHW.shape[1]), dim=1)
+    return best[:, 0], score[:, 0], score[:, 0] - (score[:, 1] if score.shape[1] > 1 else 0)
+
+
+def released_ranking(best_BHW: Tensor, margin_BHW: Tensor) -> Tensor:
+    """The released LAG code's ranking of a pixel, (1 - margin) times the *number* of its class: (B, H, W).
+
+    It rejects sure pixels of classes with low numbers and accepts nearly all of those with high ones.
+    """
+    return (1 - margin_BHW) * best_BHW
+
+
+def running_thresholds(histogram_KM: Tensor, ceiling: float, least: int = 1000) -> Tensor:
+    """Class-wise thresholds, min(ceiling, median of the confidences in each class's histogram): (K,) float64.
+
+    Our reading of IDEC's dynamic, class-specific pseudo labels, whose formula is not published: a class of which the
+    teacher is never very sure is believed sooner.
+
+    Args:
+        histogram_KM: counts of confidences in [0, 1].
+        ceiling: the threshold of a class with fewer than `least` pixels, and the largest of all.
+
+    Example:
+        >>> running_thresholds(torch.tensor([[0, 1000], [1000, 0], [1, 0]]), ceiling=0.7)
+        tensor([0.7000, 0.2500, 0.7000], dtype=torch.float64)
+    """
+    known = histogram_KM.sum(dim=1) >= least
+    return histogram_median(histogram_KM).clamp(max=ceiling).where(known, ceiling)

@@ -82,3 +82,21 @@ def sigmoid_cross_entropy(logits_BKHW: Tensor, labels_BHW: Tensor) -> Tensor:
     known = labels_BHW != IGNORE
     own = logits_BKHW.gather(1, labels_BHW.where(known, 0).unsqueeze(1)).squeeze(1)
     return (functional.softplus(logits_BKHW).sum(dim=1) - own).where(known, 0.0)
+
+
+def focal_cross_entropy(logits_BKHW: Tensor, labels_BHW: Tensor, alpha: float = 1.0, gamma: float = 0.0) -> Tensor:
+    """Cross-entropy that trusts what is learned already: alpha (1 - p_y)^gamma (-log p_y) (Lin et al., ICCV 2017).
+
+    An optional supervised term of SSUL, IDEC and LAG, with alpha 1 and gamma 0 there, which is plain cross-entropy.
+
+    Returns:
+        (B, H, W), 0 where ignored.
+
+    Example:
+        >>> focal_cross_entropy(torch.zeros(1, 2, 1, 1), torch.tensor([[[1]]]), gamma=1.0)
+        tensor([[[0.3466]]])
+    """
+    loss = cross_entropy(logits_BKHW, labels_BHW)
+    if gamma == 0:  # 0^0 has no gradient
+        return alpha * loss
+    return alpha * (-torch.expm1(-loss)) ** gamma * loss

@@ -1,5 +1,7 @@
 """Distillation between logits, per pixel."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
@@ -49,3 +51,49 @@ def distillation(student_BKHW: Tensor, teacher_BOHW: Tensor, alpha: float = 1.0)
     """
     log_student = student_BKHW[:, : teacher_BOHW.shape[1]].log_softmax(dim=1)
     return -((alpha * teacher_BOHW).softmax(dim=1) * log_student).mean(dim=1)
+
+
+def raw_divergence(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
+    """T log T - T S per element: Kullback-Leibler divergence of features taken as they are, as the released IDEC defaults to.
+
+    They are no distributions, so it is linear in the student and has no lower bound; for comparison only.
+
+    Returns:
+        (B, C, H, W).
+    """
+    return torch.xlogy(teacher_BCHW, teacher_BCHW) - teacher_BCHW * student_BCHW
+
+
+def dense_distillation(
+    students: Sequence[Tensor],
+    teachers: Sequence[Tensor],
+    weights: Sequence[float] = (0.5, 1.0, 2.0, 1.0),
+    decay: float = 1.0,
+    decay_last: bool = False,
+    criterion: Callable[[Tensor, Tensor], Tensor] = lambda student, teacher: distillation(student, teacher, alpha=2.0),
+) -> Tensor:
+    """Distillation of features at every depth, the deeper the stronger (DADA of IDEC, Zhao et al., TPAMI 2023).
+
+    decay (sum_{l < L} w_l KD(S_l, T_l)) + w_L KD(S_L, T_L), each KD a mean over its map.
+
+    Args:
+        students, teachers: L pairs of maps (B, C_l, H_l, W_l), shallow ones first.
+        weights: one per pair.
+        decay: lambda^(epoch / epochs).
+        decay_last: whether the last one decays too (LAG).
+        criterion: of two maps, see `distillation`.
+
+    Returns:
+        a scalar.
+
+    Example:
+        >>> maps = [torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 2, 2)]
+        >>> dense_distillation(maps, maps, weights=(1.0, 2.0))
+        tensor(1.0397)
+    """
+    *shallow, last = [
+        weight * criterion(student, teacher).mean()
+        for student, teacher, weight in zip(students, teachers, weights, strict=True)
+    ]
+    upper = torch.stack(shallow).sum()
+    return decay * (upper + last) if decay_last else decay * upper + last

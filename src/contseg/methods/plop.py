@@ -7,11 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from contseg.data.classes import IGNORE
 from contseg.losses.confidence import class_histogram, entropy, histogram_median, mean_entropy, released_median
 from contseg.losses.cross_entropy import cross_entropy
 from contseg.losses.pod import fold_new_classes, local_pod_loss
 from contseg.methods.method import Method, StepContext
+from contseg.methods.pseudo_labels import pseudo_labelled
 from contseg.models.segmenter import SegmenterOutput
 from contseg.scenarios.batch import Batch
 
@@ -115,36 +115,3 @@ class PLOP(Method):
         factors = [self.pod] * (len(folded) - 1) + [self.pod_logits]
         growth = math.sqrt(step.seen_count / step.new_count) if step.new_count else 1.0
         return local_pod_loss(old_maps, folded, factors, growth, "fit" if self.variant == "paper" else "square")
-
-
-def pseudo_labelled(batch: Batch, said_BHW: Tensor, sure_BHW: Tensor, old_count: int, empty_weight: float = 1.0) -> Batch:
-    """The batch with unannotated old labels and background replaced by what the teacher says where it is sure, else ignored.
-
-    Args:
-        said_BHW: the teacher's classes.
-        sure_BHW: where it is believed.
-        old_count: outputs of the teacher.
-        empty_weight: weight of an image without a replaceable pixel.
-
-    Returns:
-        the batch with weights: kept pixels / (replaceable pixels + 1e-6) per image, and 1 for an image in which an old
-        class was annotated, whose labels are no guesses.
-
-    Example:
-        >>> batch = Batch(torch.zeros(1, 3, 1, 3), torch.tensor([[[0, 0, 2]]]), ("a",), torch.zeros(1, 3, dtype=torch.bool))
-        >>> done = pseudo_labelled(batch, torch.tensor([[[1, 1, 0]]]), torch.tensor([[[True, False, True]]]), 2)
-        >>> done.labels, done.weights
-        (tensor([[[  1, 255,   2]]]), tensor([0.5000]))
-    """
-    labels, annotated = batch.labels, batch.annotated
-    marked = annotated.gather(1, labels.where(labels < old_count, 0).flatten(1)).view_as(labels)
-    all_marked = annotated[:, 1:old_count].all(dim=1)[:, None, None] if old_count > 1 else marked.new_zeros(())
-    replaceable = (labels < old_count) & ~marked & ~((labels == 0) & all_marked)
-    # where an annotator marked a class, a background label says that it is not there
-    contradicts = annotated.gather(1, said_BHW.flatten(1)).view_as(labels) & (said_BHW > 0)
-    sure_BHW = sure_BHW & ~contradicts
-    kept = (replaceable & sure_BHW).flatten(1).sum(dim=1)
-    total = replaceable.flatten(1).sum(dim=1)
-    weights = (kept / (total + 1e-6)).where(total > 0, empty_weight)
-    weights = weights.where(~annotated[:, 1:old_count].any(dim=1), 1.0)
-    return batch.relabelled(said_BHW.where(sure_BHW, IGNORE).where(replaceable, labels), weights)

@@ -7,11 +7,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from contseg.errors import ContsegError, did_you_mean
 from contseg.methods.finetune import Finetune
+from contseg.methods.idec import IDEC
+from contseg.methods.lag import LAG
 from contseg.methods.method import Method
 from contseg.methods.mib import MiB
 from contseg.methods.plop import PLOP
+from contseg.methods.ssul import SSUL
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (Finetune, MiB, PLOP)}
+METHODS: dict[str, type[Method]] = {method.name: method for method in (Finetune, MiB, PLOP, SSUL, IDEC, LAG)}
 
 
 def make_method(name: str, **hyper_parameters: Any) -> Method:
@@ -25,7 +28,7 @@ def make_method(name: str, **hyper_parameters: Any) -> Method:
         0.001
         >>> make_method("plopp")
         Traceback (most recent call last):
-        contseg.errors.ContsegError: method.name: unknown method 'plopp'; did you mean 'plop'? (known: finetune, mib, plop)
+        contseg.errors.ContsegError: method.name: unknown method 'plopp'; did you mean 'plop'? (known: finetune, ...)
     """
     if not isinstance(name, str):
         raise ContsegError(f"method.name: expected the name of a method (got {name!r})")

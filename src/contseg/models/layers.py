@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from contseg.losses.precision import precise
 from contseg.models.normalization import BatchNorm, activation
 
 
@@ -17,10 +18,9 @@ def conv_norm_act(channels: int, out: int, kernel: int = 1, dilation: int = 1, s
 
 def resize(x_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear (corners not aligned) to (height, width), in float32 or better."""
-    precise = x_BCHW.to(torch.promote_types(x_BCHW.dtype, torch.float32))
     if tuple(x_BCHW.shape[2:]) == tuple(size):
-        return precise
-    return functional.interpolate(precise, size, mode="bilinear", align_corners=False)
+        return precise(x_BCHW)
+    return functional.interpolate(precise(x_BCHW), size, mode="bilinear", align_corners=False)
 
 
 class PPM(nn.Module):

@@ -85,7 +85,7 @@ class Segmenter(nn.Module):
         )
         self.register_buffer("mean", torch.tensor(options.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(options.std).view(1, 3, 1, 1), persistent=False)
-        self._held: tuple[str, ...] = ()
+        self._held: frozenset[str] = frozenset()
         self._norms_held = False
         self.backbone.initialise()
         if isinstance(self.head, (DeepLabV3MiB, DeepLabV3SSUL)):
@@ -99,8 +99,9 @@ class Segmenter(nn.Module):
         if mode:
             used = {*self.head.uses, *([2] if self.auxiliary is not None else [])}
             hold(self.backbone, self.options.freeze, used)
-            for part in self._held:
-                self.get_submodule(part).requires_grad_(False)
+            for name, parameter in self.named_parameters():
+                if name in self._held:
+                    parameter.requires_grad_(False)
             if self._norms_held:
                 for module in self.modules():
                     if is_norm(module):
@@ -121,9 +122,34 @@ class Segmenter(nn.Module):
             >>> [name for name, parameter in segmenter.named_parameters() if parameter.requires_grad]
             ['classifier.steps.0.weight', 'classifier.steps.0.bias']
         """
+        below = tuple(f"{part}." for part in parts)
+        self._hold({name for name, _ in self.named_parameters() if name.startswith(below)}, norms)
+
+    def _hold(self, names: set[str], norms: bool) -> None:
+        self._held, self._norms_held = frozenset(names), norms
         self.requires_grad_(True)
-        self._held, self._norms_held = parts, norms
         self.train(self.training)
+
+    def hold_all_but(self, *steps: int) -> None:
+        """Hold everything, norms too, but these steps of every classifier that grows (the last, the auxiliary, stage 1's).
+
+        Args:
+            steps: positions among a classifier's steps; -1 is the newest.
+
+        Example:
+            >>> segmenter = Segmenter(NetworkOptions(backbone="resnet18", width=8, head_width=16), [3, 1])
+            >>> segmenter.hold_all_but(-1)
+            >>> [name for name, parameter in segmenter.named_parameters() if parameter.requires_grad]
+            ['classifier.steps.1.weight', 'classifier.steps.1.bias']
+        """
+        learning = {
+            id(parameter)
+            for module in self.modules()
+            if isinstance(module, GrowingClassifier)
+            for step in steps
+            for parameter in module.steps[step].parameters()
+        }
+        self._hold({name for name, parameter in self.named_parameters() if id(parameter) not in learning}, norms=True)
 
     def rest(self, taps: Sequence[str]) -> None:
         """Make those parts stop learning that no loss reads when only these taps are asked for: under the head of SSUL, the

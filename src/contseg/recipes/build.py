@@ -108,6 +108,11 @@ def _require_unknown_handled(recipe: Recipe, scenario: Scenario, method: Method)
             f"method.name: '{method.name}' knows no output \"unknown\", which policy {recipe.scenario.policy} learns;"
             f" use {able}, or scenario.policy=plop"
         )
+    if method.needs_unknown and not scenario.policy.has_unknown:
+        raise ContsegError(
+            f"scenario.policy: method '{method.name}' learns an output \"unknown\", for which policy"
+            f" {recipe.scenario.policy} has no labels; set scenario.policy=ssul"
+        )
     if recipe.network.unknown and not scenario.policy.has_unknown:
         raise ContsegError(
             f"network.unknown: policy {recipe.scenario.policy} has no labels for it; set scenario.policy=ssul,"

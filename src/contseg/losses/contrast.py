@@ -1,0 +1,146 @@
+"""Contrast between the student's and the teacher's features: regions (IDEC) and images (LAG)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from contseg.losses.precision import precise
+
+MARGIN, NEAR = 1.0, 1e-6
+
+
+def fold_unknown(logits_BKHW: Tensor) -> Tensor:
+    """Logits without the output "unknown", which is added to background's (IDEC's contrast adds logits, not probabilities).
+
+    Example:
+        >>> fold_unknown(torch.tensor([1.0, 2.0, 4.0]).view(1, 3, 1, 1)).flatten()
+        tensor([3., 4.])
+    """
+    return torch.cat([logits_BKHW[:, :1] + logits_BKHW[:, 1:2], logits_BKHW[:, 2:]], dim=1)
+
+
+def region_sums(features_BDHW: Tensor, regions_BHW: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Sum of the features of each region and its number of pixels: (count, D) and (count,).
+
+    Args:
+        regions_BHW: int64 region of each pixel; others than 0 .. count - 1 belong to none.
+
+    Example:
+        >>> region_sums(torch.ones(1, 2, 1, 3), torch.tensor([[[0, 0, 255]]]), 2)
+        (tensor([[2., 2.],
+                [0., 0.]]), tensor([2., 0.]))
+    """
+    members_KN = (regions_BHW.flatten() == torch.arange(count, device=regions_BHW.device)[:, None]).to(features_BDHW.dtype)
+    features_ND = features_BDHW.permute(0, 2, 3, 1).flatten(0, 2)
+    return members_KN @ features_ND, members_KN.sum(dim=1)
+
+
+def triplet(anchor_KD: Tensor, positive_KD: Tensor, negative_KD: Tensor) -> Tensor:
+    """max(0, |a - p| - |a - n| + 1) per row, Euclidean, with 1e-6 added to every difference: (K,)."""
+    near = torch.linalg.vector_norm(anchor_KD - positive_KD + NEAR, dim=1)
+    far = torch.linalg.vector_norm(anchor_KD - negative_KD + NEAR, dim=1)
+    return (near - far + MARGIN).clamp(min=0)
+
+
+def region_contrast(
+    student_sums_KD: Tensor, teacher_sums_KD: Tensor, student_total_D: Tensor, pixels_K: Tensor, pixels: Tensor
+) -> Tensor:
+    """Asymmetric contrast of regions (ARCL of IDEC), with one region per class and normalised means: our reading.
+
+    Of every class that the teacher sees: the anchor is the teacher's mean feature in its region, the positive the
+    student's in the same region, the negative the student's everywhere else.
+
+    Args:
+        student_sums_KD, teacher_sums_KD: sums of the features in each region, see `region_sums`.
+        student_total_D: sum of the student's features over all pixels.
+        pixels_K: of each region.
+        pixels: of all, a scalar.
+
+    Returns:
+        the mean of `triplet` over the regions that have pixels inside and outside; 0 without any.
+
+    Example:
+        >>> sums = torch.tensor([[2.0, 0.0]])
+        >>> region_contrast(sums, sums, torch.tensor([2.0, 2.0]), torch.tensor([2.0]), torch.tensor(4.0))
+        tensor(0.)
+    """
+    outside = pixels - pixels_K
+    usable = (pixels_K > 0) & (outside > 0)
+    anchor = functional.normalize(teacher_sums_KD, dim=1)
+    positive = functional.normalize(student_sums_KD, dim=1)
+    negative = functional.normalize(student_total_D - student_sums_KD, dim=1)
+    return (triplet(anchor, positive, negative) * usable).sum() / usable.sum().clamp(min=1)
+
+
+def released_region_contrast(
+    student_BCHW: Tensor, teacher_BCHW: Tensor, said_BHW: Tensor, classes: list[int], length: int = 256
+) -> tuple[Tensor, list[Tensor]]:
+    """What the released IDEC code computes for ARCL, defects included.
+
+    One mask for the whole batch grows round by round by the pixels of a drawn class and is never cleared; only the first
+    image's features are used; anchor, positive and negative are the first `length` positive numbers in the teacher's and
+    the student's feature inside the mask and in the student's outside it, channel by channel. A round in which one of
+    them is shorter is left out.
+
+    Args:
+        student_BCHW, teacher_BCHW: features of any size, resized here to that of `said_BHW`.
+        said_BHW: the teacher's classes, background 0.
+        classes: the class drawn in each round.
+
+    Returns:
+        the sum over rounds divided by their number, and the terms of the rounds that were used.
+    """
+    size = (said_BHW.shape[1], said_BHW.shape[2])
+    student, teacher = (
+        functional.interpolate(precise(features[:1]), size, mode="bilinear", align_corners=False)[0, :256]
+        for features in (student_BCHW, teacher_BCHW)
+    )
+    mask = torch.zeros(size, dtype=torch.bool, device=said_BHW.device)
+    terms: list[Tensor] = []
+    for drawn in classes:
+        mask = mask | (said_BHW == drawn).any(dim=0)
+        places = ((teacher, mask), (student, mask), (student, ~mask))
+        vectors = [_first_positives(features, region, length) for features, region in places]
+        if len({len(vector) for vector in vectors}) == 1 and len(vectors[0]):
+            terms.append(triplet(*(vector[None] for vector in vectors))[0])
+    total = torch.stack(terms).sum() if terms else 0.0 * student.sum()
+    return total / max(1, len(classes)), terms
+
+
+def _first_positives(features_CHW: Tensor, mask_HW: Tensor, length: int) -> Tensor:
+    values = features_CHW[:, mask_HW].flatten()
+    return values[values > 0][:length]
+
+
+def decoupled_contrast(
+    student_BD: Tensor,
+    teacher_BD: Tensor,
+    temperature: float = 0.5,
+    own: float = -torch.inf,
+    sigma: float | None = None,
+) -> Tensor:
+    """Decoupled contrastive loss (Yeh et al., ECCV 2022), one way: an image is like itself and unlike the others.
+
+    mean_i [ -w_i s_i . t_i / tau + log sum_j ( exp(s_i . s_j / tau + m_ij) + exp(s_i . t_j / tau + m_ij) ) ] with
+    m_ii = `own`, other m_ij = 0.
+
+    Args:
+        student_BD, teacher_BD: a row per image.
+        own: what is added to an image's own entries; the released LAG code has log(1e-45), about -103, which large products
+            overcome.
+        sigma: of the weighted variant, w_i = 2 - B softmax_i(s_i . t_i / sigma); None for w_i = 1.
+
+    Returns:
+        a scalar; for a batch of one -inf unless `own` is finite.
+
+    Example:
+        >>> rows = torch.eye(2)
+        >>> decoupled_contrast(rows, rows, temperature=1.0)
+        tensor(-0.3069)
+    """
+    agreement = (student_BD * teacher_BD).sum(dim=1)
+    weight = 1.0 if sigma is None else 2 - len(agreement) * (agreement / sigma).softmax(dim=0)
+    mask = torch.eye(len(student_BD), dtype=torch.bool, device=student_BD.device)
+    others = torch.cat([student_BD @ student_BD.T, student_BD @ teacher_BD.T], dim=1) / temperature
+    own_BB = torch.zeros_like(mask, dtype=others.dtype).masked_fill(mask, own)
+    return (torch.logsumexp(others + own_BB.repeat(1, 2), dim=1) - weight * agreement / temperature).mean()

@@ -1,0 +1,69 @@
+"""What SSUL, IDEC and LAG share: an output "unknown" for what is not learned yet, and steps in which only classifiers learn."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from contseg.errors import ContsegError
+from contseg.losses.cross_entropy import sigmoid_cross_entropy
+from contseg.methods.method import StepContext
+from contseg.models.classifier import GrowingClassifier
+from contseg.models.segmenter import Segmenter, SegmenterOutput
+from contseg.scenarios.batch import Batch
+from contseg.scenarios.step import Step
+
+UNKNOWN, BACKGROUND, NEWEST = 0, 1, -1
+FIRST_STEP = {"supervised": "sigmoid"}
+"""What the three change in step 0; they share it."""
+
+
+def supervise_each_output(logits_BKHW: Tensor, batch: Batch, context: StepContext) -> Tensor:
+    """Binary cross-entropy summed over outputs, mean over the pixels of all ranks that are not ignored."""
+    return context.mean_over_valid(sigmoid_cross_entropy(logits_BKHW, batch.labels), batch.labels)
+
+
+def require_sigmoid(segmenter: Segmenter, method: str) -> None:
+    """Nothing, if the network decides output by output.
+
+    Raises:
+        ContsegError: it decides by soft-max.
+    """
+    if segmenter.options.decision != "sigmoid":
+        raise ContsegError(
+            f"network.decision: method '{method}' learns every output on its own; set network.decision=sigmoid"
+            f" (it is {segmenter.options.decision})"
+        )
+
+
+def freezes(step: Step) -> bool:
+    """Whether a step has new classifiers that can learn alone."""
+    return step.old_count > 0 and step.new_count > 0
+
+
+def learn_classifiers_only(segmenter: Segmenter) -> None:
+    """Hold everything but the classifiers of unknown, background and the newest classes, and the norms of these too."""
+    segmenter.hold_all_but(UNKNOWN, BACKGROUND, NEWEST)
+
+
+def classifier_groups(segmenter: Segmenter, background_factor: float) -> list[dict[str, Any]]:
+    """What learns in two groups: background's classifiers at a fraction of the learning rate, and the rest.
+
+    Args:
+        background_factor: that fraction. In SSUL's labels no pixel is background where there are no saliency maps; its
+            classifier, told only what it is not, must hardly move.
+    """
+    slow = {id(p) for classifier in _classifiers(segmenter) for p in classifier.steps[BACKGROUND].parameters()}
+    learning = [parameter for parameter in segmenter.parameters() if parameter.requires_grad]
+    return [
+        {"params": [parameter for parameter in learning if id(parameter) not in slow], "lr_factor": 1.0},
+        {"params": [parameter for parameter in learning if id(parameter) in slow], "lr_factor": background_factor},
+    ]
+
+
+def opinion(teacher: SegmenterOutput, size: tuple[int, int]) -> Tensor:
+    """What the teacher thinks of every output, on its own: (B, O, H, W) in [0, 1]."""
+    return teacher.logits_at(size).sigmoid()
+
+
+def _classifiers(segmenter: nn.Module) -> list[GrowingClassifier]:
+    return [module for module in segmenter.modules() if isinstance(module, GrowingClassifier)]
