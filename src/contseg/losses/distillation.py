@@ -54,7 +54,7 @@ def distillation(student_BKHW: Tensor, teacher_BOHW: Tensor, alpha: float = 1.0)
 
 
 def raw_divergence(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
-    """T log T - T S per element: Kullback-Leibler divergence of features taken as they are, as the released IDEC defaults to.
+    """T log T - T S per element: Kullback-Leibler divergence of features as they are, the released IDEC's default.
 
     They are no distributions, so it is linear in the student and has no lower bound; for comparison only.
 

@@ -1,4 +1,4 @@
-"""SSUL: Semantic Segmentation with Unknown Label for Exemplar-based Class-Incremental Learning (Cha et al., NeurIPS 2021)."""
+"""SSUL: Semantic Segmentation with Unknown Label for Exemplar-based Class-Incremental Learning (Cha et al., 2021)."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""What SSUL, IDEC and LAG share: an output "unknown" for what is not learned yet, and steps in which only classifiers learn."""
+"""What SSUL, IDEC and LAG share: an output "unknown" for what is not learned yet, and steps that train classifiers only."""
 
 from typing import Any
 
