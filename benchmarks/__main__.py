@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from benchmarks.networks import growing, idrnet_inference
 from benchmarks.presence import ade_plan, presence_table
+from benchmarks.steps import CASES, training_step
 from benchmarks.timing import ratio
 from contseg.data.augment import training_pipeline
 from contseg.data.files import read_image, read_mask
@@ -25,12 +26,7 @@ from contseg.data.recoding import look_up
 from contseg.losses.cross_entropy import unbiased_cross_entropy
 from contseg.losses.distillation import unbiased_distillation
 from contseg.losses.pod import local_pod_loss
-from contseg.methods.method import StepContext
-from contseg.methods.registry import make_method
 from contseg.models.layers import resize
-from contseg.models.options import NetworkOptions
-from contseg.models.segmenter import Segmenter, SegmenterOutput
-from contseg.scenarios.batch import Batch
 
 OLD, SEEN, CROP = 101, 151, 512
 
@@ -97,47 +93,6 @@ def local_pod() -> tuple[float, float, float]:
     return ratio(ours, plain, repeats=3)
 
 
-def training_step(name: str) -> tuple[float, float, float]:
-    """A whole training step of a method against the bare networks: student forward + backward, teacher forward.
-
-    ResNet-50, crop 256, batch 4, 21 classes of which 16 old.
-    """
-    torch.manual_seed(0)
-    options = NetworkOptions(backbone="resnet50")
-    teacher = Segmenter(options, [16]).eval().requires_grad_(False)
-    student = Segmenter(options, [16]).train()
-    student.grow(5, "background")
-    method = make_method(name)
-    batch = Batch(
-        torch.randint(0, 255, (4, 3, 256, 256), dtype=torch.uint8),
-        torch.randint(16, 21, (4, 256, 256)).where(torch.rand(4, 256, 256) < 0.3, 0),
-        ("a", "b", "c", "d"),
-        torch.zeros(4, 21, dtype=torch.bool),
-    )
-    step = type("Step", (), {"old_count": 16, "new_count": 5, "seen_count": 21, "index": 1})()
-    context = StepContext(student, teacher, step, 1, [])
-    method.state["thresholds"] = torch.full((21,), 0.5)
-    taps = method.taps if method.needs_teacher else ()
-
-    def ask_teacher() -> SegmenterOutput | None:
-        if not method.needs_teacher:
-            return None
-        with torch.no_grad():
-            return teacher(teacher.normalise(batch.images), taps)
-
-    def ours() -> None:
-        said = ask_teacher()
-        output = student(student.normalise(batch.images), taps)
-        terms = method.losses(method.relabel(batch, said, context), output, said, context)
-        torch.stack(list(terms.values())).sum().backward()
-
-    def bare() -> None:
-        ask_teacher()
-        student(student.normalise(batch.images)).logits.square().mean().backward()
-
-    return ratio(ours, bare, repeats=2)
-
-
 def main() -> None:
     table = Table(title=f"costs as ratios, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
     for title in ("work", "yardstick", "ours, s", "yardstick, s", "ratio", "official"):
@@ -159,8 +114,11 @@ def main() -> None:
     )
     row("MiB losses", "up-sampling + cross-entropy", mib_losses(), "11.2")
     row("local POD, five maps", "mean squared error", local_pod(), "14.6")
+    for name, options in CASES:
+        title = " ".join([f"training step of {name}", *map(str, options.values())])
+        row(f"{title}, losses at full size aside", "bare networks", training_step(name, **options), "-")
     for name in ("finetune", "mib", "plop"):
-        row(f"training step of {name}", "bare networks", training_step(name), "-")
+        row(f"training step of {name}, losses at full size", "bare networks", training_step(name, full_size=True), "-")
     for head in ("fcn", "pspnet", "deeplabv3", "upernet"):
         row(f"IDRNet over {head}, inference", f"{head} alone", idrnet_inference(head), "-")
     print(file=sys.stderr)
