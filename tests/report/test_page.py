@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
@@ -165,3 +166,43 @@ class TestUnfinishedRuns:
     def test_what_is_no_run_is_an_error(self, tmp_path):
         with pytest.raises(ContsegError, match="holds no run"):
             write_report([tmp_path], tmp_path / "page.html")
+
+
+class TestPseudoLabels:
+    ALT = "share of pixels per pseudo label and epoch"
+
+    def test_are_drawn_where_a_run_has_them(self, run, tmp_path):
+        with_some = learn(tmp_path / "plop", tiny_recipe("plop", "training.epochs=1"))
+        page = Page(write_report([with_some.folder, run.folder], tmp_path / "page.html").read_text())
+        (image,) = [entry for entry in page.images if entry["alt"] == self.ALT]
+        drawing = base64.b64decode(image["src"].removeprefix("data:image/svg+xml;base64,")).decode()
+        (_, line) = [line for line in with_some.metrics() if line["kind"] == "epoch"]
+        assert line["pseudo"]
+        for name in (*line["pseudo"], "step 1"):
+            assert f"<!-- {name} -->" in drawing, name
+        assert "Pseudo labels" in page.headings
+
+    def test_have_no_section_where_no_run_has_any(self, page):
+        assert "Pseudo labels" not in page.headings
+        assert self.ALT not in [image["alt"] for image in page.images]
+
+
+class TestWarnings:
+    def test_of_a_step_stand_under_the_figures_as_text(self, run, tmp_path):
+        shutil.copytree(run.folder, tmp_path / "run")
+        metrics = tmp_path / "run" / "metrics.jsonl"
+        said = [line | ({"warnings": ["fell to <10%"]} if line["kind"] == "step" else {}) for line in run.metrics()]
+        metrics.write_text("".join(f"{json.dumps(line)}\n" for line in said))
+        text = write_report([tmp_path / "run"], tmp_path / "page.html").read_text()
+        notes = re.findall(r'<p class="warning">(.*)</p>', text)
+        assert notes == [f"<strong>run</strong> after step {step}: fell to &lt;10%" for step in range(STEPS)]
+        assert text.index('class="warning"') < text.index("mIoU after each step")
+
+    def test_are_none_in_a_run_without(self, other, tmp_path):
+        assert 'class="warning"' not in write_report([other.folder], tmp_path / "page.html").read_text()
+
+    def test_of_runs_from_before_there_were_any_are_none(self, run, tmp_path):
+        shutil.copytree(run.folder, tmp_path / "run")
+        said = [{key: value for key, value in line.items() if key != "warnings"} for line in run.metrics()]
+        (tmp_path / "run" / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in said))
+        assert 'class="warning"' not in write_report([tmp_path / "run"], tmp_path / "page.html").read_text()

@@ -62,7 +62,7 @@ class TerminalReporter(Reporter):
         self._print(f"{self._label}: " + "  ".join(f"{key} {percent(value)}" for key, value in shown.items()))
 
     def message(self, text: str) -> None:
-        self._print(text)
+        self._print(f"{self.title}{text}")
 
     def stop(self) -> None:
         if self._progress is not None:
@@ -76,4 +76,5 @@ class TerminalReporter(Reporter):
         self._task = self._progress.add_task(self._label, total=max(total, 1), detail=detail)
 
     def _print(self, text: str) -> None:
-        console.print(text, highlight=False)
+        # a line stays a line in a log, and a class may be called [a]
+        console.print(text, highlight=False, markup=False, soft_wrap=True)

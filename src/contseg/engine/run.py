@@ -25,7 +25,8 @@ class Run:
         recipe.yaml                     as resolved
         plan.json                       images per step, pixels per class, plan hash
         environment.json                versions and machine
-        metrics.jsonl                   one line per epoch (`kind: epoch`) and per step (`kind: step`)
+        metrics.jsonl                   one line per epoch (`kind: epoch`: losses, pseudo labels) and per step (`kind: step`:
+                                        figures, warnings)
         samples.npz                     a few test images and their truth, for the report
         steps/03/segmenter.safetensors  the segmenter after step 3, with its classes
         steps/03/state.pt               where training stands; all of a resume

@@ -15,8 +15,8 @@ from contseg.engine.optimiser import make_optimiser
 from contseg.engine.randomness import METHOD, seed_model, torch_generator
 from contseg.engine.ranks import grad_scaler_of, ranks_of, shard_of
 from contseg.engine.run import Run
-from contseg.engine.schedule import lr_multiple
-from contseg.errors import ContsegError
+from contseg.engine.schedule import learning_rate
+from contseg.engine.watch import LossWatch, PseudoLabelCount, TermWatch
 from contseg.evaluation.metrics import step_figures
 from contseg.evaluation.predict import evaluate
 from contseg.methods.method import Method, StepContext
@@ -81,6 +81,7 @@ class StepLearner:
         self.share = memory.share if memory and memory.mix == "share" else 0.0
         self.updates = updates_per_epoch(len(self.step.train if self.share else self.drawn), job.training)
         self._leads = fabric.global_rank == 0
+        self.terms = TermWatch(job.method, self.step.index, self.reporter.message if self._leads else lambda text: None)
         self.layout = torch.channels_last if self.options.channels_last else torch.contiguous_format
         job.method.prepare(self.student, self.step)
         self.taps = job.method.taps if self.teacher is not None else job.method.first_taps
@@ -123,12 +124,12 @@ class StepLearner:
         self.context.epoch = epoch
         total, sums, started = epochs * self.updates, {}, time.perf_counter()  # type: ignore[var-annotated]
         watch = LossWatch(self.step.index, epoch)
+        self.pseudo = PseudoLabelCount.of(self.job.method, self.step, self.teacher, self.fabric.device)
         batches = iter(self._batches(self.drawn, epoch))
         for number in range(self.updates):
             update = epoch * self.updates + number
             for group in self.optimiser.param_groups:
-                rate = self.options.lr_of(self.step.index) * lr_multiple(self.options, update, total)
-                group["lr"] = rate * group["lr_factor"]
+                group["lr"] = learning_rate(self.options, self.step.index, update, total, group["lr_factor"])
             for part in range(self.options.accumulate):
                 batch = next(batches)
                 iteration = update * self.options.accumulate + part
@@ -144,6 +145,7 @@ class StepLearner:
         means = {
             name: float(self.context.ranks.sum(value)) / passes / self.context.ranks.count for name, value in sums.items()
         }
+        pseudo = self.pseudo.shares(self.context.ranks) if self.pseudo else {}
         elapsed = time.perf_counter() - started
         return {
             "kind": "epoch",
@@ -153,6 +155,7 @@ class StepLearner:
             "terms": means,
             "lr": self.optimiser.param_groups[0]["lr"],
             "images_per_second": round(passes * self.options.batch / elapsed, 1),
+            **({"pseudo": pseudo} if pseudo else {}),
         }
 
     def _forward_backward(self, batch: Batch, iteration: int, last: bool) -> dict[str, Tensor]:
@@ -164,16 +167,14 @@ class StepLearner:
         asked = self._ask_teacher(batch) if self.teacher is not None else None
         with self.fabric.no_backward_sync(self.module, enabled=not last):
             output = self.module(self._inputs(batch), taps=self.taps)
+            given = batch.labels
             batch = method.relabel(batch, asked, context)
+            if self.pseudo:
+                self.pseudo.see(given, batch.labels)
             terms = dict(method.losses(batch, output, asked, context))
             for name, logits, weight in output.auxiliary:
                 terms[f"auxiliary_{name}"] = weight * method.supervise(resize(logits, batch.size), batch, context)
-            for name, value in terms.items():
-                if not value.requires_grad and name not in method.inert_terms:
-                    raise ContsegError(
-                        f"method {method.name}: term '{name}' reaches no trainable parameter at step {step};"
-                        " drop it, or declare it in inert_terms"
-                    )
+            self.terms.see(terms)
             self.fabric.backward(torch.stack(list(terms.values())).sum() / self.options.accumulate)
         with self.fabric.autocast():
             self.student.observe(output, batch.labels, context)
@@ -242,39 +243,3 @@ class StepLearner:
         if scaler and state["scaler"]:
             scaler.load_state_dict(state["scaler"])
         return state["epochs_done"]
-
-
-class LossWatch:
-    """Stops training when a loss is not finite.
-
-    A loss is read one iteration late, when the device has long computed it, so that looking costs no waiting.
-    """
-
-    def __init__(self, step: int, epoch: int):
-        self._step, self._epoch = step, epoch
-        self._pending: tuple[dict[str, Tensor], Batch, int] | None = None
-        self.last = math.nan
-
-    def see(self, terms: dict[str, Tensor], batch: Batch, iteration: int) -> None:
-        """Remember this iteration's terms and read those of the one before.
-
-        Raises:
-            ContsegError: a term is not finite; says which, where, and on which samples.
-        """
-        self.flush()
-        self._pending = ({name: value.detach() for name, value in terms.items()}, batch, iteration)
-
-    def flush(self) -> None:
-        """Read what is pending."""
-        if self._pending is None:
-            return
-        terms, batch, iteration = self._pending
-        self._pending = None
-        values = dict(zip(terms, torch.stack(list(terms.values())).tolist(), strict=True))
-        self.last = sum(values.values())
-        if not math.isfinite(self.last):
-            bad = ", ".join(f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)) or "their sum"
-            raise ContsegError(
-                f"loss is not finite at step {self._step}, epoch {self._epoch}, batch {iteration} ({bad});"
-                f" samples {', '.join(batch.names)}; the last whole epoch is kept; try a lower learning rate"
-            )

@@ -17,12 +17,16 @@ def write_events(run: Run) -> bool:
 
     folder = run.folder / "tensorboard"
     shutil.rmtree(folder, ignore_errors=True)
+    epochs = [line for line in run.metrics() if line["kind"] == "epoch"]
+    labels = {name: None for line in epochs for name in line.get("pseudo", {})}
     with SummaryWriter(str(folder)) as writer:
-        for number, line in enumerate(line for line in run.metrics() if line["kind"] == "epoch"):
+        for number, line in enumerate(epochs):
             writer.add_scalar("train/loss", line["loss"], number)
             writer.add_scalar("train/lr", line["lr"], number)
             for name, value in line["terms"].items():
                 writer.add_scalar(f"train/{name}", value, number)
+            for name in labels if "pseudo" in line else ():
+                writer.add_scalar(f"pseudo/{name}", 100 * line["pseudo"].get(name, 0.0), number)
         for line in run.metrics():
             if line["kind"] == "step":
                 for name in ("old", "new", "all", "all_with_background"):

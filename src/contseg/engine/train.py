@@ -20,12 +20,14 @@ from contseg.engine.ranks import joined_rank, launch, make_fabric, own_threads, 
 from contseg.engine.run import Run
 from contseg.engine.samples import keep_predictions, keep_samples
 from contseg.engine.step import StepLearner
+from contseg.engine.teacher import segmenter_before
 from contseg.engine.tensorboard import write_events
+from contseg.evaluation.alarms import background_warnings
 from contseg.evaluation.metrics import domain_figures, run_figures, step_figures
 from contseg.evaluation.predict import evaluate_domains
 from contseg.interop.imagenet import load_backbone
 from contseg.interop.pretrained import open_segmenter
-from contseg.interop.segmenter_file import load_segmenter, save_segmenter
+from contseg.interop.segmenter_file import save_segmenter
 from contseg.models.segmenter import Segmenter, first_widths
 from contseg.scenarios.plan import make_plan
 from contseg.scenarios.step import Step
@@ -72,7 +74,7 @@ def _learn_all(fabric: Fabric, job: Job, run: Run, reporter: Reporter) -> dict[s
             student = None  # read from its file by the next step
             job.method.load_state_dict(state["method"])
             continue
-        teacher = _segmenter_before(run, step, student)
+        teacher = segmenter_before(run, step, student)
         student = _grown(job, step, teacher)
         student.to(fabric.device)
         seconds = _learn_or_recall(fabric, job, step, student, teacher, run, reporter)
@@ -82,13 +84,6 @@ def _learn_all(fabric: Fabric, job: Job, run: Run, reporter: Reporter) -> dict[s
         run.write_text("summary.json", json.dumps(summary, indent=1))
     fabric.barrier()
     return summary
-
-
-def _segmenter_before(run: Run, step: Step, student: Segmenter | None) -> Segmenter | None:
-    """The segmenter at the end of the step before, or None at step 0."""
-    if step.index == 0 or student is not None:
-        return student
-    return load_segmenter(run.segmenter_path(step.index - 1))[0]
 
 
 def _grown(job: Job, step: Step, previous: Segmenter | None) -> Segmenter:
@@ -187,10 +182,16 @@ def _finish_step(
             by_domain=by_domain[: len(job.scenario.domains)],
         )
         spent = seconds + time.perf_counter() - started
-        run.append_metrics({"kind": "step", "step": step.index, "seconds": round(spent, 3), **figures})
+        warnings: list[str] = []
+        if step.index and job.scenario.has_background:
+            warnings = background_warnings(run.confusions()[step.index - 1], confusion, step.table.names)
+        line = {"kind": "step", "step": step.index, "seconds": round(spent, 3), **figures, "warnings": warnings}
+        run.append_metrics(line)
         run.save_state(step.index, {"finished": True, "seconds": spent, "method": job.method.state_dict()})
         write_events(run)
         reporter.step_finished(step.index, figures)
+        for text in warnings:
+            reporter.message(f"after step {step.index}: {text}")
     fabric.barrier()
 
 

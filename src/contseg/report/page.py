@@ -13,6 +13,7 @@ from contseg.errors import ContsegError
 from contseg.evaluation.metrics import class_forgetting, class_iou, domain_figures, run_figures, step_figures
 from contseg.report import figures as draw
 from contseg.report.plan_map import draw_plan
+from contseg.report.pseudo_map import draw_pseudo_labels
 
 
 def write_report(folders: Sequence[Path], out: Path) -> Path:
@@ -70,12 +71,22 @@ def _facts(run: Run) -> dict[str, Any]:
     for step, confusion in enumerate(confusions):
         iou[step, : len(confusion)] = class_iou(confusion)
     fallen = class_forgetting(confusions)
-    epochs = [line for line in run.metrics() if line["kind"] == "epoch"]
+    metrics = run.metrics()
+    epochs = [line for line in metrics if line["kind"] == "epoch"]
+    legend = [
+        {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*colour)}
+        for name, colour in zip(classes, samples["colours"], strict=True)
+    ]
+    pseudo = [(line["step"], line["pseudo"]) for line in epochs if "pseudo" in line]
     environment = run.folder / "environment.json"
     return {
         "figures": run_figures(confusions, groups, background),
         "series": {key: [figure[key] for figure in each] for key in ("all", "old", "new")},
+        "warnings": [f"after step {line['step']}: {text}" for line in metrics for text in line.get("warnings", ())],
         "losses": [(line["step"], line["loss"]) for line in epochs],
+        "pseudo_labels": draw.svg_uri(draw_pseudo_labels(pseudo, {entry["name"]: entry["colour"] for entry in legend}))
+        if pseudo
+        else None,
         "heat_map": draw.heat_map(iou, classes, groups),
         "plan": plan,
         "plan_map": draw.svg_uri(draw_plan(plan)),
@@ -91,10 +102,7 @@ def _facts(run: Run) -> dict[str, Any]:
         ],
         "samples": _sample_rows(run, samples, len(confusions)),
         "steps": len(confusions),
-        "legend": [
-            {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*colour)}
-            for name, colour in zip(classes, samples["colours"], strict=True)
-        ],
+        "legend": legend,
         "recipe": (run.folder / "recipe.yaml").read_text(encoding="utf-8"),
         "environment": json.loads(environment.read_text(encoding="utf-8")) if environment.is_file() else {},
     }

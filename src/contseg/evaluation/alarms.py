@@ -1,0 +1,64 @@
+"""Has background collapsed? The failure that continual methods meet most, and that means over classes hide."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from contseg.evaluation.metrics import BACKGROUND, class_iou
+
+FALL = 0.5
+"""What has to be left of a figure of the step before; less is a collapse."""
+
+
+def background_warnings(before: np.ndarray, after: np.ndarray, classes: Sequence[str]) -> list[str]:
+    """What to say where background's IoU or its predicted share fell by more than half from one step to the next.
+
+    The share is relative to the truth: predicted pixels / true pixels of background, each from the step's own matrix. Plain
+    shares of all pixels do not compare: the later matrix counts new classes and, under policy `mib`, images and pixels that
+    the earlier one left out. Relative to the truth a perfect segmenter has 1 after every step. A share that falls while the
+    IoU rises is no collapse: there was too much background before.
+
+    Args:
+        before, after: confusion matrices (K, K) of two successive steps, rows are the truth, background first; the later
+            one has as many classes or more.
+        classes: names in output order, as many as the later matrix has rows.
+
+    Returns:
+        one line, or none: nothing fell so far, or no background was tested (as where it is not scored).
+
+    Example:
+        >>> before, names = np.array([[90, 10], [5, 45]]), ["background", "cat", "dog"]
+        >>> (told,) = background_warnings(before, np.array([[30, 5, 65], [0, 40, 10], [0, 0, 50]]), names)
+        >>> print(told.split(",")[0])
+        background fell by more than half: IoU 85.7% -> 30.0%
+        >>> background_warnings(before, np.array([[80, 10, 10], [5, 40, 5], [0, 0, 50]]), names)
+        []
+    """
+    iou = [float(class_iou(matrix)[BACKGROUND]) for matrix in (before, after)]
+    if np.isnan(iou).any():
+        return []
+    share = [float(matrix[:, BACKGROUND].sum() / matrix[BACKGROUND].sum()) for matrix in (before, after)]
+    if not (iou[1] < FALL * iou[0] or (share[1] < FALL * share[0] and iou[1] <= iou[0])):
+        return []
+    return [
+        f"background fell by more than half: IoU {iou[0]:.1%} -> {iou[1]:.1%},"
+        f" predicted / true pixels {share[0]:.2f} -> {share[1]:.2f}; {_meaning(after, classes)}"
+    ]
+
+
+def _meaning(confusion: np.ndarray, classes: Sequence[str]) -> str:
+    """Where background went or what came into it, and where to look."""
+    lost, gained = confusion[BACKGROUND].copy(), confusion[:, BACKGROUND].copy()
+    truth = lost.sum()
+    lost[BACKGROUND] = gained[BACKGROUND] = 0
+    if lost.sum() >= gained.sum():
+        name = classes[int(lost.argmax())]
+        return (
+            f"{lost.max() / truth:.0%} of it is taken for '{name}', which pseudo labels, distillation or too high a rate may"
+            " have spread; look at the test images, the pseudo labels and the loss terms"
+        )
+    name = classes[int(gained.argmax())]
+    return (
+        f"'{name}' and others are taken for it, forgotten or never learned; look at the IoU of each class, the test images"
+        " and the loss terms"
+    )

@@ -1,0 +1,56 @@
+"""What the picture of pseudo labels draws."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+from contseg.report.pseudo_map import MOST_CLASSES, draw_pseudo_labels
+
+COLOURS = {"background": "#000000", "cat": "#800000", "dog": "#008000", "white": "#ffffff"}
+EPOCHS = [(1, {"cat": 0.25, "ignored": 0.5}), (1, {"cat": 0.125}), (3, {"dog": 0.5, "unknown": 0.25, "cat": 0.125})]
+
+
+@pytest.fixture
+def axis():
+    figure = draw_pseudo_labels(EPOCHS, COLOURS)
+    yield figure.axes[0]
+    plt.close(figure)
+
+
+def legend(axis) -> list[str]:
+    return [text.get_text() for text in axis.get_legend().get_texts()]
+
+
+def test_labels_are_stacked_in_class_order_in_class_colours_and_named_once(axis):
+    assert legend(axis) == ["ignored", "unknown", "dog", "cat"]  # from the top
+    first, second = axis.patches[:4], axis.patches[4:]
+    for bands, tops in (
+        (first, [[25, 12.5], [25, 12.5], [25, 12.5], [75, 12.5]]),
+        (second, [[12.5], [62.5], [87.5], [87.5]]),
+    ):
+        below = np.zeros(len(tops[0]))
+        for band, top in zip(bands, tops, strict=True):
+            assert band.get_data().values.tolist() == top
+            assert np.array_equal(band.get_data().baseline, below)
+            below = np.array(top)
+    assert [to_hex(band.get_facecolor()) for band in first[:2]] == ["#800000", "#008000"]
+
+
+def test_steps_stand_apart_and_are_named(axis):
+    first, second = axis.patches[0].get_data().edges, axis.patches[4].get_data().edges
+    assert first.tolist() == [0, 1, 2]
+    assert second[0] > first[-1]
+    assert {"step 1", "step 3"} <= {text.get_text() for text in axis.texts}
+    assert axis.get_ylabel() == "pixels of the epoch in %"
+
+
+def test_of_many_classes_the_rare_ones_are_drawn_as_one():
+    names = [f"class {number}" for number in range(30)]
+    shares = {name: (number + 1) / 1000 for number, name in enumerate(names)}
+    figure = draw_pseudo_labels([(1, shares)], dict.fromkeys(names, "#123456"))
+    (axis,) = figure.axes
+    assert len(legend(axis)) == MOST_CLASSES + 1
+    assert legend(axis)[:2] == ["other classes", "class 29"]
+    assert axis.patches[-1].get_data().values[0] == pytest.approx(100 * sum(shares.values()))
+    plt.close(figure)
