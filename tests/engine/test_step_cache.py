@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from contseg.engine.run import Run
+from contseg.errors import ContsegError
 from contseg.methods.finetune import Finetune
 from tests.engine.runs import Watching, interrupted, job_in, learn, lines, same, tiny_recipe, weights
 
@@ -34,6 +36,38 @@ def test_without_a_cache_it_is_learned_again(first, tmp_path):
     watching = Watching()
     learn(tmp_path / "second", tiny_recipe("finetune"), reporter=watching)
     assert watching.updates == [8, 8]
+
+
+@pytest.mark.parametrize("missing", ["rest.pt", "segmenter.safetensors"])
+def test_a_result_that_is_half_deleted_is_learned_again_and_kept_again(first, tmp_path, missing):
+    (place,) = (tmp_path / "cache").iterdir()
+    (place / missing).unlink()
+    watching = Watching()
+    for number in range(2):
+        learn(tmp_path / f"again{number}", tiny_recipe("finetune"), cache=tmp_path / "cache", reporter=watching)
+    assert watching.updates == [8, 8, 0, 8]
+    assert list((tmp_path / "cache").iterdir()) == [place]
+
+
+def test_a_damaged_result_is_named(first, tmp_path):
+    (place,) = (tmp_path / "cache").iterdir()
+    (place / "rest.pt").write_bytes(b"half")
+    with pytest.raises(ContsegError, match=rf"{place}: a cached step 0 that cannot be read \(.*\); delete this folder"):
+        learn(tmp_path / "second", tiny_recipe("finetune"), cache=tmp_path / "cache")
+
+
+def test_two_runs_that_learn_it_at_once_both_finish(tmp_path):
+    class Slower(Watching):
+        """While this run learns its first step, another one does, and is faster."""
+
+        def updated(self, epoch, epochs, loss, images):
+            super().updated(epoch, epochs, loss, images)
+            if self.updates == [8]:
+                learn(tmp_path / "faster", tiny_recipe("finetune"), cache=tmp_path / "cache")
+
+    slower = learn(tmp_path / "slower", tiny_recipe("finetune"), cache=tmp_path / "cache", reporter=Slower())
+    assert same(weights(slower), weights(Run(tmp_path / "faster")))
+    assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 def test_a_method_with_a_first_step_of_its_own_does_not_share(first, tmp_path):

@@ -1,43 +1,67 @@
 """Step 0, shared between runs: many methods learn their first step alike, so it is learned once."""
 
-import os
 import shutil
+import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from contseg.engine.job import Job
+from contseg.errors import ContsegError
 from contseg.interop.segmenter_file import load_segmenter, save_segmenter
 from contseg.models.segmenter import Segmenter
+
+FILES = ("segmenter.safetensors", "rest.pt")
 
 
 class StepCache:
     """Content-addressed results of step 0: `<folder>/<key>/{segmenter.safetensors, rest.pt}`.
 
     The key covers everything that influences the weights (`Job.first_step_key`), so a hit is what training would give.
+    Any number of processes may use one folder: a result appears whole, under its key, or not at all.
     """
 
     def __init__(self, folder: Path | None, key: str):
         self._place = folder / key if folder else None
 
+    @property
+    def filled(self) -> bool:
+        """Whether there is something to load; a folder that someone began to delete is none."""
+        return self._place is not None and all((self._place / name).is_file() for name in FILES)
+
     def load(self, segmenter: Segmenter) -> dict[str, Any] | None:
         """Put the cached weights into a segmenter; returns what was stored with them, or None on a miss."""
-        if self._place is None or not self._place.is_dir():
+        if self._place is None or not self.filled:
             return None
-        cached, _ = load_segmenter(self._place / "segmenter.safetensors")
+        try:
+            rest = torch.load(self._place / "rest.pt", map_location="cpu", weights_only=True)
+            cached, _ = load_segmenter(self._place / "segmenter.safetensors")
+        except Exception as error:  # torch raises many kinds for a damaged file
+            if not self.filled:
+                return None  # deleted while it was read
+            reason = " ".join(str(error).split())[:120]
+            raise ContsegError(
+                f"{self._place}: a cached step 0 that cannot be read ({reason}); delete this folder"
+            ) from None
         segmenter.load_state_dict(cached.state_dict())
-        return torch.load(self._place / "rest.pt", map_location="cpu", weights_only=True)
+        return rest
 
     def store(self, segmenter: Segmenter, job: Job, rest: dict[str, Any]) -> None:
         """Keep the result of step 0: weights, the method's state, the epochs' metric lines."""
-        if self._place is None or self._place.is_dir():
+        if self._place is None or self.filled:
             return
-        partial = self._place.with_name(f"{self._place.name}.partial-{os.getpid()}")
-        partial.mkdir(parents=True, exist_ok=True)
+        # not the process id: it is not unique where machines or containers share the folder
+        partial = self._place.with_name(f"{self._place.name}.partial-{uuid.uuid4().hex[:12]}")
+        partial.mkdir(parents=True)
         save_segmenter(partial / "segmenter.safetensors", segmenter, job.scenario[0].table)
         torch.save(rest, partial / "rest.pt")
         try:
             partial.rename(self._place)
-        except OSError:  # another run was faster
-            shutil.rmtree(partial, ignore_errors=True)
+        except OSError:
+            if not self.filled:  # half deleted, so nobody reads it; another run was not faster
+                shutil.rmtree(self._place, ignore_errors=True)
+                with suppress(OSError):
+                    partial.rename(self._place)
+        shutil.rmtree(partial, ignore_errors=True)
