@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: install demo check test test-slow test-parity test-real bench clean
+.PHONY: install demo check test test-slow test-parity test-real bench digits-table clean
 
 install: $(READY)
 
@@ -37,6 +37,10 @@ test-real: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
+
+# All methods on the demo's digits, three seeds, into docs/digits-results.md; stopped and started again it goes on.
+digits-table: $(READY)
+	$(BIN)/python -m benchmarks.digits_table
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,229 @@
+"""The page of a table of runs: what was run, means and deviations over seeds, and notes that outlive a rewrite."""
+
+import json
+import os
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.table_runs import ORIGIN, Cell, Row
+from contseg.errors import ContsegError
+
+NOTES = ("<!-- notes -->", "<!-- /notes -->")
+FIGURES = ("old", "new", "all", "forgetting")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run, as the page needs it.
+
+    Args:
+        figures: in percent, None where there is nothing to measure.
+        seconds: of one core, without what came from the cache.
+        plan: the hash of its plan.
+        scenario: dataset and scenario as text, equal for runs that should have equal plans.
+        versions, machines, commits: what it was trained with.
+    """
+
+    figures: Mapping[str, float | None]
+    seconds: float
+    plan: str
+    scenario: str
+    versions: str = ""
+    machines: tuple[str, ...] = ()
+    commits: tuple[str, ...] = ()
+
+
+Results = Mapping[tuple[str, int], Result]
+"""Finished runs by name of the row and seed."""
+
+
+def read_results(cells: Iterable[Cell]) -> dict[tuple[str, int], Result]:
+    """The finished runs among the cells; those of another recipe are left out."""
+    return {(cell.row, cell.seed): _read(cell) for cell in cells if cell.finished}
+
+
+def _read(cell: Cell) -> Result:
+    summary = cell.run.summary() or {}
+    made = json.loads((cell.folder / "environment.json").read_text(encoding="utf-8"))
+    place = cell.folder / ORIGIN
+    origins = [json.loads(line) for line in place.read_text(encoding="utf-8").splitlines()] if place.is_file() else []
+    recipe = cell.recipe.model_dump(mode="json")
+    return Result(
+        figures={name: summary[name] for name in FIGURES},
+        seconds=summary["seconds"],
+        plan=summary["plan"],
+        scenario=json.dumps([recipe["data"]["dataset"], recipe["data"]["options"], recipe["scenario"]], sort_keys=True),
+        versions=f"Python {made['python']}, PyTorch {made['torch']}, NumPy {made['numpy']}, {made['system']}",
+        machines=tuple(f"{origin['cpu']}, {origin['cores']} cores" for origin in origins),
+        commits=tuple(origin["commit"] for origin in origins),
+    )
+
+
+def spread(values: Sequence[float], sign: str = "") -> str:
+    """Mean and sample standard deviation (over n - 1); one value has no deviation.
+
+    Example:
+        >>> spread([1.0, 2.0, 3.0]), spread([2.0]), spread([]), spread([2.0], "+")
+        ('2.0 ± 1.0', '2.0', '-', '+2.0')
+    """
+    if not values:
+        return "-"
+    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):{sign}.1f}{deviation}"
+
+
+def differences(results: Results, row: str, base: str, seeds: Sequence[int], figure: str = "old") -> list[float]:
+    """A row's figure minus another's, for each seed that both have finished."""
+    pairs = [
+        (results[row, seed].figures[figure], results[base, seed].figures[figure])
+        for seed in seeds
+        if (row, seed) in results and (base, seed) in results
+    ]
+    return [one - other for one, other in pairs if one is not None and other is not None]
+
+
+def plan_warnings(results: Results) -> list[str]:
+    """A line for every scenario whose runs have different plans: they did not see the same data."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for (row, seed), result in results.items():
+        found.setdefault(result.scenario, {}).setdefault(result.plan, []).append(f"{row} ({seed})")
+    return [
+        "runs of one scenario differ in their plans: "
+        + "; ".join(f"{plan}: {', '.join(runs)}" for plan, runs in plans.items())
+        for plans in found.values()
+        if len(plans) > 1
+    ]
+
+
+def page(
+    tables: Mapping[str, Mapping[str, Row]],
+    results: Results,
+    seeds: Sequence[int],
+    command: str,
+    overrides: Sequence[str] = (),
+    seconds: float | None = None,
+    notes: str = "\n",
+) -> str:
+    """The page as Markdown.
+
+    Args:
+        tables: title to rows by name; the first row of each is what the others are compared with.
+        command: that makes the page.
+        overrides: of every recipe.
+        seconds: by the clock, over all times that the command ran.
+    """
+    wanted = [(name, seed) for rows in tables.values() for name in rows for seed in seeds]
+    shown = {key: results[key] for key in wanted if key in results}
+    parts = [
+        "# Digits 5-1, method by method\n",
+        "Written by a command, numbers and all; only the notes at the end are written by hand.\n",
+        *_circumstances(shown, len(wanted), seeds, command, overrides, seconds),
+        "mIoU in % after the last step, background not counted: mean ± standard deviation (n - 1) over n finished seeds.\n"
+        "Old: the five digits of step 0; new: the five that came one by one. [What forgetting is](metrics.md).\n",
+    ]
+    for title, rows in tables.items():
+        parts += [f"## {title}\n", _table(rows, shown, seeds)]
+    missing = _missing(tables, shown, seeds)
+    if missing:
+        parts.append(f"Not finished (seeds): {missing}.\n")
+    parts += ["## Notes\n", f"{NOTES[0]}{notes}{NOTES[1]}\n", "## One row alone\n", _commands(tables, overrides)]
+    return "\n".join(parts)
+
+
+def _circumstances(
+    results: Results, wanted: int, seeds: Sequence[int], command: str, overrides: Sequence[str], seconds: float | None
+) -> list[str]:
+    def each(name: str) -> str:
+        values = [getattr(result, name) for result in results.values()]
+        flat = [value for one in values for value in ([one] if isinstance(one, str) else one)]
+        return "; ".join(dict.fromkeys(flat)) or "-"
+
+    core = sum(result.seconds for result in results.values())
+    clock = "" if seconds is None else f"{seconds / 60:.0f} min by the clock, "
+    changed = f", every recipe with `{' '.join(overrides)}`" if overrides else ""
+    facts = {
+        "command": f"`{command}`{changed}",
+        "runs": f"{len(results)} of {wanted} finished, seeds {', '.join(map(str, seeds))}",
+        "commit": each("commits"),
+        "machine": each("machines"),
+        "versions": each("versions"),
+        "time": f"{clock}{core / 60:.0f} min of one core",
+        "plans": _plans(results),
+    }
+    warnings = [f"**Warning**: {warning}.\n" for warning in plan_warnings(results)]
+    return ["| | |\n|---|---|\n" + "".join(f"| {name} | {text} |\n" for name, text in facts.items()), *warnings]
+
+
+def _plans(results: Results) -> str:
+    """Plan hashes, each with its rows; the one of most rows is that of all others."""
+    rows: dict[str, list[str]] = {}
+    for (row, _), result in results.items():
+        if row not in rows.setdefault(result.plan, []):
+            rows[result.plan].append(row)
+    ordered = sorted(rows.items(), key=lambda item: len(item[1]))
+    return "; ".join(f"{plan} ({', '.join(names)})" for plan, names in ordered) or "-"
+
+
+def _table(rows: Mapping[str, Row], results: Results, seeds: Sequence[int]) -> str:
+    base = next(iter(rows))
+    titles = ["method", *FIGURES, f"old, against {rows[base].label}", "n"]
+    lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
+    behind = []
+    for name, row in rows.items():
+        mine = [results[name, seed] for seed in seeds if (name, seed) in results]
+        figures = [spread([value for result in mine if (value := result.figures[key]) is not None]) for key in FIGURES]
+        gains = differences(results, name, base, seeds)
+        against = "" if name == base else spread(gains, "+")
+        if gains and len(gains) < len(mine):
+            against += f" (n = {len(gains)})"
+        if name != base and gains and statistics.fmean(gains) <= 0:
+            behind.append(row.label)
+        lines.append(f"| {' | '.join([row.label, *figures, against, str(len(mine))])} |")
+    judged = f"\nNo better than {rows[base].label} on old classes: {', '.join(behind)}.\n" if behind else ""
+    return "\n".join(lines) + f"\n{judged}"
+
+
+def _missing(tables: Mapping[str, Mapping[str, Row]], results: Results, seeds: Sequence[int]) -> str:
+    left = {name: [str(seed) for seed in seeds if (name, seed) not in results] for rows in tables.values() for name in rows}
+    return "; ".join(f"{name} {', '.join(numbers)}" for name, numbers in left.items() if numbers)
+
+
+def _commands(tables: Mapping[str, Mapping[str, Row]], overrides: Sequence[str]) -> str:
+    lines = []
+    for rows in tables.values():
+        for row in rows.values():
+            words = [row.recipe, *row.overrides, *overrides, "training.seed=0"]
+            lines.append(
+                "    contseg train " + " ".join(f'"{word}"' if set(word) & set(" {}[]") else word for word in words)
+            )
+    return "\n".join(lines) + "\n"
+
+
+def kept_notes(path: Path) -> str:
+    """What stands between the marks of the page, to be written again.
+
+    Raises:
+        ContsegError: the page has one mark without the other, or marks twice, so that notes might be lost.
+    """
+    if not path.is_file():
+        return "\n"
+    text = path.read_text(encoding="utf-8")
+    counts = [text.count(mark) for mark in NOTES]
+    if counts == [0, 0]:
+        return "\n"
+    before, _, rest = text.partition(NOTES[0])
+    if counts != [1, 1] or NOTES[1] in before:
+        raise ContsegError(
+            f"{path}: expected one {NOTES[0]} and one {NOTES[1]} after it; put them right, so that no note is lost"
+        )
+    return rest.partition(NOTES[1])[0]
+
+
+def write(path: Path, text: str) -> None:
+    """Write the page; it appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
