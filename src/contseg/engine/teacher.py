@@ -38,6 +38,14 @@ def check_teacher(path: Path, classes: ClassTable, outputs: int, step: Step) -> 
 
     Raises:
         ContsegError: the classes are not the old ones of the step, by name and in order, or the outputs do not fit.
+
+    Example:
+        >>> table = ClassTable.of(["background", "cat", "dog"])
+        >>> step = Step(1, (2,), (0, 1), *[None] * 3, table)
+        >>> check_teacher(Path("a"), table.subset([0, 1]), 2, step)
+        >>> check_teacher(Path("a"), table.subset([0, 2]), 2, step)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        contseg.errors.ContsegError: a: knows 2 classes where step 1 continues 2; number 1 is 'dog' and must be 'cat'; ...
     """
     way = "put back the file that this run wrote, or start over with --overwrite"
     wanted = step.table.names[: step.old_count]

@@ -22,6 +22,11 @@ def draw_pseudo_labels(epochs: Sequence[tuple[int, Mapping[str, float]]], colour
         epochs: of each epoch with pseudo labels, in order: the step, and label -> share of the epoch's pixels in [0, 1].
         colours: class -> colour, in output order. Beyond `MOST_CLASSES` classes, those with the fewest pixels are drawn as
             one.
+
+    Example:
+        >>> figure = draw_pseudo_labels([(1, {"cat": 0.25, "ignored": 0.5})], {"cat": "#800000"})
+        >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+        ['ignored', 'cat']
     """
     steps = list(dict.fromkeys(step for step, _ in epochs))
     bands = _bands([shares for _, shares in epochs], list(colours))
