@@ -14,11 +14,13 @@ from contseg.methods.registry import METHODS, hyper_parameters, make_method
 CASES = [(name, {}) for name in METHODS] + [
     ("plop", {"variant": "released"}),
     ("mib", {"distillation": 100.0}),
+    ("lwf-mc", {"targets": "disjoint"}),
+    ("ilt", {"distance": "cosine", "only_old": True}),
     ("idec", {"variant": "released"}),
     ("idec", {"features": "stages"}),
     ("lag", {"variant": "released"}),
 ]
-LEARNS_FROM_OLD_LABELS = ["mib", "plop"]
+LEARNS_FROM_OLD_LABELS = ["lwf", "lwf-mc", "ewc", "mib", "plop"]
 
 
 @pytest.fixture(params=CASES, ids=lambda case: " ".join([case[0], *map(str, case[1].values())]))

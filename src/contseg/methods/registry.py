@@ -6,15 +6,24 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from contseg.errors import ContsegError, did_you_mean
+from contseg.methods.ewc import EWC
 from contseg.methods.finetune import Finetune
+from contseg.methods.frozen import Frozen
 from contseg.methods.idec import IDEC
+from contseg.methods.ilt import ILT
 from contseg.methods.lag import LAG
+from contseg.methods.lwf import LwF
+from contseg.methods.lwf_mc import LwFMC
 from contseg.methods.method import Method
 from contseg.methods.mib import MiB
+from contseg.methods.pi import PI
 from contseg.methods.plop import PLOP
+from contseg.methods.rw import RW
 from contseg.methods.ssul import SSUL
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (Finetune, MiB, PLOP, SSUL, IDEC, LAG)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (Finetune, Frozen, LwF, LwFMC, ILT, EWC, PI, RW, MiB, PLOP, SSUL, IDEC, LAG)
+}
 
 
 def make_method(name: str, **hyper_parameters: Any) -> Method:
@@ -28,7 +37,7 @@ def make_method(name: str, **hyper_parameters: Any) -> Method:
         0.001
         >>> make_method("plopp")
         Traceback (most recent call last):
-        contseg.errors.ContsegError: method.name: unknown method 'plopp'; did you mean 'plop'? (known: finetune, ...)
+        contseg.errors.ContsegError: method.name: unknown method 'plopp'; did you mean 'plop'? (known: ...)
     """
     if not isinstance(name, str):
         raise ContsegError(f"method.name: expected the name of a method (got {name!r})")

@@ -1,0 +1,90 @@
+"""Importance-weighted pulls of weights towards what they were.
+
+Lists hold one tensor per parameter, and nothing waits for a device. As in the code base of MiB, the importances of a tensor
+are stretched to [0, 1] before they weigh anything.
+"""
+
+import torch
+from torch import Tensor
+
+Tensors = list[Tensor]
+
+
+def normalise(importance: Tensor) -> Tensor:
+    """(v - min) / (max - min + 1e-8): the importances of one tensor in [0, 1].
+
+    Example:
+        >>> normalise(torch.tensor([2.0, 4.0, 3.0]))
+        tensor([0.0000, 1.0000, 0.5000])
+    """
+    least, most = torch.aminmax(importance)
+    return (importance - least) / (most - least + 1e-8)
+
+
+def penalty(parameters: Tensors, anchors: Tensors, strengths: Tensors) -> Tensor:
+    """sum w (p - p°)^2 over all numbers of all tensors: a scalar.
+
+    Example:
+        >>> penalty([torch.tensor([1.0, 3.0])], [torch.tensor([0.0, 1.0])], [torch.tensor([0.5, 1.0])])
+        tensor(4.5000)
+    """
+    triples = zip(parameters, anchors, strengths, strict=True)
+    return torch.stack([(weight * (now - then).square()).sum() for now, then, weight in triples]).sum()
+
+
+def penalty_gradients(parameters: Tensors, anchors: Tensors, strengths: Tensors) -> Tensors:
+    """2 w (p - p°), the gradient of `penalty` in each parameter.
+
+    Example:
+        >>> penalty_gradients([torch.tensor([1.0, 3.0])], [torch.tensor([0.0, 1.0])], [torch.tensor([0.5, 1.0])])
+        [tensor([1., 4.])]
+    """
+    pulls = torch._foreach_mul(torch._foreach_sub(parameters, anchors), strengths)
+    torch._foreach_mul_(pulls, 2.0)
+    return list(pulls)
+
+
+def running_fisher(fishers: Tensors, gradients: Tensors, alpha: float = 0.9) -> Tensors:
+    """F <- alpha g^2 + (1 - alpha) F: a running diagonal of the Fisher information, of gradients of whole batches.
+
+    Example:
+        >>> running_fisher([torch.ones(2)], [torch.tensor([0.0, 2.0])])
+        [tensor([0.1000, 3.7000])]
+    """
+    squares = torch._foreach_mul(gradients, gradients)
+    torch._foreach_mul_(squares, alpha)
+    return list(torch._foreach_add(squares, fishers, alpha=1 - alpha))
+
+
+def path_integral(gradients: Tensors, before: Tensors, parameters: Tensors) -> Tensors:
+    """g (p_before - p): by how much the movement since `before` lowered the loss, to first order (PI).
+
+    Example:
+        >>> path_integral([torch.tensor([-2.0])], [torch.tensor([1.0])], [torch.tensor([1.5])])
+        [tensor([1.])]
+    """
+    return list(torch._foreach_mul(gradients, torch._foreach_sub(before, parameters)))
+
+
+def path_per_distance(path: Tensor, parameter: Tensor, start: Tensor) -> Tensor:
+    """max(0, path / ((p - p_start)^2 + 1e-20)): the importance that a step's path gives a tensor (PI).
+
+    Example:
+        >>> path_per_distance(torch.tensor([1.0, -1.0]), torch.tensor([2.0, 2.0]), torch.zeros(2))
+        tensor([0.2500, 0.0000])
+    """
+    return (path / ((parameter - start).square() + 1e-20)).clamp(min=0)
+
+
+def path_per_divergence(gradients: Tensors, before: Tensors, parameters: Tensors, fishers: Tensors) -> Tensors:
+    """g d / (F d^2 / 2 + 1e-8) with d = p_before - p: gain in loss over the change of what is predicted (RW).
+
+    Example:
+        >>> path_per_divergence([torch.tensor([2.0])], [torch.tensor([1.0])], [torch.tensor([0.0])], [torch.tensor([4.0])])
+        [tensor([1.])]
+    """
+    movements = torch._foreach_sub(before, parameters)
+    divergences = torch._foreach_mul(torch._foreach_mul(movements, movements), fishers)
+    torch._foreach_mul_(divergences, 0.5)
+    torch._foreach_add_(divergences, 1e-8)
+    return list(torch._foreach_div(torch._foreach_mul(gradients, movements), divergences))

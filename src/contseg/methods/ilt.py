@@ -1,0 +1,58 @@
+"""ILT: Incremental Learning Techniques for Semantic Segmentation (Michieli & Zanuttigh, ICCVW 2019; CVIU 2021)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from contseg.losses.distillation import distillation
+from contseg.losses.features import cosine_distance, old_positions, squared_distance
+from contseg.losses.precision import precise
+from contseg.methods.method import Method, StepContext
+from contseg.models.segmenter import SegmenterOutput
+from contseg.scenarios.batch import Batch
+
+DISTANCES = {"squared": squared_distance, "cosine": cosine_distance}
+
+
+@dataclass(frozen=True)
+class ILT(Method):
+    """Cross-entropy + distillation of the old outputs (as LwF) + distance between what the encoders give.
+
+    Args:
+        distillation: weight of the distillation of logits.
+        encoder: weight of the distance of features, those of the last stage after its activation.
+        distance: of features: `squared`, or `cosine` over channels.
+        only_old: measure it only where the label is old or background.
+    """
+
+    distillation: float = 100.0
+    encoder: float = 100.0
+    distance: Literal["squared", "cosine"] = "squared"
+    only_old: bool = False
+
+    name = "ilt"
+    taps = ("stage4",)
+    needs_teacher = True
+
+    def losses(
+        self, batch: Batch, student: SegmenterOutput, teacher: SegmenterOutput | None, context: StepContext
+    ) -> dict[str, Tensor]:
+        """Cross-entropy + distillation of logits + distillation of features."""
+        logits = student.logits_at(batch.size)
+        terms = {"cross_entropy": self.supervise(logits, batch, context)}
+        if teacher is not None:
+            kept = distillation(logits, teacher.logits_at(batch.size))
+            terms["distillation"] = self.distillation * kept.mean()
+            new, old = (context.student.backbone.activate(precise(said.features["stage4"])) for said in (student, teacher))
+            terms["encoder"] = self.encoder * self.encoder_distance(new, old, batch, context)
+        return terms
+
+    def encoder_distance(self, student_BCHW: Tensor, teacher_BCHW: Tensor, batch: Batch, context: StepContext) -> Tensor:
+        """Mean distance over all positions, or over those of all ranks that are old (0 where none is)."""
+        loss_BHW = DISTANCES[self.distance](student_BCHW, teacher_BCHW)
+        if not self.only_old:
+            return loss_BHW.mean()
+        size = (loss_BHW.shape[1], loss_BHW.shape[2])
+        positions = old_positions(batch.labels, size, context.step.old_count)
+        return context.mean_over_valid(loss_BHW * (positions == 0), positions)

@@ -1,0 +1,39 @@
+"""LwF: Learning without Forgetting (Li & Hoiem, ECCV 2016), on every pixel."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from contseg.losses.distillation import distillation
+from contseg.methods.method import Method, StepContext
+from contseg.models.segmenter import SegmenterOutput
+from contseg.scenarios.batch import Batch
+
+
+@dataclass(frozen=True)
+class LwF(Method):
+    """Cross-entropy + distillation of the old outputs, soft-maxed among themselves.
+
+    Nothing knows that background changes its meaning: the labels say "background" where the teacher says "old class".
+
+    Args:
+        distillation: weight of the distillation term. It is a mean over the old classes too, hence so large.
+        alpha: sharpens the teacher.
+    """
+
+    distillation: float = 100.0
+    alpha: float = 1.0
+
+    name = "lwf"
+    needs_teacher = True
+
+    def losses(
+        self, batch: Batch, student: SegmenterOutput, teacher: SegmenterOutput | None, context: StepContext
+    ) -> dict[str, Tensor]:
+        """Cross-entropy + distillation, means over all pixels."""
+        logits = student.logits_at(batch.size)
+        terms = {"cross_entropy": self.supervise(logits, batch, context)}
+        if teacher is not None:
+            kept = distillation(logits, teacher.logits_at(batch.size), self.alpha)
+            terms["distillation"] = self.distillation * kept.mean()
+        return terms
