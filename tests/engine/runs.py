@@ -18,6 +18,7 @@ from contseg.interop.segmenter_file import load_segmenter
 from contseg.methods.method import Method
 from contseg.methods.mib import MiB
 from contseg.methods.plop import PLOP
+from contseg.methods.sdr import SDR
 from contseg.recipes.build import make_job, start_run
 from contseg.recipes.read import read_recipe
 from contseg.recipes.recipe import Recipe
@@ -153,6 +154,14 @@ class DoublePLOP(PLOP):
 @dataclass(frozen=True)
 class DoubleMiB(MiB):
     """MiB in float64."""
+
+    def prepare(self, segmenter, step):
+        segmenter.double()
+
+
+@dataclass(frozen=True)
+class DoubleSDR(SDR):
+    """SDR in float64."""
 
     def prepare(self, segmenter, step):
         segmenter.double()

@@ -28,7 +28,7 @@ def learn_scenario(folder, dataset, method="finetune", **options) -> Run:
 
 
 class TestMemory:
-    @pytest.mark.parametrize("method", ["finetune", "mib", "plop"])
+    @pytest.mark.parametrize("method", ["finetune", "mib", "plop", "sdr"])
     @pytest.mark.parametrize("mix", ["share", "sampling"])
     def test_every_method_learns_with_exemplars(self, tmp_path, method, mix):
         recipe = tiny_recipe(method, f"scenario.memory={{size: 6, mix: {mix}}}", "training.epochs=1")
@@ -106,7 +106,7 @@ class TestUnknown:
 class TestDomains:
     COUNTS = {"aachen": 10, "bremen": 8, "lindau": 5}  # noqa: RUF012
 
-    @pytest.mark.parametrize("method", ["finetune", "mib", "plop"])
+    @pytest.mark.parametrize("method", ["finetune", "mib", "plop", "sdr"])
     def test_every_method_learns_domain_after_domain_without_background(self, tmp_path, method):
         dataset = cities(tmp_path / "data", self.COUNTS, ("lindau",))
         run = learn_scenario(tmp_path / "run", dataset, method, by="domain", split="1-1")

@@ -12,10 +12,24 @@ from contseg.engine.ranks import make_fabric, ranks_of, shard_of
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from tests.conftest import TINY
-from tests.engine.runs import DoubleMiB, DoublePLOP, distance, interrupted, learn, lines, same, tiny_recipe, weights
+from tests.engine.runs import (
+    DoubleMiB,
+    DoublePLOP,
+    DoubleSDR,
+    distance,
+    interrupted,
+    learn,
+    lines,
+    same,
+    tiny_recipe,
+    weights,
+)
 
 GENTLE = ("training.lr=0.01", "training.lr_later=0.003")
 """Rates at which rounding does not grow into another result within a few updates."""
+
+GENTLER = ("training.lr=0.003", "training.lr_later=0.001")
+"""The same for SDR, whose maxima and inverse distances magnify more."""
 
 
 def test_one_process_speaks_to_nobody():
@@ -31,7 +45,7 @@ def assert_like(two: Run, one: Run) -> None:
     for step in (0, 1):
         precise = [load_file(run.segmenter_path(step)) for run in (two, one)]
         assert distance(*precise) < 1e-9, f"step {step}"
-        for name, value in one.load_state(step)["method"].items():  # PLOP's thresholds
+        for name, value in one.load_state(step)["method"].items():  # PLOP's thresholds, SDR's prototypes
             assert abs(two.load_state(step)["method"][name] - value).max() < 1e-6
     for left, right in zip(two.confusions(), one.confusions(), strict=True):
         assert left.sum() == right.sum()  # every test image once
@@ -42,10 +56,11 @@ def assert_like(two: Run, one: Run) -> None:
 class TestTwoProcesses:
     """Compared in float64: sums over ranks are taken in another order, and training magnifies the rounding of float32."""
 
-    @pytest.mark.parametrize("method", [DoublePLOP(), DoubleMiB()], ids=["plop", "mib"])
+    @pytest.mark.parametrize("method", [DoublePLOP(), DoubleMiB(), DoubleSDR()], ids=["plop", "mib", "sdr"])
     def test_learn_what_one_learns(self, tmp_path, method):
-        one = learn(tmp_path / "one", tiny_recipe(method.name, *GENTLE), method=method)
-        two = learn(tmp_path / "two", tiny_recipe(method.name, *GENTLE, "training.devices=2"), method=method)
+        rates = GENTLER if method.name == "sdr" else GENTLE
+        one = learn(tmp_path / "one", tiny_recipe(method.name, *rates), method=method)
+        two = learn(tmp_path / "two", tiny_recipe(method.name, *rates, "training.devices=2"), method=method)
         assert ("thresholds" in one.load_state(1)["method"]) == (method.name == "plop")
         assert_like(two, one)
         for left, right in zip(lines(two, "epoch"), lines(one, "epoch"), strict=True):

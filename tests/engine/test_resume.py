@@ -52,6 +52,16 @@ def test_however_often_it_was_stopped(whole, tmp_path):
     assert_like(learn(tmp_path / "run", RECIPE), whole)
 
 
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_with_a_state_that_every_batch_moves(tmp_path, variant):
+    recipe = tiny_recipe("sdr", f"method.variant={variant}")
+    whole = learn(tmp_path / "whole", recipe)
+    assert whole.load_state(1)["method"]["counts"][1:].all()
+    for event, count in (("updated", 6), ("step_finished", 1), ("updated", 7)):
+        interrupted(tmp_path / "run", recipe, event, count)
+    assert_like(learn(tmp_path / "run", recipe), whole)
+
+
 def test_what_was_learned_is_not_learned_again(tmp_path):
     interrupted(tmp_path / "run", RECIPE, "updated", 14)  # in the second epoch of step 1
     watching = Watching()

@@ -54,6 +54,15 @@ def test_what_follows_is_what_follows_a_step_of_its_own(whole, folder, tmp_path)
     assert {line["step"] for line in lines(run, "epoch")} == {1}
 
 
+def test_a_method_with_prototypes_makes_them_of_the_segmenter_that_was_given(whole, folder, tmp_path):
+    run = learn(tmp_path / "run", tiny_recipe("sdr", f"start_from={str(folder)!r}"))
+    first, last = (run.load_state(step)["method"] for step in (0, 1))
+    assert first["counts"][1:].all()
+    assert same(weights(run, 0), weights(whole, 0))
+    assert torch.equal(last["prototypes"][:6], first["prototypes"]), "old classes rest"
+    assert last["counts"][6:].all()
+
+
 def test_a_single_file_will_do(whole, tmp_path):
     run = learn(tmp_path / "run", recipe_from(whole.segmenter_path(0)))
     assert same(weights(run, 1), weights(whole, 1))

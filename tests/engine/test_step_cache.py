@@ -85,6 +85,17 @@ def test_a_method_with_a_first_step_of_its_own_does_not_share(first, tmp_path):
     assert watching.updates == [8, 8, 8, 8, 0, 8]  # only the third finds one like itself
 
 
+def test_what_a_method_remembers_of_the_first_step_comes_with_it(tmp_path):
+    watching = Watching()
+    first = learn(tmp_path / "first", tiny_recipe("sdr"), cache=tmp_path / "cache")
+    second = learn(tmp_path / "second", tiny_recipe("sdr"), cache=tmp_path / "cache", reporter=watching)
+    assert watching.updates == [0, 8]
+    assert first.load_state(0)["method"]["counts"].any()
+    assert same(second.load_state(0)["method"], first.load_state(0)["method"])
+    assert same(weights(second), weights(first))
+    assert same(second.load_state(1)["method"], first.load_state(1)["method"])
+
+
 def key(folder, method: str = "finetune", *overrides: str) -> str:
     return job_in(folder, tiny_recipe(method, *overrides)).first_step_key()
 

@@ -19,8 +19,11 @@ CASES = [(name, {}) for name in METHODS] + [
     ("idec", {"variant": "released"}),
     ("idec", {"features": "stages"}),
     ("lag", {"variant": "released"}),
+    ("sdr", {"variant": "released"}),
+    ("sdr", {"on": "alone"}),
+    ("sdr", {"on": "alone", "variant": "released"}),
 ]
-LEARNS_FROM_OLD_LABELS = ["lwf", "lwf-mc", "ewc", "mib", "plop"]
+LEARNS_FROM_OLD_LABELS = ["lwf", "lwf-mc", "ewc", "mib", "plop", "sdr"]
 
 
 @pytest.fixture(params=CASES, ids=lambda case: " ".join([case[0], *map(str, case[1].values())]))

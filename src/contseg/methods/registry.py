@@ -19,10 +19,11 @@ from contseg.methods.mib import MiB
 from contseg.methods.pi import PI
 from contseg.methods.plop import PLOP
 from contseg.methods.rw import RW
+from contseg.methods.sdr import SDR
 from contseg.methods.ssul import SSUL
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (Finetune, Frozen, LwF, LwFMC, ILT, EWC, PI, RW, MiB, PLOP, SSUL, IDEC, LAG)
+    method.name: method for method in (Finetune, Frozen, LwF, LwFMC, ILT, EWC, PI, RW, MiB, PLOP, SDR, SSUL, IDEC, LAG)
 }
 
 

@@ -1,0 +1,55 @@
+"""How few channels are active in a pixel (SDR, CVPR 2021); for features that are hardly ever negative."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+LABELS = 256
+
+
+def class_maxima(features_BDHW: Tensor, labels_BHW: Tensor) -> Tensor:
+    """The largest feature over channels and pixels of each label value, 255 too: (256,), -inf without a pixel.
+
+    Example:
+        >>> class_maxima(torch.tensor([[[[1.0, 3.0, 2.0]]]]), torch.tensor([[[0, 1, 1]]]))[:3]
+        tensor([1., 3., -inf])
+    """
+    nothing = features_BDHW.new_full((LABELS,), -torch.inf)
+    return nothing.scatter_reduce(0, labels_BHW.flatten(), features_BDHW.amax(dim=1).flatten(), "amax")
+
+
+def sparsity(
+    features_BDHW: Tensor, maxima: Tensor, strength: Callable[[Tensor], Tensor] = torch.exp, epsilon: float = 1e-15
+) -> Tensor:
+    """Mean over pixels of sum_d s(g_d) / sum_d g_d, with g = f / maximum: small where few channels are strong.
+
+    Gradients pass through the maxima. A pixel whose sum of g is not positive has no such ratio and adds 0, and so does one
+    measured by a maximum that is not positive.
+
+    Args:
+        maxima: what features are measured by, of a shape that fits theirs: those of the pixel's class in SDR, or
+            `features.amax(dim=1, keepdim=True)`, or `features.amax()`.
+        strength: s.
+
+    Example:
+        >>> spread, sharp = torch.tensor([[1.0, 1.0]]).view(1, 2, 1, 1), torch.tensor([[1.0, 0.0]]).view(1, 2, 1, 1)
+        >>> sparsity(spread, spread.amax(), torch.square), sparsity(sharp, sharp.amax(), lambda g: g**3)
+        (tensor(1.), tensor(1.))
+    """
+    measured = features_BDHW / (maxima.where(maxima > 0, 1.0) + epsilon)
+    total_BHW = measured.sum(dim=1)
+    positive = total_BHW > 0
+    ratio_BHW = strength(measured).sum(dim=1) / (total_BHW.where(positive, 1.0) + epsilon)
+    return ratio_BHW.where(positive, 0.0).mean()
+
+
+def channel_entropy(features_BDHW: Tensor, epsilon: float = 1e-10) -> Tensor:
+    """Mean over pixels of -sum_d g_d log g_d, with g = f / |f|_1 over channels; another measure of sparsity.
+
+    Example:
+        >>> channel_entropy(torch.ones(1, 2, 1, 1))
+        tensor(0.6931)
+    """
+    parts = torch.nn.functional.normalize(features_BDHW, p=1.0, dim=1)
+    return -(parts * (parts + epsilon).log()).sum(dim=1).mean()
