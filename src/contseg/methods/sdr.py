@@ -42,9 +42,10 @@ class SDR(Method):
       is truth, that is where the class was annotated: background in the setting `sequential` and in steps by domain, and old
       classes there and in exemplars. A class without a prototype yet is neither attracted nor matched.
     * `released`: features of a class are read with mixed-up channels (`losses.released_sdr`; a batch of one image is right
-      but for matching), attraction acts on the highest class alone, and every label moves its prototype but 255 and the
-      lowest one that is there, if not the whole batch has background or all old classes annotated. Features and classes
-      are those of one rank, and the prototypes of rank 0 go on to the next step. A class without a prototype has the origin.
+      but for matching), attraction acts on little but the highest class, and every label moves its prototype but 255 and,
+      unless background or all old classes are annotated in the whole batch, the lowest one that is there. Features and
+      classes are those of one rank, and the prototypes of rank 0 are what a checkpoint and the next step have. A class
+      without a prototype has the origin.
 
     Published runs in the setting `disjoint` also let background move its prototype at step 0, where nothing tells a method
     that no later class hides in it; here it has none then, as published in `overlapped`.
