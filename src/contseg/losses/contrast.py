@@ -19,22 +19,6 @@ def fold_unknown(logits_BKHW: Tensor) -> Tensor:
     return torch.cat([logits_BKHW[:, :1] + logits_BKHW[:, 1:2], logits_BKHW[:, 2:]], dim=1)
 
 
-def region_sums(features_BDHW: Tensor, regions_BHW: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Sum of the features of each region and its number of pixels: (count, D) and (count,).
-
-    Args:
-        regions_BHW: int64 region of each pixel; others than 0 .. count - 1 belong to none.
-
-    Example:
-        >>> region_sums(torch.ones(1, 2, 1, 3), torch.tensor([[[0, 0, 255]]]), 2)
-        (tensor([[2., 2.],
-                [0., 0.]]), tensor([2., 0.]))
-    """
-    members_KN = (regions_BHW.flatten() == torch.arange(count, device=regions_BHW.device)[:, None]).to(features_BDHW.dtype)
-    features_ND = features_BDHW.permute(0, 2, 3, 1).flatten(0, 2)
-    return members_KN @ features_ND, members_KN.sum(dim=1)
-
-
 def triplet(anchor_KD: Tensor, positive_KD: Tensor, negative_KD: Tensor) -> Tensor:
     """max(0, |a - p| - |a - n| + 1) per row, Euclidean, with 1e-6 added to every difference: (K,)."""
     near = torch.linalg.vector_norm(anchor_KD - positive_KD + NEAR, dim=1)
@@ -51,7 +35,7 @@ def region_contrast(
     student's in the same region, the negative the student's everywhere else.
 
     Args:
-        student_sums_KD, teacher_sums_KD: sums of the features in each region, see `region_sums`.
+        student_sums_KD, teacher_sums_KD: sums of the features in each region, see `prototypes.class_sums`.
         student_total_D: sum of the student's features over all pixels.
         pixels_K: of each region.
         pixels: of all, a scalar.

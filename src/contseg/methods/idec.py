@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from contseg.losses.confidence import class_histogram, running_thresholds
-from contseg.losses.contrast import fold_unknown, region_contrast, region_sums, released_region_contrast
+from contseg.losses.contrast import fold_unknown, region_contrast, released_region_contrast
 from contseg.losses.distillation import dense_distillation, distillation
 from contseg.losses.precision import precise
+from contseg.losses.prototypes import class_sums
 from contseg.methods.method import Method, StepContext
 from contseg.methods.pseudo_labels import fill_in
 from contseg.methods.unknown import (
@@ -151,8 +152,8 @@ class IDEC(Method):
         said, first = fold_unknown(teacher.logits).argmax(dim=1), context.step.foreground - 1
         count, ranks = teacher.logits.shape[1] - 1, context.ranks
         ours, theirs = precise(ours), precise(theirs)
-        student_sums, pixels = region_sums(ours, said, count)
-        teacher_sums, _ = region_sums(theirs, said, count)
+        student_sums, pixels = class_sums(ours, said, count)
+        teacher_sums, _ = class_sums(theirs, said, count)
         total, everywhere = ranks.sum(ours.sum(dim=(0, 2, 3))), ranks.sum(pixels.sum())
         sums = (ranks.sum(student_sums)[first:], ranks.sum(teacher_sums)[first:])
         return region_contrast(*sums, total, ranks.sum(pixels)[first:], everywhere)

@@ -11,16 +11,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contseg.losses.confidence import released_ranking, top_two
-from contseg.losses.contrast import decoupled_contrast, region_sums
+from contseg.losses.contrast import decoupled_contrast
 from contseg.losses.decoupling import (
     channel_divergence,
     invariant_channels,
+    released_consistency,
     relevance,
     relevance_divergence,
-    released_consistency,
 )
 from contseg.losses.distillation import dense_distillation
 from contseg.losses.precision import precise
+from contseg.losses.prototypes import class_sums
 from contseg.methods.method import Method, StepContext
 from contseg.methods.pseudo_labels import fill_in
 from contseg.methods.unknown import (
@@ -188,9 +189,9 @@ class LAG(Method):
         """1 - cosine between the student's mean feature where the teacher is sure of an old class, and the class's
         prototype, the running mean of the teacher's; mean over the classes that are there."""
         said, count = self.surely_said(teacher, context), teacher.logits.shape[1]
-        sums, pixels = (context.ranks.sum(part) for part in region_sums(ours, said, count))
+        sums, pixels = (context.ranks.sum(part) for part in class_sums(ours, said, count))
         with torch.no_grad():
-            theirs_sums = context.ranks.sum(region_sums(theirs, said, count)[0])
+            theirs_sums = context.ranks.sum(class_sums(theirs, said, count)[0])
             before, seen = self.state["prototypes"].to(sums.device), self.state["pixels"].to(sums.device)
             total = seen + pixels
             prototypes = (before * seen[:, None] + theirs_sums) / total.clamp(min=1)[:, None]

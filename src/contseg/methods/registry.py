@@ -1,6 +1,6 @@
 """Methods by name."""
 
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -25,6 +25,37 @@ from contseg.methods.ssul import SSUL
 METHODS: dict[str, type[Method]] = {
     method.name: method for method in (Finetune, Frozen, LwF, LwFMC, ILT, EWC, PI, RW, MiB, PLOP, SDR, SSUL, IDEC, LAG)
 }
+
+
+def register_method(kind: type[Method]) -> type[Method]:
+    """Make a method of your own known by its name, so that recipes can name it; to be used as a decorator.
+
+    See docs/your-own-method.md.
+
+    Raises:
+        ContsegError: it has no name, the name is taken, or it is no frozen dataclass.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @register_method
+        ... @dataclass(frozen=True)
+        ... class Hesitant(Finetune):
+        ...     name = "hesitant"
+        >>> make_method("hesitant")
+        Hesitant()
+        >>> del METHODS["hesitant"]
+    """
+    name = getattr(kind, "name", None)
+    if not isinstance(name, str):
+        raise ContsegError(f"{kind.__name__}: a method needs a name; give the class an attribute `name`")
+    if METHODS.get(name, kind).__qualname__ != kind.__qualname__:
+        raise ContsegError(f"{kind.__name__}: the name '{name}' is taken by {METHODS[name].__name__}; choose another")
+    if not (is_dataclass(kind) and kind.__dataclass_params__.frozen):  # type: ignore[attr-defined]
+        raise ContsegError(
+            f"{kind.__name__}: a method is a frozen dataclass; decorate it with @dataclass(frozen=True) first"
+        )
+    METHODS[name] = kind
+    return kind
 
 
 def make_method(name: str, **hyper_parameters: Any) -> Method:
