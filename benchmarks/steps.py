@@ -1,5 +1,6 @@
 """What a training step of each method costs beside the networks that it needs."""
 
+import sys
 from types import SimpleNamespace
 
 import torch
@@ -27,6 +28,7 @@ def make_step(unknown: bool) -> SimpleNamespace:
         foreground=1 + unknown,
         new_classes=tuple(range(OLD, OLD + NEW)),
         old_classes=tuple(range(OLD)),
+        table=SimpleNamespace(has_background=True),
     )
 
 
@@ -94,7 +96,8 @@ def training_step(name: str, full_size: bool = False, **options: object) -> tupl
 
 
 def main() -> None:
-    for name, options in CASES:
+    chosen = [case for case in CASES if case[0] in sys.argv[1:]] or CASES
+    for name, options in chosen:
         print(name, *options.values(), "{:.3f} s, {:.3f} s, {:.3f}".format(*training_step(name, **options)), flush=True)
 
 

@@ -17,8 +17,7 @@ from contseg.engine.train import train
 from contseg.interop.segmenter_file import load_segmenter
 from contseg.methods.method import Method
 from contseg.methods.mib import MiB
-from contseg.methods.plop import PLOP
-from contseg.methods.sdr import SDR
+from contseg.methods.registry import METHODS
 from contseg.recipes.build import make_job, start_run
 from contseg.recipes.read import read_recipe
 from contseg.recipes.recipe import Recipe
@@ -143,28 +142,20 @@ def command(*arguments: Any) -> tuple[int, str, str]:
     return code, out.getvalue(), err.getvalue()
 
 
-@dataclass(frozen=True)
-class DoublePLOP(PLOP):
-    """PLOP in float64."""
+def _in_double(kind: type[Method]) -> type[Method]:
+    """A method in float64; a class of this module, so that ranks can be sent it."""
 
     def prepare(self, segmenter, step):
+        kind.prepare(self, segmenter, step)
         segmenter.double()
 
-
-@dataclass(frozen=True)
-class DoubleMiB(MiB):
-    """MiB in float64."""
-
-    def prepare(self, segmenter, step):
-        segmenter.double()
+    name = f"Double{kind.__name__}"
+    made = dataclass(frozen=True)(type(name, (kind,), {"prepare": prepare, "__module__": __name__}))
+    globals()[name] = made
+    return made
 
 
-@dataclass(frozen=True)
-class DoubleSDR(SDR):
-    """SDR in float64."""
-
-    def prepare(self, segmenter, step):
-        segmenter.double()
+DOUBLES = {name: _in_double(kind) for name, kind in METHODS.items()}
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,15 @@ def test_parts_learn_at_rates_of_their_own(segmenter):
         assert found[parameter] == expected[name.split(".")[0]], name
 
 
+def test_they_may_differ_between_the_first_step_and_later_ones(segmenter):
+    groups = [{"params": list(segmenter.parameters())}]
+    one = next(segmenter.backbone.parameters())
+    both = TrainingOptions(lr_factors={"backbone": 0.5}, lr_factors_later={"backbone": 0.1})
+    assert [factors(make_optimiser(groups, segmenter, both, step))[one] for step in (0, 1, 2)] == [0.5, 0.1, 0.1]
+    same = TrainingOptions(lr_factors={"backbone": 0.5})
+    assert factors(make_optimiser(groups, segmenter, same, 1))[one] == 0.5
+
+
 def test_the_factor_of_a_group_multiplies_that_of_the_part(segmenter):
     groups = [
         {"params": list(segmenter.backbone.parameters()), "lr_factor": 0.5},

@@ -13,9 +13,7 @@ from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from tests.conftest import TINY
 from tests.engine.runs import (
-    DoubleMiB,
-    DoublePLOP,
-    DoubleSDR,
+    DOUBLES,
     distance,
     interrupted,
     learn,
@@ -29,7 +27,7 @@ GENTLE = ("training.lr=0.01", "training.lr_later=0.003")
 """Rates at which rounding does not grow into another result within a few updates."""
 
 GENTLER = ("training.lr=0.003", "training.lr_later=0.001")
-"""The same for SDR, whose maxima and inverse distances magnify more."""
+"""The same for SDR, whose maxima and inverse distances magnify more, and for LwF-MC with its large weight."""
 
 
 def test_one_process_speaks_to_nobody():
@@ -44,7 +42,7 @@ def test_one_process_speaks_to_nobody():
 def assert_like(two: Run, one: Run) -> None:
     for step in (0, 1):
         precise = [load_file(run.segmenter_path(step)) for run in (two, one)]
-        assert distance(*precise) < 1e-9, f"step {step}"
+        assert distance(*precise) < 1e-6, f"step {step}"  # rounding that grew; a mean of one rank alone is 1e-4 away
         for name, value in one.load_state(step)["method"].items():  # PLOP's thresholds, SDR's prototypes
             assert abs(two.load_state(step)["method"][name] - value).max() < 1e-6
     for left, right in zip(two.confusions(), one.confusions(), strict=True):
@@ -56,9 +54,10 @@ def assert_like(two: Run, one: Run) -> None:
 class TestTwoProcesses:
     """Compared in float64: sums over ranks are taken in another order, and training magnifies the rounding of float32."""
 
-    @pytest.mark.parametrize("method", [DoublePLOP(), DoubleMiB(), DoubleSDR()], ids=["plop", "mib", "sdr"])
+    @pytest.mark.parametrize("method", [kind() for kind in DOUBLES.values()], ids=list(DOUBLES))
     def test_learn_what_one_learns(self, tmp_path, method):
-        rates = GENTLER if method.name == "sdr" else GENTLE
+        gentle = GENTLER if method.name in ("sdr", "lwf-mc") else GENTLE
+        rates = (*gentle, "network.dropout=0.0")  # every rank draws masks of its own
         one = learn(tmp_path / "one", tiny_recipe(method.name, *rates), method=method)
         two = learn(tmp_path / "two", tiny_recipe(method.name, *rates, "training.devices=2"), method=method)
         assert ("thresholds" in one.load_state(1)["method"]) == (method.name == "plop")
@@ -68,23 +67,23 @@ class TestTwoProcesses:
 
     def test_move_the_tables_of_idrnet_as_one_does(self, tmp_path):
         overrides = (*GENTLE, "network.head=fcn", "network.idrnet={attention_width: 8}", "network.dropout=0.0")
-        one = learn(tmp_path / "one", tiny_recipe("mib", *overrides), method=DoubleMiB())
-        two = learn(tmp_path / "two", tiny_recipe("mib", *overrides, "training.devices=2"), method=DoubleMiB())
+        one = learn(tmp_path / "one", tiny_recipe("mib", *overrides), method=DOUBLES["mib"]())
+        two = learn(tmp_path / "two", tiny_recipe("mib", *overrides, "training.devices=2"), method=DOUBLES["mib"]())
         assert_like(two, one)
         moved = load_file(one.segmenter_path(1))["head.tables.counter"]
         assert moved.round().sum() > 10
 
     def test_gather_passes_and_choose_the_best_epoch_as_one(self, tmp_path):
         overrides = (*GENTLE, "training.accumulate=2", "training.batch=4", "training.keep=best", "scenario.validation=0.2")
-        one = learn(tmp_path / "one", tiny_recipe("mib", *overrides), method=DoubleMiB())
-        two = learn(tmp_path / "two", tiny_recipe("mib", *overrides, "training.devices=2"), method=DoubleMiB())
+        one = learn(tmp_path / "one", tiny_recipe("mib", *overrides), method=DOUBLES["mib"]())
+        two = learn(tmp_path / "two", tiny_recipe("mib", *overrides, "training.devices=2"), method=DOUBLES["mib"]())
         assert_like(two, one)
 
     def test_finish_what_one_began(self, tmp_path):
         recipe = tiny_recipe("plop", *GENTLE)
-        one = learn(tmp_path / "one", recipe, method=DoublePLOP())
-        interrupted(tmp_path / "two", recipe, "updated", 6, method=DoublePLOP())  # in the second epoch
-        two = learn(tmp_path / "two", tiny_recipe("plop", *GENTLE, "training.devices=2"), method=DoublePLOP())
+        one = learn(tmp_path / "one", recipe, method=DOUBLES["plop"]())
+        interrupted(tmp_path / "two", recipe, "updated", 6, method=DOUBLES["plop"]())  # in the second epoch
+        two = learn(tmp_path / "two", tiny_recipe("plop", *GENTLE, "training.devices=2"), method=DOUBLES["plop"]())
         assert_like(two, one)
 
     def test_share_the_first_step(self, tmp_path):

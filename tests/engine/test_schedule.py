@@ -3,7 +3,7 @@
 import pytest
 
 from contseg.engine.options import TrainingOptions
-from contseg.engine.schedule import lr_multiple
+from contseg.engine.schedule import learning_rate, lr_multiple
 from tests.engine.runs import learn, lines, tiny_recipe
 
 
@@ -69,3 +69,11 @@ def test_a_run_follows_the_schedule_anew_in_every_step(tmp_path):
     options = recipe.training
     last_updates = [(0.01, 3, 8), (0.01, 7, 8), (0.002, 3, 4)]  # four updates an epoch
     assert found == pytest.approx([lr * lr_multiple(options, update, updates) for lr, update, updates in last_updates])
+
+
+def test_no_rate_falls_below_the_least_one():
+    options = TrainingOptions(lr=0.01, lr_later=0.02, lr_min=1e-4)
+    assert learning_rate(options, 0, 0, 10) == 0.01
+    assert learning_rate(options, 3, 0, 10) == 0.02
+    assert learning_rate(options, 0, 5, 10, factor=1e-3) == 1e-4
+    assert learning_rate(options, 0, 9, 10) > 1e-4

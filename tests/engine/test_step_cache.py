@@ -102,8 +102,11 @@ def key(folder, method: str = "finetune", *overrides: str) -> str:
 
 @pytest.mark.parametrize(
     "change",
-    ["training.lr_later=0.5", "training.epochs=[2, 9]", "training.workers=2", "scenario.split=5-1", "name=other"],
-)
+    [
+        "training.lr_later=0.5", "training.lr_factors_later={head: 0.5}", "training.epochs=[2, 9]", "training.workers=2",
+        "scenario.split=5-1", "name=other",
+    ],
+)  # fmt: skip
 def test_what_comes_after_the_first_step_does_not_matter(tmp_path, change):
     assert key(tmp_path / "one") == key(tmp_path / "two", "finetune", change)
 

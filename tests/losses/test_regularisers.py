@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contseg.losses.regularisers import (
+    add_penalty_gradients,
     normalise,
     path_integral,
     path_per_distance,
     path_per_divergence,
     penalty,
-    penalty_gradients,
     running_fisher,
 )
 
@@ -46,14 +46,17 @@ def test_the_gradient_is_that_of_the_penalty(seed):
     parameters = [value.requires_grad_() for value in tensors(seed)]
     anchors, strengths = tensors(seed + 1), tensors(seed + 2)
     expected = torch.autograd.grad(penalty(parameters, anchors, strengths), parameters)
-    for pull, slope in zip(penalty_gradients(parameters, anchors, strengths), expected, strict=True):
-        assert torch.allclose(pull, slope)
+    gradients = [torch.ones_like(value) for value in parameters]
+    with torch.no_grad():
+        add_penalty_gradients(gradients, parameters, anchors, strengths, weight=3.0)
+    for gradient, slope in zip(gradients, expected, strict=True):
+        assert torch.allclose(gradient, 1 + 3 * slope)
 
 
-def test_no_function_changes_what_it_is_given():
+def test_no_other_function_changes_what_it_is_given():
     given = [tensors(seed) for seed in range(4)]
     copies = [[value.clone() for value in values] for values in given]
-    penalty_gradients(*given[:3])
+    penalty(*given[:3])
     running_fisher(*given[:2])
     path_integral(*given[:3])
     path_per_divergence(*given)

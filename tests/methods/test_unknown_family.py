@@ -59,11 +59,19 @@ class TestWhatLearns:
     @named(ALL_LEARN)
     def test_or_everything(self, method, give_lesson, batch):
         lesson = give_lesson(fresh(method))
-        (group,) = method.parameter_groups(lesson.context.student, lesson.context.step)
-        learning = {id(parameter) for parameter in group["params"]}
+        groups = method.parameter_groups(lesson.context.student, lesson.context.step)
+        learning = {id(parameter) for group in groups for parameter in group["params"]}
+        assert {group["lr_factor"] for group in groups} == {1.0, 1e-4}
         idle = [name for name, p in lesson.context.student.named_parameters() if id(p) not in learning]
         assert all(name.startswith("head.dense.") for name in idle)
         assert bool(idle) == isinstance(method, LAG)
+
+    @pytest.mark.parametrize("method", [IDEC(old_factor=0.1), LAG(old_factor=0.1)], ids=["idec", "lag"])
+    def test_or_everything_with_old_classifiers_at_a_smaller_rate(self, method, give_lesson):
+        context = give_lesson(method).context
+        groups = method.parameter_groups(context.student, context.step)
+        (slow,) = (group["params"] for group in groups if group["lr_factor"] == 0.1)
+        assert {id(p) for p in slow} == {id(p) for p in context.student.classifier.steps[2].parameters()}
 
     @named(HEADS_ONLY)
     def test_what_was_held_learns_again_once_it_is_let_go(self, method, give_lesson):

@@ -82,7 +82,7 @@ class Job:
         training = {
             name: value
             for name, value in self.training.model_dump().items()
-            if name not in MACHINE_KEYS | {"epochs", "lr_later"}
+            if name not in MACHINE_KEYS | {"epochs", "lr_later", "lr_factors_later"}
         }
         parts = {
             "layout": 2,

@@ -8,7 +8,9 @@ from contseg.engine.options import TrainingOptions
 from contseg.models.segmenter import Segmenter
 
 
-def make_optimiser(groups: list[dict[str, Any]], segmenter: Segmenter, options: TrainingOptions) -> torch.optim.Optimizer:
+def make_optimiser(
+    groups: list[dict[str, Any]], segmenter: Segmenter, options: TrainingOptions, step: int = 0
+) -> torch.optim.Optimizer:
     """SGD or AdamW over the method's parameter groups, each divided by the parts of the segmenter that learn at rates of
     their own and by what is not decayed.
 
@@ -16,7 +18,9 @@ def make_optimiser(groups: list[dict[str, Any]], segmenter: Segmenter, options: 
 
     Args:
         groups: from `Method.parameter_groups`.
+        step: the parts' rates may differ between step 0 and later ones.
     """
+    factors = options.lr_factors_of(step)
     name_of = {parameter: name for name, parameter in segmenter.named_parameters()}
     divided = []
     for group in groups:
@@ -24,7 +28,7 @@ def make_optimiser(groups: list[dict[str, Any]], segmenter: Segmenter, options: 
         alike: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
         for parameter in group["params"]:
             name = name_of[parameter]
-            factor = group.get("lr_factor", 1.0) * options.lr_factors.get(name.split(".")[0], 1.0)  # type: ignore[call-overload]
+            factor = group.get("lr_factor", 1.0) * factors.get(name.split(".")[0], 1.0)  # type: ignore[call-overload]
             spared = any(part in name for part in options.no_decay)
             alike.setdefault((factor, spared), []).append(parameter)
         for (factor, spared), params in alike.items():

@@ -16,7 +16,8 @@ class TrainingOptions(BaseModel):
         batch: images per forward pass, over all ranks together.
         accumulate: forward passes per update.
         lr, lr_later: learning rate of step 0 and of later steps.
-        lr_factors: multiples of the learning rate for parts of the segmenter.
+        lr_factors, lr_factors_later: multiples of the learning rate for parts of the segmenter, in step 0 and in later
+            steps; none for later steps: the same.
         optimiser: `sgd` or `adamw` (Loshchilov and Hutter, ICLR 2019).
         momentum, nesterov: of SGD.
         betas: of AdamW.
@@ -51,6 +52,7 @@ class TrainingOptions(BaseModel):
     lr: float = Field(0.01, gt=0)
     lr_later: float = Field(0.001, gt=0)
     lr_factors: dict[Part, float] = {}
+    lr_factors_later: dict[Part, float] | None = None
     optimiser: Literal["sgd", "adamw"] = "sgd"
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = True
@@ -96,6 +98,10 @@ class TrainingOptions(BaseModel):
     def lr_of(self, step: int) -> float:
         """Learning rate at the start of a step."""
         return self.lr_later if step else self.lr
+
+    def lr_factors_of(self, step: int) -> dict[Part, float]:
+        """Multiples of the learning rate in a step."""
+        return self.lr_factors if step == 0 or self.lr_factors_later is None else self.lr_factors_later
 
 
 MACHINE_KEYS = frozenset({"accelerator", "devices", "nodes", "workers", "threads"})

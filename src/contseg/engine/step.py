@@ -92,7 +92,7 @@ class StepLearner:
         if self.options.compile:
             self.student.compile()
         groups = job.method.parameter_groups(self.student, self.step)
-        optimiser = make_optimiser(groups, self.student, self.options)
+        optimiser = make_optimiser(groups, self.student, self.options, self.step.index)
         self.module, self.optimiser = fabric.setup(self.student, optimiser)
         self.context = StepContext(
             student=self.student,

@@ -110,7 +110,8 @@ def _learn_or_recall(
     if step.index == 0 and job.start_from is not None:
         return _take_over(fabric, job, step, student, run, reporter)
     cache = StepCache(job.cache if step.index == 0 else None, job.first_step_key() if step.index == 0 else "")
-    recalled = cache.load(student)
+    # rank 0 looks for all: another run may fill the cache between two looks
+    recalled = cache.load(student) if fabric.broadcast(cache.filled) else None
     if recalled is not None:
         job.method.load_state_dict(recalled["method"])
         if fabric.global_rank == 0:

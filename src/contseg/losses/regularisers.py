@@ -32,16 +32,19 @@ def penalty(parameters: Tensors, anchors: Tensors, strengths: Tensors) -> Tensor
     return torch.stack([(weight * (now - then).square()).sum() for now, then, weight in triples]).sum()
 
 
-def penalty_gradients(parameters: Tensors, anchors: Tensors, strengths: Tensors) -> Tensors:
-    """2 w (p - p°), the gradient of `penalty` in each parameter.
+def add_penalty_gradients(
+    gradients: Tensors, parameters: Tensors, anchors: Tensors, strengths: Tensors, weight: float = 1.0
+) -> None:
+    """Add weight * 2 w (p - p°), the gradient of weight * `penalty`, to gradients, in place.
 
     Example:
-        >>> penalty_gradients([torch.tensor([1.0, 3.0])], [torch.tensor([0.0, 1.0])], [torch.tensor([0.5, 1.0])])
+        >>> gradients = [torch.zeros(2)]
+        >>> now, then = torch.tensor([1.0, 3.0]), torch.tensor([0.0, 1.0])
+        >>> add_penalty_gradients(gradients, [now], [then], [torch.tensor([0.5, 1.0])])
+        >>> gradients
         [tensor([1., 4.])]
     """
-    pulls = torch._foreach_mul(torch._foreach_sub(parameters, anchors), strengths)
-    torch._foreach_mul_(pulls, 2.0)
-    return list(pulls)
+    torch._foreach_addcmul_(gradients, torch._foreach_sub(parameters, anchors), strengths, value=2 * weight)
 
 
 def running_fisher(fishers: Tensors, gradients: Tensors, alpha: float = 0.9) -> Tensors:
@@ -51,9 +54,7 @@ def running_fisher(fishers: Tensors, gradients: Tensors, alpha: float = 0.9) -> 
         >>> running_fisher([torch.ones(2)], [torch.tensor([0.0, 2.0])])
         [tensor([0.1000, 3.7000])]
     """
-    squares = torch._foreach_mul(gradients, gradients)
-    torch._foreach_mul_(squares, alpha)
-    return list(torch._foreach_add(squares, fishers, alpha=1 - alpha))
+    return list(torch._foreach_lerp(fishers, torch._foreach_mul(gradients, gradients), alpha))
 
 
 def path_integral(gradients: Tensors, before: Tensors, parameters: Tensors) -> Tensors:

@@ -57,7 +57,8 @@ class IDEC(Method):
         features: `aspp`, of the head of SSUL; `stages`, the backbone's first three stages and the head's output, for other
             networks.
         memory: share of the confidences seen before that stays with every batch (`paper`).
-        background_factor: as of SSUL (`released`).
+        background_factor: as of SSUL.
+        old_factor: of the learning rate, for the classifiers of old classes in later steps (`paper`).
     """
 
     variant: Literal["paper", "released"] = "paper"
@@ -69,6 +70,7 @@ class IDEC(Method):
     features: Literal["aspp", "stages"] = "aspp"
     memory: float = 0.99
     background_factor: float = 1e-4
+    old_factor: float = 1.0
 
     name = "idec"
     needs_teacher = True
@@ -97,9 +99,9 @@ class IDEC(Method):
             learn_classifiers_only(segmenter)
 
     def parameter_groups(self, segmenter: Segmenter, step: Step) -> list[dict[str, Any]]:
-        """As SSUL where classifiers learn alone."""
-        if self.variant == "released" and freezes(step):
-            return classifier_groups(segmenter, self.background_factor)
+        """Background's classifier learns slowly in later steps, and those of old classes if wanted."""
+        if freezes(step):
+            return classifier_groups(segmenter, self.background_factor, self.old_factor)
         return super().parameter_groups(segmenter, step)
 
     def before_step(self, context: StepContext) -> None:

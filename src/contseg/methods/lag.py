@@ -66,7 +66,8 @@ class LAG(Method):
         invariance, specificity, prototypes, relevance: weights of the four terms of `paper`.
         decay: lambda; the first two count lambda^(epoch / epochs), and so does the distillation of `released`.
         looked_at: classes whose relevance is compared in a batch, at most; drawn anew in every batch.
-        background_factor: as of SSUL (`released`).
+        background_factor: as of SSUL.
+        old_factor: of the learning rate, for the classifiers of old classes in later steps (`paper`).
     """
 
     variant: Literal["paper", "released"] = "paper"
@@ -81,6 +82,7 @@ class LAG(Method):
     decay: float = 0.9
     looked_at: int = 4
     background_factor: float = 1e-4
+    old_factor: float = 1.0
 
     name = "lag"
     needs_teacher = True
@@ -109,9 +111,9 @@ class LAG(Method):
             learn_classifiers_only(segmenter)
 
     def parameter_groups(self, segmenter: Segmenter, step: Step) -> list[dict[str, Any]]:
-        """As SSUL where classifiers learn alone."""
-        if self.variant == "released" and freezes(step):
-            return classifier_groups(segmenter, self.background_factor)
+        """Background's classifier learns slowly in later steps, and those of old classes if wanted."""
+        if freezes(step):
+            return classifier_groups(segmenter, self.background_factor, self.old_factor)
         return super().parameter_groups(segmenter, step)
 
     def before_step(self, context: StepContext) -> None:
@@ -214,8 +216,9 @@ class LAG(Method):
         images = context.ranks.sum(holds.sum(dim=0))
         lots = torch.rand(len(images), generator=context.generator).to(said.device)
         chosen = (lots + (images > 0)).topk(min(self.looked_at, len(images))).indices  # those that are there come first
+        old = slice(first, len(context.teacher.widths))  # classifiers of classes that the teacher knows
         maps = [
-            _relevances(segmenter, output.features["head"], inside[:, chosen], chosen + first, learns)
+            _relevances(segmenter, output.features["head"], inside[:, chosen], chosen, old, learns)
             for segmenter, output, learns in ((context.student, student, True), (context.teacher, teacher, False))
         ]
         apart = torch.stack([relevance_divergence(*pair) for pair in zip(*maps, strict=True)], dim=1)
@@ -224,18 +227,20 @@ class LAG(Method):
         return context.ranks.count * (each * there).sum() / there.sum().clamp(min=1)
 
 
-def _relevances(segmenter: Segmenter, features: Tensor, inside: Tensor, outputs: Tensor, learns: bool) -> list[Tensor]:
-    """Where each of some outputs looks, (B, h w) each: gradient times input at the classifier's input, as at test.
+def _relevances(
+    segmenter: Segmenter, features: Tensor, inside: Tensor, classes: Tensor, steps: slice, learns: bool
+) -> list[Tensor]:
+    """Where each of some classes looks, (B, h w) each: gradient times input at the classifier's input, as at test.
 
     Args:
-        inside: (B, M, h, w) bool, over which an output's score is summed.
-        outputs: (M,) their numbers.
+        inside: (B, M, h, w) bool, over which a class's score is summed.
+        classes: (M,) their places among the outputs of `steps` of the classifier.
         learns: whether gradients follow.
     """
     features = precise(features)
     with torch.enable_grad(), _as_at_test(segmenter.classifier):
         read = features if features.requires_grad else features.detach().requires_grad_()
-        scores = (segmenter.classifier(read)[:, outputs] * inside).sum(dim=(0, 2, 3))
+        scores = (segmenter.classifier(read, steps)[:, classes] * inside).sum(dim=(0, 2, 3))
         slopes = [torch.autograd.grad(score, read, retain_graph=True, create_graph=learns)[0] for score in scores.unbind()]
     return [relevance(features, slope) for slope in slopes]
 

@@ -45,25 +45,27 @@ def learn_classifiers_only(segmenter: Segmenter) -> None:
     segmenter.hold_all_but(UNKNOWN, BACKGROUND, NEWEST)
 
 
-def classifier_groups(segmenter: Segmenter, background_factor: float) -> list[dict[str, Any]]:
-    """What learns in two groups: background's classifiers at a fraction of the learning rate, and the rest.
+def classifier_groups(segmenter: Segmenter, background_factor: float, old_factor: float = 1.0) -> list[dict[str, Any]]:
+    """What learns, in groups by rate: the classifiers of background and of old classes at fractions of it, and the rest.
 
     Args:
-        background_factor: that fraction. In SSUL's labels no pixel is background where there are no saliency maps; its
-            classifier, told only what it is not, must hardly move.
+        background_factor: in SSUL's labels no pixel is background where there are no saliency maps; its classifier, told
+            only what it is not, must hardly move.
+        old_factor: of classes that are neither new nor unknown nor background.
     """
-    slow = {id(p) for classifier in _classifiers(segmenter) for p in classifier.steps[BACKGROUND].parameters()}
-    learning = [parameter for parameter in segmenter.parameters() if parameter.requires_grad]
-    return [
-        {"params": [parameter for parameter in learning if id(parameter) not in slow], "lr_factor": 1.0},
-        {"params": [parameter for parameter in learning if id(parameter) in slow], "lr_factor": background_factor},
-    ]
+    factors: dict[int, float] = {}
+    for module in segmenter.modules():
+        if isinstance(module, GrowingClassifier):
+            _, background, *old, _ = module.steps
+            factors |= {id(parameter): background_factor for parameter in background.parameters()}
+            factors |= {id(parameter): old_factor for step in old for parameter in step.parameters()}
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in segmenter.parameters():
+        if parameter.requires_grad:
+            groups.setdefault(factors.get(id(parameter), 1.0), []).append(parameter)
+    return [{"params": parameters, "lr_factor": factor} for factor, parameters in groups.items()]
 
 
 def opinion(teacher: SegmenterOutput, size: tuple[int, int]) -> Tensor:
     """What the teacher thinks of every output, on its own: (B, O, H, W) in [0, 1]."""
     return teacher.logits_at(size).sigmoid()
-
-
-def _classifiers(segmenter: nn.Module) -> list[GrowingClassifier]:
-    return [module for module in segmenter.modules() if isinstance(module, GrowingClassifier)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from contseg.losses.regularisers import penalty, penalty_gradients
+from contseg.losses.regularisers import add_penalty_gradients, penalty
 from contseg.methods.method import Method, StepContext
 from contseg.models.segmenter import Segmenter, SegmenterOutput
 from contseg.scenarios.batch import Batch
@@ -66,8 +66,8 @@ class WeightPenalty(Method):
         self.estimate(learning, _gradients(learning))
         held = self.held(learning)
         if held:  # lists of no tensors are refused
-            pulls = penalty_gradients(list(held.values()), self.recall("anchor", held), self.recall("strength", held))
-            torch._foreach_add_(_gradients(held), pulls, alpha=self.importance)
+            held_by = self.recall("anchor", held), self.recall("strength", held)
+            add_penalty_gradients(_gradients(held), list(held.values()), *held_by, weight=self.importance)
 
     def after_step(self, context: StepContext) -> None:
         """The step's anchors have served."""

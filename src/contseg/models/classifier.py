@@ -46,9 +46,13 @@ class GrowingClassifier(nn.Module):
         """Outputs of each step, after that of the unknown if there is one."""
         return [_outputs(step).out_channels for step in self.steps]
 
-    def forward(self, features_BCHW: Tensor) -> Tensor:
-        """(B, channels, H, W) to (B, sum of widths, H, W)."""
-        return torch.cat([step(features_BCHW) for step in self.steps], dim=1)
+    def forward(self, features_BCHW: Tensor, steps: slice = slice(None)) -> Tensor:
+        """(B, channels, H, W) to (B, sum of widths, H, W).
+
+        Args:
+            steps: whose outputs are asked for.
+        """
+        return torch.cat([step(features_BCHW) for step in self.steps[steps]], dim=1)
 
     @torch.no_grad()
     def grow(self, count: int, start: Start) -> None:
