@@ -27,7 +27,7 @@ GENTLE = ("training.lr=0.01", "training.lr_later=0.003")
 """Rates at which rounding does not grow into another result within a few updates."""
 
 GENTLER = ("training.lr=0.003", "training.lr_later=0.001")
-"""The same for SDR, whose maxima and inverse distances magnify more, and for LwF-MC with its large weight."""
+"""The same for methods that magnify more: by maxima, inverse distances, a strong pull, or sums over outputs."""
 
 
 def test_one_process_speaks_to_nobody():
@@ -44,7 +44,8 @@ def assert_like(two: Run, one: Run) -> None:
         precise = [load_file(run.segmenter_path(step)) for run in (two, one)]
         assert distance(*precise) < 1e-6, f"step {step}"  # rounding that grew; a mean of one rank alone is 1e-4 away
         for name, value in one.load_state(step)["method"].items():  # PLOP's thresholds, SDR's prototypes
-            assert abs(two.load_state(step)["method"][name] - value).max() < 1e-6
+            apart = abs(two.load_state(step)["method"][name] - value).max()
+            assert apart < 1e-6 * max(1, abs(value).max()), name
     for left, right in zip(two.confusions(), one.confusions(), strict=True):
         assert left.sum() == right.sum()  # every test image once
         assert abs(left - right).sum() <= 0.001 * right.sum()
@@ -54,9 +55,10 @@ def assert_like(two: Run, one: Run) -> None:
 class TestTwoProcesses:
     """Compared in float64: sums over ranks are taken in another order, and training magnifies the rounding of float32."""
 
-    @pytest.mark.parametrize("method", [kind() for kind in DOUBLES.values()], ids=list(DOUBLES))
-    def test_learn_what_one_learns(self, tmp_path, method):
-        gentle = GENTLER if method.name in ("sdr", "lwf-mc") else GENTLE
+    @pytest.mark.parametrize("name", DOUBLES)
+    def test_learn_what_one_learns(self, tmp_path, name):
+        method = DOUBLES[name]()
+        gentle = GENTLE if name in ("finetune", "frozen", "lwf", "ilt", "mib", "plop") else GENTLER
         rates = (*gentle, "network.dropout=0.0")  # every rank draws masks of its own
         one = learn(tmp_path / "one", tiny_recipe(method.name, *rates), method=method)
         two = learn(tmp_path / "two", tiny_recipe(method.name, *rates, "training.devices=2"), method=method)

@@ -67,6 +67,7 @@ def _learn_all(fabric: Fabric, job: Job, run: Run, reporter: Reporter) -> dict[s
         run.write_text("plan.json", plan.to_json())
         keep_samples(run, job)
         run.rewind_metrics(_last_state(run, len(job.scenario)))
+    job.method.load_state_dict({})  # what it remembers of another run is not this one's
     student: Segmenter | None = None
     for step in job.scenario:
         state = run.load_state(step.index)
