@@ -7,7 +7,7 @@ from contseg.engine.options import TrainingOptions
 from contseg.engine.schedule import learning_rate
 from contseg.evaluation.confusion import confusion_matrix
 from contseg.evaluation.metrics import class_accuracy, class_iou, frequency_weighted_iou, overall_accuracy
-from contseg.losses.contrast import fold_unknown, released_region_contrast
+from contseg.losses.contrast import fold_unknown, released_region_contrast, released_regions, triplet
 from contseg.losses.cross_entropy import cross_entropy, focal_cross_entropy, sigmoid_cross_entropy
 from contseg.losses.distillation import dense_distillation, distillation, raw_divergence
 from contseg.methods.pseudo_labels import fill_in
@@ -100,10 +100,15 @@ def check_released_region_contrast(golden):
         golden.check(f"out_{name}_logits_after", torch.cat([golden.tensor(f"in_{name}_logits")[:, :1], folded], dim=1), 1e-6)
     said = logits["teacher"].argmax(dim=1)
     drawn = golden.meta["drawn_classes"]
-    loss, terms = released_region_contrast(student, golden.tensor("in_teacher_feature"), said, drawn)
-    golden.check("out_loss", loss, VALUE)
+    features = student, golden.tensor("in_teacher_feature")
+    regions = released_regions(*features, said, drawn)
+    for name, vectors in zip(("anchor", "positive", "negative"), zip(*regions, strict=True), strict=True):
+        golden.check(f"out_{name}", torch.stack(vectors), VALUE)
     used = golden.arrays["out_terms"][np.isfinite(golden.arrays["out_terms"])]
-    np.testing.assert_allclose(torch.stack(terms).detach().numpy(), used, rtol=VALUE)
+    terms = [float(triplet(*(vector[None] for vector in each)).detach()) for each in regions]
+    np.testing.assert_allclose(terms, used, rtol=VALUE)
+    loss = released_region_contrast(*features, said, drawn)
+    golden.check("out_loss", loss, VALUE)
     golden.check("grad_student_feature", *gradients(loss, student), GRADIENT)
 
 

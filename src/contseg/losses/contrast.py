@@ -56,15 +56,15 @@ def region_contrast(
     return (triplet(anchor, positive, negative) * usable).sum() / usable.sum().clamp(min=1)
 
 
-def released_region_contrast(
+def released_regions(
     student_BCHW: Tensor, teacher_BCHW: Tensor, said_BHW: Tensor, classes: list[int], length: int = 256
-) -> tuple[Tensor, list[Tensor]]:
-    """What the released IDEC code computes for ARCL, defects included.
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """What the released IDEC code takes for the regions of ARCL, defects included.
 
     One mask for the whole batch grows round by round by the pixels of a drawn class and is never cleared; only the first
     image's features are used; anchor, positive and negative are the first `length` positive numbers in the teacher's and
-    the student's feature inside the mask and in the student's outside it, channel by channel. A round in which one of
-    them is shorter is left out.
+    the student's feature inside the mask and in the student's outside it, channel by channel. A round in which they are
+    not equally many is left out.
 
     Args:
         student_BCHW, teacher_BCHW: features of any size, resized here to that of `said_BHW`.
@@ -72,7 +72,7 @@ def released_region_contrast(
         classes: the class drawn in each round.
 
     Returns:
-        the sum over rounds divided by their number, and the terms of the rounds that were used.
+        anchor, positive and negative of the rounds that are used.
     """
     size = (said_BHW.shape[1], said_BHW.shape[2])
     student, teacher = (
@@ -80,15 +80,26 @@ def released_region_contrast(
         for features in (student_BCHW, teacher_BCHW)
     )
     mask = torch.zeros(size, dtype=torch.bool, device=said_BHW.device)
-    terms: list[Tensor] = []
+    rounds = []
     for drawn in classes:
         mask = mask | (said_BHW == drawn).any(dim=0)
-        places = ((teacher, mask), (student, mask), (student, ~mask))
-        vectors = [_first_positives(features, region, length) for features, region in places]
-        if len({len(vector) for vector in vectors}) == 1 and len(vectors[0]):
-            terms.append(triplet(*(vector[None] for vector in vectors))[0])
-    total = torch.stack(terms).sum() if terms else 0.0 * student.sum()
-    return total / max(1, len(classes)), terms
+        anchor, positive, negative = (
+            _first_positives(features, region, length)
+            for features, region in ((teacher, mask), (student, mask), (student, ~mask))
+        )
+        if len(anchor) == len(positive) == len(negative) > 0:
+            rounds.append((anchor, positive, negative))
+    return rounds
+
+
+def released_region_contrast(
+    student_BCHW: Tensor, teacher_BCHW: Tensor, said_BHW: Tensor, classes: list[int], length: int = 256
+) -> Tensor:
+    """What the released IDEC code computes for ARCL: the sum of `triplet` over `released_regions` / rounds drawn."""
+    rounds = released_regions(student_BCHW, teacher_BCHW, said_BHW, classes, length)
+    if not rounds:
+        return 0.0 * student_BCHW.sum()
+    return torch.stack([triplet(*(vector[None] for vector in regions))[0] for regions in rounds]).sum() / len(classes)
 
 
 def _first_positives(features_CHW: Tensor, mask_HW: Tensor, length: int) -> Tensor:

@@ -168,4 +168,4 @@ class IDEC(Method):
         drawn = [
             turn + int(torch.randint(1, DRAWN_FROM - turn, (1,), generator=context.generator)) for turn in range(ROUNDS)
         ]
-        return released_region_contrast(ours, theirs, said, drawn)[0]
+        return released_region_contrast(ours, theirs, said, drawn)
