@@ -98,6 +98,11 @@ class TestUnknown:
         with pytest.raises(ContsegError, match=rf"method\.name: '{method}' knows no output \"unknown\".*use finetune"):
             make_job(tiny_recipe(method, "scenario.policy=ssul"), tmp_path)
 
+    @pytest.mark.parametrize("method", [name for name, kind in METHODS.items() if kind.needs_unknown])
+    def test_methods_that_need_one_are_told_the_policy(self, tmp_path, method):
+        with pytest.raises(ContsegError, match=rf"scenario\.policy: method '{method}' .* set scenario\.policy=ssul"):
+            make_job(tiny_recipe(method, "scenario.policy=plop"), tmp_path)
+
     def test_an_unknown_output_without_labels_for_it_is_refused(self, tmp_path):
         with pytest.raises(ContsegError, match=r"network\.unknown: policy plop has no labels for it"):
             make_job(tiny_recipe("finetune", "network.unknown=true"), tmp_path)

@@ -3,6 +3,7 @@
 import copy
 import io
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -293,11 +294,13 @@ class TestFrozen:
         lesson = give_lesson(Frozen(), 0)
         assert all(parameter.requires_grad for parameter in lesson.context.student.parameters())
 
-    def test_a_step_without_a_new_class_is_refused_in_one_line(self, give_lesson):
+    def test_a_step_without_a_new_class_is_refused_in_one_line(self):
+        steps = [SimpleNamespace(index=index, new_count=count) for index, count in enumerate((3, 1, 0))]
+        Frozen().check(NetworkOptions(), steps[:2])
         with pytest.raises(
-            ContsegError, match=r"'frozen' learns nothing but new classes, and step 1 brings none; .*"
+            ContsegError, match=r"'frozen' learns nothing but new classes, and step 2 brings none; .*"
         ) as caught:
-            by_domain(give_lesson(Frozen(), 0))
+            Frozen().check(NetworkOptions(), steps)
         assert "\n" not in str(caught.value)
 
 

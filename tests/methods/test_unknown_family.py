@@ -11,7 +11,7 @@ from contseg.methods.lag import LAG
 from contseg.methods.registry import make_method
 from contseg.methods.ssul import SSUL
 from contseg.models.options import NetworkOptions
-from contseg.models.segmenter import Segmenter, SegmenterOutput
+from contseg.models.segmenter import SegmenterOutput
 from tests.methods.conftest import random_batch
 
 HEADS_ONLY = [SSUL(), IDEC(variant="released"), LAG(variant="released")]
@@ -82,9 +82,17 @@ class TestWhatLearns:
 
     @named(FAMILY)
     def test_a_network_that_decides_by_softmax_is_told_what_to_set(self, method, make_scenario):
-        segmenter = Segmenter(NetworkOptions(backbone="resnet18", width=4, head_width=8, unknown=True), [1, 1, 2])
+        network = NetworkOptions(head="deeplabv3-ssul", unknown=True)
         with pytest.raises(ContsegError, match=rf"network\.decision: method '{method.name}'.* network\.decision=sigmoid"):
-            method.prepare(segmenter, make_scenario(method)[0])
+            method.check(network, make_scenario(method))
+
+    @named([method for method in FAMILY if "aspp1" in method.taps])
+    def test_a_network_without_pyramids_is_told_before_anything_is_learned(self, method, make_scenario):
+        network = NetworkOptions(head="fcn", unknown=True, decision="sigmoid")
+        with pytest.raises(ContsegError, match=r"network\.head=deeplabv3-ssul"):
+            method.check(network, make_scenario(method))
+        if method.name == "idec":
+            IDEC(variant=method.variant, features="stages").check(network, make_scenario(method))
 
 
 class TestPseudoLabels:
@@ -255,7 +263,7 @@ class TestTerms:
         labels = lesson.fitting(batch)
         values = []
         for lesson.context.epoch in (0, 1):
-            values.append(float(method.losses(labels, student, teacher, lesson.context)[key]))
+            values.append(method.losses(labels, student, teacher, lesson.context)[key].item())
         if name == "lag":
             assert values[1] / values[0] == pytest.approx(0.5**0.5, rel=0.05)
         else:

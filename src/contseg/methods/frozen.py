@@ -1,11 +1,13 @@
 """The other lower bound: forget nothing, and learn little."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from contseg.errors import ContsegError
 from contseg.methods.method import Method, StepContext
+from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter, SegmenterOutput
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step
@@ -23,20 +25,20 @@ class Frozen(Method):
     name = "frozen"
     handles_unknown = True
 
-    def prepare(self, segmenter: Segmenter, step: Step) -> None:
-        """Hold everything but the newest step of every classifier.
+    def check(self, network: NetworkOptions, steps: Sequence[Step]) -> None:
+        """Every later step must bring classes, or nothing is left that may learn."""
+        super().check(network, steps)
+        for step in steps[1:]:
+            if step.new_count == 0:
+                raise ContsegError(
+                    f"method.name: '{self.name}' learns nothing but new classes, and step {step.index} brings none;"
+                    " use another method, such as finetune"
+                )
 
-        Raises:
-            ContsegError: the step brings no new class, so nothing is left that may learn.
-        """
-        if step.old_count == 0:
-            return
-        if step.new_count == 0:
-            raise ContsegError(
-                f"method.name: '{self.name}' learns nothing but new classes, and step {step.index} brings none;"
-                " use another method, such as finetune"
-            )
-        segmenter.hold_all_but(-1)
+    def prepare(self, segmenter: Segmenter, step: Step) -> None:
+        """Hold everything but the newest step of every classifier."""
+        if step.old_count:
+            segmenter.hold_all_but(-1)
 
     def losses(
         self, batch: Batch, student: SegmenterOutput, teacher: SegmenterOutput | None, context: StepContext

@@ -1,11 +1,13 @@
 """IDEC: Inherit with Distillation and Evolve with Contrast (Zhao et al., TPAMI 2023)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from contseg.errors import ContsegError
 from contseg.losses.confidence import class_histogram, running_thresholds
 from contseg.losses.contrast import fold_unknown, region_contrast, released_region_contrast
 from contseg.losses.distillation import dense_distillation, distillation
@@ -22,7 +24,8 @@ from contseg.methods.unknown import (
     require_sigmoid,
     supervise_each_output,
 )
-from contseg.models.segmenter import Segmenter, SegmenterOutput
+from contseg.models.options import NetworkOptions
+from contseg.models.segmenter import Segmenter, SegmenterOutput, taps_of
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step
 
@@ -92,9 +95,17 @@ class IDEC(Method):
         """Shared with SSUL and LAG."""
         return FIRST_STEP
 
+    def check(self, network: NetworkOptions, steps: Sequence[Step]) -> None:
+        """The network must decide output by output, and have the pyramids unless stages are distilled."""
+        if self.taps[0] not in taps_of(network):
+            raise ContsegError(
+                f"method.features: {network.head} has no pyramids to distil; set method.features=stages, or"
+                " network.head=deeplabv3-ssul"
+            )
+        require_sigmoid(network, self.name)
+
     def prepare(self, segmenter: Segmenter, step: Step) -> None:
         """`released` holds what is learned."""
-        require_sigmoid(segmenter, self.name)
         if self.variant == "released" and freezes(step):
             learn_classifiers_only(segmenter)
 

@@ -1,7 +1,7 @@
 """LAG: Learning at a Glance (Yuan et al., TPAMI 2024)."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -33,6 +33,7 @@ from contseg.methods.unknown import (
     require_sigmoid,
     supervise_each_output,
 )
+from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter, SegmenterOutput
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step
@@ -104,9 +105,13 @@ class LAG(Method):
         """Shared with SSUL and IDEC."""
         return FIRST_STEP
 
+    def check(self, network: NetworkOptions, steps: Sequence[Step]) -> None:
+        """The network must decide output by output."""
+        super().check(network, steps)
+        require_sigmoid(network, self.name)
+
     def prepare(self, segmenter: Segmenter, step: Step) -> None:
         """`released` holds what is learned."""
-        require_sigmoid(segmenter, self.name)
         if self.variant == "released" and freezes(step):
             learn_classifiers_only(segmenter)
 

@@ -1,7 +1,7 @@
 """What a continual method is: a few calls, all optional but `losses`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from contseg.data.classes import IGNORE
+from contseg.errors import ContsegError
 from contseg.losses.cross_entropy import cross_entropy
 from contseg.models.classifier import Start
-from contseg.models.segmenter import Segmenter, SegmenterOutput
+from contseg.models.options import NetworkOptions
+from contseg.models.segmenter import Segmenter, SegmenterOutput, taps_of
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step
 
@@ -119,6 +121,20 @@ class Method(ABC):
 
         `batch` went through `relabel`; `teacher` is None at step 0.
         """
+
+    def check(self, network: NetworkOptions, steps: Sequence[Step]) -> None:
+        """Whether this method can learn these steps with this network; before anything is made.
+
+        Raises:
+            ContsegError: it cannot; here, because the network lacks a feature that it reads.
+        """
+        there = taps_of(network)
+        for tap in (*self.taps, *self.first_taps):
+            if tap not in there:
+                raise ContsegError(
+                    f"method.name: '{self.name}' reads {tap}, and {network.backbone} with {network.head} has only"
+                    f" {', '.join(there)}; set network.head=deeplabv3-ssul, or use another method"
+                )
 
     def relabel(self, batch: Batch, teacher: SegmenterOutput | None, context: StepContext) -> Batch:
         """The batch with the method's final labels (pseudo labels); once per batch, before the losses, without gradient."""

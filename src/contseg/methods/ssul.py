@@ -1,5 +1,6 @@
 """SSUL: Semantic Segmentation with Unknown Label for Exemplar-based Class-Incremental Learning (Cha et al., 2021)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from contseg.methods.unknown import (
     require_sigmoid,
     supervise_each_output,
 )
+from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter, SegmenterOutput
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step
@@ -51,9 +53,13 @@ class SSUL(Method):
         """Every output is learned on its own from the start."""
         return FIRST_STEP
 
+    def check(self, network: NetworkOptions, steps: Sequence[Step]) -> None:
+        """The network must decide output by output."""
+        super().check(network, steps)
+        require_sigmoid(network, self.name)
+
     def prepare(self, segmenter: Segmenter, step: Step) -> None:
         """Hold what is learned."""
-        require_sigmoid(segmenter, self.name)
         if freezes(step):
             learn_classifiers_only(segmenter)
 

@@ -8,6 +8,7 @@ from contseg.errors import ContsegError
 from contseg.losses.cross_entropy import sigmoid_cross_entropy
 from contseg.methods.method import StepContext
 from contseg.models.classifier import GrowingClassifier
+from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter, SegmenterOutput
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step
@@ -22,16 +23,16 @@ def supervise_each_output(logits_BKHW: Tensor, batch: Batch, context: StepContex
     return context.mean_over_valid(sigmoid_cross_entropy(logits_BKHW, batch.labels), batch.labels)
 
 
-def require_sigmoid(segmenter: Segmenter, method: str) -> None:
+def require_sigmoid(network: NetworkOptions, method: str) -> None:
     """Nothing, if the network decides output by output.
 
     Raises:
         ContsegError: it decides by soft-max.
     """
-    if segmenter.options.decision != "sigmoid":
+    if network.decision != "sigmoid":
         raise ContsegError(
             f"network.decision: method '{method}' learns every output on its own; set network.decision=sigmoid"
-            f" (it is {segmenter.options.decision})"
+            f" (it is {network.decision})"
         )
 
 

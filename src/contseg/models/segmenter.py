@@ -204,7 +204,7 @@ class Segmenter(nn.Module):
     def taps(self) -> tuple[str, ...]:
         """The features that `forward` can give: `stage1` ... `stage4` (sums before activation), `head`, `logits`, and with
         the head of SSUL `aspp1` ... `aspp4`."""
-        return (*TAPS, *ASPP_TAPS) if isinstance(self.head, DeepLabV3SSUL) else TAPS
+        return taps_of(self.options)
 
     @property
     def widths(self) -> list[int]:
@@ -234,6 +234,16 @@ class Segmenter(nn.Module):
         """After the losses of every iteration, with the method's final labels: IDRNet deletes a class and learns from it."""
         if isinstance(self.head, IDRNet) and output.passed is not None:
             self.head.observe(output.passed, self.classifier, output.logits, labels_BHW, context)
+
+
+def taps_of(options: NetworkOptions) -> tuple[str, ...]:
+    """The taps of a network, see `Segmenter.taps`.
+
+    Example:
+        >>> taps_of(NetworkOptions(head="fcn"))
+        ('stage1', 'stage2', 'stage3', 'stage4', 'head', 'logits')
+    """
+    return (*TAPS, *ASPP_TAPS) if options.head == "deeplabv3-ssul" else TAPS
 
 
 def first_widths(options: NetworkOptions, classes: int) -> list[int]:

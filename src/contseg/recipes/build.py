@@ -85,6 +85,7 @@ def make_job(recipe: Recipe, folder: Path, *, progress: Progress | None = None, 
     training, evaluation = make_pipelines(recipe, scenario.dataset)
     network = recipe.network.model_copy(update={"unknown": scenario.policy.has_unknown})
     given_network, start_from = given_start(recipe, scenario, folder) or (network, None)
+    method.check(given_network, scenario)
     return Job(
         scenario=scenario,
         method=method,
