@@ -77,3 +77,4 @@ def test_no_rate_falls_below_the_least_one():
     assert learning_rate(options, 3, 0, 10) == 0.02
     assert learning_rate(options, 0, 5, 10, factor=1e-3) == 1e-4
     assert learning_rate(options, 0, 9, 10) > 1e-4
+    assert learning_rate(options, 0, 5, 10, factor=0.0) == 0

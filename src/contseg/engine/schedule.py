@@ -42,4 +42,5 @@ def learning_rate(options: TrainingOptions, step: int, update: int, updates: int
         >>> [learning_rate(TrainingOptions(lr=0.1, lr_min=0.02), 0, update, 10, 0.5) for update in (0, 9)]
         [0.05, 0.02]
     """
-    return max(options.lr_of(step) * factor * lr_multiple(options, update, updates), options.lr_min)
+    rate = options.lr_of(step) * factor * lr_multiple(options, update, updates)
+    return max(rate, options.lr_min) if factor else 0.0  # what is held still stays so
