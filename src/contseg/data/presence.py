@@ -21,7 +21,7 @@ from contseg.errors import ContsegError
 
 Progress = Callable[[int, int], None]
 LAYOUT_VERSION = "presence-2"
-_AT_A_TIME = 128
+_AT_A_TIME = 400
 """Masks that a process counts before it takes more work: handing out each alone costs a tenth of decoding it."""
 _WORTH_A_PROCESS = 1000
 """Masks that are counted in about the time that a process takes to start."""
