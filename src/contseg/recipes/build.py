@@ -166,7 +166,9 @@ def resumed_recipe(folder: Path, wanted: Recipe | None = None) -> Recipe:
     changed = {
         key: values
         for key, values in differences(saved, wanted).items()
-        if key not in {f"training.{name}" for name in MACHINE_KEYS} and key not in ("name", "note", "data.path")
+        if key not in {f"training.{name}" for name in MACHINE_KEYS}
+        and key.partition(".")[0] not in ("name", "note", "links", "based_on")
+        and key != "data.path"
     }
     if changed:
         key, (before, now) = next(iter(changed.items()))

@@ -4,6 +4,7 @@ import copy
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -32,10 +33,59 @@ def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         >>> read_recipe("digits/plop_5-1", ["training.lr=0.5", "method.variant=released"]).training.lr
         0.5
     """
-    content = _with_parts(*_find(str(source)))
+    return resolve(source, overrides).recipe
+
+
+COMMAND_LINE = "command line"
+"""The origin of a value that an override set."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A recipe, and where its values come from.
+
+    Attributes:
+        recipe: complete.
+        origins: for every key that is set somewhere (`training.lr`), the part or recipe that set it last, or `COMMAND_LINE`;
+            a key that is not there has its default.
+        layers: the parts and the recipe, each under its name, in the order in which they were laid over each other.
+    """
+
+    recipe: Recipe
+    origins: Mapping[str, str]
+    layers: tuple[str, ...]
+
+
+def resolve(source: str | Path, overrides: Sequence[str] = ()) -> Resolved:
+    """A recipe by file or by name, overridden, and the origin of its values.
+
+    Args:
+        source, overrides: as of `read_recipe`.
+
+    Raises:
+        ContsegError: see `read_recipe`.
+
+    Example:
+        >>> origins = resolve("digits/plop_5-1", ["training.seed=3"]).origins
+        >>> origins["scenario.split"], origins["training.seed"], "training.momentum" in origins
+        ('parts/digits', 'command line', False)
+    """
+    layers = list(_layers(*_find(str(source))))
+    content: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for name, layer in layers:
+        content = _merged(content, layer)
+        origins |= dict.fromkeys((key for key, _ in _flat(layer)), name)
     for override in overrides:
-        _apply(content, override)
-    return parse_recipe(content, str(source))
+        origins |= dict.fromkeys(_apply(content, override), COMMAND_LINE)
+    names = tuple(name for name, _ in layers)
+    packaged = set(recipe_names())
+    based_on = [name for name in names if name in packaged]
+    if based_on and content.get("based_on") is None:
+        content["based_on"] = based_on[-1]
+    there = dict(_flat(content))
+    kept = {key: origin for key, origin in origins.items() if key in there}  # a method that changed its name, for instance
+    return Resolved(parse_recipe(content, str(source)), kept, names)
 
 
 def parse_recipe(content: Mapping[str, Any], source: str) -> Recipe:
@@ -132,14 +182,13 @@ def _load(text: str, source: str) -> dict[str, Any]:
     return content
 
 
-def _with_parts(content: dict[str, Any], source: str) -> dict[str, Any]:
-    """The content on top of the parts that it names under `extends`, later parts over earlier ones."""
+def _layers(content: dict[str, Any], source: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The parts that a content names under `extends`, each after its own parts, then the content itself."""
     parts = content.pop("extends", [])
-    merged: dict[str, Any] = {}
     for part in [parts] if isinstance(parts, str) else parts:
         beside = Path(source).parent / f"{part}.yaml"
-        merged = _merged(merged, _with_parts(*_find(str(beside) if beside.is_file() else str(part))))
-    return _merged(merged, content)
+        yield from _layers(*_find(str(beside) if beside.is_file() else str(part)))
+    yield source, content
 
 
 def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,7 +201,8 @@ def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _apply(content: dict[str, Any], override: str) -> None:
+def _apply(content: dict[str, Any], override: str) -> list[str]:
+    """Change the content; returns the keys that were set."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ContsegError(f"override '{override}': write KEY=VALUE, such as training.lr=0.01")
@@ -169,6 +219,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
     if last == "name" and folders == ["method"] and content.get("name") != value:
         content.clear()
     content[last] = value
+    return [name for name, _ in _flat(value, key)]
 
 
 def _floats(content: Any, kind: Any) -> Any:

@@ -79,6 +79,8 @@ class Recipe(BaseModel):
     Attributes:
         name: of the run; names its folder.
         note: what a reader should know: sources, and why a value is what it is.
+        links: where it was published: `config`, `model`, `log`, `code` to an address.
+        based_on: the packaged recipe that this one was made from, which says what was changed; set when a recipe is read.
         data, scenario, network, training: see there.
         evaluation: how images are seen when a step is measured.
         method: `name` and hyper-parameters of a method.
@@ -92,6 +94,8 @@ class Recipe(BaseModel):
 
     name: str
     note: str = ""
+    links: dict[Literal["code", "config", "model", "log"], str] = {}
+    based_on: str | None = None
     data: DataOptions
     scenario: ScenarioOptions = ScenarioOptions()
     network: NetworkOptions = NetworkOptions()
