@@ -57,6 +57,11 @@ class TestCompilation:
         assert losses(run) == pytest.approx(reference, rel=0.02)
 
 
+def test_automatic_mixed_precision_is_single_precision_on_a_cpu(tmp_path, reference):
+    run = learn(tmp_path / "run", tiny_recipe("mib", *GENTLE, "training.precision=amp", "training.accelerator=cpu"))
+    assert losses(run) == reference
+
+
 def test_half_precision_is_really_computed_in_half(tmp_path, monkeypatch):
     seen = set()
     plain = GrowingClassifier.forward

@@ -24,6 +24,11 @@ def test_step_multiplies_by_gamma_at_each_milestone():
     assert rates == pytest.approx([1.0] * 5 + [0.1] * 3 + [0.01] * 2)
 
 
+def test_step_multiplies_by_gamma_after_every_so_many_updates():
+    options = TrainingOptions(schedule="step", milestone_every=3, gamma=0.5)
+    assert [lr_multiple(options, update, 8) for update in range(8)] == [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25]
+
+
 def test_warm_poly_rises_linearly_and_then_is_poly():
     warm = multiples(20, schedule="warm-poly", warmup=0.2)
     poly = multiples(20, schedule="poly")

@@ -35,7 +35,9 @@ class TrainingOptions(BaseModel):
         warmup: share of the updates over which `warm-poly` rises.
         warmup_updates, warmup_ratio: instead, the number of updates over which it rises, from that share of poly.
         milestones: shares of the updates at which `step` multiplies by `gamma`.
-        precision: `32`, `bf16-mixed`, or `16-mixed` with gradient scaling.
+        milestone_every: instead, the number of updates from one milestone to the next (IDEC on ADE20K).
+        precision: `32`, `bf16-mixed`, `16-mixed` with gradient scaling, or `amp`: `16-mixed` on a GPU and `32` on a CPU, as
+            published runs with automatic mixed precision.
         channels_last, compile: memory layout and `torch.compile`.
         keep: `last`, or the `best` epoch by mIoU on held-out validation images (`scenario.validation`), never on test.
         seed: of everything drawn in training.
@@ -69,8 +71,9 @@ class TrainingOptions(BaseModel):
     warmup_updates: int | None = Field(None, ge=1)
     warmup_ratio: float = Field(1e-6, gt=0, le=1)
     milestones: list[float] = [0.6, 0.85]
+    milestone_every: int | None = Field(None, ge=1)
     gamma: float = 0.1
-    precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
+    precision: Literal["32", "bf16-mixed", "16-mixed", "amp"] = "32"
     channels_last: bool = False
     compile: bool = False
     keep: Literal["last", "best"] = "last"

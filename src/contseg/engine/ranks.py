@@ -53,7 +53,10 @@ def make_fabric(options: TrainingOptions) -> Fabric:
         raise ContsegError(f"training.devices: asks for {options.devices} GPUs, {torch.cuda.device_count()} are here")
     strategy = "auto" if world == 1 else "ddp_spawn" if joined_rank() is None else "ddp"
     plugins: list[Any] = []
-    if options.precision == "16-mixed":
+    precision = options.precision
+    if precision == "amp":
+        precision = "16-mixed" if accelerator == "cuda" else "32"
+    if precision == "16-mixed":
         # given as a plugin because Fabric turns fp16 on CPU into bf16 silently
         plugins.append(MixedPrecision("16-mixed", accelerator, torch.amp.GradScaler(accelerator)))
     with warnings.catch_warnings():
@@ -63,7 +66,7 @@ def make_fabric(options: TrainingOptions) -> Fabric:
             devices=options.devices,
             num_nodes=options.nodes,
             strategy=strategy,
-            precision=None if plugins else "32-true" if options.precision == "32" else options.precision,
+            precision=None if plugins else "32-true" if precision == "32" else precision,
             plugins=plugins,
         )
 

@@ -16,10 +16,14 @@ def lr_multiple(options: TrainingOptions, update: int, updates: int) -> float:
         >>> warm = TrainingOptions(schedule="warm-poly", power=1.0, warmup_updates=2, warmup_ratio=0.1)
         >>> [round(lr_multiple(warm, i, 4), 4) for i in range(4)]
         [0.1, 0.4125, 0.5, 0.25]
+        >>> [lr_multiple(TrainingOptions(schedule="step", milestone_every=2), i, 4) for i in range(4)]
+        [1.0, 1.0, 0.1, 0.1]
     """
     done = update / updates
     if options.schedule == "constant":
         return 1.0
+    if options.schedule == "step" and options.milestone_every is not None:
+        return options.gamma ** (update // options.milestone_every)
     if options.schedule == "step":
         return options.gamma ** sum(done >= milestone for milestone in options.milestones)
     poly = (1 - options.floor) * (1 - done) ** options.power + options.floor
