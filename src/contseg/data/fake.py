@@ -1,0 +1,221 @@
+"""Small synthetic copies of published datasets, in their official layouts: for trying a recipe without the data."""
+
+import io
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from contseg.data import ade20k, cityscapes, isprs, lip, pascal_context
+from contseg.data.classes import IGNORE, ClassTable, voc_palette
+from contseg.data.dataset import SubsetName
+from contseg.data.files import write_palette_png
+from contseg.data.textures import draw_scene
+from contseg.data.voc import VOC
+from contseg.errors import ContsegError, did_you_mean
+
+SMALLEST = 32
+"""Pixels of the shortest side with which a shape still has an inside within its border."""
+
+Places = list[tuple[Path, Path]]
+"""Image and mask file of each sample of a subset."""
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a dataset lies on disk.
+
+    Args:
+        values: the raw mask value of every class, in the order of the class table, the first for class 1.
+        background: raw values for what no shape covers, which take turns.
+        places: writes the lists of a subset of so many samples, if there are any, and names its files.
+        borders: whether objects have borders of 255.
+    """
+
+    values: Sequence[int]
+    background: Sequence[int]
+    places: Callable[[Path, SubsetName, int], Places]
+    borders: bool = False
+
+
+def write_fake(
+    dataset: str, root: Path, *, train: int, test: int, size: tuple[int, int] = (96, 96), seed: int = 0, objects: int = 2
+) -> Path:
+    """Write a synthetic copy of a dataset in its official layout, which `open_dataset(dataset, root)` opens.
+
+    Images show textured shapes, one texture per class (`class_texture`). The shape in front in image i is of class
+    i mod K + 1 of the K classes; the others are of classes drawn up to that one, so that from K images on every class has
+    an image that holds no later class: in their natural order, every step has images in every setting. What no shape covers
+    is background, unlabelled or clutter, whatever the dataset has. Images of ISPRS and Cityscapes take turns between the
+    domains, so that with enough of them every domain holds every class. The copy appears whole or not at all.
+
+    Args:
+        dataset: a name of `LAYOUTS`.
+        root: the folder; it must not hold anything yet.
+        train, test: numbers of images.
+        size: height and width in pixels.
+        seed: of everything drawn; equal arguments give equal files.
+        objects: shapes in an image.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ContsegError: there is no such layout, a number is too small, or the folder holds something.
+
+    Example:
+        >>> import tempfile
+        >>> from contseg.data.open import open_dataset
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     voc = open_dataset("voc", write_fake("voc", Path(folder) / "VOC2012", train=20, test=5))
+        ...     image, mask = voc.read(voc.names("train")[19])
+        >>> image.shape, 20 in mask
+        ((96, 96, 3), True)
+    """
+    if dataset not in LAYOUTS:
+        raise ContsegError(f"no layout to write '{dataset}' in; {did_you_mean(dataset, LAYOUTS)}")
+    if min(train, test, objects) < 1 or min(size) < SMALLEST:
+        raise ContsegError(
+            f"a copy of {dataset} with train={train}, test={test}, objects={objects}, size={size}:"
+            f" give 1 or more of each, and {SMALLEST} or more pixels per side"
+        )
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise ContsegError(f"{root}: holds something already; give a folder that is empty or does not exist")
+    layout, partial = LAYOUTS[dataset], root.with_name(f"{root.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    subsets: tuple[tuple[SubsetName, int], ...] = (("train", train), ("test", test))
+    for part, (subset, count) in enumerate(subsets):
+        for number, (image, mask) in enumerate(layout.places(partial, subset, count)):
+            pixels, ids = _sample(layout, number, size, objects, np.random.default_rng([seed, part, number]))
+            _save(image, mask, pixels, ids)
+    if root.exists():
+        root.rmdir()
+    partial.rename(root)
+    return root
+
+
+def _sample(
+    layout: _Layout, number: int, size: tuple[int, int], objects: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Image and raw mask of the sample with this number."""
+    first = number % len(layout.values) + 1
+    pixels, classes = draw_scene([first, *rng.integers(1, first + 1, objects - 1).tolist()], size, rng)
+    ids = np.array([layout.background[number % len(layout.background)], *layout.values], dtype=np.uint8)[classes]
+    if layout.borders:
+        ids[_borders(classes)] = IGNORE
+    return pixels, ids
+
+
+def _borders(classes: np.ndarray) -> np.ndarray:
+    """The pixels at both sides of where the class changes."""
+    found = np.zeros(classes.shape, dtype=bool)
+    for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        changes = classes[one] != classes[other]
+        found[one] |= changes
+        found[other] |= changes
+    return found
+
+
+def _save(image: Path, mask: Path, pixels: np.ndarray, ids: np.ndarray) -> None:
+    for path in (image, mask):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(image, quality=95)
+    if mask.suffix == ".mat":
+        _write_matlab(mask, ids)
+    else:
+        write_palette_png(mask, ids, voc_palette())
+
+
+def _write_matlab(path: Path, ids: np.ndarray) -> None:
+    from scipy.io import savemat
+
+    content = io.BytesIO()
+    savemat(content, {"S": ids})
+    # The first 116 bytes are free text, in which SciPy tells the time; equal arguments must give equal files.
+    path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(116) + content.getvalue()[116:])
+
+
+def _write_list(path: Path, names: Sequence[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(names) + "\n", encoding="utf-8")
+
+
+def _voc(root: Path, subset: SubsetName, count: int) -> Places:
+    names = [f"{2008 if subset == 'train' else 2007}_{number:06d}" for number in range(count)]
+    _write_list(root / "ImageSets" / "Segmentation" / ("train_aug.txt" if subset == "train" else "val.txt"), names)
+    return [(root / "JPEGImages" / f"{name}.jpg", root / "SegmentationClassAug" / f"{name}.png") for name in names]
+
+
+def _pascal_context(root: Path, subset: SubsetName, count: int) -> Places:
+    names = [f"{2008 if subset == 'train' else 2010}_{number:06d}" for number in range(count)]
+    _write_list(root / "ImageSets" / "SegmentationContext" / pascal_context.LISTS[subset], names)
+    return [(root / "JPEGImages" / f"{name}.jpg", root / "SegmentationClassContext" / f"{name}.png") for name in names]
+
+
+def _ade20k(root: Path, subset: SubsetName, count: int) -> Places:
+    folder = ade20k.FOLDERS[subset]
+    names = [f"ADE_{'train' if subset == 'train' else 'val'}_{number + 1:08d}" for number in range(count)]
+    return [(root / "images" / folder / f"{name}.jpg", root / "annotations" / folder / f"{name}.png") for name in names]
+
+
+def _cityscapes(root: Path, subset: SubsetName, count: int) -> Places:
+    folder = cityscapes.FOLDERS[subset]
+    # 18 cities for training and 3 for testing take turns, and 19 classes: every city gets every class in the end.
+    cities = cityscapes.CITIES[:-3] if subset == "train" else cityscapes.CITIES[-3:]
+    places = []
+    for number in range(count):
+        city = cities[number % len(cities)]
+        name = f"{folder}/{city}/{city}_{number:06d}_000019"
+        image, mask = f"{name}{cityscapes.IMAGE}", f"{name}{cityscapes.LABEL}"
+        places.append((root / "leftImg8bit" / image, root / "gtFine" / mask))
+    return places
+
+
+def _lip(root: Path, subset: SubsetName, count: int) -> Places:
+    part = lip.PARTS[subset]
+    names = [f"{part}_{number:06d}" for number in range(count)]
+    _write_list(root / f"{part}_id.txt", names)
+    folders = root / f"{part}_images", root / f"{part}_segmentations"
+    return [(folders[0] / f"{name}.jpg", folders[1] / f"{name}.png") for name in names]
+
+
+def _coco_stuff_10k(root: Path, subset: SubsetName, count: int) -> Places:
+    try:
+        import scipy.io  # noqa: F401
+
+        suffix = ".mat"
+    except ImportError:  # the same numbers; without SciPy nobody could read them from a .mat file
+        suffix = ".png"
+    names = [f"COCO_{'train' if subset == 'train' else 'val'}2014_{number:012d}" for number in range(count)]
+    _write_list(root / "imageLists" / f"{subset}.txt", names)
+    return [(root / "images" / f"{name}.jpg", root / "annotations" / f"{name}{suffix}") for name in names]
+
+
+def _isprs(root: Path, subset: SubsetName, count: int) -> Places:
+    folder = "training" if subset == "train" else "validation"
+    places = []
+    for number in range(count):
+        # Potsdam and Vaihingen take turns, and there are five classes: both domains get every class in the end.
+        domain_from = isprs.VAIHINGEN_FROM if number % 2 else 1
+        patch = domain_from + number // 2 + (0 if subset == "train" else 5000)
+        places.append((root / "images" / folder / f"{patch:05d}.png", root / "annotations" / folder / f"{patch:05d}.png"))
+    return places
+
+
+def _official(name: str) -> Sequence[int]:
+    return ClassTable.official(name, "annotated").foreground
+
+
+LAYOUTS: dict[str, _Layout] = {
+    "voc": _Layout(VOC.classes.foreground, (0,), _voc, borders=True),
+    "ade20k": _Layout(_official("ade20k"), (0,), _ade20k),
+    "cityscapes": _Layout(cityscapes.SCORED, (0, 1, 3, 4), _cityscapes),
+    "lip": _Layout(_official("lip"), (0,), _lip),
+    "coco-stuff-10k": _Layout(_official("coco_stuff"), (0,), _coco_stuff_10k),
+    "pascal-context": _Layout(_official("pascal_context"), (0,), _pascal_context),
+    "isprs": _Layout(range(isprs.CLUTTER), (isprs.CLUTTER,), _isprs),
+}
+"""The datasets that can be written."""
