@@ -167,7 +167,7 @@ def resumed_recipe(folder: Path, wanted: Recipe | None = None) -> Recipe:
         key: values
         for key, values in differences(saved, wanted).items()
         if key not in {f"training.{name}" for name in MACHINE_KEYS}
-        and key.partition(".")[0] not in ("name", "note", "links", "based_on")
+        and key.partition(".")[0] not in ("name", "note", "links", "based_on", "initial_weights")
         and key != "data.path"
     }
     if changed:

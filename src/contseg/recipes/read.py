@@ -5,10 +5,11 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
@@ -127,7 +128,7 @@ def recipe_names() -> list[str]:
         >>> "digits/plop_5-1" in recipe_names()
         True
     """
-    return sorted(name for name, _ in _packaged(files("contseg.recipes"), "") if not name.startswith("parts/"))
+    return sorted(name for name in _index() if not name.startswith("parts/"))
 
 
 def differences(one: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
@@ -159,14 +160,24 @@ def _packaged(folder: Traversable, prefix: str) -> Iterator[tuple[str, Traversab
             yield prefix + entry.name.removesuffix(".yaml"), entry
 
 
+@cache
+def _index() -> dict[str, Traversable]:
+    """Every packaged recipe and part by name."""
+    return dict(_packaged(files("contseg.recipes"), ""))
+
+
+@cache  # a part is read for every recipe that names it
+def _packaged_content(name: str) -> dict[str, Any]:
+    return _load(_index()[name].read_text(encoding="utf-8"), name)
+
+
 def _find(source: str) -> tuple[dict[str, Any], str]:
     """Content and name of a recipe file or a packaged recipe."""
     path = Path(source)
     if path.is_file():
         return _load(path.read_text(encoding="utf-8"), source), source
-    packaged = dict(_packaged(files("contseg.recipes"), ""))
-    if source in packaged:
-        return _load(packaged[source].read_text(encoding="utf-8"), source), source
+    if source in _index():
+        return copy.deepcopy(_packaged_content(source)), source
     if path.suffix in (".yaml", ".yml"):
         raise ContsegError(f"{source}: recipe file not found")
     raise ContsegError(f"recipe '{source}': not found; {did_you_mean(source, recipe_names())}")
@@ -195,8 +206,9 @@ def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     result = copy.deepcopy(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        # a method that changes its name takes nothing from the one before it
-        fresh = key == "method" and both and value.get("name", result[key].get("name")) != result[key].get("name")
+        # a method that changes its name takes nothing from the one before it; what has no name yet is not of another
+        before = result[key].get("name") if key == "method" and both else None
+        fresh = before is not None and value.get("name", before) != before
         result[key] = _merged(result[key], value) if both and not fresh else value
     return result
 
@@ -229,8 +241,10 @@ def _floats(content: Any, kind: Any) -> Any:
         return {key: _floats(value, fields[key].annotation) if key in fields else value for key, value in content.items()}
     if kind is float and type(content) is int:
         return float(content)
-    if isinstance(content, list) and getattr(kind, "__origin__", None) is tuple:
-        return tuple(float(value) if type(value) is int else value for value in content)
+    if isinstance(content, list):
+        inner = next((get_args(one) for one in (kind, *get_args(kind)) if get_origin(one) is tuple), None)
+        if inner:
+            return tuple(float(value) if inner[0] is float and type(value) is int else value for value in content)
     return content
 
 

@@ -84,6 +84,7 @@ class Recipe(BaseModel):
         data, scenario, network, training: see there.
         evaluation: how images are seen when a step is measured.
         method: `name` and hyper-parameters of a method.
+        initial_weights: the weights that the publication starts from, in words; `backbone_weights` loads them.
         backbone_weights: ImageNet weights for step 0: a file, a folder with `model.safetensors`, `hub` (timm downloads them;
             not for a ResNet), or none.
         start_from: a trained segmenter (a folder of `save_pretrained`, or a segmenter.safetensors) that stands for step 0,
@@ -102,5 +103,6 @@ class Recipe(BaseModel):
     method: dict[str, Any] = {"name": "finetune"}
     training: TrainingOptions = TrainingOptions()
     evaluation: InferenceOptions = InferenceOptions()
+    initial_weights: str = ""
     backbone_weights: str | None = None
     start_from: str | None = None
