@@ -1,0 +1,219 @@
+"""A run beside published numbers: their distance, and whether they may be compared."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from contseg.engine.options import MACHINE_KEYS
+from contseg.engine.run import Run
+from contseg.errors import ContsegError
+from contseg.recipes.published import FIGURES, PublishedRow, published_for
+from contseg.recipes.read import differences, read_recipe, recipe_names
+from contseg.recipes.recipe import Recipe
+
+Changes = dict[str, tuple[Any, Any]]
+"""Key -> its value in the packaged recipe, and in this one."""
+
+PROTOCOL = ("data.dataset", "data.options", "data.test_crop", "scenario", "evaluation")
+NO_PROTOCOL = ("scenario.saliency", "evaluation.windows")
+"""Of these, a folder that only a machine knows, and how many windows fit its memory."""
+
+NO_NUMBER = (
+    "name", "note", "links", "based_on", "data.path", "backbone_weights", "evaluation.windows", "training.seed",
+    "training.channels_last", "training.compile", *(f"training.{key}" for key in sorted(MACHINE_KEYS)),
+)  # fmt: skip
+"""What may change without a number meaning something else. Weights of the backbone have a sentence of their own."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A run beside one published row.
+
+    Attributes:
+        row: what was published.
+        run: `old`, `new` and `all` of the run in percent, counted as the row counts background; None where there is none.
+        delta: run - published, None where one of the two is missing.
+        warnings: where the two differ in more than their numbers.
+        comparable: no difference is known in what was learned when and how it was measured.
+    """
+
+    row: PublishedRow
+    run: dict[str, float | None]
+    delta: dict[str, float | None]
+    warnings: tuple[str, ...]
+    comparable: bool
+
+
+def protocol_changes(recipe: Recipe) -> Changes:
+    """Keys in which a recipe learns at another time, or measures otherwise, than the packaged one that it came from.
+
+    Example:
+        >>> protocol_changes(read_recipe("voc/plop_15-1_overlapped", ["scenario.setting=disjoint", "training.lr=0.1"]))
+        {'scenario.setting': ('overlapped', 'disjoint')}
+    """
+    return {key: values for key, values in _changes(recipe).items() if _is_protocol(key)}
+
+
+def other_changes(recipe: Recipe) -> Changes:
+    """Keys in which a recipe departs from the packaged one that it came from, and that matter to a number in another way.
+
+    Example:
+        >>> recipe = read_recipe("voc/plop_15-1_overlapped", ["training.lr=0.1", "training.devices=2", "training.seed=1"])
+        >>> other_changes(recipe)
+        {'training.lr': (0.01, 0.1)}
+    """
+    return {key: values for key, values in _changes(recipe).items() if not _is_protocol(key)}
+
+
+def comparability(recipe: Recipe) -> list[str]:
+    """Why a recipe's figures may not be compared with published numbers, a change of its protocol each; empty if they may.
+
+    Also empty where nothing was published for the packaged recipe. A share of the data for which numbers are published
+    (`scenario.ratio`) is no change.
+
+    Example:
+        >>> comparability(read_recipe("voc/plop_15-1_overlapped", ["scenario.setting=disjoint"]))
+        ['scenario.setting was overlapped, is disjoint']
+        >>> comparability(read_recipe("digits/plop_5-1", ["scenario.setting=disjoint"]))
+        []
+    """
+    base = _packaged(recipe)
+    if base is None or not published_for(base):
+        return []
+    changes = protocol_changes(recipe)
+    if published_for(recipe):
+        changes.pop("scenario.ratio", None)
+    return [_told(key, values) for key, values in changes.items()]
+
+
+def warnings_for(recipe: Recipe, row: PublishedRow) -> list[str]:
+    """Where a recipe differs from what a row was measured with, in sentences; first what makes the two incomparable.
+
+    Example:
+        >>> from contseg.recipes.published import published_for
+        >>> recipe = read_recipe("voc/plop_15-1_overlapped", ["backbone_weights=R101.pth", "data.test_crop=null"])
+        >>> for text in warnings_for(recipe, published_for(recipe)[0]):
+        ...     print(text)
+        the recipe was changed: data.test_crop was 512, is none
+        whole images are scored; published: crop 512
+    """
+    return [*_protocol_differences(recipe, row), *_reservations(recipe, row)]
+
+
+def compare(recipe: Recipe, summary: Mapping[str, Any]) -> list[Comparison]:
+    """A run beside every row that was published for its recipe.
+
+    Args:
+        recipe: of the run.
+        summary: the run's figures in percent, as in summary.json.
+    """
+    found = []
+    for row in published_for(recipe):
+        counted = "_with_background" if row.background == "yes" else ""
+        own = {key: summary[key if key == "new" else key + counted] for key in FIGURES}
+        published = {key: getattr(row, key) for key in FIGURES}
+        delta = {
+            key: None if value is None or published[key] is None else round(value - published[key], 4)
+            for key, value in own.items()
+        }
+        comparable = not any(_protocol_differences(recipe, row))
+        found.append(Comparison(row, own, delta, tuple(warnings_for(recipe, row)), comparable))
+    return found
+
+
+def recorded_recipe(run: Run) -> Recipe | None:
+    """The recipe of a run, or None where it cannot be read here, as with a method of one's own that is not registered.
+
+    Nothing was published for such a method, so who compares need not stop at it.
+    """
+    try:
+        return read_recipe(run.folder / "recipe.yaml")
+    except ContsegError:
+        return None
+
+
+def compare_run(run: Run) -> list[Comparison]:
+    """A run beside published numbers; nothing before it is finished, and where nothing was published."""
+    recipe, summary = recorded_recipe(run), run.summary()
+    return compare(recipe, summary) if recipe and summary else []
+
+
+def _packaged(recipe: Recipe) -> Recipe | None:
+    """The packaged recipe that a recipe came from; a run may be older than the package and name one that is gone."""
+    return _read_packaged(recipe.based_on) if recipe.based_on else None
+
+
+@cache
+def _read_packaged(name: str) -> Recipe | None:
+    return read_recipe(name) if name in recipe_names() else None
+
+
+def _changes(recipe: Recipe) -> Changes:
+    base = _packaged(recipe)
+    if base is None:
+        return {}
+    unused = () if _draws(base) or _draws(recipe) else ("scenario.seed",)
+    return {
+        key: values
+        for key, values in differences(base, recipe).items()
+        if not _under(key, NO_NUMBER + unused) and any(value not in (None, {}) for value in values)
+    }
+
+
+def _draws(recipe: Recipe) -> bool:
+    """Whether `scenario.seed` chooses any image."""
+    scenario = recipe.scenario
+    return scenario.validation > 0 or (scenario.ratio < 1 and scenario.ratio_choice == "random")
+
+
+def _is_protocol(key: str) -> bool:
+    return _under(key, PROTOCOL) and not _under(key, NO_PROTOCOL)
+
+
+def _under(key: str, places: tuple[str, ...]) -> bool:
+    return any(key == place or key.startswith(f"{place}.") for place in places)
+
+
+def _told(key: str, values: tuple[Any, Any]) -> str:
+    before, now = ("none" if value is None else value for value in values)
+    return f"{key} was {before}, is {now}"
+
+
+def _protocol_differences(recipe: Recipe, row: PublishedRow) -> Iterator[str]:
+    """What was learned or measured otherwise."""
+    scenario, evaluation = recipe.scenario, recipe.evaluation
+    changed = comparability(recipe)
+    if changed:
+        yield f"the recipe was changed: {'; '.join(changed)}"
+    if row.setting and row.setting != scenario.setting:
+        yield f"the setting is {scenario.setting}; published: {row.setting}"
+    if row.policy and row.policy != scenario.policy:
+        yield f"the label policy is {scenario.policy}; published: {row.policy}"
+    test = f"crop {recipe.data.test_crop}" if recipe.data.test_crop else "whole"
+    if row.test and row.test != test:
+        yield f"{test.replace('whole', 'whole images')} {'are' if test == 'whole' else 'is'} scored; published: {row.test}"
+    several = any(scale != 1 for scale in evaluation.scales)
+    look = {(False, False): "single", (False, True): "flip", (True, False): "ms", (True, True): "ms+flip"}
+    if row.look != look[several, evaluation.flip]:
+        yield f"images are seen {look[several, evaluation.flip]}; published: {row.look}"
+    if row.background == "yes" and scenario.ignore_test_background:
+        yield "the published mean counts background, which this run does not score (scenario.ignore_test_background)"
+
+
+def _reservations(recipe: Recipe, row: PublishedRow) -> Iterator[str]:
+    """What else to know before the distance between two numbers is read."""
+    if not row.background:
+        yield "whether the published mean counts background is not known; that of the run does not"
+    if row.setting == "partitioned":
+        yield "the published lists were drawn once; setting partitioned has their rule, not their images"
+    if row.dataset == "isprs" and not recipe.scenario.domains:
+        yield "published on Potsdam alone; scenario.domains=[potsdam] leaves Vaihingen out where the folder holds both"
+    if _packaged(recipe) is None:
+        yield "the recipe comes from no recipe of the package, so only what the table says of the protocol was checked"
+    changed = other_changes(recipe)
+    if changed:
+        (key, values), more = next(iter(changed.items())), len(changed) - 1
+        yield f"beside the protocol the recipe was changed: {_told(key, values)}" + (f" (and {more} more)" if more else "")
+    if recipe.backbone_weights is None and recipe.start_from is None:
+        yield "the backbone began at random, the published one with ImageNet weights (backbone_weights)"
