@@ -3,7 +3,7 @@
 import json
 import os
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,39 @@ from contseg.errors import ContsegError
 
 NOTES = ("<!-- notes -->", "<!-- /notes -->")
 FIGURES = ("old", "new", "all", "forgetting")
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is run, and what the page says of it.
+
+    Args:
+        name: of the make target that trains and writes it, and of the folder of its runs.
+        docs: the page.
+        title: of the page.
+        caption: what its columns are.
+        sections: title to rows by name; the first row of each is what the others are compared with.
+        alone: what stands before the command lines of single rows.
+        prepare: makes what the rows need in the folder of the runs, if it is not there; returns overrides of every recipe.
+    """
+
+    name: str
+    docs: Path
+    title: str
+    caption: str
+    sections: Mapping[str, Mapping[str, Row]]
+    alone: str = ""
+    prepare: Callable[[Path], list[str]] = lambda out: []
+
+    @property
+    def rows(self) -> dict[str, Row]:
+        """The rows of all sections by name, which is the folder of their runs."""
+        return {name: row for rows in self.sections.values() for name, row in rows.items()}
+
+    @property
+    def seeds(self) -> list[int]:
+        """Those of any row."""
+        return sorted({seed for row in self.rows.values() for seed in row.seeds})
 
 
 @dataclass(frozen=True)
@@ -74,12 +107,12 @@ def spread(values: Sequence[float], sign: str = "") -> str:
     return f"{statistics.fmean(values):{sign}.1f}{deviation}"
 
 
-def differences(results: Results, row: str, base: str, seeds: Sequence[int], figure: str = "old") -> list[float]:
+def differences(results: Results, row: str, base: str, figure: str = "old") -> list[float]:
     """A row's figure minus another's, for each seed that both have finished."""
     pairs = [
         (results[row, seed].figures[figure], results[base, seed].figures[figure])
-        for seed in seeds
-        if (row, seed) in results and (base, seed) in results
+        for name, seed in results
+        if name == row and (base, seed) in results
     ]
     return [one - other for one, other in pairs if one is not None and other is not None]
 
@@ -98,10 +131,8 @@ def plan_warnings(results: Results) -> list[str]:
 
 
 def page(
-    tables: Mapping[str, Mapping[str, Row]],
+    table: Table,
     results: Results,
-    seeds: Sequence[int],
-    command: str,
     overrides: Sequence[str] = (),
     seconds: float | None = None,
     notes: str = "\n",
@@ -109,31 +140,30 @@ def page(
     """The page as Markdown.
 
     Args:
-        tables: title to rows by name; the first row of each is what the others are compared with.
-        command: that makes the page.
         overrides: of every recipe.
         seconds: by the clock, over all times that the command ran.
     """
-    wanted = [(name, seed) for rows in tables.values() for name in rows for seed in seeds]
+    wanted = [(name, seed) for name, row in table.rows.items() for seed in row.seeds]
     shown = {key: results[key] for key in wanted if key in results}
     parts = [
-        "# Digits 5-1, method by method\n",
+        f"# {table.title}\n",
         "Written by a command, numbers and all; only the notes at the end are written by hand.\n",
-        *_circumstances(shown, len(wanted), seeds, command, overrides, seconds),
+        *_circumstances(table, shown, len(wanted), overrides, seconds),
         "mIoU in % after the last step, background not counted: mean ± standard deviation (n - 1) over n finished seeds.\n"
-        "Old: the five digits of step 0; new: the five that came one by one. [What forgetting is](metrics.md).\n",
+        f"{table.caption} [What forgetting is](metrics.md).\n",
     ]
-    for title, rows in tables.items():
-        parts += [f"## {title}\n", _table(rows, shown, seeds)]
-    missing = _missing(tables, shown, seeds)
+    for title, rows in table.sections.items():
+        parts += [f"## {title}\n", _section(rows, shown)]
+    missing = _missing(table.rows, shown)
     if missing:
         parts.append(f"Not finished (seeds): {missing}.\n")
-    parts += ["## Notes\n", f"{NOTES[0]}{notes}{NOTES[1]}\n", "## One row alone\n", _commands(tables, overrides)]
-    return "\n".join(parts)
+    parts += ["## Notes\n", f"{NOTES[0]}{notes}{NOTES[1]}\n", "## One row alone\n"]
+    parts += [f"{table.alone}\n"] if table.alone else []
+    return "\n".join([*parts, _commands(table.rows, overrides)])
 
 
 def _circumstances(
-    results: Results, wanted: int, seeds: Sequence[int], command: str, overrides: Sequence[str], seconds: float | None
+    table: Table, results: Results, wanted: int, overrides: Sequence[str], seconds: float | None
 ) -> list[str]:
     def each(name: str) -> str:
         values = [getattr(result, name) for result in results.values()]
@@ -144,8 +174,8 @@ def _circumstances(
     clock = "" if seconds is None else f"{seconds / 60:.0f} min by the clock, "
     changed = f", every recipe with `{' '.join(overrides)}`" if overrides else ""
     facts = {
-        "command": f"`{command}`{changed}",
-        "runs": f"{len(results)} of {wanted} finished, seeds {', '.join(map(str, seeds))}",
+        "command": f"`make {table.name}`{changed}",
+        "runs": f"{len(results)} of {wanted} finished, seeds {', '.join(map(str, table.seeds))}",
         "commit": each("commits"),
         "machine": each("machines"),
         "versions": each("versions"),
@@ -166,15 +196,15 @@ def _plans(results: Results) -> str:
     return "; ".join(f"{plan} ({', '.join(names)})" for plan, names in ordered) or "-"
 
 
-def _table(rows: Mapping[str, Row], results: Results, seeds: Sequence[int]) -> str:
+def _section(rows: Mapping[str, Row], results: Results) -> str:
     base = next(iter(rows))
     titles = ["method", *FIGURES, f"old, against {rows[base].label}", "n"]
     lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
     behind = []
     for name, row in rows.items():
-        mine = [results[name, seed] for seed in seeds if (name, seed) in results]
+        mine = [results[name, seed] for seed in row.seeds if (name, seed) in results]
         figures = [spread([value for result in mine if (value := result.figures[key]) is not None]) for key in FIGURES]
-        gains = differences(results, name, base, seeds)
+        gains = differences(results, name, base)
         against = "" if name == base else spread(gains, "+")
         if gains and len(gains) < len(mine):
             against += f" (n = {len(gains)})"
@@ -185,20 +215,27 @@ def _table(rows: Mapping[str, Row], results: Results, seeds: Sequence[int]) -> s
     return "\n".join(lines) + f"\n{judged}"
 
 
-def _missing(tables: Mapping[str, Mapping[str, Row]], results: Results, seeds: Sequence[int]) -> str:
-    left = {name: [str(seed) for seed in seeds if (name, seed) not in results] for rows in tables.values() for name in rows}
+def _missing(rows: Mapping[str, Row], results: Results) -> str:
+    left = {name: [str(seed) for seed in row.seeds if (name, seed) not in results] for name, row in rows.items()}
     return "; ".join(f"{name} {', '.join(numbers)}" for name, numbers in left.items() if numbers)
 
 
-def _commands(tables: Mapping[str, Mapping[str, Row]], overrides: Sequence[str]) -> str:
-    lines = []
-    for rows in tables.values():
-        for row in rows.values():
-            words = [row.recipe, *row.overrides, *overrides, "training.seed=0"]
-            lines.append(
-                "    contseg train " + " ".join(f'"{word}"' if set(word) & set(" {}[]") else word for word in words)
-            )
-    return "\n".join(lines) + "\n"
+def _commands(rows: Mapping[str, Row], overrides: Sequence[str]) -> str:
+    lines = [
+        f"    {training_command(row.recipe, *row.overrides, *overrides, f'training.seed={row.seeds[0]}')}\n"
+        for row in rows.values()
+    ]
+    return "".join(lines)
+
+
+def training_command(*words: str) -> str:
+    """The command that trains a recipe, as it is typed.
+
+    Example:
+        >>> training_command("digits/plop_5-1", "training.epochs=[9, 5]")
+        'contseg train digits/plop_5-1 "training.epochs=[9, 5]"'
+    """
+    return " ".join(["contseg train", *(f'"{word}"' if set(word) & set(" {}[]") else word for word in words)])
 
 
 def kept_notes(path: Path) -> str:

@@ -34,11 +34,13 @@ class Row:
         label: in the table.
         recipe: a packaged recipe.
         overrides: of the recipe.
+        seeds: a run for each.
     """
 
     label: str
     recipe: str
     overrides: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0, 1, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +78,7 @@ class Cell:
         return (self.folder / "steps" / "00" / "confusion.npz").is_file()
 
 
-def cells_of(rows: Mapping[str, Row], seeds: Sequence[int], overrides: Sequence[str], out: Path) -> list[Cell]:
+def cells_of(rows: Mapping[str, Row], overrides: Sequence[str], out: Path) -> list[Cell]:
     """All runs of a table: one seed after another, so that a table cut short has as many seeds in every row.
 
     Raises:
@@ -89,8 +91,9 @@ def cells_of(rows: Mapping[str, Row], seeds: Sequence[int], overrides: Sequence[
             recipe=read_recipe(row.recipe, [*row.overrides, *overrides, f"training.seed={seed}"]),
             folder=out / name / str(seed),
         )
-        for seed in seeds
+        for seed in sorted({seed for row in rows.values() for seed in row.seeds})
         for name, row in rows.items()
+        if seed in row.seeds
     ]
 
 

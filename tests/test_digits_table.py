@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks.digits_table import SEEDS, TABLES, chosen_rows, chosen_seeds, parsed
-from benchmarks.table_page import Result, kept_notes, page, plan_warnings
+from benchmarks.digits_table import TABLE
+from benchmarks.table_command import chosen_rows, chosen_seeds, parsed, with_more_seeds
+from benchmarks.table_page import Result, Table, kept_notes, page, plan_warnings
 from benchmarks.table_runs import Cell, Row, Task, begin, cells_of, next_task, only_table, tasks_of
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
@@ -21,6 +23,12 @@ from tests.engine.runs import lines, same, weights
 ROOT = Path(__file__).parent.parent
 SMALL = [*TINY, "training.epochs=1", "training.batch=10"]
 ROWS = {"finetune": Row("finetune", "digits/finetune_5-1"), "mib": Row("MiB", "digits/mib_5-1")}
+
+
+def table_of(*seeds: int) -> Table:
+    """A small table with these seeds in every row."""
+    rows = {name: replace(row, seeds=seeds) for name, row in ROWS.items()}
+    return replace(TABLE, sections={"Methods": rows})
 
 
 # --- which run goes next
@@ -43,31 +51,45 @@ def test_a_run_whose_step_0_is_cached_waits_for_nobody():
 
 
 def test_every_row_has_its_first_seed_before_any_has_its_second(tmp_path):
-    cells = cells_of(ROWS, [0, 1], SMALL, tmp_path)
+    cells = cells_of(table_of(0, 1).rows, SMALL, tmp_path)
     assert [(cell.row, cell.seed) for cell in cells] == [("finetune", 0), ("mib", 0), ("finetune", 1), ("mib", 1)]
     assert [cell.recipe.training.seed for cell in cells] == [0, 0, 1, 1]
 
 
 def test_methods_that_learn_step_0_alike_share_it_per_seed(tmp_path):
-    tasks = tasks_of(cells_of(ROWS, [0, 1], SMALL, tmp_path))
+    tasks = tasks_of(cells_of(table_of(0, 1).rows, SMALL, tmp_path))
     keys = [one.key for one in tasks]
     assert keys[0] == keys[1] != keys[2] == keys[3]
     assert tasks[0].work(shares=False) == sum(tasks[0].images)
     assert tasks[1].work(shares=True) == sum(tasks[1].images[1:])
 
 
+def test_a_row_may_have_seeds_of_its_own(tmp_path):
+    rows = {"finetune": replace(ROWS["finetune"], seeds=(0,)), "mib": replace(ROWS["mib"], seeds=(2, 0))}
+    table = replace(TABLE, sections={"Methods": rows})
+    cells = cells_of(table.rows, SMALL, tmp_path)
+    assert [(cell.row, cell.seed) for cell in cells] == [("finetune", 0), ("mib", 0), ("mib", 2)]
+    text = page(table, {("mib", 0): result(1.0)})
+    assert "1 of 3 finished, seeds 0, 2" in text
+    assert "Not finished (seeds): finetune 0; mib 2." in text
+    assert {name: row.seeds for name, row in with_more_seeds(table, [1, 0]).rows.items()} == {
+        "finetune": (0, 1),
+        "mib": (0, 1, 2),
+    }
+
+
 def test_every_row_names_a_recipe_and_has_a_folder_of_its_own(tmp_path):
-    assert len(chosen_rows(TABLES, None)) == sum(map(len, TABLES.values()))
-    assert cells_of(chosen_rows(TABLES, None), SEEDS, [], tmp_path)
-    assert all(next(iter(rows)).endswith("finetune") for rows in TABLES.values())
-    assert list(TABLES["Methods"])[-1] == "joint"
+    assert len(TABLE.rows) == sum(map(len, TABLE.sections.values()))
+    assert len(cells_of(TABLE.rows, [], tmp_path)) == 3 * len(TABLE.rows)
+    assert all(next(iter(rows)).endswith("finetune") for rows in TABLE.sections.values())
+    assert list(TABLE.sections["Methods"])[-1] == "joint"
 
 
 # --- what a folder holds
 
 
 def only_cell(out: Path, *overrides: str) -> Cell:
-    return cells_of({"mib": ROWS["mib"]}, [0], [*SMALL, *overrides], out)[0]
+    return cells_of({"mib": table_of(0).rows["mib"]}, [*SMALL, *overrides], out)[0]
 
 
 def test_a_begun_run_goes_on_and_one_of_another_recipe_begins_anew(tmp_path):
@@ -119,7 +141,7 @@ def rows_of(text: str) -> dict[str, list[str]]:
 
 def test_figures_are_means_and_sample_deviations_and_single_runs_have_none():
     results = {("finetune", 0): result(1.0), ("finetune", 1): result(3.0), ("mib", 0): result(31.25, None)}
-    text = page({"Methods": ROWS}, results, [0, 1, 2], "make digits-table", seconds=120)
+    text = page(table_of(0, 1, 2), results, seconds=120)
     assert rows_of(text) == {
         "finetune": ["2.0 ± 1.4", "5.0 ± 0.0", "7.0 ± 0.0", "40.0 ± 0.0", "", "2"],
         "MiB": ["31.2", "-", "7.0", "40.0", "+30.2", "1"],
@@ -131,18 +153,18 @@ def test_figures_are_means_and_sample_deviations_and_single_runs_have_none():
 
 def test_differences_are_between_runs_of_one_seed():
     results = {("finetune", 0): result(1.0), ("mib", 0): result(2.0), ("mib", 1): result(90.0)}
-    text = page({"Methods": ROWS}, results, [0, 1], "make digits-table")
+    text = page(table_of(0, 1), results)
     assert rows_of(text)["MiB"][4:] == ["+1.0 (n = 1)", "2"]
     assert "No better" not in text
 
 
 def test_rows_that_gain_nothing_are_named():
     results = {("finetune", 0): result(1.0), ("mib", 0): result(1.0)}
-    assert "No better than finetune on old classes: MiB." in page({"Methods": ROWS}, results, [0], "make digits-table")
+    assert "No better than finetune on old classes: MiB." in page(table_of(0), results)
 
 
 def test_a_page_of_nothing_has_dashes():
-    text = page({"Methods": ROWS}, {}, [0], "make digits-table", ["training.lr=0.5"])
+    text = page(table_of(0), {}, ["training.lr=0.5"])
     assert rows_of(text)["MiB"] == ["-", "-", "-", "-", "-", "0"]
     assert "every recipe with `training.lr=0.5`" in text
 
@@ -150,18 +172,18 @@ def test_a_page_of_nothing_has_dashes():
 def test_runs_of_one_scenario_with_different_plans_are_a_warning():
     fine = {("finetune", 0): result(1.0), ("joint", 0): result(1.0, plan="p2", scenario="offline")}
     assert plan_warnings(fine) == []
-    assert "**Warning**" not in page({"Methods": ROWS}, fine, [0], "make digits-table")
+    assert "**Warning**" not in page(table_of(0), fine)
     mixed = fine | {("mib", 0): result(1.0, plan="p3")}
     assert plan_warnings(mixed) == ["runs of one scenario differ in their plans: p1: finetune (0); p3: mib (0)"]
-    assert "**Warning**: runs of one scenario" in page({"Methods": ROWS}, mixed, [0], "make digits-table")
+    assert "**Warning**: runs of one scenario" in page(table_of(0), mixed)
 
 
 def test_notes_are_kept_when_the_page_is_written_again(tmp_path):
     path, noted = tmp_path / "page.md", "\nMiB forgets less, see *here*.\n\n* and there\n"
     assert kept_notes(path) == "\n"
-    path.write_text(page({"Methods": ROWS}, {}, [0], "make digits-table", notes=noted))
+    path.write_text(page(table_of(0), {}, notes=noted))
     assert kept_notes(path) == noted
-    path.write_text(page({"Methods": ROWS}, {("mib", 0): result(9.0)}, [0], "make digits-table", notes=kept_notes(path)))
+    path.write_text(page(table_of(0), {("mib", 0): result(9.0)}, notes=kept_notes(path)))
     assert kept_notes(path) == noted
 
 
@@ -174,13 +196,13 @@ def test_a_page_with_broken_marks_is_not_written_over(tmp_path, text):
 
 def test_options_are_checked(capsys):
     with pytest.raises(ContsegError, match="--rows: unknown row 'mob'; did you mean 'mib'"):
-        chosen_rows(TABLES, "finetune,mob")
+        chosen_rows(TABLE.rows, "finetune,mob")
     with pytest.raises(ContsegError, match="--seeds: give whole numbers"):
         chosen_seeds("0,one")
     with pytest.raises(SystemExit):
-        parsed(["--workers", "0"])
+        parsed(TABLE, ["--workers", "0"])
     assert "--workers: give 1 or more" in capsys.readouterr().err
-    assert parsed(["--seeds", "0", "training.lr=0.5", "--only-table"]).overrides == ["training.lr=0.5"]
+    assert parsed(TABLE, ["--seeds", "0", "training.lr=0.5", "--only-table"]).overrides == ["training.lr=0.5"]
 
 
 # --- the command
