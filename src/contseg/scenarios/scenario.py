@@ -1,7 +1,8 @@
 """A scenario: the steps of a continual run, from a dataset, a split and a setting."""
 
+import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -93,6 +94,36 @@ class Scenario(Sequence[Step]):
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self._steps)
+
+    def head(self, steps: int, images: int, others: int) -> "Scenario":
+        """The first steps with few of their images, for a look at how a run goes; labels, order and groups stay.
+
+        Args:
+            images: to train on, at most, of every step: the first.
+            others: of the held-out ones, of those to test on, and of every part of the memory.
+
+        Example:
+            >>> from contseg.data.digits import Digits
+            >>> short = Scenario(Digits(train=40, test=10), ScenarioOptions(split="5-1")).head(2, images=4, others=1)
+            >>> [(len(step.train), len(step.test), step.new_count) for step in short]
+            [(4, 1, 6), (4, 1, 1)]
+        """
+
+        def first(samples: Samples, count: int) -> Samples:
+            return replace(samples, names=samples.names[:count])
+
+        short = copy.copy(self)
+        short._steps = [
+            replace(
+                step,
+                train=first(step.train, images),
+                val=first(step.val, others),
+                test=first(step.test, others),
+                memory=tuple(first(part, others) for part in step.memory),
+            )
+            for step in self._steps[:steps]
+        ]
+        return short
 
     @property
     def _by_domain(self) -> bool:

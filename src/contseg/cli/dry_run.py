@@ -1,0 +1,183 @@
+"""`contseg dry-run`."""
+
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from contseg.cli.console import console
+from contseg.errors import ContsegError, did_you_mean
+from contseg.recipes.read import read_recipe, recipe_names
+from contseg.recipes.rehearsal import Rehearsal, rehearse
+from contseg.recipes.stand_ins import write_images
+
+OWN_DATA = ("digits/", "folder/")
+"""Recipes that are of no published dataset."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A recipe to try.
+
+    Args:
+        source: its name or file.
+        full: at its own crop; otherwise at a quarter.
+    """
+
+    source: str
+    full: bool
+
+    @property
+    def label(self) -> str:
+        """As the table calls it."""
+        return self.source if self.full else f"{self.source} (1/4)"
+
+
+Outcome = Rehearsal | str
+"""What was found out, or what is wrong."""
+
+
+def run_dry_run(source: str, overrides: list[str], *, processes: int = 1, full: bool | None = None) -> None:
+    """Rehearse recipes, each in a process of its own, and print a line for each as it ends.
+
+    Args:
+        source: a recipe file or name; a pattern such as `voc/*`; or `all`, every packaged recipe of a published dataset.
+        processes: how many recipes at a time; they share the cores.
+        full: at the recipe's own crop, or at a quarter of it; default: its own for a single recipe and a quarter for
+            several. `all` then adds a recipe of every different network at its own crop.
+
+    Raises:
+        ContsegError: nothing matches; or, at the end, the recipes that do not hold together.
+    """
+    if processes < 1:
+        raise ContsegError(f"--processes: {processes} is none; give 1 or more")
+    rows = rows_of(source, overrides, full)
+    started, failed = time.perf_counter(), []
+    width = max(len(row.label) for row in rows)
+    with tempfile.TemporaryDirectory(prefix="contseg-") as folder, _bar() as progress:
+        _print(f"{'recipe':{width}}  parameters, M  seconds  memory, GiB")
+        task = progress.add_task("recipes", total=len(rows))
+        for row, outcome in _outcomes(rows, overrides, processes, Path(folder)):
+            progress.advance(task)
+            _print(f"{row.label:{width}}  {_told(outcome)}")
+            if isinstance(outcome, str):
+                failed.append(row.label)
+    _print(f"{len(rows) - len(failed)} of {len(rows)} hold together, {time.perf_counter() - started:.0f} s")
+    if failed:
+        raise ContsegError(f"dry-run: {len(failed)} of {len(rows)} recipes do not hold together: {', '.join(failed)}")
+
+
+def rows_of(source: str, overrides: Sequence[str] = (), full: bool | None = None) -> list[Row]:
+    """The recipes that are meant; arguments as of `run_dry_run`.
+
+    Raises:
+        ContsegError: a pattern that no packaged recipe matches.
+
+    Example:
+        >>> rows_of("digits/ssul*")
+        [Row(source='digits/ssul-m_5-1', full=False), Row(source='digits/ssul_5-1', full=False)]
+        >>> rows_of("digits/plop_5-1")
+        [Row(source='digits/plop_5-1', full=True)]
+    """
+    if source == "all":
+        names = [name for name in recipe_names() if not name.startswith(OWN_DATA)]
+        rows = [Row(name, bool(full)) for name in names]
+        return rows + [Row(name, True) for name in one_of_each_network(names, overrides)] if full is None else rows
+    if not any(sign in source for sign in "*?[") or Path(source).is_file():
+        return [Row(source, full is not False)]
+    names = [name for name in recipe_names() if fnmatch(name, source)]
+    if not names:
+        raise ContsegError(f"'{source}': no packaged recipe matches; {did_you_mean(source.strip('*'), recipe_names())}")
+    return [Row(name, len(names) == 1 if full is None else full) for name in names]
+
+
+def one_of_each_network(names: Sequence[str], overrides: Sequence[str] = ()) -> list[str]:
+    """The first of those recipes that have the same network."""
+    first: dict[str, str] = {}
+    for name in names:
+        with suppress(ContsegError):  # which its row tells
+            first.setdefault(read_recipe(name, overrides).network.model_dump_json(), name)
+    return list(first.values())
+
+
+def _outcomes(rows: Sequence[Row], overrides: list[str], processes: int, folder: Path) -> Iterator[tuple[Row, Outcome]]:
+    """Every row with what became of it, in the order in which they end."""
+    _write_images(rows, overrides, folder)
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    with ThreadPoolExecutor(processes) as pool:
+        waiting: dict[Future[Outcome], Row] = {
+            pool.submit(_in_own_process, row, overrides, folder, threads): row for row in rows
+        }
+        try:
+            while waiting:
+                for ended in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    yield waiting.pop(ended), ended.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _write_images(rows: Sequence[Row], overrides: list[str], folder: Path) -> None:
+    """Before any row needs them, so that rows do not write the same ones side by side."""
+    for row in rows:
+        with suppress(ContsegError):  # which its row tells
+            write_images(read_recipe(row.source, overrides).data.dataset, folder)
+
+
+def _in_own_process(row: Row, overrides: list[str], folder: Path, threads: int) -> Outcome:
+    """Its peak of memory is its own, and so is its end where it needs too much of it."""
+    with ProcessPoolExecutor(1, mp_context=_context()) as pool:
+        try:
+            return pool.submit(attempt, row, overrides, folder, threads).result()
+        except BrokenProcessPool:
+            return "its process was killed; out of memory?"
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """Processes that begin with everything imported, where the system has such."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def attempt(row: Row, overrides: list[str], folder: Path, threads: int) -> Outcome:
+    """Rehearse a row with so many threads; an error of any kind becomes its text.
+
+    Args:
+        folder: where stand-ins for data are shared between rows.
+    """
+    torch.set_num_threads(threads)
+    try:
+        return rehearse(row.source, overrides, quarter=not row.full, folder=folder)
+    except ContsegError as error:
+        return str(error)
+    except Exception as error:  # a recipe that makes the program fail must not keep the others from being tried
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def _told(outcome: Outcome) -> str:
+    if isinstance(outcome, str):
+        return f"{'-':>13}  {'-':>7}  {'-':>11}  {outcome}"
+    memory = "-" if outcome.memory is None else f"{outcome.memory:.1f}"
+    return f"{outcome.parameters / 1e6:13.2f}  {outcome.seconds:7.1f}  {memory:>11}  ok"
+
+
+def _print(text: str) -> None:
+    # a line stays a line in a log
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _bar() -> Progress:
+    columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn()]
+    return Progress(*columns, console=console, transient=True)

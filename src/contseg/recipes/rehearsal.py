@@ -1,0 +1,218 @@
+"""Does a recipe hold together? Two iterations of its first two steps on stand-ins for its data, with everything checked."""
+
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from contseg.engine.job import Job, Reporter
+from contseg.engine.loading import updates_per_epoch
+from contseg.engine.run import Run
+from contseg.engine.train import train
+from contseg.errors import ContsegError
+from contseg.interop.segmenter_file import load_segmenter
+from contseg.methods.method import Method, StepContext
+from contseg.models.segmenter import Segmenter
+from contseg.recipes.build import make_job, start_run
+from contseg.recipes.read import Resolved, resolve
+from contseg.recipes.reads import Reads
+from contseg.recipes.recipe import Recipe
+from contseg.recipes.stand_ins import own_cache, quartered, rehearsed, with_changes
+
+STEPS = 2
+ITERATIONS = 2
+OTHERS = 2
+"""Images to test on; of every part of the memory."""
+
+OF_LATER_STEPS = frozenset({"training.lr_later", "training.lr_factors_later"})
+"""Where there is only one step, nothing reads these, and parts that recipes share set them all the same."""
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a rehearsal found out about a recipe that holds together.
+
+    Attributes:
+        recipe: its name.
+        parameters: of the network after the last step of the recipe.
+        seconds: that it took.
+        memory: the most that this process has used so far, in GiB: of the GPU if it computed there, of main memory
+            otherwise; None where the system does not tell.
+    """
+
+    recipe: str
+    parameters: int
+    seconds: float
+    memory: float | None
+
+
+def rehearse(
+    source: str | Path, overrides: Sequence[str] = (), *, quarter: bool = False, folder: Path | None = None
+) -> Rehearsal:
+    """Try a recipe without its data: the true network and the true classes, two iterations of steps 0 and 1, and an
+    evaluation after each, by the engine itself; nothing is downloaded and nothing stays.
+
+    Args:
+        source, overrides: as of `read_recipe`.
+        quarter: at a quarter of the recipe's crop.
+        folder: where stand-ins for data are shared with other rehearsals; none: a temporary one.
+
+    Raises:
+        ContsegError: what is wrong: whatever the engine finds (losses that are not finite, terms that train nothing, taps
+            that a network lacks ...), a segmenter that is not the same when it is read back from its file, figures that
+            are missing, or a key that the recipe sets and nothing reads.
+
+    Example:
+        >>> tiny = ["network.width=4", "network.head_width=8", "data.crop=32", "data.options={size: 32}"]
+        >>> rehearse("digits/plop_5-1", tiny).parameters
+        52711
+    """
+    started = time.perf_counter()
+    resolved = resolve(source, overrides)
+    with tempfile.TemporaryDirectory(prefix="contseg-") as own:
+        shared = folder or Path(own) / "shared"
+        with own_cache(shared / "cache"):
+            parameters = _rehearse(resolved, quarter, shared, Path(own))
+    cuda = torch.cuda.is_available() and resolved.recipe.training.accelerator != "cpu"
+    memory = torch.cuda.max_memory_allocated() / 2**30 if cuda else _peak_of_process()
+    return Rehearsal(resolved.recipe.name, parameters, time.perf_counter() - started, memory)
+
+
+def _rehearse(resolved: Resolved, quarter: bool, shared: Path, own: Path) -> int:
+    recipe = rehearsed(quartered(resolved.recipe) if quarter else resolved.recipe, shared, own)
+    run, reads = start_run(recipe, own / "run"), Reads()
+    whole = make_job(_watched(recipe, reads), run.folder)
+    checks = _Checks(run)
+    job = _short(replace(whole, method=checks.follow(whole.method)), reads)
+    train(job, checks)
+    _require_figures(run, len(job.scenario))
+    _require_read(resolved, reads, one_step=len(whole.scenario) == 1)
+    student = checks.student
+    for step in whole.scenario[STEPS:]:
+        if step.new_count:
+            student.grow(step.new_count, whole.method.new_classes_start_from)
+    return sum(parameter.numel() for parameter in student.parameters())
+
+
+def _watched(recipe: Recipe, reads: Reads) -> Recipe:
+    """What a job is made of, watched. Network, training and method are watched later, so that the job's own checks, which
+    look at all of them, do not count."""
+    scenario = recipe.scenario
+    if scenario.memory is not None:
+        scenario = with_changes(scenario, memory=reads.watch(scenario.memory, "scenario.memory"))
+    return with_changes(
+        recipe,
+        data=reads.watch(recipe.data, "data"),
+        scenario=reads.watch(scenario, "scenario"),
+        evaluation=reads.watch(recipe.evaluation, "evaluation"),
+    )
+
+
+def _short(job: Job, reads: Reads) -> Job:
+    """Two updates of every step, of the first two steps; watched."""
+    training, network = job.training, job.network
+    scenario = job.scenario.head(STEPS, ITERATIONS * training.batch * training.accumulate, OTHERS)
+    memory = scenario.options.memory
+    drawn = [
+        len(step.train) + (sum(map(len, step.memory)) if memory and memory.mix == "sampling" else 0) for step in scenario
+    ]
+    epochs = [-(-ITERATIONS // updates_per_epoch(images, training)) for images in drawn]
+    if network.idrnet is not None:
+        network = with_changes(network, idrnet=reads.watch(network.idrnet, "network.idrnet"))
+    return replace(
+        job,
+        scenario=scenario,
+        network=reads.watch(network, "network"),
+        training=reads.watch(with_changes(training, epochs=epochs), "training"),
+        method=reads.watch(job.method, "method"),
+    )
+
+
+class _Checks(Reporter):
+    """Compares the segmenter of every step with its file, as soon as that is written."""
+
+    student: Segmenter
+
+    def __init__(self, run: Run):
+        self._run = run
+
+    def follow(self, method: Method) -> Method:
+        """The method, which tells from now on whom it taught."""
+        kind, checks = type(method), self
+
+        class Followed(kind):  # type: ignore[misc, valid-type]
+            def after_step(self, context: StepContext) -> None:
+                super().after_step(context)
+                checks.student = context.student
+
+        object.__setattr__(method, "__class__", Followed)
+        return method
+
+    def step_finished(self, step: int, figures: dict[str, Any]) -> None:
+        require_same(self._run.segmenter_path(step), self.student)
+
+
+def require_same(path: Path, segmenter: Segmenter) -> None:
+    """Nothing, if a new network that is read from a file has all tensors of a segmenter, bit for bit, and no others.
+
+    Raises:
+        ContsegError: which tensor is missing, has another shape, or differs.
+    """
+    try:
+        read = load_segmenter(path)[0].state_dict()
+    except ContsegError as error:
+        raise ContsegError(_strange_tensor(path, segmenter) or str(error)) from None
+    for name, value in segmenter.state_dict().items():
+        if not torch.equal(value.cpu(), read[name]):
+            raise ContsegError(f"tensor {name}: is another one when the segmenter is read back from its file")
+
+
+def _strange_tensor(path: Path, segmenter: Segmenter) -> str | None:
+    """What is wrong with the tensors of a file that a new network cannot take."""
+    with safe_open(path, framework="pt") as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+    new = Segmenter(segmenter.options, segmenter.widths)
+    wanted = {name: tuple(value.shape) for name, value in new.state_dict().items()}
+    for name in sorted(shapes.keys() | wanted.keys()):
+        found, needed = shapes.get(name, "nothing"), wanted.get(name, "nothing")
+        if found != needed:
+            return f"tensor {name}: the segmenter's file holds {found} where a new network needs {needed}"
+    return None
+
+
+def _require_figures(run: Run, steps: int) -> None:
+    """Every step has left lines of its epochs and of itself in metrics.jsonl, with finite numbers."""
+    lines = run.metrics()
+    for step in range(steps):
+        values = {
+            kind: [line[key] for line in lines if line["kind"] == kind and line["step"] == step]
+            for kind, key in (("epoch", "loss"), ("step", "all_with_background"))
+        }
+        for kind, found in values.items():
+            if not found or not all(value is not None and math.isfinite(value) for value in found):
+                raise ContsegError(f"metrics.jsonl: the figures of a {kind} line of step {step} are {found or 'missing'}")
+
+
+def _require_read(resolved: Resolved, reads: Reads, one_step: bool) -> None:
+    """Every key that the recipe sets was read."""
+    exempt = OF_LATER_STEPS if one_step else ()
+    unread = [key for key in reads.unread(resolved.origins) if not key.startswith(tuple(exempt))]
+    if unread:
+        told = ", ".join(f"{key} (set by {resolved.origins[key]})" for key in unread)
+        raise ContsegError(f"nothing reads {told}; take it out")
+
+
+def _peak_of_process() -> float | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
