@@ -92,7 +92,7 @@ def _rehearse(resolved: Resolved, quarter: bool, shared: Path, own: Path) -> int
     checks = _Checks(run)
     job = _short(replace(whole, method=checks.follow(whole.method)), reads)
     train(job, checks)
-    _require_figures(run, len(job.scenario))
+    require_figures(run, len(job.scenario))
     _require_read(resolved, reads, one_step=len(whole.scenario) == 1)
     student = checks.student
     for step in whole.scenario[STEPS:]:
@@ -170,7 +170,7 @@ def require_same(path: Path, segmenter: Segmenter) -> None:
     except ContsegError as error:
         raise ContsegError(_strange_tensor(path, segmenter) or str(error)) from None
     for name, value in segmenter.state_dict().items():
-        if not torch.equal(value.cpu(), read[name]):
+        if value.dtype != read[name].dtype or not torch.equal(value.cpu(), read[name]):
             raise ContsegError(f"tensor {name}: is another one when the segmenter is read back from its file")
 
 
@@ -187,8 +187,12 @@ def _strange_tensor(path: Path, segmenter: Segmenter) -> str | None:
     return None
 
 
-def _require_figures(run: Run, steps: int) -> None:
-    """Every step has left lines of its epochs and of itself in metrics.jsonl, with finite numbers."""
+def require_figures(run: Run, steps: int) -> None:
+    """Nothing, if every step has left lines of its epochs and of itself in metrics.jsonl, with finite numbers.
+
+    Raises:
+        ContsegError: which line is missing or holds no number.
+    """
     lines = run.metrics()
     for step in range(steps):
         values = {
