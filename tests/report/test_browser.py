@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from contseg.recipes.read import read_recipe, to_yaml
 from contseg.report.page import write_report
 from tests.engine.runs import learn, tiny_recipe
 from tests.report.pages import Page
@@ -35,6 +36,8 @@ def browser() -> str:
 def path(tmp_path_factory):
     folder = tmp_path_factory.mktemp("browser")
     run = learn(folder / "run", tiny_recipe("finetune", "training.epochs=1"))
+    # says to be of a recipe beside which there are published numbers, so that their table is seen too
+    run.write_text("recipe.yaml", to_yaml(read_recipe("voc/mib_15-1_overlapped", ["data.test_crop=null"])))
     return write_report([run.folder], folder / "page.html")
 
 
@@ -56,6 +59,7 @@ def test_the_document_holds_title_tables_and_pictures(browser, path):
     seen, meant = Page(document), Page(written)
     assert seen.title == "contseg: run"
     assert seen.tables == meant.tables
+    assert len(seen.table("published")) > 1
     assert f'data-shown="{len(meant.images)}"' in document  # every one decoded
     assert 'data-fetched="0"' in document
     assert 'data-wider="false"' in document

@@ -13,6 +13,8 @@ from PIL import Image
 
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
+from contseg.recipes.comparison import compare_run
+from contseg.recipes.read import read_recipe, to_yaml
 from contseg.report.page import write_report
 from tests.engine.runs import Guessing, interrupted, learn, tiny_recipe
 from tests.report.pages import Page
@@ -206,3 +208,76 @@ class TestWarnings:
         said = [{key: value for key, value in line.items() if key != "warnings"} for line in run.metrics()]
         (tmp_path / "run" / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in said))
         assert 'class="warning"' not in write_report([tmp_path / "run"], tmp_path / "page.html").read_text()
+
+
+class TestPublishedNumbers:
+    HEADING = "Beside published numbers"
+
+    @pytest.fixture
+    def pretend(self, run, tmp_path):
+        """The folder of the run, which says to be of another recipe."""
+
+        def make(source: str, *overrides: str) -> Run:
+            shutil.copytree(run.folder, tmp_path / "run")
+            (tmp_path / "run" / "recipe.yaml").write_text(to_yaml(read_recipe(source, overrides)))
+            return Run(tmp_path / "run")
+
+        return make
+
+    def test_stand_beside_the_run_s_with_the_difference(self, pretend, tmp_path):
+        folder = pretend("voc/plop_15-1_overlapped", "backbone_weights=resnet101.pth").folder
+        text = write_report([folder], tmp_path / "page.html").read_text()
+        page, summary = Page(text), Run(folder).summary()
+        assert self.HEADING in page.headings
+        header, first, *_ = page.table("published")
+        assert header == [
+            "source",
+            "how sure",
+            "comparable",
+            "background",
+            "old",
+            "published",
+            "new",
+            "published",
+            "all",
+            "published",
+        ]
+        old, new, whole = (summary[key] for key in ("old_with_background", "new", "all_with_background"))
+        assert first[:4] == ["PLOP repository, VOC table", "published", "yes", "counted"]
+        assert first[4:6] == [f"{old:.1f}", f"65.1 ({old - 65.12:+.1f})"]
+        assert first[6:8] == [f"{new:.1f}", f"21.1 ({new - 21.11:+.1f})"]
+        assert first[8:] == [f"{whole:.1f}", f"54.6 ({whole - 54.64:+.1f})"]
+        assert "not comparable" not in text
+
+    def test_of_another_protocol_are_told_to_be_and_the_run_is_marked_at_the_top(self, pretend, tmp_path):
+        changed = pretend("voc/plop_15-1_overlapped", "data.test_crop=null")
+        text = write_report([changed.folder], tmp_path / "page.html").read_text()
+        mark, *_ = re.findall(r'<p class="warning">(.*)</p>', text)
+        assert mark == "<strong>run</strong> not comparable with published numbers: data.test_crop was 512, is none"
+        assert text.index(mark) < text.index(self.HEADING)
+        rows = Page(text).table("published")[1:]
+        assert [row[2] for row in rows] == ["no"] * len(compare_run(changed))
+        assert text.count("whole images are scored; published: crop 512") == 1
+
+    def test_that_are_missing_are_a_dash(self, pretend, tmp_path):
+        changed = pretend("voc/joint_15-1", "scenario.scored_as=null")
+        (row,) = Page(write_report([changed.folder], tmp_path / "page.html").read_text()).table("published")[1:]
+        assert (row[5], row[7]) == ("–", "–")
+        assert row[9].startswith("77.4 (-")
+
+    def test_have_no_section_where_there_are_none(self, page):
+        assert self.HEADING not in page.headings
+
+    def test_are_left_out_of_a_run_that_is_not_finished_but_its_mark_is_not(self, pretend, tmp_path):
+        changed = pretend("voc/plop_15-1_overlapped", "data.test_crop=null")
+        (changed.folder / "summary.json").unlink()
+        text = write_report([changed.folder], tmp_path / "page.html").read_text()
+        assert self.HEADING not in Page(text).headings
+        assert "not comparable with published numbers" in text
+
+    def test_are_left_out_of_a_run_of_a_method_that_is_not_registered_here(self, pretend, tmp_path):
+        folder = pretend("voc/plop_15-1_overlapped").folder
+        path = folder / "recipe.yaml"
+        path.write_text(path.read_text().replace("name: plop", "name: somebody-s-own"))
+        page = Page(write_report([folder], tmp_path / "page.html").read_text())
+        assert self.HEADING not in page.headings

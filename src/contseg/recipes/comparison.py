@@ -1,6 +1,6 @@
 """A run beside published numbers: their distance, and whether they may be compared."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -120,6 +120,25 @@ def compare(recipe: Recipe, summary: Mapping[str, Any]) -> list[Comparison]:
         comparable = not any(_protocol_differences(recipe, row))
         found.append(Comparison(row, own, delta, tuple(warnings_for(recipe, row)), comparable))
     return found
+
+
+def notes_on(comparisons: Sequence[Comparison]) -> list[str]:
+    """The warnings of a run's comparisons, each once; with the sources that it is about, unless it is about all.
+
+    Example:
+        >>> recipe = read_recipe("voc/plop_15-1_overlapped")
+        >>> figures = dict.fromkeys(("old", "new", "all", "old_with_background", "all_with_background"))
+        >>> notes_on(compare(recipe, figures))
+        ['the backbone began at random, the published one with ImageNet weights (backbone_weights)']
+    """
+    about: dict[str, list[str]] = {}
+    for one in comparisons:
+        for warning in one.warnings:
+            about.setdefault(warning, []).append(one.row.source)
+    return [
+        warning if len(sources) == len(comparisons) else f"{'; '.join(sources)}: {warning}"
+        for warning, sources in about.items()
+    ]
 
 
 def recorded_recipe(run: Run) -> Recipe | None:

@@ -11,6 +11,9 @@ from contseg.recipes.recipe import Recipe
 FIGURES = ("old", "new", "all")
 """What a row publishes: mIoU of the classes of step 0, of all later steps, and of all classes."""
 
+COUNTED = {"yes": "counted", "no": "not counted", "": "unknown"}
+"""How a table for people says whether `old` and `all` count background."""
+
 HEAD_NAMES = {"pspnet": "psp", "upernet": "uper"}
 """What the published tables call a head, where it is not what a recipe calls it."""
 

@@ -11,6 +11,8 @@ from jinja2 import Environment, PackageLoader
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.evaluation.metrics import class_forgetting, class_iou, domain_figures, run_figures, step_figures
+from contseg.recipes.comparison import comparability, compare_run, notes_on, recorded_recipe
+from contseg.recipes.published import COUNTED
 from contseg.report import figures as draw
 from contseg.report.plan_map import draw_plan
 from contseg.report.pseudo_map import draw_pseudo_labels
@@ -32,13 +34,16 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     for run in runs:
         if not run.confusions():
             raise ContsegError(f"{run.folder}: no step is finished yet, so there is nothing to report")
-    names = _run_names(runs)
+    names = run_names(runs)
     environment = Environment(loader=PackageLoader("contseg.report"), autoescape=True)
     environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f}"
+    environment.filters["figure"] = lambda value: "–" if value is None else f"{value:.1f}"
+    environment.filters["signed"] = lambda value: "" if value is None else f" ({value:+.1f})"
     shown = {name: _facts(run) for name, run in zip(names, runs, strict=True)}
     page = environment.get_template("page.html").render(
         title=names[0] if len(runs) == 1 else "comparison",
         runs=shown,
+        counted=COUNTED,
         curves=draw.curves({name: facts["series"] for name, facts in shown.items()}),
         losses=draw.losses({name: facts["losses"] for name, facts in shown.items()}),
         legend=next(iter(shown.values()))["legend"],
@@ -48,8 +53,13 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     return out.resolve()
 
 
-def _run_names(runs: Sequence[Run]) -> list[str]:
-    """Folder names, with as many of the folders above as it takes to tell them apart."""
+def run_names(runs: Sequence[Run]) -> list[str]:
+    """Folder names, with as many of the folders above as it takes to tell them apart.
+
+    Example:
+        >>> run_names([Run("here/plop"), Run("there/plop")])
+        ['here/plop', 'there/plop']
+    """
     places = [run.folder.resolve().parts for run in runs]
     for depth in range(1, max(map(len, places))):
         names = ["/".join(parts[-depth:]) for parts in places]
@@ -79,7 +89,11 @@ def _facts(run: Run) -> dict[str, Any]:
     ]
     pseudo = [(line["step"], line["pseudo"]) for line in epochs if "pseudo" in line]
     environment = run.folder / "environment.json"
+    recipe, comparisons = recorded_recipe(run), compare_run(run)
     return {
+        "not_comparable": "; ".join(comparability(recipe)) if recipe else "",
+        "published": comparisons,
+        "published_notes": notes_on(comparisons),
         "figures": run_figures(confusions, groups, background),
         "series": {key: [figure[key] for figure in each] for key in ("all", "old", "new")},
         "warnings": [f"after step {line['step']}: {text}" for line in metrics for text in line.get("warnings", ())],
