@@ -39,10 +39,13 @@ def images(tmp_path_factory):
 
 @pytest.fixture
 def recipe(tmp_path):
-    """Writes a recipe file: the tiny one with changes; returns its path."""
+    """Writes a recipe file: the tiny one with changes, without what they make None; returns its path."""
 
     def write(**changes) -> Path:
-        content = TINY | {key: TINY.get(key, {}) | value for key, value in changes.items()}
+        changed = {key: TINY.get(key, {}) | value for key, value in changes.items()}
+        content = TINY | {
+            key: {name: one for name, one in value.items() if one is not None} for key, value in changed.items()
+        }
         path = tmp_path / "tiny.yaml"
         YAML().dump(content, path)
         return path
@@ -131,6 +134,12 @@ class TestWhatIsRun:
             passes = max(1, len(step.train) // (2 * job.training.accumulate)) * job.training.epochs_of(step.index)
             assert passes == 2
             assert len(step.test) == 2
+
+    def test_swin_large_sees_single_images(self, recipe, images, jobs):
+        small = {"embed_dim": 8, "depths": [1, 1, 1, 1], "heads": [1, 1, 1, 1]}
+        network = {"backbone": "swin_large", "backbone_options": small, "head": "upernet", "fpn_width": 8, "width": None}
+        rehearse(recipe(network=network), folder=images)
+        assert jobs[0].training.batch == 1
 
     @pytest.mark.parametrize(("quarter", "crop"), [(False, 256), (True, 64)])
     def test_the_crop_is_the_recipes_own_or_a_quarter(self, quarter, crop, recipe, images, jobs):

@@ -24,7 +24,8 @@ from contseg.recipes.build import make_job, start_run
 from contseg.recipes.read import Resolved, resolve
 from contseg.recipes.reads import Reads
 from contseg.recipes.recipe import Recipe
-from contseg.recipes.stand_ins import own_cache, quartered, rehearsed, with_changes
+from contseg.recipes.stand_ins import let_norms_see_one, own_cache, quartered, rehearsed, with_changes
+from contseg.scenarios.step import Step
 
 STEPS = 2
 ITERATIONS = 2
@@ -89,7 +90,7 @@ def _rehearse(resolved: Resolved, quarter: bool, shared: Path, own: Path) -> int
     recipe = rehearsed(quartered(resolved.recipe) if quarter else resolved.recipe, shared, own)
     run, reads = start_run(recipe, own / "run"), Reads()
     whole = make_job(_watched(recipe, reads), run.folder)
-    checks = _Checks(run)
+    checks = _Checks(run, single=recipe.training.batch == 1)
     job = _short(replace(whole, method=checks.follow(whole.method)), reads)
     train(job, checks)
     require_figures(run, len(job.scenario))
@@ -136,18 +137,27 @@ def _short(job: Job, reads: Reads) -> Job:
 
 
 class _Checks(Reporter):
-    """Compares the segmenter of every step with its file, as soon as that is written."""
+    """Compares the segmenter of every step with its file, as soon as that is written.
+
+    Args:
+        single: batches hold single images.
+    """
 
     student: Segmenter
 
-    def __init__(self, run: Run):
-        self._run = run
+    def __init__(self, run: Run, single: bool):
+        self._run, self._single = run, single
 
     def follow(self, method: Method) -> Method:
         """The method, which tells from now on whom it taught."""
         kind, checks = type(method), self
 
         class Followed(kind):  # type: ignore[misc, valid-type]
+            def prepare(self, segmenter: Segmenter, step: Step) -> None:
+                super().prepare(segmenter, step)
+                if checks._single:
+                    let_norms_see_one(segmenter)
+
             def after_step(self, context: StepContext) -> None:
                 super().after_step(context)
                 checks.student = context.student

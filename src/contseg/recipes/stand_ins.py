@@ -10,10 +10,14 @@ import numpy as np
 import torch
 from PIL import Image
 from pydantic import BaseModel
+from torch import Tensor
+from torch.nn import functional
 
 from contseg.data.cityscapes import CITIES
 from contseg.data.fake import LAYOUTS, write_fake
 from contseg.errors import ContsegError
+from contseg.models.normalization import BatchNorm
+from contseg.models.segmenter import Segmenter
 from contseg.recipes.build import make_scenario, open_recipe_dataset
 from contseg.recipes.recipe import Recipe
 
@@ -79,7 +83,7 @@ def write_images(dataset: str, folder: Path) -> Path:
 
 
 def rehearsed(recipe: Recipe, shared: Path, own: Path) -> Recipe:
-    """The recipe with stand-ins for all that must be there, batches of 2, one process, and nothing loaded.
+    """The recipe with stand-ins for all that must be there, batches of 2 (Swin-Large: 1), one process, and nothing loaded.
 
     Shares of images are large enough to leave some of the few. Epochs stay; see `contseg.recipes.rehearsal`.
 
@@ -102,7 +106,7 @@ def rehearsed(recipe: Recipe, shared: Path, own: Path) -> Recipe:
         ),
         training=with_changes(
             training,
-            # Swin-Large in step 1 is five times its weights with AdamW: student, gradients, two moments, teacher
+            # beside five times its weights (gradients, two moments, teacher), Swin-Large leaves little room for images
             batch=1 if recipe.network.backbone == "swin_large" and recipe.scenario.memory is None else BATCH,
             accumulate=min(training.accumulate, 2),
             precision=training.precision if cuda else "32",
@@ -146,6 +150,31 @@ def _write_lists(recipe: Recipe, folder: Path) -> Path:
         names = "\n".join([*step.train.names, *step.val.names])
         (folder / f"train-{step.index}.txt").write_text(names + "\n", encoding="utf-8")
     return folder
+
+
+class NormOfOne(BatchNorm):
+    """A norm that may see a single value per channel, as pooled branches give it of a single image: there, where a batch has
+    no variance, it takes the statistics that evaluation takes."""
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        if self.training and x_BCHW.numel() == x_BCHW.shape[1]:
+            return functional.batch_norm(x_BCHW, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(x_BCHW)
+
+
+def let_norms_see_one(segmenter: Segmenter) -> None:
+    """Let a segmenter be trained on single images, see `NormOfOne`; its tensors stay what they are.
+
+    Example:
+        >>> from contseg.models.options import NetworkOptions
+        >>> psp = Segmenter(NetworkOptions(backbone="resnet18", width=4, head="pspnet", head_width=8), [3])
+        >>> let_norms_see_one(psp)
+        >>> psp(torch.zeros(1, 3, 64, 64)).logits.shape
+        torch.Size([1, 3, 4, 4])
+    """
+    for module in segmenter.modules():
+        if type(module) is BatchNorm:
+            module.__class__ = NormOfOne
 
 
 @contextmanager
