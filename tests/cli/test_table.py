@@ -97,7 +97,7 @@ class TestARun:
         assert cells(told(folder)) == [["mine", "not counted", "60.0", "20.0", "50.0", ""]]
 
     def test_that_is_not_finished_says_where_it_stands_and_is_not_compared(self, pretend):
-        folder = pretend("mine", PLOP)
+        folder = pretend("mine", PLOP, ("data.test_crop=null",))
         (folder / "summary.json").unlink()
         shutil.rmtree(folder / "steps" / "01")
         text = told(folder)
@@ -105,6 +105,7 @@ class TestARun:
         (row,) = cells(text)
         assert row[2:5] == [f"{100 * step['old']:.1f}", "-", f"{100 * step['all']:.1f}"]
         assert "mine: is not finished: these are the figures after step 0 of 0 to 1; not compared" in text
+        assert "mine: not comparable with published numbers: data.test_crop was 512, is none" in text
 
 
 class TestSeveralRuns:

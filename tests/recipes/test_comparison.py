@@ -140,6 +140,7 @@ class TestWarnings:
             (("data.test_crop=null",), {}, "whole images are scored; published: crop 512"),
             ((), {"method": "lag", "policy": "ssul"}, "crop 512 is scored; published: whole"),
             (("evaluation.flip=true",), {}, "images are seen flip; published: single"),
+            (("evaluation.scales=[0.5, 1.0]",), {}, "images are seen ms; published: single"),
             (("evaluation.scales=[0.5, 1.0]", "evaluation.flip=true"), {}, "images are seen ms+flip; published: single"),
             (("scenario.split=15-5",), {"split": "15-5"}, "the recipe was changed: scenario.split was 15-1, is 15-5"),
             (
@@ -156,6 +157,18 @@ class TestWarnings:
         if row in found:
             assert not found[row].comparable
             assert told in found[row].warnings
+
+    @pytest.mark.parametrize(
+        ("overrides", "look"),
+        [
+            ((), "single"),
+            (("evaluation.flip=true",), "flip"),
+            (("evaluation.flip=true", "evaluation.scales=[0.5]"), "ms+flip"),
+        ],
+    )
+    def test_of_how_images_are_seen_are_none_where_they_were_seen_alike(self, overrides, look):
+        row = published("idrnet", "", "offline", dataset="lip", network="uper_swin-large", look=look)
+        assert not [text for text in warnings_for(changed(*overrides), row) if "are seen" in text]
 
     @pytest.mark.parametrize(
         ("overrides", "told"),
