@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: install demo check test test-slow test-parity test-real bench digits-table clean
+.PHONY: install demo check test test-slow test-parity test-real bench digits-table voc-table readme-table clean
 
 install: $(READY)
 
@@ -41,6 +41,14 @@ bench: $(READY)
 # All methods on the demo's digits, three seeds, into docs/digits-results.md; stopped and started again it goes on.
 digits-table: $(READY)
 	$(BIN)/python -m benchmarks.digits_table
+
+# Packaged VOC recipes on synthetic images in VOC's layout, into docs/voc-synthetic-results.md; goes on as digits-table does.
+voc-table: $(READY)
+	$(BIN)/python -m benchmarks.voc_table
+
+# The README's table of what works, from the packaged recipes.
+readme-table: $(READY)
+	$(BIN)/python -m benchmarks.readme_table
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
