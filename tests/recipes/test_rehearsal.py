@@ -13,11 +13,12 @@ from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.methods.finetune import Finetune
 from contseg.methods.registry import METHODS, register_method
+from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter, first_widths
 from contseg.recipes import rehearsal
 from contseg.recipes.read import parse_recipe, read_recipe
 from contseg.recipes.rehearsal import rehearse, require_figures
-from contseg.recipes.stand_ins import quartered, write_images
+from contseg.recipes.stand_ins import quartered, ready_norms, write_images
 
 TINY = {
     "name": "tiny",
@@ -134,6 +135,22 @@ class TestWhatIsRun:
             passes = max(1, len(step.train) // (2 * job.training.accumulate)) * job.training.epochs_of(step.index)
             assert passes == 2
             assert len(step.test) == 2
+
+    @pytest.mark.parametrize("single", [False, True])
+    def test_two_iterations_are_enough_for_the_norms_of_a_deep_network(self, single):
+        torch.manual_seed(0)
+        network = {"backbone": "resnet101", "width": 4, "head": "fcn", "head_width": 8, "norm_momentum": 0.0003}
+        raw, ready = (Segmenter(NetworkOptions(**network), [3]) for _ in range(2))
+        ready_norms(ready, single)
+        largest = []
+        for segmenter in (raw, ready):
+            images = torch.randn(2, 3, 64, 64)
+            for _ in range(2):
+                segmenter.train()(images)
+            largest.append(segmenter.eval()(images, taps=("stage4",)).features["stage4"].abs().max())
+        assert largest[0] > 1000
+        assert largest[1] < 100
+        assert raw.state_dict().keys() == ready.state_dict().keys()
 
     def test_swin_large_sees_single_images(self, recipe, images, jobs):
         small = {"embed_dim": 8, "depths": [1, 1, 1, 1], "heads": [1, 1, 1, 1]}

@@ -24,7 +24,7 @@ from contseg.recipes.build import make_job, start_run
 from contseg.recipes.read import Resolved, resolve
 from contseg.recipes.reads import Reads
 from contseg.recipes.recipe import Recipe
-from contseg.recipes.stand_ins import let_norms_see_one, own_cache, quartered, rehearsed, with_changes
+from contseg.recipes.stand_ins import own_cache, quartered, ready_norms, rehearsed, with_changes
 from contseg.scenarios.step import Step
 
 STEPS = 2
@@ -155,8 +155,7 @@ class _Checks(Reporter):
         class Followed(kind):  # type: ignore[misc, valid-type]
             def prepare(self, segmenter: Segmenter, step: Step) -> None:
                 super().prepare(segmenter, step)
-                if checks._single:
-                    let_norms_see_one(segmenter)
+                ready_norms(segmenter, checks._single)
 
             def after_step(self, context: StepContext) -> None:
                 super().after_step(context)

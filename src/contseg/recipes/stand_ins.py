@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from pydantic import BaseModel
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from contseg.data.cityscapes import CITIES
@@ -162,18 +162,26 @@ class NormOfOne(BatchNorm):
         return super().forward(x_BCHW)
 
 
-def let_norms_see_one(segmenter: Segmenter) -> None:
-    """Let a segmenter be trained on single images, see `NormOfOne`; its tensors stay what they are.
+def ready_norms(segmenter: Segmenter, single: bool) -> None:
+    """Make the norms of an untrained segmenter fit for two iterations; its tensors stay what they are.
+
+    Their statistics become those of the last batch. As running means they would hardly have moved, and a deep network that
+    does not really normalise in evaluation (the teacher!) multiplies from block to block until its features overflow.
+
+    Args:
+        single: batches hold single images, see `NormOfOne`.
 
     Example:
         >>> from contseg.models.options import NetworkOptions
         >>> psp = Segmenter(NetworkOptions(backbone="resnet18", width=4, head="pspnet", head_width=8), [3])
-        >>> let_norms_see_one(psp)
+        >>> ready_norms(psp, single=True)
         >>> psp(torch.zeros(1, 3, 64, 64)).logits.shape
         torch.Size([1, 3, 4, 4])
     """
     for module in segmenter.modules():
-        if type(module) is BatchNorm:
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+        if single and type(module) is BatchNorm:
             module.__class__ = NormOfOne
 
 
