@@ -8,6 +8,7 @@ import typer
 
 from contseg.cli.data import app as data_app
 from contseg.cli.prepare import app as prepare_app
+from contseg.cli.recipes import app as recipes_app
 from contseg.errors import ContsegError
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(prepare_app, name="prepare")
+app.add_typer(recipes_app, name="recipes")
 
 RecipeArgument = Annotated[
     str, typer.Argument(help="A recipe: a YAML file, or a name such as digits/plop_5-1.", metavar="RECIPE")
@@ -48,6 +50,10 @@ def train(
     recipe: Annotated[str | None, typer.Argument(help="A recipe: a YAML file, or a name.", metavar="[RECIPE]")] = None,
     overrides: OverridesArgument = None,
     data: DataOption = None,
+    backbone_weights: Annotated[
+        str | None,
+        typer.Option(help="ImageNet weights for step 0: a file, or hub; the same as backbone_weights=FILE.", metavar="FILE"),
+    ] = None,
     out: OutOption = None,
     resume: Annotated[Path | None, typer.Option("--resume", help="Continue the run in this folder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run that is in the way.")] = False,
@@ -62,6 +68,8 @@ def train(
     ):  # `train --resume RUN training.devices=2` has no recipe
         values.insert(0, recipe)
         recipe = None
+    if backbone_weights is not None:
+        values.append(f"backbone_weights={backbone_weights!r}")
     run_training(recipe, with_data(values, data), out, resume, overwrite, cache)
 
 
@@ -162,6 +170,32 @@ def plan(
     from contseg.cli.plan import print_plan
 
     print_plan(recipe, with_data(list(overrides or []), data), pixels, draw)
+
+
+@app.command("dry-run")
+def dry_run(
+    names: Annotated[str, typer.Argument(help="A recipe, a pattern such as 'voc/*', or all.", metavar="NAME|all")],
+    overrides: OverridesArgument = None,
+    processes: Annotated[int, typer.Option(min=1, help="Recipes at a time.")] = 1,
+    full: Annotated[
+        bool | None, typer.Option("--full/--quarter", help="At the true crop (default for one), or at a quarter.")
+    ] = None,
+) -> None:
+    """Try a recipe without its data: its true network, two updates and a test in steps 0 and 1, on images made for it."""
+    from contseg.cli.dry_run import run_dry_run
+
+    run_dry_run(names, list(overrides or []), processes=processes, full=full)
+
+
+@app.command()
+def table(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="RUN...")],
+    out: Annotated[Path | None, typer.Option("--out", help="Also write it here (.md, .csv).")] = None,
+) -> None:
+    """Put finished runs beside what was published on the same protocol, with what differs."""
+    from contseg.cli.table import print_table
+
+    print_table(runs, out)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from contseg.engine.run import Run
 from contseg.engine.train import train
 from contseg.errors import ContsegError
 from contseg.recipes.build import make_job, resumed_recipe, start_run
+from contseg.recipes.comparison import comparability
 from contseg.recipes.read import read_recipe
 from contseg.report.page import write_report
 
@@ -36,6 +37,9 @@ def run_training(
         job = prepared_job(recipe, folder, cache)  # everything is checked before the folder is touched
         if not joined_rank():
             start_run(recipe, folder, overwrite)
+    if not joined_rank():
+        for change in comparability(recipe):
+            console.print(f"not comparable with published numbers: {change}", soft_wrap=True, highlight=False)
     summary = train(job, TerminalReporter())
     if joined_rank():
         return

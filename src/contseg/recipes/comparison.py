@@ -9,7 +9,7 @@ from contseg.engine.options import MACHINE_KEYS
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.recipes.published import FIGURES, PublishedRow, published_for
-from contseg.recipes.read import differences, read_recipe, recipe_names
+from contseg.recipes.read import differences, is_of_published_data, read_recipe, recipe_names
 from contseg.recipes.recipe import Recipe
 
 Changes = dict[str, tuple[Any, Any]]
@@ -69,7 +69,7 @@ def other_changes(recipe: Recipe) -> Changes:
 def comparability(recipe: Recipe) -> list[str]:
     """Why a recipe's figures may not be compared with published numbers, a change of its protocol each; empty if they may.
 
-    Also empty where nothing was published for the packaged recipe. A share of the data for which numbers are published
+    Also empty for recipes of one's own data, of which nothing is published. A share of the data for which numbers are published
     (`scenario.ratio`) is no change.
 
     Example:
@@ -79,7 +79,7 @@ def comparability(recipe: Recipe) -> list[str]:
         []
     """
     base = _packaged(recipe)
-    if base is None or not published_for(base):
+    if base is None or not is_of_published_data(base.name):
         return []
     changes = protocol_changes(recipe)
     if published_for(recipe):

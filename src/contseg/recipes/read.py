@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -131,6 +132,16 @@ def recipe_names() -> list[str]:
     return sorted(name for name in _index() if not name.startswith("parts/"))
 
 
+def is_of_published_data(name: str) -> bool:
+    """Whether a packaged recipe is of a data set on which numbers are published, not of the demo's or one's own images.
+
+    Example:
+        >>> is_of_published_data("voc/plop_15-1_overlapped"), is_of_published_data("digits/plop_5-1")
+        (True, False)
+    """
+    return not name.startswith(("digits/", "folder/"))
+
+
 def differences(one: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
     """Keys in which two recipes differ, with both values.
 
@@ -160,6 +171,24 @@ def _packaged(folder: Traversable, prefix: str) -> Iterator[tuple[str, Traversab
             yield prefix + entry.name.removesuffix(".yaml"), entry
 
 
+def recipe_text(source: str) -> str:
+    """What a recipe file, or a packaged recipe or part, says itself.
+
+    Raises:
+        ContsegError: no such recipe; names the nearest.
+    """
+    path = Path(source)
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    if source in _index():
+        return _index()[source].read_text(encoding="utf-8")
+    if path.suffix in (".yaml", ".yml"):
+        raise ContsegError(f"{source}: recipe file not found")
+    near = get_close_matches(source, recipe_names(), n=3, cutoff=0.5)
+    meant = f"did you mean {' or '.join(near)}? " if near else ""
+    raise ContsegError(f"recipe '{source}': not found; {meant}contseg recipes lists all {len(recipe_names())}")
+
+
 @cache
 def _index() -> dict[str, Traversable]:
     """Every packaged recipe and part by name."""
@@ -173,14 +202,9 @@ def _packaged_content(name: str) -> dict[str, Any]:
 
 def _find(source: str) -> tuple[dict[str, Any], str]:
     """Content and name of a recipe file or a packaged recipe."""
-    path = Path(source)
-    if path.is_file():
-        return _load(path.read_text(encoding="utf-8"), source), source
-    if source in _index():
+    if not Path(source).is_file() and source in _index():
         return copy.deepcopy(_packaged_content(source)), source
-    if path.suffix in (".yaml", ".yml"):
-        raise ContsegError(f"{source}: recipe file not found")
-    raise ContsegError(f"recipe '{source}': not found; {did_you_mean(source, recipe_names())}")
+    return _load(recipe_text(source), source), source
 
 
 def _load(text: str, source: str) -> dict[str, Any]:

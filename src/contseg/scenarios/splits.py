@@ -45,6 +45,16 @@ def parse_split(split: str, classes: int, what: str = "classes") -> tuple[int, .
     return widths
 
 
+def split_size(split: str) -> tuple[int, ...]:
+    """A key to sort splits by: most classes first; `offline` before all.
+
+    Example:
+        >>> sorted(["10-1", "15-1", "offline", "100-50", "15-5"], key=split_size)
+        ['offline', '100-50', '15-5', '15-1', '10-1']
+    """
+    return () if split == "offline" else tuple(-int(part) for part in split.split("-"))
+
+
 def _widths(split: str, classes: int) -> tuple[int, ...] | None:
     """The widths of a well-formed split, or None where they do not fit."""
     if split == "offline":

@@ -1,0 +1,80 @@
+"""The README's table of what works: system x data set x protocol, from the packaged recipes.
+
+python -m benchmarks.readme_table    # rewrites the table between its markers in README.md
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+from contseg.recipes.catalogue import Entry, catalogue
+from contseg.recipes.read import is_of_published_data
+
+BEGIN, END = "<!-- works -->", "<!-- /works -->"
+
+
+def works_table() -> str:
+    """What works, as Markdown: system x data set x protocol. Systems with the same protocols share a line.
+
+    Example:
+        >>> print(works_table().splitlines()[0])
+        | system | data set | splits and settings | network |
+    """
+    lines: dict[tuple[str, str, str], list[str]] = {}
+    entries = [entry for entry in catalogue() if is_of_published_data(entry.name)]
+    by_system = sorted(entries, key=lambda entry: (entry.system, entry.dataset))
+    for (system, dataset), group in groupby(by_system, key=lambda entry: (entry.system, entry.dataset)):
+        own = list(group)
+        lines.setdefault((dataset, _protocols(own), _networks(own)), []).append(_label(system, own))
+    head = ["| system | data set | splits and settings | network |", "|---|---|---|---|"]
+    rows = sorted((", ".join(systems), *key) for key, systems in lines.items())
+    return "\n".join([*head, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _label(system: str, entries: Sequence[Entry]) -> str:
+    return f"{system} (also `_released`)" if any(entry.released for entry in entries) else system
+
+
+def _protocols(entries: Sequence[Entry]) -> str:
+    """Splits by setting: `15-5, 15-1 (disjoint, overlapped); 5-3 (overlapped)`."""
+    settings: dict[str, list[str]] = {}
+    for entry in entries:
+        here = settings.setdefault(entry.split, [])
+        if entry.setting and entry.setting not in here:
+            here.append(entry.setting)
+    splits: dict[str, list[str]] = {}
+    for split, names in settings.items():
+        splits.setdefault(", ".join(sorted(names)), []).append(split)
+    return "; ".join(", ".join(members) + (f" ({names})" if names else "") for names, members in splits.items())
+
+
+def _networks(entries: Sequence[Entry]) -> str:
+    """Networks by backbone: `fcn, psp on resnet50-d8`."""
+    heads: dict[str, list[str]] = {}
+    for entry in entries:
+        head, _, backbone = entry.network.partition("_")
+        here = heads.setdefault(backbone, [])
+        if head not in here:
+            here.append(head)
+    return "; ".join(f"{', '.join(sorted(names))} on {backbone}" for backbone, names in heads.items())
+
+
+def with_table(text: str) -> str:
+    """A README with the table as it should be.
+
+    Example:
+        >>> with_table("a\\n<!-- works -->old<!-- /works -->\\nb").splitlines()[2]
+        '| system | data set | splits and settings | network |'
+    """
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{works_table()}\n{END}{after}"
+
+
+def main() -> None:
+    path = Path("README.md")
+    path.write_text(with_table(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

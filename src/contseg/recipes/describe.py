@@ -1,0 +1,104 @@
+"""A recipe in full: every value, and where it comes from."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+
+from contseg.recipes.published import PublishedRow, published_for
+from contseg.recipes.read import recipe_text, resolve
+
+DEFAULT = "default"
+
+
+def describe(source: str | Path, overrides: Sequence[str] = ()) -> str:
+    """The resolved recipe as YAML, with the origin of every value and what its file says about it as comments.
+
+    Args:
+        source, overrides: as of `read_recipe`.
+
+    Raises:
+        ContsegError: see `read_recipe`.
+
+    Example:
+        >>> print(describe("voc/plop_15-1_overlapped").partition("method:")[2].splitlines()[1].split(":", 1)[1].strip())
+        plop  # parts/plop-voc
+    """
+    resolved = resolve(source, overrides)
+    told = {name: comments_of(recipe_text(name)) for name in resolved.layers}
+    lines = list(_lines(resolved.recipe.model_dump(mode="json")))
+    width = min(48, max(len(text) for text, key in lines if key))
+    head = [f"# laid over each other: {', '.join(resolved.layers)}"]
+    for text, key in lines:
+        if not key:
+            head.append(text)
+            continue
+        origin = _origin(resolved.origins, key)
+        remark = told.get(origin, {}).get(key, "")
+        head.append(f"{text:<{width}}  # {origin}" + (f": {remark}" if remark else ""))
+    return "\n".join([*head, *_published(published_for(resolved.recipe))])
+
+
+def comments_of(text: str) -> dict[str, str]:
+    """What stands behind the keys of a YAML text: key (`training.lr`) to the comment on its line.
+
+    Example:
+        >>> comments_of("a: 1 # one\\nb:\\n  c: 2 # two\\n  d: 3")
+        {'a': 'one', 'b.c': 'two'}
+    """
+    return dict(_comments(YAML().load(text), ""))
+
+
+def _comments(content: CommentedMap, prefix: str) -> Iterator[tuple[str, str]]:
+    for key, value in content.items():
+        tokens = content.ca.items.get(key) or [None] * 4
+        said = tokens[2].value.splitlines()[0] if tokens[2] is not None else ""
+        if said.startswith("#"):
+            yield f"{prefix}{key}", said.lstrip("# ")
+        if isinstance(value, CommentedMap):
+            yield from _comments(value, f"{prefix}{key}.")
+
+
+def _lines(content: dict[str, Any], prefix: str = "", indent: str = "") -> Iterator[tuple[str, str]]:
+    """Lines of YAML and the key of each, "" for a line that only opens a mapping."""
+    for key, value in content.items():
+        if isinstance(value, dict) and value:
+            yield f"{indent}{key}:", ""
+            yield from _lines(value, f"{prefix}{key}.", indent + "  ")
+        else:
+            yield f"{indent}{key}: {_value(value)}", f"{prefix}{key}"
+
+
+def _value(value: Any) -> str:
+    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w./-]*", value) and value not in ("true", "false", "null")
+    return str(value) if plain else json.dumps(value)
+
+
+def _origin(origins: Any, key: str) -> str:
+    """Of a key, or of what is inside of it (an empty mapping) or around it."""
+    parts = key.split(".")
+    return next((origins[".".join(parts[:n])] for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in origins), DEFAULT)
+
+
+def _published(rows: Sequence[PublishedRow]) -> list[str]:
+    if not rows:
+        return ["# published on this protocol: nothing that this package knows of"]
+    return ["# published on this protocol, old / new / all in %:", *(f"#   {published_line(row)}" for row in rows)]
+
+
+def published_line(row: PublishedRow) -> str:
+    """A published row in one line.
+
+    Example:
+        >>> from contseg.recipes.read import read_recipe
+        >>> published_line(published_for(read_recipe("voc/mib_15-1_disjoint"))[0])
+        '46.2 / 12.9 / 37.9 (background not counted; published: MiB repository, VOC table)'
+    """
+    figures = " / ".join("-" if value is None else f"{value:g}" for value in (row.old, row.new, row.all))
+    counted = {"yes": "background counted", "no": "background not counted", "": "unknown whether background is counted"}
+    look = "" if row.look == "single" else f"{row.look}; "
+    return f"{figures} ({look}{counted[row.background]}; {row.sure}: {row.source})"
