@@ -152,12 +152,12 @@ def _context() -> multiprocessing.context.BaseContext:
 
 
 def attempt(row: Row, overrides: list[str], folder: Path, threads: int) -> Outcome:
-    """Rehearse a row with so many threads; an error of any kind becomes its text.
+    """Rehearse a row with so many threads at most; an error of any kind becomes its text.
 
     Args:
         folder: where stand-ins for data are shared between rows.
     """
-    torch.set_num_threads(threads)
+    torch.set_num_threads(min(threads, torch.get_num_threads()))  # what OMP_NUM_THREADS allows
     try:
         return rehearse(row.source, overrides, quarter=not row.full, folder=folder)
     except ContsegError as error:
