@@ -16,13 +16,10 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from contseg.cli.console import console
-from contseg.errors import ContsegError, did_you_mean
-from contseg.recipes.read import read_recipe, recipe_names
+from contseg.errors import ContsegError
+from contseg.recipes.read import is_of_published_data, read_recipe, recipe_names
 from contseg.recipes.rehearsal import Rehearsal, rehearse
 from contseg.recipes.stand_ins import write_images
-
-OWN_DATA = ("digits/", "folder/")
-"""Recipes that are of no published dataset."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +87,15 @@ def rows_of(source: str, overrides: Sequence[str] = (), full: bool | None = None
         [Row(source='digits/plop_5-1', full=True)]
     """
     if source == "all":
-        names = [name for name in recipe_names() if not name.startswith(OWN_DATA)]
+        names = [name for name in recipe_names() if is_of_published_data(name)]
         rows = [Row(name, bool(full)) for name in names]
         return rows + [Row(name, True) for name in one_of_each_network(names, overrides)] if full is None else rows
     if not any(sign in source for sign in "*?[") or Path(source).is_file():
+        read_recipe(source, overrides)  # a wrong name or key is told before anything is written
         return [Row(source, full is not False)]
     names = [name for name in recipe_names() if fnmatch(name, source)]
     if not names:
-        raise ContsegError(f"'{source}': no packaged recipe matches; {did_you_mean(source.strip('*'), recipe_names())}")
+        raise ContsegError(f"'{source}': no packaged recipe matches; contseg recipes lists all {len(recipe_names())}")
     return [Row(name, len(names) == 1 if full is None else full) for name in names]
 
 

@@ -69,8 +69,8 @@ def other_changes(recipe: Recipe) -> Changes:
 def comparability(recipe: Recipe) -> list[str]:
     """Why a recipe's figures may not be compared with published numbers, a change of its protocol each; empty if they may.
 
-    Also empty for recipes of one's own data, of which nothing is published. A share of the data for which numbers are published
-    (`scenario.ratio`) is no change.
+    Also empty for recipes of one's own data, of which nothing is published. A share of the data for which numbers are
+    published (`scenario.ratio`) is no change.
 
     Example:
         >>> comparability(read_recipe("voc/plop_15-1_overlapped", ["scenario.setting=disjoint"]))
