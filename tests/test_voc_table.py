@@ -17,7 +17,7 @@ from contseg.data.open import open_dataset
 from contseg.recipes.read import differences, read_recipe
 
 ROOT = Path(__file__).parent.parent
-SIZES = {"network.backbone", "data.crop", "data.test_crop", "training.epochs"}
+SIZES = {"network.backbone", "network.width", "data.crop", "data.test_crop", "training.epochs"}
 PLACES = {"data.path", "training.workers", "training.seed"}
 
 
