@@ -12,6 +12,7 @@ from contseg.models.segmenter import Segmenter, first_widths
 from contseg.recipes.catalogue import Entry, system_of
 from contseg.recipes.published import published_rows
 from contseg.recipes.read import is_of_published_data, read_recipe, recipe_names, recipe_text, resolve
+from contseg.recipes.rehearsal import rehearse
 from contseg.scenarios.splits import parse_split
 
 ROWS = list(csv.DictReader((Path(__file__).parent / "rows.csv").read_text(encoding="utf-8").splitlines()))
@@ -140,3 +141,52 @@ def test_a_recipe_takes_every_value_of_its_protocol_from_a_file():
 
 def test_published_numbers_belong_to_systems_of_the_package_or_to_others_by_name():
     assert {row.method for row in published_rows()} >= {"plop", "mib", "sdr", "sdr+mib", "idec", "lag", "idrnet", "rcil"}
+
+
+class TestRehearsals:
+    """Rows on stand-ins for their data, at a quarter of their crop: a row of each system, and more of each in slow tests."""
+
+    QUICK = (
+        "voc/plop_15-1_overlapped",
+        "voc/sdr_15-5_disjoint",
+        "voc/idec_15-1_overlapped",
+        "voc/lag_15-5_overlapped_released",
+        "isprs-domain/lag_2-2-1_overlapped",
+        "cityscapes/idrnet_psp_resnet50-d8",
+    )
+    SLOW = (
+        "ade20k/plop_100-50_disjoint",
+        "voc/plop_10-1_disjoint_released",
+        "ade20k/sdr_100-10_overlapped",
+        "voc/sdr-official_15-1_disjoint",
+        "ade20k/sdr-official_50-50_partitioned",
+        "ade20k/idec_50-50_overlapped_released",
+        "isprs/idec_2-2-1_overlapped",
+        "isprs/idec_4-1_overlapped_released",
+        "voc/lag_5-3_overlapped",
+        "isprs-domain/lag_4-1_overlapped_released",
+        "lip/idrnet_uper_resnet50-d8",
+        "ade20k/idrnet_fcn_resnet50-d8",
+        "cocostuff10k/idrnet_deeplabv3_resnet50-d8",
+        "pascalcontext59/idrnet_uper_swin-large",
+        "voc/finetune_15-1_overlapped",
+        "ade20k/frozen_100-10_disjoint",
+        "voc/ilt_10-1_overlapped",
+        "ade20k/mib_100-5_overlapped",
+        "voc/ssul-m_15-1_overlapped",
+        "voc/joint_5-3",
+    )
+
+    @pytest.fixture(scope="class")
+    def stand_ins(self, tmp_path_factory):
+        """Images that rehearsals share."""
+        return tmp_path_factory.mktemp("stand-ins")
+
+    @pytest.mark.parametrize("name", QUICK)
+    def test_a_row_of_each_system_holds_together(self, name, stand_ins):
+        assert rehearse(name, quarter=True, folder=stand_ins).parameters > 4e7
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", SLOW)
+    def test_twenty_more_hold_together(self, name, stand_ins):
+        assert rehearse(name, quarter=True, folder=stand_ins).parameters > 4e7
