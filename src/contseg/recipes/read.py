@@ -70,7 +70,7 @@ def resolve(source: str | Path, overrides: Sequence[str] = ()) -> Resolved:
     Example:
         >>> origins = resolve("digits/plop_5-1", ["training.seed=3"]).origins
         >>> origins["scenario.split"], origins["training.seed"], "training.momentum" in origins
-        ('parts/digits', 'command line', False)
+        ('parts/digits-scenes', 'command line', False)
     """
     layers = list(_layers(*_find(str(source))))
     content: dict[str, Any] = {}
