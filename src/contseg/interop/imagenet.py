@@ -4,14 +4,15 @@ import re
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from contseg.errors import ContsegError
 from contseg.interop.checkpoint import read_tensors
 from contseg.interop.names import renamed
 from contseg.interop.published import convert_backbone
-from contseg.models.backbones import Backbone
+from contseg.models.backbones import Backbone, make_backbone
+from contseg.models.options import NetworkOptions
 from contseg.models.resnet import ResNet
 from contseg.models.swin import Swin
 from contseg.models.timm_backbone import TimmBackbone, import_timm, told, understood_by_timm
@@ -46,6 +47,24 @@ def load_backbone(backbone: Backbone, path: Path) -> None:
         ContsegError: the file cannot be read or the download fails, or the tensors do not fit (which are missing,
             unexpected, mis-shaped).
     """
+    target, found = _fitting(backbone, path)
+    target.load_state_dict(found)
+
+
+def require_fitting(options: NetworkOptions, path: Path) -> None:
+    """Nothing, if `load_backbone` would take these weights for the backbone of a network; `hub` is not asked.
+
+    Raises:
+        ContsegError: see `load_backbone`.
+    """
+    if str(path) != HUB:
+        with torch.device("meta"):
+            backbone = make_backbone(options)
+        _fitting(backbone, path)
+
+
+def _fitting(backbone: Backbone, path: Path) -> tuple[nn.Module, dict[str, Tensor]]:
+    """What of the backbone takes the weights, and the weights under its names."""
     tensors = _downloaded(backbone) if str(path) == HUB else read_tensors(path / FOLDER_FILE if path.is_dir() else path)
     if isinstance(backbone, ResNet):
         found = convert_backbone(tensors)
@@ -69,7 +88,7 @@ def load_backbone(backbone: Backbone, path: Path) -> None:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             kind = "ResNet of this depth" if isinstance(backbone, ResNet) else "network of this kind and size"
             raise ContsegError(f"{path}: {problem} {', '.join(names[:3])}{more}; is it a {len(own)}-tensor {kind}?")
-    target.load_state_dict(found)
+    return target, found
 
 
 def convert_swin(tensors: dict[str, Tensor], swin: Swin) -> dict[str, Tensor]:

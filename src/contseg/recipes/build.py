@@ -10,6 +10,7 @@ from contseg.engine.job import Job
 from contseg.engine.options import MACHINE_KEYS
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
+from contseg.interop.imagenet import require_fitting
 from contseg.methods.method import Method
 from contseg.methods.registry import METHODS, make_method
 from contseg.recipes.read import differences, read_recipe, to_yaml
@@ -86,6 +87,8 @@ def make_job(recipe: Recipe, folder: Path, *, progress: Progress | None = None, 
     network = recipe.network.model_copy(update={"unknown": scenario.policy.has_unknown})
     given_network, start_from = given_start(recipe, scenario, folder) or (network, None)
     method.check(given_network, scenario)
+    if recipe.backbone_weights and Run(folder).load_state(0) is None:
+        require_fitting(given_network, Path(recipe.backbone_weights))
     return Job(
         scenario=scenario,
         method=method,
