@@ -40,12 +40,12 @@ class TestWhichRecipes:
         }
         assert not any(row.full for row in rows)
 
-    def test_all_adds_one_recipe_of_each_network_at_its_own_crop(self, monkeypatch):
+    def test_all_begins_with_one_recipe_of_each_network_at_its_own_crop(self, monkeypatch):
         names = ["digits/joint", "voc/finetune_15-1_overlapped", "voc/mib_15-1_overlapped"]
         monkeypatch.setattr(dry_run, "recipe_names", lambda: names)
-        assert rows_of("all") == [Row(names[1], False), Row(names[2], False), Row(names[1], True)]
+        assert rows_of("all") == [Row(names[1], True), Row(names[1], False), Row(names[2], False)]
 
-    def test_recipes_of_one_network_differ_in_it_where_an_override_says_so(self):
+    def test_a_network_is_a_head_on_a_backbone(self):
         names = ["digits/mib_5-1", "digits/plop_5-1", "digits/ssul_5-1", "digits/nothing"]
         assert one_of_each_network(names) == ["digits/mib_5-1", "digits/ssul_5-1"]
 

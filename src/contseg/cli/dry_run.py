@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from contseg.cli.console import console
 from contseg.errors import ContsegError
+from contseg.recipes.published import network_key
 from contseg.recipes.read import is_of_published_data, read_recipe, recipe_names
 from contseg.recipes.rehearsal import Rehearsal, rehearse
 from contseg.recipes.stand_ins import write_images
@@ -44,21 +45,23 @@ Outcome = Rehearsal | str
 """What was found out, or what is wrong."""
 
 
-def run_dry_run(source: str, overrides: list[str], *, processes: int = 1, full: bool | None = None) -> None:
+def run_dry_run(source: str, overrides: list[str], *, processes: int | None = None, full: bool | None = None) -> None:
     """Rehearse recipes, each in a process of its own, and print a line for each as it ends.
 
     Args:
         source: a recipe file or name; a pattern such as `voc/*`; or `all`, every packaged recipe of a published dataset.
-        processes: how many recipes at a time; they share the cores.
+        processes: how many recipes at a time; they share the cores. Default: two of several, if there are two cores.
         full: at the recipe's own crop, or at a quarter of it; default: its own for a single recipe and a quarter for
-            several. `all` then adds a recipe of every different network at its own crop.
+            several. `all` then begins with a recipe of every network at its own crop.
 
     Raises:
         ContsegError: nothing matches; or, at the end, the recipes that do not hold together.
     """
+    rows = rows_of(source, overrides, full)
+    if processes is None:
+        processes = min(2, len(rows), os.cpu_count() or 1)
     if processes < 1:
         raise ContsegError(f"--processes: {processes} is none; give 1 or more")
-    rows = rows_of(source, overrides, full)
     started, failed = time.perf_counter(), []
     width = max(len(row.label) for row in rows)
     with tempfile.TemporaryDirectory(prefix="contseg-") as folder, _bar() as progress:
@@ -89,7 +92,8 @@ def rows_of(source: str, overrides: Sequence[str] = (), full: bool | None = None
     if source == "all":
         names = [name for name in recipe_names() if is_of_published_data(name)]
         rows = [Row(name, bool(full)) for name in names]
-        return rows + [Row(name, True) for name in one_of_each_network(names, overrides)] if full is None else rows
+        # the longest first, so that no process is left with one of them at the end
+        return [Row(name, True) for name in one_of_each_network(names, overrides)] + rows if full is None else rows
     if not any(sign in source for sign in "*?[") or Path(source).is_file():
         read_recipe(source, overrides)  # a wrong name or key is told before anything is written
         return [Row(source, full is not False)]
@@ -100,11 +104,16 @@ def rows_of(source: str, overrides: Sequence[str] = (), full: bool | None = None
 
 
 def one_of_each_network(names: Sequence[str], overrides: Sequence[str] = ()) -> list[str]:
-    """The first of those recipes that have the same network."""
+    """The first of those recipes that have the same head on the same backbone; what else differs is seen at a quarter.
+
+    Example:
+        >>> one_of_each_network(["voc/mib_15-5_disjoint", "voc/plop_15-1_disjoint", "voc/ssul_15-1_disjoint"])
+        ['voc/mib_15-5_disjoint', 'voc/ssul_15-1_disjoint']
+    """
     first: dict[str, str] = {}
     for name in names:
         with suppress(ContsegError):  # which its row tells
-            first.setdefault(read_recipe(name, overrides).network.model_dump_json(), name)
+            first.setdefault(network_key(read_recipe(name, overrides)), name)
     return list(first.values())
 
 

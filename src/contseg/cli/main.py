@@ -176,7 +176,7 @@ def plan(
 def dry_run(
     names: Annotated[str, typer.Argument(help="A recipe, a pattern such as 'voc/*', or all.", metavar="NAME|all")],
     overrides: OverridesArgument = None,
-    processes: Annotated[int, typer.Option(min=1, help="Recipes at a time.")] = 1,
+    processes: Annotated[int | None, typer.Option(min=1, help="Recipes at a time; default: two of several.")] = None,
     full: Annotated[
         bool | None, typer.Option("--full/--quarter", help="At the true crop (default for one), or at a quarter.")
     ] = None,
