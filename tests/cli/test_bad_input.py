@@ -169,7 +169,7 @@ class TestRuns:
         )
 
     def test_a_recipe_that_is_none(self):
-        refused("plan", "digits/plop_51", telling="recipe 'digits/plop_51': not found; did you mean 'digits/plop_5-1'?")
+        refused("plan", "digits/plop_51", telling="recipe 'digits/plop_51': not found; did you mean 'digits/plop_5-1'")
 
 
 def test_a_real_process_refuses_alike(tmp_path):

@@ -32,7 +32,7 @@ def test_one_is_shown_in_full():
 
 @pytest.mark.parametrize("command", [("recipes", "show"), ("train",), ("plan",), ("dry-run",)])
 def test_an_unknown_name_is_answered_with_the_nearest(command):
-    with pytest.raises(ContsegError, match=r"'voc/plop_15-1_overlaped': not found; did you mean voc/plop_15-1_overlapped"):
+    with pytest.raises(ContsegError, match=r"'voc/plop_15-1_overlaped': not found; did you mean 'voc/plop_15-1_overlapped'"):
         CliRunner().invoke(app, [*command, "voc/plop_15-1_overlaped"], catch_exceptions=False)
 
 

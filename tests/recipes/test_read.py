@@ -42,7 +42,9 @@ class TestPackagedRecipes:
         assert not [name for name in recipe_names() if name.startswith("parts")]
 
     def test_the_nearest_name_is_suggested(self):
-        with pytest.raises(ContsegError, match=r"recipe 'digits/plop_51': not found; did you mean 'digits/plop_5-1'\?"):
+        with pytest.raises(
+            ContsegError, match=r"recipe 'digits/plop_51': not found; did you mean 'digits/plop_5-1' or 'digits/"
+        ):
             read_recipe("digits/plop_51")
 
     def test_a_file_that_is_not_there_is_said_to_be_a_file(self, tmp_path):

@@ -92,10 +92,11 @@ class TestSoundRecipe:
         monkeypatch.setattr("tempfile.tempdir", None)
         (tmp_path / "there").mkdir()
         cache = os.environ["CONTSEG_CACHE"]
+        before = set(Path(cache).rglob("*"))
         rehearse(recipe(), folder=images)
         assert list((tmp_path / "there").iterdir()) == []
         assert os.environ["CONTSEG_CACHE"] == cache
-        assert not list(Path(cache).glob("presence/voc-*"))
+        assert set(Path(cache).rglob("*")) == before
 
     def test_what_must_be_there_is_not_asked_for(self, recipe, images):
         absent = ["backbone_weights=/nowhere/resnet.pth", "data.path=/nowhere", "training.workers=4", "training.devices=8"]

@@ -185,7 +185,7 @@ def recipe_text(source: str) -> str:
     if path.suffix in (".yaml", ".yml"):
         raise ContsegError(f"{source}: recipe file not found")
     near = get_close_matches(source, recipe_names(), n=3, cutoff=0.5)
-    meant = f"did you mean {' or '.join(near)}? " if near else ""
+    meant = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise ContsegError(f"recipe '{source}': not found; {meant}contseg recipes lists all {len(recipe_names())}")
 
 
