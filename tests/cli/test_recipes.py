@@ -19,7 +19,7 @@ def told(*arguments: str) -> str:
 def test_the_list_shows_names_beside_published_numbers():
     output = told("recipes", "--system", "plop", "--dataset", "voc", "--split", "15-1")
     assert "voc/plop_15-1_overlapped" in output
-    assert "65.1 / 21.1 / 54.6 bg" in output
+    assert "65.12 / 21.11 / 54.64 bg" in output
     assert "voc/mib" not in output
     assert "4 recipes" in output
 

@@ -28,7 +28,8 @@ def recipes(
     for title in ("recipe", "published", "source"):
         table.add_column(title, no_wrap=title != "source")
     for entry in entries:
-        rows = [(_figures(row), f"{row.source} ({row.sure})") for row in entry.published] or [("", "")]
+        told = [row.told + (" bg" if row.background == "yes" else "") for row in entry.published] or [""]
+        rows = zip(told, [f"{row.source} ({row.sure})" for row in entry.published] or [""], strict=True)
         for number, (figures, source) in enumerate(rows):
             table.add_row("" if number else entry.name, figures, source)
     console.print(table)
@@ -46,10 +47,3 @@ def show(
     from contseg.recipes.describe import describe
 
     print(describe(name, overrides or []))
-
-
-def _figures(row) -> str:
-    values = (row.old, row.new, row.all) if row.new is not None else (row.all,)
-    figures = " / ".join("-" if value is None else f"{value:.1f}" for value in values)
-    marks = [text for text in ("" if row.look == "single" else row.look, "bg" if row.background == "yes" else "") if text]
-    return " ".join([figures, *marks])

@@ -37,9 +37,8 @@ def run_training(
         job = prepared_job(recipe, folder, cache)  # everything is checked before the folder is touched
         if not joined_rank():
             start_run(recipe, folder, overwrite)
-    if not joined_rank():
-        for change in comparability(recipe):
-            console.print(f"not comparable with published numbers: {change}", soft_wrap=True, highlight=False)
+    for change in [] if joined_rank() else comparability(recipe):
+        console.print(f"not comparable with published numbers: {change}", soft_wrap=True, highlight=False)
     summary = train(job, TerminalReporter())
     if joined_rank():
         return

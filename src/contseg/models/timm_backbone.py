@@ -161,7 +161,7 @@ def told(what: str) -> Iterator[None]:
         yield
     except ContsegError:
         raise
-    except Exception as error:  # networks fail in many ways
+    except Exception as error:  # a download fails in as many ways as there are libraries under it
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise ContsegError(f"{what}: {reason}") from None
 

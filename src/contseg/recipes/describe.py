@@ -9,7 +9,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
-from contseg.recipes.published import PublishedRow, published_for
+from contseg.recipes.published import COUNTED, PublishedRow, published_for
 from contseg.recipes.read import recipe_text, resolve
 
 DEFAULT = "default"
@@ -98,7 +98,4 @@ def published_line(row: PublishedRow) -> str:
         >>> published_line(published_for(read_recipe("voc/mib_15-1_disjoint"))[0])
         '46.2 / 12.9 / 37.9 (background not counted; published: MiB repository, VOC table)'
     """
-    figures = " / ".join("-" if value is None else f"{value:g}" for value in (row.old, row.new, row.all))
-    counted = {"yes": "background counted", "no": "background not counted", "": "unknown whether background is counted"}
-    look = "" if row.look == "single" else f"{row.look}; "
-    return f"{figures} ({look}{counted[row.background]}; {row.sure}: {row.source})"
+    return f"{row.told} (background {COUNTED[row.background]}; {row.sure}: {row.source})"

@@ -53,6 +53,13 @@ class PublishedRow:
     sure: Literal["published", "quoted", "rerun", "log", "memory"]
     source: str
 
+    @property
+    def told(self) -> str:
+        """Its figures in few characters, and the look if it is not a single one: `65.12 / 21.11 / 54.64`, `60.83 (flip)`."""
+        values = (self.old, self.new, self.all) if self.old is not None or self.new is not None else (self.all,)
+        figures = " / ".join("-" if value is None else f"{value:g}" for value in values)
+        return figures if self.look == "single" else f"{figures} ({self.look})"
+
 
 @cache
 def published_rows() -> tuple[PublishedRow, ...]:
