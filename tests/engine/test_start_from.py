@@ -68,6 +68,26 @@ def test_a_single_file_will_do(whole, tmp_path):
     assert same(weights(run, 1), weights(whole, 1))
 
 
+def test_of_a_run_the_last_finished_step_is_taken_and_named(whole, tmp_path):
+    first = tmp_path / "first"
+    interrupted(first, tiny_recipe("plop"), "updated", 9)  # in step 1
+    watching = Watching()
+    run = learn(tmp_path / "run", recipe_from(first), reporter=watching)
+    assert watching.notes[0] == f"from {first / 'steps' / '00' / 'segmenter.safetensors'}"
+    assert same(weights(run, 1), weights(whole, 1))
+
+
+def test_a_folder_without_a_finished_step_or_without_anything_is_told(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ContsegError, match=r"start_from: .*empty holds neither a segmenter .* nor a run"):
+        job_in(tmp_path / "run", recipe_from(tmp_path / "empty"))
+    start_run(tiny_recipe("plop"), tmp_path / "begun")
+    with pytest.raises(
+        ContsegError, match=r"start_from: .*begun: no step of this run is finished yet; finish it with --resume"
+    ):
+        job_in(tmp_path / "run", recipe_from(tmp_path / "begun"))
+
+
 def test_no_cache_is_asked_or_filled(folder, tmp_path):
     learn(tmp_path / "run", recipe_from(folder), cache=tmp_path / "cache")
     assert not (tmp_path / "cache").exists()

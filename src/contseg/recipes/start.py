@@ -5,10 +5,29 @@ from pathlib import Path
 
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
-from contseg.interop.pretrained import open_segmenter
+from contseg.interop.pretrained import is_pretrained, open_segmenter
 from contseg.models.options import NetworkOptions
 from contseg.recipes.recipe import Recipe
 from contseg.scenarios.scenario import Scenario
+
+
+def resolved_start(path: Path) -> Path:
+    """The segmenter that `start_from` means: the path itself, or the one after the last finished step of a run.
+
+    Raises:
+        ContsegError: the folder is that of a run without a finished step, or holds neither a run nor a segmenter.
+    """
+    if not path.is_dir() or is_pretrained(path):
+        return path
+    if not (path / "recipe.yaml").is_file():
+        raise ContsegError(
+            f"start_from: {path} holds neither a segmenter (segmenter.json) nor a run (recipe.yaml); give the folder of one,"
+            " or a segmenter.safetensors"
+        )
+    finished = len(Run(path).confusions())
+    if not finished:
+        raise ContsegError(f"start_from: {path}: no step of this run is finished yet; finish it with --resume {path}")
+    return Run(path).segmenter_path(finished - 1)
 
 
 def given_start(recipe: Recipe, scenario: Scenario, folder: Path) -> tuple[NetworkOptions, Path] | None:
@@ -27,7 +46,7 @@ def given_start(recipe: Recipe, scenario: Scenario, folder: Path) -> tuple[Netwo
     state = Run(folder).load_state(0)
     if state and state["finished"]:
         return None
-    path = Path(recipe.start_from)
+    path = resolved_start(Path(recipe.start_from))
     try:
         segmenter, classes = open_segmenter(path)
     except ContsegError as error:
