@@ -26,7 +26,7 @@ from contseg.scenarios.scenario import Scenario
 def run_evaluation(
     folder: Path, step: int | None, data: Path | None, overrides: list[str], source: str | None = None
 ) -> None:
-    """Measure a step's segmenter on the step's test set, or a segmenter (folder or file) on that of a recipe, class by class.
+    """Measure a step's segmenter on the step's test set, or a segmenter (folder or file) on a recipe's; print IoU per class.
 
     Args:
         overrides: of the recipe's `evaluation`; the rest of a run is what it is. Of any key where `source` is given.

@@ -13,7 +13,7 @@ from contseg.errors import ContsegError
 from contseg.interop.imagenet import require_fitting
 from contseg.methods.method import Method
 from contseg.methods.registry import METHODS, make_method
-from contseg.recipes.read import differences, read_recipe, to_yaml
+from contseg.recipes.read import differences, read_recipe, to_yaml, told_differences
 from contseg.recipes.recipe import Recipe
 from contseg.recipes.start import given_start
 from contseg.scenarios.scenario import Scenario
@@ -174,10 +174,8 @@ def resumed_recipe(folder: Path, wanted: Recipe | None = None) -> Recipe:
         and key != "data.path"
     }
     if changed:
-        key, (before, now) = next(iter(changed.items()))
-        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise ContsegError(
-            f"{folder}: the recipe changed since the run began: {key} was {before!r}, is {now!r}{more};"
+            f"{folder}: the recipe changed since the run began: {told_differences(changed)};"
             " resume with the run's own recipe, or start another run with --out"
         )
     return wanted
