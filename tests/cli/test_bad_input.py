@@ -107,6 +107,7 @@ class TestData:
         ("training.batch=3 training.devices=2", "training.batch: 3 images do not divide over 2 ranks"),
         ("training.lr=1e30", "loss is not finite at step 0, epoch 0, batch 1"),
         ("training.lr=1e30", "start anew with --overwrite and a lower rate, such as training.lr=1e+29"),
+        ("training.batch=1", "training.batch: 1 image is too few for head deeplabv3-mib, which has a norm over averages"),
         ("scenario.split=4", "for 10 classes write BASE-INCREMENT such as 4-1 or 4-2"),
     ],
 )

@@ -203,7 +203,7 @@ class TestResuming:
 
     def test_several_changes_are_all_named(self, folder):
         with pytest.raises(
-            ContsegError, match="data.flip was 0.0, is 0.4, training.lr was 0.1, is 1.0, training.seed was 42, is 1;"
+            ContsegError, match=r"data\.flip was 0\.0, is 0\.4, training\.lr was 0\.1, is 1\.0, training\.seed was 42, is 1;"
         ):
             resumed_recipe(folder, read_recipe(NAME, [*TINY, "training.lr=1", "training.seed=1", "data.flip=0.4"]))
 

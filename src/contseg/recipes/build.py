@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from contseg.data.augment import Pipeline, evaluation_pipeline, training_pipeline
 from contseg.data.dataset import SegmentationDataset
 from contseg.data.open import open_dataset
@@ -13,6 +15,8 @@ from contseg.errors import ContsegError
 from contseg.interop.imagenet import require_fitting
 from contseg.methods.method import Method
 from contseg.methods.registry import METHODS, make_method
+from contseg.models.options import NetworkOptions
+from contseg.models.segmenter import Segmenter, first_widths
 from contseg.recipes.read import differences, read_recipe, to_yaml, told_differences
 from contseg.recipes.recipe import Recipe
 from contseg.recipes.start import given_start
@@ -87,6 +91,8 @@ def make_job(recipe: Recipe, folder: Path, *, progress: Progress | None = None, 
     network = recipe.network.model_copy(update={"unknown": scenario.policy.has_unknown})
     given_network, start_from = given_start(recipe, scenario, folder) or (network, None)
     method.check(given_network, scenario)
+    if start_from is None or type(method).prepare is Method.prepare:  # a method may hold the norms of later steps
+        _require_images_enough_for_norms(recipe, given_network)
     if recipe.backbone_weights and Run(folder).load_state(0) is None:
         require_fitting(given_network, Path(recipe.backbone_weights))
     return Job(
@@ -131,6 +137,29 @@ def _require_exemplars_per_batch(recipe: Recipe) -> None:
             f"scenario.memory.share: {memory.share} of a batch of {batch} is no image; raise it, or set"
             " scenario.memory.mix=sampling"
         )
+
+
+def _require_images_enough_for_norms(recipe: Recipe, network: NetworkOptions) -> None:
+    """A norm needs more than one pixel of one image; the network itself is asked whether one of them gets less."""
+    if recipe.training.batch > 1:
+        return
+    crop = recipe.data.crop
+    height, width = crop if isinstance(crop, list) else (crop, crop)
+    with torch.device("meta"):  # shapes alone, no memory and no time
+        segmenter = Segmenter(network, first_widths(network, 3)).train()
+        try:
+            segmenter(torch.empty(1, 3, height, width))
+        except RuntimeError:  # a network whose shapes depend on its numbers; it got beyond the norms of its head
+            return
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            reason, other = "which has a norm over averages of whole images", "network.head=fcn"
+            if network.head == "fcn":
+                reason, other = f"of which a crop of {width} x {height} leaves one pixel to a norm", "a larger data.crop"
+            raise ContsegError(
+                f"training.batch: 1 image is too few for head {network.head}, {reason}; set training.batch=2, or {other}"
+            ) from None
 
 
 def _require_average_heeded(recipe: Recipe, method: Method) -> None:

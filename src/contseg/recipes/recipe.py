@@ -87,9 +87,9 @@ class Recipe(BaseModel):
         initial_weights: the weights that the publication starts from, in words; `backbone_weights` loads them.
         backbone_weights: ImageNet weights for step 0: a file, a folder with `model.safetensors`, `hub` (timm downloads them;
             not for a ResNet), or none.
-        start_from: a trained segmenter (a folder of `save_pretrained`, a segmenter.safetensors, or the folder of a run, whose
-            last finished step is taken) that stands for step 0, which is then measured but not trained; its network replaces
-            `network`. Or none.
+        start_from: a trained segmenter that stands for step 0, which is then measured but not trained; its network replaces
+            `network`. A folder of `save_pretrained`, a segmenter.safetensors, or a run, whose last finished step is taken.
+            Or none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

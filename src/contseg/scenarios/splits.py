@@ -80,7 +80,7 @@ def likely_splits(split: str, classes: int) -> list[str]:
     wanted, rest = given[1] if len(given) > 1 else 1, classes - base
     steps = sorted((width for width in range(1, rest + 1) if rest % width == 0), key=lambda width: abs(width - wanted))
     found = [f"{base}-{width}" for width in steps[:2]]
-    fitting = [width for width, end in zip(given, accumulate(given), strict=True) if 0 < width and end < classes]
+    fitting = [width for width, end in zip(given, accumulate(given), strict=True) if width > 0 and end < classes]
     if len(given) > 2 and len(fitting) > 1:
         found.insert(0, "-".join(map(str, [*fitting, classes - sum(fitting)])))
     return found[:2]
