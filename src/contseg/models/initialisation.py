@@ -14,8 +14,8 @@ def initialise_convolutions(
 ) -> None:
     """Draw the weights of all convolutions below a module.
 
-    `torch` keeps PyTorch's default, uniform in +-1 / sqrt(fan in), which the modules already have. Under batch norm it trains
-    small networks several points better from scratch than `he`, whose weights are larger, so that equal steps turn them less.
+    `torch` keeps PyTorch's default, uniform in +-1 / sqrt(fan in), which the modules already have. Under batch norm it
+    trains small networks several points better than `he`, whose larger weights turn less in equal steps.
 
     Args:
         kind: `torch`; `he`, normal with variance 2 / fan (He et al., ICCV 2015); `xavier`, normal with variance
