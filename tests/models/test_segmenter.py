@@ -201,7 +201,7 @@ class TestWithoutPublishedWeights:
 
     @pytest.mark.parametrize(
         ("initialisation", "expected"),
-        [({}, 1 / (3 * 576) ** 0.5), ("torch", 1 / (3 * 576) ** 0.5), ("he", (2 / 576) ** 0.5), ("xavier", (2 / 576) ** 0.5)],
+        [({}, 1 / 1728**0.5), ("torch", 1 / 1728**0.5), ("he", (2 / 576) ** 0.5), ("xavier", (2 / 576) ** 0.5)],
         ids=str,
     )
     def test_a_resnet_starts_as_the_option_says_and_by_default_as_pytorch(self, initialisation, expected):
