@@ -9,8 +9,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from contseg.losses.distillation import distillation
+from contseg.losses.precision import precisely
 
 
+@precisely
 def channel_divergence(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
     """KL(P_d of the teacher || P_d of the student) of every channel d, P_d its soft-max over space: (C,), mean over images.
 
@@ -38,6 +40,7 @@ def invariant_channels(divergence_C: Tensor, specific_share: float) -> Tensor:
     return torch.zeros(count, dtype=torch.bool, device=divergence_C.device).index_fill(0, chosen, True)
 
 
+@precisely
 def released_consistency(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
     """What the released LAG code computes for its channel-wise consistency: (H,), a value for each of the first H channels.
 
@@ -49,6 +52,7 @@ def released_consistency(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
     return distillation(rows[1], rows[0], alpha=2.0).view(height, -1).mean(dim=1)
 
 
+@precisely
 def relevance(features_BCHW: Tensor, gradient_BCHW: Tensor) -> Tensor:
     """Where a class looks: relu(sum_d f_d dg/df_d), in parts of its sum over space: (B, H W), 0 where nothing counts.
 
