@@ -4,11 +4,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from contseg.losses.precision import precise
+from contseg.losses.precision import precise, precisely
 
 MARGIN, NEAR = 1.0, 1e-6
 
 
+@precisely
 def fold_unknown(logits_BKHW: Tensor) -> Tensor:
     """Logits without the output "unknown", which is added to background's (IDEC's contrast adds logits, not probabilities).
 
@@ -19,6 +20,7 @@ def fold_unknown(logits_BKHW: Tensor) -> Tensor:
     return torch.cat([logits_BKHW[:, :1] + logits_BKHW[:, 1:2], logits_BKHW[:, 2:]], dim=1)
 
 
+@precisely
 def triplet(anchor_KD: Tensor, positive_KD: Tensor, negative_KD: Tensor) -> Tensor:
     """max(0, |a - p| - |a - n| + 1) per row, Euclidean, with 1e-6 added to every difference: (K,)."""
     near = torch.linalg.vector_norm(anchor_KD - positive_KD + NEAR, dim=1)
@@ -26,6 +28,7 @@ def triplet(anchor_KD: Tensor, positive_KD: Tensor, negative_KD: Tensor) -> Tens
     return (near - far + MARGIN).clamp(min=0)
 
 
+@precisely
 def region_contrast(
     student_sums_KD: Tensor, teacher_sums_KD: Tensor, student_total_D: Tensor, pixels_K: Tensor, pixels: Tensor
 ) -> Tensor:
@@ -98,7 +101,7 @@ def released_region_contrast(
     """What the released IDEC code computes for ARCL: the sum of `triplet` over `released_regions` / rounds drawn."""
     rounds = released_regions(student_BCHW, teacher_BCHW, said_BHW, classes, length)
     if not rounds:
-        return 0.0 * student_BCHW.sum()
+        return 0.0 * precise(student_BCHW).sum()
     return torch.stack([triplet(*(vector[None] for vector in regions))[0] for regions in rounds]).sum() / len(classes)
 
 
@@ -107,6 +110,7 @@ def _first_positives(features_CHW: Tensor, mask_HW: Tensor, length: int) -> Tens
     return values[values > 0][:length]
 
 
+@precisely
 def decoupled_contrast(
     student_BD: Tensor,
     teacher_BD: Tensor,

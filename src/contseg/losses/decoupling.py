@@ -9,8 +9,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from contseg.losses.distillation import distillation
+from contseg.losses.precision import precisely
 
 
+@precisely
 def channel_divergence(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
     """KL(P_d of the teacher || P_d of the student) of every channel d, P_d its soft-max over space: (C,), mean over images.
 
@@ -38,6 +40,7 @@ def invariant_channels(divergence_C: Tensor, specific_share: float) -> Tensor:
     return torch.zeros(count, dtype=torch.bool, device=divergence_C.device).index_fill(0, chosen, True)
 
 
+@precisely
 def released_consistency(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
     """What the released LAG code computes for its channel-wise consistency: (H,), a value for each of the first H channels.
 
@@ -49,6 +52,7 @@ def released_consistency(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
     return distillation(rows[1], rows[0], alpha=2.0).view(height, -1).mean(dim=1)
 
 
+@precisely
 def relevance_strength(features_BCHW: Tensor, gradient_BCHW: Tensor) -> Tensor:
     """How much each place counts for a class: relu(sum_d f_d dg/df_d), gradient times input: (B, H W).
 
@@ -62,6 +66,7 @@ def relevance_strength(features_BCHW: Tensor, gradient_BCHW: Tensor) -> Tensor:
     return functional.relu((features_BCHW * gradient_BCHW).sum(dim=1)).flatten(1)
 
 
+@precisely
 def normalised_relevance(strength_BN: Tensor, floor: Tensor | float = 0.0) -> Tensor:
     """A strength divided by its sum over space, (B, N); 0 where nothing counts.
 
@@ -79,6 +84,7 @@ def normalised_relevance(strength_BN: Tensor, floor: Tensor | float = 0.0) -> Te
     return strength_BN / torch.maximum(total, torch.as_tensor(floor).to(total)).clamp(min=1e-12)
 
 
+@precisely
 def relevance(features_BCHW: Tensor, gradient_BCHW: Tensor) -> Tensor:
     """Where a class looks: the normalised strength of each place, (B, H W).
 
@@ -89,6 +95,7 @@ def relevance(features_BCHW: Tensor, gradient_BCHW: Tensor) -> Tensor:
     return normalised_relevance(relevance_strength(features_BCHW, gradient_BCHW))
 
 
+@precisely
 def relevance_divergence(student_BN: Tensor, teacher_BN: Tensor, uniform: float = 0.1) -> Tensor:
     """KL(teacher || student) of two relevance maps per image, each mixed with the uniform map: (B,).
 

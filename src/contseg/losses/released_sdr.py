@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from contseg.losses.precision import precisely
+
 Layout = Literal["channels first", "pixels first"]
 
 
@@ -37,6 +39,7 @@ def misread_channels(labels_BHW: Tensor, classes: int, depth: int, layout: Layou
     return taken.unflatten(2, labels_BHW.shape[1:])
 
 
+@precisely
 def misread_sums(
     features_BDHW: Tensor, labels_BHW: Tensor, classes: int, layout: Layout = "channels first"
 ) -> tuple[Tensor, Tensor]:
@@ -56,6 +59,7 @@ def misread_sums(
     return sums.view(classes + 1, depth)[:classes], counts[:classes]
 
 
+@precisely
 def misread_errors(
     features_BDHW: Tensor, labels_BHW: Tensor, prototypes_KD: Tensor, layout: Layout = "channels first"
 ) -> Tensor:

@@ -5,9 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from contseg.losses.precision import precisely
+
 LABELS = 256
 
 
+@precisely
 def class_maxima(features_BDHW: Tensor, labels_BHW: Tensor) -> Tensor:
     """The largest feature over channels and pixels of each label value, 255 too: (256,), -inf without a pixel.
 
@@ -19,6 +22,7 @@ def class_maxima(features_BDHW: Tensor, labels_BHW: Tensor) -> Tensor:
     return nothing.scatter_reduce(0, labels_BHW.flatten(), features_BDHW.amax(dim=1).flatten(), "amax")
 
 
+@precisely
 def sparsity(
     features_BDHW: Tensor, maxima: Tensor, strength: Callable[[Tensor], Tensor] = torch.exp, epsilon: float = 1e-15
 ) -> Tensor:
@@ -44,6 +48,7 @@ def sparsity(
     return ratio_BHW.where(positive, 0.0).mean()
 
 
+@precisely
 def channel_entropy(features_BDHW: Tensor, epsilon: float = 1e-10) -> Tensor:
     """Mean over pixels of -sum_d g_d log g_d, with g = f / |f|_1 over channels; another measure of sparsity.
 

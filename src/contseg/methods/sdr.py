@@ -191,8 +191,8 @@ class SDR(Method):
 
 
 def features_of(output: SegmenterOutput, context: StepContext) -> Tensor:
-    """The backbone's last map after its activation, (B, D, h, w)."""
-    return precise(context.student.backbone.activate(output.features["stage4"]))
+    """The backbone's last map after its activation, (B, D, h, w), in float32 or better."""
+    return context.student.backbone.activate(precise(output.features["stage4"]))
 
 
 def all_annotated(annotated_BK: Tensor, old_count: int) -> Tensor:
