@@ -4,8 +4,8 @@
     python -m benchmarks.voc_table --rows plop_15-5,mib_15-5 --seeds 0   # some of it; the page still shows all
     python -m benchmarks.voc_table --only-table                          # the page of what is finished
 
-Recipes are those for the real images. Sizes are smaller, so that two cores suffice, and later steps have a larger rate, since
-the network starts from random weights. The images, and everything else, live in `--out`; delete it to begin again.
+Recipes are those for the real images. Sizes are smaller, so that two cores suffice, and later steps have a larger rate,
+since the network starts from random weights. The images, and everything else, live in `--out`; delete it to begin again.
 """
 
 from pathlib import Path
@@ -85,7 +85,7 @@ TABLE = Table(
         "Old: the 15 classes of step 0; new: the five after them, at once (15-5) or one by one (15-1).\n\n"
         f"Not VOC: {IMAGES['train']} images to train and {IMAGES['test']} to test, of 96 x 96 pixels, with textured shapes,"
         " one texture per class, in VOC's\nlayout (`contseg.data.fake`). Networks start from random weights. Against the"
-        " packaged recipes only sizes changed, the rate of later\nsteps (0.005 in place of 0.001; IDEC and LAG keep their 0.01)"
+        " packaged recipes only sizes changed, the rate of later\nsteps (0.005 for 0.001; IDEC and LAG keep their 0.01)"
         " and the test images, which all rows see whole.\nThe numbers show that the recipes do what they are for; they"
         " compare with nothing published."
     ),
