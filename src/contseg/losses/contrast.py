@@ -67,7 +67,7 @@ def released_regions(
     One mask for the whole batch grows round by round by the pixels of a drawn class and is never cleared; only the first
     image's features are used; anchor, positive and negative are the first `length` positive numbers in the teacher's and
     the student's feature inside the mask and in the student's outside it, channel by channel. A round in which they are
-    not equally many is left out.
+    not equally many is left out; one in which there is none at all counts with the margin.
 
     Args:
         student_BCHW, teacher_BCHW: features of any size, resized here to that of `said_BHW`.
@@ -90,7 +90,7 @@ def released_regions(
             _first_positives(features, region, length)
             for features, region in ((teacher, mask), (student, mask), (student, ~mask))
         )
-        if len(anchor) == len(positive) == len(negative) > 0:
+        if len(anchor) == len(positive) == len(negative):
             rounds.append((anchor, positive, negative))
     return rounds
 
@@ -101,7 +101,7 @@ def released_region_contrast(
     """What the released IDEC code computes for ARCL: the sum of `triplet` over `released_regions` / rounds drawn."""
     rounds = released_regions(student_BCHW, teacher_BCHW, said_BHW, classes, length)
     if not rounds:
-        return 0.0 * precise(student_BCHW).sum()
+        return precise(student_BCHW[:0]).sum()  # 0, with a gradient
     return torch.stack([triplet(*(vector[None] for vector in regions))[0] for regions in rounds]).sum() / len(classes)
 
 

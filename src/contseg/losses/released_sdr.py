@@ -95,3 +95,18 @@ def released_attraction(errors_K: Tensor, counts_K: Tensor, present_K: Tensor) -
     count = present_K.sum().clamp(min=1).to(means_K.dtype)
     weights_K = count ** (present_K.cumsum(dim=0) - 1 - count)
     return (weights_K * means_K).where(present_K, 0.0).sum()
+
+
+@precisely
+def released_repulsion(means_KD: Tensor, present_K: Tensor) -> Tensor:
+    """`repulsion` of which only pairs at distance 0 are left out: means that are equal but for rounding push without bound.
+
+    Example:
+        >>> means = torch.tensor([[0.0, 0.0], [3.0, 4.0], [3.0, 4.0], [9.0, 9.0]])
+        >>> released_repulsion(means, torch.tensor([True, True, True, False]))
+        tensor(0.2000)
+    """
+    distances_KK = torch.cdist(means_KD, means_KD, compute_mode="donot_use_mm_for_euclid_dist")
+    pairs_KK = present_K[:, None] & present_K & ~distances_KK.detach().reciprocal().isinf()
+    pushed_KK = distances_KK.where(pairs_KK, torch.inf).reciprocal()
+    return pushed_KK.sum() / pairs_KK.sum().clamp(min=1)
