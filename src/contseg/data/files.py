@@ -1,6 +1,7 @@
 """Reading and writing image and mask files, with errors that name the file."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,60 @@ from contseg.data.classes import Colour
 from contseg.errors import ContsegError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def files_below(root: Path) -> list[Path]:
+    """Every file below a folder, sorted by path; folders are never among them, whatever they are called.
+
+    Links to folders are followed, each folder once: a link back to a folder that was already visited, such as a loop, adds
+    nothing. What is hidden is left out: files and folders whose name begins with a dot (`._a.jpg`, `.ipynb_checkpoints`).
+    Broken links to files are among the files, so that they are reported and not lost.
+
+    Raises:
+        ContsegError: a folder cannot be listed.
+
+    Example:
+        >>> import tempfile
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for name in ("b/2.png", "a.png", "b/._2.png", ".ipynb_checkpoints/a.png"):
+        ...     (root / name).parent.mkdir(exist_ok=True)
+        ...     (root / name).touch()
+        >>> (root / "loop").symlink_to(root)
+        >>> [path.relative_to(root).as_posix() for path in files_below(root)]
+        ['a.png', 'b/2.png']
+    """
+    found: list[Path] = []
+    visited: set[tuple[int, int]] = set()
+    real, linked = [root], []  # a folder keeps its own path where a link leads to it too
+    while real or linked:
+        folder = real.pop() if real else linked.pop(0)
+        try:
+            stat = os.stat(folder)
+            if (stat.st_dev, stat.st_ino) in visited:
+                continue
+            visited.add((stat.st_dev, stat.st_ino))
+            with os.scandir(folder) as scan:
+                entries = sorted((entry for entry in scan if not entry.name.startswith(".")), key=lambda entry: entry.name)
+        except OSError as error:
+            raise ContsegError(f"{folder}: cannot be listed ({error.strerror}); make it readable") from None
+        for entry in entries:
+            path = folder / entry.name
+            if not entry.is_dir():
+                found.append(path)
+            elif entry.is_symlink():
+                linked.append(path)
+            else:
+                real.append(path)
+    return sorted(found)
+
+
+def image_files(root: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """The files of `files_below` that end in one of these suffixes (lower case, with their dot), in any case.
+
+    Raises:
+        ContsegError: a folder cannot be listed.
+    """
+    return [path for path in files_below(root) if path.suffix.lower() in suffixes]
 
 
 def read_image(path: Path) -> np.ndarray:
