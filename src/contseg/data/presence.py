@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from contseg.data.cache import cache_folder
 from contseg.data.classes import IGNORE
-from contseg.data.dataset import SegmentationDataset, SubsetName, size
+from contseg.data.dataset import SegmentationDataset, SubsetName, unequal
 from contseg.data.files import image_size
 from contseg.data.recoding import count_ids, told_counts
 from contseg.errors import ContsegError
@@ -164,8 +164,8 @@ class _Counting(Dataset):
         for name, (height, width) in zip(names, sizes, strict=True):
             mask = self._dataset.read_mask(name)
             if mask.shape != (height, width):
-                path = self._dataset.mask_path(name)
-                raise ContsegError(f"{path}: mask is {size(mask)} but its image is {width}x{height}; they must be equal")
+                told = unequal(mask, (height, width), self._dataset.image_path(name))
+                raise ContsegError(f"{self._dataset.mask_path(name)}: {told}")
             counted.append(count_ids(mask))
         counts = np.zeros((len(names), max(self._ids.max() + 1, *map(len, counted))), dtype=np.int64)
         for row, values in zip(counts, counted, strict=True):
