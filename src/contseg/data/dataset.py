@@ -28,6 +28,10 @@ class SegmentationDataset(ABC):
         mirror: pairs of class ids that change places when an image is flipped (left and right arm).
         counts_background: False; True where a class that matters plays the background (ISPRS as released), so that splits
             count it and figures include it.
+        adds_background: False; True where an unscored background of id 0 may be added to a table without one, when steps
+            bring classes.
+        notes: what was found on opening that should be known before training, a line each.
+        left_out: rows of its files that are not used, as (file, what and why).
         selection_offset: 0; what published lists of this dataset add to an id before they select images (ISPRS).
     """
 
@@ -38,6 +42,9 @@ class SegmentationDataset(ABC):
     mirror: tuple[tuple[int, int], ...] = ()
     counts_background: bool = False
     selection_offset: int = 0
+    adds_background: bool = False
+    notes: tuple[str, ...] = ()
+    left_out: tuple[tuple[Path, str], ...] = ()
 
     @abstractmethod
     def names(self, subset: SubsetName) -> list[str]:
