@@ -25,7 +25,7 @@ def spoil(root):
     (root / "images" / "001.png").write_bytes((root / "images" / "001.png").read_bytes()[:2000])
     (root / "masks" / "002.png").unlink()
     Image.fromarray(np.full((16, 20), 9, dtype=np.uint8)).save(root / "masks" / "003.png")
-    Image.new("RGB", (32, 32)).save(root / "masks" / "006.png")
+    Image.new("RGB", (32, 32), "red").save(root / "masks" / "006.png")
     (root / "images" / "007.png").unlink()
     (root / "masks" / "007.png").unlink()
 

@@ -30,6 +30,10 @@ class SegmentationDataset(ABC):
         counts_background: False; True where a class that matters plays the background (ISPRS as released), so that splits
             count it and figures include it.
         reading: which bands of an image file become its colours, and which values become 0 and 255.
+        adds_background: False; True where an unscored background of id 0 may be added to a table without one, when steps
+            bring classes.
+        notes: what was found on opening that should be known before training, a line each.
+        left_out: rows of its files that are not used, as (file, what and why).
         selection_offset: 0; what published lists of this dataset add to an id before they select images (ISPRS).
     """
 
@@ -41,6 +45,9 @@ class SegmentationDataset(ABC):
     counts_background: bool = False
     reading: Reading = AS_STORED
     selection_offset: int = 0
+    adds_background: bool = False
+    notes: tuple[str, ...] = ()
+    left_out: tuple[tuple[Path, str], ...] = ()
 
     @abstractmethod
     def names(self, subset: SubsetName) -> list[str]:

@@ -48,7 +48,7 @@ def open_dataset(name: str, path: Path | str | None = None, **options: Any) -> S
     if path is None and name != "digits":
         raise ContsegError(f"data.path: dataset '{name}' needs a folder; set data.path=FOLDER")
     background = options.get("background", True)
-    if not isinstance(background, bool):  # YAML 1.2 reads `no` as a word, which Python takes for true
+    if name != "folder" and not isinstance(background, bool):  # YAML 1.2 reads `no` as a word, which Python takes for true
         raise ContsegError(f"data.options.background: {background!r} is neither true nor false")
     try:
         reading = Reading.of(options.pop("bands", None), options.pop("range", None))

@@ -83,6 +83,7 @@ def make_job(recipe: Recipe, folder: Path, *, progress: Progress | None = None, 
     _require_unknown_handled(recipe, scenario, method)
     _require_exemplars_per_batch(recipe)
     _require_average_heeded(recipe, method)
+    _require_both_sides(recipe, scenario)
     training, evaluation = make_pipelines(recipe, scenario.dataset)
     network = recipe.network.model_copy(update={"unknown": scenario.policy.has_unknown})
     given_network, start_from = given_start(recipe, scenario, folder) or (network, None)
@@ -103,6 +104,27 @@ def make_job(recipe: Recipe, folder: Path, *, progress: Progress | None = None, 
         inference=recipe.evaluation,
         start_from=start_from,
     )
+
+
+def _require_both_sides(recipe: Recipe, scenario: Scenario) -> None:
+    """No flips where a step labels the left of something and not its right.
+
+    In a mirrored image a left arm is a right arm. Where only left arms are labelled, the mirrored right arm would have to
+    become a left arm that nobody marked, and the labelled one would be of a class that is not there: no label is right.
+    """
+    table = scenario.dataset.classes
+    name_of = dict(zip(table.ids, table.names, strict=True))
+    learned = scenario if recipe.start_from is None or recipe.scenario.memory else scenario[1:]
+    for step in learned:
+        marked = step.train.annotated[int(step.has_unknown) :]
+        labelled = {number for number, there in zip(step.seen_classes, marked, strict=True) if there}
+        halves = [pair for pair in scenario.dataset.mirror if len(labelled & {*pair}) == 1]
+        if halves and recipe.data.flip:
+            there, absent = sorted(halves[0], key=lambda number: number not in labelled)
+            raise ContsegError(
+                f"data.flip: step {step.index} labels {name_of[there]} and not {name_of[absent]}, which change places in a"
+                " flipped image; set data.flip=0, or a scenario.split or scenario.order that brings both in one step"
+            )
 
 
 def _require_unknown_handled(recipe: Recipe, scenario: Scenario, method: Method) -> None:

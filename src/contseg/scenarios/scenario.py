@@ -41,7 +41,8 @@ class Scenario(Sequence[Step]):
         first_is_known: step 0 needs no training image, as a trained segmenter stands for it.
 
     Attributes:
-        dataset, options, policy: what it was made of.
+        dataset, options, policy: what it was made of; a dataset without a background has one that is not scored where steps
+            bring classes.
         order: all class ids in the order of presentation; the position of a class is its training id.
         groups: the step that brings each class of the order, background's being 0.
         has_background: the first class is a background that splits and figures leave out.
@@ -65,6 +66,7 @@ class Scenario(Sequence[Step]):
         progress: Progress | None = None,
         first_is_known: bool = False,
     ):
+        dataset = _with_background_for_steps(dataset, options)
         self.dataset, self.options, self._first_is_known = dataset, options, first_is_known
         if not 0 <= options.validation < 1:
             raise ContsegError(f"scenario.validation: {options.validation} is no share; give a number from 0 to below 1")
@@ -303,6 +305,15 @@ class Scenario(Sequence[Step]):
             Exemplar(name, step.index, frozenset(marked[holds].tolist()))
             for name, holds in zip(step.train.names, there, strict=True)
         ]
+
+
+def _with_background_for_steps(dataset: SegmentationDataset, options: ScenarioOptions) -> SegmentationDataset:
+    """The dataset, with an unscored background where steps bring classes, it has none, and it allows for one."""
+    if options.by == "domain" or options.split == "offline" or dataset.classes.has_background or not dataset.adds_background:
+        return dataset
+    extended = copy.copy(dataset)
+    extended.classes = dataset.classes.with_unscored_background()
+    return extended
 
 
 def class_groups(split: str, order: tuple[int, ...], background: bool = True) -> tuple[int, ...]:
