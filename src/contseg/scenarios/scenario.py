@@ -221,12 +221,20 @@ class Scenario(Sequence[Step]):
         seen = outline.old + outline.new
         named = seen if self._by_domain or options.setting == "sequential" else outline.new
         annotated = self._annotated(named, seen)
+        hides_old = not set(outline.old[1:]) <= set(named)
 
         def samples(presence: Presence, rows: np.ndarray, role: Role) -> Samples:
             names = tuple(presence.names[row] for row in rows)
             new, old = (seen, ()) if self._by_domain else (outline.new, outline.old)
             lookup = self.policy.lookup(self.dataset.classes, self.order, new, old, role, options.setting)
-            return Samples(self.dataset, names, lookup, annotated, self._saliency if role == "train" else None)
+            if role == "train":
+                return Samples(self.dataset, names, lookup, annotated, self._saliency)
+            if role == "test":
+                return Samples(self.dataset, names, lookup, self._tested(seen, outline.test))
+            if hides_old:
+                # beyond the outputs; of 255 classes there is no such label, and these pixels are ignored
+                lookup = np.where(lookup == 0, len(seen), lookup).astype(np.uint8)
+            return Samples(self.dataset, names, lookup, annotated[int(self.policy.has_unknown) :])
 
         return Step(
             index=index,
@@ -261,6 +269,21 @@ class Scenario(Sequence[Step]):
             complete = self._by_domain or self.options.setting == "sequential"
             marked[0] = complete and table.background == "annotated"
         return np.concatenate([[False], marked]) if self.policy.has_unknown else marked
+
+    def _tested(self, seen: Sequence[int], rows: np.ndarray) -> np.ndarray:
+        """Which seen classes the masks label: (seen,) bool. A class without a pixel in the whole dataset is one that nobody
+        marked, as the old classes of a given segmenter in somebody's own images; so is, where a 0 only means that nobody
+        named the pixel, a class without a pixel in the test images.
+        """
+        table = self.dataset.classes
+        if not table.has_background:
+            return np.ones(len(seen), dtype=bool)
+        pixels = self.test_presence.pixels[rows].sum(axis=0)
+        if table.background != "unlabelled":
+            pixels = self.test_presence.pixels.sum(axis=0) + self.train_presence.pixels.sum(axis=0)
+        marked = pixels[[table.ids.index(number) for number in seen]] > 0
+        marked[0] = table.background == "annotated" and marked[1:].all()
+        return marked
 
     def _hold_out(self, rows: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Split off `validation` of the rows, seeded by the step; both parts stay in list order."""
