@@ -110,7 +110,8 @@ def _learn_or_recall(
     """Train the step, or take step 0 from the cache or as it was given; returns the seconds it took here."""
     if step.index == 0 and job.start_from is not None:
         return _take_over(fabric, job, step, student, run, reporter)
-    cache = StepCache(job.cache if step.index == 0 else None, job.first_step_key() if step.index == 0 else "")
+    shared = job.cache is not None and step.index == 0
+    cache = StepCache(job.cache if shared else None, job.first_step_key() if shared else "")
     # rank 0 looks for all: another run may fill the cache between two looks
     recalled = cache.load(student) if fabric.broadcast(cache.filled) else None
     if recalled is not None:
