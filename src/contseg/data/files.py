@@ -412,7 +412,7 @@ def without_ending(name: str) -> str:
         >>> [without_ending(name) for name in ("street/a.JPG", "a.b.c", "a.b.png", "2007_000032")]
         ['street/a', 'a.b.c', 'a.b', '2007_000032']
     """
-    rest, _, ending = name.rpartition(".")
+    rest, __, ending = name.rpartition(".")
     return rest if rest and f".{ending.lower()}" in IMAGE_SUFFIXES else name
 
 
