@@ -1,5 +1,6 @@
 """`contseg data`: what a dataset holds, and what is wrong with it."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,7 +50,12 @@ def check(
     if problems:
         files = len({(problem.file, problem.text if not problem.file else "") for problem in problems})
         raise ContsegError(f"{opened.root}: {len(problems)} problems in {files} files, as listed above")
-    console.print(f"nothing is wrong with {opened.root}", soft_wrap=True, highlight=False)
+    rescaled = sum((Counter(one.rescaled) for one in statistics), Counter())
+    for told, count in rescaled.items():
+        note = f"{count} images of {told}; data.options.range=[LOW, HIGH] takes other values"
+        console.print(note, soft_wrap=True, highlight=False, markup=False)
+    verdict = "no problem found in" if rescaled else "nothing is wrong with"
+    console.print(f"{verdict} {opened.root}", soft_wrap=True, highlight=False)
 
 
 def parse_options(values: Sequence[str]) -> dict[str, Any]:

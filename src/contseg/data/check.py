@@ -1,16 +1,16 @@
 """Looking at every file of a dataset before training does: what is wrong with it, and what it holds."""
 
 import os
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from contseg.data.classes import IGNORE
-from contseg.data.dataset import SegmentationDataset, SubsetName, size
-from contseg.data.files import read_image
+from contseg.data.dataset import SegmentationDataset, SubsetName, unequal
+from contseg.data.files import read_image, rescaling
 from contseg.data.presence import Progress
 from contseg.data.recoding import told_counts
 from contseg.errors import ContsegError
@@ -43,6 +43,7 @@ class SubsetStatistics:
         images: (K,) int64, masks with at least one pixel of a class.
         pixels: (K,) int64, pixels of a class.
         ignored: pixels that are void or 255.
+        rescaled: how many images hold other values than 8 bits, by which of their values become 0 and 255.
     """
 
     subset: SubsetName
@@ -50,6 +51,7 @@ class SubsetStatistics:
     images: np.ndarray
     pixels: np.ndarray
     ignored: int
+    rescaled: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class _Checked:
     problems: list[Problem]
     pixels: np.ndarray
     ignored: int
+    note: str
 
 
 def check_dataset(
@@ -90,6 +93,7 @@ def check_dataset(
         for subset in SUBSETS:
             images, pixels = (np.zeros(len(dataset.classes), dtype=np.int64) for _ in range(2))
             ignored = 0
+            rescaled: Counter[str] = Counter()
             checks = (pool.submit(check_sample, dataset, subset, name, known) for name in names[subset])
             for future in list(checks):
                 checked = future.result()
@@ -97,10 +101,11 @@ def check_dataset(
                 images += checked.pixels > 0
                 pixels += checked.pixels
                 ignored += checked.ignored
+                rescaled.update([checked.note] if checked.note else [])
                 done += 1
                 if progress:
                     progress(done, total)
-            statistics.append(SubsetStatistics(subset, len(names[subset]), images, pixels, ignored))
+            statistics.append(SubsetStatistics(subset, len(names[subset]), images, pixels, ignored, dict(rescaled)))
     return problems, statistics
 
 
@@ -118,23 +123,25 @@ def check_sample(dataset: SegmentationDataset, subset: SubsetName, name: str, kn
             problems.append(problem)
 
     image = mask = None
+    note = ""
     try:
-        image = read_image(dataset.image_path(name))
-    except (ContsegError, Image.DecompressionBombError) as error:
+        image = read_image(dataset.image_path(name), dataset.reading)
+        note = rescaling(dataset.image_path(name), dataset.reading)
+    except ContsegError as error:
         found(dataset.image_path(name), error)
     try:
         mask = dataset.read_mask(name)
-    except (ContsegError, Image.DecompressionBombError) as error:
+    except ContsegError as error:
         missing = str(error).startswith(f"{dataset.image_path(name)}: ")
         found(dataset.image_path(name) if missing else dataset.mask_path(name), error)
     ids = np.array(dataset.classes.ids)
     if mask is None:
-        return _Checked(problems, np.zeros(len(ids), dtype=np.int64), 0)
+        return _Checked(problems, np.zeros(len(ids), dtype=np.int64), 0, note)
     if image is not None and image.shape[:2] != mask.shape:
-        found(dataset.mask_path(name), f"mask is {size(mask)} but its image is {size(image)}; they must be equal")
+        found(dataset.mask_path(name), unequal(mask, image.shape, dataset.image_path(name)))
     counts = np.bincount(mask.ravel(), minlength=max(ids.max(), IGNORE) + 1)
     strange = np.flatnonzero((counts > 0) & ~known[: len(counts)])
     if len(strange):
         found(dataset.mask_path(name), f"ids outside the class table: {told_counts(strange, counts[strange])}")
     pixels = counts[ids].astype(np.int64)
-    return _Checked(problems, pixels, int(counts.sum() - pixels.sum() - counts[strange].sum()))
+    return _Checked(problems, pixels, int(counts.sum() - pixels.sum() - counts[strange].sum()), note)

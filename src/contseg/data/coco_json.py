@@ -10,7 +10,7 @@ import numpy as np
 from contseg.data.classes import IGNORE, ClassTable, voc_palette
 from contseg.data.coco_segments import mask_tools, segment
 from contseg.data.dataset import SegmentationDataset, SubsetName, require_folder
-from contseg.data.files import image_size, read_text
+from contseg.data.files import image_size, orientation, read_text
 from contseg.errors import ContsegError
 
 _JSONS = {
@@ -138,8 +138,10 @@ class CocoJSON(SegmentationDataset):
         size = (image.height, image.width)
         found = image_size(image.path)
         if found != size:
+            is_turned = found == size[::-1] and orientation(image.path) >= 5
             raise ContsegError(
                 f"{image.json}: records {image.path.name} as {size[1]}x{size[0]}, but the image is {found[1]}x{found[0]}"
+                f"{' as its EXIF orientation shows it' if is_turned else ''}"
             )
         segments = []
         for label, category, segmentation in image.objects:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from contseg.data.cache import cache_folder
 from contseg.data.classes import IGNORE, ClassTable
-from contseg.data.dataset import SegmentationDataset, SubsetName, size
+from contseg.data.dataset import SegmentationDataset, SubsetName, unequal
 from contseg.data.files import image_size
 from contseg.data.recoding import count_ids, told_counts
 from contseg.errors import ContsegError
@@ -84,7 +84,8 @@ def build_presence(
 ) -> Presence:
     """The presence table of a subset, from the cache if none of its files changed.
 
-    Every mask is read once, in parallel; the image's header is compared with the mask's size on the way.
+    Every mask is read once, in parallel; the image's header is compared with the mask's size on the way. An image that the
+    list names several times is one row, at its first place: it is learned, kept and scored once.
 
     Args:
         workers: processes that read masks (threads would take turns at the interpreter for a third of the time); default:
@@ -95,7 +96,7 @@ def build_presence(
     Raises:
         ContsegError: a file is missing or unreadable, sizes differ, or a mask holds ids outside the class table.
     """
-    names = dataset.names(subset)
+    names = list(dict.fromkeys(dataset.names(subset)))  # an image that a list names twice is one image
     if not names:
         raise ContsegError(f"{dataset.root}: the {subset} subset of {dataset.name} is empty")
     if workers is None:
@@ -175,8 +176,8 @@ class _Counting(Dataset):
         for name, (height, width) in zip(names, sizes, strict=True):
             mask = self._dataset.read_mask(name)
             if mask.shape != (height, width):
-                path = self._dataset.mask_path(name)
-                raise ContsegError(f"{path}: mask is {size(mask)} but its image is {width}x{height}; they must be equal")
+                told = unequal(mask, (height, width), self._dataset.image_path(name))
+                raise ContsegError(f"{self._dataset.mask_path(name)}: {told}")
             counted.append(count_ids(mask))
         counts = np.zeros((len(names), max(self._ids.max() + 1, *map(len, counted))), dtype=np.int64)
         for row, values in zip(counts, counted, strict=True):
@@ -203,6 +204,8 @@ def _fingerprint(dataset: SegmentationDataset, names: list[str]) -> str:
             stat = os.stat(path)
         except OSError:
             kind, name = ("image", "mask")[position % 2], names[position // 2]
+            if kind == "mask":
+                dataset.read_mask(name)  # a dataset may know more of what is there
             raise ContsegError(f"{path}: {kind} not found; '{name}' is in the list, so both files must be there") from None
         told.append(f"{names[position // 2]} {stat.st_size} {stat.st_mtime_ns}")
     return _digest("\n".join(told))

@@ -23,7 +23,8 @@ class Run:
     Layout:
 
         recipe.yaml                     as resolved
-        plan.json                       images per step, pixels per class, plan hash
+        plan.json                       images per step, pixels per class, digests of both, plan hash; of the data that the
+                                        run began with
         environment.json                versions and machine
         metrics.jsonl                   one line per epoch (`kind: epoch`: losses, pseudo labels) and per step (`kind: step`:
                                         figures, warnings)
@@ -64,11 +65,16 @@ class Run:
             ContsegError: see `refuse_if_taken`.
         """
         self.refuse_if_taken(overwrite)
-        for name in FILES:
-            (self.folder / name).unlink(missing_ok=True)
         for name in FOLDERS:
             shutil.rmtree(self.folder / name, ignore_errors=True)
+        for name in reversed(FILES):  # the recipe last: killed before, it is a run still, and can be overwritten again
+            (self.folder / name).unlink(missing_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
+
+    def would_delete(self, path: Path) -> bool:
+        """Whether `create` deletes a file or folder, or something in it that makes it a run."""
+        path, place = path.resolve(), self.folder.resolve()
+        return path == place or any(path.is_relative_to(place / name) for name in (*FILES, *FOLDERS))
 
     def require(self) -> "Run":
         """This run, if it is one.
@@ -173,6 +179,20 @@ class Run:
                 names = tuple(str(name) for name in saved["domains"])
                 found.append(saved["by_domain"])
         return names, found
+
+    def plan(self) -> dict[str, Any] | None:
+        """plan.json, or None before it is written.
+
+        Raises:
+            ContsegError: the file is damaged.
+        """
+        path = self.folder / "plan.json"
+        if not path.is_file():
+            return None
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ContsegError(f"{path}: not JSON ({str(error)[:120]}); put back the file that this run wrote") from None
 
     def summary(self) -> dict[str, Any] | None:
         """summary.json, or None while the run is not finished."""

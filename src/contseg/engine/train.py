@@ -17,6 +17,7 @@ from contseg.engine.job import Job, Reporter
 from contseg.engine.loading import Batches, evaluation_draws
 from contseg.engine.randomness import GROW, derived_seed, own_randomness
 from contseg.engine.ranks import joined_rank, launch, make_fabric, own_threads, ranks_of, shard_of
+from contseg.engine.recorded import require_same_data
 from contseg.engine.run import Run
 from contseg.engine.samples import keep_predictions, keep_samples
 from contseg.engine.step import StepLearner
@@ -34,24 +35,31 @@ from contseg.scenarios.step import Step
 
 
 def train(job: Job, reporter: Reporter | None = None) -> dict[str, Any]:
-    """Run a job in its folder, from wherever the folder says it stands; returns the summary.
+    """Run a job in its folder, from the last state that was saved there; returns the summary.
 
     Raises:
-        ContsegError: for anything wrong with data, options or the run; what was saved stays.
+        ContsegError: for anything wrong with data, options or the run, or if the data is not what the run began with; what
+            was saved stays.
     """
-    fabric = make_fabric(job.training)
+    fabric, run, note = make_fabric(job.training), Run(job.folder), ""
     if not joined_rank():
-        Run(job.folder).write_text("environment.json", json.dumps(environment(fabric, job.training.threads), indent=1))
-    return launch(fabric, _train_on_rank, job, reporter or Reporter())
+        plan = make_plan(job.scenario, job.training.batch)
+        note = require_same_data(run, plan)
+        if run.plan() is None:
+            run.write_text("plan.json", plan.to_json())
+        run.write_text("environment.json", json.dumps(environment(fabric, job.training.threads), indent=1))
+    return launch(fabric, _train_on_rank, job, reporter or Reporter(), note)
 
 
-def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter) -> dict[str, Any]:
+def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter, note: str) -> dict[str, Any]:
     leads = fabric.global_rank == 0
     run = Run(job.folder)
     fabric.barrier()  # rank 0 has made the folder
     if leads:
         reporter.start()
     try:
+        if leads and note:
+            reporter.message(note)
         with own_randomness(), own_threads(job.training.threads):
             summary = _learn_all(fabric, job, run, reporter)
     finally:
@@ -62,9 +70,8 @@ def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter) -> dict[str, An
 
 def _learn_all(fabric: Fabric, job: Job, run: Run, reporter: Reporter) -> dict[str, Any]:
     leads = fabric.global_rank == 0
-    plan = make_plan(job.scenario, job.training.batch)
+    plan = run.plan() or {}
     if leads:
-        run.write_text("plan.json", plan.to_json())
         keep_samples(run, job)
         run.rewind_metrics(_last_state(run, len(job.scenario)))
     job.method.load_state_dict({})  # what it remembers of another run is not this one's
@@ -79,7 +86,7 @@ def _learn_all(fabric: Fabric, job: Job, run: Run, reporter: Reporter) -> dict[s
         student = _grown(job, step, teacher)
         student.to(fabric.device)
         seconds = _learn_or_recall(fabric, job, step, student, teacher, run, reporter)
-        _finish_step(fabric, job, step, student, run, reporter, seconds, plan.hash)
+        _finish_step(fabric, job, step, student, run, reporter, seconds, plan.get("hash", ""))
     summary = summarise(run)
     if leads:
         run.write_text("summary.json", json.dumps(summary, indent=1))
@@ -110,7 +117,8 @@ def _learn_or_recall(
     """Train the step, or take step 0 from the cache or as it was given; returns the seconds it took here."""
     if step.index == 0 and job.start_from is not None:
         return _take_over(fabric, job, step, student, run, reporter)
-    cache = StepCache(job.cache if step.index == 0 else None, job.first_step_key() if step.index == 0 else "")
+    shared = job.cache is not None and step.index == 0
+    cache = StepCache(job.cache if shared else None, job.first_step_key() if shared else "")
     # rank 0 looks for all: another run may fill the cache between two looks
     recalled = cache.load(student) if fabric.broadcast(cache.filled) else None
     if recalled is not None:
@@ -214,9 +222,9 @@ def summarise(run: Run) -> dict[str, Any]:
             "average_with_background", "accuracy",
         )
     }  # fmt: skip
-    plan = json.loads((run.folder / "plan.json").read_text(encoding="utf-8"))
     percent |= _domain_percents(run)
-    return {**percent, "seconds": round(seconds, 1), "steps": len(run.confusions()), "plan": plan["hash"]}
+    plan = (run.plan() or {}).get("hash", "")
+    return {**percent, "seconds": round(seconds, 1), "steps": len(run.confusions()), "plan": plan}
 
 
 def _domain_percents(run: Run) -> dict[str, Any]:

@@ -64,15 +64,14 @@ def load_backbone(backbone: Backbone, path: Path | str) -> None:
 
 
 def require_fitting(options: NetworkOptions, path: Path | str) -> None:
-    """Nothing, if `load_backbone` would take these weights for the backbone of a network; `hub` is not asked.
+    """Raise ContsegError unless `load_backbone` takes these weights for the backbone of a network; `hub` downloads them.
 
     Raises:
         ContsegError: see `load_backbone`.
     """
-    if str(path) != HUB:
-        with torch.device("meta"):
-            backbone = make_backbone(options)
-        _fitting(backbone, Path(path))
+    with torch.device("meta"):
+        backbone = make_backbone(options)
+    _fitting(backbone, Path(path))
 
 
 def _fitting(backbone: Backbone, path: Path) -> tuple[nn.Module, dict[str, Tensor]]:

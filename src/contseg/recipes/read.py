@@ -87,7 +87,14 @@ def resolve(source: str | Path, overrides: Sequence[str] = ()) -> Resolved:
         content["based_on"] = based_on[-1]
     there = dict(_flat(content))
     kept = {key: origin for key, origin in origins.items() if key in there}  # a method that changed its name, for instance
-    return Resolved(parse_recipe(content, str(source)), kept, names)
+    by_user = {key.split(".")[1] for key, origin in kept.items() if key.startswith("network.") and origin not in _index()}
+    return Resolved(_with_network_set(parse_recipe(content, str(source)), by_user), kept, names)
+
+
+def _with_network_set(recipe: Recipe, keys: set[str]) -> Recipe:
+    """The recipe, whose `network.model_fields_set` is what the user set, without what parts and packaged recipes set."""
+    values = {key: getattr(recipe.network, key) for key in type(recipe.network).model_fields}
+    return recipe.model_copy(update={"network": recipe.network.model_construct(_fields_set=keys, **values)})
 
 
 def parse_recipe(content: Mapping[str, Any], source: str) -> Recipe:
