@@ -63,7 +63,12 @@ def make_pipelines(recipe: Recipe, dataset: SegmentationDataset) -> tuple[Pipeli
 
 
 def make_job(
-    recipe: Recipe, folder: Path, *, progress: Progress | None = None, cache: Path | None = None, new: bool = False
+    recipe: Recipe,
+    folder: Path | str,
+    *,
+    progress: Progress | None = None,
+    cache: Path | str | None = None,
+    new: bool = False,
 ) -> Job:
     """The job of a recipe in a run folder; nothing is written.
 
@@ -75,6 +80,7 @@ def make_job(
     Raises:
         ContsegError: data, split, method, network, weights, devices or other options are wrong.
     """
+    folder, cache = Path(folder), None if cache is None else Path(cache)
     if recipe.training.keep == "best" and not recipe.scenario.validation:
         raise ContsegError("training.keep: 'best' needs held-out images; set scenario.validation=0.2 or so")
     scenario = make_scenario(recipe, progress)
@@ -204,7 +210,7 @@ def _require_average_heeded(recipe: Recipe, method: Method) -> None:
         )
 
 
-def start_run(recipe: Recipe, folder: Path, overwrite: bool = False) -> Run:
+def start_run(recipe: Recipe, folder: Path | str, overwrite: bool = False) -> Run:
     """A new run folder that holds the resolved recipe, with the network of the segmenter in `start_from` if there is one.
 
     Args:
@@ -240,7 +246,7 @@ def require_kept(recipe: Recipe, run: Run) -> None:
             )
 
 
-def resumed_recipe(folder: Path, wanted: Recipe | None = None) -> Recipe:
+def resumed_recipe(folder: Path | str, wanted: Recipe | None = None) -> Recipe:
     """The recipe of the run in a folder, with the machine keys (devices, workers) and the data's folder of the wanted one.
 
     Args:

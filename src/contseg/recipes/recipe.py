@@ -77,7 +77,7 @@ class Recipe(BaseModel):
     """A run.
 
     Attributes:
-        name: of the run; names its folder.
+        name: of the run; names its folder, so it is not empty, `.` or `..`.
         note: what a reader should know: sources, and why a value is what it is.
         links: where it was published: `config`, `model`, `log`, `code` to an address.
         based_on: the packaged recipe that this one was made from, which says what was changed; set when a recipe is read.
