@@ -13,6 +13,7 @@ import torch
 from lightning_fabric import Fabric
 
 from contseg.engine.cache import StepCache
+from contseg.engine.devices import workers_of
 from contseg.engine.job import Job, Reporter
 from contseg.engine.loading import Batches, evaluation_draws
 from contseg.engine.randomness import GROW, derived_seed, own_randomness
@@ -163,7 +164,7 @@ def _finish_step(
         seed=0,
         step=step.index,
         device=fabric.device,
-        workers=job.training.workers,
+        workers=workers_of(job.training),
     )
     leads = fabric.global_rank == 0
     if leads:
