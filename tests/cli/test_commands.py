@@ -202,9 +202,15 @@ class TestHelp:
     def test_it_says_its_version(self, option):
         assert command(option) == (0, f"contseg {contseg.__version__}\n", "")
 
-    def test_it_needs_no_torch(self):
+    @pytest.mark.parametrize(
+        "words",
+        [["train", "--help"], ["--help"], ["-h"], ["--version"], ["recipes"], ["recipes", "--system", "sdr"],
+         ["recipes", "show", "-h"]],
+        ids=" ".join,
+    )  # fmt: skip
+    def test_it_needs_no_torch(self, words):
         script = (
-            "import sys; sys.argv = ['contseg', 'train', '--help']\n"
+            f"import sys; sys.argv = ['contseg', *{words}]\n"
             "from contseg.cli.main import main\n"
             "try: main()\n"
             "except SystemExit as stop: assert not stop.code\n"

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from contseg.engine.options import TrainingOptions
-from contseg.evaluation.inference import InferenceOptions
+from contseg.evaluation.options import InferenceOptions
 from contseg.models.options import NetworkOptions
 from contseg.scenarios.options import ScenarioOptions
 
