@@ -1,5 +1,6 @@
 """`contseg evaluate`."""
 
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -33,7 +34,8 @@ def run_evaluation(
         source: the recipe, for a folder that holds a segmenter and no run.
 
     Raises:
-        ContsegError: no such run, step or segmenter, or an override of something else.
+        ContsegError: no such run, step or segmenter, an override of something else, a finished step without its figures, or
+            a dataset with other classes.
     """
     values = [*overrides, *([f"data.path={str(data)!r}"] if data else [])]
     if is_pretrained(folder):
@@ -61,6 +63,7 @@ def run_evaluation(
     if not 0 <= index < finished:
         raise ContsegError(f"--step: {folder} has finished {finished} steps (0 to {finished - 1}); there is no step {index}")
     segmenter, classes = load_segmenter(run.segmenter_path(index))
+    require_same_classes(classes, scenario, index, run.segmenter_path(index))
     measure(folder, segmenter, classes, recipe, scenario, index)
 
 
@@ -68,6 +71,18 @@ def read_scenario(recipe: Recipe) -> Scenario:
     """The scenario of a recipe, with a bar while masks are scanned."""
     with scan_progress() as progress:
         return make_scenario(recipe, progress)
+
+
+def require_same_classes(classes: ClassTable, scenario: Scenario, index: int, path: Path) -> None:
+    """Raise ContsegError if the classes of a segmenter are not those of a step, by name and in order."""
+    wanted = scenario[index].table.names
+    for place, (own, other) in enumerate(zip_longest(classes.names, wanted)):
+        if own != other:
+            known, found = (f"'{name}'" if name is not None else "nothing" for name in (own, other))
+            raise ContsegError(
+                f"{scenario.dataset.root}: class {place} of step {index} is {found}, and the segmenter ({path}) knows it as"
+                f" {known}; list the classes as the run did: {', '.join(classes.names)}"
+            )
 
 
 def step_knowing(classes: ClassTable, scenario: Scenario, folder: Path) -> int:

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ FILES = (
     "recipe.yaml", "plan.json", "environment.json", "metrics.jsonl", "samples.npz", "summary.json", "report.html", "log.txt",
 )  # fmt: skip
 FOLDERS = ("steps", "tensorboard")
+STEP_ARRAYS = ("confusion.npz", "predictions.npz")
+"""What is made of a segmenter and the test set, and can be made again."""
 
 
 class Run:
@@ -138,6 +142,15 @@ class Run:
             reason = " ".join(str(error).split())[:120]
             raise ContsegError(f"{path}: cannot be read ({reason}); delete it to repeat step {step}") from None
 
+    def last_state(self) -> tuple[int, dict[str, Any] | None]:
+        """The newest state and its step, or (-1, None). Every step before that one is finished, and its state not needed.
+
+        Raises:
+            ContsegError: the file is damaged.
+        """
+        found = [int(path.parent.name) for path in self.folder.glob("steps/*/state.pt") if path.parent.name.isdigit()]
+        return (max(found), self.load_state(max(found))) if found else (-1, None)
+
     def rewind_metrics(self, state: dict[str, Any] | None) -> None:
         """Forget metric lines written after this state."""
         path = self.folder / "metrics.jsonl"
@@ -152,33 +165,69 @@ class Run:
         np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
         os.replace(partial, path)
 
-    def confusions(self) -> list[np.ndarray]:
-        """The confusion matrix after each finished step."""
-        found: list[np.ndarray] = []
-        while (path := self.folder / "steps" / f"{len(found):02d}" / "confusion.npz").is_file():
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        """What `save_arrays` wrote.
+
+        Raises:
+            ContsegError: the file is missing or damaged; names the command that makes it again.
+        """
+        path = self.folder / name
+        try:
             with np.load(path) as saved:
-                found.append(saved["confusion"])
-        return found
+                return dict(saved)
+        except FileNotFoundError:
+            problem = "is missing"
+        except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+            problem = "is damaged"
+        raise ContsegError(f"{path}: {problem}; make it again with: contseg train --resume {self.folder}")
+
+    def is_readable(self, name: str) -> bool:
+        """Whether `arrays` gives what `save_arrays` wrote."""
+        try:
+            return bool(self.arrays(name))
+        except ContsegError:
+            return False
+
+    def finished_steps(self) -> int:
+        """How many steps were finished and measured, by all that the run has written; files may have been lost since."""
+        folder = self.folder / "steps"
+        there = [int(path.parent.name) for path in folder.glob("*/confusion.npz") if path.parent.name.isdigit()]
+        measured = [line["step"] for line in self.metrics() if line["kind"] == "step"]
+        summary = self.summary() or {}
+        return max([*there, *measured, summary.get("steps", 0) - 1], default=-1) + 1
+
+    def confusion(self, step: int) -> np.ndarray:
+        """The confusion matrix after a step.
+
+        Raises:
+            ContsegError: see `arrays`.
+        """
+        return self._measured(step)["confusion"]
+
+    def confusions(self) -> list[np.ndarray]:
+        """The confusion matrix after each finished step.
+
+        Raises:
+            ContsegError: that of a finished step is missing or damaged: a gap is not the end of a run.
+        """
+        return [self.confusion(step) for step in range(self.finished_steps())]
 
     def groups(self) -> tuple[int, ...]:
         """The step that brought each class, as figures are grouped."""
-        with np.load(self.folder / "steps" / "00" / "confusion.npz") as saved:
-            return tuple(int(value) for value in saved["groups"])
+        return tuple(int(value) for value in self._measured(0)["groups"])
 
     def has_background(self) -> bool:
         """Whether the first class is background, which figures leave out."""
-        with np.load(self.folder / "steps" / "00" / "confusion.npz") as saved:
-            return bool(saved["background"])
+        return bool(self._measured(0)["background"])
 
     def domain_confusions(self) -> tuple[tuple[str, ...], list[np.ndarray]]:
         """The domains of the scenario, and the confusion matrices (domains, K, K) after each finished step."""
-        names: tuple[str, ...] = ()
-        found: list[np.ndarray] = []
-        while (path := self.folder / "steps" / f"{len(found):02d}" / "confusion.npz").is_file():
-            with np.load(path) as saved:
-                names = tuple(str(name) for name in saved["domains"])
-                found.append(saved["by_domain"])
-        return names, found
+        saved = [self._measured(step) for step in range(self.finished_steps())]
+        names = tuple(str(name) for name in saved[-1]["domains"]) if saved else ()
+        return names, [each["by_domain"] for each in saved]
+
+    def _measured(self, step: int) -> dict[str, np.ndarray]:
+        return self.arrays(f"steps/{step:02d}/confusion.npz")
 
     def plan(self) -> dict[str, Any] | None:
         """plan.json, or None before it is written.

@@ -14,9 +14,9 @@ from lightning_fabric import Fabric
 
 from contseg.engine.cache import StepCache
 from contseg.engine.job import Job, Reporter
-from contseg.engine.loading import Batches, evaluation_draws
+from contseg.engine.measure import keep_confusion, measure_again, measure_step
 from contseg.engine.randomness import GROW, derived_seed, own_randomness
-from contseg.engine.ranks import joined_rank, launch, make_fabric, own_threads, ranks_of, shard_of
+from contseg.engine.ranks import joined_rank, launch, make_fabric, own_threads
 from contseg.engine.recorded import require_same_data
 from contseg.engine.run import Run
 from contseg.engine.samples import keep_predictions, keep_samples
@@ -25,7 +25,6 @@ from contseg.engine.teacher import segmenter_before
 from contseg.engine.tensorboard import write_events
 from contseg.evaluation.alarms import background_warnings
 from contseg.evaluation.metrics import domain_figures, run_figures, step_figures
-from contseg.evaluation.predict import evaluate_domains
 from contseg.interop.imagenet import load_backbone
 from contseg.interop.pretrained import open_segmenter
 from contseg.interop.segmenter_file import save_segmenter
@@ -73,14 +72,17 @@ def _learn_all(fabric: Fabric, job: Job, run: Run, reporter: Reporter) -> dict[s
     plan = run.plan() or {}
     if leads:
         keep_samples(run, job)
-        run.rewind_metrics(_last_state(run, len(job.scenario)))
+    last, state = run.last_state()
+    if leads:
+        run.rewind_metrics(state)
     job.method.load_state_dict({})  # what it remembers of another run is not this one's
     student: Segmenter | None = None
     for step in job.scenario:
-        state = run.load_state(step.index)
-        if state and state["finished"]:
+        if state and (step.index < last or (state["finished"] and step.index == last)):
+            measure_again(fabric, job, step, run, reporter)
             student = None  # read from its file by the next step
-            job.method.load_state_dict(state["method"])
+            if step.index == last:
+                job.method.load_state_dict(state["method"])
             continue
         teacher = segmenter_before(run, step, student)
         student = _grown(job, step, teacher)
@@ -155,24 +157,8 @@ def _finish_step(
 ) -> None:
     """Measure the step on its test set and write everything; the state that says `finished` comes last."""
     started = time.perf_counter()
-    pipeline, shard = job.evaluation_pipeline, shard_of(fabric)
-    batches = Batches(
-        step.test,
-        pipeline,
-        evaluation_draws(len(step.test), job.training.batch, pipeline, shard),
-        seed=0,
-        step=step.index,
-        device=fabric.device,
-        workers=job.training.workers,
-    )
     leads = fabric.global_rank == 0
-    if leads:
-        reporter.evaluating(len(batches))
-    domains = job.scenario.domains or ("",)
-    domain_of = job.scenario.dataset.domain_of if job.scenario.domains else lambda name: ""
-    told = reporter.evaluated if leads else None
-    counts = evaluate_domains(student, batches, step.seen_count, domains, domain_of, told, job.inference_at(step))
-    by_domain = ranks_of(fabric).sum(counts).cpu().numpy()
+    by_domain = measure_step(fabric, job, step, student, reporter)
     confusion = by_domain.sum(axis=0)
     if leads:
         figures = step_figures(confusion, job.scenario.groups, job.scenario.has_background)
@@ -182,19 +168,11 @@ def _finish_step(
         folder = run.step_folder(step.index)
         save_segmenter(folder / "segmenter.safetensors", student, step.table, source)
         keep_predictions(run, job, step, student)
-        name = f"steps/{step.index:02d}/confusion.npz"
-        run.save_arrays(
-            name,
-            confusion=confusion,
-            groups=np.array(job.scenario.groups),
-            background=np.array(job.scenario.has_background),
-            domains=np.array(job.scenario.domains, dtype=str),
-            by_domain=by_domain[: len(job.scenario.domains)],
-        )
+        keep_confusion(run, job, step, by_domain)
         spent = seconds + time.perf_counter() - started
         warnings: list[str] = []
         if step.index and job.scenario.has_background:
-            warnings = background_warnings(run.confusions()[step.index - 1], confusion, step.table.names)
+            warnings = background_warnings(run.confusion(step.index - 1), confusion, step.table.names)
         line = {"kind": "step", "step": step.index, "seconds": round(spent, 3), **figures, "warnings": warnings}
         run.append_metrics(line)
         run.save_state(step.index, {"finished": True, "seconds": spent, "method": job.method.state_dict()})
@@ -203,12 +181,6 @@ def _finish_step(
         for text in warnings:
             reporter.message(f"after step {step.index}: {text}")
     fabric.barrier()
-
-
-def _last_state(run: Run, steps: int) -> dict[str, Any] | None:
-    """The newest state of a run."""
-    states = (run.load_state(step) for step in reversed(range(steps)))
-    return next((state for state in states if state), None)
 
 
 def summarise(run: Run) -> dict[str, Any]:

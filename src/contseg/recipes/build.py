@@ -90,9 +90,9 @@ def make_job(
     _require_both_sides(recipe, scenario)
     training, evaluation = make_pipelines(recipe, scenario.dataset)
     network = recipe.network.model_copy(update={"unknown": scenario.policy.has_unknown})
-    state = None if new else Run(folder).load_state(0)
+    last, state = (-1, None) if new else Run(folder).last_state()
     if recipe.start_from is not None:
-        done = state is not None and state["finished"]
+        done = last > 0 or (state is not None and state["finished"])
         network = begun_with(recipe, Run(folder)) if done else given_start(recipe, scenario)
     method.check(network, scenario)
     if recipe.backbone_weights and state is None:

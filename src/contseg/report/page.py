@@ -72,8 +72,7 @@ def _facts(run: Run) -> dict[str, Any]:
     """Everything the page shows of one run."""
     confusions, groups = run.confusions(), run.groups()
     plan = json.loads((run.folder / "plan.json").read_text(encoding="utf-8"))
-    with np.load(run.folder / "samples.npz") as saved:
-        samples = dict(saved)
+    samples = run.arrays("samples.npz")
     classes = [str(name) for name in samples["classes"]]
     background = run.has_background()
     each = [step_figures(confusion, groups, background) for confusion in confusions]
@@ -134,10 +133,7 @@ def _domain_map(run: Run) -> str | None:
 
 def _sample_rows(run: Run, samples: dict[str, np.ndarray], steps: int) -> list[dict[str, Any]]:
     """Image, truth and the prediction after each step, of every sample image."""
-    predictions = []
-    for step in range(steps):
-        with np.load(run.folder / "steps" / f"{step:02d}" / "predictions.npz") as saved:
-            predictions.append(dict(saved))
+    predictions = [run.arrays(f"steps/{step:02d}/predictions.npz") for step in range(steps)]
     return [
         {
             "name": str(name),
