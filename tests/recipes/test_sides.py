@@ -69,9 +69,7 @@ def test_sides_of_other_steps_stay_hidden_in_a_flip(lip_recipe):
 
 
 def test_arms_in_two_steps_are_refused_and_published_offline_use_is_not(lip_recipe, tmp_path):
-    with pytest.raises(
-        ContsegError, match=r"data\.flip: step 1 labels left.arm and not right.arm, which"
-    ):
+    with pytest.raises(ContsegError, match=r"data\.flip: step 1 labels left.arm and not right.arm, which"):
         make_job(lip_recipe("15-1-1-2"), tmp_path)
     make_job(lip_recipe("15-2-2"), tmp_path)
     make_job(lip_recipe("offline"), tmp_path)

@@ -1,6 +1,7 @@
 """What a dataset is: a class table, lists of names, and a way to read one sample. It knows nothing of steps."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,7 @@ from contseg.data.files import read_image, read_mask
 from contseg.errors import ContsegError
 
 SubsetName = Literal["train", "test"]
+SUBSETS: tuple[SubsetName, ...] = ("train", "test")
 
 
 class SegmentationDataset(ABC):
@@ -92,6 +94,16 @@ def size(array: np.ndarray) -> str:
         '5x3'
     """
     return f"{array.shape[1]}x{array.shape[0]}"
+
+
+def repeated_names(names: Sequence[str]) -> list[str]:
+    """The names that stand in a list more than once, each once.
+
+    Example:
+        >>> repeated_names(["a", "b", "a", "c", "a"])
+        ['a']
+    """
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def require_layout(root: Path, folders: Sequence[str], what: str) -> Path:
