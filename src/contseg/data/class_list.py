@@ -109,7 +109,7 @@ def _with_background(rows: Sequence[_Row], chosen: str | None, path: Path) -> Cl
             f"{path}: id 0 is '{first}', which is no name of a background; set data.options.background=none if it is a class"
             " like the others, annotated if it is the background, or unlabelled if it says that nobody named the pixel"
         )
-    notes = ()
+    notes: tuple[str, ...] = ()
     if chosen is None and "".join(filter(str.isalnum, first.casefold())) in _UNLABELLED:
         notes = (
             f"{path.name}: id 0 is '{first}' and is learned and scored as background; data.options.background=unlabelled"
