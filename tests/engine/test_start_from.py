@@ -69,6 +69,26 @@ def test_a_single_file_will_do(whole, tmp_path):
     assert same(weights(run, 1), weights(whole, 1))
 
 
+def test_of_a_run_the_last_finished_step_is_taken_and_named(whole, tmp_path):
+    first = tmp_path / "first"
+    interrupted(first, tiny_recipe("plop"), "updated", 9)  # in step 1
+    watching = Watching()
+    run = learn(tmp_path / "run", recipe_from(first), reporter=watching)
+    assert watching.notes[0] == f"from {first / 'steps' / '00' / 'segmenter.safetensors'}"
+    assert same(weights(run, 1), weights(whole, 1))
+
+
+def test_a_folder_without_a_finished_step_or_without_anything_is_told(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ContsegError, match=r"start_from: .*empty holds neither a segmenter .* nor a run"):
+        job_in(tmp_path / "run", recipe_from(tmp_path / "empty"))
+    start_run(tiny_recipe("plop"), tmp_path / "begun")
+    with pytest.raises(
+        ContsegError, match=r"start_from: .*begun: no step of this run is finished yet; finish it with --resume"
+    ):
+        job_in(tmp_path / "run", recipe_from(tmp_path / "begun"))
+
+
 def test_no_cache_is_asked_or_filled(folder, tmp_path):
     learn(tmp_path / "run", recipe_from(folder), cache=tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
@@ -214,3 +234,12 @@ def test_an_unknown_that_the_policy_misses_is_told(folder, tmp_path):
         pytest.raises(ContsegError, match='has no output "unknown", and policy ssul needs one'),
     ):
         make_job(recipe, tmp_path / "run")
+
+
+def test_a_run_is_not_replaced_by_one_that_starts_from_it(whole, tmp_path):
+    copy = shutil.copytree(whole.folder, tmp_path / "run")
+    start = f"start_from={copy / 'steps' / '00' / 'segmenter.safetensors'}"
+    code, _, errors = command("train", "digits/plop_5-1", *TINY, "scenario.split=5-5", start, "--out", copy, "--overwrite")
+    assert code == 2
+    assert f"is in {copy}, which the new run replaces; set another --out" in errors
+    assert (copy / "summary.json").is_file()

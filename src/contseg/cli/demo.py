@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
-from contseg.cli.console import console, summary_table
+from contseg.cli.console import PlainColumn, console, summary_table
 from contseg.cli.progress import TerminalReporter
 from contseg.cli.train import prepared_job
 from contseg.engine.run import Run
@@ -106,7 +106,12 @@ def _beside(recipe: Recipe, folder: Path, wanted: bool) -> Iterator[Any]:
 
 def _waited(process: subprocess.Popen, run: Run, epochs: int) -> dict[str, Any]:
     """The summary of a run that another process trains; a bar counts its epochs."""
-    columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn()]
+    columns = [
+        PlainColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    ]
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("joint step 1/1, epoch", total=epochs)
         while process.poll() is None:

@@ -127,8 +127,9 @@ class StepLearner:
         """One epoch; returns its line for metrics.jsonl."""
         self.module.train()
         self.context.epoch = epoch
+        rate = self.options.lr_of(self.step.index)
         total, sums, started = epochs * self.updates, {}, time.perf_counter()  # type: ignore[var-annotated]
-        watch = LossWatch(self.step.index, epoch)
+        watch = LossWatch(self.step.index, epoch, ("training.lr_later" if self.step.index else "training.lr", rate))
         self.pseudo = PseudoLabelCount.of(self.job.method, self.step, self.teacher, self.fabric.device)
         batches = iter(self._batches(self.drawn, epoch))
         for number in range(self.updates):

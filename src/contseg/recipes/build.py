@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from contseg.data.augment import Pipeline, evaluation_pipeline, training_pipeline
 from contseg.data.dataset import SegmentationDataset
 from contseg.data.open import open_dataset
@@ -14,9 +16,11 @@ from contseg.errors import ContsegError
 from contseg.interop.imagenet import require_fitting
 from contseg.methods.method import Method
 from contseg.methods.registry import METHODS, make_method
-from contseg.recipes.read import differences, read_recipe, to_yaml
+from contseg.models.options import NetworkOptions
+from contseg.models.segmenter import Segmenter, first_widths
+from contseg.recipes.read import differences, read_recipe, to_yaml, told_differences
 from contseg.recipes.recipe import Recipe
-from contseg.recipes.start import begun_with, given_start, with_network_of_start
+from contseg.recipes.start import begun_with, given_start, resolved_start, with_network_of_start
 from contseg.scenarios.scenario import Scenario
 
 
@@ -91,10 +95,16 @@ def make_job(
     training, evaluation = make_pipelines(recipe, scenario.dataset)
     network = recipe.network.model_copy(update={"unknown": scenario.policy.has_unknown})
     last, state = (-1, None) if new else Run(folder).last_state()
+    start_from = None
     if recipe.start_from is not None:
         done = last > 0 or (state is not None and state["finished"])
         network = begun_with(recipe, Run(folder)) if done else given_start(recipe, scenario)
+        start_from = Path(recipe.start_from) if done else resolved_start(recipe)
+        if new and folder.resolve() in start_from.resolve().parents:
+            raise ContsegError(f"start_from: {start_from} is in {folder}, which the new run replaces; set another --out")
     method.check(network, scenario)
+    if start_from is None or type(method).prepare is Method.prepare:  # a method may hold the norms of later steps
+        _require_images_enough_for_norms(recipe, network)
     if recipe.backbone_weights and state is None:
         require_fitting(network, Path(recipe.backbone_weights))
     require_startable(recipe.training, network, scenario[0].seen_count)
@@ -110,7 +120,7 @@ def make_job(
         backbone_weights=Path(recipe.backbone_weights) if recipe.backbone_weights else None,
         cache=cache,
         inference=recipe.evaluation,
-        start_from=Path(recipe.start_from) if recipe.start_from else None,
+        start_from=start_from,
     )
 
 
@@ -161,6 +171,29 @@ def _require_exemplars_per_batch(recipe: Recipe) -> None:
             f"scenario.memory.share: {memory.share} of a batch of {batch} is no image; raise it, or set"
             " scenario.memory.mix=sampling"
         )
+
+
+def _require_images_enough_for_norms(recipe: Recipe, network: NetworkOptions) -> None:
+    """A norm needs more than one pixel of one image; the network itself is asked whether one of them gets less."""
+    if recipe.training.batch > 1:
+        return
+    crop = recipe.data.crop
+    height, width = crop if isinstance(crop, list) else (crop, crop)
+    with torch.device("meta"):  # shapes alone, no memory and no time
+        segmenter = Segmenter(network, first_widths(network, 3)).train()
+        try:
+            segmenter(torch.empty(1, 3, height, width))
+        except RuntimeError:  # a network whose shapes depend on its numbers; it got beyond the norms of its head
+            return
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            reason, other = "which has a norm over averages of whole images", "network.head=fcn"
+            if network.head == "fcn":
+                reason, other = f"of which a crop of {width} x {height} leaves one pixel to a norm", "a larger data.crop"
+            raise ContsegError(
+                f"training.batch: 1 image is too few for head {network.head}, {reason}; set training.batch=2, or {other}"
+            ) from None
 
 
 def _require_average_heeded(recipe: Recipe, method: Method) -> None:
@@ -231,10 +264,8 @@ def resumed_recipe(folder: Path, wanted: Recipe | None = None) -> Recipe:
         and key != "data.path"
     }
     if changed:
-        key, (before, now) = next(iter(changed.items()))
-        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise ContsegError(
-            f"{folder}: the recipe changed since the run began: {key} was {before!r}, is {now!r}{more};"
+            f"{folder}: the recipe changed since the run began: {told_differences(changed)};"
             " resume with the run's own recipe, or start another run with --out"
         )
     return wanted

@@ -162,6 +162,32 @@ def differences(one: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
     return {key: (left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)}
 
 
+WEIGHTIEST = ("network", "backbone_weights", "start_from", "method", "scenario", "data", "evaluation", "training")
+"""Parts of a recipe, those first that change most of what a run learns."""
+
+
+def told_differences(changed: Mapping[str, tuple[Any, Any]], most: int = 4) -> str:
+    """Changed keys with both values in one line, the weightiest first; of more than `most`, the other keys alone.
+
+    Example:
+        >>> told_differences({"training.lr": (0.1, 0.2), "network.backbone": ("resnet101", "resnet18")}, most=1)
+        'network.backbone was resnet101, is resnet18 (and 1 more: training.lr)'
+    """
+
+    def place(key: str) -> int:
+        top = key.partition(".")[0]
+        return WEIGHTIEST.index(top) if top in WEIGHTIEST else len(WEIGHTIEST)
+
+    keys = sorted(changed, key=lambda key: (place(key), key != "network.backbone", key))
+    told = [f"{key} was {before}, is {now}" for key in keys[:most] for before, now in [map(_word, changed[key])]]
+    more = f" (and {len(keys) - most} more: {', '.join(keys[most:])})" if len(keys) > most else ""
+    return ", ".join(told) + more
+
+
+def _word(value: Any) -> Any:
+    return "none" if value is None else value
+
+
 def _flat(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(content, dict) and content:
         for key, value in content.items():

@@ -6,12 +6,32 @@ from pathlib import Path
 from contseg.data.classes import ClassTable
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
-from contseg.interop.pretrained import open_segmenter
+from contseg.interop.pretrained import is_pretrained, open_segmenter
 from contseg.interop.segmenter_file import load_segmenter
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
 from contseg.recipes.recipe import Recipe
 from contseg.scenarios.scenario import Scenario
+
+
+def resolved_start(recipe: Recipe) -> Path:
+    """The segmenter that `start_from` means: the path itself, or the one after the last finished step of a run.
+
+    Raises:
+        ContsegError: the folder is that of a run without a finished step, or holds neither a run nor a segmenter.
+    """
+    path = Path(str(recipe.start_from))
+    if not path.is_dir() or is_pretrained(path):
+        return path
+    if not (path / "recipe.yaml").is_file():
+        raise ContsegError(
+            f"start_from: {path} holds neither a segmenter (segmenter.json) nor a run (recipe.yaml); give the folder of one,"
+            " or a segmenter.safetensors"
+        )
+    finished = len(Run(path).confusions())
+    if not finished:
+        raise ContsegError(f"start_from: {path}: no step of this run is finished yet; finish it with --resume {path}")
+    return Run(path).segmenter_path(finished - 1)
 
 
 def given_start(recipe: Recipe, scenario: Scenario) -> NetworkOptions:
@@ -62,8 +82,9 @@ def with_network_of_start(recipe: Recipe) -> Recipe:
 
 
 def _opened(recipe: Recipe) -> tuple[Segmenter, ClassTable]:
+    path = resolved_start(recipe)
     try:
-        return open_segmenter(Path(str(recipe.start_from)))
+        return open_segmenter(path)
     except ContsegError as error:
         raise ContsegError(f"start_from: {error}") from None
 

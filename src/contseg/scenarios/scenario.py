@@ -253,12 +253,23 @@ class Scenario(Sequence[Step]):
         table, options = self.dataset.classes, self.options
         if options.ratio < 1 and len(outline.train):
             return f"scenario.ratio: {options.ratio} of the {len(outline.train)} images of step {index} is none; raise it"
-        what = ", ".join(table.names[table.ids.index(number)] for number in outline.new) or ", ".join(outline.domains)
+        name_of = dict(zip(table.ids, table.names, strict=True))
+        what = ", ".join(name_of[number] for number in outline.new) or ", ".join(outline.domains)
         where = f" in domain {outline.domains[0]}" if outline.new and outline.domains else ""
-        return (
-            f"scenario: step {index} ({what}) has no training image in setting {options.setting}{where};"
-            " use another setting, split or order"
-        )
+        start = f"scenario: step {index} ({what}) has no training image"
+        presence = self.train_presence
+        holding = dict(zip(presence.ids, (presence.pixels > 0).sum(axis=0).tolist(), strict=True))
+        there = sum(presence.contains(outline.new).tolist())
+        if outline.new and not there:
+            found = [f"{number} ({name_of[number]})" for number, count in holding.items() if count]
+            held = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
+            wanted = ", ".join(f"{number} ({name_of[number]})" for number in outline.new)
+            return (
+                f"{start}: the training masks hold the ids {held} and never {wanted}; write masks with the ids of the class"
+                " list, or leave the class out of it"
+            )
+        told = f", though {there} training images hold it" if outline.new else ""
+        return f"{start} in setting {options.setting}{where}{told}; use another setting, split or order"
 
     def _annotated(self, named: Sequence[int], seen: Sequence[int]) -> np.ndarray:
         """Which outputs stand for a class that was marked: (outputs,) bool."""
