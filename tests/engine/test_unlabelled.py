@@ -44,7 +44,8 @@ def extended(tmp_path_factory):
     (root / "classes.txt").write_text("\n".join(NAMES) + "\n")
     torch.manual_seed(3)
     segmenter = Segmenter(NetworkOptions(backbone="resnet18", width=4, head_width=8), [3])
-    pictures = torch.stack([torch.from_numpy(read_image(path)).permute(2, 0, 1) for path in root.glob("images/*.png")])
+    images = np.stack([read_image(path) for path in sorted(root.glob("images/*.png"))])
+    pictures = torch.from_numpy(images).permute(0, 3, 1, 2)
     with torch.no_grad():  # one half of the pixels is red, the other background
         for _ in range(30):
             segmenter(segmenter.normalise(pictures))  # so that the norms know these images
