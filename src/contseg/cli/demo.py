@@ -50,7 +50,7 @@ def run_demo(methods: list[str], fresh: bool, out: Path | None, overrides: list[
         summaries["joint"] = joint() or _learned("joint", recipes["joint"], folder)
     short = {name: {key: summary[key] for key in SUMMARY_KEYS} for name, summary in summaries.items()}
     (folder / "summary.json").write_text(json.dumps(short, indent=1) + "\n", encoding="utf-8")
-    console.print(summary_table(short))
+    console.print(summary_table(summaries))
     page = write_report([folder / name for name in short], folder / "report.html")
     console.print(f"report: {page}", soft_wrap=True)
 

@@ -25,6 +25,7 @@ from contseg.engine.teacher import segmenter_before
 from contseg.engine.tensorboard import write_events
 from contseg.evaluation.alarms import background_warnings
 from contseg.evaluation.metrics import domain_figures, run_figures, step_figures
+from contseg.evaluation.remarks import domain_remarks, run_remarks, step_remarks
 from contseg.interop.imagenet import load_backbone
 from contseg.interop.pretrained import open_segmenter
 from contseg.interop.segmenter_file import save_segmenter
@@ -161,7 +162,9 @@ def _finish_step(
     by_domain = measure_step(fabric, job, step, student, reporter)
     confusion = by_domain.sum(axis=0)
     if leads:
+        names, annotated = step.table.names, step.test.annotated
         figures = step_figures(confusion, job.scenario.groups, job.scenario.has_background)
+        figures["notes"] = step_remarks(confusion, job.scenario.groups, job.scenario.has_background, names, annotated)
         source = {"recipe": job.recipe.get("name", ""), "step": step.index, "plan": plan_hash}
         if job.start_from is not None:
             source["start_from"] = str(job.start_from)
@@ -184,8 +187,12 @@ def _finish_step(
 
 
 def summarise(run: Run) -> dict[str, Any]:
-    """The figures of a run, recomputed from its confusion matrices, in percent; and the seconds it took."""
-    figures = run_figures(run.confusions(), run.groups(), run.has_background())
+    """The figures of a run, recomputed from its confusion matrices, in percent; and the seconds it took.
+
+    A figure that was not measured is None, and `notes` says why; `measured` and `pixels` say what the others are over.
+    """
+    measured = run.confusions(), run.groups(), run.has_background()
+    figures, notes = run_figures(*measured), run_remarks(*measured, *run.tested())
     seconds = sum(line["seconds"] for line in run.metrics() if line["kind"] == "step")
     percent = {
         key: None if figures[key] is None else round(100 * figures[key], 4)
@@ -194,24 +201,33 @@ def summarise(run: Run) -> dict[str, Any]:
             "average_with_background", "accuracy",
         )
     }  # fmt: skip
-    percent |= _domain_percents(run)
-    plan = (run.plan() or {}).get("hash", "")
-    return {**percent, "seconds": round(seconds, 1), "steps": len(run.confusions()), "plan": plan}
+    domains, more = _domain_percents(run)
+    return {
+        **percent,
+        **domains,
+        "measured": figures["measured"],
+        "pixels": figures["pixels"],
+        "notes": notes | more,
+        "seconds": round(seconds, 1),
+        "steps": len(run.confusions()),
+        "plan": (run.plan() or {}).get("hash", ""),
+    }
 
 
-def _domain_percents(run: Run) -> dict[str, Any]:
-    """The figures per domain after the last step, in percent; nothing where the scenario has no domains."""
+def _domain_percents(run: Run) -> tuple[dict[str, Any], dict[str, str]]:
+    """The figures per domain after the last step, in percent, and remarks; nothing where the scenario has no domains."""
     names, confusions = run.domain_confusions()
     if not names:
-        return {}
+        return {}, {}
     figures = domain_figures(confusions, run.has_background())
-    last = figures["domains"][-1]
-    return {
+    last, forgetting = figures["domains"][-1], figures["domain_forgetting"]
+    percents = {
         "domains": {
             name: None if np.isnan(value) else round(100 * float(value), 4) for name, value in zip(names, last, strict=True)
         },
-        "domain_forgetting": round(100 * figures["domain_forgetting"], 4),
+        "domain_forgetting": None if forgetting is None else round(100 * forgetting, 4),
     }
+    return percents, domain_remarks(figures, names)
 
 
 def environment(fabric: Fabric, threads: int | None) -> dict[str, Any]:
