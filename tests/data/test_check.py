@@ -95,11 +95,11 @@ class TestProblems:
         assert by_name["train/street/003"][0] == str(path)
         assert "of 003.jpg: broken run lengths" in by_name["train/street/003"][1]
 
-    def test_an_image_too_large_to_be_one_is_told(self, folder, monkeypatch):
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    def test_an_image_of_too_many_pixels_is_told(self, folder, monkeypatch):
+        monkeypatch.setenv("CONTSEG_MAX_PIXELS", "100")
         problems, _ = check_dataset(Folder(folder))
         assert len(problems) == 16
-        assert "exceeds limit" in problems[0].text
+        assert problems[0].text.startswith("32x32 is more than 100 pixels; ")
 
 
 class TestStatistics:

@@ -4,11 +4,52 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 
-console = Console()
+from contseg.errors import visible
+
+
+class PlainConsole(Console):
+    """A console that shows text as it is: classes, files and runs may be called `[/x]`, `:smile:` or hold escape codes.
+
+    Example:
+        >>> plain = PlainConsole()
+        >>> with plain.capture() as capture:
+        ...     plain.print("[/x] :smile: a\\x1b[31mred")
+        >>> print(capture.get(), end="")
+        [/x] :smile: a\\x1b[31mred
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
+        """A text to be laid out; its width is that of what is shown."""
+        return super().render_str(visible(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """The parts of what is shown; what moves the cursor is only what rich itself means to."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
+
+
+class PlainColumn(TextColumn):
+    """A part of a progress bar that shows text as it is.
+
+    Args:
+        text: with fields of the task, such as `{task.description}`.
+    """
+
+    def render(self, task: Task) -> Text:
+        """The text for a task."""
+        return Text(visible(self.text_format.format(task=task)))
+
+
+console = PlainConsole()
 
 COLUMNS = {
     "old": "old",
@@ -39,7 +80,7 @@ def summary_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
 @contextmanager
 def scan_progress(title: str = "reading masks") -> Iterator[Any]:
     """A progress bar for the presence scan; yields a callback of (done, total)."""
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    columns = [PlainColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(title, total=None, visible=False)
 

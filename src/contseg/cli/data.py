@@ -112,7 +112,6 @@ def left_out_table(rows: Sequence[tuple[Path, str]]) -> "Table":
 def class_table(classes: "ClassTable", statistics: Sequence["SubsetStatistics"]) -> "Table":
     """Images and pixels of every class in each subset; a class that is nowhere in a subset is marked."""
     from rich.table import Table
-    from rich.text import Text
 
     told = ", ".join(f"{one.samples} {one.subset}" for one in statistics)
     table = Table(title=f"{len(classes)} classes in {told} samples")
@@ -126,6 +125,6 @@ def class_table(classes: "ClassTable", statistics: Sequence["SubsetStatistics"])
         for one in statistics:
             images = int(one.images[row])
             cells += [str(images), str(int(one.pixels[row]))] if images else ["never", "-"]
-        table.add_row(str(number), Text(name), *cells)
+        table.add_row(str(number), name, *cells)
     table.add_row("", "ignored", *(cell for one in statistics for cell in ("", str(one.ignored))))
     return table

@@ -1,5 +1,6 @@
 """`contseg evaluate`."""
 
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from contseg.errors import ContsegError
 from contseg.evaluation.inference import Inference
 from contseg.evaluation.metrics import step_figures
 from contseg.evaluation.predict import evaluate
-from contseg.interop.pretrained import is_pretrained, load_pretrained
+from contseg.interop.pretrained import is_pretrained, open_segmenter
 from contseg.interop.segmenter_file import load_segmenter
 from contseg.models.segmenter import Segmenter
 from contseg.recipes.build import make_scenario
@@ -26,22 +27,23 @@ from contseg.scenarios.scenario import Scenario
 def run_evaluation(
     folder: Path, step: int | None, data: Path | None, overrides: list[str], source: str | None = None
 ) -> None:
-    """Measure a step's segmenter on the step's test set, or a segmenter's folder on that of a recipe; print IoU per class.
+    """Measure a step's segmenter on the step's test set, or a segmenter (folder or file) on a recipe's; print IoU per class.
 
     Args:
         overrides: of the recipe's `evaluation`; the rest of a run is what it is. Of any key where `source` is given.
-        source: the recipe, for a folder that holds a segmenter and no run.
+        source: the recipe, for a segmenter that is no run.
 
     Raises:
-        ContsegError: no such run, step or segmenter, or an override of something else.
+        ContsegError: no such run, step or segmenter, an override of something else, a finished step without its figures, or
+            a dataset with other classes.
     """
     values = [*overrides, *([f"data.path={str(data)!r}"] if data else [])]
-    if is_pretrained(folder):
+    if folder.is_file() or is_pretrained(folder):
         if source is None:
             raise ContsegError(f"{folder}: holds a segmenter and no run; name a recipe for its test set with --recipe")
         if step is not None:
-            raise ContsegError("--step: is about runs; the step of a segmenter's folder is told by its classes")
-        segmenter, classes = load_pretrained(folder)
+            raise ContsegError("--step: is about runs; the step of a segmenter is told by its classes")
+        segmenter, classes = open_segmenter(folder)
         recipe = read_recipe(source, values)
         scenario = read_scenario(recipe)
         measure(folder, segmenter, classes, recipe, scenario, step_knowing(classes, scenario, folder))
@@ -61,6 +63,7 @@ def run_evaluation(
     if not 0 <= index < finished:
         raise ContsegError(f"--step: {folder} has finished {finished} steps (0 to {finished - 1}); there is no step {index}")
     segmenter, classes = load_segmenter(run.segmenter_path(index))
+    require_same_classes(classes, scenario, index, run.segmenter_path(index))
     measure(folder, segmenter, classes, recipe, scenario, index)
 
 
@@ -68,6 +71,18 @@ def read_scenario(recipe: Recipe) -> Scenario:
     """The scenario of a recipe, with a bar while masks are scanned."""
     with scan_progress() as progress:
         return make_scenario(recipe, progress)
+
+
+def require_same_classes(classes: ClassTable, scenario: Scenario, index: int, path: Path) -> None:
+    """Raise ContsegError if the classes of a segmenter are not those of a step, by name and in order."""
+    wanted = scenario[index].table.names
+    for place, (own, other) in enumerate(zip_longest(classes.names, wanted)):
+        if own != other:
+            known, found = (f"'{name}'" if name is not None else "nothing" for name in (own, other))
+            raise ContsegError(
+                f"{scenario.dataset.root}: class {place} of step {index} is {found}, and the segmenter ({path}) knows it as"
+                f" {known}; list the classes as the run did: {', '.join(classes.names)}"
+            )
 
 
 def step_knowing(classes: ClassTable, scenario: Scenario, folder: Path) -> int:

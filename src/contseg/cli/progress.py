@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from contseg.cli.console import console, percent
+from contseg.cli.console import PlainColumn, console, percent
 from contseg.engine.job import Reporter
 
 
@@ -25,10 +25,10 @@ class TerminalReporter(Reporter):
 
     def start(self) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            PlainColumn("{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[detail]}"),
+            PlainColumn("{task.fields[detail]}"),
             TimeRemainingColumn(compact=True),
             console=console,
             transient=True,

@@ -2,17 +2,17 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from contseg.data.classes import IGNORE
-from contseg.data.dataset import SUBSETS, SegmentationDataset, SubsetName, repeated_names, size
-from contseg.data.files import read_image
+from contseg.data.dataset import SUBSETS, SegmentationDataset, SubsetName, repeated_names, unequal
+from contseg.data.files import read_image, rescaling
 from contseg.data.presence import Progress
 from contseg.data.recoding import told_counts
 from contseg.errors import ContsegError
@@ -43,6 +43,7 @@ class SubsetStatistics:
         images: (K,) int64, masks with at least one pixel of a class.
         pixels: (K,) int64, pixels of a class.
         ignored: pixels that are void or 255.
+        rescaled: how many images hold other values than 8 bits, by which of their values become 0 and 255.
         marked: masks with at least one pixel of 255.
         highest: the largest value that the masks can hold: 255 or 65535; 0 where none could be read.
         repeated: samples that the list names more than once.
@@ -54,6 +55,7 @@ class SubsetStatistics:
     images: np.ndarray
     pixels: np.ndarray
     ignored: int
+    rescaled: dict[str, int] = field(default_factory=dict)
     marked: int = 0
     highest: int = 0
     repeated: tuple[str, ...] = ()
@@ -65,6 +67,7 @@ class _Checked:
     problems: list[Problem]
     pixels: np.ndarray
     ignored: int
+    note: str = ""
     marked: bool = False
     highest: int = 0
     digest: bytes = b""
@@ -104,6 +107,7 @@ def check_dataset(
         for subset in SUBSETS:
             images, pixels = (np.zeros(len(dataset.classes), dtype=np.int64) for _ in range(2))
             ignored = marked = highest = 0
+            rescaled: Counter[str] = Counter()
             named: dict[bytes, str] = {}
             checks = (pool.submit(check_sample, dataset, subset, name, known) for name in names[subset])
             for name, future in zip(names[subset], list(checks), strict=True):
@@ -113,14 +117,16 @@ def check_dataset(
                 pixels += checked.pixels
                 ignored, marked = ignored + checked.ignored, marked + checked.marked
                 highest = max(highest, checked.highest)
+                rescaled.update([checked.note] if checked.note else [])
                 if checked.digest:
                     named.setdefault(checked.digest, name)
                 done += 1
                 if progress:
                     progress(done, total)
-            told = tuple(repeated[subset])
-            samples = len(names[subset])
-            statistics.append(SubsetStatistics(subset, samples, images, pixels, ignored, marked, highest, told, named))
+            told, samples = tuple(repeated[subset]), len(names[subset])
+            statistics.append(
+                SubsetStatistics(subset, samples, images, pixels, ignored, dict(rescaled), marked, highest, told, named)
+            )
     for name in sorted(set(names["train"]) & set(names["test"])):
         text = "is trained on and tested on: its figures are not honest; take it out of one list"
         problems.append(Problem("test", name, str(dataset.image_path(name)), text))
@@ -142,6 +148,10 @@ def remarks(dataset: SegmentationDataset, statistics: Sequence[SubsetStatistics]
     train, test = statistics
     table = dataset.classes
     found = list(dataset.notes)
+    rescaled = sum((Counter(one.rescaled) for one in statistics), Counter())
+    found += [
+        f"{count} images of {kind}; data.options.range=[LOW, HIGH] takes other values" for kind, count in rescaled.items()
+    ]
     for one in statistics:
         if one.repeated:
             first = one.repeated[0]
@@ -210,13 +220,15 @@ def check_sample(dataset: SegmentationDataset, subset: SubsetName, name: str, kn
             problems.append(problem)
 
     image = mask = None
+    note = ""
     try:
-        image = read_image(dataset.image_path(name))
-    except (ContsegError, Image.DecompressionBombError) as error:
+        image = read_image(dataset.image_path(name), dataset.reading)
+        note = rescaling(dataset.image_path(name), dataset.reading)
+    except ContsegError as error:
         found(dataset.image_path(name), error)
     try:
         mask = dataset.read_mask(name)
-    except (ContsegError, Image.DecompressionBombError) as error:
+    except ContsegError as error:
         missing = str(error).startswith(f"{dataset.image_path(name)}: ")
         found(dataset.image_path(name) if missing else dataset.mask_path(name), error)
     ids = np.array(dataset.classes.ids)
@@ -224,13 +236,13 @@ def check_sample(dataset: SegmentationDataset, subset: SubsetName, name: str, kn
         b"" if image is None else hashlib.blake2b(image.tobytes(), digest_size=16, key=str(image.shape).encode()).digest()
     )
     if mask is None:
-        return _Checked(problems, np.zeros(len(ids), dtype=np.int64), 0, digest=digest)
+        return _Checked(problems, np.zeros(len(ids), dtype=np.int64), 0, note, digest=digest)
     if image is not None and image.shape[:2] != mask.shape:
-        found(dataset.mask_path(name), f"mask is {size(mask)} but its image is {size(image)}; they must be equal")
+        found(dataset.mask_path(name), unequal(mask, image.shape, dataset.image_path(name)))
     counts = np.bincount(mask.ravel(), minlength=max(ids.max(), IGNORE) + 1)
     strange = np.flatnonzero((counts > 0) & ~known[: len(counts)])
     if len(strange):
         found(dataset.mask_path(name), f"ids outside the class table: {told_counts(strange, counts[strange])}")
     pixels = counts[ids].astype(np.int64)
     ignored = int(counts.sum() - pixels.sum() - counts[strange].sum())
-    return _Checked(problems, pixels, ignored, bool(counts[IGNORE]), int(np.iinfo(mask.dtype).max), digest)
+    return _Checked(problems, pixels, ignored, note, bool(counts[IGNORE]), int(np.iinfo(mask.dtype).max), digest)

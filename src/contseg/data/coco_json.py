@@ -13,7 +13,7 @@ from contseg.data.coco_layout import find_places
 from contseg.data.coco_rows import CocoFile, Image, read_coco
 from contseg.data.coco_segments import mask_tools, segment
 from contseg.data.dataset import SegmentationDataset, SubsetName, require_folder
-from contseg.data.files import image_size, without_ending
+from contseg.data.files import image_size, orientation, without_ending
 from contseg.data.folder import held_out
 from contseg.errors import ContsegError, did_you_mean
 
@@ -133,8 +133,10 @@ class CocoJSON(SegmentationDataset):
         if image.height is not None and image.width is not None:
             size = (image.height, image.width)
         if found != size:
+            is_turned = found == size[::-1] and orientation(image.path) >= 5
             raise ContsegError(
                 f"{image.json}: records {image.path.name} as {size[1]}x{size[0]}, but the image is {found[1]}x{found[0]}"
+                f"{' as its EXIF orientation shows it' if is_turned else ''}"
             )
         segments = []
         for label, class_name, segmentation in image.objects:

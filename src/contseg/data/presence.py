@@ -13,8 +13,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from contseg.data.cache import cache_folder
-from contseg.data.classes import IGNORE
-from contseg.data.dataset import SegmentationDataset, SubsetName, size
+from contseg.data.classes import IGNORE, ClassTable
+from contseg.data.dataset import SegmentationDataset, SubsetName, unequal
 from contseg.data.files import image_size
 from contseg.data.recoding import count_ids, told_counts
 from contseg.errors import ContsegError
@@ -132,6 +132,17 @@ def build_presence(
     return Presence(tuple(names), dataset.classes.ids, pixels, fingerprint)
 
 
+def told_ids(classes: ClassTable, most: int = 8) -> str:
+    """The ids of a class table with their names, for a message.
+
+    Example:
+        >>> told_ids(ClassTable.of(["background", "cat", "dog"]), most=2)
+        '0 (background), 1 (cat) and 1 more'
+    """
+    told = [f"{number} ({name})" for number, name in zip(classes.ids, classes.names, strict=True)]
+    return ", ".join(told[:most]) + (f" and {len(told) - most} more" if len(told) > most else "")
+
+
 def _as_it_is(part: Any) -> Any:
     return part
 
@@ -165,8 +176,8 @@ class _Counting(Dataset):
         for name, (height, width) in zip(names, sizes, strict=True):
             mask = self._dataset.read_mask(name)
             if mask.shape != (height, width):
-                path = self._dataset.mask_path(name)
-                raise ContsegError(f"{path}: mask is {size(mask)} but its image is {width}x{height}; they must be equal")
+                told = unequal(mask, (height, width), self._dataset.image_path(name))
+                raise ContsegError(f"{self._dataset.mask_path(name)}: {told}")
             counted.append(count_ids(mask))
         counts = np.zeros((len(names), max(self._ids.max() + 1, *map(len, counted))), dtype=np.int64)
         for row, values in zip(counts, counted, strict=True):
@@ -177,7 +188,7 @@ class _Counting(Dataset):
             told = told_counts(np.flatnonzero(strange[row]), counts[row, strange[row]])
             raise ContsegError(
                 f"{self._dataset.mask_path(names[row])}: ids outside the class table: {told};"
-                f" add them to the classes or write {IGNORE} for ignore"
+                f" the class list names {told_ids(self._dataset.classes)}; add them to it, or write {IGNORE} for ignore"
             )
         return counts[:, self._ids]
 

@@ -13,6 +13,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from contseg.errors import visible
+
 # Okabe and Ito's colours, told apart by colour-blind readers too
 LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 IGNORED = (225, 225, 225)
@@ -24,6 +26,17 @@ def png_uri(pixels: np.ndarray) -> str:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def plain(text: str) -> str:
+    """A text for a picture, drawn as it is: no formula between dollars, no escape codes; a legend leaves none out.
+
+    Example:
+        >>> plain("$x_{$"), plain("_hidden")
+        ('\\\\$x_{\\\\$', ' _hidden')
+    """
+    shown = visible(text).replace("\n", " ").replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown  # legends take a leading underscore for "not to be shown"
 
 
 def svg_uri(figure: Figure) -> str:
@@ -47,9 +60,9 @@ def curves(series: Mapping[str, Mapping[str, Sequence[float | None]]]) -> str:
         for colour, (name, values) in zip(LINE_COLOURS * 3, series.items(), strict=False):
             points = [np.nan if value is None else 100 * value for value in values[key]]
             if len(points) == 1 and steps > 1:
-                axis.axhline(points[0], color=colour, linestyle="--", linewidth=1.5, label=name)
+                axis.axhline(points[0], color=colour, linestyle="--", linewidth=1.5, label=plain(name))
             else:
-                axis.plot(range(len(points)), points, color=colour, marker="o", markersize=4, label=name)
+                axis.plot(range(len(points)), points, color=colour, marker="o", markersize=4, label=plain(name))
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("after step")
         axis.set_xticks(range(steps))
@@ -82,7 +95,7 @@ def heat_map(iou: np.ndarray, classes: Sequence[str], groups: Sequence[int]) -> 
     for column in range(1, count):
         if groups[column] != groups[column - 1]:
             axis.axvline(column - 0.5, color="w", linewidth=1.5)
-    axis.set_xticks(range(count), classes, rotation=60, ha="right", fontsize=8)
+    axis.set_xticks(range(count), [plain(name) for name in classes], rotation=60, ha="right", fontsize=8)
     axis.set_yticks(range(steps), [f"after {step}" for step in range(steps)], fontsize=8)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
@@ -97,7 +110,7 @@ def losses(series: Mapping[str, Sequence[tuple[int, float]]]) -> str:
     """
     figure, axis = plt.subplots(figsize=(11, 2.6))
     for colour, (name, values) in zip(LINE_COLOURS * 3, series.items(), strict=False):
-        axis.plot([loss for _, loss in values], color=colour, label=name, linewidth=1.5)
+        axis.plot([loss for _, loss in values], color=colour, label=plain(name), linewidth=1.5)
     longest = max(series.values(), key=lambda values: len({step for step, _ in values}), default=[])
     for position in range(1, len(longest)):
         if longest[position][0] != longest[position - 1][0]:

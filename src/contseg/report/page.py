@@ -9,7 +9,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 
 from contseg.engine.run import Run
-from contseg.errors import ContsegError
+from contseg.errors import ContsegError, visible
 from contseg.evaluation.metrics import class_forgetting, class_iou, domain_figures, run_figures, step_figures
 from contseg.recipes.comparison import comparability, compare_run, notes_on, recorded_recipe
 from contseg.recipes.published import COUNTED
@@ -35,7 +35,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         if not run.confusions():
             raise ContsegError(f"{run.folder}: no step is finished yet, so there is nothing to report")
     names = run_names(runs)
-    environment = Environment(loader=PackageLoader("contseg.report"), autoescape=True)
+    environment = Environment(loader=PackageLoader("contseg.report"), autoescape=True, finalize=_shown)
     environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f}"
     environment.filters["figure"] = lambda value: "–" if value is None else f"{value:.1f}"
     environment.filters["signed"] = lambda value: "" if value is None else f" ({value:+.1f})"
@@ -51,6 +51,11 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8")
     return out.resolve()
+
+
+def _shown(value: Any) -> Any:
+    """What the page shows of a value: text without characters that a page may not hold."""
+    return visible(value) if type(value) is str else value  # not of markup, which is escaped already
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:
@@ -72,8 +77,7 @@ def _facts(run: Run) -> dict[str, Any]:
     """Everything the page shows of one run."""
     confusions, groups = run.confusions(), run.groups()
     plan = json.loads((run.folder / "plan.json").read_text(encoding="utf-8"))
-    with np.load(run.folder / "samples.npz") as saved:
-        samples = dict(saved)
+    samples = run.arrays("samples.npz")
     classes = [str(name) for name in samples["classes"]]
     background = run.has_background()
     each = [step_figures(confusion, groups, background) for confusion in confusions]
@@ -134,10 +138,7 @@ def _domain_map(run: Run) -> str | None:
 
 def _sample_rows(run: Run, samples: dict[str, np.ndarray], steps: int) -> list[dict[str, Any]]:
     """Image, truth and the prediction after each step, of every sample image."""
-    predictions = []
-    for step in range(steps):
-        with np.load(run.folder / "steps" / f"{step:02d}" / "predictions.npz") as saved:
-            predictions.append(dict(saved))
+    predictions = [run.arrays(f"steps/{step:02d}/predictions.npz") for step in range(steps)]
     return [
         {
             "name": str(name),

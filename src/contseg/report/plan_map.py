@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from contseg.errors import ContsegError
+from contseg.report.figures import plain
 
 SUFFIXES = (".png", ".svg", ".pdf")
 BARS = {"train_images": ("train", "#0072B2"), "memory_images": ("memory", "#E69F00"), "test_images": ("test", "#999999")}
@@ -55,14 +56,16 @@ def draw_plan(plan: Mapping[str, Any]) -> Figure:
             if name in step["new_classes"]:
                 right.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1))
     if count <= MOST_NAMES:
-        right.set_xticks(range(count), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
+        right.set_xticks(
+            range(count), [plain(name) for name in names], rotation=60, ha="right", rotation_mode="anchor", fontsize=8
+        )
     else:
         right.set_xlabel("class, by position in the class table")
     right.tick_params(length=0)
     right.spines[:].set_visible(False)
     figure.colorbar(image, ax=right, label="training images that hold the class", fraction=0.02, pad=0.01)
     what = f"{plan['dataset']}, {plan['split']} by {plan['by']}, {plan['setting']}"
-    figure.suptitle(f"{what}, policy {plan['policy']}, plan {plan['hash']}", fontsize=10)
+    figure.suptitle(plain(f"{what}, policy {plan['policy']}, plan {plan['hash']}"), fontsize=10)
     return figure
 
 
@@ -83,5 +86,5 @@ def write_plan_picture(plan: Mapping[str, Any], path: Path) -> Path:
 
 def _label(step: Mapping[str, Any]) -> str:
     domains = list(step["domains"])
-    told = ", ".join(domains) if len(domains) <= 2 else f"{len(domains)} domains"
+    told = plain(", ".join(domains)) if len(domains) <= 2 else f"{len(domains)} domains"
     return f"step {step['index']}" + (f"\n{told}" if told else "")

@@ -10,6 +10,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from contseg.report.figures import plain
+
 IGNORED, UNKNOWN, OTHERS = "ignored", "unknown", "other classes"
 GREYS = {OTHERS: "#b7a57a", UNKNOWN: "#8c8c8c", IGNORED: "#dddddd"}
 MOST_CLASSES = 16
@@ -48,7 +50,7 @@ def draw_pseudo_labels(epochs: Sequence[tuple[int, Mapping[str, float]]], colour
                 facecolor=GREYS.get(label) or colours[label],
                 edgecolor="0.55",  # classes may be white
                 linewidth=0.4 if len(epochs) <= 60 else 0.1,
-                label=label if step == steps[0] else None,
+                label=plain(label) if step == steps[0] else None,
             )
         ends.append(edges[-1])
         middle = (edges[0] + edges[-1]) / 2
