@@ -59,14 +59,13 @@ class TerminalReporter(Reporter):
             self._progress.update(self._task, advance=1)
 
     def step_finished(self, step: int, figures: dict[str, Any]) -> None:
-        # what no class belongs to yet is left out, as `new` after step 0
-        keys = [key for key in ("old", "new", "all") if figures[key] is not None or figures["measured"][key][1]]
+        keys = ("old", "new", "all")
         shown = {key: None if figures[key] is None else 100 * figures[key] for key in keys}
         self._print(f"{self._label}: " + "  ".join(f"{key} {percent(value)}" for key, value in shown.items()))
         for line in remark_lines(figures["notes"], keys):
             if line not in self._remarks:  # later steps would only say it again
                 self._remarks.add(line)
-                self._print(f"{self._label}: {line}")
+                self._print(f"  {line}")
 
     def message(self, text: str) -> None:
         self._print(f"{self.title}{text}")
