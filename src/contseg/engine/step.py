@@ -13,17 +13,36 @@ from contseg.engine.job import Job, Reporter
 from contseg.engine.loading import THRESHOLD_PASS, Batches, epoch_draws, evaluation_draws, updates_per_epoch
 from contseg.engine.optimiser import make_optimiser
 from contseg.engine.randomness import METHOD, seed_model, torch_generator
-from contseg.engine.ranks import grad_scaler_of, ranks_of, shard_of
+from contseg.engine.ranks import ranks_of, restore_scaler, scaler_state, shard_of
 from contseg.engine.run import Run
 from contseg.engine.schedule import learning_rate
 from contseg.engine.watch import LossWatch, PseudoLabelCount, TermWatch
 from contseg.evaluation.metrics import step_figures
 from contseg.evaluation.predict import evaluate
+from contseg.interruption import Interrupted, at_once, deferred, requested
 from contseg.methods.method import Method, StepContext
 from contseg.models.layers import resize
 from contseg.models.segmenter import Segmenter, SegmenterOutput
 from contseg.scenarios.batch import Batch, Pool
 from contseg.scenarios.step import Step
+
+
+@dataclass
+class Progress:
+    """Where an epoch is: what a resume in the middle of it continues from.
+
+    Attributes:
+        updates: that are done.
+        sums: of each term over the passes of this rank.
+        pseudo: pixels that got each label, of this rank; None where nothing is relabelled.
+        seconds: spent on the epoch by attempts that were interrupted.
+    """
+
+    epoch: int
+    updates: int = 0
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    pseudo: Tensor | None = None
+    seconds: float = 0.0
 
 
 @dataclass
@@ -45,32 +64,43 @@ class StepLearner:
     best: dict[str, Any] = field(default_factory=dict)
 
     def learn(self) -> float:
-        """Train the student in place, from the last saved epoch if there is one; returns seconds spent over all attempts."""
+        """Train the student in place, from the last saved update if there is one; returns seconds spent over all attempts.
+
+        Raises:
+            Interrupted: a signal ended it; saved after the update that was being made.
+        """
         self._set_up()
-        options, epochs = self.options, self.options.epochs_of(self.step.index)
+        epochs = self.options.epochs_of(self.step.index)
         state = self.run.load_state(self.step.index)
-        first = self._restore(state) if state else 0
-        seconds = state["seconds"] if state else 0.0
+        begun = self._restore(state) if state else Progress(0)
+        self.seconds = state["seconds"] if state else 0.0
         if not state:
             self.job.method.before_step(self.context)
         names = tuple(self.step.table.names[len(self.step.old_classes) :])
         if self._leads:
-            left = (epochs - first) * self.updates
+            left = (epochs - begun.epoch) * self.updates - begun.updates
             self.reporter.step_started(self.step.index, len(self.job.scenario), names, left)
-        for epoch in range(first, epochs):
-            started = time.perf_counter()
-            record = self._epoch(epoch, epochs)
-            if options.keep == "best":
-                self._keep_best(epoch)
-            seconds += time.perf_counter() - started
-            if self._leads:
-                self.run.append_metrics(record | {"seconds": round(time.perf_counter() - started, 3)})
-                self.run.save_state(self.step.index, self._snapshot(epoch + 1, seconds))
-            self.fabric.barrier()
+        with deferred():
+            for epoch in range(begun.epoch, epochs):
+                self._learn_epoch(begun if epoch == begun.epoch else Progress(epoch), epochs)
         if self.best:
             self.student.load_state_dict(self.best["model"])
         self.job.method.after_step(self.context)
-        return seconds
+        return self.seconds
+
+    def _learn_epoch(self, progress: Progress, epochs: int) -> None:
+        """One epoch to its end, or to the update at which a signal ends it; saved in both cases."""
+        started = time.perf_counter() - progress.seconds
+        record = self._epoch(progress, epochs, started)
+        if self.options.keep == "best":
+            self._keep_best_unless_interrupted(progress, started)
+        seconds = time.perf_counter() - started
+        self.seconds += seconds
+        if self._leads:
+            self.run.append_metrics(record | {"seconds": round(seconds, 3)})
+            self.run.save_state(self.step.index, self._snapshot(progress.epoch + 1))
+            self.reporter.epoch_finished(progress.epoch, epochs, record["loss"], record["images_per_second"])
+        self.fabric.barrier()
 
     def _set_up(self) -> None:
         job, fabric = self.job, self.fabric
@@ -78,6 +108,8 @@ class StepLearner:
         self.options = job.training
         # exemplars either join the images that are drawn from, or take the places of some in every batch
         self.drawn = Pool((self.step.train, *self.step.memory))
+        self.last_loss = math.nan
+        self._told: Tensor | None = None
         self.share = memory.share if memory and memory.mix == "share" else 0.0
         self.updates = updates_per_epoch(len(self.step.train if self.share else self.drawn), job.training)
         self._leads = fabric.global_rank == 0
@@ -105,45 +137,60 @@ class StepLearner:
             average=self.options.average,
         )
 
-    def _batches(self, pool: Pool, epoch: int) -> Batches:
+    def _batches(self, pool: Pool, epoch: int, done: int = 0) -> Batches:
+        """The batches of an epoch, without the first ones that were learned already."""
         step = self.step.index
         own = len(self.step.train) if self.share else len(pool)
         return Batches(
             pool,
             self.job.training_pipeline,
-            epoch_draws(own, self.options, step, epoch, shard_of(self.fabric), len(pool) - own, self.share),
+            epoch_draws(own, self.options, step, epoch, shard_of(self.fabric), len(pool) - own, self.share)[done:],
             seed=self.options.seed,
             step=step,
             device=self.fabric.device,
             workers=self.options.workers,
         )
 
-    def _epoch(self, epoch: int, epochs: int) -> dict[str, Any]:
-        """One epoch; returns its line for metrics.jsonl."""
+    def _epoch(self, progress: Progress, epochs: int, started: float) -> dict[str, Any]:
+        """The updates of an epoch that are still to come; returns its line for metrics.jsonl.
+
+        Args:
+            started: when it began, on the clock of `time.perf_counter`.
+        """
         self.module.train()
+        epoch, sums, passes = progress.epoch, progress.sums, self.options.accumulate
         self.context.epoch = epoch
-        total, sums, started = epochs * self.updates, {}, time.perf_counter()  # type: ignore[var-annotated]
-        watch = LossWatch(self.step.index, epoch)
-        self.pseudo = PseudoLabelCount.of(self.job.method, self.step, self.teacher, self.fabric.device)
-        batches = iter(self._batches(self.drawn, epoch))
-        for number in range(self.updates):
+        total = epochs * self.updates
+        watch = LossWatch(self.step.index, epoch, self.last_loss)
+        self.pseudo = PseudoLabelCount.of(self.job.method, self.step, self.teacher, self.fabric.device, progress.pseudo)
+        batches = iter(self._batches(self.drawn, epoch, progress.updates * passes))
+        for number in range(progress.updates, self.updates):
             update = epoch * self.updates + number
             for group in self.optimiser.param_groups:
                 group["lr"] = learning_rate(self.options, self.step.index, update, total, group["lr_factor"])
-            for part in range(self.options.accumulate):
+            for part in range(passes):
                 batch = next(batches)
-                iteration = update * self.options.accumulate + part
-                terms = self._forward_backward(batch, iteration, part == self.options.accumulate - 1)
+                iteration = update * passes + part
+                terms = self._forward_backward(batch, iteration, part == passes - 1)
                 watch.see(terms, batch, iteration)
                 for name, value in terms.items():
                     sums[name] = sums.get(name, 0.0) + value.detach()
             self._update()
+            progress.updates = number + 1
+            if math.isnan(watch.last):  # the first update of the step: nothing came before it that could be shown
+                watch.flush()
             if self._leads:
-                self.reporter.updated(epoch, epochs, watch.last, self.options.batch * self.options.accumulate)
+                self.reporter.updated(epoch, epochs, watch.last, self.options.batch * passes)
+            signal = self._signal()
+            if signal:
+                watch.flush()
+                self._save_within(progress, started)
+                raise Interrupted(signal)
         watch.flush()
-        passes = self.updates * self.options.accumulate
+        self.last_loss = watch.last
+        count = self.updates * passes
         means = {
-            name: float(self.context.ranks.sum(value)) / passes / self.context.ranks.count for name, value in sums.items()
+            name: float(self.context.ranks.sum(value)) / count / self.context.ranks.count for name, value in sums.items()
         }
         pseudo = self.pseudo.shares(self.context.ranks) if self.pseudo else {}
         elapsed = time.perf_counter() - started
@@ -154,7 +201,7 @@ class StepLearner:
             "loss": sum(means.values()),
             "terms": means,
             "lr": self.optimiser.param_groups[0]["lr"],
-            "images_per_second": round(passes * self.options.batch / elapsed, 1),
+            "images_per_second": round(count * self.options.batch / elapsed, 1),
             **({"pseudo": pseudo} if pseudo else {}),
         }
 
@@ -203,6 +250,56 @@ class StepLearner:
         self.optimiser.zero_grad(set_to_none=True)
         self.job.method.after_update(self.context)
 
+    def _signal(self) -> int:
+        """The signal that ends the run after this update, on whichever rank it came; 0 if none did.
+
+        Several ranks must end at the same update. They learn of it one update late, when the device has long gathered it,
+        so that looking costs no waiting.
+        """
+        number, ranks = requested() or 0, self.context.ranks
+        if ranks.count == 1:
+            return number
+        before, self._told = self._told, ranks.gather(torch.tensor([number], device=self.fabric.device)).amax()
+        return 0 if before is None else int(before)
+
+    def _keep_best_unless_interrupted(self, progress: Progress, started: float) -> None:
+        """An evaluation may take long: one process alone ends it at once, and repeats it at the resume."""
+        if self.context.ranks.count > 1:
+            return self._keep_best(progress.epoch)
+        try:
+            with at_once():
+                self._keep_best(progress.epoch)
+        except Interrupted:
+            self._save_within(progress, started)
+            raise
+
+    def _save_within(self, progress: Progress, started: float) -> None:
+        """Save the state in the middle of an epoch, with what each rank has summed up."""
+        ranks = self.context.ranks
+        within = {
+            "updates": progress.updates,
+            "sums": {name: ranks.gather(value[None]).cpu() for name, value in progress.sums.items()},
+            "pseudo": ranks.sum(self.pseudo.counts).cpu() if self.pseudo else None,
+            "seconds": time.perf_counter() - started,
+        }
+        if self._leads:
+            self.run.save_state(self.step.index, self._snapshot(progress.epoch) | {"within": within})
+        self.fabric.barrier()
+
+    def _progress(self, epoch: int, within: dict[str, Any]) -> Progress:
+        """What `_save_within` saved, for this rank; rank 0 takes over everything where the ranks are others than before."""
+        ranks, device = self.context.ranks, self.fabric.device
+        sums = {name: values.to(device) for name, values in within["sums"].items()}
+        if all(len(values) == ranks.count for values in sums.values()):
+            sums = {name: values[ranks.rank] for name, values in sums.items()}
+        else:
+            share = ranks.count / max(len(values) for values in sums.values()) if self._leads else 0.0
+            sums = {name: share * values.sum(dim=0) for name, values in sums.items()}
+        pseudo = within["pseudo"]
+        if pseudo is not None:
+            pseudo = pseudo.to(device) * int(self._leads)
+        return Progress(epoch, within["updates"], sums, pseudo, within["seconds"])
+
     def _keep_best(self, epoch: int) -> None:
         """Remember the weights of the epoch with the best mIoU on held-out images."""
         draws = evaluation_draws(len(self.step.val), self.options.batch, self.job.evaluation_pipeline, shard_of(self.fabric))
@@ -221,25 +318,23 @@ class StepLearner:
             model = {name: value.detach().cpu().clone() for name, value in self.student.state_dict().items()}
             self.best = {"score": score, "epoch": epoch, "model": model}
 
-    def _snapshot(self, epochs_done: int, seconds: float) -> dict[str, Any]:
-        scaler = grad_scaler_of(self.fabric)
+    def _snapshot(self, epochs_done: int) -> dict[str, Any]:
         return {
             "finished": False,
             "epochs_done": epochs_done,
-            "seconds": seconds,
+            "seconds": self.seconds,
             "model": self.student.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "method": self.job.method.state_dict(),
-            "scaler": scaler.state_dict() if scaler else {},
+            "scaler": scaler_state(self.fabric),
             "best": self.best,
         }
 
-    def _restore(self, state: dict[str, Any]) -> int:
+    def _restore(self, state: dict[str, Any]) -> Progress:
         self.student.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.job.method.load_state_dict(state["method"])
         self.best = state["best"]
-        scaler = grad_scaler_of(self.fabric)
-        if scaler and state["scaler"]:
-            scaler.load_state_dict(state["scaler"])
-        return state["epochs_done"]
+        restore_scaler(self.fabric, state["scaler"])
+        epoch = state["epochs_done"]
+        return self._progress(epoch, state["within"]) if "within" in state else Progress(epoch)

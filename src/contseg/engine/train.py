@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import platform
+import shlex
 import time
 from dataclasses import replace
 from typing import Any
@@ -16,9 +17,19 @@ from contseg.engine.cache import StepCache
 from contseg.engine.job import Job, Reporter
 from contseg.engine.loading import Batches, evaluation_draws
 from contseg.engine.randomness import GROW, derived_seed, own_randomness
-from contseg.engine.ranks import joined_rank, launch, make_fabric, own_threads, ranks_of, shard_of
+from contseg.engine.ranks import (
+    joined_rank,
+    launch,
+    make_fabric,
+    own_threads,
+    ranks_of,
+    restore_scaler,
+    scaler_state,
+    shard_of,
+)
 from contseg.engine.run import Run
 from contseg.engine.samples import keep_predictions, keep_samples
+from contseg.engine.spawned import refuse_unguarded
 from contseg.engine.step import StepLearner
 from contseg.engine.teacher import segmenter_before
 from contseg.engine.tensorboard import write_events
@@ -28,6 +39,7 @@ from contseg.evaluation.predict import evaluate_domains
 from contseg.interop.imagenet import load_backbone
 from contseg.interop.pretrained import open_segmenter
 from contseg.interop.segmenter_file import save_segmenter
+from contseg.interruption import Interrupted, catching
 from contseg.models.segmenter import Segmenter, first_widths
 from contseg.scenarios.plan import make_plan
 from contseg.scenarios.step import Step
@@ -38,11 +50,18 @@ def train(job: Job, reporter: Reporter | None = None) -> dict[str, Any]:
 
     Raises:
         ContsegError: for anything wrong with data, options or the run; what was saved stays.
+        Interrupted: a signal ended it, Ctrl-C or SIGTERM; the update that was being made is saved.
     """
+    refuse_unguarded()
     fabric = make_fabric(job.training)
     if not joined_rank():
         Run(job.folder).write_text("environment.json", json.dumps(environment(fabric, job.training.threads), indent=1))
-    return launch(fabric, _train_on_rank, job, reporter or Reporter())
+    try:
+        with catching():
+            return launch(fabric, _train_on_rank, job, reporter or Reporter())
+    except Interrupted as stop:
+        stop.resume = f"contseg train --resume {shlex.quote(str(job.folder))}"
+        raise
 
 
 def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter) -> dict[str, Any]:
@@ -74,6 +93,7 @@ def _learn_all(fabric: Fabric, job: Job, run: Run, reporter: Reporter) -> dict[s
         if state and state["finished"]:
             student = None  # read from its file by the next step
             job.method.load_state_dict(state["method"])
+            restore_scaler(fabric, state.get("scaler", {}))
             continue
         teacher = segmenter_before(run, step, student)
         student = _grown(job, step, teacher)
@@ -115,6 +135,7 @@ def _learn_or_recall(
     recalled = cache.load(student) if fabric.broadcast(cache.filled) else None
     if recalled is not None:
         job.method.load_state_dict(recalled["method"])
+        restore_scaler(fabric, recalled.get("scaler", {}))
         if fabric.global_rank == 0:
             run.rewind_metrics(None)  # a run that was cut off may have told of these epochs already
             for line in recalled["lines"]:
@@ -126,7 +147,8 @@ def _learn_or_recall(
     seconds = learner.learn()
     if fabric.global_rank == 0 and step.index == 0:
         lines = [line for line in run.metrics() if line["kind"] == "epoch" and line["step"] == 0]
-        cache.store(student, job, {"method": job.method.state_dict(), "lines": lines})
+        remembered = {"method": job.method.state_dict(), "scaler": scaler_state(fabric)}
+        cache.store(student, job, remembered | {"lines": lines})
     return seconds
 
 
@@ -189,7 +211,8 @@ def _finish_step(
             warnings = background_warnings(run.confusions()[step.index - 1], confusion, step.table.names)
         line = {"kind": "step", "step": step.index, "seconds": round(spent, 3), **figures, "warnings": warnings}
         run.append_metrics(line)
-        run.save_state(step.index, {"finished": True, "seconds": spent, "method": job.method.state_dict()})
+        remembered = {"method": job.method.state_dict(), "scaler": scaler_state(fabric)}
+        run.save_state(step.index, {"finished": True, "seconds": spent, **remembered})
         write_events(run)
         reporter.step_finished(step.index, figures)
         for text in warnings:

@@ -9,6 +9,7 @@ from contseg.data.presence import Progress
 from contseg.engine.job import Job
 from contseg.engine.options import MACHINE_KEYS
 from contseg.engine.run import Run
+from contseg.engine.spawned import refuse_unguarded
 from contseg.errors import ContsegError
 from contseg.interop.imagenet import require_fitting
 from contseg.methods.method import Method
@@ -67,6 +68,7 @@ def make_job(recipe: Recipe, folder: Path, *, progress: Progress | None = None, 
     Raises:
         ContsegError: data, split, method or options are wrong.
     """
+    refuse_unguarded()
     if recipe.training.keep == "best" and not recipe.scenario.validation:
         raise ContsegError("training.keep: 'best' needs held-out images; set scenario.validation=0.2 or so")
     scenario = make_scenario(recipe, progress)
