@@ -1,6 +1,5 @@
 """Devices and processes: one code path from a laptop CPU to several nodes, on Lightning Fabric."""
 
-import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,11 +16,6 @@ from contseg.engine.options import TrainingOptions
 from contseg.engine.spawned import run_spawned
 from contseg.errors import ContsegError
 from contseg.methods.method import Ranks
-
-# Fabric announces every process on stderr; our own progress says what matters. At import, for spawned ranks too.
-logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-warnings.filterwarnings("ignore", message=".*all_gather is deprecated", category=FutureWarning)
-
 
 def joined_rank() -> int | None:
     """This process's rank where torchrun or SLURM started one process per rank, None elsewhere."""

@@ -1,10 +1,12 @@
 """Ranks that this process starts: what they are given, how they are ended, and what is said when one dies."""
 
+import logging
 import multiprocessing
 import pickle
 import re
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +19,10 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from contseg.errors import ContsegError
 from contseg.interruption import Interrupted, catching, deferred, end_with
+
+# Fabric announces every process on stderr; our own progress says what matters. At import, for spawned ranks too.
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", message=".*all_gather is deprecated", category=FutureWarning)
 
 UNGUARDED = 97
 """Exit code of a rank that met the training while it imported the script of its parent."""
