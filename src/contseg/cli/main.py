@@ -27,9 +27,10 @@ class _Interruptible(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
-            interrupted = stop if isinstance(stop, Interrupted) else Interrupted(2)
-            print(interrupted, file=sys.stderr)
-            sys.exit(interrupted.exit_code)
+            interrupted = Interrupted(stop.number, stop.resume) if isinstance(stop, Interrupted) else Interrupted(2)
+        # the one that was caught, and all that its frames hold, such as readers of images, has ended
+        print(interrupted, file=sys.stderr)
+        sys.exit(interrupted.exit_code)
 
 
 app = typer.Typer(

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from contseg.engine.job import Job, Reporter
 from contseg.engine.loading import THRESHOLD_PASS, Batches, epoch_draws, evaluation_draws, updates_per_epoch
 from contseg.engine.optimiser import make_optimiser
+from contseg.engine.progress import Progress
 from contseg.engine.randomness import METHOD, seed_model, torch_generator
 from contseg.engine.ranks import ranks_of, restore_scaler, scaler_state, shard_of
 from contseg.engine.run import Run
@@ -28,21 +30,14 @@ from contseg.scenarios.step import Step
 
 
 @dataclass
-class Progress:
-    """Where an epoch is: what a resume in the middle of it continues from.
+class _Pass:
+    """A forward pass of an update: its batch as it came, and with its final labels as soon as these are known."""
 
-    Attributes:
-        updates: that are done.
-        sums: of each term over the passes of this rank.
-        pseudo: pixels that got each label, of this rank; None where nothing is relabelled.
-        seconds: spent on the epoch by attempts that were interrupted.
-    """
-
-    epoch: int
-    updates: int = 0
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    pseudo: Tensor | None = None
-    seconds: float = 0.0
+    batch: Batch
+    iteration: int
+    generator: torch.Generator
+    last: bool
+    relabelled: Batch | None = None
 
 
 @dataclass
@@ -135,6 +130,7 @@ class StepLearner:
             ranks=ranks_of(fabric),
             predict_teacher=self._ask_teacher if self.teacher is not None else None,
             average=self.options.average,
+            passes=self.options.accumulate,
         )
 
     def _batches(self, pool: Pool, epoch: int, done: int = 0) -> Batches:
@@ -168,11 +164,9 @@ class StepLearner:
             update = epoch * self.updates + number
             for group in self.optimiser.param_groups:
                 group["lr"] = learning_rate(self.options, self.step.index, update, total, group["lr_factor"])
-            for part in range(passes):
-                batch = next(batches)
-                iteration = update * passes + part
-                terms = self._forward_backward(batch, iteration, part == passes - 1)
-                watch.see(terms, batch, iteration)
+            for one in self._passes(batches, update):
+                terms = self._forward_backward(one)
+                watch.see(terms, one.batch, one.iteration)
                 for name, value in terms.items():
                     sums[name] = sums.get(name, 0.0) + value.detach()
             self._update()
@@ -184,6 +178,7 @@ class StepLearner:
             signal = self._signal()
             if signal:
                 watch.flush()
+                batches.close()  # ends the readers
                 self._save_within(progress, started)
                 raise Interrupted(signal)
         watch.flush()
@@ -205,17 +200,49 @@ class StepLearner:
             **({"pseudo": pseudo} if pseudo else {}),
         }
 
-    def _forward_backward(self, batch: Batch, iteration: int, last: bool) -> dict[str, Tensor]:
+    def _passes(self, batches: Iterator[Batch], update: int) -> list[_Pass]:
+        """The passes of an update.
+
+        Means over valid pixels are taken over all of them, so that their final labels are known before the first is done;
+        a method that takes no such mean has each relabelled in its turn.
+        """
+        count, options = self.options.accumulate, self.options
+        passes: list[_Pass] = []
+        for iteration in range(update * count, (update + 1) * count):
+            generator = torch_generator(METHOD, options.seed, self.step.index, iteration)
+            passes.append(_Pass(next(batches), iteration, generator, iteration == (update + 1) * count - 1))
+
+        def final_labels() -> list[Tensor]:
+            return [self._relabelled(one).labels for one in passes]
+
+        self.context.labels_of_update = final_labels if count > 1 else None
+        return passes
+
+    def _relabelled(self, one: _Pass, asked: SegmenterOutput | None = None) -> Batch:
+        """The batch of a pass with its final labels, made once.
+
+        Args:
+            asked: what the teacher said; it is asked again where labels are wanted before their turn.
+        """
+        if one.relabelled is None:
+            method, context = self.job.method, self.context
+            if asked is None and self.teacher is not None and type(method).relabel is not Method.relabel:
+                asked = self._ask_teacher(one.batch)
+            outer, context.generator = context.generator, one.generator
+            one.relabelled = method.relabel(one.batch, asked, context)
+            context.generator = outer
+        return one.relabelled
+
+    def _forward_backward(self, one: _Pass) -> dict[str, Tensor]:
         """Student and teacher forward, the method's terms, backward; returns the terms."""
-        method, context = self.job.method, self.context
-        step = self.step.index
-        seed_model(self.options.seed, step, iteration, self.fabric.global_rank)
-        context.generator = torch_generator(METHOD, self.options.seed, step, iteration)
+        method, context, batch = self.job.method, self.context, one.batch
+        seed_model(self.options.seed, self.step.index, one.iteration, self.fabric.global_rank)
+        context.generator = one.generator
         asked = self._ask_teacher(batch) if self.teacher is not None else None
-        with self.fabric.no_backward_sync(self.module, enabled=not last):
+        with self.fabric.no_backward_sync(self.module, enabled=not one.last):
             output = self.module(self._inputs(batch), taps=self.taps)
             given = batch.labels
-            batch = method.relabel(batch, asked, context)
+            batch = self._relabelled(one, asked)
             if self.pseudo:
                 self.pseudo.see(given, batch.labels)
             terms = dict(method.losses(batch, output, asked, context))
@@ -274,31 +301,13 @@ class StepLearner:
             raise
 
     def _save_within(self, progress: Progress, started: float) -> None:
-        """Save the state in the middle of an epoch, with what each rank has summed up."""
-        ranks = self.context.ranks
-        within = {
-            "updates": progress.updates,
-            "sums": {name: ranks.gather(value[None]).cpu() for name, value in progress.sums.items()},
-            "pseudo": ranks.sum(self.pseudo.counts).cpu() if self.pseudo else None,
-            "seconds": time.perf_counter() - started,
-        }
+        """Save the state in the middle of an epoch."""
+        progress.seconds = time.perf_counter() - started
+        progress.pseudo = self.pseudo.counts if self.pseudo else None
+        within = progress.saved(self.context.ranks)
         if self._leads:
             self.run.save_state(self.step.index, self._snapshot(progress.epoch) | {"within": within})
         self.fabric.barrier()
-
-    def _progress(self, epoch: int, within: dict[str, Any]) -> Progress:
-        """What `_save_within` saved, for this rank; rank 0 takes over everything where the ranks are others than before."""
-        ranks, device = self.context.ranks, self.fabric.device
-        sums = {name: values.to(device) for name, values in within["sums"].items()}
-        if all(len(values) == ranks.count for values in sums.values()):
-            sums = {name: values[ranks.rank] for name, values in sums.items()}
-        else:
-            share = ranks.count / max(len(values) for values in sums.values()) if self._leads else 0.0
-            sums = {name: share * values.sum(dim=0) for name, values in sums.items()}
-        pseudo = within["pseudo"]
-        if pseudo is not None:
-            pseudo = pseudo.to(device) * int(self._leads)
-        return Progress(epoch, within["updates"], sums, pseudo, within["seconds"])
 
     def _keep_best(self, epoch: int) -> None:
         """Remember the weights of the epoch with the best mIoU on held-out images."""
@@ -336,5 +345,4 @@ class StepLearner:
         self.job.method.load_state_dict(state["method"])
         self.best = state["best"]
         restore_scaler(self.fabric, state["scaler"])
-        epoch = state["epochs_done"]
-        return self._progress(epoch, state["within"]) if "within" in state else Progress(epoch)
+        return Progress.of(state["epochs_done"], state.get("within"), self.context.ranks, self.fabric.device)

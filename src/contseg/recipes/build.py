@@ -7,13 +7,14 @@ from contseg.data.dataset import SegmentationDataset
 from contseg.data.open import open_dataset
 from contseg.data.presence import Progress
 from contseg.engine.job import Job
-from contseg.engine.options import MACHINE_KEYS
+from contseg.engine.options import MACHINE_KEYS, TrainingOptions
 from contseg.engine.run import Run
 from contseg.engine.spawned import refuse_unguarded
 from contseg.errors import ContsegError
 from contseg.interop.imagenet import require_fitting
 from contseg.methods.method import Method
 from contseg.methods.registry import METHODS, make_method
+from contseg.models.options import NetworkOptions
 from contseg.recipes.read import differences, read_recipe, to_yaml
 from contseg.recipes.recipe import Recipe
 from contseg.recipes.start import given_start
@@ -89,6 +90,7 @@ def make_job(recipe: Recipe, folder: Path, *, progress: Progress | None = None, 
     network = recipe.network.model_copy(update={"unknown": scenario.policy.has_unknown})
     given_network, start_from = given_start(recipe, scenario, folder) or (network, None)
     method.check(given_network, scenario)
+    _require_large_batch(recipe.training, method, given_network)
     if recipe.backbone_weights and Run(folder).load_state(0) is None:
         require_fitting(given_network, Path(recipe.backbone_weights))
     return Job(
@@ -141,6 +143,20 @@ def _require_average_heeded(recipe: Recipe, method: Method) -> None:
             f"training.average: '{recipe.training.average}' is for plain cross-entropy; method '{method.name}' has a"
             " supervised term of its own; set training.average=all"
         )
+
+
+def _require_large_batch(training: TrainingOptions, method: Method, network: NetworkOptions) -> None:
+    """Passes that are gathered must learn what one large batch does."""
+    if training.accumulate == 1:
+        return
+    way = f"set training.accumulate=1 and training.batch={training.batch * training.accumulate}, on more devices if need be"
+    if method.whole_batch_terms:
+        raise ContsegError(
+            f"training.accumulate: method '{method.name}' computes {', '.join(method.whole_batch_terms)} over the whole batch"
+            f" at once; {way}"
+        )
+    if network.idrnet is not None:
+        raise ContsegError(f"training.accumulate: the tables of network.idrnet move with every batch; {way}")
 
 
 def start_run(recipe: Recipe, folder: Path, overwrite: bool = False) -> Run:
