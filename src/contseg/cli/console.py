@@ -1,7 +1,9 @@
 """The terminal: one console, and how figures look on it."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -26,6 +28,12 @@ class PlainConsole(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, **options)
+
+    def on_broken_pipe(self) -> None:
+        """Go silent where nobody reads any more (`contseg train ... | head`); the work that is reported on continues."""
+        self.quiet = True
+        with suppress(OSError, ValueError):  # a stream without a file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
         """A text to be laid out; its width is that of what is shown."""
@@ -66,15 +74,32 @@ def percent(value: float | None) -> str:
 
 
 def summary_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Method x figures, mIoU in percent without background."""
-    table = Table(caption="mIoU in %, background not counted; old: classes of step 0, new: of all later steps")
+    """Method x figures, mIoU in percent without background; beneath, why a figure is a dash or over fewer classes."""
+    table = Table()
     table.add_column("method")
     for title in COLUMNS.values():
         table.add_column(title, justify="right")
     table.add_column("seconds", justify="right")
     for name, summary in summaries.items():
         table.add_row(name, *(percent(summary[key]) for key in COLUMNS), f"{summary['seconds']:.0f}")
+    lines = ["mIoU in %, background not counted; old: classes of step 0, new: of all later steps"]
+    methods: dict[str, list[str]] = {}
+    for name, summary in summaries.items():
+        for line in remark_lines(summary.get("notes", {}), COLUMNS):
+            methods.setdefault(line, []).append(name)
+    lines += [f"{', '.join(names)}: {line}" if len(summaries) > 1 else line for line, names in methods.items()]
+    table.caption = Text("\n".join(lines), style="table.caption")
     return table
+
+
+def remark_lines(notes: Mapping[str, str], shown: Iterable[str]) -> list[str]:
+    """What is to be said of the figures that are shown, a line each.
+
+    Example:
+        >>> remark_lines({"old": "over 2 of 3 classes", "harmonic": "not measured"}, ["old", "new"])
+        ['old: over 2 of 3 classes']
+    """
+    return [f"{key}: {notes[key]}" for key in shown if key in notes]
 
 
 @contextmanager

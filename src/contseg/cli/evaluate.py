@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
-from contseg.cli.console import console, percent, scan_progress
+from contseg.cli.console import console, percent, remark_lines, scan_progress
 from contseg.data.augment import evaluation_pipeline
 from contseg.data.classes import ClassTable
 from contseg.engine.loading import Batches, evaluation_draws
@@ -15,6 +15,7 @@ from contseg.errors import ContsegError
 from contseg.evaluation.inference import Inference
 from contseg.evaluation.metrics import step_figures
 from contseg.evaluation.predict import evaluate
+from contseg.evaluation.remarks import step_remarks
 from contseg.interop.pretrained import is_pretrained, open_segmenter
 from contseg.interop.segmenter_file import load_segmenter
 from contseg.models.segmenter import Segmenter
@@ -113,7 +114,9 @@ def measure(folder: Path, segmenter: Segmenter, classes: ClassTable, recipe: Rec
     with scan_progress("testing") as progress:
         done = iter(range(1, len(batches) + 1))
         confusion = evaluate(segmenter, batches, len(classes), lambda: progress(next(done), len(batches)), inference)
-    figures = step_figures(confusion.cpu().numpy(), scenario.groups, scenario.has_background)
+    counts, annotated = confusion.cpu().numpy(), scenario[index].test.annotated
+    figures = step_figures(counts, scenario.groups, scenario.has_background)
+    notes = step_remarks(counts, scenario.groups, scenario.has_background, classes.names, annotated)
     table = Table(title=f"{folder}, step {index}: {len(test)} images")
     table.add_column("class")
     table.add_column("from step", justify="right")
@@ -125,3 +128,5 @@ def measure(folder: Path, segmenter: Segmenter, classes: ClassTable, recipe: Rec
     console.print(
         "  ".join(f"{key} {percent(None if figures[key] is None else 100 * figures[key])}" for key in shown), highlight=False
     )
+    for line in remark_lines(notes, ["background", *shown]):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

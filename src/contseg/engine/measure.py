@@ -44,6 +44,8 @@ def keep_confusion(run: Run, job: Job, step: Step, by_domain: np.ndarray) -> Non
         confusion=by_domain.sum(axis=0),
         groups=np.array(job.scenario.groups),
         background=np.array(job.scenario.has_background),
+        names=np.array(step.table.names, dtype=str),
+        annotated=step.test.annotated,
         domains=np.array(job.scenario.domains, dtype=str),
         by_domain=by_domain[: len(job.scenario.domains)],
     )

@@ -35,7 +35,8 @@ class Run:
         samples.npz                     a few test images and their truth, for the report
         steps/03/segmenter.safetensors  the segmenter after step 3, with its classes
         steps/03/state.pt               where training stands; all of a resume
-        steps/03/confusion.npz          the confusion matrix on the step's test set, also per domain, and class groups
+        steps/03/confusion.npz          the confusion matrix on the step's test set, also per domain, class groups, and the
+                                        names of the classes and which of them the masks label
         steps/03/predictions.npz        predictions for the sample images
         summary.json                    the figures at the end; its presence means that the run is finished
 
@@ -219,6 +220,16 @@ class Run:
     def has_background(self) -> bool:
         """Whether the first class is background, which figures leave out."""
         return bool(self._measured(0)["background"])
+
+    def tested(self) -> tuple[tuple[str, ...], np.ndarray | None]:
+        """The classes known after the last finished step, and which of them the masks label (bool); () and None in runs of
+        versions that did not write them down.
+        """
+        path = self.folder / "steps" / f"{len(self.confusions()) - 1:02d}" / "confusion.npz"
+        with np.load(path) as saved:
+            if "annotated" not in saved:
+                return (), None
+            return tuple(str(name) for name in saved["names"]), saved["annotated"]
 
     def domain_confusions(self) -> tuple[tuple[str, ...], list[np.ndarray]]:
         """The domains of the scenario, and the confusion matrices (domains, K, K) after each finished step."""

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import platform
+import shlex
 import time
 from dataclasses import replace
 from typing import Any
@@ -16,18 +17,21 @@ from contseg.engine.cache import StepCache
 from contseg.engine.job import Job, Reporter
 from contseg.engine.measure import keep_confusion, measure_again, measure_step
 from contseg.engine.randomness import GROW, derived_seed, own_randomness
-from contseg.engine.ranks import joined_rank, launch, make_fabric, own_threads
+from contseg.engine.ranks import joined_rank, launch, make_fabric, own_threads, restore_scaler, scaler_state
 from contseg.engine.recorded import require_same_data
 from contseg.engine.run import Run
 from contseg.engine.samples import keep_predictions, keep_samples
+from contseg.engine.spawned import refuse_unguarded
 from contseg.engine.step import StepLearner
 from contseg.engine.teacher import segmenter_before
 from contseg.engine.tensorboard import write_events
 from contseg.evaluation.alarms import background_warnings
 from contseg.evaluation.metrics import domain_figures, run_figures, step_figures
+from contseg.evaluation.remarks import domain_remarks, run_remarks, step_remarks
 from contseg.interop.imagenet import load_backbone
 from contseg.interop.pretrained import open_segmenter
 from contseg.interop.segmenter_file import save_segmenter
+from contseg.interruption import Interrupted, catching
 from contseg.models.segmenter import Segmenter, first_widths
 from contseg.scenarios.plan import make_plan
 from contseg.scenarios.step import Step
@@ -39,7 +43,9 @@ def train(job: Job, reporter: Reporter | None = None) -> dict[str, Any]:
     Raises:
         ContsegError: for anything wrong with data, options or the run, or if the data is not what the run began with; what
             was saved stays.
+        Interrupted: a signal ended it, Ctrl-C or SIGTERM; the update that was being made is saved.
     """
+    refuse_unguarded()
     fabric, run, note = make_fabric(job.training), Run(job.folder), ""
     if not joined_rank():
         plan = make_plan(job.scenario, job.training.batch)
@@ -47,7 +53,12 @@ def train(job: Job, reporter: Reporter | None = None) -> dict[str, Any]:
         if run.plan() is None:
             run.write_text("plan.json", plan.to_json())
         run.write_text("environment.json", json.dumps(environment(fabric, job.training.threads), indent=1))
-    return launch(fabric, _train_on_rank, job, reporter or Reporter(), note)
+    try:
+        with catching():
+            return launch(fabric, _train_on_rank, job, reporter or Reporter(), note)
+    except Interrupted as stop:
+        stop.resume = f"contseg train --resume {shlex.quote(str(job.folder))}"
+        raise
 
 
 def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter, note: str) -> dict[str, Any]:
@@ -83,6 +94,7 @@ def _learn_all(fabric: Fabric, job: Job, run: Run, reporter: Reporter) -> dict[s
             student = None  # read from its file by the next step
             if step.index == last:
                 job.method.load_state_dict(state["method"])
+                restore_scaler(fabric, state.get("scaler", {}))
             continue
         teacher = segmenter_before(run, step, student)
         student = _grown(job, step, teacher)
@@ -125,6 +137,7 @@ def _learn_or_recall(
     recalled = cache.load(student) if fabric.broadcast(cache.filled) else None
     if recalled is not None:
         job.method.load_state_dict(recalled["method"])
+        restore_scaler(fabric, recalled.get("scaler", {}))
         if fabric.global_rank == 0:
             run.rewind_metrics(None)  # a run that was cut off may have told of these epochs already
             for line in recalled["lines"]:
@@ -136,7 +149,8 @@ def _learn_or_recall(
     seconds = learner.learn()
     if fabric.global_rank == 0 and step.index == 0:
         lines = [line for line in run.metrics() if line["kind"] == "epoch" and line["step"] == 0]
-        cache.store(student, job, {"method": job.method.state_dict(), "lines": lines})
+        remembered = {"method": job.method.state_dict(), "scaler": scaler_state(fabric)}
+        cache.store(student, job, remembered | {"lines": lines})
     return seconds
 
 
@@ -161,7 +175,9 @@ def _finish_step(
     by_domain = measure_step(fabric, job, step, student, reporter)
     confusion = by_domain.sum(axis=0)
     if leads:
+        names, annotated = step.table.names, step.test.annotated
         figures = step_figures(confusion, job.scenario.groups, job.scenario.has_background)
+        figures["notes"] = step_remarks(confusion, job.scenario.groups, job.scenario.has_background, names, annotated)
         source = {"recipe": job.recipe.get("name", ""), "step": step.index, "plan": plan_hash}
         if job.start_from is not None:
             source["start_from"] = str(job.start_from)
@@ -175,7 +191,8 @@ def _finish_step(
             warnings = background_warnings(run.confusion(step.index - 1), confusion, step.table.names)
         line = {"kind": "step", "step": step.index, "seconds": round(spent, 3), **figures, "warnings": warnings}
         run.append_metrics(line)
-        run.save_state(step.index, {"finished": True, "seconds": spent, "method": job.method.state_dict()})
+        remembered = {"method": job.method.state_dict(), "scaler": scaler_state(fabric)}
+        run.save_state(step.index, {"finished": True, "seconds": spent, **remembered})
         write_events(run)
         reporter.step_finished(step.index, figures)
         for text in warnings:
@@ -184,8 +201,12 @@ def _finish_step(
 
 
 def summarise(run: Run) -> dict[str, Any]:
-    """The figures of a run, recomputed from its confusion matrices, in percent; and the seconds it took."""
-    figures = run_figures(run.confusions(), run.groups(), run.has_background())
+    """The figures of a run, recomputed from its confusion matrices, in percent; and the seconds it took.
+
+    A figure that was not measured is None, and `notes` says why; `measured` and `pixels` say what the others are over.
+    """
+    measured = run.confusions(), run.groups(), run.has_background()
+    figures, notes = run_figures(*measured), run_remarks(*measured, *run.tested())
     seconds = sum(line["seconds"] for line in run.metrics() if line["kind"] == "step")
     percent = {
         key: None if figures[key] is None else round(100 * figures[key], 4)
@@ -194,24 +215,33 @@ def summarise(run: Run) -> dict[str, Any]:
             "average_with_background", "accuracy",
         )
     }  # fmt: skip
-    percent |= _domain_percents(run)
-    plan = (run.plan() or {}).get("hash", "")
-    return {**percent, "seconds": round(seconds, 1), "steps": len(run.confusions()), "plan": plan}
+    domains, more = _domain_percents(run)
+    return {
+        **percent,
+        **domains,
+        "measured": figures["measured"],
+        "pixels": figures["pixels"],
+        "notes": notes | more,
+        "seconds": round(seconds, 1),
+        "steps": len(run.confusions()),
+        "plan": (run.plan() or {}).get("hash", ""),
+    }
 
 
-def _domain_percents(run: Run) -> dict[str, Any]:
-    """The figures per domain after the last step, in percent; nothing where the scenario has no domains."""
+def _domain_percents(run: Run) -> tuple[dict[str, Any], dict[str, str]]:
+    """The figures per domain after the last step, in percent, and remarks; nothing where the scenario has no domains."""
     names, confusions = run.domain_confusions()
     if not names:
-        return {}
+        return {}, {}
     figures = domain_figures(confusions, run.has_background())
-    last = figures["domains"][-1]
-    return {
+    last, forgetting = figures["domains"][-1], figures["domain_forgetting"]
+    percents = {
         "domains": {
             name: None if np.isnan(value) else round(100 * float(value), 4) for name, value in zip(names, last, strict=True)
         },
-        "domain_forgetting": round(100 * figures["domain_forgetting"], 4),
+        "domain_forgetting": None if forgetting is None else round(100 * forgetting, 4),
     }
+    return percents, domain_remarks(figures, names)
 
 
 def environment(fabric: Fabric, threads: int | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader
 from contseg.engine.run import Run
 from contseg.errors import ContsegError, visible
 from contseg.evaluation.metrics import class_forgetting, class_iou, domain_figures, run_figures, step_figures
+from contseg.evaluation.remarks import run_remarks
 from contseg.recipes.comparison import comparability, compare_run, notes_on, recorded_recipe
 from contseg.recipes.published import COUNTED
 from contseg.report import figures as draw
@@ -99,6 +100,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "published": comparisons,
         "published_notes": notes_on(comparisons),
         "figures": run_figures(confusions, groups, background),
+        "remarks": run_remarks(confusions, groups, background, *run.tested()),
         "series": {key: [figure[key] for figure in each] for key in ("all", "old", "new")},
         "warnings": [f"after step {line['step']}: {text}" for line in metrics for text in line.get("warnings", ())],
         "losses": [(line["step"], line["loss"]) for line in epochs],
