@@ -207,6 +207,16 @@ class TestRemarks:
             "the test list names 1 images more than once, such as '009': each counts once"
         ]
 
+    def test_linked_folders_are_told_with_their_images(self, sound, tmp_path):
+        for part in ("images", "masks"):
+            (sound / part).rename(tmp_path / part)
+            (sound / part).mkdir()
+            (sound / part / "site").symlink_to(tmp_path / part)
+        for subset in ("train", "test"):
+            listed = (sound / f"{subset}.txt").read_text().split()
+            (sound / f"{subset}.txt").write_text("\n".join(f"site/{name}" for name in listed))
+        assert self.of(sound) == ([], [f"images/site is a link to {tmp_path / 'images'}: 12 images below it are used"])
+
     def test_an_unscored_background_need_not_be_anywhere(self, sound):
         self.masks(sound, lambda mask: np.maximum(mask, 1))
         assert self.of(sound, background="unlabelled") == ([], [])

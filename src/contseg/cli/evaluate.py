@@ -22,6 +22,7 @@ from contseg.models.segmenter import Segmenter
 from contseg.recipes.build import make_scenario
 from contseg.recipes.read import read_recipe
 from contseg.recipes.recipe import Recipe
+from contseg.scenarios.plan import make_plan
 from contseg.scenarios.scenario import Scenario
 
 
@@ -69,9 +70,12 @@ def run_evaluation(
 
 
 def read_scenario(recipe: Recipe) -> Scenario:
-    """The scenario of a recipe, with a bar while masks are scanned."""
+    """The scenario of a recipe, with a bar while masks are scanned; prints what should be known of it."""
     with scan_progress() as progress:
-        return make_scenario(recipe, progress)
+        scenario = make_scenario(recipe, progress)
+    for text in make_plan(scenario).warnings:
+        console.print(f"note: {text}", soft_wrap=True, highlight=False, markup=False)
+    return scenario
 
 
 def require_same_classes(classes: ClassTable, scenario: Scenario, index: int, path: Path) -> None:

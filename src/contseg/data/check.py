@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -158,6 +159,10 @@ def remarks(dataset: SegmentationDataset, statistics: Sequence[SubsetStatistics]
             found.append(
                 f"the {one.subset} list names {len(one.repeated)} images more than once, such as '{first}': each counts once"
             )
+    for path, images in _linked_folders(dataset).items():
+        found.append(
+            f"{path.relative_to(dataset.root)} is a link to {os.path.realpath(path)}: {images} images below it are used"
+        )
     absent = {one.subset: _absent(dataset, one) for one in statistics}
     nowhere = [name for name in absent["train"] if name in absent["test"]]
     for names, what in (
@@ -192,6 +197,20 @@ def remarks(dataset: SegmentationDataset, statistics: Sequence[SubsetStatistics]
             " their figures are not honest"
         )
     return found
+
+
+def _linked_folders(dataset: SegmentationDataset) -> dict[Path, int]:
+    """Folders in the dataset's that are links, and how many of its images are below each."""
+    samples: Counter[Path] = Counter()
+    for subset in SUBSETS:
+        with suppress(ContsegError):  # told as a problem
+            samples.update(dataset.image_path(name).parent for name in dict.fromkeys(dataset.names(subset)))
+    linked: Counter[Path] = Counter()
+    for folder, images in samples.items():
+        for path in (folder, *folder.parents):
+            if dataset.root in path.parents and path.is_symlink():
+                linked[path] += images
+    return dict(sorted(linked.items()))
 
 
 def _absent(dataset: SegmentationDataset, one: SubsetStatistics) -> list[str]:

@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from contseg.data.classes import IGNORE, Background, ClassTable, Colour, voc_palette
-from contseg.data.files import read_list, read_text
+from contseg.data.lists import read_list, read_text
 from contseg.errors import ContsegError
 
 FILES = ("classes.yaml", "classes.yml", "classes.txt", "labelmap.txt")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from contseg.data.class_list import is_background
-from contseg.data.files import read_text
+from contseg.data.lists import read_text
 from contseg.errors import ContsegError
 
 

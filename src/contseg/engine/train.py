@@ -68,8 +68,9 @@ def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter, note: str) -> d
     if leads:
         reporter.start()
     try:
-        if leads and note:
-            reporter.message(note)
+        if leads:
+            for text in (*([note] if note else []), *(f"note: {one}" for one in (run.plan() or {}).get("warnings", ()))):
+                reporter.message(text)
         with own_randomness(), own_threads(job.training.threads):
             summary = _learn_all(fabric, job, run, reporter)
     finally:

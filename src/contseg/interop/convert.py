@@ -9,8 +9,8 @@ from torch import Tensor
 
 from contseg.data import digits, isprs, voc
 from contseg.data.classes import ClassTable
-from contseg.data.files import read_list
 from contseg.data.folder import read_class_list
+from contseg.data.lists import read_list
 from contseg.errors import ContsegError, did_you_mean
 from contseg.interop.checkpoint import read_tensors
 from contseg.interop.names import load_strictly, prefixes_of, unwrapped
