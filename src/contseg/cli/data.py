@@ -50,11 +50,10 @@ def check(
     if problems:
         files = len({(problem.file, problem.text if not problem.file else "") for problem in problems})
         raise ContsegError(f"{opened.root}: {len(problems)} problems in {files} files, as listed above")
-    rescaled = sum((Counter(one.rescaled) for one in statistics), Counter())
-    for told, count in rescaled.items():
-        note = f"{count} images of {told}; data.options.range=[LOW, HIGH] takes other values"
-        console.print(note, soft_wrap=True, highlight=False, markup=False)
-    verdict = "no problem found in" if rescaled else "nothing is wrong with"
+    notes = sum((Counter(one.notes) for one in statistics), Counter())
+    for told, count in notes.items():
+        console.print(f"{count} images: {told}", soft_wrap=True, highlight=False, markup=False)
+    verdict = "no problem found in" if notes else "nothing is wrong with"
     console.print(f"{verdict} {opened.root}", soft_wrap=True, highlight=False)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from contseg.data.classes import IGNORE
 from contseg.data.dataset import SegmentationDataset, SubsetName, unequal
-from contseg.data.files import read_image, rescaling
+from contseg.data.files import notes, read_image
 from contseg.data.presence import Progress
 from contseg.data.recoding import told_counts
 from contseg.errors import ContsegError
@@ -43,7 +43,7 @@ class SubsetStatistics:
         images: (K,) int64, masks with at least one pixel of a class.
         pixels: (K,) int64, pixels of a class.
         ignored: pixels that are void or 255.
-        rescaled: how many images hold other values than 8 bits, by which of their values become 0 and 255.
+        notes: how many images are read otherwise than they are stored, by `contseg.data.files.notes`.
     """
 
     subset: SubsetName
@@ -51,7 +51,7 @@ class SubsetStatistics:
     images: np.ndarray
     pixels: np.ndarray
     ignored: int
-    rescaled: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class _Checked:
     problems: list[Problem]
     pixels: np.ndarray
     ignored: int
-    note: str
+    notes: list[str]
 
 
 def check_dataset(
@@ -93,7 +93,7 @@ def check_dataset(
         for subset in SUBSETS:
             images, pixels = (np.zeros(len(dataset.classes), dtype=np.int64) for _ in range(2))
             ignored = 0
-            rescaled: Counter[str] = Counter()
+            told: Counter[str] = Counter()
             checks = (pool.submit(check_sample, dataset, subset, name, known) for name in names[subset])
             for future in list(checks):
                 checked = future.result()
@@ -101,11 +101,11 @@ def check_dataset(
                 images += checked.pixels > 0
                 pixels += checked.pixels
                 ignored += checked.ignored
-                rescaled.update([checked.note] if checked.note else [])
+                told.update(checked.notes)
                 done += 1
                 if progress:
                     progress(done, total)
-            statistics.append(SubsetStatistics(subset, len(names[subset]), images, pixels, ignored, dict(rescaled)))
+            statistics.append(SubsetStatistics(subset, len(names[subset]), images, pixels, ignored, dict(told)))
     return problems, statistics
 
 
@@ -123,10 +123,10 @@ def check_sample(dataset: SegmentationDataset, subset: SubsetName, name: str, kn
             problems.append(problem)
 
     image = mask = None
-    note = ""
+    told: list[str] = []
     try:
         image = read_image(dataset.image_path(name), dataset.reading)
-        note = rescaling(dataset.image_path(name), dataset.reading)
+        told = notes(dataset.image_path(name), dataset.reading)
     except ContsegError as error:
         found(dataset.image_path(name), error)
     try:
@@ -136,7 +136,7 @@ def check_sample(dataset: SegmentationDataset, subset: SubsetName, name: str, kn
         found(dataset.image_path(name) if missing else dataset.mask_path(name), error)
     ids = np.array(dataset.classes.ids)
     if mask is None:
-        return _Checked(problems, np.zeros(len(ids), dtype=np.int64), 0, note)
+        return _Checked(problems, np.zeros(len(ids), dtype=np.int64), 0, told)
     if image is not None and image.shape[:2] != mask.shape:
         found(dataset.mask_path(name), unequal(mask, image.shape, dataset.image_path(name)))
     counts = np.bincount(mask.ravel(), minlength=max(ids.max(), IGNORE) + 1)
@@ -144,4 +144,4 @@ def check_sample(dataset: SegmentationDataset, subset: SubsetName, name: str, kn
     if len(strange):
         found(dataset.mask_path(name), f"ids outside the class table: {told_counts(strange, counts[strange])}")
     pixels = counts[ids].astype(np.int64)
-    return _Checked(problems, pixels, int(counts.sum() - pixels.sum() - counts[strange].sum()), note)
+    return _Checked(problems, pixels, int(counts.sum() - pixels.sum() - counts[strange].sum()), told)
