@@ -121,8 +121,12 @@ def predict(
     slide: Annotated[int | None, typer.Option(help="See images through a sliding window of this side, in pixels.")] = None,
     scales: Annotated[str | None, typer.Option(help="Average over these scales, such as 0.75,1,1.25.")] = None,
     flip: Annotated[bool | None, typer.Option("--flip/--no-flip", help="Average with the mirrored image.")] = None,
+    bands: Annotated[str | None, typer.Option(help="Bands that become red, green and blue, such as 4,3,2.")] = None,
+    values: Annotated[
+        str | None, typer.Option("--range", help="Values that become 0 and 255, such as 0,4095; default: those of the run.")
+    ] = None,
 ) -> None:
-    """Segment images: id masks, colour masks and overlays."""
+    """Segment images: id masks, colour masks and overlays. Images above 179 megapixels: set CONTSEG_MAX_PIXELS."""
     from contseg.cli.predict import run_prediction
 
     changes: dict[str, Any] = {} if slide is None else {"mode": "slide", "crop": slide, "stride": None}
@@ -130,7 +134,8 @@ def predict(
         changes["scales"] = numbers("--scales", scales)
     if flip is not None:
         changes["flip"] = flip
-    run_prediction(segmenter, images, out, changes)
+    chosen = None if bands is None else [int(band) for band in numbers("--bands", bands)]
+    run_prediction(segmenter, images, out, changes, chosen, None if values is None else numbers("--range", values))
 
 
 @app.command()

@@ -168,21 +168,23 @@ def orientation(path: Path) -> int:
         return _orientation(picture)
 
 
-def rescaling(path: Path, reading: Reading = AS_STORED) -> str:
-    """Which values become 0 and 255 where a file is not of 8 bits (`16 bits: 0 to 65535 become 0 to 255`), else "".
+def notes(path: Path, reading: Reading = AS_STORED) -> list[str]:
+    """How an image is read otherwise than it is stored, from its header: turned by EXIF, or rescaled to 8 bits.
 
     Raises:
         ContsegError: as `image_size`.
     """
     with _opened(path, "image") as picture:
+        found = [] if _orientation(picture) == 1 else ["turned upright by their EXIF orientation"]
         if picture.layout is not None:
             kind, bits = picture.layout.kind, picture.layout.bits
         else:
             kind, bits = "u", 16 if picture.deep_colour or picture.image.mode.startswith("I") else 8
     bounds = reading.range or full_range(kind, bits)
-    if (kind == "u" and bits <= 8 and reading.range is None) or bounds is None:
-        return ""
-    return f"{'float' if kind == 'f' else f'{bits} bits'}: {bounds[0]:g} to {bounds[1]:g} become 0 to 255"
+    if bounds is not None and (kind != "u" or bits > 8 or reading.range is not None):
+        depth = "floats" if kind == "f" else f"{bits} bits"
+        found.append(f"{depth}, of which {bounds[0]:g} to {bounds[1]:g} become 0 to 255 (data.options.range sets others)")
+    return found
 
 
 def max_pixels() -> int:
