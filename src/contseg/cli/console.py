@@ -35,7 +35,7 @@ class PlainConsole(Console):
         with suppress(OSError, ValueError):  # a stream without a file
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
+    def render_str(self, text: str, **options: Any) -> Text:
         """A text to be laid out; its width is that of what is shown."""
         return super().render_str(visible(text), **options)
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from contseg import __version__
 from contseg.cli.data import app as data_app
 from contseg.cli.prepare import app as prepare_app
 from contseg.cli.recipes import app as recipes_app
@@ -40,6 +41,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app, name="data")
 app.add_typer(prepare_app, name="prepare")
@@ -53,6 +55,22 @@ OverridesArgument = Annotated[
 ]
 DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of the dataset; the same as data.path=FOLDER.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Folder to write to.")]
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version and end, if it is wanted."""
+    if wanted:
+        print(f"contseg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def contseg(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", help="Print the version.", callback=print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Continual semantic segmentation: learn new classes step by step, and measure what was forgotten."""
 
 
 @app.command()

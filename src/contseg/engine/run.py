@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from contseg.errors import ContsegError
 
@@ -46,6 +48,21 @@ class Run:
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
+
+    def __repr__(self) -> str:
+        steps = 0
+        while (self.folder / "steps" / f"{steps:02d}" / "confusion.npz").is_file():
+            steps += 1
+        finished = (self.folder / "summary.json").is_file()
+        return f"Run('{self.folder}', recipe={self._recipe_name()!r}, steps={steps}, finished={finished})"
+
+    def _recipe_name(self) -> str | None:
+        """The name in recipe.yaml, or None where there is none that can be read."""
+        try:
+            content = YAML(typ="safe").load((self.folder / "recipe.yaml").read_text(encoding="utf-8"))
+            return content["name"]
+        except (OSError, ValueError, YAMLError, TypeError, KeyError):
+            return None
 
     def refuse_if_taken(self, overwrite: bool = False) -> None:
         """Nothing, if a new run may be made here.

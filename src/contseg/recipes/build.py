@@ -64,7 +64,12 @@ def make_pipelines(recipe: Recipe, dataset: SegmentationDataset) -> tuple[Pipeli
 
 
 def make_job(
-    recipe: Recipe, folder: Path, *, progress: Progress | None = None, cache: Path | None = None, new: bool = False
+    recipe: Recipe,
+    folder: Path | str,
+    *,
+    progress: Progress | None = None,
+    cache: Path | str | None = None,
+    new: bool = False,
 ) -> Job:
     """The job of a recipe in a run folder; nothing is written.
 
@@ -77,6 +82,7 @@ def make_job(
         ContsegError: data, split, method, network, weights, devices or other options are wrong.
     """
     refuse_unguarded()
+    folder, cache = Path(folder), None if cache is None else Path(cache)
     if recipe.training.keep == "best" and not recipe.scenario.validation:
         raise ContsegError("training.keep: 'best' needs held-out images; set scenario.validation=0.2 or so")
     scenario = make_scenario(recipe, progress)
@@ -213,15 +219,15 @@ def _require_large_batch(training: TrainingOptions, method: Method, network: Net
         return
     way = f"set training.accumulate=1 and training.batch={training.batch * training.accumulate}, on more devices if need be"
     if method.whole_batch_terms:
+        terms = ", ".join(method.whole_batch_terms)
         raise ContsegError(
-            f"training.accumulate: method '{method.name}' computes {', '.join(method.whole_batch_terms)} over the whole batch"
-            f" at once; {way}"
+            f"training.accumulate: method '{method.name}' computes {terms} over the whole batch at once; {way}"
         )
     if network.idrnet is not None:
         raise ContsegError(f"training.accumulate: the tables of network.idrnet move with every batch; {way}")
 
 
-def start_run(recipe: Recipe, folder: Path, overwrite: bool = False) -> Run:
+def start_run(recipe: Recipe, folder: Path | str, overwrite: bool = False) -> Run:
     """A new run folder that holds the resolved recipe, with the network of the segmenter in `start_from` if there is one.
 
     Args:
@@ -257,7 +263,7 @@ def require_kept(recipe: Recipe, run: Run) -> None:
             )
 
 
-def resumed_recipe(folder: Path, wanted: Recipe | None = None) -> Recipe:
+def resumed_recipe(folder: Path | str, wanted: Recipe | None = None) -> Recipe:
     """The recipe of the run in a folder, with the machine keys (devices, workers) and the data's folder of the wanted one.
 
     Args:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from contseg.engine.options import TrainingOptions
-from contseg.evaluation.inference import InferenceOptions
+from contseg.evaluation.options import InferenceOptions
 from contseg.models.options import NetworkOptions
 from contseg.scenarios.options import ScenarioOptions
 
@@ -77,7 +77,7 @@ class Recipe(BaseModel):
     """A run.
 
     Attributes:
-        name: of the run; names its folder.
+        name: of the run; names its folder, so it is not empty, `.` or `..`.
         note: what a reader should know: sources, and why a value is what it is.
         links: where it was published: `config`, `model`, `log`, `code` to an address.
         based_on: the packaged recipe that this one was made from, which says what was changed; set when a recipe is read.

@@ -19,11 +19,11 @@ from contseg.report.plan_map import draw_plan
 from contseg.report.pseudo_map import draw_pseudo_labels
 
 
-def write_report(folders: Sequence[Path], out: Path) -> Path:
+def write_report(folders: Sequence[Path | str] | Path | str, out: Path | str) -> Path:
     """Write the page; everything on it is recomputed from the runs' folders.
 
     Args:
-        folders: runs, of which at least one step is finished; the first names the plan.
+        folders: runs (or a single one), of which at least one step is finished; the first names the plan.
 
     Returns:
         `out`, absolute.
@@ -31,6 +31,8 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     Raises:
         ContsegError: a folder holds no run, or no finished step.
     """
+    out = Path(out)
+    folders = [folders] if isinstance(folders, (str, Path)) else folders
     runs = [Run(folder).require() for folder in folders]
     for run in runs:
         if not run.confusions():

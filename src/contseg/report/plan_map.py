@@ -69,12 +69,13 @@ def draw_plan(plan: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def write_plan_picture(plan: Mapping[str, Any], path: Path) -> Path:
+def write_plan_picture(plan: Mapping[str, Any], path: Path | str) -> Path:
     """Draw a plan into a file, PNG, SVG or PDF by its suffix.
 
     Raises:
         ContsegError: another suffix.
     """
+    path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ContsegError(f"{path}: cannot draw a '{path.suffix}' file; end the name in {', '.join(SUFFIXES)}")
     path.parent.mkdir(parents=True, exist_ok=True)
