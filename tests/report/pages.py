@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 class Page(HTMLParser):
     """The tables, references, images, titles and texts of an HTML page.
 
-    `tables`: rows of cell texts, per table, with the class or id of the table in `names`.
+    `tables`: rows of cell texts, per table, with the id or class of the table in `names`. `anchors`: links into the page.
     """
 
     def __init__(self, text: str):
@@ -16,6 +16,8 @@ class Page(HTMLParser):
         self.references: list[str] = []
         self.images: list[dict[str, str]] = []
         self.headings: list[str] = []
+        self.anchors: list[str] = []
+        self.ids: list[str] = []
         self.title = ""
         self._open: list[str] = []
         self.feed(text)
@@ -23,10 +25,15 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         given = {key: value or "" for key, value in attributes}
         self._open.append(tag)
-        self.references += [given[key] for key in ("src", "href", "srcset", "action", "data", "poster") if key in given]
+        named = [given[key] for key in ("src", "href", "srcset", "action", "data", "poster") if key in given]
+        self.references += [reference for reference in named if not reference.startswith("#")]  # a place on the page itself
+        if tag == "a" and given["href"].startswith("#"):
+            self.anchors.append(given["href"][1:])
+        if "id" in given:
+            self.ids.append(given["id"])
         if tag == "img":
             self.images.append(given)
-        if tag in ("img", "meta", "br", "link", "input"):
+        if tag in ("img", "meta", "br", "link", "input", "source"):
             self._open.pop()
         if tag == "table":
             self.names.append(given.get("id") or given.get("class") or "")

@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from contseg.errors import ContsegError
+from contseg.report.figures import literal
 
 SUFFIXES = (".png", ".svg", ".pdf")
 BARS = {"train_images": ("train", "#0072B2"), "memory_images": ("memory", "#E69F00"), "test_images": ("test", "#999999")}
-MOST_NAMES = 60
+MOST_WIDE_NAMES = 60
 
 
 def draw_plan(plan: Mapping[str, Any]) -> Figure:
@@ -33,7 +34,8 @@ def draw_plan(plan: Mapping[str, Any]) -> Figure:
     steps, names = plan["steps"], list(plan["class_names"])
     holding = np.array([step["train_holding"] for step in steps])
     count = len(names)
-    width = min(30.0, max(4.0, 0.3 * count))
+    wide = count <= MOST_WIDE_NAMES
+    width = max(4.0, (0.3 if wide else 0.18) * count)
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(width + 3.2, 0.4 * len(steps) + 2.2), sharey=True, width_ratios=[2.4, width], layout="constrained"
     )
@@ -54,15 +56,13 @@ def draw_plan(plan: Mapping[str, Any]) -> Figure:
         for column, name in enumerate(names):
             if name in step["new_classes"]:
                 right.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1))
-    if count <= MOST_NAMES:
-        right.set_xticks(range(count), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
-    else:
-        right.set_xlabel("class, by position in the class table")
+    named = dict(rotation=60, ha="right", rotation_mode="anchor", fontsize=8) if wide else dict(rotation=90, fontsize=7)
+    right.set_xticks(range(count), [literal(name) for name in names], **named)
     right.tick_params(length=0)
     right.spines[:].set_visible(False)
     figure.colorbar(image, ax=right, label="training images that hold the class", fraction=0.02, pad=0.01)
     what = f"{plan['dataset']}, {plan['split']} by {plan['by']}, {plan['setting']}"
-    figure.suptitle(f"{what}, policy {plan['policy']}, plan {plan['hash']}", fontsize=10)
+    figure.suptitle(literal(f"{what}, policy {plan['policy']}, plan {plan['hash']}"), fontsize=10)
     return figure
 
 
@@ -83,5 +83,5 @@ def write_plan_picture(plan: Mapping[str, Any], path: Path) -> Path:
 
 def _label(step: Mapping[str, Any]) -> str:
     domains = list(step["domains"])
-    told = ", ".join(domains) if len(domains) <= 2 else f"{len(domains)} domains"
+    told = literal(", ".join(domains)) if len(domains) <= 2 else f"{len(domains)} domains"
     return f"step {step['index']}" + (f"\n{told}" if told else "")
