@@ -56,7 +56,9 @@ def draw_plan(plan: Mapping[str, Any]) -> Figure:
         for column, name in enumerate(names):
             if name in step["new_classes"]:
                 right.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1))
-    named = dict(rotation=60, ha="right", rotation_mode="anchor", fontsize=8) if wide else dict(rotation=90, fontsize=7)
+    named: dict[str, Any] = {"rotation": 90, "fontsize": 7}
+    if wide:
+        named = {"rotation": 60, "ha": "right", "rotation_mode": "anchor", "fontsize": 8}
     right.set_xticks(range(count), [literal(name) for name in names], **named)
     right.tick_params(length=0)
     right.spines[:].set_visible(False)
