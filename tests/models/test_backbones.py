@@ -11,8 +11,8 @@ from torch import nn
 
 from contseg.errors import ContsegError
 from contseg.models import timm_backbone
-from contseg.models.backbones import BACKBONES, is_norm, make_backbone
-from contseg.models.options import NetworkOptions
+from contseg.models.backbones import is_norm, make_backbone
+from contseg.models.options import BACKBONES, NetworkOptions
 from contseg.models.segmenter import Segmenter
 
 TINY = {

@@ -46,30 +46,44 @@ def path(tmp_path_factory):
 
 MEASURE = """<script>addEventListener("load", () => {
   document.querySelectorAll("details").forEach(one => one.open = true);
-  const style = getComputedStyle(document.body);
-  const text = element => { const range = document.createRange(); range.selectNodeContents(element.firstChild); return range; };
-  const lists = ["ol.bars li", "table.classes td:first-child", "table.holding td:first-child", ".legend span"];
+  const textBox = element => {
+    const range = document.createRange();
+    range.selectNodeContents(element.firstChild.tagName === "I" ? element : element.firstChild);
+    return range.getBoundingClientRect();
+  };
   const unreadable = [];
-  for (const list of lists) {
-    const names = [...document.querySelectorAll(list)].map(one => ({ one, text: one.textContent, box: (one.querySelector("i") && !one.matches("li") ? one : text(one)).getBoundingClientRect() }));
+  for (const list of ["ol.bars li", "table.classes td:first-child", "table.holding td:first-child", ".legend span"]) {
+    const names = [...document.querySelectorAll(list)].map(one => ({ one, text: one.textContent, box: textBox(one) }));
     for (const [place, { one, text, box }] of names.entries()) {
-      const around = one.getBoundingClientRect(), scrolls = one.closest(".wide");
-      if (box.width < 1 || box.left < around.left - 1 || box.right > around.right + 1 || (!scrolls && box.right > innerWidth)) unreadable.push("cut: " + text);
-      for (const other of names.slice(place + 1)) {
-        if (box.left < other.box.right - 1 && other.box.left < box.right - 1 && box.top < other.box.bottom - 1 && other.box.top < box.bottom - 1)
-          unreadable.push("on each other: " + text + ", " + other.text);
+      const around = one.getBoundingClientRect();
+      const outside = !one.closest(".wide") && box.right > innerWidth;
+      if (box.width < 1 || box.left < around.left - 1 || box.right > around.right + 1 || outside)
+        unreadable.push("cut: " + text);
+      for (const { text: other, box: its } of names.slice(place + 1)) {
+        const apart = box.left > its.right - 1 || its.left > box.right - 1 || box.top > its.bottom - 1
+          || its.top > box.bottom - 1;
+        if (!apart) unreadable.push("on each other: " + text + ", " + other);
       }
     }
   }
+  const style = getComputedStyle(document.body);
   parent.postMessage(JSON.stringify({
-    width: innerWidth, wider: document.documentElement.scrollWidth, ink: style.color, paper: style.backgroundColor, unreadable,
-    names: document.querySelectorAll("ol.bars li").length, drawing: document.querySelector(".charts img").currentSrc,
+    width: innerWidth,
+    wider: document.documentElement.scrollWidth,
+    ink: style.color,
+    paper: style.backgroundColor,
+    names: document.querySelectorAll("ol.bars li").length,
+    drawing: document.querySelector(".charts img").currentSrc,
+    unreadable,
   }), "*");
 })</script></body>"""
 """Has the browser measure the page with everything unfolded. Names are measured by the rectangles of their text."""
 
-FRAME = """<html style="color-scheme: light dark"><body><iframe src="asked.html" style="width: {width}px; height: 900px; border: 0"></iframe>
-<script>addEventListener("message", event => document.body.dataset.measured = encodeURIComponent(event.data))</script></body></html>"""
+FRAME = """<html style="color-scheme: light dark"><body>
+<iframe src="asked.html" style="width: {width}px; height: 900px; border: 0"></iframe>
+<script>
+addEventListener("message", event => document.body.dataset.measured = encodeURIComponent(event.data))
+</script></body></html>"""
 """A window of headless Chromium is 500 pixels wide or wider; a frame can be as narrow as a phone."""
 
 

@@ -6,9 +6,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from contseg.cli.console import console
 from contseg.errors import ContsegError
-from contseg.models.backbones import BACKBONES
 from contseg.models.idrnet.options import CONTEXT
-from contseg.models.options import HEADS, NetworkOptions
+from contseg.models.options import BACKBONES, HEADS, NetworkOptions
 from contseg.models.segmenter import Segmenter, first_widths
 
 USED_BY = {"deeplabv3-mib": "MiB, PLOP, SDR", "deeplabv3-ssul": "SSUL, IDEC, LAG"}

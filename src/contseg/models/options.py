@@ -6,10 +6,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from contseg.errors import did_you_mean
-from contseg.models.backbones import BACKBONES
 from contseg.models.idrnet.options import CONTEXT, IDRNetOptions
-from contseg.models.resnet import STRIDES
+from contseg.models.resnet import DEPTHS, STRIDES
+from contseg.models.swin import VARIANTS
+from contseg.models.timm_backbone import ARCHITECTURES
+from contseg.models.vit import VITS
 
+BACKBONES = (*DEPTHS, *VARIANTS, *ARCHITECTURES, *VITS)
+"""Every name that `NetworkOptions.backbone` may have. Only those of the last two kinds need timm."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 HEADS = ("deeplabv3-mib", "deeplabv3-ssul", "fcn", "pspnet", "deeplabv3", "upernet")

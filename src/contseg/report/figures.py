@@ -36,11 +36,11 @@ class Drawing:
     dark: str
 
 
-def literal(text: str) -> str:
+def plain(text: str) -> str:
     """A text in which Matplotlib reads no formula.
 
     Example:
-        >>> literal("$10 and $x^2$")
+        >>> plain("$10 and $x^2$")
         '\\\\$10 and \\\\$x^2\\\\$'
     """
     return text.replace("$", r"\$")

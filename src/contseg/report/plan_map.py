@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from contseg.errors import ContsegError
-from contseg.report.figures import literal
+from contseg.report.figures import plain
 
 SUFFIXES = (".png", ".svg", ".pdf")
 BARS = {"train_images": ("train", "#0072B2"), "memory_images": ("memory", "#E69F00"), "test_images": ("test", "#999999")}
@@ -59,12 +59,12 @@ def draw_plan(plan: Mapping[str, Any]) -> Figure:
     named: dict[str, Any] = {"rotation": 90, "fontsize": 7}
     if wide:
         named = {"rotation": 60, "ha": "right", "rotation_mode": "anchor", "fontsize": 8}
-    right.set_xticks(range(count), [literal(name) for name in names], **named)
+    right.set_xticks(range(count), [plain(name) for name in names], **named)
     right.tick_params(length=0)
     right.spines[:].set_visible(False)
     figure.colorbar(image, ax=right, label="training images that hold the class", fraction=0.02, pad=0.01)
     what = f"{plan['dataset']}, {plan['split']} by {plan['by']}, {plan['setting']}"
-    figure.suptitle(literal(f"{what}, policy {plan['policy']}, plan {plan['hash']}"), fontsize=10)
+    figure.suptitle(plain(f"{what}, policy {plan['policy']}, plan {plan['hash']}"), fontsize=10)
     return figure
 
 
@@ -85,5 +85,5 @@ def write_plan_picture(plan: Mapping[str, Any], path: Path) -> Path:
 
 def _label(step: Mapping[str, Any]) -> str:
     domains = list(step["domains"])
-    told = literal(", ".join(domains)) if len(domains) <= 2 else f"{len(domains)} domains"
+    told = plain(", ".join(domains)) if len(domains) <= 2 else f"{len(domains)} domains"
     return f"step {step['index']}" + (f"\n{told}" if told else "")
