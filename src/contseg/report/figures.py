@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 
@@ -22,7 +23,7 @@ THUMBNAIL = 112
 
 # a colour that nothing else has, so that it can be replaced in the finished drawing
 INK, DARK_INK = "#1a1b1c", "#e3e4e6"
-ON_A_PAGE = {
+ON_A_PAGE: Any = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
     "font.size": 10,
 }
@@ -46,7 +47,7 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def run_style(position: int) -> dict[str, str]:
+def run_style(position: int) -> dict[str, Any]:
     """Colour and dashes of the run at a position; 21 runs differ from each other."""
     return {
         "color": RUN_COLOURS[position % len(RUN_COLOURS)],
