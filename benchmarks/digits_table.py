@@ -20,8 +20,7 @@ IDRNET = (*SHORT, "network.head=fcn", "network.idrnet={attention_width: 32}")
 SECTIONS = {
     "Methods": {
         "finetune": Row("finetune", "digits/finetune_5-1", SHORT),
-        "finetune-0.01": Row("finetune, rate 0.01", "digits/finetune_5-1", (*SHORT, "training.lr_later=0.01")),
-        "finetune-0.003": Row("finetune, rate 0.003", "digits/finetune_5-1", (*SHORT, "training.lr_later=0.003")),
+        "finetune-0.03": Row("finetune, rate 0.03", "digits/finetune_5-1", (*SHORT, "training.lr_later=0.03")),
         "frozen": Row("frozen", "digits/frozen_5-1", SHORT),
         "ewc": Row("EWC", "digits/ewc_5-1", SHORT),
         "pi": Row("PI", "digits/pi_5-1", SHORT),

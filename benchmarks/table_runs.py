@@ -132,7 +132,7 @@ def tasks_of(cells: Sequence[Cell]) -> list[Task]:
         if cell.finished:
             continue
         cell.run.refuse_if_taken(overwrite=True)  # before anything is trained
-        job = make_job(cell.recipe, cell.folder)
+        job = make_job(cell.recipe, cell.folder, new=not cell.begun)
         tasks.append(Task(cell, job.first_step_key(), tuple(len(step.train) for step in job.scenario)))
     return tasks
 

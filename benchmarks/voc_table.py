@@ -4,8 +4,8 @@
     python -m benchmarks.voc_table --rows plop_15-5,mib_15-5 --seeds 0   # some of it; the page still shows all
     python -m benchmarks.voc_table --only-table                          # the page of what is finished
 
-Recipes are those for the real images; only sizes change, so that two cores suffice: what is proven is that a recipe, typed
-as it stands, learns and remembers. The images, and everything else, live in `--out`; delete it to begin again.
+Recipes are those for the real images. Sizes are smaller, so that two cores suffice, and later steps have a larger rate,
+since the network starts from random weights. The images, and everything else, live in `--out`; delete it to begin again.
 """
 
 from pathlib import Path
@@ -19,21 +19,23 @@ NAME = "voc-table"
 TREE = "VOC2012"
 IMAGES = {"train": 320, "test": 80}
 SIZE = ("network.backbone=resnet18", "network.width=32", "data.crop=64", "training.workers=0")
-CROPPED = (*SIZE, "data.test_crop=64")  # IDEC and LAG score whole images
+
+# All rows score whole images, as the recipes of IDEC and LAG do anyway; and random weights need a larger rate in later steps
+# than the 0.001 that is published for weights of ImageNet.
+WHOLE = (*SIZE, "data.test_crop=null", "training.lr_later=0.005")
 
 METHODS = {
-    "finetune": ("finetune", CROPPED),
-    "mib": ("MiB", CROPPED),
-    "plop": ("PLOP", CROPPED),
-    "sdr": ("SDR on MiB", CROPPED),
+    "finetune": ("finetune", WHOLE),
+    "mib": ("MiB", WHOLE),
+    "plop": ("PLOP", WHOLE),
+    "sdr": ("SDR on MiB", WHOLE),
     "idec": ("IDEC", SIZE),
     "lag": ("LAG", SIZE),
 }
 SEEDS = {"15-5": (0, 1, 2), "15-1": (0, 1)}
 
-# A later step has 80 images, or 16: three updates an epoch, or one. At the rates of the recipes, which are for networks that
-# know ImageNet, a new class needs hundreds.
-EPOCHS = {"15-5": (25, 120), "15-1": (25, 75)}
+# A later step has 80 images, or 16: three updates an epoch, or one. A new class needs about a hundred.
+EPOCHS = {"15-5": (25, 60), "15-1": (25, 75)}
 
 
 def rows_of(split: str) -> dict[str, Row]:
@@ -82,8 +84,9 @@ TABLE = Table(
     caption=(
         "Old: the 15 classes of step 0; new: the five after them, at once (15-5) or one by one (15-1).\n\n"
         f"Not VOC: {IMAGES['train']} images to train and {IMAGES['test']} to test, of 96 x 96 pixels, with textured shapes,"
-        " one texture per class, in VOC's\nlayout (`contseg.data.fake`). The recipes are the packaged ones, nothing changed"
-        " but sizes, and networks begin with random weights.\nThe figures show that the recipes do what they are for; they"
+        " one texture per class, in VOC's\nlayout (`contseg.data.fake`). Networks start from random weights. Against the"
+        " packaged recipes only sizes changed, the rate of later\nsteps (0.005 for 0.001; IDEC and LAG keep their 0.01)"
+        " and the test images, which all rows see whole.\nThe numbers show that the recipes do what they are for; they"
         " compare with nothing published."
     ),
     sections={"15-5, overlapped": rows_of("15-5"), "15-1, overlapped": rows_of("15-1")},

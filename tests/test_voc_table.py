@@ -18,16 +18,20 @@ from contseg.recipes.read import differences, read_recipe
 
 ROOT = Path(__file__).parent.parent
 SIZES = {"network.backbone", "network.width", "data.crop", "data.test_crop", "training.epochs"}
+RATES = {"training.lr_later"}
 PLACES = {"data.path", "training.workers", "training.seed"}
 
 
 @pytest.mark.parametrize("name", TABLE.rows)
-def test_a_row_is_a_packaged_recipe_of_another_size(tmp_path, name):
+def test_a_row_is_a_packaged_recipe_of_another_size_and_rate(tmp_path, name):
     row = TABLE.rows[name]
     packaged = read_recipe(row.recipe)
     changed = differences(packaged, cells_of({name: row}, ["data.path=x"], tmp_path)[0].recipe)
-    assert changed.keys() <= SIZES | PLACES
-    assert ("data.test_crop" in changed) == (packaged.data.test_crop is not None)
+    assert changed.keys() <= SIZES | RATES | PLACES
+
+
+def test_all_rows_are_scored_on_whole_images(tmp_path):
+    assert {cell.recipe.data.test_crop for cell in cells_of(TABLE.rows, ["data.path=x"], tmp_path)} == {None}
 
 
 def test_every_method_has_both_splits_with_the_seeds_of_the_split():

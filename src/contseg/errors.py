@@ -1,5 +1,6 @@
 """The one exception users meet: a single line that says where, what was found, and what to do."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -12,6 +13,22 @@ class ContsegError(Exception):
         Traceback (most recent call last):
         contseg.errors.ContsegError: masks/a.png: ids 9 are not in the class table; add them to classes.txt
     """
+
+
+INVISIBLE = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"  # but the line feed
+)
+"""Characters that steer a terminal, turn the direction of a text, or may not stand in a page or a picture."""
+
+
+def visible(text: str) -> str:
+    """A text as it can be shown: characters that steer a terminal or break a picture are written as escapes.
+
+    Example:
+        >>> print(visible("a\\x1b[31mred"))
+        a\\x1b[31mred
+    """
+    return INVISIBLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -17,6 +17,9 @@ from tests.engine.runs import command, interrupted, learn, tiny_recipe
 DIGITS = ["digits/finetune_5-1", *TINY, "training.epochs=1"]
 
 
+OUTSIDE = "ids outside the class table: 9 (6 pixels); the class list names 0 (background), 1 (red), 2 (green), 3 (blue)"
+
+
 def refused(*arguments, telling: str) -> None:
     code, _, errors = command(*arguments)
     assert_refusal(code, errors, telling)
@@ -72,7 +75,7 @@ class TestData:
         ids = read_mask(mask).copy()
         ids[:2, :3] = 9
         write_palette_png(mask, ids, [(0, 0, 0)] * 256)
-        refused(*self.arguments(squares, tmp_path / "run"), telling=f"{mask}: ids outside the class table: 9 (6 pixels)")
+        refused(*self.arguments(squares, tmp_path / "run"), telling=f"{mask}: {OUTSIDE}")
 
     @pytest.mark.parametrize("name", ["003", "023"])  # of the training list and of the test list
     @pytest.mark.parametrize("workers", [0, 1])
@@ -103,6 +106,9 @@ class TestData:
         ("backbone_weights=missing.pth", "missing.pth: weights file not found"),
         ("training.batch=3 training.devices=2", "training.batch: 3 images do not divide over 2 ranks"),
         ("training.lr=1e30", "loss is not finite at step 0, epoch 0, batch 1"),
+        ("training.lr=1e30", "start anew with --overwrite and a lower rate, such as training.lr=1e+29"),
+        ("training.batch=1", "training.batch: 1 image is too few for head deeplabv3-mib, which has a norm over averages"),
+        ("scenario.split=4", "for 10 classes write BASE-INCREMENT such as 4-1 or 4-2"),
     ],
 )
 def test_options_that_are_wrong(tmp_path, override, telling):
@@ -134,6 +140,14 @@ class TestRuns:
     def test_resuming_with_a_changed_recipe(self, run):
         refused("train", "--resume", run.folder, "training.lr=0.5", telling="training.lr was 0.1, is 0.5")
 
+    def test_what_changed_most_is_told_first_and_nothing_is_hidden(self, run):
+        changes = ["training.lr=0.5", "training.clip=1", "data.flip=0.4", "training.power=1", "network.backbone=resnet34"]
+        told = (
+            "began: network.backbone was resnet18, is resnet34, data.flip was 0.0, is 0.4, training.clip was none, is 1.0,"
+        )
+        refused("train", "--resume", run.folder, *changes, telling=told)
+        refused("train", "--resume", run.folder, *changes, telling="(and 1 more: training.power)")
+
     def test_resuming_with_another_recipe(self, run):
         refused("train", "digits/mib_5-1", "--resume", run.folder, telling="the recipe changed since the run began")
 
@@ -147,7 +161,7 @@ class TestRuns:
     def test_a_segmenter_that_is_none(self, tmp_path, run):
         file = tmp_path / "notes.safetensors"
         file.write_text("not at all")
-        refused("predict", file, tmp_path, telling=f"{file}: cannot be read as a segmenter")
+        refused("predict", file, tmp_path, telling=f"{file}: no segmenter of contseg; it is neither")
         refused("predict", tmp_path / "gone.safetensors", tmp_path, telling="segmenter file not found")
 
     def test_images_that_are_none(self, tmp_path, run):

@@ -99,8 +99,8 @@ READING = {
         r"masks/000\.png: mask is 20x16 but its image is 32x32",
     ),
     "mask RGB": (
-        lambda root: Image.new("RGB", (32, 32)).save(root / "masks" / "000.png"),
-        r"masks/000\.png: mask has mode RGB; masks must be single-channel",
+        lambda root: Image.new("RGB", (32, 32), "red").save(root / "masks" / "000.png"),
+        r"masks/000\.png: mask has mode RGB with the colours \[255, 0, 0\] \(1024 pixels\); masks must be single-channel",
     ),
     "mask truncated": (lambda root: truncate(root / "masks" / "000.png"), r"masks/000\.png: cannot be read as a mask"),
     "mask no image": (

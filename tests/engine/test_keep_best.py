@@ -1,15 +1,22 @@
 """`keep: best` returns the epoch that did best on held-out training images."""
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 
+from contseg.data.digits import Digits
+from contseg.engine.best_epoch import validation_rows, validation_scope, validation_score
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
+from contseg.evaluation.confusion import confusion_matrix
+from contseg.methods.finetune import Finetune
 from contseg.models.segmenter import Segmenter
-from tests.engine.runs import interrupted, learn, lines, same, tiny_recipe, weights
+from contseg.scenarios.options import ScenarioOptions
+from contseg.scenarios.scenario import Scenario
+from tests.engine.runs import Watching, interrupted, learn, lines, same, tiny_recipe, weights
 
 BEST = ("training.keep=best", "scenario.validation=0.25", "training.epochs=4", "scenario.split=offline")
 
@@ -76,3 +83,108 @@ def test_it_needs_held_out_images(tmp_path):
 def test_a_share_that_leaves_a_step_without_held_out_or_without_training_images_is_an_error(tmp_path, share):
     with pytest.raises(ContsegError, match=r"scenario\.validation"):
         learn(tmp_path / "run", tiny_recipe("finetune", "training.keep=best", f"scenario.validation={share}"))
+
+
+@dataclass(frozen=True)
+class Counting(Finetune):
+    """Remembers how many updates it has seen, in place."""
+
+    name = "counting"
+
+    def after_update(self, context):
+        self.state.setdefault("updates", torch.zeros(())).add_(1)
+
+
+@pytest.mark.parametrize("cut_off", [False, True])
+def test_what_the_method_remembers_is_of_the_epoch_that_is_kept(tmp_path, scripted, cut_off):
+    scripted([0.1, 0.6, 0.2, 0.3])
+    recipe = tiny_recipe("finetune", *BEST)
+    if cut_off:
+        interrupted(tmp_path / "run", recipe, "updated", 17, method=Counting())  # in the last of four epochs
+    run = learn(tmp_path / "run", recipe, method=Counting())
+    assert run.load_state(0)["method"]["updates"] == 10  # after two epochs of five updates
+
+
+class TestLaterSteps:
+    """Background, old classes 1 to 5 and new ones from 6 on; only the new ones are annotated in held-out images."""
+
+    @pytest.fixture(scope="class", params=["plop", "ssul", "mib"])
+    def step(self, request):
+        options = ScenarioOptions(split="5-5", policy=request.param, validation=0.5)
+        return Scenario(Digits(train=80, test=10), options)[1]
+
+    @staticmethod
+    def score(step, predict):
+        """Of a predictor, a function of the true classes of an image."""
+        place = np.full(256, 0)
+        place[list(step.seen_classes)] = range(step.seen_count)
+        confusion = torch.zeros(validation_rows(step), validation_rows(step), dtype=torch.int64)
+        for index in range(len(step.val)):
+            _, mask = step.val.read(index)
+            said = torch.from_numpy(predict(place[mask].copy()))
+            confusion += confusion_matrix(torch.from_numpy(step.val.lookup[mask]), said, validation_rows(step))
+        return validation_score(confusion.numpy(), step)
+
+    def test_a_perfect_predictor_has_the_best_score_there_is(self, step):
+        assert self.score(step, lambda truth: truth) == 1
+
+    @pytest.mark.parametrize("wrong", [0, 8], ids=["perfect but for that", "with errors"])
+    def test_to_forget_old_classes_changes_nothing(self, step, wrong):
+        def knows(truth):
+            truth[:wrong] = 7  # a new class where it is not
+            truth[wrong : 2 * wrong] = 2  # and an old one
+            return truth
+
+        def forgot(truth):
+            truth = knows(truth)
+            return np.where(truth < step.old_count, 0, truth)
+
+        assert self.score(step, knows) == self.score(step, forgot)
+        assert (self.score(step, knows) == 1) == (wrong == 0)
+
+    def test_new_classes_must_be_found_and_must_not_be_seen_everywhere(self, step):
+        assert self.score(step, lambda truth: np.where(truth == 6, 0, truth)) < 1
+        assert self.score(step, lambda truth: np.where(truth == 6, 2, truth)) < 1
+        assert self.score(step, lambda truth: np.where(truth < step.old_count, 6, truth)) < 0.9
+
+    def test_what_the_score_cannot_see_is_said(self, step):
+        said = validation_scope(step)
+        assert "the 5 classes alone" in said
+        assert "the score cannot notice forgetting" in said
+
+    def test_a_step_that_labels_old_classes_is_scored_by_all(self):
+        options = ScenarioOptions(split="5-5", setting="sequential", policy="mib", validation=0.5)
+        step = Scenario(Digits(train=80, test=10), options)[1]
+        assert validation_scope(step) is None
+        assert self.score(step, lambda truth: np.where(truth < step.old_count, 0, truth)) < 0.7
+
+
+def test_the_log_says_what_is_compared_and_kept_and_every_epoch_has_its_score(tmp_path, scripted):
+    said = []
+
+    class Listening(Watching):
+        def message(self, text):
+            said.append(text)
+
+    scripted([0.1, 0.6, 0.5, 0.25])
+    options = ("training.keep=best", "scenario.validation=0.25", "training.epochs=2")
+    run = learn(tmp_path / "run", tiny_recipe("finetune", *options), reporter=Listening())
+    assert [line["validation"] for line in lines(run, "epoch")] == pytest.approx([0.1, 0.6, 0.5, 0.25], abs=0.07)
+    assert [text.split(",")[0] for text in said] == [
+        "step 0: epoch 1 is kept",
+        "step 1: training.keep=best compares epochs by the 5 classes alone",
+        "step 1: epoch 0 is kept",
+    ]
+
+
+def test_a_score_that_cannot_be_measured_is_none_and_the_last_epoch_stays(tmp_path, monkeypatch):
+    kept = []
+
+    def measured(segmenter, batches, classes, on_batch=None, inference=None):
+        kept.append({name: value.clone() for name, value in segmenter.state_dict().items()})
+        return torch.zeros(classes, classes, dtype=torch.int64)
+
+    monkeypatch.setattr("contseg.engine.step.evaluate", measured)
+    run = learn(tmp_path / "run", tiny_recipe("finetune", *BEST))
+    assert [line["validation"] for line in lines(run, "epoch")] == [None] * 4
+    assert same(weights(run, 0), kept[-1])

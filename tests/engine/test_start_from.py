@@ -17,7 +17,8 @@ from contseg.interop.segmenter_file import load_segmenter
 from contseg.methods.finetune import Finetune
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
-from contseg.recipes.build import make_job, start_run
+from contseg.recipes.build import make_job, resumed_recipe, start_run
+from contseg.recipes.read import read_recipe
 from contseg.scenarios.plan import make_plan
 from tests.conftest import TINY
 from tests.engine.runs import Watching, command, interrupted, job_in, learn, lines, same, tiny_recipe, weights
@@ -45,7 +46,7 @@ def steps(run: Run) -> list:
 
 def test_what_follows_is_what_follows_a_step_of_its_own(whole, folder, tmp_path):
     watching = Watching()
-    run = learn(tmp_path / "run", recipe_from(folder, "network.width=4"), reporter=watching)  # the network comes with it
+    run = learn(tmp_path / "run", recipe_from(folder), reporter=watching)
     assert watching.updates == [0, 8]
     assert watching.notes == [f"from {folder}", ""]
     assert same(weights(run, 0), weights(whole, 0))
@@ -66,6 +67,26 @@ def test_a_method_with_prototypes_makes_them_of_the_segmenter_that_was_given(who
 def test_a_single_file_will_do(whole, tmp_path):
     run = learn(tmp_path / "run", recipe_from(whole.segmenter_path(0)))
     assert same(weights(run, 1), weights(whole, 1))
+
+
+def test_of_a_run_the_last_finished_step_is_taken_and_named(whole, tmp_path):
+    first = tmp_path / "first"
+    interrupted(first, tiny_recipe("plop"), "updated", 9)  # in step 1
+    watching = Watching()
+    run = learn(tmp_path / "run", recipe_from(first), reporter=watching)
+    assert watching.notes[0] == f"from {first / 'steps' / '00' / 'segmenter.safetensors'}"
+    assert same(weights(run, 1), weights(whole, 1))
+
+
+def test_a_folder_without_a_finished_step_or_without_anything_is_told(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ContsegError, match=r"start_from: .*empty holds neither a segmenter .* nor a run"):
+        job_in(tmp_path / "run", recipe_from(tmp_path / "empty"))
+    start_run(tiny_recipe("plop"), tmp_path / "begun")
+    with pytest.raises(
+        ContsegError, match=r"start_from: .*begun: no step of this run is finished yet; finish it with --resume"
+    ):
+        job_in(tmp_path / "run", recipe_from(tmp_path / "begun"))
 
 
 def test_no_cache_is_asked_or_filled(folder, tmp_path):
@@ -121,7 +142,7 @@ def test_a_folder_of_nothing_but_the_new_class_is_enough(tmp_path):
     (root / "test.txt").write_text("4\n5\n")
     (root / "classes.txt").write_text("\n".join(names) + "\n")
     torch.manual_seed(0)
-    segmenter = Segmenter(NetworkOptions(backbone="resnet18", width=4, head_width=8), [3])
+    segmenter = Segmenter(NetworkOptions(backbone="resnet18", width=8, head_width=16), [3])
     given = save_pretrained(tmp_path / "given", segmenter, ClassTable.of(names[:3]))
     data = ["data.dataset=folder", f"data.path={root}", "data.options={}", "scenario.split=2-1", "training.batch=2"]
     run = learn(tmp_path / "run", recipe_from(given, *data))
@@ -157,6 +178,36 @@ def test_what_does_not_fit_is_told_before_anything_is_trained(folder, tmp_path, 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("change", ["network.width=4", "network.backbone=resnet34", "network={head: fcn}"])
+def test_a_network_that_the_user_sets_must_be_that_of_the_segmenter(folder, tmp_path, change):
+    key, _, value = change.partition("=") if "{" not in change else ("network.head", "", "fcn")
+    with pytest.raises(
+        ContsegError, match=rf"{key}: '?{value}'? was set, and the segmenter in start_from .* has "
+    ) as caught:
+        job_in(tmp_path / "run", recipe_from(folder, change))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_file_of_the_user_must_agree_too(folder, tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text(f"extends: digits/plop_5-1\nname: own\nstart_from: {folder}\nnetwork: {{width: 4}}\n")
+    with pytest.raises(ContsegError, match=r"network\.width: 4 was set"):
+        make_job(read_recipe(own), tmp_path / "run", new=True)
+
+
+def test_the_network_of_a_packaged_recipe_gives_way_and_the_segmenters_own_is_written_down(folder, tmp_path):
+    """The recipe's own is a resnet18 of the usual width; nobody asked for it."""
+    tiny = [one for one in TINY if not one.startswith("network.")]
+    recipe = read_recipe("digits/plop_5-1", [*tiny, "scenario.split=5-5", "training.batch=10", f"start_from={folder}"])
+    assert recipe.network.width != 8
+    run = learn(tmp_path / "run", recipe)
+    assert read_recipe(run.folder / "recipe.yaml").network == load_pretrained(folder)[0].options
+    assert resumed_recipe(run.folder, recipe) == resumed_recipe(run.folder)
+    with pytest.raises(ContsegError, match=r"network\.width was 8, is 4"):
+        resumed_recipe(run.folder, read_recipe(run.folder / "recipe.yaml", ["network.width=4"]))
+
+
 def test_another_start_is_another_run(folder, tmp_path):
     learn(tmp_path / "run", recipe_from(folder))
     code, _, errors = command("train", "--resume", tmp_path / "run", "start_from=elsewhere")
@@ -166,7 +217,7 @@ def test_another_start_is_another_run(folder, tmp_path):
 
 def test_an_unknown_that_the_policy_does_not_have_is_told(folder, tmp_path):
     _, classes = load_pretrained(folder)
-    options = NetworkOptions(backbone="resnet18", width=4, head_width=8, unknown=True)
+    options = NetworkOptions(backbone="resnet18", width=8, head_width=16, unknown=True)
     given = save_pretrained(tmp_path / "given", Segmenter(options, [1, 1, len(classes) - 1]), classes)
     with pytest.raises(ContsegError, match='has an output "unknown", and policy plop needs none'):
         job_in(tmp_path / "run", recipe_from(given))
@@ -183,3 +234,12 @@ def test_an_unknown_that_the_policy_misses_is_told(folder, tmp_path):
         pytest.raises(ContsegError, match='has no output "unknown", and policy ssul needs one'),
     ):
         make_job(recipe, tmp_path / "run")
+
+
+def test_a_run_is_not_replaced_by_one_that_starts_from_it(whole, tmp_path):
+    copy = shutil.copytree(whole.folder, tmp_path / "run")
+    start = f"start_from={copy / 'steps' / '00' / 'segmenter.safetensors'}"
+    code, _, errors = command("train", "digits/plop_5-1", *TINY, "scenario.split=5-5", start, "--out", copy, "--overwrite")
+    assert code == 2
+    assert f"is in {copy}, which the new run replaces; set another --out" in errors
+    assert (copy / "summary.json").is_file()

@@ -1,12 +1,15 @@
 """Step 0 is learned once by all runs whose first step is the same, and by no other."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.methods.finetune import Finetune
+from contseg.methods.registry import METHODS
 from tests.engine.runs import Watching, interrupted, job_in, learn, lines, same, tiny_recipe, weights
 
 
@@ -118,11 +121,101 @@ def test_what_comes_after_the_first_step_does_not_matter(tmp_path, change):
         "training.precision=bf16-mixed", "training.accumulate=2", "network.slope=0.0", "network.head_width=8",
         "scenario.split=4-6", "scenario.order=seed:1", "scenario.policy=mib", "scenario.validation=0.2",
         "scenario.setting=disjoint", "data.flip=0.5", "data.crop=40", "data.pipeline=ssul",
-        "data.options={train: 61, test: 12, size: 48}", "data.jitter={hue: 0.1}",
+        "data.options={train: 61, test: 12, size: 48}", "data.jitter={hue: 0.1}", "training.devices=2",
     ],
 )  # fmt: skip
 def test_whatever_shapes_the_first_step_matters(tmp_path, change):
     assert key(tmp_path / "one") != key(tmp_path / "two", "finetune", change)
+
+
+def test_the_precision_that_is_computed_with_matters_not_its_name(tmp_path):
+    cpu = "training.accelerator=cpu"
+    amp, full, half = (
+        key(tmp_path / name, "finetune", cpu, f"training.precision={name}") for name in ("amp", "32", "16-mixed")
+    )
+    assert amp == full != half
+
+
+def test_the_code_matters(tmp_path, monkeypatch):
+    before = key(tmp_path / "one")
+    monkeypatch.setattr("contseg.engine.job.package_digest", lambda: "of another version")
+    assert key(tmp_path / "two") != before
+
+
+@pytest.mark.parametrize("parent", ["finetune", "mib", "plop", "ssul", "ewc"])
+def test_a_method_derived_from_a_packaged_one_shares_nothing_unless_it_says_so(tmp_path, parent):
+    """It may supervise, prepare or remember otherwise, and nobody would see it."""
+    kind = METHODS[parent]
+
+    class Smooth(kind):
+        def supervise(self, logits_BKHW, batch, context):
+            return 0.5 * super().supervise(logits_BKHW, batch, context)
+
+    class Plain(Smooth):
+        first_step_is_plain = True
+
+    policy = ["scenario.policy=ssul", "network.decision=sigmoid"] if parent == "ssul" else []
+    job = job_in(tmp_path / "run", tiny_recipe(parent, *policy))
+    own, derived, plain = (replace(job, method=method) for method in (kind(), Smooth(), Plain()))
+    assert derived.first_step_key() != own.first_step_key()
+    assert replace(job, method=Finetune()).first_step_key() != derived.first_step_key()
+    if parent in ("finetune", "mib", "plop"):
+        assert plain.first_step_key() == own.first_step_key()
+
+
+def test_a_method_without_a_promise_is_known_by_name_and_hyper_parameters(tmp_path):
+    @dataclass(frozen=True)
+    class Own(Finetune):
+        smoothing: float = 0.1
+        name = "own"
+
+    job = job_in(tmp_path / "run", tiny_recipe("finetune"))
+    one, other, again = (replace(job, method=Own(smoothing)).first_step_key() for smoothing in (0.1, 0.2, 0.1))
+    assert one == again != other
+    assert Own(0.2).first_step_key() == {"method": "own", "smoothing": 0.2}
+
+
+def test_what_a_derived_method_learned_is_not_taken_over_by_its_parent(tmp_path):
+    class Doubled(Finetune):
+        def supervise(self, logits_BKHW, batch, context):
+            return 2 * super().supervise(logits_BKHW, batch, context)
+
+    learn(tmp_path / "own", tiny_recipe("finetune"), method=Doubled(), cache=tmp_path / "cache")
+    watching = Watching()
+    learn(tmp_path / "packaged", tiny_recipe("finetune"), cache=tmp_path / "cache", reporter=watching)
+    assert watching.updates == [8, 8]
+
+
+class TestSaliency:
+    """Maps are labels: another folder of the same maps is the same, other maps are not."""
+
+    @staticmethod
+    def maps(folder, root, value):
+        folder.mkdir()
+        for path in (root / "images").glob("*.png"):
+            Image.fromarray(np.full((32, 32), value, np.uint8)).save(folder / path.name)
+        return folder
+
+    def key_with(self, run, root, maps):
+        data = ["data.dataset=folder", f"data.path={root}", "data.options={}", "scenario.split=2-1"]
+        return key(run, "ssul", *data, f"scenario.saliency={maps}")
+
+    def test_contents_matter_and_the_place_does_not(self, tmp_path, make_folder):
+        root = make_folder()
+        one, other, same_ = (
+            self.maps(tmp_path / name, root, value) for name, value in (("one", 0), ("other", 255), ("same", 0))
+        )
+        keys = [self.key_with(tmp_path / f"run{maps.name}", root, maps) for maps in (one, other, same_)]
+        assert keys[0] == keys[2] != keys[1]
+        Image.fromarray(np.full((32, 32), 9, np.uint8)).save(one / "000.png")
+        assert self.key_with(tmp_path / "edited", root, one) != keys[0]
+
+    def test_a_missing_map_is_one_line(self, tmp_path, make_folder):
+        root = make_folder()
+        maps = self.maps(tmp_path / "maps", root, 0)
+        (maps / "001.png").unlink()
+        with pytest.raises(ContsegError, match=r"001\.png: saliency map cannot be read \(No such file or directory\);"):
+            self.key_with(tmp_path / "run", root, maps)
 
 
 def test_changed_files_matter(tmp_path, make_folder):

@@ -109,6 +109,16 @@ def test_a_full_model_of_timm_loads_without_its_classifier(name, tmp_path):
         load_backbone(target, written(tmp_path, state))
 
 
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "model.backbone.", "module.encoder."])
+@pytest.mark.parametrize("name", ["swin_tiny", "convnext_tiny"])
+def test_other_backbones_are_found_behind_a_prefix_too(name, prefix, tmp_path):
+    options = SWIN if name == "swin_tiny" else TIMM[name]
+    source, target = made(name, options), made(name, options, seed=1)
+    inner = source if name == "swin_tiny" else source.model
+    load_backbone(target, written(tmp_path, {f"{prefix}{key}": value for key, value in inner.state_dict().items()}))
+    assert all(torch.equal(value, target.state_dict()[key]) for key, value in source.state_dict().items())
+
+
 def test_the_download_is_timms_and_only_on_request(monkeypatch, tmp_path):
     asked = []
 

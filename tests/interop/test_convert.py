@@ -9,6 +9,7 @@ import torch
 from contseg.errors import ContsegError
 from contseg.interop.convert import CONVERTERS, classes_of_outputs, convert_file, named_table, recognise
 from contseg.models.options import NetworkOptions
+from contseg.models.resnet import ResNet
 from contseg.models.segmenter import Segmenter
 
 GOLDENS = Path(__file__).parent.parent / "parity" / "goldens"
@@ -80,6 +81,42 @@ def test_other_names_are_told(tmp_path):
     for source in CONVERTERS:
         with pytest.raises(ContsegError, match=r"file\.pth: weights: "):
             convert_file(tmp_path / "file.pth", source)
+
+
+def toolbox_file(path, prefix, beside=()):
+    """A small network under the names of the toolbox, behind a prefix; returns it."""
+    torch.manual_seed(0)
+    segmenter = Segmenter(NetworkOptions(backbone="resnet50", head="fcn", head_width=4, width=64, slope=0.0), [2])
+    theirs = {}
+    for name, value in segmenter.state_dict().items():
+        name = name.replace("backbone.", "backbone_net.").replace("classifier.steps.0.", "decoder.7.")
+        name = name.replace("head.first.", "decoder.").replace("head.second.0.", "decoder.3.")
+        theirs[prefix + name.replace("head.second.1.", "decoder.4.")] = value
+    torch.save({"model": theirs | dict.fromkeys(beside, torch.zeros(1))}, path)
+    return segmenter
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "model.", "module.model._orig_mod."])
+def test_a_segmenter_is_found_behind_a_prefix(tmp_path, prefix):
+    segmenter = toolbox_file(tmp_path / "file.pth", prefix)
+    found, source = convert_file(tmp_path / "file.pth")
+    assert source == "ssseg"
+    assert all(torch.equal(value, found.state_dict()[name]) for name, value in segmenter.state_dict().items())
+
+
+def test_what_stands_beside_a_segmenter_is_named(tmp_path):
+    toolbox_file(tmp_path / "file.pth", "model.", ["criterion.weight"])
+    told = r"names of ssseg stand below model\. and 1 beside it, first criterion\.weight; save what is below model\. alone"
+    with pytest.raises(ContsegError, match=told):
+        convert_file(tmp_path / "file.pth")
+
+
+def test_a_backbone_is_told_to_be_one(tmp_path):
+    torch.save(
+        {f"model.{name}": value for name, value in ResNet("resnet18", width=4).state_dict().items()}, tmp_path / "a.pth"
+    )
+    with pytest.raises(ContsegError, match=r"a\.pth: weights: are those of a backbone alone; .* backbone_weights=FILE"):
+        convert_file(tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,10 @@ WRAPPINGS = {
     "state_dict of a module": lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}},
     "model_state": lambda state: {"epoch": 3, "model_state": state},
 }
+PREFIXES = (
+    "_orig_mod.", "module.", "model.", "backbone.", "encoder.", "model.backbone.", "module.encoder.", "_orig_mod.module.",
+    "module._orig_mod.backbone.", "model.encoder._orig_mod.", "net.body.",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -71,6 +75,27 @@ def test_weights_of_either_name_give_the_same_network(tmp_path, name, source, wr
             assert torch.allclose(expected, found, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
 
 
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("source", STATES)
+def test_a_backbone_is_found_behind_any_prefix(tmp_path, prefix, source):
+    original, other = backbone(seed=0), backbone(seed=1)
+    state = {f"{prefix}{name}": value for name, value in STATES[source](original).items()}
+    if prefix != "_orig_mod.":  # the compiler leaves nothing beside it
+        state |= {"head.weight": torch.zeros(2), "queue": torch.zeros(2)}
+    torch.save({"state_dict": state}, tmp_path / "weights.pth")
+    load_backbone(other, tmp_path / "weights.pth")
+    torch.testing.assert_close(other.state_dict()["layer4.1.bn2.weight"], original.state_dict()["layer4.1.bn2.weight"])
+    assert torch.equal(other.conv1.weight, original.conv1.weight)
+
+
+def test_of_several_backbones_none_is_taken(tmp_path):
+    state = torchvision_state(backbone())
+    both = {f"{prefix}{name}": value for prefix in ("encoder_q.", "encoder_k.") for name, value in state.items()}
+    torch.save(both, tmp_path / "weights.pth")
+    with pytest.raises(ContsegError, match=r"weights\.pth: holds 2 backbones, below encoder_k\., encoder_q\.; save"):
+        load_backbone(backbone(), tmp_path / "weights.pth")
+
+
 def test_safetensors_are_read_bit_by_bit(tmp_path):
     original, other = backbone(seed=0), backbone(seed=1)
     save_file(torchvision_state(original), tmp_path / "weights.safetensors")
@@ -84,7 +109,10 @@ def without(name):
 
 MISTAKES = {
     "missing": (without("layer2.0.conv1.weight"), r"misses layer2\.0\.conv1\.weight; is it a 120-tensor ResNet"),
-    "unexpected": (lambda state: state.update(extra=torch.zeros(1)), r"has unexpected extra"),
+    "unexpected": (
+        lambda state: state.update(extra=torch.zeros(1)),
+        r"has unexpected extra; take out of the file what is no part of a resnet18",
+    ),
     "shape": (
         lambda state: state.update({"conv1.weight": torch.zeros(4, 1, 7, 7)}),
         r"has other shapes for conv1\.weight",
@@ -107,9 +135,22 @@ def test_weights_that_do_not_fit_are_named_and_change_nothing(tmp_path, mistake)
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
 
 
-def test_another_depth_does_not_fit(tmp_path):
-    torch.save(torchvision_state(backbone("resnet101")), tmp_path / "weights.pth")
-    with pytest.raises(ContsegError, match=r"has unexpected .* more; is it a 120-tensor ResNet of this depth"):
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        (
+            ResNet("resnet101", width=4),
+            "it is a resnet101, and the network is a resnet18; set network.backbone=resnet101, or ",
+        ),
+        (ResNet("resnet18", width=8), "its width is 8, and that of the network 4; set network.width=8"),
+        (ResNet("resnet18", width=4, deep_stem=True), "its stem is deep; set network.stem=deep"),
+    ],
+    ids=["depth", "width", "stem"],
+)
+@pytest.mark.parametrize("prefix", ["", "model.backbone."])
+def test_another_resnet_is_told_with_the_option_that_fits_it(tmp_path, given, advice, prefix):
+    torch.save({f"{prefix}{name}": value for name, value in given.state_dict().items()}, tmp_path / "weights.pth")
+    with pytest.raises(ContsegError, match=advice):
         load_backbone(backbone("resnet18"), tmp_path / "weights.pth")
 
 

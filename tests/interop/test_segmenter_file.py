@@ -1,6 +1,8 @@
 """A segmenter comes back from its file bit by bit, or the file is told to be damaged."""
 
 import json
+import os
+import stat
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from contseg.data.classes import ClassTable
 from contseg.errors import ContsegError
 from contseg.interop.segmenter_file import load_segmenter, save_segmenter
 from contseg.models.options import NetworkOptions
+from contseg.models.resnet import ResNet
 from contseg.models.segmenter import Segmenter
 
 CLASSES = ClassTable(
@@ -86,6 +89,53 @@ def test_other_safetensors_are_told_to_be_none_of_ours(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ContsegError, match="no segmenter of contseg"):
         load_segmenter(tmp_path / "other.safetensors")
+
+
+def foreign_files(folder):
+    """Files that are whole and no segmenter of ours, and what is right to do with each."""
+    backbone = ResNet("resnet18", width=4).state_dict()
+    contents = {
+        "backbone.pth": (
+            {"state_dict": {f"module.{name}": value for name, value in backbone.items()}},
+            "backbone_weights=FILE",
+        ),
+        "mib.pth": (
+            {"model_state": {"body.mod1.a": torch.zeros(1), "cls.0.bias": torch.zeros(1)}},
+            "it is a checkpoint of mib; .* contseg convert",
+        ),
+        "idec.pt": (
+            {"classifier.aspp_l1.a": torch.zeros(1), "backbone.a": torch.zeros(1)},
+            "checkpoint of idec; turn it into",
+        ),
+        "other.pth": ({"a.b": torch.zeros(1), "c": torch.zeros(1)}, r"it holds 2 tensors such as a\.b, c, of no code base"),
+        "epochs.pth": ({"epoch": 3}, r"holds no tensors \(found epoch\)"),
+    }
+    for name, (content, advice) in contents.items():
+        torch.save(content, folder / name)
+        yield folder / name, advice
+    save_file(backbone, folder / "backbone.safetensors")
+    yield folder / "backbone.safetensors", "backbone_weights=FILE"
+    (folder / "notes.txt").write_text("these are notes")
+    yield folder / "notes.txt", "neither a segmenter nor a checkpoint that can be read"
+
+
+def test_a_whole_file_of_another_kind_is_never_called_damaged(tmp_path):
+    for path, advice in foreign_files(tmp_path):
+        with pytest.raises(ContsegError, match=rf"no segmenter of contseg; .*{advice}") as caught:
+            load_segmenter(path)
+        assert str(caught.value).startswith(str(path))
+        assert "\n" not in str(caught.value)
+        assert "is damaged" not in str(caught.value)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o002])
+def test_a_file_may_be_read_by_whom_the_umask_lets_read(segmenter, tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        save_segmenter(tmp_path / "s.safetensors", segmenter, CLASSES)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "s.safetensors").stat().st_mode) == 0o666 & ~umask
 
 
 def spoiled(saved, change) -> None:

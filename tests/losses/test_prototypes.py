@@ -1,5 +1,7 @@
 """Sums per class without a loop over classes, against loops; classes that are not there; the released code's reading."""
 
+from math import exp
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,7 +18,13 @@ from contseg.losses.prototypes import (
     repulsion,
     update_prototypes,
 )
-from contseg.losses.released_sdr import misread_errors, misread_sums, released_attraction, without_lowest
+from contseg.losses.released_sdr import (
+    misread_errors,
+    misread_sums,
+    released_attraction,
+    released_repulsion,
+    without_lowest,
+)
 from contseg.losses.sparsity import class_maxima, sparsity
 
 CLASSES, DEPTH = 5, 3
@@ -87,18 +95,23 @@ def test_the_terms_are_those_of_loops_over_classes_values_and_gradients(case):
         assert same_gradients(found, expected, features)
 
 
+def ratios_of_sparsity(features, labels):
+    """sum exp(g) / sum g of every pixel, class by class."""
+    ratios = []
+    for number in labels.unique():
+        own = pixels(features, labels, number)
+        measured = own / (own.max() + 1e-15)
+        ratios.append(measured.exp().sum(dim=1) / (measured.sum(dim=1) + 1e-15))
+    return torch.cat(ratios)
+
+
 @settings(max_examples=60, deadline=None)
 @given(maps())
 def test_sparsity_measures_each_pixel_by_the_maximum_of_its_label(case):
     features, labels = case
     features = features.detach().abs().requires_grad_()
     found = sparsity(features, class_maxima(features, labels)[labels].unsqueeze(1))
-    ratios = []
-    for number in labels.unique():
-        own = pixels(features, labels, number)
-        measured = own / (own.max() + 1e-15)
-        ratios.append(measured.exp().sum(dim=1) / (measured.sum(dim=1) + 1e-15))
-    expected = torch.cat(ratios).mean()
+    expected = ratios_of_sparsity(features, labels).mean()
     assert torch.allclose(found, expected)
     assert same_gradients(found, expected, features)
 
@@ -107,10 +120,41 @@ def test_sparsity_measures_each_pixel_by_the_maximum_of_its_label(case):
 def test_pixels_in_which_nothing_is_active_have_no_sparsity(features):
     features.requires_grad_()
     labels = torch.zeros(1, 2, 2, dtype=torch.int64)
-    loss = sparsity(features, class_maxima(features, labels)[labels].unsqueeze(1))
+    loss = sparsity(features, class_maxima(features, labels)[labels].unsqueeze(1), guarded=True)
     loss.backward()
     assert loss == 0
     assert torch.isfinite(features.grad).all()
+
+
+def test_released_sparsity_has_no_guards_that_of_the_paper_has():
+    features = torch.tensor([[2.0, 1.0, -1.0, -2.0], [1.0, -3.0, -2.0, -4.0]], dtype=torch.float64).view(1, 2, 1, 4)
+    labels = torch.tensor([[[0, 0, 1, 1]]])  # with the maxima 2 and -1
+    maxima = class_maxima(features, labels)[labels].unsqueeze(1)
+    ratios = [(exp(1) + exp(0.5)) / 1.5, -(exp(0.5) + exp(-1.5)), (exp(1) + exp(2)) / 3, (exp(2) + exp(4)) / 6]
+    assert sparsity(features, maxima).item() == pytest.approx(sum(ratios) / 4)
+    assert sparsity(features, maxima, guarded=True).item() == pytest.approx(ratios[0] / 4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(maps())
+def test_released_sparsity_is_that_of_a_loop_whatever_the_signs(case):
+    features, labels = case
+    found = sparsity(features, class_maxima(features, labels)[labels].unsqueeze(1))
+    own = [pixels(features, labels, number) for number in labels.unique()]
+    everything = sum((each / (each.max() + 1e-15)).sum() for each in own)
+    expected = ratios_of_sparsity(features, labels).mean() if everything > 0 else 0 * features.sum()
+    assert torch.allclose(found, expected)
+    assert same_gradients(found, expected, features)
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_sparsity_of_features_that_add_up_to_nothing_is_0_and_so_is_its_gradient(guarded):
+    for features in (torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), -0.01), torch.tensor([1.0, -2.0]).view(1, 2, 1, 1)):
+        features = features.clone().requires_grad_()
+        loss = sparsity(features, torch.ones(1), guarded=guarded)
+        loss.backward()
+        assert loss == 0
+        assert not features.grad.any()
 
 
 def test_prototypes_are_means_over_all_batches():
@@ -140,6 +184,20 @@ def test_means_that_are_equal_to_rounding_do_not_push_each_other(offset):
     loss.backward()
     assert loss.item() == pytest.approx(1 / 5)
     assert means.grad.abs().max() < 1
+
+
+def test_released_means_that_are_equal_to_rounding_push_each_other():
+    means = torch.tensor([[1.0, 2.0], [1.0, 2.0 + 1e-6], [4.0, 6.0], [4.0, 6.0]], requires_grad=True)
+    there = torch.tensor([True, True, True, True])
+    distances = [(a - b).norm().item() for a in means for b in means if not torch.equal(a, b)]
+    loss = released_repulsion(means, there)
+    loss.backward()
+    assert loss.item() == pytest.approx(sum(1 / each for each in distances) / len(distances))
+    assert loss > 1e4
+    assert torch.isfinite(means.grad).all()
+    assert released_repulsion(means[2:], there[2:]) == 0, "only pairs at distance 0"
+    assert released_repulsion(means, torch.tensor([True, False, False, False])) == 0, "a class alone"
+    assert released_repulsion(torch.tensor([[torch.nan], [1.0]]), there[:2]).isnan()
 
 
 def test_what_a_class_that_is_not_there_holds_does_not_matter():

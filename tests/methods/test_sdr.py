@@ -316,6 +316,15 @@ def test_a_backbone_without_a_last_activation_has_a_finite_sparsity(give_lesson)
     assert features.grad.abs().max() < 10
 
 
+def test_as_released_a_pixel_that_adds_up_to_something_negative_has_a_negative_sparsity(give_lesson):
+    features = torch.tensor([[2.0, 1.0], [1.0, -3.0]]).view(1, 2, 1, 2)
+    labels = torch.zeros(1, 1, 2, dtype=torch.int64)
+    e = torch.tensor([1.0, 0.5, 0.5, -1.5]).exp()
+    for variant, expected in (("paper", (e[0] + e[1]) / 1.5 / 2), ("released", ((e[0] + e[1]) / 1.5 - (e[2] + e[3])) / 2)):
+        lesson = give_lesson(SDR(variant=variant))
+        torch.testing.assert_close(lesson.method.sparse(features, labels, lesson.context), expected)
+
+
 def test_idrnet_over_fcn_learns_with_it(give_lesson, batch):
     lesson = give_lesson(SDR())
     options = NetworkOptions(backbone="resnet18", width=4, head="fcn", head_width=8, idrnet={"attention_width": 8})

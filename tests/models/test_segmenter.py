@@ -190,3 +190,42 @@ def test_a_backbone_that_is_none_is_told(arguments, message):
 def test_an_unknown_tap_names_the_network_and_its_taps(make_segmenter):
     with pytest.raises(ContsegError, match=r"tap 'aspp1': resnet18 with deeplabv3-mib has stage1, .*, head, logits"):
         make_segmenter().eval()(images(), taps=("stage1", "aspp1"))
+
+
+def deviation(weight):
+    return weight.std().item()
+
+
+class TestWithoutPublishedWeights:
+    """A ResNet's second 3x3 convolution, 64 to 64 channels: fan in and fan out are 576."""
+
+    @pytest.mark.parametrize(
+        ("initialisation", "expected"),
+        [({}, 1 / 1728**0.5), ("torch", 1 / 1728**0.5), ("he", (2 / 576) ** 0.5), ("xavier", (2 / 576) ** 0.5)],
+        ids=str,
+    )
+    def test_a_resnet_starts_as_the_option_says_and_by_default_as_pytorch(self, initialisation, expected):
+        torch.manual_seed(0)
+        chosen = {"initialisation": initialisation} if initialisation else {}
+        segmenter = Segmenter(NetworkOptions(backbone="resnet18", head_width=8, **chosen), [3])
+        weight = segmenter.backbone.get_submodule("layer1.1.conv2").weight
+        assert deviation(weight) == pytest.approx(expected, rel=0.02)
+        assert (weight.abs().max() <= 1 / 576**0.5) == (chosen.get("initialisation", "torch") == "torch")
+
+    @pytest.mark.parametrize(
+        ("head", "initialisation", "expected"),
+        [
+            ("deeplabv3-mib", None, (2 * 2 / 1.0001 / (512 + 64)) ** 0.5),  # Xavier with the gain of its leaky ReLU
+            ("deeplabv3-ssul", None, (2 / 512) ** 0.5),  # He
+            ("deeplabv3", None, 1 / (3 * 512) ** 0.5),  # PyTorch
+            ("deeplabv3-mib", "torch", 1 / (3 * 512) ** 0.5),
+            ("deeplabv3", "he", (2 / 512) ** 0.5),
+        ],
+        ids=str,
+    )
+    def test_a_head_starts_as_published_unless_told_otherwise(self, head, initialisation, expected):
+        torch.manual_seed(0)
+        options = NetworkOptions(backbone="resnet18", head=head, head_width=64, head_initialisation=initialisation)
+        first = next(part for part in Segmenter(options, [3]).head.modules() if isinstance(part, torch.nn.Conv2d))
+        assert first.weight.shape[1] == 512
+        assert deviation(first.weight) == pytest.approx(expected, rel=0.03)

@@ -175,7 +175,7 @@ class TestWarnings:
         [
             (("backbone_weights=null",), "the backbone began at random, the published one with ImageNet weights"),
             (("training.lr=0.5",), "beside the protocol the recipe was changed: training.lr was 0.01, is 0.5"),
-            (("training.lr=0.5", "training.clip=1"), "training.clip was none, is 1.0 (and 1 more)"),
+            (("training.lr=0.5", "training.clip=1"), "training.clip was none, is 1.0, training.lr was 0.01, is 0.5"),
             (("based_on=voc/gone",), "the recipe comes from no recipe of the package"),
         ],
     )

@@ -145,12 +145,15 @@ class TestText:
             assert page.table(table)[-1][0] == name
         assert page.table("plan")[-1][1].endswith(name)
 
-    def test_links_lead_to_sections_of_the_page(self, page):
+    def test_links_lead_to_sections_of_the_page(self, run, tmp_path):
+        shutil.copytree(run.folder, tmp_path / "run")
+        Run(tmp_path / "run").append_metrics({"kind": "step", "step": STEPS - 1, "warnings": ["background collapsed"]})
+        page = Page(write_report([tmp_path / "run"], tmp_path / "page.html").read_text())
         assert page.anchors
         assert set(page.anchors) <= set(page.ids)
         assert page.ids == ["results", "figures", "images", "classes", "warnings", "training", "plan", "recipes"]
 
-    def test_what_was_not_measured_is_a_dash(self, run, tmp_path):
+    def test_what_was_not_measured_is_a_dash_with_the_reason(self, run, tmp_path):
         shutil.copytree(run.folder, tmp_path / "run")
         for step in range(STEPS):
             path = tmp_path / "run" / "steps" / f"{step:02d}" / "confusion.npz"
@@ -158,10 +161,20 @@ class TestText:
                 arrays = dict(saved)
             arrays["confusion"][1:6] = 0  # no test pixel of the classes of step 0
             np.savez(path, **arrays)
-        page = Page(write_report([tmp_path / "run"], tmp_path / "page.html").read_text())
+        text = write_report([tmp_path / "run"], tmp_path / "page.html").read_text()
+        page = Page(text)
         shown = dict(zip(*page.table("figures"), strict=True))
         assert shown["old"] == shown["harmonic"] == "–"
+        assert "<em>old</em>: not measured, no class of step 0 is labelled in the test set" in text
         assert [row[2] for row in page.table("shades classes")[2:7]] == ["–"] * 5
+
+    def test_a_run_of_one_step_has_no_forgetting_and_the_page_says_why(self, run, other, tmp_path):
+        text = write_report([run.folder, other.folder], tmp_path / "page.html").read_text()
+        header, first, second = Page(text).table("figures")
+        place = header.index("forgetting")
+        assert (first[place] == "–", second[place]) == (False, "–")
+        (note,) = re.findall('<p class="note"><strong>second</strong> (.*)</p>', text)
+        assert "<em>forgetting</em>: not measured, after one step nothing could be forgotten" in note
 
     def test_it_is_the_same_when_written_again(self, run, page, tmp_path):
         again = write_report([run.folder], tmp_path / "again.html")

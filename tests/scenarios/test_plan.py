@@ -12,8 +12,9 @@ from PIL import Image
 from contseg.data.folder import Folder
 from contseg.scenarios import plan
 from contseg.scenarios.batch import Batch, Samples
+from contseg.scenarios.digests import samples_digest
 from contseg.scenarios.options import ScenarioOptions
-from contseg.scenarios.plan import make_plan, published_matches, published_selections, samples_digest
+from contseg.scenarios.plan import make_plan, published_matches, published_selections
 from contseg.scenarios.scenario import Scenario
 
 PLAIN = ScenarioOptions(split="1-1", setting="overlapped", policy="plop")

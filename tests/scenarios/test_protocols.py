@@ -329,9 +329,10 @@ class TestSSUL:
         step = make(zoo, policy="ssul")[1]
         assert step.has_unknown
         assert step.train.lookup[[0, 1, 2, 3, 4, IGNORE]].tolist() == [0, 0, 0, 4, 0, IGNORE]
-        assert step.val.lookup[[0, 1, 2, 3, 4, IGNORE]].tolist() == [0, 0, 0, 3, 0, IGNORE]
+        assert step.val.lookup[[0, 1, 2, 3, 4, IGNORE]].tolist() == [4, 4, 4, 3, 4, IGNORE]  # 4: none that is annotated
         assert step.test.lookup[[0, 1, 2, 3, 4, IGNORE]].tolist() == [0, 1, 2, 3, 4, IGNORE]
         assert step.train.annotated.tolist() == [False, False, False, False, True]
+        assert step.val.annotated.tolist() == [False, False, False, True]  # labels of val have no unknown
 
     def test_every_test_image_is_tested(self, zoo):
         assert [len(step.test) for step in make(zoo, policy="ssul")] == [3, 3, 3]

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contseg.errors import ContsegError
+from contseg.scenarios.options import ScenarioOptions
 from contseg.scenarios.scenario import class_groups
-from contseg.scenarios.splits import parse_split
+from contseg.scenarios.splits import likely_splits, parse_split
 
 GOOD = [
     ("15-1", 20, (15, 1, 1, 1, 1, 1)),
@@ -52,9 +53,31 @@ def test_a_split_that_does_not_fit_is_told(split, classes, message):
     assert str(caught.value).startswith("scenario.split: ")
 
 
-def test_a_common_split_that_fits_and_looks_alike_is_suggested():
-    with pytest.raises(ContsegError, match=r"did you mean '15-[15]'\?"):
-        parse_split("15-2", 20)
+@pytest.mark.parametrize(
+    ("split", "classes", "advice"),
+    [
+        ("4", 10, "for 10 classes write BASE-INCREMENT such as 4-1 or 4-2, one number per step, or offline"),
+        ("4", 5, "for 5 classes write BASE-INCREMENT such as 4-1, one number per step, or offline"),
+        ("15-2", 20, "set scenario.split=15-1 or 15-5, or offline"),
+        ("15-1", 10, "set scenario.split=5-1 or 5-5, or offline"),
+        ("2-2-2", 5, "set scenario.split=2-2-1 or 2-1, or offline"),
+        ("2-1", 1, "set scenario.split=offline"),
+    ],
+)
+def test_splits_that_fit_are_named(split, classes, advice):
+    with pytest.raises(ContsegError, match=advice):
+        parse_split(split, classes)
+
+
+@given(st.from_regex(r"[0-9-]{0,6}", fullmatch=True), st.integers(1, 60))
+def test_whatever_was_written_only_splits_that_fit_are_named(split, classes):
+    likely = likely_splits(split, classes)
+    assert bool(likely) == (classes > 1)
+    assert all(sum(parse_split(name, classes)) == classes for name in likely)
+
+
+def test_a_number_is_a_split_that_cannot_be_read_and_no_value_of_the_wrong_kind():
+    assert ScenarioOptions.model_validate({"split": 4, "scored_as": 5}) == ScenarioOptions(split="4", scored_as="5")
 
 
 @given(st.integers(1, 200), st.integers(1, 60), st.integers(1, 20))

@@ -1,14 +1,55 @@
 """The terminal: one console, and how figures look on it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 
-console = Console()
+from contseg.errors import visible
+
+
+class PlainConsole(Console):
+    """A console that shows text as it is: classes, files and runs may be called `[/x]`, `:smile:` or hold escape codes.
+
+    Example:
+        >>> plain = PlainConsole()
+        >>> with plain.capture() as capture:
+        ...     plain.print("[/x] :smile: a\\x1b[31mred")
+        >>> print(capture.get(), end="")
+        [/x] :smile: a\\x1b[31mred
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
+        """A text to be laid out; its width is that of what is shown."""
+        return super().render_str(visible(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """The parts of what is shown; what moves the cursor is only what rich itself means to."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
+
+
+class PlainColumn(TextColumn):
+    """A part of a progress bar that shows text as it is.
+
+    Args:
+        text: with fields of the task, such as `{task.description}`.
+    """
+
+    def render(self, task: Task) -> Text:
+        """The text for a task."""
+        return Text(visible(self.text_format.format(task=task)))
+
+
+console = PlainConsole()
 
 COLUMNS = {
     "old": "old",
@@ -25,21 +66,38 @@ def percent(value: float | None) -> str:
 
 
 def summary_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Method x figures, mIoU in percent without background."""
-    table = Table(caption="mIoU in %, background not counted; old: classes of step 0, new: of all later steps")
+    """Method x figures, mIoU in percent without background; beneath, why a figure is a dash or over fewer classes."""
+    table = Table()
     table.add_column("method")
     for title in COLUMNS.values():
         table.add_column(title, justify="right")
     table.add_column("seconds", justify="right")
     for name, summary in summaries.items():
         table.add_row(name, *(percent(summary[key]) for key in COLUMNS), f"{summary['seconds']:.0f}")
+    lines = ["mIoU in %, background not counted; old: classes of step 0, new: of all later steps"]
+    methods: dict[str, list[str]] = {}
+    for name, summary in summaries.items():
+        for line in remark_lines(summary.get("notes", {}), COLUMNS):
+            methods.setdefault(line, []).append(name)
+    lines += [f"{', '.join(names)}: {line}" if len(summaries) > 1 else line for line, names in methods.items()]
+    table.caption = Text("\n".join(lines), style="table.caption")
     return table
+
+
+def remark_lines(notes: Mapping[str, str], shown: Iterable[str]) -> list[str]:
+    """What is to be said of the figures that are shown, a line each.
+
+    Example:
+        >>> remark_lines({"old": "over 2 of 3 classes", "harmonic": "not measured"}, ["old", "new"])
+        ['old: over 2 of 3 classes']
+    """
+    return [f"{key}: {notes[key]}" for key in shown if key in notes]
 
 
 @contextmanager
 def scan_progress(title: str = "reading masks") -> Iterator[Any]:
     """A progress bar for the presence scan; yields a callback of (done, total)."""
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    columns = [PlainColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(title, total=None, visible=False)
 

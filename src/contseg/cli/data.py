@@ -31,9 +31,9 @@ def check(
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Files read at a time; default: all cores.")] = None,
 ) -> None:
-    """Read every image and mask to the end, list all that is wrong, and count images and pixels per class."""
+    """Read every image and mask to the end, list all that is wrong or left out, and count images and pixels per class."""
     from contseg.cli.console import console, scan_progress
-    from contseg.data.check import check_dataset
+    from contseg.data.check import check_dataset, remarks
     from contseg.data.open import open_dataset
 
     values = list(options or [])
@@ -45,11 +45,17 @@ def check(
         problems, statistics = check_dataset(opened, workers=workers, progress=progress)
     if problems:
         console.print(problem_table(problems))
+    if opened.left_out:
+        console.print(left_out_table(opened.left_out))
     console.print(class_table(opened.classes, statistics))
+    noted = remarks(opened, statistics)
+    for text in noted:
+        console.print("note: " + text, soft_wrap=True, highlight=False, markup=False)
     if problems:
         files = len({(problem.file, problem.text if not problem.file else "") for problem in problems})
         raise ContsegError(f"{opened.root}: {len(problems)} problems in {files} files, as listed above")
-    console.print(f"nothing is wrong with {opened.root}", soft_wrap=True, highlight=False)
+    told = f"no file of {opened.root} is broken; see the notes above" if noted else f"nothing is wrong with {opened.root}"
+    console.print(told, soft_wrap=True, highlight=False, markup=False)
 
 
 def parse_options(values: Sequence[str]) -> dict[str, Any]:
@@ -90,10 +96,22 @@ def problem_table(problems: Sequence["Problem"]) -> "Table":
     return table
 
 
+def left_out_table(rows: Sequence[tuple[Path, str]]) -> "Table":
+    """File and what of it is not used, one row each."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="left out", show_lines=False)
+    table.add_column("file", overflow="fold")
+    table.add_column("row", overflow="fold")
+    for path, text in rows:
+        table.add_row(Text(str(path)), Text(text))
+    return table
+
+
 def class_table(classes: "ClassTable", statistics: Sequence["SubsetStatistics"]) -> "Table":
     """Images and pixels of every class in each subset; a class that is nowhere in a subset is marked."""
     from rich.table import Table
-    from rich.text import Text
 
     told = ", ".join(f"{one.samples} {one.subset}" for one in statistics)
     table = Table(title=f"{len(classes)} classes in {told} samples")
@@ -107,6 +125,6 @@ def class_table(classes: "ClassTable", statistics: Sequence["SubsetStatistics"])
         for one in statistics:
             images = int(one.images[row])
             cells += [str(images), str(int(one.pixels[row]))] if images else ["never", "-"]
-        table.add_row(str(number), Text(name), *cells)
+        table.add_row(str(number), name, *cells)
     table.add_row("", "ignored", *(cell for one in statistics for cell in ("", str(one.ignored))))
     return table

@@ -10,19 +10,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
-from contseg.cli.console import console, summary_table
+from contseg.cli.console import PlainColumn, console, summary_table
 from contseg.cli.progress import TerminalReporter
 from contseg.cli.train import prepared_job
 from contseg.engine.run import Run
 from contseg.engine.train import train
 from contseg.errors import ContsegError, did_you_mean
 from contseg.methods.registry import METHODS
-from contseg.recipes.build import resumed_recipe, start_run
+from contseg.recipes.build import require_kept, resumed_recipe, start_run
 from contseg.recipes.read import read_recipe, to_yaml
 from contseg.recipes.recipe import Recipe
 from contseg.report.page import write_report
+from contseg.scenarios.plan import make_plan
 
 SUMMARY_KEYS = ("old", "new", "all", "average", "forgetting", "seconds")
 
@@ -37,16 +38,19 @@ def run_demo(methods: list[str], fresh: bool, out: Path | None, overrides: list[
         if name != "joint" and name not in METHODS:
             raise ContsegError(f"--methods: unknown method '{name}'; {did_you_mean(name, [*METHODS, 'joint'])}")
     folder = out or (next_folder() if fresh else Path("runs") / "demo")
+    learned = list(dict.fromkeys(name for name in methods if name != "joint"))
+    recipes = {name: _checked(name, folder, overrides, fresh) for name in [*learned, "joint"]}
     if fresh:
         shutil.rmtree(folder / "cache", ignore_errors=True)
-    learned = list(dict.fromkeys(name for name in methods if name != "joint"))
-    recipes = {name: _begin(name, folder, overrides, fresh) for name in [*learned, "joint"]}
+    for name, recipe in recipes.items():
+        if fresh or not _is_begun(folder / name):
+            start_run(recipe, folder / name, overwrite=fresh)
     with _beside(recipes["joint"], folder / "joint", wanted=bool(learned)) as joint:
         summaries = {name: _learned(name, recipes[name], folder) for name in learned}
         summaries["joint"] = joint() or _learned("joint", recipes["joint"], folder)
     short = {name: {key: summary[key] for key in SUMMARY_KEYS} for name, summary in summaries.items()}
     (folder / "summary.json").write_text(json.dumps(short, indent=1) + "\n", encoding="utf-8")
-    console.print(summary_table(short))
+    console.print(summary_table(summaries))
     page = write_report([folder / name for name in short], folder / "report.html")
     console.print(f"report: {page}", soft_wrap=True)
 
@@ -59,15 +63,21 @@ def next_folder() -> Path:
     return folder
 
 
-def _begin(name: str, folder: Path, overrides: list[str], fresh: bool) -> Recipe:
-    """The recipe of a method, and its run in the demo's folder, new or there already."""
+def _checked(name: str, folder: Path, overrides: list[str], fresh: bool) -> Recipe:
+    """The recipe of a method, after everything that a run of it needs was checked; nothing is written or deleted."""
     recipe = read_recipe("digits/joint" if name == "joint" else f"digits/{name}_5-1", overrides)
     run = Run(folder / name)
-    if (run.folder / "recipe.yaml").is_file() and not fresh:
+    if _is_begun(run.folder) and not fresh:
         return resumed_recipe(run.folder, recipe)
-    prepared_job(recipe, run.folder, None)  # everything is checked before the folder is touched
-    start_run(recipe, run.folder, overwrite=fresh)
+    run.refuse_if_taken(overwrite=fresh)
+    job = prepared_job(recipe, run.folder, None, new=True)
+    require_kept(recipe, run)
+    make_plan(job.scenario)
     return recipe
+
+
+def _is_begun(folder: Path) -> bool:
+    return (folder / "recipe.yaml").is_file()
 
 
 def _learned(name: str, recipe: Recipe, folder: Path) -> dict[str, Any]:
@@ -96,7 +106,12 @@ def _beside(recipe: Recipe, folder: Path, wanted: bool) -> Iterator[Any]:
 
 def _waited(process: subprocess.Popen, run: Run, epochs: int) -> dict[str, Any]:
     """The summary of a run that another process trains; a bar counts its epochs."""
-    columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn()]
+    columns = [
+        PlainColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    ]
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("joint step 1/1, epoch", total=epochs)
         while process.poll() is None:

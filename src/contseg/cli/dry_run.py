@@ -13,9 +13,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
-from contseg.cli.console import console
+from contseg.cli.console import PlainColumn, console
 from contseg.errors import ContsegError
 from contseg.recipes.published import network_key
 from contseg.recipes.read import is_of_published_data, read_recipe, recipe_names
@@ -186,5 +186,10 @@ def _print(text: str) -> None:
 
 
 def _bar() -> Progress:
-    columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn()]
+    columns = [
+        PlainColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    ]
     return Progress(*columns, console=console, transient=True)

@@ -1,11 +1,12 @@
 """`contseg evaluate`."""
 
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
 from rich.table import Table
 
-from contseg.cli.console import console, percent, scan_progress
+from contseg.cli.console import console, percent, remark_lines, scan_progress
 from contseg.data.augment import evaluation_pipeline
 from contseg.data.classes import ClassTable
 from contseg.engine.loading import Batches, evaluation_draws
@@ -14,7 +15,8 @@ from contseg.errors import ContsegError
 from contseg.evaluation.inference import Inference
 from contseg.evaluation.metrics import step_figures
 from contseg.evaluation.predict import evaluate
-from contseg.interop.pretrained import is_pretrained, load_pretrained
+from contseg.evaluation.remarks import step_remarks
+from contseg.interop.pretrained import is_pretrained, open_segmenter
 from contseg.interop.segmenter_file import load_segmenter
 from contseg.models.segmenter import Segmenter
 from contseg.recipes.build import make_scenario
@@ -26,22 +28,23 @@ from contseg.scenarios.scenario import Scenario
 def run_evaluation(
     folder: Path, step: int | None, data: Path | None, overrides: list[str], source: str | None = None
 ) -> None:
-    """Measure a step's segmenter on the step's test set, or a segmenter's folder on that of a recipe; print IoU per class.
+    """Measure a step's segmenter on the step's test set, or a segmenter (folder or file) on a recipe's; print IoU per class.
 
     Args:
         overrides: of the recipe's `evaluation`; the rest of a run is what it is. Of any key where `source` is given.
-        source: the recipe, for a folder that holds a segmenter and no run.
+        source: the recipe, for a segmenter that is no run.
 
     Raises:
-        ContsegError: no such run, step or segmenter, or an override of something else.
+        ContsegError: no such run, step or segmenter, an override of something else, a finished step without its figures, or
+            a dataset with other classes.
     """
     values = [*overrides, *([f"data.path={str(data)!r}"] if data else [])]
-    if is_pretrained(folder):
+    if folder.is_file() or is_pretrained(folder):
         if source is None:
             raise ContsegError(f"{folder}: holds a segmenter and no run; name a recipe for its test set with --recipe")
         if step is not None:
-            raise ContsegError("--step: is about runs; the step of a segmenter's folder is told by its classes")
-        segmenter, classes = load_pretrained(folder)
+            raise ContsegError("--step: is about runs; the step of a segmenter is told by its classes")
+        segmenter, classes = open_segmenter(folder)
         recipe = read_recipe(source, values)
         scenario = read_scenario(recipe)
         measure(folder, segmenter, classes, recipe, scenario, step_knowing(classes, scenario, folder))
@@ -61,6 +64,7 @@ def run_evaluation(
     if not 0 <= index < finished:
         raise ContsegError(f"--step: {folder} has finished {finished} steps (0 to {finished - 1}); there is no step {index}")
     segmenter, classes = load_segmenter(run.segmenter_path(index))
+    require_same_classes(classes, scenario, index, run.segmenter_path(index))
     measure(folder, segmenter, classes, recipe, scenario, index)
 
 
@@ -68,6 +72,18 @@ def read_scenario(recipe: Recipe) -> Scenario:
     """The scenario of a recipe, with a bar while masks are scanned."""
     with scan_progress() as progress:
         return make_scenario(recipe, progress)
+
+
+def require_same_classes(classes: ClassTable, scenario: Scenario, index: int, path: Path) -> None:
+    """Raise ContsegError if the classes of a segmenter are not those of a step, by name and in order."""
+    wanted = scenario[index].table.names
+    for place, (own, other) in enumerate(zip_longest(classes.names, wanted)):
+        if own != other:
+            known, found = (f"'{name}'" if name is not None else "nothing" for name in (own, other))
+            raise ContsegError(
+                f"{scenario.dataset.root}: class {place} of step {index} is {found}, and the segmenter ({path}) knows it as"
+                f" {known}; list the classes as the run did: {', '.join(classes.names)}"
+            )
 
 
 def step_knowing(classes: ClassTable, scenario: Scenario, folder: Path) -> int:
@@ -98,7 +114,9 @@ def measure(folder: Path, segmenter: Segmenter, classes: ClassTable, recipe: Rec
     with scan_progress("testing") as progress:
         done = iter(range(1, len(batches) + 1))
         confusion = evaluate(segmenter, batches, len(classes), lambda: progress(next(done), len(batches)), inference)
-    figures = step_figures(confusion.cpu().numpy(), scenario.groups, scenario.has_background)
+    counts, annotated = confusion.cpu().numpy(), scenario[index].test.annotated
+    figures = step_figures(counts, scenario.groups, scenario.has_background)
+    notes = step_remarks(counts, scenario.groups, scenario.has_background, classes.names, annotated)
     table = Table(title=f"{folder}, step {index}: {len(test)} images")
     table.add_column("class")
     table.add_column("from step", justify="right")
@@ -106,7 +124,10 @@ def measure(folder: Path, segmenter: Segmenter, classes: ClassTable, recipe: Rec
     for name, group, iou in zip(classes.names, scenario.groups, figures["iou"], strict=False):
         table.add_row(name, str(group), percent(None if iou is None else 100 * iou))
     console.print(table)
-    shown = ("old", "new", "all", "all_with_background", "accuracy")
+    means = ("old", "new", "all", "all_with_background")
+    shown = [*(key for key in means if figures["measured"][key][1]), "accuracy"]  # no `new` after step 0
     console.print(
         "  ".join(f"{key} {percent(None if figures[key] is None else 100 * figures[key])}" for key in shown), highlight=False
     )
+    for line in remark_lines(notes, ["background", *shown]):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

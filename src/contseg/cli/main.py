@@ -9,7 +9,7 @@ import typer
 from contseg.cli.data import app as data_app
 from contseg.cli.prepare import app as prepare_app
 from contseg.cli.recipes import app as recipes_app
-from contseg.errors import ContsegError
+from contseg.errors import ContsegError, visible
 
 app = typer.Typer(
     name="contseg",
@@ -238,7 +238,8 @@ def main() -> None:
     try:
         app()
     except ContsegError as error:
-        print(f"error: {error}", file=sys.stderr)
+        line = visible(str(error)).replace("\n", "\\n")
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped; a run goes on with: contseg train --resume RUN", file=sys.stderr)

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from contseg.cli.console import console, scan_progress
 from contseg.recipes.build import make_scenario
@@ -20,7 +21,7 @@ def print_plan(source: str, overrides: list[str], pixels: bool, picture: Path | 
     if pixels:
         console.print(pixel_table(plan))
     for warning in plan.warnings:
-        console.print(f"[yellow]note[/yellow]: {warning}", highlight=False)
+        console.print(Text.assemble(("note", "yellow"), f": {warning}"))
     console.print(f"plan hash: {plan.hash}")
     if picture:
         from contseg.report.plan_map import write_plan_picture

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from contseg.cli.console import console, percent
+from contseg.cli.console import PlainColumn, console, percent, remark_lines
 from contseg.engine.job import Reporter
 
 
@@ -22,13 +22,14 @@ class TerminalReporter(Reporter):
         self._task: TaskID | None = None
         self._label = ""
         self._images, self._since = 0, 0.0
+        self._remarks: set[str] = set()
 
     def start(self) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            PlainColumn("{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[detail]}"),
+            PlainColumn("{task.fields[detail]}"),
             TimeRemainingColumn(compact=True),
             console=console,
             transient=True,
@@ -58,8 +59,14 @@ class TerminalReporter(Reporter):
             self._progress.update(self._task, advance=1)
 
     def step_finished(self, step: int, figures: dict[str, Any]) -> None:
-        shown = {key: None if figures[key] is None else 100 * figures[key] for key in ("old", "new", "all")}
+        # what no class belongs to yet is left out, as `new` after step 0
+        keys = [key for key in ("old", "new", "all") if figures[key] is not None or figures["measured"][key][1]]
+        shown = {key: None if figures[key] is None else 100 * figures[key] for key in keys}
         self._print(f"{self._label}: " + "  ".join(f"{key} {percent(value)}" for key, value in shown.items()))
+        for line in remark_lines(figures["notes"], keys):
+            if line not in self._remarks:  # later steps would only say it again
+                self._remarks.add(line)
+                self._print(f"{self._label}: {line}")
 
     def message(self, text: str) -> None:
         self._print(f"{self.title}{text}")

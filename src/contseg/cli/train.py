@@ -7,13 +7,16 @@ from contseg.cli.progress import TerminalReporter
 from contseg.data.cache import cache_folder
 from contseg.engine.job import Job
 from contseg.engine.ranks import joined_rank
+from contseg.engine.recorded import require_same_data
 from contseg.engine.run import Run
 from contseg.engine.train import train
 from contseg.errors import ContsegError
-from contseg.recipes.build import make_job, resumed_recipe, start_run
+from contseg.recipes.build import keep_data_path, make_job, resumed_recipe, start_run
 from contseg.recipes.comparison import comparability
 from contseg.recipes.read import read_recipe
+from contseg.recipes.recipe import Recipe
 from contseg.report.page import write_report
+from contseg.scenarios.plan import make_plan
 
 
 def run_training(
@@ -22,11 +25,14 @@ def run_training(
     """Train a recipe in a new folder, or continue the run of a folder; print the figures and write the report."""
     cache = cache_folder("steps") if share else None
     if resume:
-        folder = resume
+        folder, run = resume, Run(resume)
         own = resumed_recipe(folder)
         wanted = read_recipe(source or folder / "recipe.yaml", overrides) if source or overrides else own
         recipe = resumed_recipe(folder, wanted)
         job = prepared_job(recipe, folder, cache)
+        require_same_data(run, make_plan(job.scenario))
+        if not joined_rank():
+            keep_data_path(run, recipe)
     else:
         if source is None:
             raise ContsegError("train: name a recipe (see the packaged ones in the README), or --resume RUN")
@@ -34,7 +40,8 @@ def run_training(
         folder = out or Path("runs") / recipe.name.replace("/", "-")
         if not joined_rank():
             Run(folder).refuse_if_taken(overwrite)
-        job = prepared_job(recipe, folder, cache)  # everything is checked before the folder is touched
+        job = prepared_job(recipe, folder, cache, new=True)  # everything is checked before the folder is touched
+        make_plan(job.scenario)
         if not joined_rank():
             start_run(recipe, folder, overwrite)
     for change in [] if joined_rank() else comparability(recipe):
@@ -46,7 +53,7 @@ def run_training(
     console.print(f"run: {folder}\nreport: {write_report([folder], folder / 'report.html')}", soft_wrap=True)
 
 
-def prepared_job(recipe, folder: Path, cache: Path | None) -> Job:
-    """A job, with a bar while masks are scanned."""
+def prepared_job(recipe: Recipe, folder: Path, cache: Path | None, *, new: bool = False) -> Job:
+    """A job, with a bar while masks are scanned; see `make_job`."""
     with scan_progress() as progress:
-        return make_job(recipe, folder, progress=progress, cache=cache)
+        return make_job(recipe, folder, progress=progress, cache=cache, new=new)

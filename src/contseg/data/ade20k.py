@@ -4,7 +4,7 @@ from pathlib import Path
 
 from contseg.data.classes import ClassTable
 from contseg.data.dataset import SegmentationDataset, SubsetName, folder_of_each, require_layout
-from contseg.data.files import read_list
+from contseg.data.files import files_like, read_names
 
 FOLDERS: dict[SubsetName, str] = {"train": "training", "test": "validation"}
 
@@ -46,8 +46,8 @@ class ADE20K(SegmentationDataset):
     def _listed(self, folder: str) -> list[str]:
         path = self.root / f"{folder}.txt"
         if path.is_file():
-            return [Path(line).stem for line in read_list(path)]
-        return sorted(image.stem for image in (self.root / "images" / folder).glob("*.jpg"))
+            return read_names(path)
+        return sorted(image.stem for image in files_like(self.root / "images" / folder, "*.jpg"))
 
     def names(self, subset: SubsetName) -> list[str]:
         return list(self._names[FOLDERS[subset]])

@@ -1,21 +1,21 @@
 """Looking at every file of a dataset before training does: what is wrong with it, and what it holds."""
 
+import hashlib
 import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from contseg.data.classes import IGNORE
-from contseg.data.dataset import SegmentationDataset, SubsetName, size
-from contseg.data.files import read_image
+from contseg.data.dataset import SUBSETS, SegmentationDataset, SubsetName, repeated_names, unequal
+from contseg.data.files import read_image, rescaling
 from contseg.data.presence import Progress
 from contseg.data.recoding import told_counts
 from contseg.errors import ContsegError
-
-SUBSETS: tuple[SubsetName, ...] = ("train", "test")
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,15 @@ class SubsetStatistics:
     """What the readable masks of a subset hold, of K classes.
 
     Args:
-        samples: how many there are, readable or not.
+        samples: how many different ones there are, readable or not.
         images: (K,) int64, masks with at least one pixel of a class.
         pixels: (K,) int64, pixels of a class.
         ignored: pixels that are void or 255.
+        rescaled: how many images hold other values than 8 bits, by which of their values become 0 and 255.
+        marked: masks with at least one pixel of 255.
+        highest: the largest value that the masks can hold: 255 or 65535; 0 where none could be read.
+        repeated: samples that the list names more than once.
+        named: a sample for every image, by a digest of its pixels.
     """
 
     subset: SubsetName
@@ -50,6 +55,11 @@ class SubsetStatistics:
     images: np.ndarray
     pixels: np.ndarray
     ignored: int
+    rescaled: dict[str, int] = field(default_factory=dict)
+    marked: int = 0
+    highest: int = 0
+    repeated: tuple[str, ...] = ()
+    named: Mapping[bytes, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,10 @@ class _Checked:
     problems: list[Problem]
     pixels: np.ndarray
     ignored: int
+    note: str = ""
+    marked: bool = False
+    highest: int = 0
+    digest: bytes = b""
 
 
 def check_dataset(
@@ -73,6 +87,7 @@ def check_dataset(
     """
     problems: list[Problem] = []
     names: dict[SubsetName, list[str]] = {}
+    repeated: dict[SubsetName, list[str]] = {}
     for subset in SUBSETS:
         try:
             names[subset] = dataset.names(subset)
@@ -82,6 +97,8 @@ def check_dataset(
         else:
             if not names[subset]:
                 problems.append(Problem(subset, "", str(dataset.root), "this subset is empty"))
+        repeated[subset] = repeated_names(names[subset])
+        names[subset] = list(dict.fromkeys(names[subset]))
 
     total, done = sum(map(len, names.values())), 0
     statistics = []
@@ -89,19 +106,104 @@ def check_dataset(
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         for subset in SUBSETS:
             images, pixels = (np.zeros(len(dataset.classes), dtype=np.int64) for _ in range(2))
-            ignored = 0
+            ignored = marked = highest = 0
+            rescaled: Counter[str] = Counter()
+            named: dict[bytes, str] = {}
             checks = (pool.submit(check_sample, dataset, subset, name, known) for name in names[subset])
-            for future in list(checks):
+            for name, future in zip(names[subset], list(checks), strict=True):
                 checked = future.result()
                 problems += checked.problems
                 images += checked.pixels > 0
                 pixels += checked.pixels
-                ignored += checked.ignored
+                ignored, marked = ignored + checked.ignored, marked + checked.marked
+                highest = max(highest, checked.highest)
+                rescaled.update([checked.note] if checked.note else [])
+                if checked.digest:
+                    named.setdefault(checked.digest, name)
                 done += 1
                 if progress:
                     progress(done, total)
-            statistics.append(SubsetStatistics(subset, len(names[subset]), images, pixels, ignored))
+            told, samples = tuple(repeated[subset]), len(names[subset])
+            statistics.append(
+                SubsetStatistics(subset, samples, images, pixels, ignored, dict(rescaled), marked, highest, told, named)
+            )
+    for name in sorted(set(names["train"]) & set(names["test"])):
+        text = "is trained on and tested on: its figures are not honest; take it out of one list"
+        problems.append(Problem("test", name, str(dataset.image_path(name)), text))
     return problems, statistics
+
+
+def remarks(dataset: SegmentationDataset, statistics: Sequence[SubsetStatistics]) -> list[str]:
+    """What is not wrong with any file, and should be known: a line each.
+
+    Args:
+        statistics: of `check_dataset`, train first.
+
+    Example:
+        >>> from contseg.data.digits import Digits
+        >>> digits = Digits(train=5, test=3, size=32)
+        >>> [text.partition(":")[0] for text in remarks(digits, check_dataset(digits)[1])][-1]
+        'no test mask holds zero, four, five, six'
+    """
+    train, test = statistics
+    table = dataset.classes
+    found = list(dataset.notes)
+    rescaled = sum((Counter(one.rescaled) for one in statistics), Counter())
+    found += [
+        f"{count} images of {kind}; data.options.range=[LOW, HIGH] takes other values" for kind, count in rescaled.items()
+    ]
+    for one in statistics:
+        if one.repeated:
+            first = one.repeated[0]
+            found.append(
+                f"the {one.subset} list names {len(one.repeated)} images more than once, such as '{first}': each counts once"
+            )
+    absent = {one.subset: _absent(dataset, one) for one in statistics}
+    nowhere = [name for name in absent["train"] if name in absent["test"]]
+    for names, what in (
+        (nowhere, "no mask holds {}: nothing can be learned of it"),
+        (
+            [name for name in absent["train"] if name not in nowhere],
+            "no training mask holds {}: nothing can be learned of it",
+        ),
+        ([name for name in absent["test"] if name not in nowhere], "no test mask holds {}: left out of every mean"),
+    ):
+        if names:
+            found.append(what.format(_listed(names)))
+    marked, masks = train.marked + test.marked, train.samples + test.samples
+    if nowhere and marked:
+        found.append(
+            f"{IGNORE} is in {marked} of {masks} masks and always means 'ignore': if it stands for {_listed(nowhere)}, write"
+            " the id of that class instead"
+        )
+    highest = max(train.highest, test.highest)
+    beyond = [name for name, number in zip(table.names, table.ids, strict=True) if 0 < highest < number]
+    if beyond:
+        found.append(
+            f"the masks have 8 bits and hold ids up to {highest}, less than that of {_listed(beyond)}: write 16-bit PNGs"
+        )
+    if len(table) > IGNORE:
+        found.append(f"{len(table)} classes: training holds {IGNORE} outputs at most")
+    same = [(train.named[digest], test.named[digest]) for digest in train.named if digest in test.named]
+    same = [(one, other) for one, other in same if one != other]
+    if same:
+        found.append(
+            f"{len(same)} test images equal a training image pixel by pixel, such as '{same[0][1]}' and '{same[0][0]}':"
+            " their figures are not honest"
+        )
+    return found
+
+
+def _absent(dataset: SegmentationDataset, one: SubsetStatistics) -> list[str]:
+    """The classes without a pixel in a subset, where there is one to look at and the class is one to be scored."""
+    table = dataset.classes
+    wanted = table.foreground if table.background == "unscored" else table.ids
+    rows = zip(table.names, table.ids, one.images, strict=True)
+    return [name for name, number, images in rows if not images and number in wanted] if one.highest else []
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def check_sample(dataset: SegmentationDataset, subset: SubsetName, name: str, known: np.ndarray) -> _Checked:
@@ -118,23 +220,29 @@ def check_sample(dataset: SegmentationDataset, subset: SubsetName, name: str, kn
             problems.append(problem)
 
     image = mask = None
+    note = ""
     try:
-        image = read_image(dataset.image_path(name))
-    except (ContsegError, Image.DecompressionBombError) as error:
+        image = read_image(dataset.image_path(name), dataset.reading)
+        note = rescaling(dataset.image_path(name), dataset.reading)
+    except ContsegError as error:
         found(dataset.image_path(name), error)
     try:
         mask = dataset.read_mask(name)
-    except (ContsegError, Image.DecompressionBombError) as error:
+    except ContsegError as error:
         missing = str(error).startswith(f"{dataset.image_path(name)}: ")
         found(dataset.image_path(name) if missing else dataset.mask_path(name), error)
     ids = np.array(dataset.classes.ids)
+    digest = (
+        b"" if image is None else hashlib.blake2b(image.tobytes(), digest_size=16, key=str(image.shape).encode()).digest()
+    )
     if mask is None:
-        return _Checked(problems, np.zeros(len(ids), dtype=np.int64), 0)
+        return _Checked(problems, np.zeros(len(ids), dtype=np.int64), 0, note, digest=digest)
     if image is not None and image.shape[:2] != mask.shape:
-        found(dataset.mask_path(name), f"mask is {size(mask)} but its image is {size(image)}; they must be equal")
+        found(dataset.mask_path(name), unequal(mask, image.shape, dataset.image_path(name)))
     counts = np.bincount(mask.ravel(), minlength=max(ids.max(), IGNORE) + 1)
     strange = np.flatnonzero((counts > 0) & ~known[: len(counts)])
     if len(strange):
         found(dataset.mask_path(name), f"ids outside the class table: {told_counts(strange, counts[strange])}")
     pixels = counts[ids].astype(np.int64)
-    return _Checked(problems, pixels, int(counts.sum() - pixels.sum() - counts[strange].sum()))
+    ignored = int(counts.sum() - pixels.sum() - counts[strange].sum())
+    return _Checked(problems, pixels, ignored, note, bool(counts[IGNORE]), int(np.iinfo(mask.dtype).max), digest)

@@ -6,7 +6,7 @@ import numpy as np
 
 from contseg.data.classes import IGNORE, ClassTable
 from contseg.data.dataset import SegmentationDataset, SubsetName, folder_of_each, require_layout
-from contseg.data.files import read_mask
+from contseg.data.files import files_like, read_mask
 from contseg.data.recoding import Recoding
 
 CITIES = (
@@ -63,7 +63,7 @@ class Cityscapes(SegmentationDataset):
 
     def _found(self, folder: str) -> list[str]:
         top = self.root / "leftImg8bit" / folder
-        found = sorted(path.relative_to(top).as_posix() for path in top.glob(f"*/*{IMAGE}"))
+        found = sorted(path.relative_to(top).as_posix() for path in files_like(top, f"*/*{IMAGE}"))
         return [name.removesuffix(IMAGE) for name in found]
 
     def names(self, subset: SubsetName) -> list[str]:

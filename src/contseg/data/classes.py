@@ -45,7 +45,8 @@ class ClassTable:
             `annotated`: somebody looked, and it is nothing (VOC);
             `unlabelled`: nobody named the pixel (ADE20K);
             `unscored`: the dataset names every pixel that counts; 0 is there for what a step does not annotate, and is
-            never scored (Cityscapes and ISPRS when learned class by class);
+            never scored (Cityscapes and ISPRS when learned class by class; your own folder where 0 says that nobody named
+            the pixel);
             `none`: there is no background output; every entry is a class like any other.
         void: further mask values that are known and are no class. They are ignored, but for training in the presence of a
             background, where they belong to it.
@@ -150,6 +151,20 @@ class ClassTable:
         if not self.has_background:
             return self
         return ClassTable(self.names[1:], self.ids[1:], self.colours[1:], "none", (0, *self.void))
+
+    def with_unscored_background(self) -> "ClassTable":
+        """The same classes after an unscored background of id 0, for steps that do not annotate everything.
+
+        Example:
+            >>> table = ClassTable(("road", "car"), (1, 2), ((9, 9, 9), (0, 0, 9)), "none").with_unscored_background()
+            >>> table.names, table.ids, table.background
+            (('background', 'road', 'car'), (0, 1, 2), 'unscored')
+        """
+        if self.has_background:
+            return self
+        name = next(one for one in ("background", "not annotated", "elsewhere") if one not in self.names)
+        void = tuple(number for number in self.void if number)
+        return ClassTable((name, *self.names), (0, *self.ids), ((0, 0, 0), *self.colours), "unscored", void)
 
     def known_values(self) -> np.ndarray:
         """Boolean array over all mask values 0..65535: the ids of this table, void ones and 255."""

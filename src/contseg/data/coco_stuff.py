@@ -6,7 +6,7 @@ import numpy as np
 
 from contseg.data.classes import IGNORE, ClassTable
 from contseg.data.dataset import SegmentationDataset, SubsetName, folder_of_each, require_layout
-from contseg.data.files import read_list, read_mask
+from contseg.data.files import files_like, read_mask, read_names
 from contseg.data.recoding import Recoding
 from contseg.errors import ContsegError
 
@@ -49,7 +49,7 @@ class COCOStuff10k(SegmentationDataset):
         self._recode = Recoding({number: number for number in (*range(CLASSES + 1), IGNORE)})
 
     def names(self, subset: SubsetName) -> list[str]:
-        return [Path(line).stem for line in read_list(self.root / "imageLists" / f"{subset}.txt")]
+        return read_names(self.root / "imageLists" / f"{subset}.txt")
 
     def image_path(self, name: str) -> Path:
         return self.root / "images" / f"{name}.jpg"
@@ -96,7 +96,7 @@ class COCOStuff164k(SegmentationDataset):
         self.classes = _classes(background)
         self._recode = Recoding({raw: raw + 1 for raw in range(CLASSES)} | {IGNORE: 0 if background else IGNORE})
         self._names = {
-            folder: sorted(path.stem for path in (self._images / folder).glob("*.jpg")) for folder in FOLDERS.values()
+            folder: sorted(path.stem for path in files_like(self._images / folder, "*.jpg")) for folder in FOLDERS.values()
         }
         self._folder_of = folder_of_each(self._names, self._images)
 

@@ -1,6 +1,7 @@
 """What a dataset is: a class table, lists of names, and a way to read one sample. It knows nothing of steps."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -8,10 +9,12 @@ from typing import Literal
 import numpy as np
 
 from contseg.data.classes import ClassTable
-from contseg.data.files import read_image, read_mask
+from contseg.data.files import orientation, read_image, read_mask
+from contseg.data.pixels import AS_STORED, Reading
 from contseg.errors import ContsegError
 
 SubsetName = Literal["train", "test"]
+SUBSETS: tuple[SubsetName, ...] = ("train", "test")
 
 
 class SegmentationDataset(ABC):
@@ -28,6 +31,11 @@ class SegmentationDataset(ABC):
         mirror: pairs of class ids that change places when an image is flipped (left and right arm).
         counts_background: False; True where a class that matters plays the background (ISPRS as released), so that splits
             count it and figures include it.
+        reading: which bands of an image file become its colours, and which values become 0 and 255.
+        adds_background: False; True where an unscored background of id 0 may be added to a table without one, when steps
+            bring classes.
+        notes: what was found on opening that should be known before training, a line each.
+        left_out: rows of its files that are not used, as (file, what and why).
         selection_offset: 0; what published lists of this dataset add to an id before they select images (ISPRS).
     """
 
@@ -37,7 +45,11 @@ class SegmentationDataset(ABC):
     domains: tuple[str, ...] = ()
     mirror: tuple[tuple[int, int], ...] = ()
     counts_background: bool = False
+    reading: Reading = AS_STORED
     selection_offset: int = 0
+    adds_background: bool = False
+    notes: tuple[str, ...] = ()
+    left_out: tuple[tuple[Path, str], ...] = ()
 
     @abstractmethod
     def names(self, subset: SubsetName) -> list[str]:
@@ -69,11 +81,9 @@ class SegmentationDataset(ABC):
         Raises:
             ContsegError: a file is missing or unreadable, or the mask has another size than the image.
         """
-        image, mask = read_image(self.image_path(name)), self.read_mask(name)
+        image, mask = read_image(self.image_path(name), self.reading), self.read_mask(name)
         if image.shape[:2] != mask.shape:
-            raise ContsegError(
-                f"{self.mask_path(name)}: mask is {size(mask)} but its image is {size(image)}; they must be equal"
-            )
+            raise ContsegError(f"{self.mask_path(name)}: {unequal(mask, image.shape, self.image_path(name))}")
         return image, mask
 
 
@@ -85,6 +95,31 @@ def size(array: np.ndarray) -> str:
         '5x3'
     """
     return f"{array.shape[1]}x{array.shape[0]}"
+
+
+def unequal(mask: np.ndarray, shape: Sequence[int], image: Path) -> str:
+    """What is wrong with a mask of another size than its image.
+
+    Args:
+        mask: (H, W).
+        shape: of the upright image, height first.
+        image: its file, whose EXIF orientation is the usual reason.
+    """
+    height, width = shape[:2]
+    turned = ""
+    if mask.shape == (width, height) and (found := orientation(image)) >= 5:
+        turned = f" as its EXIF orientation ({found}) shows it; draw the mask on that, or remove the tag"
+    return f"mask is {size(mask)} but its image is {width}x{height}{turned or '; they must be equal'}"
+
+
+def repeated_names(names: Sequence[str]) -> list[str]:
+    """The names that stand in a list more than once, each once.
+
+    Example:
+        >>> repeated_names(["a", "b", "a", "c", "a"])
+        ['a']
+    """
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def require_layout(root: Path, folders: Sequence[str], what: str) -> Path:

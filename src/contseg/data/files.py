@@ -1,88 +1,375 @@
 """Reading and writing image and mask files, with errors that name the file."""
 
 import os
+import re
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL import WebPImagePlugin as _  # noqa: F401  (makes the format known)
+from PIL.TiffImagePlugin import TiffImageFile
 
 from contseg.data.classes import Colour
+from contseg.data.headers import size_in
+from contseg.data.pixels import AS_STORED, CHOOSE_BANDS, Reading, choose_bands, full_range, rescale
+from contseg.data.tiff import SIGNATURES, TiffLayout, is_transparency, tiff_layout, turned
 from contseg.errors import ContsegError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "PPM")
+_COLOUR_MODES = ("1", "L", "P", "RGB", "RGBA", "LA", "PA", "RGBX", "CMYK", "YCbCr", "La", "RGBa")
+_MAX_PIXELS = 178_956_970
+"""Where Pillow takes a file for an attack: twice the pixels of a quarter gigabyte of RGB."""
 
 
-def read_image(path: Path) -> np.ndarray:
-    """An image file as (H, W, 3) uint8 RGB, read-only (the decoder's own memory; a writable copy costs as much again).
+def files_below(root: Path) -> list[Path]:
+    """Every file below a folder, sorted by path; folders are never among them, whatever they are called.
+
+    Links to folders are followed, each folder once: a link back to a folder that was already visited, such as a loop, adds
+    nothing. What is hidden is left out: files and folders whose name begins with a dot (`._a.jpg`, `.ipynb_checkpoints`).
+    Broken links to files are among the files, so that they are reported and not lost.
 
     Raises:
-        ContsegError: the file is missing, truncated or no image.
+        ContsegError: a folder cannot be listed.
+
+    Example:
+        >>> import tempfile
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for name in ("b/2.png", "a.png", "b/._2.png", ".ipynb_checkpoints/a.png"):
+        ...     (root / name).parent.mkdir(exist_ok=True)
+        ...     (root / name).touch()
+        >>> (root / "loop").symlink_to(root)
+        >>> [path.relative_to(root).as_posix() for path in files_below(root)]
+        ['a.png', 'b/2.png']
     """
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    except FileNotFoundError:
-        raise ContsegError(f"{path}: image not found; check the list that names it") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ContsegError(f"{path}: cannot be read as an image ({error}); replace the file") from None
+    found: list[Path] = []
+    visited: set[tuple[int, int]] = set()
+    real, linked = [root], []  # a folder keeps its own path where a link leads to it too
+    while real or linked:
+        folder = real.pop() if real else linked.pop(0)
+        try:
+            stat = os.stat(folder)
+            if (stat.st_dev, stat.st_ino) in visited:
+                continue
+            visited.add((stat.st_dev, stat.st_ino))
+            with os.scandir(folder) as scan:
+                entries = sorted((entry for entry in scan if not entry.name.startswith(".")), key=lambda entry: entry.name)
+        except OSError as error:
+            raise ContsegError(f"{folder}: cannot be listed ({error.strerror}); make it readable") from None
+        for entry in entries:
+            path = folder / entry.name
+            if not entry.is_dir():
+                found.append(path)
+            elif entry.is_symlink():
+                linked.append(path)
+            else:
+                real.append(path)
+    return sorted(found)
+
+
+def image_files(root: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """The files of `files_below` that end in one of these suffixes (lower case, with their dot), in any case.
+
+    Raises:
+        ContsegError: a folder cannot be listed.
+    """
+    return [path for path in files_below(root) if path.suffix.lower() in suffixes]
+
+
+def files_like(folder: Path, pattern: str) -> list[Path]:
+    """`Path.glob` without what is hidden (`._a.jpg`), sorted by path: the files of an official layout."""
+    found = folder.glob(pattern)
+    return sorted(path for path in found if not any(part[0] == "." for part in path.relative_to(folder).parts))
+
+
+def read_image(path: Path, reading: Reading = AS_STORED) -> np.ndarray:
+    """An image file as (H, W, 3) uint8 RGB, upright (its EXIF orientation is applied), read-only.
+
+    Transparency is dropped. Values of more than 8 bits are rescaled and bands are chosen as `reading` tells; a file of which
+    it does not tell enough (a fourth band that is no transparency, signed values) is refused, and so is an animation.
+
+    Raises:
+        ContsegError: the file is missing, truncated, no image, of a format that is not read, larger than `max_pixels`, or
+            `reading` does not tell enough of it.
+    """
+    with _opened(path, "image") as picture:
+        if picture.layout is not None and (not picture.layout.plain or reading != AS_STORED):
+            return _read_raw(path, picture, reading)
+        image = _loaded(path, picture)
+        if image.mode not in _COLOUR_MODES and not image.mode.startswith("I"):
+            raise ContsegError(f"{path}: has mode {image.mode}, which cannot be read; convert it to RGB")
+        deep = image.mode.startswith("I")  # 16 bits: of PNG and PPM
+        if deep or reading != AS_STORED:
+            if picture.deep_colour:
+                raise ContsegError(f"{path}: bands and range need the 16 bits of a colour PNG, which are not read; use TIFF")
+            values = np.asarray(image if deep else image.convert("RGB"))
+            return _rgb(path, values.astype(np.uint16) if deep else values, reading, full_range("u", 16 if deep else 8))
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """A mask file as (H, W) uint8 or uint16 ids. Palette PNGs give their indices, never their colours.
+    """A mask file as (H, W) uint8 or uint16 ids, upright. Palette PNGs give their indices, never their colours.
 
     Raises:
-        ContsegError: the file is missing, truncated, or its pixels are not single numbers (RGB).
+        ContsegError: the file is missing, truncated, larger than `max_pixels`, or its pixels are not single numbers (RGB).
     """
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("L", "P", "I", "I;16", "1"):
-                raise ContsegError(
-                    f"{path}: mask has mode {image.mode}; masks must be single-channel ids (grey or palette PNG)"
-                )
-            mask = np.asarray(image)
-    except FileNotFoundError:
-        raise ContsegError(f"{path}: mask not found; every image needs one of the same name") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ContsegError(f"{path}: cannot be read as a mask ({error}); replace the file") from None
+    with _opened(path, "mask") as picture:
+        image = None if picture.image is None else _loaded(path, picture)
+        if image is None or image.mode not in ("L", "P", "I", "I;16", "I;16B", "1"):
+            mode = image.mode if image is not None else f"{picture.layout.bands} x {picture.layout.type}"
+            raise ContsegError(f"{path}: mask has mode {mode}; masks must be single-channel ids (grey or palette PNG)")
+        mask = np.asarray(image)
     if mask.dtype == np.uint8:
         return mask
     return mask.astype(np.uint8 if mask.dtype == bool else np.uint16)
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) from the file's header, without decoding it.
+    """(height, width) of the upright image, from the file's header, without decoding it.
 
     Raises:
-        ContsegError: the file is missing or no image.
+        ContsegError: the file is missing, no image, or larger than `max_pixels`.
     """
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))  # half the time of a file object
         try:
-            found = _size_in(os.read(handle, 4096))
+            found = size_in(os.read(handle, 4096), handle)
         finally:
             os.close(handle)
-        if found:
-            return found
-        with Image.open(path) as image:
-            return image.height, image.width
-    except FileNotFoundError:
-        raise ContsegError(f"{path}: image not found; check the list that names it") from None
-    except (OSError, SyntaxError) as error:
-        raise ContsegError(f"{path}: cannot be read as an image ({error}); replace the file") from None
+    except OSError as error:
+        raise _problem(path, "image", error) from None
+    if found:
+        _require_size(path, *found)
+        return found
+    with _opened(path, "image") as picture:
+        height, width = picture.size
+        return (width, height) if _orientation(picture) >= 5 else (height, width)
 
 
-def _size_in(head: bytes) -> tuple[int, int] | None:
-    """(height, width) of a JPEG or PNG that begins like this, in a third of Pillow's time; None asks Pillow."""
-    if head.startswith(b"\x89PNG\r\n\x1a\n") and head[12:16] == b"IHDR":
-        return int.from_bytes(head[20:24], "big"), int.from_bytes(head[16:20], "big")
-    at = 2 if head.startswith(b"\xff\xd8") else len(head)
-    while at + 9 <= len(head) and head[at] == 0xFF:
-        marker = head[at + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame header, not a table
-            height, width = int.from_bytes(head[at + 5 : at + 7], "big"), int.from_bytes(head[at + 7 : at + 9], "big")
-            return (height, width) if height and width else None
-        at += 2 + int.from_bytes(head[at + 2 : at + 4], "big")
-    return None
+def orientation(path: Path) -> int:
+    """The EXIF orientation of an image file: 1 upright, 2 to 8 turned or mirrored, from its header.
+
+    Raises:
+        ContsegError: as `image_size`.
+    """
+    with _opened(path, "image") as picture:
+        return _orientation(picture)
+
+
+def rescaling(path: Path, reading: Reading = AS_STORED) -> str:
+    """Which values become 0 and 255 where a file is not of 8 bits (`16 bits: 0 to 65535 become 0 to 255`), else "".
+
+    Raises:
+        ContsegError: as `image_size`.
+    """
+    with _opened(path, "image") as picture:
+        if picture.layout is not None:
+            kind, bits = picture.layout.kind, picture.layout.bits
+        else:
+            kind, bits = "u", 16 if picture.deep_colour or picture.image.mode.startswith("I") else 8
+    bounds = reading.range or full_range(kind, bits)
+    if (kind == "u" and bits <= 8 and reading.range is None) or bounds is None:
+        return ""
+    return f"{'float' if kind == 'f' else f'{bits} bits'}: {bounds[0]:g} to {bounds[1]:g} become 0 to 255"
+
+
+def max_pixels() -> int:
+    """The most pixels that a picture may have before it is refused: `CONTSEG_MAX_PIXELS`, or 178 956 970.
+
+    Raises:
+        ContsegError: the variable is no number.
+    """
+    told = os.environ.get("CONTSEG_MAX_PIXELS", "")
+    try:
+        return int(told) if told else _MAX_PIXELS
+    except ValueError:
+        raise ContsegError(f"CONTSEG_MAX_PIXELS: {told!r} is no number of pixels") from None
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """An open file: Pillow's view of it, and for TIFF the layout; `image` is None where Pillow does not know the layout."""
+
+    image: ImageFile.ImageFile | None
+    layout: TiffLayout | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) as stored."""
+        if self.layout is not None:
+            return self.layout.height, self.layout.width
+        return self.image.height, self.image.width
+
+    @property
+    def deep_colour(self) -> bool:
+        """Colours of 16 bits, of which Pillow reads the upper half."""
+        return self.layout is None and any(
+            ";16" in str(tile[3]) and self.image.mode in _COLOUR_MODES for tile in self.image.tile
+        )
+
+
+@contextmanager
+def _opened(path: Path, what: str) -> Iterator[_Picture]:
+    """A file of an allowed format and a bearable size; whatever goes wrong with it becomes one line."""
+    try:
+        with open(path, "rb") as file:
+            picture = _identify(path, what, file)
+            _require_size(path, *picture.size)
+            yield picture
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        KeyError,
+        IndexError,
+        TypeError,
+        struct.error,
+        zlib.error,
+        Image.DecompressionBombError,
+    ) as error:
+        raise _problem(path, what, error) from None
+
+
+def _problem(path: Path, what: str, error: Exception) -> ContsegError:
+    if isinstance(error, FileNotFoundError):
+        hint = "check the list that names it" if what == "image" else "every image needs one of the same name"
+        return ContsegError(f"{path}: {what} not found; {hint}")
+    if isinstance(error, PermissionError | IsADirectoryError):
+        return ContsegError(f"{path}: cannot be opened ({error.strerror})")
+    told = " ".join(str(error).split()) or type(error).__name__
+    return ContsegError(f"{path}: cannot be read as {_a(what)} ({told}); replace the file")
+
+
+def _a(what: str) -> str:
+    return "an image" if what == "image" else f"a {what}"
+
+
+def _identify(path: Path, what: str, file: IO[bytes]) -> _Picture:
+    """Only these formats are tried: others start programs (EPS), or are not made for pictures."""
+    Image.preinit()
+    start = file.read(16)
+    if start.startswith(SIGNATURES):
+        layout = tiff_layout(file)
+        file.seek(0)
+        try:
+            # without its path, so that Pillow does not map the file: a mapped TIFF that lies on its side comes out wrong
+            return _Picture(TiffImageFile(file), layout)
+        except SyntaxError:
+            return _Picture(None, layout)
+    for name in _FORMATS:
+        factory, accepts = Image.OPEN[name]
+        found = accepts is not None and accepts(start)
+        if found and not isinstance(found, str):  # a text: Pillow was built without it
+            file.seek(0)
+            return _Picture(factory(file, ""), None)
+    if not start:
+        raise SyntaxError("the file is empty")
+    formats = ", ".join((*_FORMATS, "TIFF"))
+    raise ContsegError(f"{path}: cannot be read as {_a(what)} (none of {formats}); convert it to PNG, or replace the file")
+
+
+def _require_size(path: Path, height: int, width: int) -> None:
+    if height * width > (most := max_pixels()):
+        raise ContsegError(
+            f"{path}: {width}x{height} is more than {most} pixels; cut it into parts, or set the environment variable"
+            f" CONTSEG_MAX_PIXELS={height * width} if memory allows (predict: with --slide 512)"
+        )
+
+
+def _loaded(path: Path, picture: _Picture) -> Image.Image:
+    """The decoded picture, upright.
+
+    Raises:
+        ContsegError: the file holds several.
+    """
+    image = picture.image
+    if picture.layout is not None:
+        count = picture.layout.pages
+    else:  # a phone's JPEG may hold a second picture (MPO), which no viewer shows
+        count = image.n_frames if image.format != "MPO" and getattr(image, "is_animated", False) else 1
+    if count > 1:
+        raise ContsegError(f"{path}: has {count} frames; save each as a file of its own")
+    image.load()
+    with suppress(Exception):  # a broken EXIF block does not make the picture broken
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def _orientation(picture: _Picture) -> int:
+    if picture.layout is not None:
+        return picture.layout.orientation
+    try:
+        return int(picture.image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # as in `_loaded`
+        return 1
+
+
+def _read_raw(path: Path, picture: _Picture, reading: Reading) -> np.ndarray:
+    """A TIFF that is more than 8 bits of grey or colours, or whose bands or range are chosen."""
+    layout, image = picture.layout, picture.image
+    bounds = full_range(layout.kind, layout.bits)
+    if not layout.kind:
+        raise ContsegError(f"{path}: has values of type {layout.type}, which are no picture")
+    if layout.bands > layout.colours and not reading.bands:
+        if not (layout.alpha and image is not None and image.mode in ("RGBA", "LA", "La")):
+            raise ContsegError(f"{path}: has {layout.bands} bands of {layout.type}; {CHOOSE_BANDS}")
+        shown = _loaded(path, picture)
+        if not is_transparency(np.asarray(shown.getchannel(shown.getbands()[-1]))):
+            raise ContsegError(
+                f"{path}: has {layout.bands} bands of {layout.type}, the last of them no mask; {CHOOSE_BANDS}"
+            )
+        if reading == AS_STORED:
+            return np.asarray(shown.convert("RGB"))
+        reading = replace(reading, bands=tuple(range(1, layout.bands)))
+    if image is not None and layout.plain:
+        return _rgb(path, np.asarray(_loaded(path, picture).convert("RGB")), reading, full_range("u", 8))
+    if image is not None and reading == AS_STORED and image.mode in ("RGB", "CMYK"):
+        return np.asarray(_loaded(path, picture).convert("RGB"))
+    if image is not None and layout.bands == 1 and image.mode != "P":
+        values = np.asarray(_loaded(path, picture))
+        if layout.kind != "f":
+            values = values.astype("u2" if layout.bits == 12 else f"{layout.kind}{layout.bits // 8}")
+        if layout.inverted and layout.kind == "u":
+            values = (2**layout.bits - 1 - values.astype(np.int64)).astype(values.dtype)
+        return _rgb(path, values, reading, bounds)
+    if layout.pages > 1:
+        raise ContsegError(f"{path}: has {layout.pages} frames; save each as a file of its own")
+    return _rgb(path, turned(_read_raster(path), layout.orientation), reading, bounds)
+
+
+def _read_raster(path: Path) -> np.ndarray:
+    """All bands (H, W, C) of a GeoTIFF as stored."""
+    try:
+        import rasterio
+    except ModuleNotFoundError:
+        raise ContsegError(
+            f"{path}: this kind of TIFF is read by rasterio, which is missing; pip install contseg[geo]"
+        ) from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            with rasterio.open(path, driver="GTiff") as raster:
+                return np.moveaxis(raster.read(), 0, 2)
+    except rasterio.errors.RasterioError as error:
+        raise OSError(str(error)) from None
+
+
+def _rgb(path: Path, values: np.ndarray, reading: Reading, default: tuple[float, float] | None) -> np.ndarray:
+    """Values (H, W) or (H, W, C) as `reading` tells."""
+    try:
+        return rescale(
+            choose_bands(values if values.ndim == 3 else values[..., None], reading.bands), reading.range, default
+        )
+    except ContsegError as error:
+        raise ContsegError(f"{path}: {error}") from None
 
 
 def write_palette_png(path: Path, ids: np.ndarray, colours: list[Colour]) -> None:
@@ -116,3 +403,44 @@ def read_list(path: Path) -> list[str]:
     if not names:
         raise ContsegError(f"{path}: the list is empty; it should hold one name per line")
     return names
+
+
+def without_ending(name: str) -> str:
+    """A file's name without the ending of an image; what follows another dot belongs to the name.
+
+    Example:
+        >>> [without_ending(name) for name in ("street/a.JPG", "a.b.c", "a.b.png", "2007_000032")]
+        ['street/a', 'a.b.c', 'a.b', '2007_000032']
+    """
+    rest, __, ending = name.rpartition(".")
+    return rest if rest and f".{ending.lower()}" in IMAGE_SUFFIXES else name
+
+
+def read_names(path: Path) -> list[str]:
+    """The names of samples in a list: one a line, with or without folder and image ending.
+
+    A line may also hold two paths, an image's and its mask's (`/JPEGImages/x.jpg /SegmentationClassAug/x.png`), as some code
+    bases keep them.
+
+    Raises:
+        ContsegError: the file is missing or empty.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "train.txt"
+        >>> _ = path.write_text("a.b.c\\nJPEGImages/my photo.jpg Masks/my photo.png\\n")
+        >>> read_names(path)
+        ['a.b.c', 'my photo']
+    """
+    return [without_ending(_first_path(line).replace("\\", "/").rsplit("/", 1)[-1]) for line in read_list(path)]
+
+
+def _first_path(line: str) -> str:
+    """The first of two paths, or the line where it holds one (which may have spaces in it)."""
+    for gap in re.finditer(r"\s+", line):
+        one, other = line[: gap.start()], line[gap.end() :]
+        if all(without_ending(path) != path for path in (one, other)):
+            return one
+        if "/" in one and without_ending(Path(one).name) == without_ending(Path(other).name):
+            return one
+    return line

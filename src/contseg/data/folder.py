@@ -1,15 +1,22 @@
 """Your own data: a folder of images, a folder of masks, a list of classes."""
 
 import hashlib
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+import numpy as np
 
-from contseg.data.classes import ClassTable, voc_palette
+from contseg.data.class_list import read_class_list
 from contseg.data.dataset import SegmentationDataset, SubsetName, require_folder
-from contseg.data.files import IMAGE_SUFFIXES, read_list, read_text
+from contseg.data.files import IMAGE_SUFFIXES, image_files, read_list, without_ending
+from contseg.data.own_masks import find_masks, missing_mask, read_values, sample_name
+from contseg.data.recoding import Recoding
 from contseg.errors import ContsegError
+
+_LAYOUTS = (("images", "masks", ""), ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"))
+_LISTS: dict[SubsetName, tuple[str, ...]] = {"train": ("train.txt",), "test": ("test.txt", "val.txt")}
 
 
 class Folder(SegmentationDataset):
@@ -18,102 +25,128 @@ class Folder(SegmentationDataset):
     Layout of `root`:
 
         images/street/01.jpg        any depth; JPEG, PNG, BMP, WebP or TIFF
-        masks/street/01.png         the same name, grey or palette ids
+        masks/street/01.png         the same name, with another ending (.tif, .bmp, .PNG, ...) or as 01_mask.png
         classes.txt                 one name per line: line 1 is id 0, background; line 2 is id 1; ...
         classes.yaml                instead of classes.txt: `{0: background, 7: car}` or a list of
                                     `{id: 7, name: car, colour: [0, 0, 142]}`
         train.txt, test.txt         optional lists of names (`street/01`); or folders images/train and images/test
                                     (or images/val). With neither, every fifth image by the hash of its name is for test.
 
+    or as CVAT exports it ("Segmentation mask 1.1"):
+
+        JPEGImages/, SegmentationClass/, labelmap.txt, and optionally ImageSets/Segmentation/train.txt and test.txt (val.txt)
+
+    Masks hold ids (grey, palette, or the same number in three channels), or the colours that `classes.yaml` or
+    `labelmap.txt` names. Links to folders are followed; hidden files are left out. Names are the same however accents are
+    stored.
+
+    Args:
+        root: the folder.
+        background: what id 0 is.
+            `annotated`: somebody looked, and it is nothing;
+            `unlabelled`: nobody named the pixel: it may be anything in training, and is never scored;
+            `none`: a class like the others, or absent. Where steps bring classes, an unscored background is added for what a
+            step does not annotate; it has id 0, so masks of 0, 1, 2, ... become 1, 2, 3, ...
+            True is `annotated` and False is `none`. Default: `annotated` where class 0 has the name of a background;
+            otherwise it must be given.
+
     Raises:
-        ContsegError: something is missing, or the class list cannot be read.
+        ContsegError: something is missing, the class list cannot be read, or nothing says what id 0 is.
     """
 
     name = "folder"
+    adds_background = True
 
-    def __init__(self, root: Path | str):
+    def __init__(self, root: Path | str, *, background: Any = None):
         self.root = require_folder(Path(root), "a dataset folder with images/, masks/ and classes.txt")
-        images = require_folder(self.root / "images", "images/ of the dataset folder")
-        require_folder(self.root / "masks", "masks/ of the dataset folder")
-        self.classes = read_class_list(self.root)
+        self._image_folder, self._mask_folder, self._lists = images, masks, _ = self._layout()
+        self._listed = read_class_list(self.root, background)
+        self.classes, self.notes = self._listed.table, self._listed.notes
+        self._recode = Recoding({**self._listed.id_of, 255: 255}) if self._listed.id_of else None
         self._images: dict[str, Path] = {}
-        for path in sorted(images.rglob("*")):
-            if path.suffix.lower() in IMAGE_SUFFIXES:
-                name = path.relative_to(images).with_suffix("").as_posix()
-                if name in self._images:
-                    raise ContsegError(
-                        f"{path}: has the name of {self._images[name].name}; masks are found by name, so rename one"
-                    )
-                self._images[name] = path
+        for path in image_files(images):
+            name = sample_name(path, images)
+            if name in self._images:
+                raise ContsegError(
+                    f"{path}: has the name of {self._images[name].name}; masks are found by name, so rename one"
+                )
+            self._images[name] = path
         if not self._images:
             raise ContsegError(f"{images}: no images; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
+        self._masks = find_masks(masks, self._images)
+
+    def _layout(self) -> tuple[Path, Path, Path]:
+        """The folders of images, masks and lists."""
+        for images, masks, lists in _LAYOUTS:
+            if (self.root / images).is_dir() and (self.root / masks).is_dir():
+                return self.root / images, self.root / masks, self.root / lists
+        found = sorted(path.name + "/" * path.is_dir() for path in self.root.iterdir() if not path.name.startswith("."))
+        told = (", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")) or "nothing"
+        coco = any(path.suffix == ".json" for sub in (self.root, *self.root.glob("*/")) for path in sub.glob("*.json"))
+        hint = "; objects in COCO's JSON are read by data.dataset=coco-json" if coco else ""
+        missing = "masks" if (self.root / "images").is_dir() else "images"
+        raise ContsegError(
+            f"{self.root / missing}: folder not found; expected images/, masks/ and classes.txt, found {told}{hint}"
+        )
 
     def names(self, subset: SubsetName) -> list[str]:
-        listed = self.root / f"{subset}.txt"
+        other: SubsetName = "test" if subset == "train" else "train"
+        listed, other_listed = self._list(subset), self._list(other)
         if listed.is_file():
-            names = [
-                Path(line).with_suffix("").as_posix() if Path(line).suffix.lower() in IMAGE_SUFFIXES else line
-                for line in read_list(listed)
-            ]
+            names = [self._name_of(line) for line in read_list(listed)]
             absent = [name for name in names if name not in self._images]
             if absent:
-                raise ContsegError(f"{listed}: names {len(absent)} images that are not in images/, first '{absent[0]}'")
+                where = self._image_folder.name
+                raise ContsegError(f"{listed}: names {len(absent)} images that are not in {where}/, first '{absent[0]}'")
             return names
-        other = self.root / ("test.txt" if subset == "train" else "train.txt")
-        if other.is_file():
-            raise ContsegError(f"{listed}: list not found, though {other.name} is there; give both or none")
+        if other_listed.is_file():
+            raise ContsegError(f"{listed}: list not found, though {other_listed.name} is there; give both or none")
         folders = ("train/",) if subset == "train" else ("test/", "val/")
         if any(name.startswith("train/") for name in self._images):
             names = [name for name in self._images if name.startswith(folders)]
             if not names:
-                raise ContsegError(f"{self.root / 'images'}: holds train/ but no test/ or val/; add one or a test.txt")
+                raise ContsegError(f"{self._image_folder}: holds train/ but no test/ or val/; add one or a test.txt")
             return names
-        return [name for name in self._images if _held_for_test(name) == (subset == "test")]
+        held = held_out(list(self._images))
+        return [name for name in self._images if (name in held) == (subset == "test")]
+
+    def _list(self, subset: SubsetName) -> Path:
+        """The list of a subset that is there, or the first that could be."""
+        choices = [self._lists / name for name in _LISTS[subset]]
+        if self._lists == self.root:
+            choices = choices[:1]
+        return next((path for path in choices if path.is_file()), choices[0])
+
+    def _name_of(self, line: str) -> str:
+        name = unicodedata.normalize("NFC", line)
+        return name if name in self._images else without_ending(name)
 
     def image_path(self, name: str) -> Path:
         return self._images[name]
 
     def mask_path(self, name: str) -> Path:
-        return self.root / "masks" / f"{name}.png"
+        return self._masks.get(name, self._mask_folder / f"{name}.png")
+
+    def read_mask(self, name: str) -> np.ndarray:
+        path = self.mask_path(name)
+        if not path.is_file():
+            raise missing_mask(self._mask_folder, name)
+        values = read_values(path, self._listed.colours or {}, self._listed.palettes_tell)
+        return values if self._recode is None else self._recode(values, path)
 
 
-def _held_for_test(name: str) -> bool:
-    return int(hashlib.sha1(name.encode()).hexdigest(), 16) % 5 == 0
+def held_out(names: Sequence[str]) -> set[str]:
+    """The samples for test where nothing divides them: about a fifth, by the hash of the name, so that a new image moves no
+    other. Of two samples or more, one at least is for test and one at least for training.
 
-
-def read_class_list(root: Path) -> ClassTable:
-    """The class table of a folder from `classes.yaml`, `classes.yml` or `classes.txt`.
-
-    Raises:
-        ContsegError: none is there, or it cannot be understood.
+    Example:
+        >>> sorted(held_out([f"{number:03d}" for number in range(8)])), held_out(["alone"])
+        (['006'], set())
     """
-    found = [root / name for name in ("classes.yaml", "classes.yml", "classes.txt") if (root / name).is_file()]
-    if not found:
-        raise ContsegError(f"{root / 'classes.txt'}: not found; list the class names, one per line, background first")
-    path = found[0]
-    try:
-        return ClassTable.of(read_list(path)) if path.suffix == ".txt" else _from_yaml(path)
-    except ContsegError as error:
-        message = str(error)
-        raise ContsegError(message if message.startswith(str(path)) else f"{path}: {message}") from None
-
-
-def _from_yaml(path: Path) -> ClassTable:
-    try:
-        content = YAML(typ="safe").load(read_text(path))
-    except YAMLError as error:
-        raise ContsegError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
-    if isinstance(content, dict) and set(content) == {"classes"}:
-        content = content["classes"]
-    if isinstance(content, dict):
-        content = [{"id": number, "name": name} for number, name in content.items()]
-    palette = voc_palette()
-    try:
-        rows = sorted(content, key=lambda row: row["id"])
-        colours = [tuple(row.get("colour", palette[int(row["id"]) % 256])) for row in rows]
-        if not rows or not all(len(colour) == 3 and all(0 <= value <= 255 for value in colour) for colour in colours):
-            raise ValueError
-        names, ids = tuple(str(row["name"]) for row in rows), tuple(int(row["id"]) for row in rows)
-    except (TypeError, KeyError, AttributeError, ValueError):
-        raise ContsegError(f"{path}: expected `0: background`, `1: name`, ... or a list of id, name, colour") from None
-    return ClassTable(names, ids, tuple((red, green, blue) for red, green, blue in colours))
+    ranks = {name: int(hashlib.sha1(name.encode()).hexdigest(), 16) for name in names}
+    held = {name for name, rank in ranks.items() if rank % 5 == 0}
+    if len(ranks) > 1 and not held:
+        held = {min(ranks, key=lambda name: ranks[name])}
+    if len(ranks) > 1 and len(held) == len(ranks):
+        held -= {min(ranks, key=lambda name: ranks[name])}
+    return held

@@ -8,7 +8,7 @@ import numpy as np
 
 from contseg.data.classes import IGNORE, ClassTable, Colour
 from contseg.data.dataset import SegmentationDataset, SubsetName, require_folder, require_layout
-from contseg.data.files import read_list, read_mask, read_text
+from contseg.data.files import files_like, read_mask, read_names, read_text
 from contseg.data.recoding import Recoding
 from contseg.errors import ContsegError
 
@@ -97,7 +97,7 @@ class ISPRS(SegmentationDataset):
         require_layout(self.root, folders, "patches of ISPRS")
         self._places: dict[str, str] = {}
         for folder in _FOLDERS.values():
-            for path in sorted((self.root / "images" / folder).glob("*.png")):
+            for path in files_like(self.root / "images" / folder, "*.png"):
                 if path.stem in self._places:
                     raise ContsegError(f"{path}: is in images/{self._places[path.stem]} too; a number is one patch")
                 patch_number(path)
@@ -106,7 +106,7 @@ class ISPRS(SegmentationDataset):
     def names(self, subset: SubsetName) -> list[str]:
         listed, folder = self.root / _LISTS[subset], _FOLDERS[subset]
         if listed.is_file():
-            names = [Path(line.split()[0]).stem for line in read_list(listed)]
+            names = read_names(listed)
             absent = [name for name in names if name not in self._places]
             if absent:
                 raise ContsegError(f"{listed}: names {len(absent)} patches that are not in images/, first '{absent[0]}'")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from contseg.data.classes import ClassTable
 from contseg.data.dataset import SegmentationDataset, SubsetName, folder_of_each, require_layout
-from contseg.data.files import read_list
+from contseg.data.files import read_names
 
 PARTS: dict[SubsetName, str] = {"train": "train", "test": "val"}
 
@@ -34,9 +34,7 @@ class LIP(SegmentationDataset):
     def __init__(self, root: Path | str):
         folders = [f"{part}_{kind}" for part in PARTS.values() for kind in ("images", "segmentations")]
         self.root = require_layout(Path(root), folders, "the LIP folder")
-        self._names = {
-            part: [Path(line).stem for line in read_list(self.root / f"{part}_id.txt")] for part in PARTS.values()
-        }
+        self._names = {part: read_names(self.root / f"{part}_id.txt") for part in PARTS.values()}
         self._part_of = folder_of_each(self._names, self.root)
 
     def names(self, subset: SubsetName) -> list[str]:

@@ -14,6 +14,7 @@ from contseg.data.folder import Folder
 from contseg.data.isprs import ISPRS
 from contseg.data.lip import LIP
 from contseg.data.pascal_context import PascalContext
+from contseg.data.pixels import Reading
 from contseg.data.voc import VOC
 from contseg.errors import ContsegError, did_you_mean
 
@@ -35,18 +36,27 @@ DATASETS: dict[str, Callable[..., SegmentationDataset]] = {
 def open_dataset(name: str, path: Path | str | None = None, **options: Any) -> SegmentationDataset:
     """The dataset `name` at `path` (`digits` needs none).
 
+    Args:
+        options: of the dataset's class; and of every dataset `bands` and `range`, see `contseg.data.pixels.Reading`.
+
     Raises:
         ContsegError: unknown name, missing path, unknown option, an option `background` that is neither
-            true nor false, or a layout that is not the dataset's.
+            true nor false, `bands` or `range` that are none, or a layout that is not the dataset's.
     """
     if name not in DATASETS:
         raise ContsegError(f"data.dataset: unknown dataset '{name}'; {did_you_mean(name, DATASETS)}")
     if path is None and name != "digits":
         raise ContsegError(f"data.path: dataset '{name}' needs a folder; set data.path=FOLDER")
     background = options.get("background", True)
-    if not isinstance(background, bool):  # YAML 1.2 reads `no` as a word, which Python takes for true
+    if name != "folder" and not isinstance(background, bool):  # YAML 1.2 reads `no` as a word, which Python takes for true
         raise ContsegError(f"data.options.background: {background!r} is neither true nor false")
     try:
-        return DATASETS[name](path, **options)
+        reading = Reading.of(options.pop("bands", None), options.pop("range", None))
+    except ContsegError as error:
+        raise ContsegError(f"data.options.{error}") from None
+    try:
+        dataset = DATASETS[name](path, **options)
     except TypeError as error:
         raise ContsegError(f"data.options: {error}; see the docstring of dataset '{name}'") from None
+    dataset.reading = reading
+    return dataset

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from contseg.data.classes import ClassTable
 from contseg.data.dataset import SegmentationDataset, SubsetName, require_layout
-from contseg.data.files import read_list
+from contseg.data.files import read_names
 
 LISTS: dict[SubsetName, str] = {"train": "train.txt", "test": "val.txt"}
 
@@ -40,7 +40,7 @@ class PascalContext(SegmentationDataset):
 
     def names(self, subset: SubsetName) -> list[str]:
         path = self.root / "ImageSets" / "SegmentationContext" / LISTS[subset]
-        return [Path(line.split()[0]).stem for line in read_list(path)]
+        return read_names(path)
 
     def image_path(self, name: str) -> Path:
         return self.root / "JPEGImages" / f"{name}.jpg"

@@ -13,8 +13,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from contseg.data.cache import cache_folder
-from contseg.data.classes import IGNORE
-from contseg.data.dataset import SegmentationDataset, SubsetName, size
+from contseg.data.classes import IGNORE, ClassTable
+from contseg.data.dataset import SegmentationDataset, SubsetName, unequal
 from contseg.data.files import image_size
 from contseg.data.recoding import count_ids, told_counts
 from contseg.errors import ContsegError
@@ -84,7 +84,8 @@ def build_presence(
 ) -> Presence:
     """The presence table of a subset, from the cache if none of its files changed.
 
-    Every mask is read once, in parallel; the image's header is compared with the mask's size on the way.
+    Every mask is read once, in parallel; the image's header is compared with the mask's size on the way. An image that the
+    list names several times is one row, at its first place: it is learned, kept and scored once.
 
     Args:
         workers: processes that read masks (threads would take turns at the interpreter for a third of the time); default:
@@ -95,7 +96,7 @@ def build_presence(
     Raises:
         ContsegError: a file is missing or unreadable, sizes differ, or a mask holds ids outside the class table.
     """
-    names = dataset.names(subset)
+    names = list(dict.fromkeys(dataset.names(subset)))  # an image that a list names twice is one image
     if not names:
         raise ContsegError(f"{dataset.root}: the {subset} subset of {dataset.name} is empty")
     if workers is None:
@@ -131,6 +132,17 @@ def build_presence(
     return Presence(tuple(names), dataset.classes.ids, pixels, fingerprint)
 
 
+def told_ids(classes: ClassTable, most: int = 8) -> str:
+    """The ids of a class table with their names, for a message.
+
+    Example:
+        >>> told_ids(ClassTable.of(["background", "cat", "dog"]), most=2)
+        '0 (background), 1 (cat) and 1 more'
+    """
+    told = [f"{number} ({name})" for number, name in zip(classes.ids, classes.names, strict=True)]
+    return ", ".join(told[:most]) + (f" and {len(told) - most} more" if len(told) > most else "")
+
+
 def _as_it_is(part: Any) -> Any:
     return part
 
@@ -164,8 +176,8 @@ class _Counting(Dataset):
         for name, (height, width) in zip(names, sizes, strict=True):
             mask = self._dataset.read_mask(name)
             if mask.shape != (height, width):
-                path = self._dataset.mask_path(name)
-                raise ContsegError(f"{path}: mask is {size(mask)} but its image is {width}x{height}; they must be equal")
+                told = unequal(mask, (height, width), self._dataset.image_path(name))
+                raise ContsegError(f"{self._dataset.mask_path(name)}: {told}")
             counted.append(count_ids(mask))
         counts = np.zeros((len(names), max(self._ids.max() + 1, *map(len, counted))), dtype=np.int64)
         for row, values in zip(counts, counted, strict=True):
@@ -176,7 +188,7 @@ class _Counting(Dataset):
             told = told_counts(np.flatnonzero(strange[row]), counts[row, strange[row]])
             raise ContsegError(
                 f"{self._dataset.mask_path(names[row])}: ids outside the class table: {told};"
-                f" add them to the classes or write {IGNORE} for ignore"
+                f" the class list names {told_ids(self._dataset.classes)}; add them to it, or write {IGNORE} for ignore"
             )
         return counts[:, self._ids]
 
@@ -192,6 +204,8 @@ def _fingerprint(dataset: SegmentationDataset, names: list[str]) -> str:
             stat = os.stat(path)
         except OSError:
             kind, name = ("image", "mask")[position % 2], names[position // 2]
+            if kind == "mask":
+                dataset.read_mask(name)  # a dataset may know more of what is there
             raise ContsegError(f"{path}: {kind} not found; '{name}' is in the list, so both files must be there") from None
         told.append(f"{names[position // 2]} {stat.st_size} {stat.st_mtime_ns}")
     return _digest("\n".join(told))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from contseg.data.classes import ClassTable
 from contseg.data.dataset import SegmentationDataset, SubsetName, require_folder, require_layout
-from contseg.data.files import read_list
+from contseg.data.files import read_names
 from contseg.errors import ContsegError
 
 NAMES = (
@@ -56,7 +56,7 @@ class VOC(SegmentationDataset):
             choices = ["train.txt"]
         for choice in choices:
             if (lists / choice).is_file():
-                return [Path(line.split()[0]).stem for line in read_list(lists / choice)]
+                return read_names(lists / choice)
         raise ContsegError(f"{lists / choices[0]}: list not found; {self._masks.name} is trained with {choices[0]}")
 
     def image_path(self, name: str) -> Path:

@@ -19,7 +19,8 @@ FILES = ("segmenter.safetensors", "rest.pt")
 class StepCache:
     """Content-addressed results of step 0: `<folder>/<key>/{segmenter.safetensors, rest.pt}`.
 
-    The key covers everything that influences the weights (`Job.first_step_key`), so a hit is what training would give.
+    The key covers what influences the weights: options, method, network, files, ranks, precision and code (see
+    `Job.first_step_key`), so a hit is what training would give, up to rounding where another machine filled the cache.
     Any number of processes may use one folder: a result appears whole, under its key, or not at all.
     """
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from contseg.data.augment import Pipeline
+from contseg.engine.code import foreign_digest, package_digest
+from contseg.engine.devices import accelerator_of, precision_of
 from contseg.engine.options import MACHINE_KEYS, TrainingOptions
 from contseg.evaluation.inference import Inference, InferenceOptions
 from contseg.methods.method import Method
 from contseg.models.options import NetworkOptions
-from contseg.scenarios.plan import samples_digest
+from contseg.scenarios.digests import samples_digest
 from contseg.scenarios.scenario import Scenario
 from contseg.scenarios.step import Step
 
@@ -77,18 +79,29 @@ class Job:
         return Inference.of(self.inference, self.scenario.dataset.mirror, step.table.ids)
 
     def first_step_key(self) -> str:
-        """SHA-256 over everything that influences the weights after step 0: the key of the step cache."""
-        step = self.scenario[0]
+        """SHA-256 over everything that influences the weights after step 0: the key of the step cache.
+
+        Options, method, network and pipelines, names and contents of the files (of saliency maps too), the weights of the
+        backbone, how many ranks compute on what at which precision, and the code that computes.
+
+        Raises:
+            ContsegError: a saliency map or the file of the backbone's weights is missing.
+        """
+        step, method = self.scenario[0], self.method.first_step_key()
         training = {
             name: value
             for name, value in self.training.model_dump().items()
             if name not in MACHINE_KEYS | {"epochs", "lr_later", "lr_factors_later"}
         }
         parts = {
-            "layout": 2,
-            "method": self.method.first_step_key(),
+            "layout": 3,
+            "code": package_digest(),
+            "method": method,
+            "own_code": foreign_digest(type(self.method)) if method else "",
+            "ranks": self.training.devices * self.training.nodes,
+            "accelerator": accelerator_of(self.training),
             "network": self.network.model_dump(),
-            "training": training | {"epochs": self.training.epochs_of(0)},
+            "training": training | {"epochs": self.training.epochs_of(0), "precision": precision_of(self.training)},
             "pipeline": repr(self.training_pipeline),
             "evaluation": f"{self.evaluation_pipeline!r} {self.inference.single()!r}"
             if self.training.keep == "best"

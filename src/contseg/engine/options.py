@@ -39,7 +39,8 @@ class TrainingOptions(BaseModel):
         precision: `32`, `bf16-mixed`, `16-mixed` with gradient scaling, or `amp`: `16-mixed` on a GPU and `32` on a CPU, as
             published runs with automatic mixed precision.
         channels_last, compile: memory layout and `torch.compile`.
-        keep: `last`, or the `best` epoch by mIoU on held-out validation images (`scenario.validation`), never on test.
+        keep: `last`, or the `best` epoch by mIoU on held-out validation images (`scenario.validation`), never on test. In
+            steps that do not annotate old classes it is the mIoU of the new ones: no label there shows what is forgotten.
         seed: of everything drawn in training.
         accelerator, devices, nodes: where it runs; `devices` are ranks per node.
         workers: processes that read images, per rank; 0 reads in the training process.

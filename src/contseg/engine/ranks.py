@@ -14,6 +14,7 @@ from lightning_fabric.plugins.precision import MixedPrecision
 from torch import Tensor
 from torch.multiprocessing import ProcessRaisedException
 
+from contseg.engine.devices import accelerator_of, precision_of
 from contseg.engine.loading import Shard
 from contseg.engine.options import TrainingOptions
 from contseg.errors import ContsegError
@@ -44,18 +45,14 @@ def make_fabric(options: TrainingOptions) -> Fabric:
     world = options.devices * options.nodes
     if options.batch % world:
         raise ContsegError(f"training.batch: {options.batch} images do not divide over {world} ranks; choose a multiple")
-    accelerator = options.accelerator
-    if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    accelerator = accelerator_of(options)
     if accelerator == "cuda" and not torch.cuda.is_available():
         raise ContsegError("training.accelerator: no CUDA device here; use accelerator=cpu or auto")
     if accelerator == "cuda" and torch.cuda.device_count() < options.devices:
         raise ContsegError(f"training.devices: asks for {options.devices} GPUs, {torch.cuda.device_count()} are here")
     strategy = "auto" if world == 1 else "ddp_spawn" if joined_rank() is None else "ddp"
     plugins: list[Any] = []
-    precision = options.precision
-    if precision == "amp":
-        precision = "16-mixed" if accelerator == "cuda" else "32"
+    precision: Any = precision_of(options)
     if precision == "16-mixed":
         # given as a plugin because Fabric turns fp16 on CPU into bf16 silently
         plugins.append(MixedPrecision("16-mixed", accelerator, torch.amp.GradScaler(accelerator)))

@@ -9,6 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from contseg.engine.best_epoch import BestEpoch, validation_rows, validation_scope, validation_score
 from contseg.engine.job import Job, Reporter
 from contseg.engine.loading import THRESHOLD_PASS, Batches, epoch_draws, evaluation_draws, updates_per_epoch
 from contseg.engine.optimiser import make_optimiser
@@ -17,7 +18,6 @@ from contseg.engine.ranks import grad_scaler_of, ranks_of, shard_of
 from contseg.engine.run import Run
 from contseg.engine.schedule import learning_rate
 from contseg.engine.watch import LossWatch, PseudoLabelCount, TermWatch
-from contseg.evaluation.metrics import step_figures
 from contseg.evaluation.predict import evaluate
 from contseg.methods.method import Method, StepContext
 from contseg.models.layers import resize
@@ -42,7 +42,7 @@ class StepLearner:
     teacher: Segmenter | None
     run: Run
     reporter: Reporter
-    best: dict[str, Any] = field(default_factory=dict)
+    best: BestEpoch = field(default_factory=BestEpoch)
 
     def learn(self) -> float:
         """Train the student in place, from the last saved epoch if there is one; returns seconds spent over all attempts."""
@@ -57,18 +57,23 @@ class StepLearner:
         if self._leads:
             left = (epochs - first) * self.updates
             self.reporter.step_started(self.step.index, len(self.job.scenario), names, left)
+            unseen = validation_scope(self.step) if options.keep == "best" and first < epochs else None
+            if unseen:
+                self.reporter.message(f"step {self.step.index}: {unseen}")
         for epoch in range(first, epochs):
             started = time.perf_counter()
             record = self._epoch(epoch, epochs)
             if options.keep == "best":
-                self._keep_best(epoch)
+                record |= {"validation": self._keep_best(epoch)}
             seconds += time.perf_counter() - started
             if self._leads:
                 self.run.append_metrics(record | {"seconds": round(time.perf_counter() - started, 3)})
                 self.run.save_state(self.step.index, self._snapshot(epoch + 1, seconds))
             self.fabric.barrier()
-        if self.best:
-            self.student.load_state_dict(self.best["model"])
+        if options.keep == "best" and epochs:
+            self.best.restore(self.student, self.job.method)
+            if self._leads:
+                self.reporter.message(self.best.told(self.step.index))
         self.job.method.after_step(self.context)
         return seconds
 
@@ -122,8 +127,9 @@ class StepLearner:
         """One epoch; returns its line for metrics.jsonl."""
         self.module.train()
         self.context.epoch = epoch
+        rate = self.options.lr_of(self.step.index)
         total, sums, started = epochs * self.updates, {}, time.perf_counter()  # type: ignore[var-annotated]
-        watch = LossWatch(self.step.index, epoch)
+        watch = LossWatch(self.step.index, epoch, ("training.lr_later" if self.step.index else "training.lr", rate))
         self.pseudo = PseudoLabelCount.of(self.job.method, self.step, self.teacher, self.fabric.device)
         batches = iter(self._batches(self.drawn, epoch))
         for number in range(self.updates):
@@ -203,8 +209,8 @@ class StepLearner:
         self.optimiser.zero_grad(set_to_none=True)
         self.job.method.after_update(self.context)
 
-    def _keep_best(self, epoch: int) -> None:
-        """Remember the weights of the epoch with the best mIoU on held-out images."""
+    def _keep_best(self, epoch: int) -> float | None:
+        """Measure an epoch on held-out images, and remember it if it is the best; returns its score."""
         draws = evaluation_draws(len(self.step.val), self.options.batch, self.job.evaluation_pipeline, shard_of(self.fabric))
         batches = Batches(
             self.step.val,
@@ -215,11 +221,10 @@ class StepLearner:
             device=self.fabric.device,
         )
         asked = replace(self.job.inference_at(self.step), options=self.job.inference.single())
-        counts = self.context.ranks.sum(evaluate(self.student, batches, self.step.seen_count, inference=asked))
-        score = step_figures(counts.cpu().numpy(), [0] * self.step.seen_count)["all_with_background"] or 0.0
-        if score > self.best.get("score", -1.0):
-            model = {name: value.detach().cpu().clone() for name, value in self.student.state_dict().items()}
-            self.best = {"score": score, "epoch": epoch, "model": model}
+        counts = self.context.ranks.sum(evaluate(self.student, batches, validation_rows(self.step), inference=asked))
+        score = validation_score(counts.cpu().numpy(), self.step)
+        self.best.offer(epoch, score, self.student, self.job.method)
+        return score
 
     def _snapshot(self, epochs_done: int, seconds: float) -> dict[str, Any]:
         scaler = grad_scaler_of(self.fabric)
@@ -231,14 +236,14 @@ class StepLearner:
             "optimiser": self.optimiser.state_dict(),
             "method": self.job.method.state_dict(),
             "scaler": scaler.state_dict() if scaler else {},
-            "best": self.best,
+            "best": self.best.kept,
         }
 
     def _restore(self, state: dict[str, Any]) -> int:
         self.student.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.job.method.load_state_dict(state["method"])
-        self.best = state["best"]
+        self.best = BestEpoch(state["best"])
         scaler = grad_scaler_of(self.fabric)
         if scaler and state["scaler"]:
             scaler.load_state_dict(state["scaler"])

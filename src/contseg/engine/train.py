@@ -14,9 +14,10 @@ from lightning_fabric import Fabric
 
 from contseg.engine.cache import StepCache
 from contseg.engine.job import Job, Reporter
-from contseg.engine.loading import Batches, evaluation_draws
+from contseg.engine.measure import keep_confusion, measure_again, measure_step
 from contseg.engine.randomness import GROW, derived_seed, own_randomness
-from contseg.engine.ranks import joined_rank, launch, make_fabric, own_threads, ranks_of, shard_of
+from contseg.engine.ranks import joined_rank, launch, make_fabric, own_threads
+from contseg.engine.recorded import require_same_data
 from contseg.engine.run import Run
 from contseg.engine.samples import keep_predictions, keep_samples
 from contseg.engine.step import StepLearner
@@ -24,7 +25,7 @@ from contseg.engine.teacher import segmenter_before
 from contseg.engine.tensorboard import write_events
 from contseg.evaluation.alarms import background_warnings
 from contseg.evaluation.metrics import domain_figures, run_figures, step_figures
-from contseg.evaluation.predict import evaluate_domains
+from contseg.evaluation.remarks import domain_remarks, run_remarks, step_remarks
 from contseg.interop.imagenet import load_backbone
 from contseg.interop.pretrained import open_segmenter
 from contseg.interop.segmenter_file import save_segmenter
@@ -34,24 +35,31 @@ from contseg.scenarios.step import Step
 
 
 def train(job: Job, reporter: Reporter | None = None) -> dict[str, Any]:
-    """Run a job in its folder, from wherever the folder says it stands; returns the summary.
+    """Run a job in its folder, from the last state that was saved there; returns the summary.
 
     Raises:
-        ContsegError: for anything wrong with data, options or the run; what was saved stays.
+        ContsegError: for anything wrong with data, options or the run, or if the data is not what the run began with; what
+            was saved stays.
     """
-    fabric = make_fabric(job.training)
+    fabric, run, note = make_fabric(job.training), Run(job.folder), ""
     if not joined_rank():
-        Run(job.folder).write_text("environment.json", json.dumps(environment(fabric, job.training.threads), indent=1))
-    return launch(fabric, _train_on_rank, job, reporter or Reporter())
+        plan = make_plan(job.scenario, job.training.batch)
+        note = require_same_data(run, plan)
+        if run.plan() is None:
+            run.write_text("plan.json", plan.to_json())
+        run.write_text("environment.json", json.dumps(environment(fabric, job.training.threads), indent=1))
+    return launch(fabric, _train_on_rank, job, reporter or Reporter(), note)
 
 
-def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter) -> dict[str, Any]:
+def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter, note: str) -> dict[str, Any]:
     leads = fabric.global_rank == 0
     run = Run(job.folder)
     fabric.barrier()  # rank 0 has made the folder
     if leads:
         reporter.start()
     try:
+        if leads and note:
+            reporter.message(note)
         with own_randomness(), own_threads(job.training.threads):
             summary = _learn_all(fabric, job, run, reporter)
     finally:
@@ -62,24 +70,26 @@ def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter) -> dict[str, An
 
 def _learn_all(fabric: Fabric, job: Job, run: Run, reporter: Reporter) -> dict[str, Any]:
     leads = fabric.global_rank == 0
-    plan = make_plan(job.scenario, job.training.batch)
+    plan = run.plan() or {}
     if leads:
-        run.write_text("plan.json", plan.to_json())
         keep_samples(run, job)
-        run.rewind_metrics(_last_state(run, len(job.scenario)))
+    last, state = run.last_state()
+    if leads:
+        run.rewind_metrics(state)
     job.method.load_state_dict({})  # what it remembers of another run is not this one's
     student: Segmenter | None = None
     for step in job.scenario:
-        state = run.load_state(step.index)
-        if state and state["finished"]:
+        if state and (step.index < last or (state["finished"] and step.index == last)):
+            measure_again(fabric, job, step, run, reporter)
             student = None  # read from its file by the next step
-            job.method.load_state_dict(state["method"])
+            if step.index == last:
+                job.method.load_state_dict(state["method"])
             continue
         teacher = segmenter_before(run, step, student)
         student = _grown(job, step, teacher)
         student.to(fabric.device)
         seconds = _learn_or_recall(fabric, job, step, student, teacher, run, reporter)
-        _finish_step(fabric, job, step, student, run, reporter, seconds, plan.hash)
+        _finish_step(fabric, job, step, student, run, reporter, seconds, plan.get("hash", ""))
     summary = summarise(run)
     if leads:
         run.write_text("summary.json", json.dumps(summary, indent=1))
@@ -110,7 +120,8 @@ def _learn_or_recall(
     """Train the step, or take step 0 from the cache or as it was given; returns the seconds it took here."""
     if step.index == 0 and job.start_from is not None:
         return _take_over(fabric, job, step, student, run, reporter)
-    cache = StepCache(job.cache if step.index == 0 else None, job.first_step_key() if step.index == 0 else "")
+    shared = job.cache is not None and step.index == 0
+    cache = StepCache(job.cache if shared else None, job.first_step_key() if shared else "")
     # rank 0 looks for all: another run may fill the cache between two looks
     recalled = cache.load(student) if fabric.broadcast(cache.filled) else None
     if recalled is not None:
@@ -147,46 +158,24 @@ def _finish_step(
 ) -> None:
     """Measure the step on its test set and write everything; the state that says `finished` comes last."""
     started = time.perf_counter()
-    pipeline, shard = job.evaluation_pipeline, shard_of(fabric)
-    batches = Batches(
-        step.test,
-        pipeline,
-        evaluation_draws(len(step.test), job.training.batch, pipeline, shard),
-        seed=0,
-        step=step.index,
-        device=fabric.device,
-        workers=job.training.workers,
-    )
     leads = fabric.global_rank == 0
-    if leads:
-        reporter.evaluating(len(batches))
-    domains = job.scenario.domains or ("",)
-    domain_of = job.scenario.dataset.domain_of if job.scenario.domains else lambda name: ""
-    told = reporter.evaluated if leads else None
-    counts = evaluate_domains(student, batches, step.seen_count, domains, domain_of, told, job.inference_at(step))
-    by_domain = ranks_of(fabric).sum(counts).cpu().numpy()
+    by_domain = measure_step(fabric, job, step, student, reporter)
     confusion = by_domain.sum(axis=0)
     if leads:
+        names, annotated = step.table.names, step.test.annotated
         figures = step_figures(confusion, job.scenario.groups, job.scenario.has_background)
+        figures["notes"] = step_remarks(confusion, job.scenario.groups, job.scenario.has_background, names, annotated)
         source = {"recipe": job.recipe.get("name", ""), "step": step.index, "plan": plan_hash}
         if job.start_from is not None:
             source["start_from"] = str(job.start_from)
         folder = run.step_folder(step.index)
         save_segmenter(folder / "segmenter.safetensors", student, step.table, source)
         keep_predictions(run, job, step, student)
-        name = f"steps/{step.index:02d}/confusion.npz"
-        run.save_arrays(
-            name,
-            confusion=confusion,
-            groups=np.array(job.scenario.groups),
-            background=np.array(job.scenario.has_background),
-            domains=np.array(job.scenario.domains, dtype=str),
-            by_domain=by_domain[: len(job.scenario.domains)],
-        )
+        keep_confusion(run, job, step, by_domain)
         spent = seconds + time.perf_counter() - started
         warnings: list[str] = []
         if step.index and job.scenario.has_background:
-            warnings = background_warnings(run.confusions()[step.index - 1], confusion, step.table.names)
+            warnings = background_warnings(run.confusion(step.index - 1), confusion, step.table.names)
         line = {"kind": "step", "step": step.index, "seconds": round(spent, 3), **figures, "warnings": warnings}
         run.append_metrics(line)
         run.save_state(step.index, {"finished": True, "seconds": spent, "method": job.method.state_dict()})
@@ -197,15 +186,13 @@ def _finish_step(
     fabric.barrier()
 
 
-def _last_state(run: Run, steps: int) -> dict[str, Any] | None:
-    """The newest state of a run."""
-    states = (run.load_state(step) for step in reversed(range(steps)))
-    return next((state for state in states if state), None)
-
-
 def summarise(run: Run) -> dict[str, Any]:
-    """The figures of a run, recomputed from its confusion matrices, in percent; and the seconds it took."""
-    figures = run_figures(run.confusions(), run.groups(), run.has_background())
+    """The figures of a run, recomputed from its confusion matrices, in percent; and the seconds it took.
+
+    A figure that was not measured is None, and `notes` says why; `measured` and `pixels` say what the others are over.
+    """
+    measured = run.confusions(), run.groups(), run.has_background()
+    figures, notes = run_figures(*measured), run_remarks(*measured, *run.tested())
     seconds = sum(line["seconds"] for line in run.metrics() if line["kind"] == "step")
     percent = {
         key: None if figures[key] is None else round(100 * figures[key], 4)
@@ -214,24 +201,33 @@ def summarise(run: Run) -> dict[str, Any]:
             "average_with_background", "accuracy",
         )
     }  # fmt: skip
-    plan = json.loads((run.folder / "plan.json").read_text(encoding="utf-8"))
-    percent |= _domain_percents(run)
-    return {**percent, "seconds": round(seconds, 1), "steps": len(run.confusions()), "plan": plan["hash"]}
+    domains, more = _domain_percents(run)
+    return {
+        **percent,
+        **domains,
+        "measured": figures["measured"],
+        "pixels": figures["pixels"],
+        "notes": notes | more,
+        "seconds": round(seconds, 1),
+        "steps": len(run.confusions()),
+        "plan": (run.plan() or {}).get("hash", ""),
+    }
 
 
-def _domain_percents(run: Run) -> dict[str, Any]:
-    """The figures per domain after the last step, in percent; nothing where the scenario has no domains."""
+def _domain_percents(run: Run) -> tuple[dict[str, Any], dict[str, str]]:
+    """The figures per domain after the last step, in percent, and remarks; nothing where the scenario has no domains."""
     names, confusions = run.domain_confusions()
     if not names:
-        return {}
+        return {}, {}
     figures = domain_figures(confusions, run.has_background())
-    last = figures["domains"][-1]
-    return {
+    last, forgetting = figures["domains"][-1], figures["domain_forgetting"]
+    percents = {
         "domains": {
             name: None if np.isnan(value) else round(100 * float(value), 4) for name, value in zip(names, last, strict=True)
         },
-        "domain_forgetting": round(100 * figures["domain_forgetting"], 4),
+        "domain_forgetting": None if forgetting is None else round(100 * forgetting, 4),
     }
+    return percents, domain_remarks(figures, names)
 
 
 def environment(fabric: Fabric, threads: int | None) -> dict[str, Any]:

@@ -19,11 +19,14 @@ UNKNOWN = "unknown"
 class LossWatch:
     """Stops training when a loss is not finite, on whichever rank it is.
 
+    Args:
+        rate: the key of the step's learning rate and its value, for the advice.
+
     A loss is read one iteration late, when the device has long computed it, so that looking costs no waiting.
     """
 
-    def __init__(self, step: int, epoch: int):
-        self._step, self._epoch = step, epoch
+    def __init__(self, step: int, epoch: int, rate: tuple[str, float]):
+        self._step, self._epoch, self._rate = step, epoch, rate
         self._pending: tuple[dict[str, Tensor], Batch, int] | None = None
         self.last = math.nan
 
@@ -48,8 +51,15 @@ class LossWatch:
             bad = ", ".join(f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)) or "their sum"
             raise ContsegError(
                 f"loss is not finite at step {self._step}, epoch {self._epoch}, batch {iteration} ({bad});"
-                f" samples {', '.join(batch.names)}; the last whole epoch is kept; try a lower learning rate"
+                f" samples {', '.join(batch.names)}; {self._advice(iteration)}"
             )
+
+    def _advice(self, iteration: int) -> str:
+        """What helps: not a resume, which begins with the weights and keeps the rate that led here."""
+        key, rate = self._rate
+        if iteration == 0:
+            return "no update was made yet, so look at these samples and at the weights that the step began with"
+        return f"a resume would meet it again; start anew with --overwrite and a lower rate, such as {key}={rate / 10:.2g}"
 
 
 class TermWatch:

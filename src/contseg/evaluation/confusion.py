@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from contseg.data.classes import IGNORE
+from contseg.evaluation.metrics import BACKGROUND
 
 
 def confusion_matrix(labels: Tensor, predictions: Tensor, classes: int) -> Tensor:
@@ -24,3 +25,23 @@ def confusion_matrix(labels: Tensor, predictions: Tensor, classes: int) -> Tenso
     truth = labels.long()
     cell = torch.where(truth < classes, truth * classes + predictions.long(), bins)
     return torch.bincount(cell.flatten(), minlength=bins + 1)[:-1].view(classes, classes)
+
+
+def scored_labels(labels_BHW: Tensor, predictions_BHW: Tensor, annotated_BK: Tensor) -> Tensor:
+    """The labels with 255 where a prediction is neither right nor wrong: background is labelled, and the predicted class is
+    one that nobody marked in the sample, so that the label may hide it.
+
+    Args:
+        labels_BHW, predictions_BHW: integers; predictions in 0..K-1.
+        annotated_BK: bool, the classes that were marked in each sample; what it says of background does not matter.
+
+    Example:
+        >>> said, marked = torch.tensor([[[0, 1, 2]]]), torch.tensor([[True, False, True]])
+        >>> scored_labels(torch.tensor([[[0, 0, 0]]]), said, marked)
+        tensor([[[  0, 255,   0]]])
+    """
+    if bool(annotated_BK[:, BACKGROUND + 1 :].all()):
+        return labels_BHW
+    marked = annotated_BK.gather(1, predictions_BHW.flatten(1)).view_as(predictions_BHW)
+    hidden = (labels_BHW == BACKGROUND) & (predictions_BHW != BACKGROUND) & ~marked
+    return labels_BHW.masked_fill(hidden, IGNORE)

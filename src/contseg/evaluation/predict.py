@@ -8,7 +8,7 @@ from torch import Tensor
 
 from contseg.data.augment import resize_image
 from contseg.errors import ContsegError
-from contseg.evaluation.confusion import confusion_matrix
+from contseg.evaluation.confusion import confusion_matrix, scored_labels
 from contseg.evaluation.inference import WHOLE, Inference, ask
 from contseg.models.segmenter import Segmenter
 from contseg.scenarios.batch import Batch
@@ -82,7 +82,7 @@ def evaluate(
 ) -> Tensor:
     """Confusion matrix (classes, classes) int64 over batches, on the segmenter's device.
 
-    Puts the segmenter into eval mode, and back as it was.
+    Puts the segmenter into eval mode, and back as it was. What `scored_labels` leaves out is not counted.
 
     Args:
         on_batch: called after each batch, for progress.
@@ -114,7 +114,8 @@ def evaluate_domains(
         places = [domains.index(domain_of(name)) for name in batch.names]
         for place in sorted(set(places)):
             rows = [row for row, here in enumerate(places) if here == place]
-            total[place] += confusion_matrix(batch.labels[rows], predictions[rows], classes)
+            labels = scored_labels(batch.labels[rows], predictions[rows], batch.annotated[rows])
+            total[place] += confusion_matrix(labels, predictions[rows], classes)
         if on_batch:
             on_batch()
     segmenter.train(training)

@@ -13,8 +13,11 @@ from torch import Tensor
 
 from contseg.errors import ContsegError
 
-CONTAINERS = ("state_dict", "model_state", "segmentor", "model")
+CONTAINERS = ("state_dict", "model_state", "model_state_dict", "segmentor", "model")
 """Under what code bases keep the weights, beside optimisers, epochs and scores."""
+
+INSERTED = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""Parts of names that PyTorch's compiler and its wrappers insert, at any depth; no network has a part of such a name."""
 
 _SCALAR: Any = np.float64(0).__reduce__()[0]
 NUMPY_NUMBERS: list[Any] = [
@@ -26,11 +29,11 @@ NUMPY_NUMBERS: list[Any] = [
 """A NumPy number, as IDEC stores its best score; besides plain tensors and containers the only thing that is rebuilt."""
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path | str) -> dict[str, Tensor]:
     """The tensors of a checkpoint file (.safetensors, or a PyTorch file read without executing anything).
 
-    A dictionary that holds the weights under `state_dict`, `model_state`, `segmentor` or `model` is opened, and a
-    `module.` in front of every name is dropped.
+    A dictionary that holds the weights under one of `CONTAINERS` is opened. What PyTorch's wrappers insert into names is
+    dropped: `_orig_mod.` anywhere (a compiled network), and `module.` in front of every name (several devices).
 
     Raises:
         ContsegError: the file is missing, damaged, holds no tensors, or something that would have to be executed.
@@ -38,10 +41,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "weights.pth"
-        >>> torch.save({"epoch": 3, "model_state": {"module.conv1.weight": torch.zeros(2)}}, path)
+        >>> torch.save({"epoch": 3, "model_state": {"module._orig_mod.conv1.weight": torch.zeros(2)}}, path)
         >>> read_tensors(path)
         {'conv1.weight': tensor([0., 0.])}
     """
+    path = Path(path)
     if not path.is_file():
         raise ContsegError(f"{path}: weights file not found")
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
@@ -50,11 +54,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, dict):
         raise ContsegError(f"{path}: holds a {type(content).__name__}; expected a dictionary of tensors")
-    tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    tensors = {
+        INSERTED.sub("", name): value
+        for name, value in content.items()
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
     if not tensors:
         keys = ", ".join(map(str, list(content)[:5])) or "nothing"
         raise ContsegError(f"{path}: holds no tensors (found {keys}); weights stand under {', '.join(CONTAINERS)} or bare")
-    if all(name.startswith("module.") for name in tensors):
+    while all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     return tensors
 

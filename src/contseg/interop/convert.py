@@ -13,7 +13,7 @@ from contseg.data.files import read_list
 from contseg.data.folder import read_class_list
 from contseg.errors import ContsegError, did_you_mean
 from contseg.interop.checkpoint import read_tensors
-from contseg.interop.names import load_strictly
+from contseg.interop.names import load_strictly, prefixes_of, unwrapped
 from contseg.interop.published import Source, convert_segmenter
 from contseg.interop.ssseg import ssseg_names, ssseg_options
 from contseg.models.options import NetworkOptions
@@ -67,6 +67,16 @@ def recognise(names: Iterable[str]) -> str:
     for source, mark in MARKS:
         if any(name.startswith(mark) for name in names):
             return source
+    for source, mark in MARKS:
+        prefix = next((name[: name.index(f".{mark}") + 1] for name in names if f".{mark}" in name), None)
+        if prefix:
+            beside = [name for name in names if not name.startswith(prefix)]
+            raise ContsegError(
+                f"weights: names of {source} stand below {prefix} and {len(beside)} beside it, first {beside[0]};"
+                f" save what is below {prefix} alone"
+            )
+    if prefixes_of(names, ("layer1.0.conv1.weight", "layer4.0.conv1.weight")):
+        raise ContsegError("weights: are those of a backbone alone; give them to training as backbone_weights=FILE")
     raise ContsegError(f"weights: names such as {', '.join(names[:2])} are of no known code base; known: {known_sources()}")
 
 
@@ -75,8 +85,10 @@ def known_sources() -> str:
     return ", ".join(sorted(CONVERTERS))
 
 
-def convert_file(path: Path, source: str | None = None) -> tuple[Segmenter, str]:
+def convert_file(path: Path | str, source: str | None = None) -> tuple[Segmenter, str]:
     """A published segmenter in a checkpoint file as ours, and the code base it was read as.
+
+    Leading parts that all of its names share (`model.`) are dropped.
 
     Args:
         source: one of `CONVERTERS`; default: recognised by its names.
@@ -86,7 +98,7 @@ def convert_file(path: Path, source: str | None = None) -> tuple[Segmenter, str]
     """
     if source is not None and source not in CONVERTERS:
         raise ContsegError(f"--from: unknown code base '{source}'; {did_you_mean(source, CONVERTERS)}")
-    tensors = read_tensors(path)
+    tensors = unwrapped(read_tensors(path))
     try:
         used = source or recognise(tensors)
         segmenter, _ = CONVERTERS[used](tensors, used)

@@ -1,6 +1,7 @@
 """ImageNet weights for a backbone: names of torchvision, in-place ABN, Microsoft's Swin, timm and what timm understands."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -9,11 +10,11 @@ from torch.nn import functional
 
 from contseg.errors import ContsegError
 from contseg.interop.checkpoint import read_tensors
-from contseg.interop.names import renamed
+from contseg.interop.names import below, prefixes_of, renamed, unwrapped
 from contseg.interop.published import convert_backbone
 from contseg.models.backbones import Backbone, make_backbone
 from contseg.models.options import NetworkOptions
-from contseg.models.resnet import ResNet
+from contseg.models.resnet import DEPTHS, ResNet
 from contseg.models.swin import Swin
 from contseg.models.timm_backbone import TimmBackbone, import_timm, told, understood_by_timm
 from contseg.models.vit import PlainViT
@@ -37,35 +38,46 @@ MADE = re.compile(r"\.(relative_position_index|attn_mask)$")
 """What some files of Swin hold although it follows from the sizes."""
 
 
-def load_backbone(backbone: Backbone, path: Path) -> None:
+RESNET_PARTS = (
+    ("layer1.0.conv1.weight", "layer4.0.conv1.weight"),
+    ("mod1.conv1.weight", "mod2.block1.convs.conv1.weight"),
+)
+"""Names by which a ResNet is found in a file: torchvision's, and those of in-place ABN."""
+SWIN_PARTS = (("patch_embed.proj.weight", "layers.0.blocks.0.attn.qkv.weight"),)
+
+
+def load_backbone(backbone: Backbone, path: Path | str) -> None:
     """Put ImageNet weights into a backbone; the classification layer is dropped, everything else must fit.
+
+    The backbone may stand behind any prefix (`model.backbone.conv1.weight`); what stands beside it is no backbone, and is
+    left out.
 
     Args:
         path: a file; a folder with `model.safetensors`; or `hub`, timm's own download (Swin and the backbones of timm).
 
     Raises:
         ContsegError: the file cannot be read or the download fails, or the tensors do not fit (which are missing,
-            unexpected, mis-shaped).
+            unexpected, mis-shaped), or the file holds several backbones.
     """
-    target, found = _fitting(backbone, path)
+    target, found = _fitting(backbone, Path(path))
     target.load_state_dict(found)
 
 
-def require_fitting(options: NetworkOptions, path: Path) -> None:
-    """Nothing, if `load_backbone` would take these weights for the backbone of a network; `hub` is not asked.
+def require_fitting(options: NetworkOptions, path: Path | str) -> None:
+    """Raise ContsegError unless `load_backbone` takes these weights for the backbone of a network; `hub` downloads them.
 
     Raises:
         ContsegError: see `load_backbone`.
     """
-    if str(path) != HUB:
-        with torch.device("meta"):
-            backbone = make_backbone(options)
-        _fitting(backbone, path)
+    with torch.device("meta"):
+        backbone = make_backbone(options)
+    _fitting(backbone, Path(path))
 
 
 def _fitting(backbone: Backbone, path: Path) -> tuple[nn.Module, dict[str, Tensor]]:
     """What of the backbone takes the weights, and the weights under its names."""
     tensors = _downloaded(backbone) if str(path) == HUB else read_tensors(path / FOLDER_FILE if path.is_dir() else path)
+    tensors = backbone_in(backbone, tensors, path)
     if isinstance(backbone, ResNet):
         found = convert_backbone(tensors)
     elif isinstance(backbone, Swin):
@@ -86,9 +98,65 @@ def _fitting(backbone: Backbone, path: Path) -> tuple[nn.Module, dict[str, Tenso
     for problem, names in (("misses", missing), ("has unexpected", unexpected), ("has other shapes for", shapes)):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            kind = "ResNet of this depth" if isinstance(backbone, ResNet) else "network of this kind and size"
-            raise ContsegError(f"{path}: {problem} {', '.join(names[:3])}{more}; is it a {len(own)}-tensor {kind}?")
+            raise ContsegError(f"{path}: {problem} {', '.join(names[:3])}{more}; {_advice(backbone, found, own)}")
     return target, found
+
+
+def backbone_in(backbone: Backbone, tensors: dict[str, Tensor], path: Path | str) -> dict[str, Tensor]:
+    """The tensors of the backbone in a file, without what stands in front of their names.
+
+    Raises:
+        ContsegError: the file holds several backbones.
+    """
+    own = list(backbone.model.state_dict()) if isinstance(backbone, (TimmBackbone, PlainViT)) else []
+    kinds = RESNET_PARTS if isinstance(backbone, ResNet) else SWIN_PARTS if isinstance(backbone, Swin) else ((*own,),)
+    prefixes = [prefix for parts in kinds for prefix in prefixes_of(tensors, parts)]
+    if "" in prefixes:
+        return tensors
+    if len(prefixes) > 1:
+        raise ContsegError(
+            f"{path}: holds {len(prefixes)} backbones, below {', '.join(prefixes)}; save the state_dict of one of them alone"
+        )
+    if prefixes:
+        return below(tensors, prefixes[0])
+    tops = {name.partition(".")[0] for name in own}
+    return tensors if tops & {name.partition(".")[0] for name in tensors} else unwrapped(tensors)
+
+
+def _advice(backbone: Backbone, found: dict[str, Tensor], own: dict[str, Tensor]) -> str:
+    """What to do with tensors that do not fit a backbone, `own` being what would fit."""
+    if not isinstance(backbone, ResNet):
+        return f"is it a {len(own)}-tensor network of this kind and size?"
+    theirs, mine = resnet_of(found), resnet_of(own)
+    if theirs is None:
+        return f"is it a {len(own)}-tensor ResNet of this depth?"
+    if theirs != mine:
+        return f"it is a {theirs}, and the network is a {mine}; set network.backbone={theirs}, or give weights of a {mine}"
+    stem, width = ("deep" if "stem.0.weight" in found else "plain"), len(found["layer1.0.conv1.weight"])
+    if (stem == "deep") != (backbone.stem is not None):
+        return f"its stem is {stem}; set network.stem={stem}"
+    if width != len(own["layer1.0.conv1.weight"]):
+        return (
+            f"its width is {width}, and that of the network {len(own['layer1.0.conv1.weight'])}; set network.width={width}"
+        )
+    if own.keys() <= found.keys():
+        return f"take out of the file what is no part of a {mine}"
+    return f"is it a {len(own)}-tensor ResNet of this depth?"
+
+
+def resnet_of(names: Iterable[str]) -> str | None:
+    """Which ResNet has blocks of these names, or None.
+
+    Example:
+        >>> resnet_of(f"layer{stage}.{block}.conv1.weight" for stage in (1, 2, 3, 4) for block in (0, 1))
+        'resnet18'
+    """
+    names = set(names)
+    if "layer1.0.conv1.weight" not in names:
+        return None
+    kind = "bottleneck" if "layer1.0.conv3.weight" in names else "basic"
+    blocks = tuple(len({name.split(".")[1] for name in names if name.startswith(f"layer{n}.")}) for n in (1, 2, 3, 4))
+    return next((name for name, shape in DEPTHS.items() if shape == (kind, blocks)), None)
 
 
 def convert_swin(tensors: dict[str, Tensor], swin: Swin) -> dict[str, Tensor]:

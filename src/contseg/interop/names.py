@@ -1,7 +1,7 @@
 """Foreign tensors into a segmenter of ours: every one is used, or an error says which does not fit."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from torch import Tensor
 
@@ -24,6 +24,40 @@ def renamed(name: str, rules: Sequence[Rule]) -> str:
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def prefixes_of(names: Collection[str], parts: Sequence[str]) -> list[str]:
+    """What stands in front of a network's names: `""`, `"model.backbone."`; several where a file holds several networks.
+
+    Args:
+        names: of all tensors of a file.
+        parts: some names of the network, all of which must be there behind a prefix.
+
+    Example:
+        >>> names = ["model.backbone.conv1.weight", "model.backbone.layer1.0.conv1.weight", "model.head.weight"]
+        >>> prefixes_of(names, ["conv1.weight", "layer1.0.conv1.weight"])
+        ['model.backbone.']
+    """
+    there, (first, *others) = set(names), parts
+    found = [name.removesuffix(first) for name in names if name == first or name.endswith(f".{first}")]
+    return sorted(prefix for prefix in found if all(prefix + other in there for other in others))
+
+
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it; the others are left out."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without the leading parts that all names share, such as `model.`.
+
+    Example:
+        >>> list(unwrapped({"net.model.body.weight": torch.zeros(1), "net.model.cls.weight": torch.zeros(1)}))
+        ['body.weight', 'cls.weight']
+    """
+    while len({name.partition(".")[0] for name in tensors}) == 1 and all("." in name for name in tensors):
+        tensors = {name.partition(".")[2]: value for name, value in tensors.items()}
+    return tensors
 
 
 def load_strictly(segmenter: Segmenter, found: dict[str, Tensor]) -> Segmenter:

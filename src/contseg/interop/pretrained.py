@@ -97,14 +97,14 @@ def open_segmenter(path: Path | str) -> tuple[Segmenter, ClassTable]:
     return load_pretrained(path) if path.is_dir() else load_segmenter(path)
 
 
-def is_pretrained(folder: Path) -> bool:
+def is_pretrained(folder: Path | str) -> bool:
     """Whether a folder is one that `save_pretrained` writes, judged by the names of its files."""
-    return (folder / DESCRIPTION).is_file()
+    return (Path(folder) / DESCRIPTION).is_file()
 
 
-def file_sha256(path: Path) -> str:
+def file_sha256(path: Path | str) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
+    with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from contseg.data.classes import ClassTable
 from contseg.errors import ContsegError
+from contseg.interop import foreign
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
 
@@ -19,17 +21,22 @@ HEADER = "contseg"
 KEYS = ("network", "widths", "classes", "source")
 
 
-def save_segmenter(path: Path, segmenter: Segmenter, classes: ClassTable, source: dict[str, Any] | None = None) -> None:
-    """Write a segmenter; the file appears whole or not at all.
+def save_segmenter(
+    path: Path | str, segmenter: Segmenter, classes: ClassTable, source: dict[str, Any] | None = None
+) -> None:
+    """Write a segmenter; the file appears whole or not at all, readable by whom the user's umask lets read.
 
     Args:
         classes: in output order.
         source: where it comes from (recipe, step, plan hash), kept in the header.
     """
-    header = describe(segmenter, classes, source)
+    path, header = Path(path), describe(segmenter, classes, source)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in segmenter.state_dict().items()}
     partial = path.with_name(f"{path.name}.partial")
-    save_file(tensors, partial, metadata={HEADER: json.dumps(header)})
+    partial.touch()
+    mode = stat.S_IMODE(partial.stat().st_mode)
+    save_file(tensors, partial, metadata={HEADER: json.dumps(header)})  # which makes its files private, whatever the umask
+    partial.chmod(mode)
     os.replace(partial, path)
 
 
@@ -49,12 +56,14 @@ def describe(segmenter: Segmenter, classes: ClassTable, source: dict[str, Any] |
     }
 
 
-def load_segmenter(path: Path) -> tuple[Segmenter, ClassTable]:
+def load_segmenter(path: Path | str) -> tuple[Segmenter, ClassTable]:
     """Read a segmenter and its classes (in output order), in eval mode on CPU.
 
     Raises:
-        ContsegError: the file is missing, truncated, of another kind, or its tensors do not fit its header.
+        ContsegError: the file is missing, truncated, of another kind (says which, and what to do with it), or its tensors
+            do not fit its header.
     """
+    path = Path(path)
     if not path.is_file():
         raise ContsegError(f"{path}: segmenter file not found")
     try:
@@ -62,8 +71,10 @@ def load_segmenter(path: Path) -> tuple[Segmenter, ClassTable]:
             header = json.loads((file.metadata() or {})[HEADER])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
     except KeyError:
-        raise ContsegError(f"{path}: no segmenter of contseg (its header is missing); convert it first") from None
+        raise ContsegError(f"{path}: no segmenter of contseg; {foreign.told(path)}") from None
     except (SafetensorError, OSError, ValueError) as error:
+        if path.stat().st_size and not foreign.is_safetensors(path):
+            raise ContsegError(f"{path}: no segmenter of contseg; {foreign.told(path)}") from None
         raise ContsegError(f"{path}: cannot be read as a segmenter ({_line(error)}); the file is damaged") from None
     return assemble(header, tensors, str(path))
 
@@ -90,7 +101,11 @@ def assemble(description: dict[str, Any], tensors: dict[str, Tensor], where: str
         raise ContsegError(f"{where}: cannot be read as a segmenter ({error}); the file is damaged") from None
     except KeyError as error:
         raise ContsegError(f"{where}: cannot be read as a segmenter (classes lack {error}); the file is damaged") from None
-    except (TypeError, ValueError, ValidationError, RuntimeError) as error:
+    except ValidationError as error:
+        raise ContsegError(
+            f"{where}: cannot be read as a segmenter ({_line(error)}); was it written by another version of contseg?"
+        ) from None
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ContsegError(f"{where}: cannot be read as a segmenter ({_line(error)}); the file is damaged") from None
     outputs = sum(segmenter.widths) - options.unknown
     if len(classes) != outputs:

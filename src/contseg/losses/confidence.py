@@ -5,7 +5,10 @@ import math
 import torch
 from torch import Tensor
 
+from contseg.losses.precision import precisely
 
+
+@precisely
 def entropy(probabilities_BKHW: Tensor) -> Tensor:
     """Entropy over the classes in parts of its maximum, -(1/log K) sum_c p_c log p_c: (B, H, W) in [0, 1].
 
@@ -17,6 +20,7 @@ def entropy(probabilities_BKHW: Tensor) -> Tensor:
     return -torch.xlogy(probabilities_BKHW, probabilities_BKHW).sum(dim=1) / math.log(max(classes, 2))
 
 
+@precisely
 def mean_entropy(probabilities_BKHW: Tensor) -> Tensor:
     """The released PLOP code's entropy: a *mean* over classes, so at most 1/K, with 1e-8 inside both logarithms.
 

@@ -4,11 +4,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from contseg.losses.precision import precise
+from contseg.losses.precision import precise, precisely
 
 MARGIN, NEAR = 1.0, 1e-6
 
 
+@precisely
 def fold_unknown(logits_BKHW: Tensor) -> Tensor:
     """Logits without the output "unknown", which is added to background's (IDEC's contrast adds logits, not probabilities).
 
@@ -19,6 +20,7 @@ def fold_unknown(logits_BKHW: Tensor) -> Tensor:
     return torch.cat([logits_BKHW[:, :1] + logits_BKHW[:, 1:2], logits_BKHW[:, 2:]], dim=1)
 
 
+@precisely
 def triplet(anchor_KD: Tensor, positive_KD: Tensor, negative_KD: Tensor) -> Tensor:
     """max(0, |a - p| - |a - n| + 1) per row, Euclidean, with 1e-6 added to every difference: (K,)."""
     near = torch.linalg.vector_norm(anchor_KD - positive_KD + NEAR, dim=1)
@@ -26,6 +28,7 @@ def triplet(anchor_KD: Tensor, positive_KD: Tensor, negative_KD: Tensor) -> Tens
     return (near - far + MARGIN).clamp(min=0)
 
 
+@precisely
 def region_contrast(
     student_sums_KD: Tensor, teacher_sums_KD: Tensor, student_total_D: Tensor, pixels_K: Tensor, pixels: Tensor
 ) -> Tensor:
@@ -64,7 +67,7 @@ def released_regions(
     One mask for the whole batch grows round by round by the pixels of a drawn class and is never cleared; only the first
     image's features are used; anchor, positive and negative are the first `length` positive numbers in the teacher's and
     the student's feature inside the mask and in the student's outside it, channel by channel. A round in which they are
-    not equally many is left out.
+    not equally many is left out; one in which there is none at all counts with the margin.
 
     Args:
         student_BCHW, teacher_BCHW: features of any size, resized here to that of `said_BHW`.
@@ -87,7 +90,7 @@ def released_regions(
             _first_positives(features, region, length)
             for features, region in ((teacher, mask), (student, mask), (student, ~mask))
         )
-        if len(anchor) == len(positive) == len(negative) > 0:
+        if len(anchor) == len(positive) == len(negative):
             rounds.append((anchor, positive, negative))
     return rounds
 
@@ -98,7 +101,7 @@ def released_region_contrast(
     """What the released IDEC code computes for ARCL: the sum of `triplet` over `released_regions` / rounds drawn."""
     rounds = released_regions(student_BCHW, teacher_BCHW, said_BHW, classes, length)
     if not rounds:
-        return 0.0 * student_BCHW.sum()
+        return precise(student_BCHW[:0]).sum()  # 0, with a gradient
     return torch.stack([triplet(*(vector[None] for vector in regions))[0] for regions in rounds]).sum() / len(classes)
 
 
@@ -107,6 +110,7 @@ def _first_positives(features_CHW: Tensor, mask_HW: Tensor, length: int) -> Tens
     return values[values > 0][:length]
 
 
+@precisely
 def decoupled_contrast(
     student_BD: Tensor,
     teacher_BD: Tensor,

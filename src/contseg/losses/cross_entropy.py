@@ -5,8 +5,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from contseg.data.classes import IGNORE
+from contseg.losses.precision import precisely
 
 
+@precisely
 def cross_entropy(logits_BKHW: Tensor, labels_BHW: Tensor) -> Tensor:
     """Ordinary cross-entropy per pixel, -x_y + log sum_c exp(x_c).
 
@@ -24,6 +26,7 @@ def cross_entropy(logits_BKHW: Tensor, labels_BHW: Tensor) -> Tensor:
     return functional.cross_entropy(logits_BKHW, labels_BHW, ignore_index=IGNORE, reduction="none")
 
 
+@precisely
 def unbiased_cross_entropy(
     logits_BKHW: Tensor, labels_BHW: Tensor, old_classes: int, annotated_BK: Tensor | None = None
 ) -> Tensor:
@@ -63,6 +66,7 @@ def unbiased_cross_entropy(
     return loss.masked_fill(labels_BHW == IGNORE, 0.0)
 
 
+@precisely
 def sigmoid_cross_entropy(logits_BKHW: Tensor, labels_BHW: Tensor) -> Tensor:
     """Binary cross-entropy of every output against the one-hot label, summed over outputs: sum_c softplus(x_c) - x_y.
 
@@ -84,6 +88,7 @@ def sigmoid_cross_entropy(logits_BKHW: Tensor, labels_BHW: Tensor) -> Tensor:
     return (functional.softplus(logits_BKHW).sum(dim=1) - own).where(known, 0.0)
 
 
+@precisely
 def focal_cross_entropy(logits_BKHW: Tensor, labels_BHW: Tensor, alpha: float = 1.0, gamma: float = 0.0) -> Tensor:
     """Cross-entropy that trusts what is learned already: alpha (1 - p_y)^gamma (-log p_y) (Lin et al., ICCV 2017).
 

@@ -9,8 +9,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from contseg.losses.distillation import distillation
+from contseg.losses.precision import precisely
 
 
+@precisely
 def channel_divergence(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
     """KL(P_d of the teacher || P_d of the student) of every channel d, P_d its soft-max over space: (C,), mean over images.
 
@@ -38,6 +40,7 @@ def invariant_channels(divergence_C: Tensor, specific_share: float) -> Tensor:
     return torch.zeros(count, dtype=torch.bool, device=divergence_C.device).index_fill(0, chosen, True)
 
 
+@precisely
 def released_consistency(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
     """What the released LAG code computes for its channel-wise consistency: (H,), a value for each of the first H channels.
 
@@ -49,29 +52,66 @@ def released_consistency(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
     return distillation(rows[1], rows[0], alpha=2.0).view(height, -1).mean(dim=1)
 
 
-def relevance(features_BCHW: Tensor, gradient_BCHW: Tensor) -> Tensor:
-    """Where a class looks: relu(sum_d f_d dg/df_d), in parts of its sum over space: (B, H W), 0 where nothing counts.
+@precisely
+def relevance_strength(features_BCHW: Tensor, gradient_BCHW: Tensor) -> Tensor:
+    """How much each place counts for a class: relu(sum_d f_d dg/df_d), gradient times input: (B, H W).
 
     Args:
         gradient_BCHW: of the class's score with respect to the features.
 
     Example:
+        >>> relevance_strength(torch.ones(1, 1, 1, 2), torch.tensor([[[[-1.0, 3.0]]]]))
+        tensor([[0., 3.]])
+    """
+    return functional.relu((features_BCHW * gradient_BCHW).sum(dim=1)).flatten(1)
+
+
+@precisely
+def normalised_relevance(strength_BN: Tensor, floor: Tensor | float = 0.0) -> Tensor:
+    """A strength divided by its sum over space, (B, N); 0 where nothing counts.
+
+    Args:
+        floor: smallest sum to divide by, so that a map that has almost faded is not blown up to 1.
+
+    Example:
+        >>> normalised_relevance(torch.tensor([[1.0, 3.0], [0.0, 0.0]]))
+        tensor([[0.2500, 0.7500],
+                [0.0000, 0.0000]])
+        >>> normalised_relevance(torch.tensor([[1.0, 3.0]]), floor=8.0)
+        tensor([[0.1250, 0.3750]])
+    """
+    total = strength_BN.sum(dim=1, keepdim=True)
+    return strength_BN / torch.maximum(total, torch.as_tensor(floor).to(total)).clamp(min=1e-12)
+
+
+@precisely
+def relevance(features_BCHW: Tensor, gradient_BCHW: Tensor) -> Tensor:
+    """Where a class looks: the normalised strength of each place, (B, H W).
+
+    Example:
         >>> relevance(torch.ones(1, 1, 1, 2), torch.tensor([[[[1.0, 3.0]]]]))
         tensor([[0.2500, 0.7500]])
     """
-    strength = functional.relu((features_BCHW * gradient_BCHW).sum(dim=1)).flatten(1)
-    return strength / strength.sum(dim=1, keepdim=True).clamp(min=1e-12)
+    return normalised_relevance(relevance_strength(features_BCHW, gradient_BCHW))
 
 
-def relevance_divergence(student_BN: Tensor, teacher_BN: Tensor, floor: float = 1e-6) -> Tensor:
-    """KL(teacher || student) of two relevance maps per image: (B,).
+@precisely
+def relevance_divergence(student_BN: Tensor, teacher_BN: Tensor, uniform: float = 0.1) -> Tensor:
+    """KL(teacher || student) of two relevance maps per image, each mixed with the uniform map: (B,).
+
+    A relevance map has exact zeros, and the divergence needs a positive student wherever the teacher is positive. Mixed,
+    R~ = (1 - e) R + e / N over N places, the slope at a place that the student ignores is at most N t~ / e. A fixed floor
+    has no relation to the scale of a map, 1 / N: its slope is t / floor, and one update can wreck a network.
 
     Args:
-        floor: added to both, so that a place that one of them does not look at costs a finite amount.
+        uniform: e, the share of the uniform map.
 
     Example:
         >>> relevance_divergence(torch.tensor([[0.5, 0.5]]), torch.tensor([[0.5, 0.5]]))
         tensor([0.])
+        >>> relevance_divergence(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+        tensor([2.6500])
     """
-    student, teacher = (student_BN + floor).log(), (teacher_BN + floor).log()
-    return (teacher_BN * (teacher - student)).sum(dim=1)
+    places = student_BN.shape[1]
+    student, teacher = ((1 - uniform) * maps + uniform / places for maps in (student_BN, teacher_BN))
+    return (teacher * (teacher.log() - student.log())).sum(dim=1)

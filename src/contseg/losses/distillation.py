@@ -5,7 +5,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from contseg.losses.precision import precisely
 
+
+@precisely
 def unbiased_distillation(student_BKHW: Tensor, teacher_BOHW: Tensor, alpha: float = 1.0) -> Tensor:
     """Distillation in which the teacher's background may be any *new* class to the student (MiB, CVPR 2020, eq. 8).
 
@@ -31,6 +34,7 @@ def unbiased_distillation(student_BKHW: Tensor, teacher_BOHW: Tensor, alpha: flo
     return -((alpha * teacher_BOHW).softmax(dim=1) * log_r).mean(dim=1)
 
 
+@precisely
 def distillation(student_BKHW: Tensor, teacher_BOHW: Tensor, alpha: float = 1.0) -> Tensor:
     """Cross-entropy of the student's first O channels against the teacher's, both soft-maxed over them, in parts of O.
 
@@ -53,6 +57,7 @@ def distillation(student_BKHW: Tensor, teacher_BOHW: Tensor, alpha: float = 1.0)
     return -((alpha * teacher_BOHW).softmax(dim=1) * log_student).mean(dim=1)
 
 
+@precisely
 def raw_divergence(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
     """T log T - T S per element: Kullback-Leibler divergence of features as they are, the released IDEC's default.
 

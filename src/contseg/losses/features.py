@@ -5,8 +5,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from contseg.data.classes import IGNORE
+from contseg.losses.precision import precisely
 
 
+@precisely
 def squared_distance(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
     """Mean over channels of (s - t)^2: (B, H, W). Encoder distillation of ILT (Michieli & Zanuttigh, ICCVW 2019).
 
@@ -17,6 +19,7 @@ def squared_distance(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
     return (student_BCHW - teacher_BCHW).square().mean(dim=1)
 
 
+@precisely
 def cosine_distance(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
     """1 - cosine similarity over channels: (B, H, W), in [0, 2]. Variant of the journal version of ILT (CVIU 2021).
 

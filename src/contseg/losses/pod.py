@@ -6,9 +6,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from contseg.losses.precision import precisely
+
 Regions = Literal["fit", "square"]
 
 
+@precisely
 def local_pod_embedding(map_BCHW: Tensor, scales: Sequence[int] = (1, 2, 4), regions: Regions = "fit") -> Tensor:
     """Strip averages of a map at several scales (PLOP, eq. 5 and 6).
 
@@ -57,6 +60,7 @@ def _truncated_regions(map_BCHW: Tensor, scale: int, side: int) -> list[Tensor]:
     return strips
 
 
+@precisely
 def local_pod_distance(
     old_BCHW: Tensor, new_BCHW: Tensor, regions: Regions = "fit", scales: Sequence[int] = (1, 2, 4)
 ) -> Tensor:
@@ -68,6 +72,7 @@ def local_pod_distance(
     return torch.linalg.vector_norm(difference, dim=1)
 
 
+@precisely
 def fold_new_classes(logits_BKHW: Tensor, old_classes: int) -> Tensor:
     """Logits reduced to the old classes: all new ones are added to background, whose pixels they were to the teacher.
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from contseg.losses.precision import precisely
+
 
 def nearest(map_HW: Tensor, size: tuple[int, int]) -> Tensor:
     """The rows and columns of a map (..., H, W) that are nearest to those of a smaller one: (..., h, w).
@@ -24,6 +26,7 @@ def nearest(map_HW: Tensor, size: tuple[int, int]) -> Tensor:
     return map_HW[..., rows.long().view(-1, 1), columns.long().flatten()]
 
 
+@precisely
 def class_sums(features_BDHW: Tensor, labels_BHW: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Sum of the features of each class, and its pixels: (K, D), and (K,) int64.
 
@@ -40,6 +43,7 @@ def class_sums(features_BDHW: Tensor, labels_BHW: Tensor, classes: int) -> tuple
     return sums_BKD.sum(dim=0), members_BKN.sum(dim=(0, 2))
 
 
+@precisely
 def class_errors(features_BDHW: Tensor, labels_BHW: Tensor, prototypes_KD: Tensor) -> Tensor:
     """Sum over the pixels of each class of (1/D) |f - p_c|^2: (K,).
 
@@ -53,11 +57,13 @@ def class_errors(features_BDHW: Tensor, labels_BHW: Tensor, prototypes_KD: Tenso
     return class_sums(errors_BHW.unsqueeze(1), labels_BHW, classes)[0].squeeze(1)
 
 
+@precisely
 def class_means(sums_KD: Tensor, counts_K: Tensor) -> Tensor:
     """Mean feature of each class, (K, D); 0 where there is no pixel."""
     return sums_KD / counts_K.clamp(min=1).unsqueeze(1)
 
 
+@precisely
 def update_prototypes(prototypes_KD: Tensor, counts_K: Tensor, sums_KD: Tensor, added_K: Tensor) -> tuple[Tensor, Tensor]:
     """Running means after more pixels: p <- (n p + sum of features) / (n + m), n <- n + m.
 
@@ -86,6 +92,7 @@ def mean_over_classes(values_K: Tensor, present_K: Tensor) -> Tensor:
     return values_K.where(present_K, 0.0).sum() / present_K.sum().clamp(min=1)
 
 
+@precisely
 def attraction(errors_K: Tensor, counts_K: Tensor, present_K: Tensor) -> Tensor:
     """Features to the prototype of their class: mean over classes of the mean over pixels of (1/D) |f - p_c|^2.
 
@@ -101,6 +108,7 @@ def attraction(errors_K: Tensor, counts_K: Tensor, present_K: Tensor) -> Tensor:
     return mean_over_classes(errors_K / counts_K.clamp(min=1), present_K)
 
 
+@precisely
 def repulsion(means_KD: Tensor, present_K: Tensor) -> Tensor:
     """Means of different classes apart: mean over the pairs of classes that are there of 1 / |m_c - m_c'|.
 
@@ -119,6 +127,7 @@ def repulsion(means_KD: Tensor, present_K: Tensor) -> Tensor:
     return pushed_KK.sum() / pairs_KK.sum().clamp(min=1)
 
 
+@precisely
 def matching(means_KD: Tensor, prototypes_KD: Tensor, present_K: Tensor) -> Tensor:
     """What a class looks like now to what it looked like before: mean over classes of (1/D) |m_c - p_c|^2.
 

@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from contseg.losses.precision import precisely
+
 Layout = Literal["channels first", "pixels first"]
 
 
@@ -37,6 +39,7 @@ def misread_channels(labels_BHW: Tensor, classes: int, depth: int, layout: Layou
     return taken.unflatten(2, labels_BHW.shape[1:])
 
 
+@precisely
 def misread_sums(
     features_BDHW: Tensor, labels_BHW: Tensor, classes: int, layout: Layout = "channels first"
 ) -> tuple[Tensor, Tensor]:
@@ -56,6 +59,7 @@ def misread_sums(
     return sums.view(classes + 1, depth)[:classes], counts[:classes]
 
 
+@precisely
 def misread_errors(
     features_BDHW: Tensor, labels_BHW: Tensor, prototypes_KD: Tensor, layout: Layout = "channels first"
 ) -> Tensor:
@@ -91,3 +95,18 @@ def released_attraction(errors_K: Tensor, counts_K: Tensor, present_K: Tensor) -
     count = present_K.sum().clamp(min=1).to(means_K.dtype)
     weights_K = count ** (present_K.cumsum(dim=0) - 1 - count)
     return (weights_K * means_K).where(present_K, 0.0).sum()
+
+
+@precisely
+def released_repulsion(means_KD: Tensor, present_K: Tensor) -> Tensor:
+    """`repulsion` of which only pairs at distance 0 are left out: means that are equal but for rounding push without bound.
+
+    Example:
+        >>> means = torch.tensor([[0.0, 0.0], [3.0, 4.0], [3.0, 4.0], [9.0, 9.0]])
+        >>> released_repulsion(means, torch.tensor([True, True, True, False]))
+        tensor(0.2000)
+    """
+    distances_KK = torch.cdist(means_KD, means_KD, compute_mode="donot_use_mm_for_euclid_dist")
+    pairs_KK = present_K[:, None] & present_K & ~distances_KK.detach().reciprocal().isinf()
+    pushed_KK = distances_KK.where(pairs_KK, torch.inf).reciprocal()
+    return pushed_KK.sum() / pairs_KK.sum().clamp(min=1)

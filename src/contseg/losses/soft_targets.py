@@ -4,8 +4,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from contseg.data.classes import IGNORE
+from contseg.losses.precision import precisely
 
 
+@precisely
 def sigmoid_distillation(student_BKHW: Tensor, teacher_BOHW: Tensor) -> Tensor:
     """Mean over old outputs of the binary cross-entropy against sigmoid(x°): softplus(x_c) - sigmoid(x°_c) x_c.
 
@@ -25,6 +27,7 @@ def sigmoid_distillation(student_BKHW: Tensor, teacher_BOHW: Tensor) -> Tensor:
     return (functional.softplus(old) - teacher_BOHW.sigmoid() * old).mean(dim=1)
 
 
+@precisely
 def disjoint_cross_entropy(logits_BKHW: Tensor, labels_BHW: Tensor, teacher_BOHW: Tensor, annotated_BK: Tensor) -> Tensor:
     """Binary cross-entropy summed over outputs; the target of an old output is the teacher's opinion, not the label's.
 

@@ -5,9 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from contseg.losses.precision import precisely
+
 LABELS = 256
 
 
+@precisely
 def class_maxima(features_BDHW: Tensor, labels_BHW: Tensor) -> Tensor:
     """The largest feature over channels and pixels of each label value, 255 too: (256,), -inf without a pixel.
 
@@ -19,31 +22,47 @@ def class_maxima(features_BDHW: Tensor, labels_BHW: Tensor) -> Tensor:
     return nothing.scatter_reduce(0, labels_BHW.flatten(), features_BDHW.amax(dim=1).flatten(), "amax")
 
 
+@precisely
 def sparsity(
-    features_BDHW: Tensor, maxima: Tensor, strength: Callable[[Tensor], Tensor] = torch.exp, epsilon: float = 1e-15
+    features_BDHW: Tensor,
+    maxima: Tensor,
+    strength: Callable[[Tensor], Tensor] = torch.exp,
+    epsilon: float = 1e-15,
+    guarded: bool = False,
 ) -> Tensor:
     """Mean over pixels of sum_d s(g_d) / sum_d g_d, with g = f / maximum: small where few channels are strong.
 
-    Gradients pass through the maxima. A pixel whose sum of g is not positive has no such ratio and adds 0, and so does one
-    measured by a maximum that is not positive.
+    Gradients pass through the maxima. Where all g together are not positive, the value is 0.
 
     Args:
         maxima: what features are measured by, of a shape that fits theirs: those of the pixel's class in SDR, or
             `features.amax(dim=1, keepdim=True)`, or `features.amax()`.
         strength: s.
+        epsilon: added to both denominators.
+        guarded: a pixel whose sum of g is not positive has no such ratio and adds 0, and so does one measured by a maximum
+            that is not positive. Without it, as released, the former counts by its negative ratio.
 
     Example:
         >>> spread, sharp = torch.tensor([[1.0, 1.0]]).view(1, 2, 1, 1), torch.tensor([[1.0, 0.0]]).view(1, 2, 1, 1)
         >>> sparsity(spread, spread.amax(), torch.square), sparsity(sharp, sharp.amax(), lambda g: g**3)
         (tensor(1.), tensor(1.))
+        >>> mixed = torch.tensor([[3.0, 1.0], [1.0, -3.0]]).view(1, 2, 2, 1)  # one pixel adds up to 4, the other to -2
+        >>> [sparsity(mixed, torch.ones(1), torch.abs, guarded=guarded) for guarded in (False, True)]
+        [tensor(-0.5000), tensor(0.5000)]
     """
-    measured = features_BDHW / (maxima.where(maxima > 0, 1.0) + epsilon)
-    total_BHW = measured.sum(dim=1)
-    positive = total_BHW > 0
-    ratio_BHW = strength(measured).sum(dim=1) / (total_BHW.where(positive, 1.0) + epsilon)
-    return ratio_BHW.where(positive, 0.0).mean()
+    measured = features_BDHW / ((maxima.where(maxima > 0, 1.0) if guarded else maxima) + epsilon)
+    if guarded:
+        total_BHW = measured.sum(dim=1)
+        positive = total_BHW > 0
+        ratio_BHW = strength(measured).sum(dim=1) / (total_BHW.where(positive, 1.0) + epsilon)
+        return ratio_BHW.where(positive, 0.0).mean()
+    nothing = measured.detach().sum() <= 0
+    measured = measured.where(~nothing, 1.0)  # a ratio that is not taken has no gradient either, not even an infinite one
+    ratio_BHW = strength(measured).sum(dim=1) / (measured.sum(dim=1) + epsilon)
+    return ratio_BHW.mean().where(~nothing, 0.0)
 
 
+@precisely
 def channel_entropy(features_BDHW: Tensor, epsilon: float = 1e-10) -> Tensor:
     """Mean over pixels of -sum_d g_d log g_d, with g = f / |f|_1 over channels; another measure of sparsity.
 

@@ -17,6 +17,7 @@ class Finetune(Method):
     """
 
     name = "finetune"
+    first_step_is_plain = True
     handles_unknown = True
 
     def losses(

@@ -23,6 +23,7 @@ class Frozen(Method):
     """
 
     name = "frozen"
+    first_step_is_plain = True
     handles_unknown = True
 
     def check(self, network: NetworkOptions, steps: Sequence[Step]) -> None:

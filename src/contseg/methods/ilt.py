@@ -32,6 +32,7 @@ class ILT(Method):
     only_old: bool = False
 
     name = "ilt"
+    first_step_is_plain = True
     taps = ("stage4",)
     needs_teacher = True
 

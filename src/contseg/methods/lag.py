@@ -15,9 +15,10 @@ from contseg.losses.contrast import decoupled_contrast
 from contseg.losses.decoupling import (
     channel_divergence,
     invariant_channels,
+    normalised_relevance,
     released_consistency,
-    relevance,
     relevance_divergence,
+    relevance_strength,
 )
 from contseg.losses.distillation import dense_distillation
 from contseg.losses.precision import precise
@@ -42,6 +43,8 @@ RELEASED_OWN = math.log(1e-45)
 """What the released contrast adds to an image's own entries, about -103.6."""
 KEPT = 0.99
 """Share of a channel's running divergence that stays with every batch."""
+FADED = 0.01
+"""Share of the teacher's mean strength below which a map of relevance is not scaled up to a sum of 1."""
 
 
 @dataclass(frozen=True)
@@ -222,20 +225,27 @@ class LAG(Method):
         lots = torch.rand(len(images), generator=context.generator).to(said.device)
         chosen = (lots + (images > 0)).topk(min(self.looked_at, len(images))).indices  # those that are there come first
         old = slice(first, len(context.teacher.widths))  # classifiers of classes that the teacher knows
-        maps = [
-            _relevances(segmenter, output.features["head"], inside[:, chosen], chosen, old, learns)
+        ours, theirs = (
+            _strengths(segmenter, output.features["head"], inside[:, chosen], chosen, old, learns)
             for segmenter, output, learns in ((context.student, student, True), (context.teacher, teacher, False))
-        ]
-        apart = torch.stack([relevance_divergence(*pair) for pair in zip(*maps, strict=True)], dim=1)
+        )
+        floors = FADED * context.ranks.sum(theirs.sum(dim=(1, 2))) / images[chosen].clamp(min=1)
+        apart = torch.stack(
+            [
+                relevance_divergence(normalised_relevance(student_BN, floor), normalised_relevance(teacher_BN, floor))
+                for student_BN, teacher_BN, floor in zip(ours, theirs, floors, strict=True)
+            ],
+            dim=1,
+        )
         there = images[chosen] > 0
         each = (apart * holds[:, chosen]).sum(dim=0) / images[chosen].clamp(min=1)
         return context.ranks.count * (each * there).sum() / there.sum().clamp(min=1)
 
 
-def _relevances(
+def _strengths(
     segmenter: Segmenter, features: Tensor, inside: Tensor, classes: Tensor, steps: slice, learns: bool
-) -> list[Tensor]:
-    """Where each of some classes looks, (B, h w) each: gradient times input at the classifier's input, as at test.
+) -> Tensor:
+    """How much each place counts for some classes, (M, B, h w): gradient times input at the classifier's input, as at test.
 
     Args:
         inside: (B, M, h, w) bool, over which a class's score is summed.
@@ -247,7 +257,7 @@ def _relevances(
         read = features if features.requires_grad else features.detach().requires_grad_()
         scores = (segmenter.classifier(read, steps)[:, classes] * inside).sum(dim=(0, 2, 3))
         slopes = [torch.autograd.grad(score, read, retain_graph=True, create_graph=learns)[0] for score in scores.unbind()]
-    return [relevance(features, slope) for slope in slopes]
+    return torch.stack([relevance_strength(features, slope) for slope in slopes])
 
 
 @contextmanager

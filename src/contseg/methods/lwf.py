@@ -25,6 +25,7 @@ class LwF(Method):
     alpha: float = 1.0
 
     name = "lwf"
+    first_step_is_plain = True
     needs_teacher = True
 
     def losses(

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -86,6 +86,8 @@ class Method(ABC):
         new_classes_start_from: how `grow` begins.
         handles_unknown: whether it can learn with an output "unknown" before background (label policy `ssul`).
         needs_unknown: whether it cannot learn without one.
+        first_step_is_plain: step 0 is plain cross-entropy, and nothing of it is remembered, so that it is shared with other
+            such methods. It holds for the class that sets it, not for what is derived from that.
 
     Attributes or properties:
         taps: features that `losses` reads, see `Segmenter.forward`; asked for when there is a teacher.
@@ -98,6 +100,7 @@ class Method(ABC):
     new_classes_start_from: ClassVar[Start] = "random"
     handles_unknown: ClassVar[bool] = False
     needs_unknown: ClassVar[bool] = False
+    first_step_is_plain: ClassVar[bool] = False
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -152,8 +155,18 @@ class Method(ABC):
         return loss.mean() if context.average == "all" else context.mean_over_valid(loss, batch.labels)
 
     def first_step_key(self) -> dict[str, Any]:
-        """What of this method changes step 0; `{}` is plain cross-entropy, shared with other methods through the cache."""
-        return {}
+        """What of this method changes step 0; `{}` is plain cross-entropy, shared with other methods through the cache.
+
+        By default all of it: name and hyper-parameters. Methods with `first_step_is_plain` give `{}`.
+        """
+        if vars(type(self)).get("first_step_is_plain", False):  # a derived class may change what this one promised
+            return {}
+        key: dict[str, Any] = {"method": self.name}
+        for each in fields(self):  # no comprehension: see `contseg.recipes.reads`
+            if each.init:
+                value = getattr(self, each.name)
+                key[each.name] = value if isinstance(value, bool | int | float | str | None) else repr(value)
+        return key
 
     def prepare(self, segmenter: Segmenter, step: Step) -> None:
         """Surgery after `grow`, before optimiser and ranks; deterministic, repeated at resume."""

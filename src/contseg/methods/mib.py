@@ -25,6 +25,7 @@ class MiB(Method):
     distillation: float = 10.0
 
     name = "mib"
+    first_step_is_plain = True
     needs_teacher = True
     new_classes_start_from = "background"
 

@@ -46,6 +46,7 @@ class PLOP(Method):
     floor: float = 0.001
 
     name = "plop"
+    first_step_is_plain = True
     taps = ("stage1", "stage2", "stage3", "stage4", "head", "logits")
     needs_teacher = True
     new_classes_start_from = "background"

@@ -20,7 +20,13 @@ from contseg.losses.prototypes import (
     repulsion,
     update_prototypes,
 )
-from contseg.losses.released_sdr import misread_errors, misread_sums, released_attraction, without_lowest
+from contseg.losses.released_sdr import (
+    misread_errors,
+    misread_sums,
+    released_attraction,
+    released_repulsion,
+    without_lowest,
+)
 from contseg.losses.sparsity import class_maxima, sparsity
 from contseg.methods.method import Method, Ranks, StepContext
 from contseg.models.segmenter import SegmenterOutput
@@ -33,8 +39,7 @@ class SDR(Method):
 
     Features are those of the backbone's last stage, after activation; labels are brought to their size by nearest neighbour.
     The prototype of a class is the mean of its features over all iterations and steps so far. It is moved by each batch
-    before the losses, without gradient. Sparsity acts at every step, the other terms from step 1 on. Where a backbone ends
-    without an activation (Swin, ViT, ConvNeXt), sparsity looks at the positive part.
+    before the losses, without gradient. Sparsity acts at every step, the other terms from step 1 on.
 
     Two variants, because the released code computes something else than it means to:
 
@@ -45,7 +50,8 @@ class SDR(Method):
       but for matching), attraction acts on little but the highest class, and every label moves its prototype but 255 and,
       unless background or all old classes are annotated in the whole batch, the lowest one that is there. Features and
       classes are those of one rank, and the prototypes of rank 0 are what a checkpoint and the next step have. A class
-      without a prototype has the origin.
+      without a prototype has the origin. None of the guards of `paper` is there: a pixel whose channels add up to something
+      negative, as after a leaky ReLU, has a negative sparsity.
 
     Published runs in the setting `disjoint` also let background move its prototype at step 0, where nothing tells a method
     that no later class hides in it; here it has none then, as published in `overlapped`.
@@ -150,7 +156,8 @@ class SDR(Method):
                 attracted = released_attraction(errors, counts, counts > 0)
             terms["attraction"] = self.attraction * attracted
         if self.repulsion:
-            terms["repulsion"] = self.repulsion * repulsion(class_means(sums, counts), counts > 0)
+            pushed = (repulsion if paper else released_repulsion)(class_means(sums, counts), counts > 0)
+            terms["repulsion"] = self.repulsion * pushed
         return terms
 
     def match(self, features_BDHW: Tensor, known_BHW: Tensor, context: StepContext) -> Tensor:
@@ -164,11 +171,11 @@ class SDR(Method):
 
     def sparse(self, features_BDHW: Tensor, labels_BHW: Tensor, context: StepContext) -> Tensor:
         """Sparsity, each pixel measured by the maximum of its label in all images (in `released`, in those of its rank)."""
-        probe = features_BDHW[:0]
-        if context.student.backbone.activate(probe) is probe:  # there is none, and channels may add up to nothing
+        paper, probe = self.variant == "paper", features_BDHW[:0]
+        if paper and context.student.backbone.activate(probe) is probe:  # there is none, and channels may add up to nothing
             features_BDHW = features_BDHW.relu()
         maxima = self._ranks(context).gather(class_maxima(features_BDHW, labels_BHW)[None]).amax(dim=0)
-        return sparsity(features_BDHW, maxima[labels_BHW].unsqueeze(1))
+        return sparsity(features_BDHW, maxima[labels_BHW].unsqueeze(1), guarded=paper)
 
     def _ranks(self, context: StepContext) -> Ranks:
         return context.ranks if self.variant == "paper" else Ranks()
@@ -191,8 +198,8 @@ class SDR(Method):
 
 
 def features_of(output: SegmenterOutput, context: StepContext) -> Tensor:
-    """The backbone's last map after its activation, (B, D, h, w)."""
-    return precise(context.student.backbone.activate(output.features["stage4"]))
+    """The backbone's last map after its activation, (B, D, h, w), in float32 or better."""
+    return context.student.backbone.activate(precise(output.features["stage4"]))
 
 
 def all_annotated(annotated_BK: Tensor, old_count: int) -> Tensor:

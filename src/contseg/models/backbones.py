@@ -41,6 +41,7 @@ def make_backbone(options: NetworkOptions) -> Backbone:
             options.contracted,
             deep_stem=options.stem == "deep",
             momentum=options.norm_momentum,
+            initialisation=options.initialisation,
         )
     try:
         if name in VARIANTS:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from contseg.errors import did_you_mean
 from contseg.models.idrnet.options import CONTEXT, IDRNetOptions
+from contseg.models.initialisation import Initialisation
 from contseg.models.resnet import DEPTHS, STRIDES
 from contseg.models.swin import VARIANTS
 from contseg.models.timm_backbone import ARCHITECTURES
@@ -48,6 +49,10 @@ class NetworkOptions(BaseModel):
             always give maps at the strides 4, 8, 16 and 32.
         width: channels of a ResNet's first stage. As `stem`, `slope` and `contracted`, other backbones do not read it.
         stem: `plain` 7x7, or `deep`, three 3x3 (the ResNet-V1c weights of the IDRNet publications).
+        initialisation: of a ResNet's convolutions where no weights are loaded, see `initialise_convolutions`. The default
+            is PyTorch's; He-normal weights train several points worse from scratch under batch norm.
+        head_initialisation: the same in the head; default: as its publications start it (`deeplabv3-mib` `xavier`,
+            `deeplabv3-ssul` `he`, the others `torch`).
         norm_momentum: of the backbone's norms.
         head_width: channels of the head's output.
         fpn_width: channels of the pyramid of `upernet`.
@@ -75,6 +80,8 @@ class NetworkOptions(BaseModel):
     output_stride: int = 16
     width: int = Field(64, ge=1)
     stem: Literal["plain", "deep"] = "plain"
+    initialisation: Initialisation = "torch"
+    head_initialisation: Initialisation | None = None
     norm_momentum: float = Field(0.1, gt=0, le=1)
     head_width: int = Field(256, ge=1)
     fpn_width: int = Field(512, ge=1)

@@ -1,10 +1,10 @@
 """Dilated residual networks that return the sum of every stage before its activation."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from contseg.errors import ContsegError, did_you_mean
+from contseg.models.initialisation import Initialisation, initialise_convolutions
 from contseg.models.normalization import BatchNorm, activation
 
 DEPTHS = {
@@ -32,6 +32,7 @@ class ResNet(nn.Module):
         contracted: see above.
         deep_stem: three 3x3 convolutions in place of the 7x7 ("V1c").
         momentum: of the norms.
+        initialisation: of the convolutions, see `initialise_convolutions`.
 
     Returns (forward):
         four maps, (B, C_i, H_i, W_i): the sums at the end of each stage **before** activation. `activate` gives what
@@ -54,6 +55,7 @@ class ResNet(nn.Module):
         contracted: bool = False,
         deep_stem: bool = False,
         momentum: float = 0.1,
+        initialisation: Initialisation = "torch",
     ):
         super().__init__()
         if name not in DEPTHS:
@@ -80,7 +82,7 @@ class ResNet(nn.Module):
             previous = dilation
             self.channels.append(channels)
             self.add_module(f"layer{stage + 1}", nn.ModuleList(blocks))
-        self.output_stride = output_stride
+        self.output_stride, self.initialisation = output_stride, initialisation
         for module in self.modules():
             if isinstance(module, BatchNorm):
                 module.momentum = momentum
@@ -104,12 +106,9 @@ class ResNet(nn.Module):
             return sum_BCHW
         return functional.leaky_relu(sum_BCHW, getattr(self.activation, "negative_slope", 0.0))
 
-    @torch.no_grad()
     def initialise(self) -> None:
-        """He-normal convolutions and unit norms, for training without published weights."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        """Draw the convolutions for training without published weights."""
+        initialise_convolutions(self, self.initialisation, fan="fan_out")
 
 
 class BasicBlock(nn.Module):

@@ -19,6 +19,7 @@ from contseg.models.heads.head import Head
 from contseg.models.heads.pspnet import PSPNet
 from contseg.models.heads.upernet import UperNet
 from contseg.models.idrnet.network import IDRNet, Passed
+from contseg.models.initialisation import initialise_convolutions
 from contseg.models.layers import resize
 from contseg.models.options import NetworkOptions
 
@@ -89,7 +90,9 @@ class Segmenter(nn.Module):
         self._norms_held = False
         self.backbone.initialise()
         if isinstance(self.head, (DeepLabV3MiB, DeepLabV3SSUL)):
-            self.head.initialise()
+            self.head.initialise(options.head_initialisation)
+        elif options.head_initialisation is not None:
+            initialise_convolutions(self.head, options.head_initialisation)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Segmenter":

@@ -2,20 +2,25 @@
 
 from pathlib import Path
 
+import torch
+
 from contseg.data.augment import Pipeline, evaluation_pipeline, training_pipeline
 from contseg.data.dataset import SegmentationDataset
 from contseg.data.open import open_dataset
 from contseg.data.presence import Progress
 from contseg.engine.job import Job
 from contseg.engine.options import MACHINE_KEYS
+from contseg.engine.ready import require_startable
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.interop.imagenet import require_fitting
 from contseg.methods.method import Method
 from contseg.methods.registry import METHODS, make_method
-from contseg.recipes.read import differences, read_recipe, to_yaml
+from contseg.models.options import NetworkOptions
+from contseg.models.segmenter import Segmenter, first_widths
+from contseg.recipes.read import differences, read_recipe, to_yaml, told_differences
 from contseg.recipes.recipe import Recipe
-from contseg.recipes.start import given_start
+from contseg.recipes.start import begun_with, given_start, resolved_start, with_network_of_start
 from contseg.scenarios.scenario import Scenario
 
 
@@ -57,15 +62,18 @@ def make_pipelines(recipe: Recipe, dataset: SegmentationDataset) -> tuple[Pipeli
     return training, evaluation_pipeline(data.test_crop)
 
 
-def make_job(recipe: Recipe, folder: Path, *, progress: Progress | None = None, cache: Path | None = None) -> Job:
-    """The job of a recipe in a run folder.
+def make_job(
+    recipe: Recipe, folder: Path, *, progress: Progress | None = None, cache: Path | None = None, new: bool = False
+) -> Job:
+    """The job of a recipe in a run folder; nothing is written.
 
     Args:
         progress: told of the presence scan.
         cache: folder for sharing step 0, or None.
+        new: a new run will begin in the folder: all that it starts from is checked, and nothing in the folder is read.
 
     Raises:
-        ContsegError: data, split, method or options are wrong.
+        ContsegError: data, split, method, network, weights, devices or other options are wrong.
     """
     if recipe.training.keep == "best" and not recipe.scenario.validation:
         raise ContsegError("training.keep: 'best' needs held-out images; set scenario.validation=0.2 or so")
@@ -83,26 +91,58 @@ def make_job(recipe: Recipe, folder: Path, *, progress: Progress | None = None, 
     _require_unknown_handled(recipe, scenario, method)
     _require_exemplars_per_batch(recipe)
     _require_average_heeded(recipe, method)
+    _require_both_sides(recipe, scenario)
     training, evaluation = make_pipelines(recipe, scenario.dataset)
     network = recipe.network.model_copy(update={"unknown": scenario.policy.has_unknown})
-    given_network, start_from = given_start(recipe, scenario, folder) or (network, None)
-    method.check(given_network, scenario)
-    if recipe.backbone_weights and Run(folder).load_state(0) is None:
-        require_fitting(given_network, Path(recipe.backbone_weights))
+    last, state = (-1, None) if new else Run(folder).last_state()
+    start_from = None
+    if recipe.start_from is not None:
+        done = last > 0 or (state is not None and state["finished"])
+        network = begun_with(recipe, Run(folder)) if done else given_start(recipe, scenario)
+        start_from = Path(recipe.start_from) if done else resolved_start(recipe)
+        if new and folder.resolve() in start_from.resolve().parents:
+            raise ContsegError(f"start_from: {start_from} is in {folder}, which the new run replaces; set another --out")
+    method.check(network, scenario)
+    if start_from is None or type(method).prepare is Method.prepare:  # a method may hold the norms of later steps
+        _require_images_enough_for_norms(recipe, network)
+    if recipe.backbone_weights and state is None:
+        require_fitting(network, Path(recipe.backbone_weights))
+    require_startable(recipe.training, network, scenario[0].seen_count)
     return Job(
         scenario=scenario,
         method=method,
-        network=given_network,
+        network=network,
         training=recipe.training,
         training_pipeline=training,
         evaluation_pipeline=evaluation,
-        recipe=recipe.model_dump(mode="json"),
+        recipe=(recipe.model_copy(update={"network": network}) if recipe.start_from else recipe).model_dump(mode="json"),
         folder=folder,
         backbone_weights=Path(recipe.backbone_weights) if recipe.backbone_weights else None,
         cache=cache,
         inference=recipe.evaluation,
         start_from=start_from,
     )
+
+
+def _require_both_sides(recipe: Recipe, scenario: Scenario) -> None:
+    """No flips where a step labels the left of something and not its right.
+
+    In a mirrored image a left arm is a right arm. Where only left arms are labelled, the mirrored right arm would have to
+    become a left arm that nobody marked, and the labelled one would be of a class that is not there: no label is right.
+    """
+    table = scenario.dataset.classes
+    name_of = dict(zip(table.ids, table.names, strict=True))
+    learned = scenario if recipe.start_from is None or recipe.scenario.memory else scenario[1:]
+    for step in learned:
+        marked = step.train.annotated[int(step.has_unknown) :]
+        labelled = {number for number, there in zip(step.seen_classes, marked, strict=True) if there}
+        halves = [pair for pair in scenario.dataset.mirror if len(labelled & {*pair}) == 1]
+        if halves and recipe.data.flip:
+            there, absent = sorted(halves[0], key=lambda number: number not in labelled)
+            raise ContsegError(
+                f"data.flip: step {step.index} labels {name_of[there]} and not {name_of[absent]}, which change places in a"
+                " flipped image; set data.flip=0, or a scenario.split or scenario.order that brings both in one step"
+            )
 
 
 def _require_unknown_handled(recipe: Recipe, scenario: Scenario, method: Method) -> None:
@@ -133,6 +173,29 @@ def _require_exemplars_per_batch(recipe: Recipe) -> None:
         )
 
 
+def _require_images_enough_for_norms(recipe: Recipe, network: NetworkOptions) -> None:
+    """A norm needs more than one pixel of one image; the network itself is asked whether one of them gets less."""
+    if recipe.training.batch > 1:
+        return
+    crop = recipe.data.crop
+    height, width = crop if isinstance(crop, list) else (crop, crop)
+    with torch.device("meta"):  # shapes alone, no memory and no time
+        segmenter = Segmenter(network, first_widths(network, 3)).train()
+        try:
+            segmenter(torch.empty(1, 3, height, width))
+        except RuntimeError:  # a network whose shapes depend on its numbers; it got beyond the norms of its head
+            return
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            reason, other = "which has a norm over averages of whole images", "network.head=fcn"
+            if network.head == "fcn":
+                reason, other = f"of which a crop of {width} x {height} leaves one pixel to a norm", "a larger data.crop"
+            raise ContsegError(
+                f"training.batch: 1 image is too few for head {network.head}, {reason}; set training.batch=2, or {other}"
+            ) from None
+
+
 def _require_average_heeded(recipe: Recipe, method: Method) -> None:
     if recipe.training.average != "all" and type(method).supervise is not Method.supervise:
         raise ContsegError(
@@ -142,19 +205,43 @@ def _require_average_heeded(recipe: Recipe, method: Method) -> None:
 
 
 def start_run(recipe: Recipe, folder: Path, overwrite: bool = False) -> Run:
-    """A new run folder that holds the resolved recipe.
+    """A new run folder that holds the resolved recipe, with the network of the segmenter in `start_from` if there is one.
+
+    Args:
+        overwrite: delete the run that is there. `make_job` with `new=True` checks everything else before.
 
     Raises:
-        ContsegError: the folder holds a run already.
+        ContsegError: the folder holds a run already, `start_from` cannot be read or has another network than the recipe
+            sets, or something that the recipe names would be deleted.
     """
     run = Run(folder)
+    text = to_yaml(with_network_of_start(recipe))
+    run.refuse_if_taken(overwrite)
+    require_kept(recipe, run)
     run.create(overwrite)
-    run.write_text("recipe.yaml", to_yaml(recipe))
+    run.write_text("recipe.yaml", text)
     return run
 
 
+def require_kept(recipe: Recipe, run: Run) -> None:
+    """Raise ContsegError if a file or folder that a recipe names is part of a run that will be overwritten."""
+    named = {
+        "start_from": recipe.start_from,
+        "backbone_weights": recipe.backbone_weights,
+        "data.path": recipe.data.path,
+        "scenario.lists": recipe.scenario.lists,
+        "scenario.saliency": recipe.scenario.saliency,
+    }
+    for key, value in named.items():
+        if value is not None and run.would_delete(Path(value)):
+            raise ContsegError(
+                f"{key}: {value} is part of the run in {run.folder}, which --overwrite deletes; copy it elsewhere first, or"
+                " choose another folder with --out"
+            )
+
+
 def resumed_recipe(folder: Path, wanted: Recipe | None = None) -> Recipe:
-    """The recipe of the run in a folder, with the machine keys (devices, workers) of the wanted one.
+    """The recipe of the run in a folder, with the machine keys (devices, workers) and the data's folder of the wanted one.
 
     Args:
         wanted: what the user asks to go on with, or None for the run's own.
@@ -166,6 +253,9 @@ def resumed_recipe(folder: Path, wanted: Recipe | None = None) -> Recipe:
     saved = read_recipe(run.folder / "recipe.yaml")
     if wanted is None:
         return saved
+    if saved.start_from is not None and wanted.start_from == saved.start_from:  # the network came with the segmenter
+        asked = {key: getattr(wanted.network, key) for key in wanted.network.model_fields_set}
+        wanted = wanted.model_copy(update={"network": saved.network.model_copy(update=asked)})
     changed = {
         key: values
         for key, values in differences(saved, wanted).items()
@@ -174,10 +264,16 @@ def resumed_recipe(folder: Path, wanted: Recipe | None = None) -> Recipe:
         and key != "data.path"
     }
     if changed:
-        key, (before, now) = next(iter(changed.items()))
-        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise ContsegError(
-            f"{folder}: the recipe changed since the run began: {key} was {before!r}, is {now!r}{more};"
+            f"{folder}: the recipe changed since the run began: {told_differences(changed)};"
             " resume with the run's own recipe, or start another run with --out"
         )
     return wanted
+
+
+def keep_data_path(run: Run, recipe: Recipe) -> None:
+    """Write down where the data of a run is now, for the next resume, reports and evaluations."""
+    saved = read_recipe(run.folder / "recipe.yaml")
+    if saved.data.path != recipe.data.path:
+        moved = saved.model_copy(update={"data": saved.data.model_copy(update={"path": recipe.data.path})})
+        run.write_text("recipe.yaml", to_yaml(moved))

@@ -9,7 +9,7 @@ from contseg.engine.options import MACHINE_KEYS
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.recipes.published import FIGURES, PublishedRow, published_for
-from contseg.recipes.read import differences, is_of_published_data, read_recipe, recipe_names
+from contseg.recipes.read import differences, is_of_published_data, read_recipe, recipe_names, told_differences
 from contseg.recipes.recipe import Recipe
 
 Changes = dict[str, tuple[Any, Any]]
@@ -84,7 +84,7 @@ def comparability(recipe: Recipe) -> list[str]:
     changes = protocol_changes(recipe)
     if published_for(recipe):
         changes.pop("scenario.ratio", None)
-    return [_told(key, values) for key, values in changes.items()]
+    return [told_differences({key: values}) for key, values in changes.items()]
 
 
 def warnings_for(recipe: Recipe, row: PublishedRow) -> list[str]:
@@ -194,11 +194,6 @@ def _under(key: str, places: tuple[str, ...]) -> bool:
     return any(key == place or key.startswith(f"{place}.") for place in places)
 
 
-def _told(key: str, values: tuple[Any, Any]) -> str:
-    before, now = ("none" if value is None else value for value in values)
-    return f"{key} was {before}, is {now}"
-
-
 def _protocol_differences(recipe: Recipe, row: PublishedRow) -> Iterator[str]:
     """What was learned or measured otherwise."""
     scenario, evaluation = recipe.scenario, recipe.evaluation
@@ -232,7 +227,6 @@ def _reservations(recipe: Recipe, row: PublishedRow) -> Iterator[str]:
         yield "the recipe comes from no recipe of the package, so only what the table says of the protocol was checked"
     changed = other_changes(recipe)
     if changed:
-        (key, values), more = next(iter(changed.items())), len(changed) - 1
-        yield f"beside the protocol the recipe was changed: {_told(key, values)}" + (f" (and {more} more)" if more else "")
+        yield f"beside the protocol the recipe was changed: {told_differences(changed)}"
     if recipe.backbone_weights is None and recipe.start_from is None:
         yield "the backbone began at random, the published one with ImageNet weights (backbone_weights)"

@@ -87,7 +87,14 @@ def resolve(source: str | Path, overrides: Sequence[str] = ()) -> Resolved:
         content["based_on"] = based_on[-1]
     there = dict(_flat(content))
     kept = {key: origin for key, origin in origins.items() if key in there}  # a method that changed its name, for instance
-    return Resolved(parse_recipe(content, str(source)), kept, names)
+    by_user = {key.split(".")[1] for key, origin in kept.items() if key.startswith("network.") and origin not in _index()}
+    return Resolved(_with_network_set(parse_recipe(content, str(source)), by_user), kept, names)
+
+
+def _with_network_set(recipe: Recipe, keys: set[str]) -> Recipe:
+    """The recipe, whose `network.model_fields_set` is what the user set, without what parts and packaged recipes set."""
+    values = {key: getattr(recipe.network, key) for key in type(recipe.network).model_fields}
+    return recipe.model_copy(update={"network": recipe.network.model_construct(_fields_set=keys, **values)})
 
 
 def parse_recipe(content: Mapping[str, Any], source: str) -> Recipe:
@@ -153,6 +160,32 @@ def differences(one: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
     left, right = dict(_flat(one.model_dump(mode="json"))), dict(_flat(other.model_dump(mode="json")))
     keys = sorted(left.keys() | right.keys())
     return {key: (left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)}
+
+
+WEIGHTIEST = ("network", "backbone_weights", "start_from", "method", "scenario", "data", "evaluation", "training")
+"""Parts of a recipe, those first that change most of what a run learns."""
+
+
+def told_differences(changed: Mapping[str, tuple[Any, Any]], most: int = 4) -> str:
+    """Changed keys with both values in one line, the weightiest first; of more than `most`, the other keys alone.
+
+    Example:
+        >>> told_differences({"training.lr": (0.1, 0.2), "network.backbone": ("resnet101", "resnet18")}, most=1)
+        'network.backbone was resnet101, is resnet18 (and 1 more: training.lr)'
+    """
+
+    def place(key: str) -> int:
+        top = key.partition(".")[0]
+        return WEIGHTIEST.index(top) if top in WEIGHTIEST else len(WEIGHTIEST)
+
+    keys = sorted(changed, key=lambda key: (place(key), key != "network.backbone", key))
+    told = [f"{key} was {before}, is {now}" for key in keys[:most] for before, now in [map(_word, changed[key])]]
+    more = f" (and {len(keys) - most} more: {', '.join(keys[most:])})" if len(keys) > most else ""
+    return ", ".join(told) + more
+
+
+def _word(value: Any) -> Any:
+    return "none" if value is None else value
 
 
 def _flat(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

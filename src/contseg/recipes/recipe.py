@@ -88,8 +88,9 @@ class Recipe(BaseModel):
         initial_weights: the weights that the publication starts from, in words; `backbone_weights` loads them.
         backbone_weights: ImageNet weights for step 0: a file, a folder with `model.safetensors`, `hub` (timm downloads them;
             not for a ResNet), or none.
-        start_from: a trained segmenter (a folder of `save_pretrained`, or a segmenter.safetensors) that stands for step 0,
-            which is then measured but not trained; its network replaces `network`. Or none.
+        start_from: a trained segmenter that is used in place of step 0, which is then measured but not trained: a folder of
+            `save_pretrained`, a segmenter.safetensors, or a run, whose last finished step is taken. `network` becomes the
+            segmenter's, and a key of it that the user sets must agree. Or none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -107,3 +108,10 @@ class Recipe(BaseModel):
     initial_weights: str = ""
     backbone_weights: str | None = None
     start_from: str | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if name.replace("/", "-").strip(" .") == "":
+            raise ValueError(f"{name!r} is no name for a folder; give a word, such as mine")
+        return name

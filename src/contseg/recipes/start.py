@@ -1,38 +1,50 @@
-"""A run that begins with a segmenter that somebody trained: does it fit the scenario?"""
+"""A run that begins with a segmenter that somebody trained: does it fit the recipe, and does the recipe fit it?"""
 
 from itertools import zip_longest
 from pathlib import Path
 
+from contseg.data.classes import ClassTable
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
-from contseg.interop.pretrained import open_segmenter
+from contseg.interop.pretrained import is_pretrained, open_segmenter
+from contseg.interop.segmenter_file import load_segmenter
 from contseg.models.options import NetworkOptions
+from contseg.models.segmenter import Segmenter
 from contseg.recipes.recipe import Recipe
 from contseg.scenarios.scenario import Scenario
 
 
-def given_start(recipe: Recipe, scenario: Scenario, folder: Path) -> tuple[NetworkOptions, Path] | None:
-    """The network and the place of the segmenter that stands for step 0, or None where step 0 is trained, or done already.
-
-    Args:
-        folder: of the run.
+def resolved_start(recipe: Recipe) -> Path:
+    """The segmenter that `start_from` means: the path itself, or the one after the last finished step of a run.
 
     Raises:
-        ContsegError: the segmenter cannot be read, or its classes are not those of step 0, by name and in order.
+        ContsegError: the folder is that of a run without a finished step, or holds neither a run nor a segmenter.
     """
-    if recipe.start_from is None:
-        return None
+    path = Path(str(recipe.start_from))
+    if not path.is_dir() or is_pretrained(path):
+        return path
+    if not (path / "recipe.yaml").is_file():
+        raise ContsegError(
+            f"start_from: {path} holds neither a segmenter (segmenter.json) nor a run (recipe.yaml); give the folder of one,"
+            " or a segmenter.safetensors"
+        )
+    finished = len(Run(path).confusions())
+    if not finished:
+        raise ContsegError(f"start_from: {path}: no step of this run is finished yet; finish it with --resume {path}")
+    return Run(path).segmenter_path(finished - 1)
+
+
+def given_start(recipe: Recipe, scenario: Scenario) -> NetworkOptions:
+    """The network of the segmenter in `start_from`, which is used in place of step 0.
+
+    Raises:
+        ContsegError: the segmenter cannot be read, its classes are not those of step 0, by name and in order, or the recipe
+            sets another network.
+    """
     if recipe.backbone_weights is not None:
         raise ContsegError("backbone_weights: start_from brings all weights; leave one of the two out")
-    state = Run(folder).load_state(0)
-    if state and state["finished"]:
-        return None
-    path = Path(recipe.start_from)
-    try:
-        segmenter, classes = open_segmenter(path)
-    except ContsegError as error:
-        raise ContsegError(f"start_from: {error}") from None
-    wanted = scenario[0].table.names
+    segmenter, classes = _opened(recipe)
+    path, wanted = Path(str(recipe.start_from)), scenario[0].table.names
     if classes.names != wanted:
         pairs = enumerate(zip_longest(classes.names, wanted, fillvalue="nothing"))
         place = next(number for number, (one, other) in pairs if one != other)
@@ -46,4 +58,48 @@ def given_start(recipe: Recipe, scenario: Scenario, folder: Path) -> tuple[Netwo
             f'start_from: {path} has {has} output "unknown", and policy {recipe.scenario.policy} needs {needs};'
             " set scenario.policy to match"
         )
-    return segmenter.options, path
+    _require_agreement(recipe, segmenter.options)
+    return segmenter.options
+
+
+def begun_with(recipe: Recipe, run: Run) -> NetworkOptions:
+    """The network of a run whose step 0 is finished: of its segmenter after step 0, or what its recipe says without one."""
+    path = run.segmenter_path(0)
+    return load_segmenter(path)[0].options if path.is_file() else recipe.network
+
+
+def with_network_of_start(recipe: Recipe) -> Recipe:
+    """The recipe, with the network of the segmenter in `start_from`, if there is one.
+
+    Raises:
+        ContsegError: the segmenter cannot be read, or the recipe sets another network.
+    """
+    if recipe.start_from is None:
+        return recipe
+    network = _opened(recipe)[0].options
+    _require_agreement(recipe, network)
+    return recipe.model_copy(update={"network": network})
+
+
+def _opened(recipe: Recipe) -> tuple[Segmenter, ClassTable]:
+    path = resolved_start(recipe)
+    try:
+        return open_segmenter(path)
+    except ContsegError as error:
+        raise ContsegError(f"start_from: {error}") from None
+
+
+def _require_agreement(recipe: Recipe, network: NetworkOptions) -> None:
+    """Raise ContsegError where a key of `network` that the user set differs from the segmenter's; parts and packaged
+    recipes only set what a network of their own would be. (`unknown` follows the policy.)"""
+    for key in sorted(recipe.network.model_fields_set - {"unknown"}):
+        asked, own = getattr(recipe.network, key), getattr(network, key)
+        if asked != own:
+            raise ContsegError(
+                f"network.{key}: {_plain(asked)} was set, and the segmenter in start_from ({recipe.start_from}) has"
+                f" {_plain(own)}; leave network.{key} out, as the network comes with the segmenter"
+            )
+
+
+def _plain(value: object) -> str:
+    return repr(value) if not hasattr(value, "model_dump") else str(value.model_dump())

@@ -15,6 +15,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from contseg.errors import visible
+
 # Okabe and Ito's colours, which colour-blind readers can tell apart; grey in place of black, to be seen on dark pages too
 RUN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
 DASHES = ("solid", "dashed", "dotted")
@@ -38,13 +40,13 @@ class Drawing:
 
 
 def plain(text: str) -> str:
-    """A text in which Matplotlib reads no formula.
+    """A text for a picture, drawn as it is on one line: no formula between dollars, no escape codes.
 
     Example:
-        >>> plain("$10 and $x^2$")
-        '\\\\$10 and \\\\$x^2\\\\$'
+        >>> print(plain("$10 and $x^2$\\x1b[31m"))
+        \\$10 and \\$x^2\\$\\x1b[31m
     """
-    return text.replace("$", r"\$")
+    return visible(text).replace("\n", " ").replace("$", r"\$")
 
 
 def run_style(position: int) -> dict[str, Any]:

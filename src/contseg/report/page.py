@@ -9,8 +9,9 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 
 from contseg.engine.run import Run
-from contseg.errors import ContsegError
+from contseg.errors import ContsegError, visible
 from contseg.evaluation.metrics import class_forgetting, class_iou, domain_figures, run_figures, step_figures
+from contseg.evaluation.remarks import run_remarks
 from contseg.recipes.comparison import comparability, compare_run, notes_on, recorded_recipe
 from contseg.recipes.published import COUNTED
 from contseg.report import figures as draw
@@ -62,12 +63,18 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
 
 def _environment() -> Environment:
     """Templates in which whatever a user wrote is text; a figure that was not measured is a dash."""
-    environment = Environment(loader=PackageLoader("contseg.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    loader = PackageLoader("contseg.report")
+    environment = Environment(loader=loader, autoescape=True, finalize=_shown, trim_blocks=True, lstrip_blocks=True)
     environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f}"
     environment.filters["whole"] = lambda value: "–" if value is None else f"{100 * value:.0f}"
     environment.filters["figure"] = lambda value: "–" if value is None else f"{value:.1f}"
     environment.filters["signed"] = lambda value: "" if value is None else f" ({value:+.1f})"
     return environment
+
+
+def _shown(value: Any) -> Any:
+    """What the page shows of a value: text without characters that a page may not hold."""
+    return visible(value) if type(value) is str else value  # not of markup, which is escaped already
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:
@@ -102,6 +109,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "published": comparisons,
         "published_notes": notes_on(comparisons),
         "figures": run_figures(confusions, groups, background),
+        "remarks": run_remarks(confusions, groups, background, *run.tested()),
         "series": {key: [figure[key] for figure in each] for key in draw.CURVES},
         "warnings": [f"after step {line['step']}: {text}" for line in metrics for text in line.get("warnings", ())],
         "losses": [(line["step"], line["loss"]) for line in epochs],
@@ -123,13 +131,7 @@ def _facts(run: Run) -> dict[str, Any]:
 
 def _samples(run: Run, steps: int) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
     """The sample images with truth, names and colours, and their predictions after each step."""
-    with np.load(run.folder / "samples.npz") as saved:
-        samples = dict(saved)
-    predictions = []
-    for step in range(steps):
-        with np.load(run.folder / "steps" / f"{step:02d}" / "predictions.npz") as saved:
-            predictions.append(dict(saved))
-    return samples, predictions
+    return run.arrays("samples.npz"), [run.arrays(f"steps/{step:02d}/predictions.npz") for step in range(steps)]
 
 
 def _pseudo_labels(epochs: Sequence[dict[str, Any]], colours: dict[str, str]) -> dict[str, Any] | None:

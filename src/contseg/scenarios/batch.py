@@ -23,7 +23,7 @@ class Samples:
         names: which, in list order.
         lookup: (65536,) uint8, training id of every mask value.
         annotated: (outputs so far,) bool: which classes an annotator marked in these samples. A background label hides
-            only classes that are not annotated.
+            only classes that are not annotated. Of samples to train on it counts an "unknown" output, as their labels do.
         saliency: folder of saliency maps; where one is above 0, masks carry `SALIENT`.
     """
 

@@ -1,8 +1,8 @@
 """What a recipe says about a scenario."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from contseg.scenarios.policy import PolicyName, SettingName
 
@@ -67,6 +67,11 @@ class ScenarioOptions(BaseModel):
     ignore_test_background: bool = False
     validation: float = 0.0
     seed: int = Field(0, ge=0)
+
+    @field_validator("split", "scored_as", mode="before")
+    @classmethod
+    def _number_as_word(cls, value: Any) -> Any:
+        return str(value) if type(value) is int else value  # whether it is a split is told with the number of classes
 
     @model_validator(mode="after")
     def _fit_together(self) -> "ScenarioOptions":

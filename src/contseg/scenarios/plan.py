@@ -8,7 +8,8 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from contseg.scenarios.batch import Samples
+from contseg.data.dataset import SUBSETS, repeated_names
+from contseg.scenarios.digests import step_digests
 from contseg.scenarios.scenario import Scenario
 from contseg.scenarios.step import Step
 
@@ -24,6 +25,8 @@ class StepPlan:
         train_pixels, test_pixels: per class of the dataset table, as the full-size masks have them.
         train_holding: training images that hold each class of the dataset table.
         matches: published selections that are exactly the training images.
+        digests: of what the step reads, by what it is (`images` in order, `label_map`, `labels` as pixels per class in each
+            image, `saliency`) and role (`train`, `val`, `test`, `memory`): see `contseg.scenarios.digests`.
     """
 
     index: int
@@ -38,14 +41,16 @@ class StepPlan:
     test_pixels: tuple[int, ...]
     train_holding: tuple[int, ...]
     matches: tuple[str, ...]
+    digests: dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
 class Plan:
     """What every step uses, small enough to be written beside every result.
 
-    `hash` covers names, label maps and order of every step: two runs with one hash saw the same data with the same labels.
-    `warnings` say what a user should know before training.
+    `hash` covers the classes by name, and for every step the names of the images in order, the label map, the pixels of each
+    class in each image, and the saliency maps. It does not cover colours of images, nor where in an image a class is.
+    `warnings` are what a user should know before training.
     """
 
     dataset: str
@@ -78,10 +83,10 @@ def make_plan(scenario: Scenario, batch: int | None = None) -> Plan:
         (40, 12)
     """
     classes, options = scenario.dataset.classes, scenario.options
-    digest = hashlib.sha256()
-    for step in scenario:
-        for samples in (step.train, step.val, step.test, *step.memory):
-            digest.update(samples_digest(samples).encode())
+    steps = tuple(_plan_step(scenario, step) for step in scenario)
+    digest = hashlib.sha256(json.dumps([classes.names, classes.ids, classes.background]).encode())
+    for step in steps:
+        digest.update(json.dumps(step.digests, sort_keys=True).encode())
     return Plan(
         dataset=scenario.dataset.name,
         by=options.by,
@@ -90,7 +95,7 @@ def make_plan(scenario: Scenario, batch: int | None = None) -> Plan:
         policy=options.policy,
         order=scenario.order,
         class_names=classes.names,
-        steps=tuple(_plan_step(scenario, step) for step in scenario),
+        steps=steps,
         warnings=tuple(_warnings(scenario, batch)),
         hash=digest.hexdigest()[:12],
     )
@@ -115,6 +120,7 @@ def _plan_step(scenario: Scenario, step: Step) -> StepPlan:
         test_pixels=tuple(test.sum(axis=0).tolist()),
         train_holding=tuple((train > 0).sum(axis=0).tolist()),
         matches=published_matches(step.train.names),
+        digests=step_digests(scenario, step),
     )
 
 
@@ -123,7 +129,13 @@ def _files_of(scenario: Scenario, name: str) -> tuple[Path, Path]:
 
 
 def _warnings(scenario: Scenario, batch: int | None) -> Iterator[str]:
-    """What should be known before training: short steps, classes that cannot be measured, tests on training images."""
+    """What should be known before training: what the dataset notes, images that are listed twice, short steps, tests on
+    training images, classes that cannot be measured."""
+    yield from scenario.dataset.notes
+    for subset in SUBSETS:
+        repeated = repeated_names(scenario.dataset.names(subset))
+        if repeated:
+            yield f"the {subset} list names {len(repeated)} images more than once, such as '{repeated[0]}': each counts once"
     trained: set[str] = set()
     for step in scenario:
         if batch and 0 < len(step.train) < batch:
@@ -146,13 +158,6 @@ def _warnings(scenario: Scenario, batch: int | None) -> Iterator[str]:
     if untested:
         more = f" and {len(untested) - 8} more" if len(untested) > 8 else ""
         yield f"no test image holds {', '.join(untested[:8])}{more}: left out of every mean"
-
-
-def samples_digest(samples: Samples) -> str:
-    """SHA-256 over the names and the label map of samples."""
-    digest = hashlib.sha256("\n".join(samples.names).encode())
-    digest.update(samples.lookup.tobytes())
-    return digest.hexdigest()
 
 
 def published_matches(names: tuple[str, ...]) -> tuple[str, ...]:

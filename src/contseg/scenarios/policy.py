@@ -19,6 +19,9 @@ where salient, background elsewhere. ⁴ their labels are beyond the outputs of 
 Labels of `ssul` in training count the outputs `[unknown, background, class 1, class 2, ...]`; validation and test labels
 count as everywhere, `[background, class 1, ...]`, because predictions add the unknown to background.
 
+Where a step does not annotate old classes, the scenario replaces the background of `val` by a label beyond the outputs (see
+`Step`), because an old class may be there, and saying so is no mistake.
+
 A background that is `unscored` (Cityscapes, ISPRS) is ignored in validation and test under every policy, and so are unseen
 classes. Without any background (`none`), whatever a step does not name is ignored. Void values are treated like unnamed
 classes in training, and ignored at test.

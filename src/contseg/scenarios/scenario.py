@@ -41,7 +41,8 @@ class Scenario(Sequence[Step]):
         first_is_known: step 0 needs no training image, as a trained segmenter stands for it.
 
     Attributes:
-        dataset, options, policy: what it was made of.
+        dataset, options, policy: what it was made of; a dataset without a background has one that is not scored where steps
+            bring classes.
         order: all class ids in the order of presentation; the position of a class is its training id.
         groups: the step that brings each class of the order, background's being 0.
         has_background: the first class is a background that splits and figures leave out.
@@ -65,6 +66,7 @@ class Scenario(Sequence[Step]):
         progress: Progress | None = None,
         first_is_known: bool = False,
     ):
+        dataset = _with_background_for_steps(dataset, options)
         self.dataset, self.options, self._first_is_known = dataset, options, first_is_known
         if not 0 <= options.validation < 1:
             raise ContsegError(f"scenario.validation: {options.validation} is no share; give a number from 0 to below 1")
@@ -219,12 +221,20 @@ class Scenario(Sequence[Step]):
         seen = outline.old + outline.new
         named = seen if self._by_domain or options.setting == "sequential" else outline.new
         annotated = self._annotated(named, seen)
+        hides_old = not set(outline.old[1:]) <= set(named)
 
         def samples(presence: Presence, rows: np.ndarray, role: Role) -> Samples:
             names = tuple(presence.names[row] for row in rows)
             new, old = (seen, ()) if self._by_domain else (outline.new, outline.old)
             lookup = self.policy.lookup(self.dataset.classes, self.order, new, old, role, options.setting)
-            return Samples(self.dataset, names, lookup, annotated, self._saliency if role == "train" else None)
+            if role == "train":
+                return Samples(self.dataset, names, lookup, annotated, self._saliency)
+            if role == "test":
+                return Samples(self.dataset, names, lookup, self._tested(seen, outline.test))
+            if hides_old:
+                # beyond the outputs; of 255 classes there is no such label, and these pixels are ignored
+                lookup = np.where(lookup == 0, len(seen), lookup).astype(np.uint8)
+            return Samples(self.dataset, names, lookup, annotated[int(self.policy.has_unknown) :])
 
         return Step(
             index=index,
@@ -243,12 +253,23 @@ class Scenario(Sequence[Step]):
         table, options = self.dataset.classes, self.options
         if options.ratio < 1 and len(outline.train):
             return f"scenario.ratio: {options.ratio} of the {len(outline.train)} images of step {index} is none; raise it"
-        what = ", ".join(table.names[table.ids.index(number)] for number in outline.new) or ", ".join(outline.domains)
+        name_of = dict(zip(table.ids, table.names, strict=True))
+        what = ", ".join(name_of[number] for number in outline.new) or ", ".join(outline.domains)
         where = f" in domain {outline.domains[0]}" if outline.new and outline.domains else ""
-        return (
-            f"scenario: step {index} ({what}) has no training image in setting {options.setting}{where};"
-            " use another setting, split or order"
-        )
+        start = f"scenario: step {index} ({what}) has no training image"
+        presence = self.train_presence
+        holding = dict(zip(presence.ids, (presence.pixels > 0).sum(axis=0).tolist(), strict=True))
+        there = sum(presence.contains(outline.new).tolist())
+        if outline.new and not there:
+            found = [f"{number} ({name_of[number]})" for number, count in holding.items() if count]
+            held = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
+            wanted = ", ".join(f"{number} ({name_of[number]})" for number in outline.new)
+            return (
+                f"{start}: the training masks hold the ids {held} and never {wanted}; write masks with the ids of the class"
+                " list, or leave the class out of it"
+            )
+        told = f", though {there} training images hold it" if outline.new else ""
+        return f"{start} in setting {options.setting}{where}{told}; use another setting, split or order"
 
     def _annotated(self, named: Sequence[int], seen: Sequence[int]) -> np.ndarray:
         """Which outputs stand for a class that was marked: (outputs,) bool."""
@@ -259,6 +280,21 @@ class Scenario(Sequence[Step]):
             complete = self._by_domain or self.options.setting == "sequential"
             marked[0] = complete and table.background == "annotated"
         return np.concatenate([[False], marked]) if self.policy.has_unknown else marked
+
+    def _tested(self, seen: Sequence[int], rows: np.ndarray) -> np.ndarray:
+        """Which seen classes the masks label: (seen,) bool. A class without a pixel in the whole dataset is one that nobody
+        marked, as the old classes of a given segmenter in somebody's own images; so is, where a 0 only means that nobody
+        named the pixel, a class without a pixel in the test images.
+        """
+        table = self.dataset.classes
+        if not table.has_background:
+            return np.ones(len(seen), dtype=bool)
+        pixels = self.test_presence.pixels[rows].sum(axis=0)
+        if table.background != "unlabelled":
+            pixels = self.test_presence.pixels.sum(axis=0) + self.train_presence.pixels.sum(axis=0)
+        marked = pixels[[table.ids.index(number) for number in seen]] > 0
+        marked[0] = table.background == "annotated" and marked[1:].all()
+        return marked
 
     def _hold_out(self, rows: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Split off `validation` of the rows, seeded by the step; both parts stay in list order."""
@@ -303,6 +339,15 @@ class Scenario(Sequence[Step]):
             Exemplar(name, step.index, frozenset(marked[holds].tolist()))
             for name, holds in zip(step.train.names, there, strict=True)
         ]
+
+
+def _with_background_for_steps(dataset: SegmentationDataset, options: ScenarioOptions) -> SegmentationDataset:
+    """The dataset, with an unscored background where steps bring classes, it has none, and it allows for one."""
+    if options.by == "domain" or options.split == "offline" or dataset.classes.has_background or not dataset.adds_background:
+        return dataset
+    extended = copy.copy(dataset)
+    extended.classes = dataset.classes.with_unscored_background()
+    return extended
 
 
 def class_groups(split: str, order: tuple[int, ...], background: bool = True) -> tuple[int, ...]:

@@ -96,7 +96,7 @@ def read_step_lists(folder: Path, steps: int, names: Sequence[str]) -> list[np.n
     for step in range(steps):
         as_text, as_array = folder / f"train-{step}.txt", folder / f"train-{step}.npy"
         if as_text.is_file():
-            listed = read_list(as_text)
+            listed = list(dict.fromkeys(read_list(as_text)))  # an image that is named twice is one image
             absent = [name for name in listed if name not in position]
             if absent:
                 raise ContsegError(
@@ -127,7 +127,7 @@ def _read_positions(path: Path, images: int) -> np.ndarray:
         raise ContsegError(
             f"{path}: position {rows.max()} is outside the training list of {images} images; another dataset?"
         )
-    return rows.astype(int)
+    return np.array(list(dict.fromkeys(rows.tolist())), dtype=int)
 
 
 def limit(rows: np.ndarray, ratio: float, rng: np.random.Generator | None = None) -> np.ndarray:

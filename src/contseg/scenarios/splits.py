@@ -1,7 +1,7 @@
 """The grammar of splits: how many classes each step brings."""
 
 import re
-from difflib import get_close_matches
+from itertools import accumulate
 
 from contseg.errors import ContsegError
 
@@ -29,11 +29,10 @@ def parse_split(split: str, classes: int, what: str = "classes") -> tuple[int, .
         >>> parse_split("2-3", 5), parse_split("2-2-1", 5), parse_split("offline", 5)
         ((2, 3), (2, 2, 1), (5,))
     """
+    likely = " or ".join(likely_splits(split, classes))
     if split != "offline" and not re.fullmatch(r"[1-9]\d*(-[1-9]\d*)+", split):
-        raise ContsegError(
-            f"scenario.split: cannot read '{split}'; write BASE-INCREMENT such as 15-1, widths such as 2-2-1,"
-            f" or offline{_nearest(split, classes)}"
-        )
+        how = f"BASE-INCREMENT such as {likely}, one number per step, or offline" if likely else "offline, all at once"
+        raise ContsegError(f"scenario.split: cannot read '{split}'; for {classes} {what} write {how}")
     widths = _widths(split, classes)
     if widths is None:
         base, increment, *more = (int(part) for part in split.split("-"))
@@ -41,7 +40,8 @@ def parse_split(split: str, classes: int, what: str = "classes") -> tuple[int, .
             reason = f"{classes} - {base} is not a multiple of {increment}"
         else:
             reason = f"it adds up to {base + increment + sum(more)}"
-        raise ContsegError(f"scenario.split: '{split}' does not fit {classes} {what} ({reason}){_nearest(split, classes)}")
+        told = f"set scenario.split={likely}, or offline" if likely else "set scenario.split=offline"
+        raise ContsegError(f"scenario.split: '{split}' does not fit {classes} {what} ({reason}); {told}")
     return widths
 
 
@@ -66,13 +66,21 @@ def _widths(split: str, classes: int) -> tuple[int, ...] | None:
     return widths if sum(widths) == classes else None
 
 
-COMMON = ("19-1", "15-5", "15-1", "10-10", "10-5-5", "10-1", "5-5", "5-3", "5-1", "4-1", "2-3", "2-2-1", "2-2", "2-1", "1-1",
-          "100-50", "100-10", "100-5", "50-50", "50-20", "10-9", "14-1", "11-5", "11-1", "offline")  # fmt: skip
+def likely_splits(split: str, classes: int) -> list[str]:
+    """Splits that fit, the nearest to one that may not; none where there is only one class.
 
-
-def _nearest(split: str, classes: int) -> str:
-    """A common split that fits and looks alike, as the end of an error line."""
-
-    close = get_close_matches(split, COMMON, n=len(COMMON), cutoff=0.4)
-    fitting = next((name for name in close if _widths(name, classes)), None)
-    return f"; did you mean '{fitting}'?" if fitting else ""
+    Example:
+        >>> likely_splits("15-2", 20), likely_splits("4", 10), likely_splits("2-2-2", 5), likely_splits("9-1", 1)
+        (['15-1', '15-5'], ['4-1', '4-2'], ['2-2-1', '2-1'], [])
+    """
+    if classes < 2:
+        return []
+    given = [int(part) for part in re.findall(r"\d+", split)]
+    base = given[0] if given and 0 < given[0] < classes else (classes + 1) // 2
+    wanted, rest = given[1] if len(given) > 1 else 1, classes - base
+    steps = sorted((width for width in range(1, rest + 1) if rest % width == 0), key=lambda width: abs(width - wanted))
+    found = [f"{base}-{width}" for width in steps[:2]]
+    fitting = [width for width, end in zip(given, accumulate(given), strict=True) if width > 0 and end < classes]
+    if len(given) > 2 and len(fitting) > 1:
+        found.insert(0, "-".join(map(str, [*fitting, classes - sum(fitting)])))
+    return found[:2]

@@ -16,7 +16,9 @@ class Step:
     Attributes:
         index: 0 for the first.
         new_classes, old_classes: of this step and of earlier ones; a step that brings a domain has no new ones.
-        train, val, test: what is learned, held out, and measured after the step (everything seen so far).
+        train, val, test: what is learned, held out, and measured after the step (everything seen so far). Held-out images
+            have the labels of the step. Where these name no old class, what would be background has the label
+            `seen_count`: "none of the classes that are annotated here", which may be background or an old class.
         table: of the seen classes.
         domains: of the training images; empty where the dataset tells none or the scenario does not care.
         memory: exemplars of earlier steps, a part per step, with the labels they had there.

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contseg.models.heads.head import Head
+from contseg.models.initialisation import Initialisation, initialise_convolutions
 from contseg.models.normalization import BatchNorm, activation
 
 DILATIONS = {8: (12, 24, 32), 16: (6, 12, 18), 32: (3, 6, 9)}
@@ -68,10 +69,6 @@ class DeepLabV3MiB(Head):
         before, after = ((width - 1) // 2, (height - 1) // 2), (width // 2, height // 2)
         return functional.pad(pooled, (before[0], after[0], before[1], after[1]), mode="replicate")
 
-    @torch.no_grad()
-    def initialise(self) -> None:
-        """Xavier-normal convolutions with the gain of the activation, as the references start."""
-        gain = nn.init.calculate_gain("leaky_relu", self.slope)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.xavier_normal_(module.weight, gain)
+    def initialise(self, kind: Initialisation | None = None) -> None:
+        """Draw the convolutions; by default Xavier-normal with the gain of the activation, as the references start."""
+        initialise_convolutions(self, kind or "xavier", self.slope)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from contseg.models.heads.head import Head
+from contseg.models.initialisation import Initialisation, initialise_convolutions
 from contseg.models.layers import conv_norm_act
 
 DILATIONS = {8: (12, 24, 36), 16: (6, 12, 18), 32: (3, 6, 9)}
@@ -66,9 +67,6 @@ class DeepLabV3SSUL(Head):
         """[stage 4 (B, C, H, W)] to (B, width, H, W)."""
         return self.aspp(maps[0])
 
-    @torch.no_grad()
-    def initialise(self) -> None:
-        """Kaiming-normal convolutions, as the references start."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight)
+    def initialise(self, kind: Initialisation | None = None) -> None:
+        """Draw the convolutions; by default He-normal, as the references start."""
+        initialise_convolutions(self, kind or "he")

@@ -1,0 +1,122 @@
+"""From the values that a picture file stores to (H, W, 3) uint8: which bands, and which range of values."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from contseg.errors import ContsegError
+
+CHOOSE_BANDS = "choose three (or one) with data.options.bands=[1, 2, 3], predict: --bands 1,2,3"
+CHOOSE_RANGE = "set the values that become 0 and 255 with data.options.range=[LOW, HIGH], predict: --range LOW,HIGH"
+_ROWS = 512
+"""Rows that are rescaled at a time, so that floats of a whole picture are never held."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the values of a file become red, green and blue of 8 bits.
+
+    Args:
+        bands: numbers, from 1, of the three bands that become red, green and blue, or of one that becomes grey. Empty: the
+            file's own colours; a file of more bands than colours is refused.
+        range: the values that become 0 and 255; what lies outside is clipped. None: the full range of the type, so that 16
+            bits are divided by 257, and floats go from 0 to 1. Signed integers and 32 bits have no such default.
+
+    Raises:
+        ContsegError: not one or three bands, or no (low, high).
+
+    Example:
+        >>> Reading.of(bands=[4, 3, 2], range=[0, 4095])
+        Reading(bands=(4, 3, 2), range=(0, 4095))
+    """
+
+    bands: tuple[int, ...] = ()
+    range: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, bands: Any = None, range: Any = None) -> "Reading":
+        """From values as they stand in a recipe, none for the default."""
+        if bands is not None and not (
+            isinstance(bands, Sequence) and len(bands) in (1, 3) and all(type(band) is int and band >= 1 for band in bands)
+        ):
+            raise ContsegError(f"bands: expected the numbers of three bands, or of one, from 1 (got {bands!r})")
+        if range is not None and not (
+            isinstance(range, Sequence)
+            and len(range) == 2
+            and all(isinstance(value, int | float) and not isinstance(value, bool) for value in range)
+            and range[0] < range[1]
+        ):
+            raise ContsegError(f"range: expected [LOW, HIGH], the values that become 0 and 255 (got {range!r})")
+        return cls(tuple(bands or ()), None if range is None else (range[0], range[1]))
+
+
+AS_STORED = Reading()
+
+
+def full_range(kind: str, bits: int) -> tuple[float, float] | None:
+    """The values of a type that become 0 and 255 by default, or None where only the user knows them.
+
+    Args:
+        kind: `u` unsigned, `i` signed, `f` float.
+
+    Example:
+        >>> full_range("u", 16), full_range("f", 32), full_range("i", 16)
+        ((0, 65535), (0, 1), None)
+    """
+    if kind == "f":
+        return 0, 1
+    return (0, 2**bits - 1) if kind == "u" and bits <= 16 else None
+
+
+def choose_bands(values: np.ndarray, bands: Sequence[int]) -> np.ndarray:
+    """(H, W, 3) or (H, W, 1) of (H, W, C): the bands of these numbers, from 1; without numbers all.
+
+    Raises:
+        ContsegError: there is no such band.
+    """
+    if not bands:
+        return values
+    if max(bands) > values.shape[2]:
+        raise ContsegError(f"has {values.shape[2]} bands, no band {max(bands)}; {CHOOSE_BANDS}")
+    return values[..., [band - 1 for band in bands]]
+
+
+def rescale(values: np.ndarray, bounds: tuple[float, float] | None, default: tuple[float, float] | None) -> np.ndarray:
+    """Values (H, W, C) as (H, W, 3) uint8, a single band three times: `bounds` become 0 and 255, rounded and clipped.
+
+    Args:
+        bounds: as asked for; None takes `default`.
+        default: of `full_range`.
+
+    Raises:
+        ContsegError: neither is given, or floats leave the default (names their range). NaN becomes 0.
+
+    Example:
+        >>> rescale(np.array([[[0], [257], [65535]]], dtype=np.uint16), None, (0, 65535))[0, :, 0]
+        array([  0,   1, 255], dtype=uint8)
+        >>> rescale(np.array([[[-1.0], [np.nan], [2.0]]]), (-1, 1), (0, 1))[0, :, 0]
+        array([  0,   0, 255], dtype=uint8)
+    """
+    if bounds is None:
+        if default is None or values.dtype.kind == "f":
+            known = values[~np.isnan(values)]
+            low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
+            if default is None or not default[0] <= low <= high <= default[1]:
+                raise ContsegError(f"has {values.dtype} values from {low:g} to {high:g}; {CHOOSE_RANGE}")
+        bounds = default
+    low, high = bounds
+    if values.dtype in (np.uint8, np.uint16):
+        every = np.arange(np.iinfo(values.dtype).max + 1)
+        table = _scaled(every, low, high)
+    out = np.empty((*values.shape[:2], 3), dtype=np.uint8)
+    for top in range(0, len(values), _ROWS):
+        part = values[top : top + _ROWS]
+        out[top : top + _ROWS] = table[part] if values.dtype in (np.uint8, np.uint16) else _scaled(part, low, high)
+    return out
+
+
+def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    scaled = np.clip((values.astype(np.float64) - low) * (255 / (high - low)), 0, 255)
+    return np.rint(np.nan_to_num(scaled, copy=False)).astype(np.uint8)

@@ -1,0 +1,141 @@
+"""What the header of a TIFF says of its pixels: bands, bits and type, of which Pillow knows only some combinations."""
+
+from dataclasses import dataclass
+from typing import IO
+
+import numpy as np
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES = 256, 257, 258, 262, 274, 277
+_SUBFILE, _EXTRA, _FORMAT = 254, 338, 339
+_REDUCED_OR_MASK = 0b101
+_MOST_PAGES = 10_000
+_COLOURS = {2: 3, 5: 4, 6: 3, 8: 3}
+_KINDS = {1: "u", 2: "i", 3: "f"}
+
+
+@dataclass(frozen=True)
+class TiffLayout:
+    """Of the first page of a TIFF.
+
+    Args:
+        height, width: as stored, before `orientation`.
+        orientation: 1 to 8, as in EXIF.
+        bands: values per pixel.
+        colours: how many of them the file declares as colours; the others are extra bands.
+        bits: per value, the largest of the bands.
+        kind: `u` unsigned, `i` signed, `f` float; empty where it is something else (complex numbers).
+        alpha: the only extra band is declared as alpha.
+        inverted: 0 is white.
+        pages: pictures in the file; smaller copies of one (overviews, thumbnails) and masks do not count.
+    """
+
+    height: int
+    width: int
+    orientation: int
+    bands: int
+    colours: int
+    bits: int
+    kind: str
+    alpha: bool
+    inverted: bool
+    pages: int
+
+    @property
+    def plain(self) -> bool:
+        """Colours (or grey) of 8 bits at most and nothing else."""
+        return self.bits <= 8 and self.kind == "u" and self.bands == self.colours
+
+    @property
+    def type(self) -> str:
+        """Such as `uint16`."""
+        return {"u": f"uint{self.bits}", "i": f"int{self.bits}", "f": f"float{self.bits}"}.get(self.kind, "complex")
+
+
+def tiff_layout(file: IO[bytes]) -> TiffLayout:
+    """The layout of an open TIFF file; moves its position.
+
+    Raises:
+        SyntaxError: it is no TIFF, or its header is broken.
+    """
+    try:
+        return _layout(file)
+    except (KeyError, TypeError, ValueError, IndexError, OSError) as error:
+        raise SyntaxError(f"broken TIFF header: {error}") from None
+    except Exception as error:  # struct.error, and what Pillow's reader of tags raises on rubbish
+        raise SyntaxError(f"broken TIFF header: {error!r}") from None
+
+
+def turned(values: np.ndarray, orientation: int) -> np.ndarray:
+    """Stored values (H, W, C) as an EXIF orientation (1 to 8) shows them.
+
+    Example:
+        >>> turned(np.array([[[1], [2], [3]]]), 6)[..., 0].tolist()
+        [[1], [2], [3]]
+    """
+    if orientation in (5, 6, 7, 8):
+        values = values.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    return values[:, ::-1] if orientation in (2, 3, 6, 7) else values
+
+
+def is_transparency(band: np.ndarray) -> bool:
+    """Every pixel of a band (H, W) uint8 is shown (255) or hidden (0); infrared, heights and the like are in between.
+
+    Example:
+        >>> is_transparency(np.array([[0, 255]], np.uint8)), is_transparency(np.array([[9, 255]], np.uint8))
+        (True, False)
+    """
+    return bool(np.isin(np.flatnonzero(np.bincount(band.ravel(), minlength=256)), (0, 255)).all())
+
+
+def _layout(file: IO[bytes]) -> TiffLayout:
+    file.seek(0)
+    header = file.read(8)
+    if header[2:3] == b"+":
+        header += file.read(8)
+    tags = ImageFileDirectory_v2(header)
+    file.seek(tags.next)
+    tags.load(file)
+    photometric = tags.get(_PHOTOMETRIC, 1)
+    bits = _numbers(tags.get(_BITS, (1,)))
+    bands = int(tags.get(_SAMPLES, _COLOURS.get(photometric, 1)))
+    extra = _numbers(tags.get(_EXTRA, ()))
+    colours = min(_COLOURS.get(photometric, 1), bands)
+    if bands == 3 and photometric in (0, 1):  # GDAL writes three bands of 16 bits as grey and two more
+        colours = 3
+    kinds = {_KINDS.get(one, "") for one in _numbers(tags.get(_FORMAT, (1,)))}
+    return TiffLayout(
+        height=int(tags[_HEIGHT]),
+        width=int(tags[_WIDTH]),
+        orientation=int(tags.get(_ORIENTATION, 1)),
+        bands=bands,
+        colours=colours,
+        bits=max(bits),
+        kind=kinds.pop() if len(kinds) == 1 else "",
+        alpha=bands == colours + 1 and extra in ((1,), (2,)),
+        inverted=photometric == 0,
+        pages=_pages(tags, header, file),
+    )
+
+
+def _pages(first: ImageFileDirectory_v2, header: bytes, file: IO[bytes]) -> int:
+    """Pictures in the file, of a chain of directories that may be damaged or go in a circle."""
+    count, place, seen = 1, first.next, set()
+    while place and place not in seen and len(seen) < _MOST_PAGES:
+        seen.add(place)
+        tags = ImageFileDirectory_v2(header)
+        file.seek(place)
+        try:
+            tags.load(file)
+        except Exception:  # what follows the first page is not needed to read it
+            break
+        count += not int(tags.get(_SUBFILE, 0)) & _REDUCED_OR_MASK
+        place = tags.next
+    return count
+
+
+def _numbers(value: int | tuple[int, ...]) -> tuple[int, ...]:
+    return value if isinstance(value, tuple) else (value,)

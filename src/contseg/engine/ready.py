@@ -1,0 +1,24 @@
+"""What can be known to go wrong on this machine before a run begins."""
+
+import torch
+
+from contseg.engine.options import TrainingOptions
+from contseg.engine.ranks import make_fabric
+from contseg.models.options import NetworkOptions
+from contseg.models.segmenter import Segmenter, first_widths
+
+
+def require_startable(training: TrainingOptions, network: NetworkOptions, classes: int) -> None:
+    """Raise ContsegError unless the devices are there, the batch divides over them, and the network can be made.
+
+    Args:
+        classes: of step 0.
+
+    Example:
+        >>> require_startable(TrainingOptions(batch=6, devices=4, accelerator="cpu"), NetworkOptions(), 3)
+        Traceback (most recent call last):
+        contseg.errors.ContsegError: training.batch: 6 images do not divide over 4 ranks; choose a multiple
+    """
+    make_fabric(training)
+    with torch.device("meta"):  # shapes only: neither memory nor random numbers
+        Segmenter(network, first_widths(network, classes))

@@ -1,0 +1,46 @@
+"""What a file is that was taken for a segmenter of ours, and how it can be used."""
+
+from pathlib import Path
+
+from contseg.errors import ContsegError
+from contseg.interop.checkpoint import read_tensors
+from contseg.interop.convert import recognise
+from contseg.interop.names import prefixes_of, unwrapped
+
+BACKBONE = ("layer1.0.conv1.weight", "layer4.0.conv1.weight")
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors do: eight bytes that count, and the header's brace."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def told(path: Path) -> str:
+    """What a file is that is no segmenter of ours, as the end of an error line: what it looks like, and what to do.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from contseg.models.resnet import ResNet
+        >>> path = Path(tempfile.mkdtemp()) / "weights.pth"
+        >>> torch.save(ResNet("resnet18", width=4).state_dict(), path)
+        >>> told(path)
+        'it holds the weights of a backbone alone; start step 0 from them with backbone_weights=FILE'
+    """
+    try:
+        tensors = read_tensors(path)
+    except ContsegError as error:
+        return f"it is neither a segmenter nor a checkpoint that can be read: {str(error).removeprefix(f'{path}: ')}"
+    try:
+        source = recognise(unwrapped(tensors))
+    except ContsegError:
+        if prefixes_of(tensors, BACKBONE):
+            return "it holds the weights of a backbone alone; start step 0 from them with backbone_weights=FILE"
+        names = ", ".join(list(tensors)[:2])
+        return (
+            f"it holds {len(tensors)} tensors such as {names}, of no code base that contseg convert knows;"
+            " give a segmenter that contseg wrote"
+        )
+    return (
+        f"it is a checkpoint of {source}; turn it into a segmenter with contseg convert {path} --classes NAMES --out FOLDER"
+    )

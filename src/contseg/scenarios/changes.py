@@ -1,0 +1,75 @@
+"""What differs between the plan that a run began with and the plan of its data now, in words."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
+from typing import Any
+
+from contseg.scenarios.plan import Plan
+
+ROLES = {"train": "training", "val": "validation", "test": "test", "memory": "memory"}
+
+
+def plan_changes(saved: Mapping[str, Any], plan: Plan) -> list[str]:
+    """What of the data differs, the most telling first; empty where nothing does.
+
+    Args:
+        saved: a plan as `Plan.to_json` wrote it. Without `digests` in its steps (written by an earlier version) only
+            classes and numbers of images and pixels are compared, see `is_comparable`.
+
+    Raises:
+        KeyError, TypeError: it is no plan.
+    """
+    now = json.loads(plan.to_json())
+    found = [*_classes(saved["class_names"], now["class_names"])]
+    if len(saved["steps"]) != len(now["steps"]):
+        return [*found, f"there were {len(saved['steps'])} steps, and are {len(now['steps'])}"]
+    for before, after in zip(saved["steps"], now["steps"], strict=True):
+        found += _step(before, after, now["class_names"])
+    if not found and is_comparable(saved) and saved["hash"] != now["hash"]:
+        found.append(f"the plan was {saved['hash']}, and is {now['hash']}")  # ids of classes, or the kind of background
+    return found
+
+
+def is_comparable(saved: Mapping[str, Any]) -> bool:
+    """Whether a plan says enough to notice every change that a hash covers."""
+    return all("digests" in step for step in saved["steps"])
+
+
+def _classes(before: Sequence[str], after: Sequence[str]) -> Iterator[str]:
+    for number, (was, is_) in enumerate(zip_longest(before, after)):
+        if was != is_:
+            old, new = (f"'{name}'" if name is not None else "nothing" for name in (was, is_))
+            yield f"class {number} was {old}, and is {new}"
+
+
+def _step(before: Mapping[str, Any], after: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
+    index = after["index"]
+    for role, word in ROLES.items():
+        was, is_ = before[f"{role}_images"], after[f"{role}_images"]
+        if was != is_:
+            yield f"step {index} had {was} {word} images, and has {is_}"
+            continue
+        old, new = ({kind: by.get(role) for kind, by in step.get("digests", {}).items()} for step in (before, after))
+        differ = [kind for kind in old if old[kind] != new.get(kind)]
+        if "images" in differ:
+            yield f"the {word} images of step {index} are others, or in another order"
+            continue
+        pixels = _pixels(before, after, role, names)
+        if "labels" in differ or pixels:
+            yield f"the masks of the {word} images of step {index} changed{pixels}"
+        if "saliency" in differ:
+            yield f"the saliency maps of the {word} images of step {index} changed"
+        if "label_map" in differ:
+            yield f"the label map of the {word} images of step {index} changed"
+
+
+def _pixels(before: Mapping[str, Any], after: Mapping[str, Any], role: str, names: Sequence[str]) -> str:
+    """The first class with another number of pixels; "" where all have as many, or they are not counted for this role."""
+    key = f"{role}_pixels"
+    if key not in after or len(before[key]) != len(after[key]):
+        return ""
+    for name, was, is_ in zip(names, before[key], after[key], strict=False):
+        if was != is_:
+            return f" ('{name}' had {was} pixels, and has {is_})"
+    return ""

@@ -1,0 +1,91 @@
+"""What a step reads, as digests: equal ones mean the same images, labels and saliency maps."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from contseg.data.presence import Presence
+from contseg.errors import ContsegError
+from contseg.scenarios.batch import Samples
+from contseg.scenarios.scenario import Scenario
+from contseg.scenarios.step import Step
+
+LENGTH = 12
+"""Hexadecimal digits of the digests that a plan keeps."""
+
+
+def samples_digest(samples: Samples) -> str:
+    """SHA-256 over the names, the label map, the annotated classes and the saliency maps of samples.
+
+    Raises:
+        ContsegError: a saliency map is missing.
+    """
+    digest = hashlib.sha256("\n".join(samples.names).encode())
+    digest.update(samples.lookup.tobytes() + samples.annotated.tobytes())
+    digest.update(saliency_digest(samples).encode())
+    return digest.hexdigest()
+
+
+def saliency_digest(samples: Samples) -> str:
+    """SHA-256 over the files of the saliency maps of samples, or "" where they have none.
+
+    Raises:
+        ContsegError: one of them is missing.
+    """
+    if samples.saliency is None:
+        return ""
+    digest = hashlib.sha256()
+    for name in samples.names:
+        path = samples.saliency / f"{name}.png"
+        try:
+            stat = path.stat()
+            digest.update(_file_digest(path, stat.st_size, stat.st_mtime_ns))
+        except OSError as error:
+            reason = error.strerror or error
+            raise ContsegError(f"{path}: saliency map cannot be read ({reason}); every training image needs one") from None
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1 << 18)  # a plan and the key of step 0 read the same files
+def _file_digest(path: Path, size: int, changed: int) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def step_digests(scenario: Scenario, step: Step) -> dict[str, dict[str, str]]:
+    """Digests of what a step reads: by kind (`images`, `label_map`, `labels`, `saliency`), then by role.
+
+    Raises:
+        ContsegError: a saliency map is missing.
+
+    Example:
+        >>> from contseg.data.digits import Digits
+        >>> from contseg.scenarios.options import ScenarioOptions
+        >>> scenario = Scenario(Digits(train=40, test=10), ScenarioOptions(split="5-1"))
+        >>> one, other = (step_digests(scenario, step) for step in scenario[:2])
+        >>> one["images"]["test"] == other["images"]["test"], sorted(one["labels"])
+        (False, ['memory', 'test', 'train', 'val'])
+    """
+    roles: dict[str, tuple[Presence, Sequence[Samples]]] = {
+        "train": (scenario.train_presence, [step.train]),
+        "val": (scenario.train_presence, [step.val]),
+        "test": (scenario.test_presence, [step.test]),
+        "memory": (scenario.train_presence, step.memory),
+    }
+    kinds: dict[str, dict[str, str]] = {"images": {}, "label_map": {}, "labels": {}, "saliency": {}}
+    for role, (presence, parts) in roles.items():
+        kinds["images"][role] = _digest("\n".join(name for part in parts for name in part.names).encode())
+        kinds["label_map"][role] = _digest(b"".join(part.lookup.tobytes() + part.annotated.tobytes() for part in parts))
+        counts = [presence.pixels[presence.rows_of(part.names)].astype("<i8") for part in parts]
+        kinds["labels"][role] = _digest(b"".join(np.ascontiguousarray(count).tobytes() for count in counts))
+        maps = "".join(saliency_digest(part) for part in parts)
+        if maps:
+            kinds["saliency"][role] = _digest(maps.encode())
+    return kinds
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:LENGTH]
