@@ -80,7 +80,7 @@ def test_rows_that_are_left_out_are_listed(tmp_path):
     path.write_text(json.dumps(written))
     code, said, _ = command("data", "check", "coco-json", tmp_path)
     assert code == 0
-    assert [str(path), "annotation 1000: its segmentation is empty"] in rows(said)
+    assert f"{path} │ annotation 1000: its segmentation is empty" in said
     assert f"note: {path}: 1 annotation of" in said
 
 

@@ -172,3 +172,14 @@ class TestBadInput:
         with pytest.raises(ContsegError, match=rf"--out: .*{name} ends in '.*'; a table is written as \.md or \.csv"):
             print_table([tmp_path / "nothing"], tmp_path / name)
         assert not list(tmp_path.iterdir())
+
+
+def test_a_figure_that_was_not_measured_is_a_dash_with_its_reason_and_an_empty_cell_in_csv(pretend, tmp_path):
+    why = "not measured, no class of step 0 is labelled in the test set"
+    folder = pretend("mine", PLOP, figures=FIGURES | {"old": None, "old_with_background": None, "notes": {"old": why}})
+    text = told(folder, out=tmp_path / "table.csv")
+    assert cells(text)[0] == ["mine", "not counted", "-", "20.0", "50.0", ""]
+    assert f"mine: old: {why}" in text
+    line = (tmp_path / "table.csv").read_text().splitlines()[1]
+    assert ",run,not counted,,20.0,50.0," in line
+    assert f"old: {why}" in line

@@ -22,7 +22,7 @@ def test_where_all_is_measured_nothing_is_said():
     ("confusions", "groups", "key", "text"),
     [
         ([FIRST], (0, 0), "forgetting", ONE_STEP),
-        ([FIRST], (0, 0), "new", "not measured, no class came after step 0"),
+        ([FIRST], (0, 0), "new", "not measured, no class has come after step 0"),
         ([EMPTY, NO_CAT], (0, 0, 1), "forgetting", NO_OLD),
         ([EMPTY, FULL], (0, 0, 1), "forgetting", "not measured, no old class is labelled in an earlier test set"),
         ([EMPTY, NO_CAT], (0, 0, 1), "old", "not measured, no class of step 0 is labelled in the test set"),
@@ -37,7 +37,7 @@ def test_a_missing_figure_has_its_reason(confusions, groups, key, text):
 
 
 def test_a_background_that_is_not_scored_is_said_and_is_not_among_the_classes_without_a_label():
-    found = step_remarks(np.array([[0, 0], [1, 4]]), (0, 0), names=NAMES[:2])
+    found = step_remarks(np.array([[0, 0, 0], [1, 4, 0], [0, 0, 1]]), (0, 0, 1), names=NAMES[:3])
     assert found == {"background": "not measured, no pixel of the test set counts as background"}
 
 

@@ -124,8 +124,7 @@ def measure(folder: Path, segmenter: Segmenter, classes: ClassTable, recipe: Rec
     for name, group, iou in zip(classes.names, scenario.groups, figures["iou"], strict=False):
         table.add_row(name, str(group), percent(None if iou is None else 100 * iou))
     console.print(table)
-    means = ("old", "new", "all", "all_with_background")
-    shown = [*(key for key in means if figures["measured"][key][1]), "accuracy"]  # no `new` after step 0
+    shown = ("old", "new", "all", "all_with_background", "accuracy")
     console.print(
         "  ".join(f"{key} {percent(None if figures[key] is None else 100 * figures[key])}" for key in shown), highlight=False
     )

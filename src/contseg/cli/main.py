@@ -1,18 +1,41 @@
 """The command `contseg`. PyTorch is imported by the commands that need it, so that help is quick."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from contseg.cli.data import app as data_app
 from contseg.cli.prepare import app as prepare_app
 from contseg.cli.recipes import app as recipes_app
+from contseg.cli.streams import write_anything
 from contseg.errors import ContsegError, visible
+from contseg.interruption import Interrupted, catching, end_with
+
+ENDS_WITH_INPUT = "CONTSEG_ENDS_WITH_INPUT"
+"""Set by a command that starts another one: the other one ends when its standard input does, that is with its parent."""
+
+
+class _Interruptible(TyperGroup):
+    """Commands that a signal ends with one line and the exit code of shells, 130 for Ctrl-C."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Invoke the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            interrupted = Interrupted(stop.number, stop.resume) if isinstance(stop, Interrupted) else Interrupted(2)
+        # the one that was caught, and all that its frames hold, such as readers of images, has ended
+        print(interrupted, file=sys.stderr)
+        sys.exit(interrupted.exit_code)
+
 
 app = typer.Typer(
     name="contseg",
+    cls=_Interruptible,
     help="Continual semantic segmentation: learn new classes step by step, and measure what was forgotten.",
     no_args_is_help=True,
     add_completion=False,
@@ -235,15 +258,22 @@ def numbers(option: str, text: str) -> list[float]:
 
 def main() -> None:
     """Entry point: mistakes in the input become one line and exit code 2."""
-    try:
-        app()
-    except ContsegError as error:
-        line = visible(str(error)).replace("\n", "\\n")
-        print(f"error: {line}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; a run goes on with: contseg train --resume RUN", file=sys.stderr)
-        sys.exit(130)
+    write_anything()
+    with catching():
+        if os.environ.pop(ENDS_WITH_INPUT, ""):
+            end_with(_input_ended)
+        try:
+            app()
+        except ContsegError as error:
+            line = visible(str(error)).replace("\n", "\\n")
+            print(f"error: {line}", file=sys.stderr)
+            sys.exit(2)
+
+
+def _input_ended() -> None:
+    """Wait until nobody can write to standard input any more."""
+    while sys.stdin.buffer.read(1):
+        pass
 
 
 if __name__ == "__main__":

@@ -117,16 +117,16 @@ def block_of(run: Run, name: str) -> Block:
     recipe, summary = recorded_recipe(run), run.summary()
     reasons = comparability(recipe) if recipe else []
     marks = [f"not comparable with published numbers: {'; '.join(reasons)}"] if reasons else []
-    confusions = run.confusions()
-    measured = confusions, run.groups(), run.has_background()
-    remarks = remark_lines(run_remarks(*measured, *run.tested()), FIGURES)
     if summary is None:
+        confusions = run.confusions()
+        measured = confusions, run.groups(), run.has_background()
         figures = run_figures(*measured)
         shown = {key: None if figures[key] is None else 100 * figures[key] for key in FIGURES}
         last, steps = len(confusions) - 1, len(_plan(run)["steps"])
         told = f"is not finished: these are the figures after step {last} of 0 to {steps - 1}; not compared"
-        notes = (told, *marks, *remarks)
+        notes = (told, *marks, *remark_lines(run_remarks(*measured, *run.tested()), FIGURES))
         return Block(name, (Line("unfinished", COUNTED["no"], shown, notes=notes),), notes)
+    remarks = remark_lines(summary.get("notes", {}), FIGURES)
     comparisons = compare_run(run)
     lines = [Line("run", COUNTED["no"], {key: summary[key] for key in FIGURES}, notes=(*marks, *remarks))]
     with_background = [one.run for one in comparisons if one.row.background == "yes"]

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import platform
+import shlex
 import time
 from dataclasses import replace
 from typing import Any
@@ -16,10 +17,11 @@ from contseg.engine.cache import StepCache
 from contseg.engine.job import Job, Reporter
 from contseg.engine.measure import keep_confusion, measure_again, measure_step
 from contseg.engine.randomness import GROW, derived_seed, own_randomness
-from contseg.engine.ranks import joined_rank, launch, make_fabric, own_threads
+from contseg.engine.ranks import joined_rank, launch, make_fabric, own_threads, restore_scaler, scaler_state
 from contseg.engine.recorded import require_same_data
 from contseg.engine.run import Run
 from contseg.engine.samples import keep_predictions, keep_samples
+from contseg.engine.spawned import refuse_unguarded
 from contseg.engine.step import StepLearner
 from contseg.engine.teacher import segmenter_before
 from contseg.engine.tensorboard import write_events
@@ -29,6 +31,7 @@ from contseg.evaluation.remarks import domain_remarks, run_remarks, step_remarks
 from contseg.interop.imagenet import load_backbone
 from contseg.interop.pretrained import open_segmenter
 from contseg.interop.segmenter_file import save_segmenter
+from contseg.interruption import Interrupted, catching
 from contseg.models.segmenter import Segmenter, first_widths
 from contseg.scenarios.plan import make_plan
 from contseg.scenarios.step import Step
@@ -40,7 +43,9 @@ def train(job: Job, reporter: Reporter | None = None) -> dict[str, Any]:
     Raises:
         ContsegError: for anything wrong with data, options or the run, or if the data is not what the run began with; what
             was saved stays.
+        Interrupted: a signal ended it, Ctrl-C or SIGTERM; the update that was being made is saved.
     """
+    refuse_unguarded()
     fabric, run, note = make_fabric(job.training), Run(job.folder), ""
     if not joined_rank():
         plan = make_plan(job.scenario, job.training.batch)
@@ -48,7 +53,12 @@ def train(job: Job, reporter: Reporter | None = None) -> dict[str, Any]:
         if run.plan() is None:
             run.write_text("plan.json", plan.to_json())
         run.write_text("environment.json", json.dumps(environment(fabric, job.training.threads), indent=1))
-    return launch(fabric, _train_on_rank, job, reporter or Reporter(), note)
+    try:
+        with catching():
+            return launch(fabric, _train_on_rank, job, reporter or Reporter(), note)
+    except Interrupted as stop:
+        stop.resume = f"contseg train --resume {shlex.quote(str(job.folder))}"
+        raise
 
 
 def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter, note: str) -> dict[str, Any]:
@@ -84,6 +94,7 @@ def _learn_all(fabric: Fabric, job: Job, run: Run, reporter: Reporter) -> dict[s
             student = None  # read from its file by the next step
             if step.index == last:
                 job.method.load_state_dict(state["method"])
+                restore_scaler(fabric, state.get("scaler", {}))
             continue
         teacher = segmenter_before(run, step, student)
         student = _grown(job, step, teacher)
@@ -126,6 +137,7 @@ def _learn_or_recall(
     recalled = cache.load(student) if fabric.broadcast(cache.filled) else None
     if recalled is not None:
         job.method.load_state_dict(recalled["method"])
+        restore_scaler(fabric, recalled.get("scaler", {}))
         if fabric.global_rank == 0:
             run.rewind_metrics(None)  # a run that was cut off may have told of these epochs already
             for line in recalled["lines"]:
@@ -137,7 +149,8 @@ def _learn_or_recall(
     seconds = learner.learn()
     if fabric.global_rank == 0 and step.index == 0:
         lines = [line for line in run.metrics() if line["kind"] == "epoch" and line["step"] == 0]
-        cache.store(student, job, {"method": job.method.state_dict(), "lines": lines})
+        remembered = {"method": job.method.state_dict(), "scaler": scaler_state(fabric)}
+        cache.store(student, job, remembered | {"lines": lines})
     return seconds
 
 
@@ -178,7 +191,8 @@ def _finish_step(
             warnings = background_warnings(run.confusion(step.index - 1), confusion, step.table.names)
         line = {"kind": "step", "step": step.index, "seconds": round(spent, 3), **figures, "warnings": warnings}
         run.append_metrics(line)
-        run.save_state(step.index, {"finished": True, "seconds": spent, "method": job.method.state_dict()})
+        remembered = {"method": job.method.state_dict(), "scaler": scaler_state(fabric)}
+        run.save_state(step.index, {"finished": True, "seconds": spent, **remembered})
         write_events(run)
         reporter.step_finished(step.index, figures)
         for text in warnings:

@@ -46,7 +46,9 @@ def step_remarks(
             found[key] = f"over {measured} of {known} classes"
     if absent and "over" in found.get("all", ""):
         found["all"] += f"; without a labelled pixel in the test set: {listed(absent)}"
-    if figures["harmonic"] is None and figures["measured"]["new"][1]:
+    if not figures["measured"]["new"][1]:
+        found["new"] = "not measured, no class has come after step 0"
+    if figures["harmonic"] is None:
         found["harmonic"] = "not measured, it needs old and new"
     return found | _of_background(figures, background, names, annotated)
 
@@ -57,8 +59,8 @@ def _of_background(
     """Remarks on accuracy and on the IoU of background."""
     if not figures["pixels"]:
         return dict.fromkeys(("background", "accuracy"), "not measured, the test set has no labelled pixel")
-    hidden = [] if annotated is None else [name for name, marked in zip(names, annotated, strict=True) if not marked]
-    hidden = [name for name in hidden if name != names[BACKGROUND]]
+    marked = () if annotated is None else annotated[BACKGROUND + 1 :]
+    hidden = [name for name, there in zip(names[BACKGROUND + 1 :], marked, strict=False) if not there]
     missing = background and figures["iou"][BACKGROUND] is None
     if not hidden:
         return {"background": "not measured, no pixel of the test set counts as background"} if missing else {}
@@ -87,8 +89,6 @@ def run_remarks(
     """
     figures = run_figures(confusions, groups, background)
     found = step_remarks(confusions[-1], groups, background, names, annotated)
-    if not figures["measured"]["new"][1]:
-        found["new"] = found["harmonic"] = "not measured, no class came after step 0"
     steps, of = figures["measured"]["average"]
     if not steps:
         found["average"] = "not measured, no class is labelled in a test set"
