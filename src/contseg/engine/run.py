@@ -32,18 +32,25 @@ class Run:
         plan.json                       images per step, pixels per class, digests of both, plan hash; of the data that the
                                         run began with
         environment.json                versions and machine
-        metrics.jsonl                   one line per epoch (`kind: epoch`: losses, pseudo labels) and per step (`kind: step`:
-                                        figures, warnings)
-        samples.npz                     a few test images and their truth, for the report
+        metrics.jsonl                   one line per epoch (`kind: epoch`: losses, rate, speed, pseudo labels) and per step
+                                        (`kind: step`: figures, warnings)
+        samples.npz                     a few test images and their truth, class names and colours, for the report
         steps/03/segmenter.safetensors  the segmenter after step 3, with its classes
-        steps/03/state.pt               where training stands; all of a resume
-        steps/03/confusion.npz          the confusion matrix on the step's test set, also per domain, class groups, and the
-                                        names of the classes and which of them the masks label
+        steps/03/state.pt               of a step that is learned: weights, optimiser, the method's state and the best epoch
+                                        so far; of a finished one: that it is finished, and the method's state
+        steps/03/confusion.npz          the confusion matrix on the step's test set, also per domain; of each class the name,
+                                        the step, and whether the masks label it; whether the first is background; the names
+                                        of the domains
         steps/03/predictions.npz        predictions for the sample images
         summary.json                    the figures at the end; its presence means that the run is finished
+        report.html                     the page, written by the commands `train` and `report`
+        tensorboard/                    events made from metrics.jsonl after every step, where the extra is installed
+        log.txt                         output of the process of a run that `contseg demo` trains alongside others
 
-    A kill at any moment loses the current epoch at most: every file appears whole or not at all, `state.pt` is written
-    last and says how long `metrics.jsonl` was, which is cut back to that on resume.
+    A resume reads `state.pt` of the step, the segmenter of the step before, and everything else from the recipe; it
+    compares the data with `plan.json`.
+    A kill at any moment loses the current epoch at most: every file but `metrics.jsonl` appears whole or not at all,
+    `state.pt` is written last and records how long `metrics.jsonl` was, which is cut back to that on resume.
     """
 
     def __init__(self, folder: Path | str):

@@ -30,7 +30,8 @@ class DataOptions(BaseModel):
     """Where images come from and how they are cut.
 
     Attributes:
-        dataset: `voc`, `digits` or `folder`.
+        dataset: `voc`, `ade20k`, `cityscapes`, `lip`, `coco-stuff-10k`, `coco-stuff-164k`, `pascal-context`, `isprs`,
+            `coco-json`, `folder` or `digits`, see `contseg.data.open.DATASETS`.
         path: its folder (`digits` needs none).
         options: of the dataset's class.
         pipeline: `mib`, `ssul`, `ssseg` or `ssseg-lip`, see `contseg.data.augment`.
