@@ -1,4 +1,4 @@
-"""What should be known of the data is printed where figures are made, not only by `plan`; a class 0 that is one is scored."""
+"""What should be known of the data is printed where figures are made, not only by `plan`; a real class 0 is scored."""
 
 import json
 
