@@ -89,12 +89,11 @@ def make_job(
     _require_average_heeded(recipe, method)
     training, evaluation = make_pipelines(recipe, scenario.dataset)
     network = recipe.network.model_copy(update={"unknown": scenario.policy.has_unknown})
-    last, state = (-1, None) if new else Run(folder).last_state()
+    run = Run(folder)
     if recipe.start_from is not None:
-        done = last > 0 or (state is not None and state["finished"])
-        network = begun_with(recipe, Run(folder)) if done else given_start(recipe, scenario)
+        network = begun_with(recipe, run) if not new and run.is_past_first_step() else given_start(recipe, scenario)
     method.check(network, scenario)
-    if recipe.backbone_weights and state is None:
+    if recipe.backbone_weights and (new or run.last_begun() < 0):
         require_fitting(network, Path(recipe.backbone_weights))
     require_startable(recipe.training, network, scenario[0].seen_count)
     return Job(
