@@ -14,10 +14,7 @@ from contseg.cli.prepare import app as prepare_app
 from contseg.cli.recipes import app as recipes_app
 from contseg.cli.streams import write_anything
 from contseg.errors import ContsegError, visible
-from contseg.interruption import Interrupted, catching, end_with
-
-ENDS_WITH_INPUT = "CONTSEG_ENDS_WITH_INPUT"
-"""Set by a command that starts another one: the other one ends when its standard input does, that is with its parent."""
+from contseg.interruption import ENDS_WITH_INPUT, Interrupted, catching, end_with
 
 
 class _Interruptible(TyperGroup):

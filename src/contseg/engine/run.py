@@ -167,14 +167,21 @@ class Run:
             reason = " ".join(str(error).split())[:120]
             raise ContsegError(f"{path}: cannot be read ({reason}); delete it to repeat step {step}") from None
 
-    def last_state(self) -> tuple[int, dict[str, Any] | None]:
-        """The newest state and its step, or (-1, None). Every step before that one is finished, and its state not needed.
+    def last_begun(self) -> int:
+        """The last step with a saved state, or -1. Every step before it is finished, and its own state no longer needed."""
+        found = [int(path.parent.name) for path in self.folder.glob("steps/*/state.pt") if path.parent.name.isdigit()]
+        return max(found, default=-1)
+
+    def is_past_first_step(self) -> bool:
+        """Whether step 0 is finished.
 
         Raises:
-            ContsegError: the file is damaged.
+            ContsegError: see `load_state`.
         """
-        found = [int(path.parent.name) for path in self.folder.glob("steps/*/state.pt") if path.parent.name.isdigit()]
-        return (max(found), self.load_state(max(found))) if found else (-1, None)
+        if self.last_begun():
+            return self.last_begun() > 0
+        state = self.load_state(0)
+        return state is not None and state["finished"]
 
     def rewind_metrics(self, state: dict[str, Any] | None) -> None:
         """Forget metric lines written after this state."""

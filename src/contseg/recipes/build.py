@@ -102,11 +102,11 @@ def make_job(
     _require_both_sides(recipe, scenario)
     training, evaluation = make_pipelines(recipe, scenario.dataset)
     network = recipe.network.model_copy(update={"unknown": scenario.policy.has_unknown})
-    last, state = (-1, None) if new else Run(folder).last_state()
+    run = Run(folder)
     start_from = None
     if recipe.start_from is not None:
-        done = last > 0 or (state is not None and state["finished"])
-        network = begun_with(recipe, Run(folder)) if done else given_start(recipe, scenario)
+        done = not new and run.is_past_first_step()
+        network = begun_with(recipe, run) if done else given_start(recipe, scenario)
         start_from = Path(recipe.start_from) if done else resolved_start(recipe)
         if new and folder.resolve() in start_from.resolve().parents:
             raise ContsegError(f"start_from: {start_from} is in {folder}, which the new run replaces; set another --out")
@@ -114,7 +114,7 @@ def make_job(
     _require_large_batch(recipe.training, method, network)
     if start_from is None or type(method).prepare is Method.prepare:  # a method may hold the norms of later steps
         _require_images_enough_for_norms(recipe, network)
-    if recipe.backbone_weights and state is None:
+    if recipe.backbone_weights and (new or run.last_begun() < 0):
         require_fitting(network, Path(recipe.backbone_weights))
     require_startable(recipe.training, network, scenario[0].seen_count)
     return Job(
