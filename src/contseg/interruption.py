@@ -15,7 +15,7 @@ SAME = 1.0
 GRACE = 20.0
 """Seconds that a process without its parent has for saving."""
 ENDS_WITH_INPUT = "CONTSEG_ENDS_WITH_INPUT"
-"""Environment variable of a command that was started by another one: it ends when its standard input does, with its parent."""
+"""Environment variable of a command that another one started: it ends with its standard input, that is with its parent."""
 
 
 class Interrupted(KeyboardInterrupt):
