@@ -230,6 +230,12 @@ class TestBands:
         with pytest.raises(ContsegError, match=rf"has {count} bands, no band 9"):
             read_image(path, Reading((9,)))
 
+    @pytest.mark.parametrize("photometric", ["MINISBLACK", "RGB"])
+    def test_three_bands_are_colours_whatever_the_file_calls_them(self, tmp_path, photometric):
+        path = save_raster(tmp_path / "a.tif", self.BANDS[:3], photometric=photometric)
+        assert read_image(path)[0, 0].tolist() == [15, 25, 35]
+        assert notes(path) == []
+
     @pytest.mark.parametrize("alpha", [9, 0, 255])
     def test_a_band_that_is_declared_as_alpha_is_dropped_where_it_shows_or_hides_and_else_refused(self, tmp_path, alpha):
         pixels = np.dstack([UPRIGHT, np.full(UPRIGHT.shape[:2], alpha, np.uint8)])

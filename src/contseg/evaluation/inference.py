@@ -117,7 +117,7 @@ def ask_in_bands(
         maps = [_slide(network, images, options, scores)]
     elif options.mode == "slide":
         total = ask(network, images_BCHW, options, size, scores, mirror)
-        yield from total.split(rows_of_band(*total.shape[:2], size[1]), dim=2)
+        yield from total.split(rows_of_band(len(total), total.shape[1], size[1]), dim=2)
         return
     else:
         maps = [_look(network, images_BCHW, options, scores, mirror, look) for look in looks]
@@ -221,7 +221,7 @@ def _strips(network: Network, images_BCHW: Tensor, options: InferenceOptions, sc
 
 
 def _means(total_BKHW: Tensor, seen: Tensor) -> Iterator[Tensor]:
-    step = rows_of_band(*total_BKHW.shape[:2], total_BKHW.shape[3])
+    step = rows_of_band(len(total_BKHW), total_BKHW.shape[1], total_BKHW.shape[3])
     for part, times in zip(total_BKHW.split(step, dim=2), seen.split(step, dim=2), strict=True):
         yield part / times
 
