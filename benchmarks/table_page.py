@@ -4,7 +4,7 @@ import json
 import os
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.table_runs import ORIGIN, Cell, Row
@@ -52,7 +52,8 @@ class Result:
     """A finished run, as the page needs it.
 
     Args:
-        figures: in percent, None where there is nothing to measure.
+        figures: in percent, None where nothing was measured.
+        notes: why, and over what the others are; a sentence by figure.
         seconds: of one core, without what came from the cache.
         plan: the hash of its plan.
         scenario: dataset and scenario as text, equal for runs that should have equal plans.
@@ -66,6 +67,7 @@ class Result:
     versions: str = ""
     machines: tuple[str, ...] = ()
     commits: tuple[str, ...] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 Results = Mapping[tuple[str, int], Result]
@@ -91,6 +93,7 @@ def _read(cell: Cell) -> Result:
         versions=f"Python {made['python']}, PyTorch {made['torch']}, NumPy {made['numpy']}, {made['system']}",
         machines=tuple(f"{origin['cpu']}, {origin['cores']} cores" for origin in origins),
         commits=tuple(origin["commit"] for origin in origins),
+        notes=summary.get("notes", {}),
     )
 
 
@@ -200,7 +203,7 @@ def _section(rows: Mapping[str, Row], results: Results) -> str:
     base = next(iter(rows))
     titles = ["method", *FIGURES, f"old, against {rows[base].label}", "n"]
     lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
-    behind = []
+    behind, remarks = [], {}  # type: ignore[var-annotated]
     for name, row in rows.items():
         mine = [results[name, seed] for seed in row.seeds if (name, seed) in results]
         figures = [spread([value for result in mine if (value := result.figures[key]) is not None]) for key in FIGURES]
@@ -210,9 +213,13 @@ def _section(rows: Mapping[str, Row], results: Results) -> str:
             against += f" (n = {len(gains)})"
         if name != base and gains and statistics.fmean(gains) <= 0:
             behind.append(row.label)
+        for key in FIGURES:
+            for text in {result.notes[key]: None for result in mine if key in result.notes}:
+                remarks.setdefault(f"{key}: {text}", []).append(row.label)
         lines.append(f"| {' | '.join([row.label, *figures, against, str(len(mine))])} |")
     judged = f"\nNo better than {rows[base].label} on old classes: {', '.join(behind)}.\n" if behind else ""
-    return "\n".join(lines) + f"\n{judged}"
+    told = "".join(f"\n{', '.join(labels)}: {text}.\n" for text, labels in remarks.items())
+    return "\n".join(lines) + f"\n{judged}{told}"
 
 
 def _missing(rows: Mapping[str, Row], results: Results) -> str:

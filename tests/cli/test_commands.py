@@ -137,7 +137,7 @@ class TestPredict:
                     assert written.size == (pixels.shape[1], pixels.shape[0])
             ids = np.array(Image.open((tmp_path / "out" / "ids" / name).with_suffix(".png")))
             assert np.array_equal(ids, np.array(classes.ids)[predict_image(segmenter, pixels)])
-        assert len([path for path in (tmp_path / "out").rglob("*") if path.is_file()]) == 12
+        assert len(list((tmp_path / "out").rglob("*.png"))) == 12
 
     def test_ids_are_those_of_the_dataset_and_shown_in_its_colours(self, decided, images, tmp_path):
         segmenter, colour = decided

@@ -1,5 +1,6 @@
 """`contseg data check`: a table of what is wrong and a table of what is there."""
 
+import json
 import re
 from pathlib import Path
 
@@ -30,15 +31,16 @@ def rows(said: str) -> list[list[str]]:
     return [[cell.strip() for cell in cells] for cells in lines if len(cells) > 2]
 
 
-def test_a_sound_folder_is_counted(folder):
+def test_a_sound_folder_is_counted(make_folder):
+    folder = make_folder(12)
     code, said, errors = command("data", "check", "folder", folder)
     assert (code, errors) == (0, "")
     assert f"nothing is wrong with {folder}" in said
-    assert "4 classes in 6 train, 2 test samples" in said
+    assert "4 classes in 9 train, 3 test samples" in said
     table = {row[1]: row for row in rows(said)}
-    masks = [np.asarray(Image.open(folder / "masks" / f"00{number}.png")) for number in range(8)]
+    masks = [np.asarray(Image.open(folder / "masks" / f"{number:03d}.png")) for number in range(12)]
     for number, name in enumerate(("background", "red", "green", "blue")):
-        images, pixels = sum((mask == number).any() for mask in masks[:6]), sum((mask == number).sum() for mask in masks[:6])
+        images, pixels = sum((mask == number).any() for mask in masks[:9]), sum((mask == number).sum() for mask in masks[:9])
         assert table[name][:4] == [str(number), name, str(images), str(pixels)]
 
 
@@ -65,6 +67,32 @@ def test_a_class_that_never_occurs_is_marked(folder):
     assert code == 0
     (gold,) = (row for row in rows(said) if row[1] == "[gold]")
     assert gold[2:] == ["never", "-", "never", "-"]
+    assert "note: no mask holds [gold]: nothing can be learned of it\n" in said
+    assert "nothing is wrong" not in said
+    assert said.endswith(f"no file of {folder} is broken; see the notes above\n")
+
+
+def test_rows_that_are_left_out_are_listed(tmp_path):
+    write_coco(tmp_path)
+    path = tmp_path / "annotations" / "instances_val.json"
+    written = json.loads(path.read_text())
+    written["annotations"][0]["segmentation"] = []
+    path.write_text(json.dumps(written))
+    code, said, _ = command("data", "check", "coco-json", tmp_path)
+    assert code == 0
+    assert f"{path} │ annotation 1000: its segmentation is empty" in said
+    assert f"note: {path}: 1 annotation of" in said
+
+
+@pytest.mark.parametrize("option", ["background=none", "background=false"])
+def test_a_folder_without_background_is_checked_as_such(folder, option):
+    (folder / "classes.txt").write_text("road\nred\ngreen\nblue\n")
+    code, _, errors = command("data", "check", "folder", folder)
+    assert code == 2
+    assert "data.options.background=none" in errors
+    code, said, _ = command("data", "check", "folder", folder, option)
+    assert code == 0
+    assert [row[1] for row in rows(said)][-5:-1] == ["road", "red", "green", "blue"]
 
 
 def test_digits_need_no_folder_and_options_reach_the_dataset(tmp_path):
@@ -103,3 +131,23 @@ def test_arguments_that_mean_nothing_are_told(tmp_path, monkeypatch, arguments, 
     (line,) = errors.splitlines()
     assert line.startswith("error: ")
     assert telling in line
+
+
+def test_images_that_are_read_otherwise_than_stored_are_said(tmp_path):
+    from tests.data.test_pictures import save_turned
+
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    (tmp_path / "classes.txt").write_text("background\ncat\n")
+    for name in "abcde":
+        Image.fromarray(np.ones((32, 48), np.uint8)).save(tmp_path / "masks" / f"{name}.png")
+        Image.fromarray(np.zeros((32, 48), np.uint16)).save(tmp_path / "images" / f"{name}.png")
+    (tmp_path / "images" / "a.png").unlink()
+    save_turned(np.zeros((32, 48, 3), np.uint8), tmp_path / "images" / "a.jpg", 6)
+    (tmp_path / "train.txt").write_text("a\nb\nc\n")
+    (tmp_path / "test.txt").write_text("d\ne\n")
+    code, said, _ = command("data", "check", "folder", tmp_path)
+    assert code == 0
+    assert "1 image: turned upright by their EXIF orientation" in said
+    assert "4 images: 16 bits, of which 0 to 65535 become 0 to 255 (data.options.range sets others)" in said
+    assert said.splitlines()[-1] == f"no file of {tmp_path} is broken; see the notes above"

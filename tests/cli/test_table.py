@@ -33,7 +33,7 @@ def pretend(digits, tmp_path):
         shutil.copytree(digits.folder, folder)
         recipe = read_recipe(source, ["backbone_weights=resnet101.pth", *overrides])
         Run(folder).write_text("recipe.yaml", to_yaml(recipe))
-        Run(folder).write_text("summary.json", json.dumps(digits.summary() | figures))
+        Run(folder).write_text("summary.json", json.dumps(digits.summary() | {"notes": {}} | figures))
         return folder
 
     return make
@@ -100,8 +100,10 @@ class TestARun:
         folder = pretend("mine", PLOP, ("data.test_crop=null",))
         (folder / "summary.json").unlink()
         shutil.rmtree(folder / "steps" / "01")
+        lines = [line for line in Run(folder).metrics() if line["step"] == 0]
+        Run(folder).write_text("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
         text = told(folder)
-        step = next(line for line in Run(folder).metrics() if line["kind"] == "step")
+        step = next(line for line in lines if line["kind"] == "step")
         (row,) = cells(text)
         assert row[2:5] == [f"{100 * step['old']:.1f}", "-", f"{100 * step['all']:.1f}"]
         assert "mine: is not finished: these are the figures after step 0 of 0 to 1; not compared" in text
@@ -170,3 +172,14 @@ class TestBadInput:
         with pytest.raises(ContsegError, match=rf"--out: .*{name} ends in '.*'; a table is written as \.md or \.csv"):
             print_table([tmp_path / "nothing"], tmp_path / name)
         assert not list(tmp_path.iterdir())
+
+
+def test_a_figure_that_was_not_measured_is_a_dash_with_its_reason_and_an_empty_cell_in_csv(pretend, tmp_path):
+    why = "not measured, no class of step 0 is labelled in the test set"
+    folder = pretend("mine", PLOP, figures=FIGURES | {"old": None, "old_with_background": None, "notes": {"old": why}})
+    text = told(folder, out=tmp_path / "table.csv")
+    assert cells(text)[0] == ["mine", "not counted", "-", "20.0", "50.0", ""]
+    assert f"mine: old: {why}" in text
+    line = (tmp_path / "table.csv").read_text().splitlines()[1]
+    assert ",run,not counted,,20.0,50.0," in line
+    assert f"old: {why}" in line

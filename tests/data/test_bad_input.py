@@ -155,6 +155,15 @@ def test_a_16_bit_mask_with_an_unknown_id_is_told(folder):
         build_presence(Folder(folder), "train")
 
 
+@pytest.mark.parametrize("value", [-1, 65537])
+def test_a_32_bit_mask_with_values_that_are_no_ids_is_told(folder, value):
+    """65537 does not become 1."""
+    Image.fromarray(np.full((32, 32), value, dtype=np.int32)).save(folder / "masks" / "000.tif")
+    (folder / "masks" / "000.png").unlink()
+    with pytest.raises(ContsegError, match=rf"masks/000\.tif: mask holds {value} to {value}; ids are 0 to 65535"):
+        Folder(folder).read("000")
+
+
 TABLES = {
     "lengths differ": ((("a", "b"), (0,), ((0, 0, 0),)), "2 names, 1 ids"),
     "no background": ((("a",), (1,), ((0, 0, 0),)), "background must come first"),

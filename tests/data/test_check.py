@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contseg.data.check import check_dataset
+from contseg.data.check import check_dataset, remarks
 from contseg.data.coco_json import CocoJSON
 from contseg.data.folder import Folder
 from contseg.data.isprs import ISPRS
@@ -122,3 +122,102 @@ class TestStatistics:
         seen = []
         check_dataset(Folder(folder), progress=lambda done, total: seen.append((done, total)))
         assert seen == [(done, 8) for done in range(1, 9)]
+
+
+class TestRemarks:
+    """What no file is broken by, and a user should know."""
+
+    def of(self, root, **options):
+        dataset = Folder(root, **options)
+        problems, statistics = check_dataset(dataset)
+        return told(problems), remarks(dataset, statistics)
+
+    @pytest.fixture
+    def sound(self, make_folder):
+        return make_folder(12)
+
+    def masks(self, root, change):
+        for path in (root / "masks").iterdir():
+            Image.fromarray(change(np.asarray(Image.open(path)))).save(path)
+
+    def test_a_sound_folder_has_none(self, sound):
+        assert self.of(sound) == ([], [])
+
+    def test_a_class_without_a_pixel_is_told(self, sound):
+        (sound / "classes.txt").write_text("background\nred\ngreen\nblue\ngold\n")
+        assert self.of(sound) == ([], ["no mask holds gold: nothing can be learned of it"])
+
+    @pytest.mark.parametrize(
+        ("rows", "text"),
+        [
+            (range(9), "no training mask holds blue: nothing can be learned of it"),
+            (range(9, 12), "no test mask holds blue: left out of every mean"),
+        ],
+    )
+    def test_a_class_that_one_subset_lacks_is_told(self, sound, rows, text):
+        for number in rows:
+            path = sound / "masks" / f"{number:03d}.png"
+            mask = np.asarray(Image.open(path)).copy()
+            mask[mask == 3] = 0
+            Image.fromarray(mask).save(path)
+        assert self.of(sound) == ([], [text])
+
+    def test_255_that_stands_for_a_class_is_told(self, sound):
+        (sound / "classes.txt").write_text("background\ncell\n")
+        self.masks(sound, lambda mask: np.where(mask > 0, 255, 0).astype(np.uint8))
+        problems, notes = self.of(sound)
+        assert problems == []
+        assert notes[0] == "no mask holds cell: nothing can be learned of it"
+        assert notes[1].startswith("255 is in 12 of 12 masks and always means 'ignore': if it stands for cell, write")
+
+    def test_255_beside_classes_that_are_there_is_a_border(self, sound):
+        self.masks(sound, lambda mask: np.where(np.arange(32) == 9, 255, mask).astype(np.uint8))
+        assert self.of(sound) == ([], [])
+
+    def test_an_id_that_8_bits_cannot_hold_is_told(self, sound):
+        (sound / "classes.yaml").write_text("{0: background, 1: red, 2: green, 3: blue, 300: gold}")
+        _, notes = self.of(sound)
+        assert notes[1] == "the masks have 8 bits and hold ids up to 255, less than that of gold: write 16-bit PNGs"
+
+    def test_more_classes_than_outputs_are_told(self, sound):
+        (sound / "classes.txt").write_text("background\n" + "\n".join(f"class {number}" for number in range(300)))
+        assert "301 classes: training holds 255 outputs at most" in self.of(sound)[1]
+
+    def test_an_image_in_both_lists_is_wrong(self, sound):
+        (sound / "test.txt").write_text("009\n010\n011\n000\n")
+        problems, _ = self.of(sound)
+        ((subset, sample, text),) = problems
+        assert (subset, sample) == ("test", "000")
+        assert text.startswith("is trained on and tested on")
+
+    def test_a_copy_of_a_training_image_among_the_test_images_is_told(self, sound):
+        (sound / "images" / "011.png").write_bytes((sound / "images" / "002.png").read_bytes())
+        problems, notes = self.of(sound)
+        assert problems == []
+        assert notes == [
+            "1 test images equal a training image pixel by pixel, such as '011' and '002': their figures are not honest"
+        ]
+
+    def test_a_name_that_a_list_repeats_is_told_and_counted_once(self, sound):
+        (sound / "test.txt").write_text("009\n010\n011\n009\n009\n")
+        dataset = Folder(sound)
+        problems, statistics = check_dataset(dataset)
+        assert (problems, statistics[1].samples) == ([], 3)
+        assert remarks(dataset, statistics) == [
+            "the test list names 1 images more than once, such as '009': each counts once"
+        ]
+
+    def test_linked_folders_are_told_with_their_images(self, sound, tmp_path):
+        for part in ("images", "masks"):
+            (sound / part).rename(tmp_path / part)
+            (sound / part).mkdir()
+            (sound / part / "site").symlink_to(tmp_path / part)
+        for subset in ("train", "test"):
+            listed = (sound / f"{subset}.txt").read_text().split()
+            (sound / f"{subset}.txt").write_text("\n".join(f"site/{name}" for name in listed))
+        assert self.of(sound) == ([], [f"images/site is a link to {tmp_path / 'images'}: 12 images below it are used"])
+
+    def test_an_unscored_background_need_not_be_anywhere(self, sound):
+        self.masks(sound, lambda mask: np.maximum(mask, 1))
+        assert self.of(sound, background="unlabelled") == ([], [])
+        assert self.of(sound, background="annotated")[1] == ["no mask holds background: nothing can be learned of it"]

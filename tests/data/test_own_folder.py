@@ -10,8 +10,8 @@ from PIL import Image
 
 from contseg.data.ade20k import ADE20K
 from contseg.data.class_list import read_class_list
-from contseg.data.files import read_names
 from contseg.data.folder import Folder, held_out
+from contseg.data.lists import read_names
 from contseg.data.open import open_dataset
 from contseg.data.presence import build_presence
 from contseg.data.voc import VOC

@@ -151,3 +151,27 @@ def test_a_damaged_plan_is_one_line(root, tmp_path, text, message):
     Run(tmp_path / "run").write_text("plan.json", text)
     with pytest.raises(ContsegError, match=rf"plan.json: {message}"):
         learn(tmp_path / "run", recipe_of(root))
+
+
+class TestEvaluation:
+    """Figures of a class are never printed under the name of another."""
+
+    @pytest.fixture
+    def run(self, root, tmp_path):
+        return learn(tmp_path / "run", recipe_of(root))
+
+    @pytest.mark.parametrize("in_place", [True, False])
+    def test_exchanged_classes_are_refused(self, run, root, tmp_path, in_place):
+        other = root if in_place else shutil.copytree(root, tmp_path / "other")
+        exchanged(other)
+        code, said, errors = command("evaluate", run.folder, *([] if in_place else ["--data", other]))
+        assert (code, said.strip(), errors.count("\n")) == (2, "", 1)
+        assert f"{other}: class 2 of step 2 is 'blue', and the segmenter" in errors
+        assert "knows it as 'green'; list the classes as the run did: background, red, green, blue" in errors
+
+    def test_other_images_of_the_same_classes_are_measured(self, run, root, tmp_path):
+        other = shutil.copytree(root, tmp_path / "other")
+        (other / "test.txt").write_text("\n".join(f"{number:03d}" for number in range(12, 15)) + "\n")
+        code, said, errors = command("evaluate", run.folder, "--data", other)
+        assert (code, errors) == (0, "")
+        assert "step 2: 3 images" in said

@@ -28,7 +28,10 @@ def run(tmp_path_factory):
 
 def test_the_summary_holds_every_figure(run):
     summary = run.summary()
-    assert set(FIGURES) | {"seconds", "steps", "plan"} == set(summary)
+    assert set(FIGURES) | {"measured", "pixels", "notes", "seconds", "steps", "plan"} == set(summary)
+    there = sum(value is not None for value in lines(run, "step")[-1]["iou"][1:])
+    assert summary["measured"]["all"] == [there, 10]
+    assert summary["notes"]["all"].startswith(f"over {there} of 10 classes")  # a small test set
     assert summary["steps"] == 3
     assert summary["seconds"] > 0
     assert all(0 < abs(summary[name]) < 100 for name in FIGURES)  # a guess is never quite right or quite wrong

@@ -20,6 +20,7 @@ from contseg.evaluation.metrics import (
     class_fscore,
     class_iou,
     class_precision,
+    domain_figures,
     frequency_weighted_iou,
     harmonic,
     mean_over,
@@ -119,9 +120,9 @@ def test_forgetting_is_from_the_best_earlier_step_and_negative_for_what_improved
     assert class_forgetting([better, better, worse]) == pytest.approx([1 - 8 / 10, 1 - 2 / 4])
 
 
-def test_one_step_forgets_nothing():
+def test_forgetting_of_one_step_is_not_measured():
     figures = run_figures([FIRST], (0, 0))
-    assert figures["forgetting"] == 0.0
+    assert figures["forgetting"] is None
     assert figures["class_forgetting"] == [None, None]
 
 
@@ -136,3 +137,45 @@ def test_a_mean_over_nothing_is_none():
     values = np.array([0.5, np.nan, 1.0])
     assert mean_over(values, np.array([True, True, False])) == 0.5
     assert mean_over(values, np.array([False, True, False])) is None
+
+
+UNLABELLED = [np.zeros((2, 2), int), np.array([[5, 0, 1], [0, 0, 0], [1, 0, 3]])]
+"""Background, an old class that no label shows, and a new one."""
+
+
+def test_forgetting_of_classes_that_no_label_shows_is_not_measured():
+    figures = run_figures(UNLABELLED, (0, 0, 1))
+    assert figures["forgetting"] is None
+    assert figures["old"] is None
+    assert figures["measured"]["forgetting"] == [0, 1]
+    assert figures["average"] == figures["new"] == pytest.approx(3 / 5)
+    assert figures["measured"]["average"] == [1, 2]
+
+
+def test_what_was_forgotten_to_the_last_bit_is_a_measured_zero():
+    assert run_figures([FIRST, FIRST], (0, 0))["forgetting"] == 0.0
+
+
+def test_every_mean_counts_the_classes_it_is_over():
+    figures = step_figures(SECOND, GROUPS)
+    assert figures["measured"] == {
+        "old": [1, 1],
+        "new": [1, 2],  # c never occurs
+        "all": [2, 3],
+        "old_with_background": [2, 2],
+        "all_with_background": [3, 4],
+    }
+    assert figures["pixels"] == 16
+    assert run_figures([FIRST, SECOND], GROUPS)["measured"]["forgetting"] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ([[FIRST, FIRST]], None),  # one step
+        ([[FIRST, 0 * FIRST], [0 * FIRST, FIRST]], None),  # no domain before and after
+        ([[FIRST, 0 * FIRST], [FIRST, FIRST]], 0.0),
+    ],
+)
+def test_forgetting_of_domains_is_none_where_it_was_not_measured(steps, expected):
+    assert domain_figures([np.stack(matrices) for matrices in steps])["domain_forgetting"] == expected

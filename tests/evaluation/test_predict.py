@@ -13,7 +13,7 @@ from contseg.scenarios.batch import Batch
 @pytest.fixture
 def segmenter() -> Segmenter:
     torch.manual_seed(0)
-    return Segmenter(NetworkOptions(backbone="resnet18", width=4, head_width=8), [4]).eval()
+    return Segmenter(NetworkOptions(backbone="resnet18", width=4, head_width=8, initialisation="he"), [4]).eval()
 
 
 def batches(count=3):

@@ -1,10 +1,12 @@
 """The terminal: one console, and how figures look on it."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
 from rich.table import Table
@@ -26,6 +28,12 @@ class PlainConsole(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, **options)
+
+    def on_broken_pipe(self) -> None:
+        """Go silent where nobody reads any more (`contseg train ... | head`); the work that is reported on continues."""
+        self.quiet = True
+        with suppress(OSError, ValueError):  # a stream without a file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def render_str(self, text: str, **options: Any) -> Text:
         """A text to be laid out; its width is that of what is shown."""
@@ -65,8 +73,8 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
-def summary_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Method x figures, mIoU in percent without background."""
+def summary_table(summaries: Mapping[str, Mapping[str, Any]]) -> Group:
+    """Method x figures, mIoU in percent without background; beneath, why a figure is a dash or over fewer classes."""
     table = Table(caption="mIoU in %, background not counted; old: classes of step 0, new: of all later steps")
     table.add_column("method")
     for title in COLUMNS.values():
@@ -74,7 +82,22 @@ def summary_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
     table.add_column("seconds", justify="right")
     for name, summary in summaries.items():
         table.add_row(name, *(percent(summary[key]) for key in COLUMNS), f"{summary['seconds']:.0f}")
-    return table
+    methods: dict[str, list[str]] = {}
+    for name, summary in summaries.items():
+        for line in remark_lines(summary.get("notes", {}), COLUMNS):
+            methods.setdefault(line, []).append(name)
+    several = len(summaries) > 1
+    return Group(table, *(Text(f"{line} ({', '.join(names)})" if several else line) for line, names in methods.items()))
+
+
+def remark_lines(notes: Mapping[str, str], shown: Iterable[str]) -> list[str]:
+    """What is to be said of the figures that are shown, a line each.
+
+    Example:
+        >>> remark_lines({"old": "over 2 of 3 classes", "harmonic": "not measured"}, ["old", "new"])
+        ['old: over 2 of 3 classes']
+    """
+    return [f"{key}: {notes[key]}" for key in shown if key in notes]
 
 
 @contextmanager

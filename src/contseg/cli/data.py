@@ -1,6 +1,5 @@
 """`contseg data`: what a dataset holds, and what is wrong with it."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,9 +31,9 @@ def check(
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Files read at a time; default: all cores.")] = None,
 ) -> None:
-    """Read every image and mask to the end, list all that is wrong, and count images and pixels per class."""
+    """Read every image and mask to the end, list all that is wrong or left out, and count images and pixels per class."""
     from contseg.cli.console import console, scan_progress
-    from contseg.data.check import check_dataset
+    from contseg.data.check import check_dataset, remarks
     from contseg.data.open import open_dataset
 
     values = list(options or [])
@@ -46,16 +45,17 @@ def check(
         problems, statistics = check_dataset(opened, workers=workers, progress=progress)
     if problems:
         console.print(problem_table(problems))
+    if opened.left_out:
+        console.print(left_out_table(opened.left_out))
     console.print(class_table(opened.classes, statistics))
+    noted = remarks(opened, statistics)
+    for text in noted:
+        console.print("note: " + text, soft_wrap=True, highlight=False, markup=False)
     if problems:
         files = len({(problem.file, problem.text if not problem.file else "") for problem in problems})
         raise ContsegError(f"{opened.root}: {len(problems)} problems in {files} files, as listed above")
-    rescaled = sum((Counter(one.rescaled) for one in statistics), Counter())
-    for told, count in rescaled.items():
-        note = f"{count} images of {told}; data.options.range=[LOW, HIGH] takes other values"
-        console.print(note, soft_wrap=True, highlight=False, markup=False)
-    verdict = "no problem found in" if rescaled else "nothing is wrong with"
-    console.print(f"{verdict} {opened.root}", soft_wrap=True, highlight=False)
+    told = f"no file of {opened.root} is broken; see the notes above" if noted else f"nothing is wrong with {opened.root}"
+    console.print(told, soft_wrap=True, highlight=False, markup=False)
 
 
 def parse_options(values: Sequence[str]) -> dict[str, Any]:
@@ -93,6 +93,19 @@ def problem_table(problems: Sequence["Problem"]) -> "Table":
         table.add_column(title, overflow="fold")
     for problem in problems:
         table.add_row(*map(Text, (problem.subset, problem.sample or "-", problem.file or "-", problem.text)))
+    return table
+
+
+def left_out_table(rows: Sequence[tuple[Path, str]]) -> "Table":
+    """File and what of it is not used, one row each."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="left out", show_lines=False)
+    table.add_column("file", overflow="fold")
+    table.add_column("row", overflow="fold")
+    for path, text in rows:
+        table.add_row(Text(str(path)), Text(text))
     return table
 
 

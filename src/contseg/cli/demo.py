@@ -1,6 +1,8 @@
 """`contseg demo`: the same six steps by several methods, side by side."""
 
 import json
+import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,11 +15,13 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from contseg.cli.console import PlainColumn, console, summary_table
-from contseg.cli.progress import TerminalReporter
+from contseg.cli.lock import Lock, held
+from contseg.cli.progress import TerminalReporter, numbered
 from contseg.cli.train import prepared_job
 from contseg.engine.run import Run
 from contseg.engine.train import train
 from contseg.errors import ContsegError, did_you_mean
+from contseg.interruption import ENDS_WITH_INPUT, Interrupted
 from contseg.methods.registry import METHODS
 from contseg.recipes.build import require_kept, resumed_recipe, start_run
 from contseg.recipes.read import read_recipe, to_yaml
@@ -25,6 +29,8 @@ from contseg.recipes.recipe import Recipe
 from contseg.report.page import write_report
 from contseg.scenarios.plan import make_plan
 
+GRACE = 20.0
+"""Seconds that the joint run has for saving."""
 SUMMARY_KEYS = ("old", "new", "all", "average", "forgetting", "seconds")
 
 
@@ -33,11 +39,25 @@ def run_demo(methods: list[str], fresh: bool, out: Path | None, overrides: list[
 
     The joint run shares nothing with the others, so it learns beside them in a process of its own. Without `fresh` a demo
     that was cut off goes on, and a finished one is shown again.
+
+    Raises:
+        ContsegError: an unknown method, other options than the demo in the folder has, or another demo is at work there.
+        Interrupted: a signal ended it; every run is saved.
     """
     for name in methods:
         if name != "joint" and name not in METHODS:
             raise ContsegError(f"--methods: unknown method '{name}'; {did_you_mean(name, [*METHODS, 'joint'])}")
     folder = out or (next_folder() if fresh else Path("runs") / "demo")
+    command = ["contseg", "demo", "--methods", ",".join(methods), "--out", str(folder), *overrides]
+    try:
+        with held(folder / "demo.lock", f"{folder}: a demo") as lock:
+            _run(methods, fresh, folder, overrides, lock)
+    except Interrupted as stop:
+        stop.resume = shlex.join(command)
+        raise
+
+
+def _run(methods: list[str], fresh: bool, folder: Path, overrides: list[str], lock: Lock) -> None:
     learned = list(dict.fromkeys(name for name in methods if name != "joint"))
     recipes = {name: _checked(name, folder, overrides, fresh) for name in [*learned, "joint"]}
     if fresh:
@@ -45,12 +65,12 @@ def run_demo(methods: list[str], fresh: bool, out: Path | None, overrides: list[
     for name, recipe in recipes.items():
         if fresh or not _is_begun(folder / name):
             start_run(recipe, folder / name, overwrite=fresh)
-    with _beside(recipes["joint"], folder / "joint", wanted=bool(learned)) as joint:
+    with _beside(recipes["joint"], folder / "joint", bool(learned), lock) as joint:
         summaries = {name: _learned(name, recipes[name], folder) for name in learned}
         summaries["joint"] = joint() or _learned("joint", recipes["joint"], folder)
     short = {name: {key: summary[key] for key in SUMMARY_KEYS} for name, summary in summaries.items()}
     (folder / "summary.json").write_text(json.dumps(short, indent=1) + "\n", encoding="utf-8")
-    console.print(summary_table(short))
+    console.print(summary_table(summaries))
     page = write_report([folder / name for name in short], folder / "report.html")
     console.print(f"report: {page}", soft_wrap=True)
 
@@ -87,21 +107,45 @@ def _learned(name: str, recipe: Recipe, folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _beside(recipe: Recipe, folder: Path, wanted: bool) -> Iterator[Any]:
-    """Continue the run of a folder in another process; yields a call that waits for its summary (None if not wanted)."""
+def _beside(recipe: Recipe, folder: Path, wanted: bool, lock: Lock) -> Iterator[Any]:
+    """Continue the run of a folder in another process; yields a call that waits for its summary (None if not wanted).
+
+    The other process ends with this one, however this one ends: its standard input is a pipe that nobody else holds.
+    """
     run = Run(folder)
     if not wanted or run.summary():
         yield run.summary
         return
     run.write_text("recipe.yaml", to_yaml(recipe))
     command = [sys.executable, "-m", "contseg", "train", "--resume", str(folder), "--no-cache"]
+    environment = os.environ | {ENDS_WITH_INPUT: "1", "PYTHONIOENCODING": "utf-8"}
     with (folder / "log.txt").open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            pass_fds=lock.kept_by_children,
+            start_new_session=True,  # Ctrl-C reaches it through this process, once
+        )
         try:
             yield lambda: _waited(process, run, recipe.training.epochs_of(0))
         finally:
-            process.kill()  # nothing to do where it has ended; its last epoch is kept where it has not
-            process.wait()
+            _ended(process)
+
+
+def _ended(process: subprocess.Popen) -> None:
+    """End a process, which saves after the update that it is making; nothing where it has ended."""
+    process.terminate()
+    try:
+        process.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()  # its last epoch is kept
+        process.wait()
+    finally:
+        if process.stdin:
+            process.stdin.close()
 
 
 def _waited(process: subprocess.Popen, run: Run, epochs: int) -> dict[str, Any]:
@@ -113,16 +157,16 @@ def _waited(process: subprocess.Popen, run: Run, epochs: int) -> dict[str, Any]:
         TimeElapsedColumn(),
     ]
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("joint step 1/1, epoch", total=epochs)
+        task = progress.add_task(f"joint {numbered('step', 0, 1)}, epochs done", total=epochs)
         while process.poll() is None:
             progress.update(task, completed=sum(line["kind"] == "epoch" for line in run.metrics()))
             time.sleep(0.2)
     summary = run.summary()
     if process.returncode or summary is None:
-        said = (run.folder / "log.txt").read_text(encoding="utf-8").strip().splitlines() or ["no output"]
+        said = (run.folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"]
         raise ContsegError(
             f"{run.folder}: the joint run stopped ({said[-1].removeprefix('error: ')}); run the demo again to go on"
         )
     old, new, both = (f"{summary[key]:.1f}" if summary[key] is not None else "-" for key in ("old", "new", "all"))
-    console.print(f"joint step 1/1: old {old}  new {new}  all {both}", highlight=False)
+    console.print(f"joint {numbered('step', 0, 1)}: old {old}  new {new}  all {both}", highlight=False)
     return summary

@@ -1,11 +1,12 @@
 """`contseg evaluate`."""
 
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
 from rich.table import Table
 
-from contseg.cli.console import console, percent, scan_progress
+from contseg.cli.console import console, percent, remark_lines, scan_progress
 from contseg.data.augment import evaluation_pipeline
 from contseg.data.classes import ClassTable
 from contseg.engine.devices import workers_of
@@ -15,12 +16,14 @@ from contseg.errors import ContsegError
 from contseg.evaluation.inference import Inference
 from contseg.evaluation.metrics import step_figures
 from contseg.evaluation.predict import evaluate
+from contseg.evaluation.remarks import step_remarks
 from contseg.interop.pretrained import is_pretrained, open_segmenter
 from contseg.interop.segmenter_file import load_segmenter
 from contseg.models.segmenter import Segmenter
 from contseg.recipes.build import make_scenario
 from contseg.recipes.read import read_recipe
 from contseg.recipes.recipe import Recipe
+from contseg.scenarios.plan import make_plan
 from contseg.scenarios.scenario import Scenario
 
 
@@ -34,7 +37,8 @@ def run_evaluation(
         source: the recipe, for a segmenter that is no run.
 
     Raises:
-        ContsegError: no such run, step or segmenter, or an override of something else.
+        ContsegError: no such run, step or segmenter, an override of something else, a finished step without its figures, or
+            a dataset with other classes.
     """
     values = [*overrides, *([f"data.path={str(data)!r}"] if data else [])]
     if folder.is_file() or is_pretrained(folder):
@@ -62,13 +66,29 @@ def run_evaluation(
     if not 0 <= index < finished:
         raise ContsegError(f"--step: {folder} has finished {finished} steps (0 to {finished - 1}); there is no step {index}")
     segmenter, classes = load_segmenter(run.segmenter_path(index))
+    require_same_classes(classes, scenario, index, run.segmenter_path(index))
     measure(folder, segmenter, classes, recipe, scenario, index)
 
 
 def read_scenario(recipe: Recipe) -> Scenario:
-    """The scenario of a recipe, with a bar while masks are scanned."""
+    """The scenario of a recipe, with a bar while masks are scanned; prints what should be known of it."""
     with scan_progress() as progress:
-        return make_scenario(recipe, progress)
+        scenario = make_scenario(recipe, progress)
+    for text in make_plan(scenario).warnings:
+        console.print(f"note: {text}", soft_wrap=True, highlight=False, markup=False)
+    return scenario
+
+
+def require_same_classes(classes: ClassTable, scenario: Scenario, index: int, path: Path) -> None:
+    """Raise ContsegError if the classes of a segmenter are not those of a step, by name and in order."""
+    wanted = scenario[index].table.names
+    for place, (own, other) in enumerate(zip_longest(classes.names, wanted)):
+        if own != other:
+            known, found = (f"'{name}'" if name is not None else "nothing" for name in (own, other))
+            raise ContsegError(
+                f"{scenario.dataset.root}: class {place} of step {index} is {found}, and the segmenter ({path}) knows it as"
+                f" {known}; list the classes as the run did: {', '.join(classes.names)}"
+            )
 
 
 def step_knowing(classes: ClassTable, scenario: Scenario, folder: Path) -> int:
@@ -100,7 +120,9 @@ def measure(folder: Path, segmenter: Segmenter, classes: ClassTable, recipe: Rec
     with scan_progress("testing") as progress:
         done = iter(range(1, len(batches) + 1))
         confusion = evaluate(segmenter, batches, len(classes), lambda: progress(next(done), len(batches)), inference)
-    figures = step_figures(confusion.cpu().numpy(), scenario.groups, scenario.has_background)
+    counts, annotated = confusion.cpu().numpy(), scenario[index].test.annotated
+    figures = step_figures(counts, scenario.groups, scenario.has_background)
+    notes = step_remarks(counts, scenario.groups, scenario.has_background, classes.names, annotated)
     table = Table(title=f"{folder}, step {index}: {len(test)} images")
     table.add_column("class")
     table.add_column("from step", justify="right")
@@ -112,3 +134,5 @@ def measure(folder: Path, segmenter: Segmenter, classes: ClassTable, recipe: Rec
     console.print(
         "  ".join(f"{key} {percent(None if figures[key] is None else 100 * figures[key])}" for key in shown), highlight=False
     )
+    for line in remark_lines(notes, ["background", *shown]):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,19 +1,39 @@
 """The command `contseg`. PyTorch is imported by the commands that need it, so that help is quick."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from contseg import __version__
 from contseg.cli.data import app as data_app
 from contseg.cli.prepare import app as prepare_app
 from contseg.cli.recipes import app as recipes_app
+from contseg.cli.streams import write_anything
 from contseg.errors import ContsegError, visible
+from contseg.interruption import ENDS_WITH_INPUT, Interrupted, catching, end_with
+
+
+class _Interruptible(TyperGroup):
+    """Commands that a signal ends with one line and the exit code of shells, 130 for Ctrl-C."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Invoke the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            interrupted = Interrupted(stop.number, stop.resume) if isinstance(stop, Interrupted) else Interrupted(2)
+        # the one that was caught, and all that its frames hold, such as readers of images, has ended
+        print(interrupted, file=sys.stderr)
+        sys.exit(interrupted.exit_code)
+
 
 app = typer.Typer(
     name="contseg",
+    cls=_Interruptible,
     help="Continual semantic segmentation: learn new classes step by step, and measure what was forgotten.",
     no_args_is_help=True,
     add_completion=False,
@@ -116,8 +136,12 @@ def predict(
     slide: Annotated[int | None, typer.Option(help="See images through a sliding window of this side, in pixels.")] = None,
     scales: Annotated[str | None, typer.Option(help="Average over these scales, such as 0.75,1,1.25.")] = None,
     flip: Annotated[bool | None, typer.Option("--flip/--no-flip", help="Average with the mirrored image.")] = None,
+    bands: Annotated[str | None, typer.Option(help="Bands that become red, green and blue, such as 4,3,2.")] = None,
+    values: Annotated[
+        str | None, typer.Option("--range", help="Values that become 0 and 255, such as 0,4095; default: those of the run.")
+    ] = None,
 ) -> None:
-    """Segment images: id masks, colour masks and overlays."""
+    """Segment images: id masks, colour masks and overlays. Images above 179 megapixels: set CONTSEG_MAX_PIXELS."""
     from contseg.cli.predict import run_prediction
 
     changes: dict[str, Any] = {} if slide is None else {"mode": "slide", "crop": slide, "stride": None}
@@ -125,7 +149,8 @@ def predict(
         changes["scales"] = numbers("--scales", scales)
     if flip is not None:
         changes["flip"] = flip
-    run_prediction(segmenter, images, out, changes)
+    chosen = None if bands is None else [int(band) for band in numbers("--bands", bands)]
+    run_prediction(segmenter, images, out, changes, chosen, None if values is None else numbers("--range", values))
 
 
 @app.command()
@@ -253,15 +278,22 @@ def numbers(option: str, text: str) -> list[float]:
 
 def main() -> None:
     """Entry point: mistakes in the input become one line and exit code 2."""
-    try:
-        app()
-    except ContsegError as error:
-        line = visible(str(error)).replace("\n", "\\n")
-        print(f"error: {line}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; a run goes on with: contseg train --resume RUN", file=sys.stderr)
-        sys.exit(130)
+    write_anything()
+    with catching():
+        if os.environ.pop(ENDS_WITH_INPUT, ""):
+            end_with(_input_ended)
+        try:
+            app()
+        except ContsegError as error:
+            line = visible(str(error)).replace("\n", "\\n")
+            print(f"error: {line}", file=sys.stderr)
+            sys.exit(2)
+
+
+def _input_ended() -> None:
+    """Wait until nobody can write to standard input any more."""
+    while sys.stdin.buffer.read(1):
+        pass
 
 
 if __name__ == "__main__":

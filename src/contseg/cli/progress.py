@@ -1,16 +1,45 @@
-"""Training on the terminal: a live bar with step, epoch, loss, images per second and time left."""
+"""Training on the terminal: a live bar with step, epoch, loss, images per second and time left; in a log, lines of these.
+
+Steps and epochs are counted from 0, as in metrics.jsonl, in folders and in the report: the last of six steps is `step 5/5`.
+"""
 
 import time
+from contextlib import suppress
 from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from contseg.cli.console import PlainColumn, console, percent
+from contseg.cli.console import PlainColumn, console, percent, remark_lines
+from contseg.cli.streams import write_anything
 from contseg.engine.job import Reporter
 
 
+def numbered(what: str, index: int, count: int) -> str:
+    """A step or an epoch and the last one, counted from 0.
+
+    Example:
+        >>> numbered("step", 0, 6), numbered("step", 5, 6)
+        ('step 0/5', 'step 5/5')
+    """
+    return f"{what} {index}/{count - 1}"
+
+
+def duration(seconds: float) -> str:
+    """A time span in its two largest units.
+
+    Example:
+        >>> duration(7.4), duration(200), duration(7260)
+        ('7 s', '3 min 20 s', '2 h 1 min')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
 class TerminalReporter(Reporter):
-    """Draws a bar per step, and a line when a step is done.
+    """Draws a bar per step, and a line when a step is done; where there is no terminal, also a line per epoch.
 
     Args:
         title: stands in front of every line (the method's name).
@@ -22,8 +51,11 @@ class TerminalReporter(Reporter):
         self._task: TaskID | None = None
         self._label = ""
         self._images, self._since = 0, 0.0
+        self._remarks: set[str] = set()
+        self._updates, self._done = 0, 0
 
     def start(self) -> None:
+        write_anything()
         self._progress = Progress(
             PlainColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -37,18 +69,28 @@ class TerminalReporter(Reporter):
 
     def step_started(self, step: int, steps: int, classes: tuple[str, ...], updates: int, note: str = "") -> None:
         shown = ", ".join(classes) if len(classes) <= 4 else f"{len(classes)} classes"
-        self._label = f"{self.title}step {step + 1}/{steps} ({shown})"
+        self._label = f"{self.title}{numbered('step', step, steps)} ({shown})"
         self._images, self._since = 0, time.perf_counter()
+        self._updates, self._done = updates, 0
         self._new_task(updates)
         if note:
             self._print(f"{self._label}: {note}")
 
     def updated(self, epoch: int, epochs: int, loss: float, images: int) -> None:
         self._images += images
+        self._done += 1
         rate = self._images / max(time.perf_counter() - self._since, 1e-9)
         if self._progress is not None and self._task is not None:
-            detail = f"epoch {epoch + 1}/{epochs}  loss {loss:.3f}  {rate:.0f} images/s"
+            detail = f"{numbered('epoch', epoch, epochs)}  loss {loss:.3f}  {rate:.0f} images/s"
             self._progress.update(self._task, advance=1, detail=detail)
+
+    def epoch_finished(self, epoch: int, epochs: int, loss: float, images_per_second: float) -> None:
+        if console.is_terminal:
+            return
+        # the first epoch may be shorter, after a resume, and so may be what is left
+        left = (time.perf_counter() - self._since) / max(self._done, 1) * (self._updates - self._done)
+        what = f"loss {loss:.3f}  {images_per_second:.1f} images/s  {duration(left)} left in this step"
+        self._print(f"{self._label}: {numbered('epoch', epoch, epochs)}  {what}")
 
     def evaluating(self, batches: int) -> None:
         self._new_task(batches, "testing")
@@ -58,8 +100,13 @@ class TerminalReporter(Reporter):
             self._progress.update(self._task, advance=1)
 
     def step_finished(self, step: int, figures: dict[str, Any]) -> None:
-        shown = {key: None if figures[key] is None else 100 * figures[key] for key in ("old", "new", "all")}
+        keys = ("old", "new", "all")
+        shown = {key: None if figures[key] is None else 100 * figures[key] for key in keys}
         self._print(f"{self._label}: " + "  ".join(f"{key} {percent(value)}" for key, value in shown.items()))
+        for line in remark_lines(figures["notes"], keys):
+            if line not in self._remarks:  # later steps would only say it again
+                self._remarks.add(line)
+                self._print(f"  {line}")
 
     def message(self, text: str) -> None:
         self._print(f"{self.title}{text}")
@@ -77,4 +124,5 @@ class TerminalReporter(Reporter):
 
     def _print(self, text: str) -> None:
         # a line stays a line in a log, and a class may be called [a]
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        with suppress(OSError, UnicodeError):  # a full disk under a log must not end the training
+            console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -11,10 +11,11 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from contseg.cli.console import console, percent
+from contseg.cli.console import console, percent, remark_lines
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.evaluation.metrics import run_figures
+from contseg.evaluation.remarks import run_remarks
 from contseg.recipes.comparison import comparability, compare_run, notes_on, recorded_recipe
 from contseg.recipes.published import COUNTED, FIGURES
 from contseg.report.page import run_names
@@ -118,19 +119,22 @@ def block_of(run: Run, name: str) -> Block:
     marks = [f"not comparable with published numbers: {'; '.join(reasons)}"] if reasons else []
     if summary is None:
         confusions = run.confusions()
-        figures = run_figures(confusions, run.groups(), run.has_background())
+        measured = confusions, run.groups(), run.has_background()
+        figures = run_figures(*measured)
         shown = {key: None if figures[key] is None else 100 * figures[key] for key in FIGURES}
         last, steps = len(confusions) - 1, len(_plan(run)["steps"])
-        notes = (f"is not finished: these are the figures after step {last} of 0 to {steps - 1}; not compared", *marks)
+        told = f"is not finished: these are the figures after step {last} of 0 to {steps - 1}; not compared"
+        notes = (told, *marks, *remark_lines(run_remarks(*measured, *run.tested()), FIGURES))
         return Block(name, (Line("unfinished", COUNTED["no"], shown, notes=notes),), notes)
+    remarks = remark_lines(summary.get("notes", {}), FIGURES)
     comparisons = compare_run(run)
-    lines = [Line("run", COUNTED["no"], {key: summary[key] for key in FIGURES}, notes=tuple(marks))]
+    lines = [Line("run", COUNTED["no"], {key: summary[key] for key in FIGURES}, notes=(*marks, *remarks))]
     with_background = [one.run for one in comparisons if one.row.background == "yes"]
     lines += [Line("run", COUNTED["yes"], figures) for figures in with_background[:1]]
     for one in comparisons:
         row, published = one.row, {key: getattr(one.row, key) for key in FIGURES}
         lines.append(Line(row.sure, COUNTED[row.background], published, one.delta, one.comparable, row.source, one.warnings))
-    return Block(name, tuple(lines), tuple(notes_on(comparisons) or marks))
+    return Block(name, tuple(lines), (*(notes_on(comparisons) or marks), *remarks))
 
 
 def print_group(protocol: str, blocks: Sequence[Block]) -> None:

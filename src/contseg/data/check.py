@@ -1,21 +1,22 @@
 """Looking at every file of a dataset before training does: what is wrong with it, and what it holds."""
 
+import hashlib
 import os
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from contseg.data.classes import IGNORE
-from contseg.data.dataset import SegmentationDataset, SubsetName, unequal
-from contseg.data.files import read_image, rescaling
+from contseg.data.dataset import SUBSETS, SegmentationDataset, SubsetName, repeated_names, unequal
+from contseg.data.files import notes, read_image
 from contseg.data.presence import Progress
 from contseg.data.recoding import told_counts
 from contseg.errors import ContsegError
-
-SUBSETS: tuple[SubsetName, ...] = ("train", "test")
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,15 @@ class SubsetStatistics:
     """What the readable masks of a subset hold, of K classes.
 
     Args:
-        samples: how many there are, readable or not.
+        samples: how many different ones there are, readable or not.
         images: (K,) int64, masks with at least one pixel of a class.
         pixels: (K,) int64, pixels of a class.
         ignored: pixels that are void or 255.
-        rescaled: how many images hold other values than 8 bits, by which of their values become 0 and 255.
+        notes: how many images are read otherwise than they are stored, by `contseg.data.files.notes`.
+        marked: masks with at least one pixel of 255.
+        highest: the largest value that the masks can hold: 255 or 65535; 0 where none could be read.
+        repeated: samples that the list names more than once.
+        named: a sample for every image, by a digest of its pixels.
     """
 
     subset: SubsetName
@@ -51,7 +56,11 @@ class SubsetStatistics:
     images: np.ndarray
     pixels: np.ndarray
     ignored: int
-    rescaled: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
+    marked: int = 0
+    highest: int = 0
+    repeated: tuple[str, ...] = ()
+    named: Mapping[bytes, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,10 @@ class _Checked:
     problems: list[Problem]
     pixels: np.ndarray
     ignored: int
-    note: str
+    notes: list[str] = field(default_factory=list)
+    marked: bool = False
+    highest: int = 0
+    digest: bytes = b""
 
 
 def check_dataset(
@@ -76,6 +88,7 @@ def check_dataset(
     """
     problems: list[Problem] = []
     names: dict[SubsetName, list[str]] = {}
+    repeated: dict[SubsetName, list[str]] = {}
     for subset in SUBSETS:
         try:
             names[subset] = dataset.names(subset)
@@ -85,6 +98,8 @@ def check_dataset(
         else:
             if not names[subset]:
                 problems.append(Problem(subset, "", str(dataset.root), "this subset is empty"))
+        repeated[subset] = repeated_names(names[subset])
+        names[subset] = list(dict.fromkeys(names[subset]))
 
     total, done = sum(map(len, names.values())), 0
     statistics = []
@@ -92,21 +107,120 @@ def check_dataset(
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         for subset in SUBSETS:
             images, pixels = (np.zeros(len(dataset.classes), dtype=np.int64) for _ in range(2))
-            ignored = 0
-            rescaled: Counter[str] = Counter()
+            ignored = marked = highest = 0
+            told: Counter[str] = Counter()
+            named: dict[bytes, str] = {}
             checks = (pool.submit(check_sample, dataset, subset, name, known) for name in names[subset])
-            for future in list(checks):
+            for name, future in zip(names[subset], list(checks), strict=True):
                 checked = future.result()
                 problems += checked.problems
                 images += checked.pixels > 0
                 pixels += checked.pixels
-                ignored += checked.ignored
-                rescaled.update([checked.note] if checked.note else [])
+                ignored, marked = ignored + checked.ignored, marked + checked.marked
+                highest = max(highest, checked.highest)
+                told.update(checked.notes)
+                if checked.digest:
+                    named.setdefault(checked.digest, name)
                 done += 1
                 if progress:
                     progress(done, total)
-            statistics.append(SubsetStatistics(subset, len(names[subset]), images, pixels, ignored, dict(rescaled)))
+            twice, samples = tuple(repeated[subset]), len(names[subset])
+            statistics.append(
+                SubsetStatistics(subset, samples, images, pixels, ignored, dict(told), marked, highest, twice, named)
+            )
+    for name in sorted(set(names["train"]) & set(names["test"])):
+        text = "is trained on and tested on: its figures are not honest; take it out of one list"
+        problems.append(Problem("test", name, str(dataset.image_path(name)), text))
     return problems, statistics
+
+
+def remarks(dataset: SegmentationDataset, statistics: Sequence[SubsetStatistics]) -> list[str]:
+    """What is not wrong with any file, and should be known: a line each.
+
+    Args:
+        statistics: of `check_dataset`, train first.
+
+    Example:
+        >>> from contseg.data.digits import Digits
+        >>> digits = Digits(train=5, test=3, size=32)
+        >>> [text.partition(":")[0] for text in remarks(digits, check_dataset(digits)[1])][-1]
+        'no test mask holds zero, four, five, six'
+    """
+    train, test = statistics
+    table = dataset.classes
+    found = list(dataset.notes)
+    read_otherwise = sum((Counter(one.notes) for one in statistics), Counter())
+    found += [f"{count} image{'s' if count > 1 else ''}: {how}" for how, count in read_otherwise.items()]
+    for one in statistics:
+        if one.repeated:
+            first = one.repeated[0]
+            found.append(
+                f"the {one.subset} list names {len(one.repeated)} images more than once, such as '{first}': each counts once"
+            )
+    for path, images in _linked_folders(dataset).items():
+        found.append(
+            f"{path.relative_to(dataset.root)} is a link to {os.path.realpath(path)}: {images} images below it are used"
+        )
+    absent = {one.subset: _absent(dataset, one) for one in statistics}
+    nowhere = [name for name in absent["train"] if name in absent["test"]]
+    for names, what in (
+        (nowhere, "no mask holds {}: nothing can be learned of it"),
+        (
+            [name for name in absent["train"] if name not in nowhere],
+            "no training mask holds {}: nothing can be learned of it",
+        ),
+        ([name for name in absent["test"] if name not in nowhere], "no test mask holds {}: left out of every mean"),
+    ):
+        if names:
+            found.append(what.format(_listed(names)))
+    marked, masks = train.marked + test.marked, train.samples + test.samples
+    if nowhere and marked:
+        found.append(
+            f"{IGNORE} is in {marked} of {masks} masks and always means 'ignore': if it stands for {_listed(nowhere)}, write"
+            " the id of that class instead"
+        )
+    highest = max(train.highest, test.highest)
+    beyond = [name for name, number in zip(table.names, table.ids, strict=True) if 0 < highest < number]
+    if beyond:
+        found.append(
+            f"the masks have 8 bits and hold ids up to {highest}, less than that of {_listed(beyond)}: write 16-bit PNGs"
+        )
+    if len(table) > IGNORE:
+        found.append(f"{len(table)} classes: training holds {IGNORE} outputs at most")
+    same = [(train.named[digest], test.named[digest]) for digest in train.named if digest in test.named]
+    same = [(one, other) for one, other in same if one != other]
+    if same:
+        found.append(
+            f"{len(same)} test images equal a training image pixel by pixel, such as '{same[0][1]}' and '{same[0][0]}':"
+            " their figures are not honest"
+        )
+    return found
+
+
+def _linked_folders(dataset: SegmentationDataset) -> dict[Path, int]:
+    """Folders in the dataset's that are links, and how many of its images are below each."""
+    samples: Counter[Path] = Counter()
+    for subset in SUBSETS:
+        with suppress(ContsegError):  # told as a problem
+            samples.update(dataset.image_path(name).parent for name in dict.fromkeys(dataset.names(subset)))
+    linked: Counter[Path] = Counter()
+    for folder, images in samples.items():
+        for path in (folder, *folder.parents):
+            if dataset.root in path.parents and path.is_symlink():
+                linked[path] += images
+    return dict(sorted(linked.items()))
+
+
+def _absent(dataset: SegmentationDataset, one: SubsetStatistics) -> list[str]:
+    """The classes without a pixel in a subset, where there is one to look at and the class is one to be scored."""
+    table = dataset.classes
+    wanted = table.foreground if table.background == "unscored" else table.ids
+    rows = zip(table.names, table.ids, one.images, strict=True)
+    return [name for name, number, images in rows if not images and number in wanted] if one.highest else []
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def check_sample(dataset: SegmentationDataset, subset: SubsetName, name: str, known: np.ndarray) -> _Checked:
@@ -123,10 +237,10 @@ def check_sample(dataset: SegmentationDataset, subset: SubsetName, name: str, kn
             problems.append(problem)
 
     image = mask = None
-    note = ""
+    told: list[str] = []
     try:
         image = read_image(dataset.image_path(name), dataset.reading)
-        note = rescaling(dataset.image_path(name), dataset.reading)
+        told = notes(dataset.image_path(name), dataset.reading)
     except ContsegError as error:
         found(dataset.image_path(name), error)
     try:
@@ -135,8 +249,11 @@ def check_sample(dataset: SegmentationDataset, subset: SubsetName, name: str, kn
         missing = str(error).startswith(f"{dataset.image_path(name)}: ")
         found(dataset.image_path(name) if missing else dataset.mask_path(name), error)
     ids = np.array(dataset.classes.ids)
+    digest = (
+        b"" if image is None else hashlib.blake2b(image.tobytes(), digest_size=16, key=str(image.shape).encode()).digest()
+    )
     if mask is None:
-        return _Checked(problems, np.zeros(len(ids), dtype=np.int64), 0, note)
+        return _Checked(problems, np.zeros(len(ids), dtype=np.int64), 0, told, digest=digest)
     if image is not None and image.shape[:2] != mask.shape:
         found(dataset.mask_path(name), unequal(mask, image.shape, dataset.image_path(name)))
     counts = np.bincount(mask.ravel(), minlength=max(ids.max(), IGNORE) + 1)
@@ -144,4 +261,5 @@ def check_sample(dataset: SegmentationDataset, subset: SubsetName, name: str, kn
     if len(strange):
         found(dataset.mask_path(name), f"ids outside the class table: {told_counts(strange, counts[strange])}")
     pixels = counts[ids].astype(np.int64)
-    return _Checked(problems, pixels, int(counts.sum() - pixels.sum() - counts[strange].sum()), note)
+    ignored = int(counts.sum() - pixels.sum() - counts[strange].sum())
+    return _Checked(problems, pixels, ignored, told, bool(counts[IGNORE]), int(np.iinfo(mask.dtype).max), digest)

@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from contseg.data.classes import IGNORE, Background, ClassTable, Colour, voc_palette
-from contseg.data.files import read_list, read_text
+from contseg.data.lists import read_list, read_text
 from contseg.errors import ContsegError
 
 FILES = ("classes.yaml", "classes.yml", "classes.txt", "labelmap.txt")
@@ -109,7 +109,7 @@ def _with_background(rows: Sequence[_Row], chosen: str | None, path: Path) -> Cl
             f"{path}: id 0 is '{first}', which is no name of a background; set data.options.background=none if it is a class"
             " like the others, annotated if it is the background, or unlabelled if it says that nobody named the pixel"
         )
-    notes = ()
+    notes: tuple[str, ...] = ()
     if chosen is None and "".join(filter(str.isalnum, first.casefold())) in _UNLABELLED:
         notes = (
             f"{path.name}: id 0 is '{first}' and is learned and scored as background; data.options.background=unlabelled"

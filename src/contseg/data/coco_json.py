@@ -1,34 +1,22 @@
 """Your own data, annotated in COCO's JSON: objects as polygons or run lengths become masks of classes."""
 
-import json
-from dataclasses import dataclass, field
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from contseg.data.classes import IGNORE, ClassTable, voc_palette
+from contseg.data.coco_layout import find_places
+from contseg.data.coco_rows import CocoFile, Image, read_coco
 from contseg.data.coco_segments import mask_tools, segment
 from contseg.data.dataset import SegmentationDataset, SubsetName, require_folder
-from contseg.data.files import image_size, orientation, read_text
-from contseg.errors import ContsegError
-
-_JSONS = {
-    "train": ("annotations/instances_train.json", "annotations/instances_train2017.json"),
-    "test": ("annotations/instances_val.json", "annotations/instances_val2017.json"),
-}
-_IMAGES = {"train": ("train", "train2017"), "test": ("val", "val2017")}
-
-
-@dataclass
-class _Image:
-    """One image of a JSON file, and what is annotated in it: (annotation, category id, segmentation)."""
-
-    json: Path
-    path: Path
-    height: int
-    width: int
-    objects: list[tuple[str, int, Any]] = field(default_factory=list)
+from contseg.data.files import image_size, orientation
+from contseg.data.folder import held_out
+from contseg.data.lists import without_ending
+from contseg.errors import ContsegError, did_you_mean
 
 
 class CocoJSON(SegmentationDataset):
@@ -37,13 +25,21 @@ class CocoJSON(SegmentationDataset):
     Layout of `root`; each place can be given as an option, relative to `root`:
 
         annotations/instances_train.json    or instances_train2017.json; `images`, `annotations`, `categories`
-        annotations/instances_val.json      or instances_val2017.json: the test set
-        train/, val/                        or train2017/, val2017/: the images, by the `file_name` of the JSON
+        annotations/instances_val.json      or instances_val2017.json, instances_test.json: the test set
+        train/, val/                        or train2017/, val2017/, images/train/, images/val/: the images, by the
+                                            `file_name` of the JSON
 
-    A sample's name is its image's path in `root` without suffix (`train/street/01`). Class ids are the category ids where
-    all of them are 1 to 254, otherwise 1, 2, 3, ... in the order of the category ids; 0 is what nobody annotated. Where
-    objects overlap, the one of fewer pixels wins (of equals, the later in the file); regions marked `iscrowd` count as
-    objects. The polygons of one annotation are united, as COCO's own tools do: holes take run lengths.
+    or as Roboflow exports it: `train/_annotations.coco.json` beside its images, `test/` or `valid/` for test. Where there is
+    one file only (CVAT's `annotations/instances_default.json` with `images/default/`, `result.json` with `images/`), about a
+    fifth of its images, by the hash of their names, is for test.
+
+    A sample's name is its image's path in `root` without suffix (`train/street/01`). Classes of both files are matched by
+    name. Class ids are the category ids of the training file where all of them are 1 to 254, otherwise 1, 2, 3, ... in the
+    order of the category ids; 0 is what nobody annotated. Where objects overlap, the one of fewer pixels wins (of equals,
+    the later in the file); regions marked `iscrowd` count as objects. The polygons of one annotation are united, as
+    COCO's own tools do: holes take run lengths.
+
+    Rows that no mask can be made of are left out (`left_out`, see `read_coco`), and `notes` counts them.
 
     Both files are read whole when the dataset is opened and stay in memory.
 
@@ -51,10 +47,12 @@ class CocoJSON(SegmentationDataset):
         root: the folder.
         train_json, test_json: the JSON files.
         train_images, test_images: the folders of images.
+        drop: names of categories that are left out with their objects.
+        rename: new names of categories; two that get one name become one class.
 
     Raises:
-        ContsegError: pycocotools is not installed (extra `coco`), a file or folder is missing, a JSON file is none, lacks
-            a key, contradicts the other one, or annotates an image or category that it does not list.
+        ContsegError: pycocotools is not installed (extra `coco`), a file or folder is missing, a JSON file is none, lacks a
+            key, or a test object is of a class that the training file does not list.
 
     Source: Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014; https://cocodataset.org/#format-data
     """
@@ -69,45 +67,42 @@ class CocoJSON(SegmentationDataset):
         test_json: str | None = None,
         train_images: str | None = None,
         test_images: str | None = None,
+        drop: Sequence[str] = (),
+        rename: Mapping[str, str] | None = None,
     ):
         mask_tools()
         self.root = require_folder(Path(root), "a dataset folder with annotations/, train/ and val/")
-        jsons = {"train": train_json, "test": test_json}
-        folders = {"train": train_images, "test": test_images}
-        self._names: dict[str, list[str]] = {}
-        self._images: dict[str, _Image] = {}
-        categories: dict[str, dict[int, str]] = {}
-        paths: dict[str, Path] = {}
-        for subset in ("train", "test"):
-            choices = [given] if (given := jsons[subset]) else list(_JSONS[subset])
-            paths[subset] = next((self.root / one for one in choices if (self.root / one).is_file()), self.root / choices[0])
-            folder = self._folder(subset, folders[subset])
-            content = _read_json(paths[subset])
-            categories[subset] = _categories(content, paths[subset])
-            images = _images(content, paths[subset], self.root / folder)
-            _annotate(images, content, paths[subset], categories[subset])
-            self._names[subset] = []
-            for image in images.values():
+        dropped, renamed = _names_of(drop), _renames(rename)
+        places, notes = find_places(
+            self.root, {"train": train_json, "test": test_json}, {"train": train_images, "test": test_images}
+        )
+        files = {
+            subset: read_coco(place.json, place.images, dropped, renamed)
+            for subset, place in places.items()
+            if place.json is not None
+        }
+        _require_used(dropped, renamed, list(files.values()))
+        train = files["train"]
+        self.classes, self._id_of = _class_table(train)
+        _require_known(train, files.get("test"))
+        self._names: dict[SubsetName, list[str]] = {"train": [], "test": []}
+        self._images: dict[str, Image] = {}
+        for subset, file in files.items():
+            for image in file.images.values():
                 self._add(subset, image)
-        if categories["train"] != categories["test"]:
-            differing = sorted(dict(set(categories["train"].items()) ^ set(categories["test"].items())))
-            raise ContsegError(
-                f"{paths['test']}: its categories are not those of {paths['train'].name}; category {differing[0]} differs"
-            )
-        self.classes, self._id_of = _class_table(categories["train"], paths["train"])
+        if "test" not in files:
+            held = held_out(self._names["train"])
+            self._names["test"] = [name for name in self._names["train"] if name in held]
+            self._names["train"] = [name for name in self._names["train"] if name not in held]
+        self.left_out = tuple((file.path, text) for file in files.values() for text in file.left_out)
+        self.notes = (*notes, *(_summary(file) for file in files.values() if file.left_out))
 
-    def _folder(self, subset: SubsetName, given: str | None) -> str:
-        choices = [given] if given else list(_IMAGES[subset])
-        found = next((one for one in choices if (self.root / one).is_dir()), choices[0])
-        require_folder(self.root / found, f"the {subset} images; data.options.{subset}_images names another folder")
-        return found
-
-    def _add(self, subset: SubsetName, image: _Image) -> None:
+    def _add(self, subset: SubsetName, image: Image) -> None:
         try:
             name = image.path.relative_to(self.root)
         except ValueError:  # an option gave a folder elsewhere
             name = image.path
-        label = name.with_suffix("").as_posix()
+        label = unicodedata.normalize("NFC", without_ending(name.as_posix()))
         if label in self._images:
             other = self._images[label]
             raise ContsegError(
@@ -135,8 +130,9 @@ class CocoJSON(SegmentationDataset):
             ContsegError: a polygon or run lengths are broken, or the image is missing or of another size than recorded.
         """
         image = self._images[name]
-        size = (image.height, image.width)
-        found = image_size(image.path)
+        size = found = image_size(image.path)
+        if image.height is not None and image.width is not None:
+            size = (image.height, image.width)
         if found != size:
             is_turned = found == size[::-1] and orientation(image.path) >= 5
             raise ContsegError(
@@ -144,102 +140,75 @@ class CocoJSON(SegmentationDataset):
                 f"{' as its EXIF orientation shows it' if is_turned else ''}"
             )
         segments = []
-        for label, category, segmentation in image.objects:
+        for label, class_name, segmentation in image.objects:
             try:
                 pixels = segment(segmentation, *size)
             except ValueError as error:
                 raise ContsegError(f"{image.json}: {label} of {image.path.name}: {error}") from None
-            segments.append((int(pixels.sum()), category, pixels))
+            segments.append((int(pixels.sum()), class_name, pixels))
         mask = np.zeros(size, dtype=np.uint8 if max(self.classes.ids) <= IGNORE else np.uint16)
-        for _, category, pixels in sorted(segments, key=lambda one: -one[0]):
-            mask[pixels] = self._id_of[category]
+        for _, class_name, pixels in sorted(segments, key=lambda one: -one[0]):
+            mask[pixels] = self._id_of.get(class_name, 0)  # a background that somebody drew
         return mask
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """The content of a COCO file, with its three lists."""
-    if not path.is_file():
-        raise ContsegError(f"{path}: not found; options train_json and test_json name other files")
-    try:
-        content = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise ContsegError(f"{path}: not JSON ({error})") from None
-    for key in ("images", "annotations", "categories"):
-        rows = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise ContsegError(f"{path}: '{key}' is missing or no list of objects; is it COCO's instances format?")
-    return content
+def _names_of(drop: Any) -> frozenset[str]:
+    """The option `drop` as names."""
+    if isinstance(drop, str):
+        return frozenset([drop])
+    if not isinstance(drop, list | tuple | set | frozenset) or not all(isinstance(name, str) for name in drop):
+        raise ContsegError(f"data.options.drop: {drop!r} is no list of category names")
+    return frozenset(drop)
 
 
-def _get(row: dict[str, Any], key: str, kind: type, path: Path, label: str) -> Any:
-    """A value of a row of the file; wrong or missing ones are told with the row."""
-    value = row.get(key)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        what = "is missing" if key not in row else f"is {str(value)[:40]!r}, expected {kind.__name__}"
-        raise ContsegError(f"{path}: {label}: '{key}' {what}")
-    return value
+def _renames(rename: Any) -> dict[str, str]:
+    """The option `rename` as names by name."""
+    given = {} if rename is None else rename
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for pair in given.items() for name in pair):
+        raise ContsegError(f"data.options.rename: {rename!r} does not give a name for names; write {{old: new}}")
+    return dict(given)
 
 
-def _label(kind: str, row: dict[str, Any], position: int) -> str:
-    return f"{kind} {row['id']}" if "id" in row else f"{kind} number {position} of the list"
+def _require_used(drop: frozenset[str], rename: Mapping[str, str], files: Sequence[CocoFile]) -> None:
+    """An option about a category that no file lists is a mistake."""
+    listed = {name for file in files for name in file.listed}
+    for key, names, known in (("rename", rename, listed), ("drop", drop, {rename.get(name, name) for name in listed})):
+        for name in sorted(names):
+            if name not in known:
+                raise ContsegError(f"data.options.{key}: no category '{name}'; {did_you_mean(name, sorted(known))}")
 
 
-def _categories(content: dict[str, Any], path: Path) -> dict[int, str]:
-    """Names by category id, in the order of the ids."""
-    names: dict[int, str] = {}
-    for position, row in enumerate(content["categories"], 1):
-        label = _label("category", row, position)
-        number, name = _get(row, "id", int, path, label), _get(row, "name", str, path, label)
-        if number in names:
-            raise ContsegError(f"{path}: {label}: this id stands twice")
-        names[number] = name
-    if not names:
-        raise ContsegError(f"{path}: 'categories' is empty")
-    return dict(sorted(names.items()))
-
-
-def _class_table(categories: dict[int, str], path: Path) -> tuple[ClassTable, dict[int, int]]:
-    """The class table, and the mask id of each category id."""
-    ids = list(categories)
+def _class_table(file: CocoFile) -> tuple[ClassTable, dict[str, int]]:
+    """The class table, and the mask id of each class."""
+    if not file.names:
+        raise ContsegError(f"{file.path}: no category is left to learn; {'; '.join(file.left_out[-3:])}")
+    ids = list(file.names)
     if not all(0 < number < IGNORE for number in ids):
         ids = [number for number in range(1, len(ids) + 2) if number != IGNORE][: len(ids)]
     palette = voc_palette()
     colours = ((0, 0, 0), *(palette[number % 256] for number in ids))
-    try:
-        table = ClassTable(("background", *categories.values()), (0, *ids), colours, "unlabelled")
-    except ContsegError as error:
-        raise ContsegError(f"{path}: {error}") from None
-    return table, dict(zip(categories, ids, strict=True))
+    table = ClassTable(("background", *file.names.values()), (0, *ids), colours, "unlabelled")
+    return table, dict(zip(file.names.values(), ids, strict=True))
 
 
-def _images(content: dict[str, Any], path: Path, folder: Path) -> dict[int | str, _Image]:
-    """The images of the file by their id."""
-    images: dict[int | str, _Image] = {}
-    for position, row in enumerate(content["images"], 1):
-        label = _label("image", row, position)
-        number = row.get("id")
-        if not isinstance(number, int | str):
-            raise ContsegError(f"{path}: {label}: 'id' is missing or no number")
-        if number in images:
-            raise ContsegError(f"{path}: {label}: this id stands twice")
-        file = _get(row, "file_name", str, path, label)
-        height, width = (_get(row, key, int, path, label) for key in ("height", "width"))
-        if min(height, width) < 1:
-            raise ContsegError(f"{path}: {label}: is {width}x{height} pixels")
-        images[number] = _Image(path, folder / file, height, width)
-    return images
+def _require_known(train: CocoFile, test: CocoFile | None) -> None:
+    """Every class of a test object must be one of training; a class that the test set never uses may be absent there."""
+    unknown = sorted(test.used - set(train.names.values())) if test else []
+    if test and unknown:
+        raise ContsegError(
+            f"{test.path}: has objects of '{unknown[0]}', which is no class of {train.path}; list and annotate it there, or"
+            f" set data.options.drop=['{unknown[0]}'] or data.options.rename"
+        )
 
 
-def _annotate(images: dict[int | str, _Image], content: dict[str, Any], path: Path, categories: dict[int, str]) -> None:
-    """Hand every annotation to its image, so that reading a mask looks at no other."""
-    for position, row in enumerate(content["annotations"], 1):
-        label = _label("annotation", row, position)
-        for key in ("id", "image_id", "category_id", "segmentation"):
-            if key not in row:
-                raise ContsegError(f"{path}: {label}: '{key}' is missing")
-        image, category = row["image_id"], row["category_id"]
-        if not isinstance(image, int | str) or image not in images:
-            raise ContsegError(f"{path}: {label}: is of image {image}, which 'images' does not list")
-        if not isinstance(category, int) or category not in categories:
-            raise ContsegError(f"{path}: {label}: has category {category}, which 'categories' does not list")
-        images[image].objects.append((label, category, row["segmentation"]))
+def _summary(file: CocoFile) -> str:
+    """One line on what is left out of a file."""
+    counted = Counter(text.partition(" ")[0] for text in file.left_out)
+    parts = [f"{count} {kind if count == 1 else _PLURALS[kind]}" for kind, count in counted.items()]
+    return (
+        f"{file.path}: {' and '.join(parts)} of {file.rows} annotations left out or changed, such as {file.left_out[0]};"
+        " `contseg data check` lists them"
+    )
+
+
+_PLURALS = {"annotation": "annotations", "category": "categories"}

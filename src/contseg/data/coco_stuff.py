@@ -6,7 +6,8 @@ import numpy as np
 
 from contseg.data.classes import IGNORE, ClassTable
 from contseg.data.dataset import SegmentationDataset, SubsetName, folder_of_each, require_layout
-from contseg.data.files import files_like, read_mask, read_names
+from contseg.data.files import read_mask
+from contseg.data.lists import files_like, read_names
 from contseg.data.recoding import Recoding
 from contseg.errors import ContsegError
 

@@ -1,6 +1,7 @@
 """What a dataset is: a class table, lists of names, and a way to read one sample. It knows nothing of steps."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,7 @@ from contseg.data.pixels import AS_STORED, Reading
 from contseg.errors import ContsegError
 
 SubsetName = Literal["train", "test"]
+SUBSETS: tuple[SubsetName, ...] = ("train", "test")
 
 
 class SegmentationDataset(ABC):
@@ -108,6 +110,16 @@ def unequal(mask: np.ndarray, shape: Sequence[int], image: Path) -> str:
     if mask.shape == (width, height) and (found := orientation(image)) >= 5:
         turned = f" as its EXIF orientation ({found}) shows it; draw the mask on that, or remove the tag"
     return f"mask is {size(mask)} but its image is {width}x{height}{turned or '; they must be equal'}"
+
+
+def repeated_names(names: Sequence[str]) -> list[str]:
+    """The names that stand in a list more than once, each once.
+
+    Example:
+        >>> repeated_names(["a", "b", "a", "c", "a"])
+        ['a']
+    """
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def require_layout(root: Path, folders: Sequence[str], what: str) -> Path:

@@ -1,9 +1,7 @@
 """Reading and writing image and mask files, with errors that name the file."""
 
 import os
-import re
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +17,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from contseg.data.classes import Colour
 from contseg.data.headers import size_in
 from contseg.data.pixels import AS_STORED, CHOOSE_BANDS, Reading, choose_bands, full_range, rescale
-from contseg.data.tiff import SIGNATURES, TiffLayout, is_transparency, tiff_layout, turned
+from contseg.data.tiff import SIGNATURES, TiffLayout, is_transparency, read_raster, tiff_layout, turned
 from contseg.errors import ContsegError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -51,7 +49,8 @@ def files_below(root: Path) -> list[Path]:
     """
     found: list[Path] = []
     visited: set[tuple[int, int]] = set()
-    real, linked = [root], []  # a folder keeps its own path where a link leads to it too
+    real: list[Path] = [root]
+    linked: list[Path] = []  # followed last, so that a folder keeps its own path where a link leads to it too
     while real or linked:
         folder = real.pop() if real else linked.pop(0)
         try:
@@ -83,12 +82,6 @@ def image_files(root: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Pa
     return [path for path in files_below(root) if path.suffix.lower() in suffixes]
 
 
-def files_like(folder: Path, pattern: str) -> list[Path]:
-    """`Path.glob` without what is hidden (`._a.jpg`), sorted by path: the files of an official layout."""
-    found = folder.glob(pattern)
-    return sorted(path for path in found if not any(part[0] == "." for part in path.relative_to(folder).parts))
-
-
 def read_image(path: Path, reading: Reading = AS_STORED) -> np.ndarray:
     """An image file as (H, W, 3) uint8 RGB, upright (its EXIF orientation is applied), read-only.
 
@@ -100,8 +93,9 @@ def read_image(path: Path, reading: Reading = AS_STORED) -> np.ndarray:
             `reading` does not tell enough of it.
     """
     with _opened(path, "image") as picture:
-        if picture.layout is not None and (not picture.layout.plain or reading != AS_STORED):
-            return _read_raw(path, picture, reading)
+        layout = picture.layout
+        if layout is not None and (picture.opened is None or not layout.plain or reading != AS_STORED):
+            return _read_raw(path, picture, layout, reading)
         image = _loaded(path, picture)
         if image.mode not in _COLOUR_MODES and not image.mode.startswith("I"):
             raise ContsegError(f"{path}: has mode {image.mode}, which cannot be read; convert it to RGB")
@@ -121,14 +115,26 @@ def read_mask(path: Path) -> np.ndarray:
         ContsegError: the file is missing, truncated, larger than `max_pixels`, or its pixels are not single numbers (RGB).
     """
     with _opened(path, "mask") as picture:
-        image = None if picture.image is None else _loaded(path, picture)
+        image = None if picture.opened is None else _loaded(path, picture)
         if image is None or image.mode not in ("L", "P", "I", "I;16", "I;16B", "1"):
-            mode = image.mode if image is not None else f"{picture.layout.bands} x {picture.layout.type}"
+            mode = image.mode if image is not None else picture.layout and f"{picture.layout.bands} x {picture.layout.type}"
             raise ContsegError(f"{path}: mask has mode {mode}; masks must be single-channel ids (grey or palette PNG)")
         mask = np.asarray(image)
     if mask.dtype == np.uint8:
         return mask
+    if mask.size and not 0 <= mask.min() <= mask.max() < 65536:
+        raise ContsegError(f"{path}: mask holds {mask.min()} to {mask.max()}; ids are 0 to 65535")
     return mask.astype(np.uint8 if mask.dtype == bool else np.uint16)
+
+
+def stored_mode(path: Path) -> tuple[str, str]:
+    """How a mask file stores its pixels, in Pillow's words (`P`, `RGB`; "" where it has none), and its format (`PNG`).
+
+    Raises:
+        ContsegError: the file is missing, no image, of a format that is not read, or larger than `max_pixels`.
+    """
+    with _opened(path, "mask") as picture:
+        return (picture.image.mode, picture.image.format or "") if picture.image is not None else ("", "TIFF")
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -163,21 +169,23 @@ def orientation(path: Path) -> int:
         return _orientation(picture)
 
 
-def rescaling(path: Path, reading: Reading = AS_STORED) -> str:
-    """Which values become 0 and 255 where a file is not of 8 bits (`16 bits: 0 to 65535 become 0 to 255`), else "".
+def notes(path: Path, reading: Reading = AS_STORED) -> list[str]:
+    """How an image is read otherwise than it is stored, from its header: turned by EXIF, or rescaled to 8 bits.
 
     Raises:
         ContsegError: as `image_size`.
     """
     with _opened(path, "image") as picture:
+        found = [] if _orientation(picture) == 1 else ["turned upright by their EXIF orientation"]
         if picture.layout is not None:
             kind, bits = picture.layout.kind, picture.layout.bits
         else:
             kind, bits = "u", 16 if picture.deep_colour or picture.image.mode.startswith("I") else 8
     bounds = reading.range or full_range(kind, bits)
-    if (kind == "u" and bits <= 8 and reading.range is None) or bounds is None:
-        return ""
-    return f"{'float' if kind == 'f' else f'{bits} bits'}: {bounds[0]:g} to {bounds[1]:g} become 0 to 255"
+    if bounds is not None and (kind != "u" or bits > 8 or reading.range is not None):
+        depth = "floats" if kind == "f" else f"{bits} bits"
+        found.append(f"{depth}, of which {bounds[0]:g} to {bounds[1]:g} become 0 to 255 (data.options.range sets others)")
+    return found
 
 
 def max_pixels() -> int:
@@ -195,10 +203,17 @@ def max_pixels() -> int:
 
 @dataclass(frozen=True)
 class _Picture:
-    """An open file: Pillow's view of it, and for TIFF the layout; `image` is None where Pillow does not know the layout."""
+    """An open file: Pillow's view of it, and for TIFF the layout, of which Pillow does not know all (`opened` is None)."""
 
-    image: ImageFile.ImageFile | None
+    opened: ImageFile.ImageFile | None
     layout: TiffLayout | None
+
+    @property
+    def image(self) -> ImageFile.ImageFile:
+        """Pillow's view."""
+        if self.opened is None:
+            raise SyntaxError("a TIFF of unknown layout")
+        return self.opened
 
     @property
     def size(self) -> tuple[int, int]:
@@ -294,7 +309,7 @@ def _loaded(path: Path, picture: _Picture) -> Image.Image:
     if picture.layout is not None:
         count = picture.layout.pages
     else:  # a phone's JPEG may hold a second picture (MPO), which no viewer shows
-        count = image.n_frames if image.format != "MPO" and getattr(image, "is_animated", False) else 1
+        count = getattr(image, "n_frames", 1) if image.format != "MPO" else 1
     if count > 1:
         raise ContsegError(f"{path}: has {count} frames; save each as a file of its own")
     image.load()
@@ -312,9 +327,9 @@ def _orientation(picture: _Picture) -> int:
         return 1
 
 
-def _read_raw(path: Path, picture: _Picture, reading: Reading) -> np.ndarray:
-    """A TIFF that is more than 8 bits of grey or colours, or whose bands or range are chosen."""
-    layout, image = picture.layout, picture.image
+def _read_raw(path: Path, picture: _Picture, layout: TiffLayout, reading: Reading) -> np.ndarray:
+    """A TIFF that Pillow does not know, that is more than 8 bits of grey or colours, or whose bands or range are chosen."""
+    image = picture.opened
     bounds = full_range(layout.kind, layout.bits)
     if not layout.kind:
         raise ContsegError(f"{path}: has values of type {layout.type}, which are no picture")
@@ -342,24 +357,7 @@ def _read_raw(path: Path, picture: _Picture, reading: Reading) -> np.ndarray:
         return _rgb(path, values, reading, bounds)
     if layout.pages > 1:
         raise ContsegError(f"{path}: has {layout.pages} frames; save each as a file of its own")
-    return _rgb(path, turned(_read_raster(path), layout.orientation), reading, bounds)
-
-
-def _read_raster(path: Path) -> np.ndarray:
-    """All bands (H, W, C) of a GeoTIFF as stored."""
-    try:
-        import rasterio
-    except ModuleNotFoundError:
-        raise ContsegError(
-            f"{path}: this kind of TIFF is read by rasterio, which is missing; pip install contseg[geo]"
-        ) from None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            with rasterio.open(path, driver="GTiff") as raster:
-                return np.moveaxis(raster.read(), 0, 2)
-    except rasterio.errors.RasterioError as error:
-        raise OSError(str(error)) from None
+    return _rgb(path, turned(read_raster(path), layout.orientation), reading, bounds)
 
 
 def _rgb(path: Path, values: np.ndarray, reading: Reading, default: tuple[float, float] | None) -> np.ndarray:
@@ -377,70 +375,3 @@ def write_palette_png(path: Path, ids: np.ndarray, colours: list[Colour]) -> Non
     image = Image.fromarray(ids.astype(np.uint8), mode="P")
     image.putpalette([channel for colour in colours for channel in colour])
     image.save(path)
-
-
-def read_text(path: Path) -> str:
-    """A UTF-8 text file, with or without a byte order mark.
-
-    Raises:
-        ContsegError: it is not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise ContsegError(f"{path}: not UTF-8 text; save it as UTF-8") from None
-
-
-def read_list(path: Path) -> list[str]:
-    """The non-empty lines of a text file, stripped.
-
-    Raises:
-        ContsegError: the file is missing or empty.
-    """
-    if not path.is_file():
-        raise ContsegError(f"{path}: list not found; it should hold one name per line")
-    names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
-    if not names:
-        raise ContsegError(f"{path}: the list is empty; it should hold one name per line")
-    return names
-
-
-def without_ending(name: str) -> str:
-    """A file's name without the ending of an image; what follows another dot belongs to the name.
-
-    Example:
-        >>> [without_ending(name) for name in ("street/a.JPG", "a.b.c", "a.b.png", "2007_000032")]
-        ['street/a', 'a.b.c', 'a.b', '2007_000032']
-    """
-    rest, __, ending = name.rpartition(".")
-    return rest if rest and f".{ending.lower()}" in IMAGE_SUFFIXES else name
-
-
-def read_names(path: Path) -> list[str]:
-    """The names of samples in a list: one a line, with or without folder and image ending.
-
-    A line may also hold two paths, an image's and its mask's (`/JPEGImages/x.jpg /SegmentationClassAug/x.png`), as some code
-    bases keep them.
-
-    Raises:
-        ContsegError: the file is missing or empty.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "train.txt"
-        >>> _ = path.write_text("a.b.c\\nJPEGImages/my photo.jpg Masks/my photo.png\\n")
-        >>> read_names(path)
-        ['a.b.c', 'my photo']
-    """
-    return [without_ending(_first_path(line).replace("\\", "/").rsplit("/", 1)[-1]) for line in read_list(path)]
-
-
-def _first_path(line: str) -> str:
-    """The first of two paths, or the line where it holds one (which may have spaces in it)."""
-    for gap in re.finditer(r"\s+", line):
-        one, other = line[: gap.start()], line[gap.end() :]
-        if all(without_ending(path) != path for path in (one, other)):
-            return one
-        if "/" in one and without_ending(Path(one).name) == without_ending(Path(other).name):
-            return one
-    return line

@@ -8,7 +8,8 @@ import numpy as np
 
 from contseg.data.classes import IGNORE, ClassTable, Colour
 from contseg.data.dataset import SegmentationDataset, SubsetName, require_folder, require_layout
-from contseg.data.files import files_like, read_mask, read_names, read_text
+from contseg.data.files import read_mask
+from contseg.data.lists import files_like, read_names, read_text
 from contseg.data.recoding import Recoding
 from contseg.errors import ContsegError
 

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from contseg.data.dataset import SubsetName
-from contseg.data.files import read_text
 from contseg.data.isprs import CLASSES, MANIFEST, VAIHINGEN_FROM
 from contseg.data.isprs_tiles import Domain, Numbered, Tile, raster_tools
+from contseg.data.lists import read_text
 from contseg.errors import ContsegError
 
 Progress = Callable[[int, int], None]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from contseg.data.classes import ClassTable
 from contseg.data.dataset import SegmentationDataset, SubsetName, folder_of_each, require_layout
-from contseg.data.files import read_names
+from contseg.data.lists import read_names
 
 PARTS: dict[SubsetName, str] = {"train": "train", "test": "val"}
 

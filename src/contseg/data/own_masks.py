@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from contseg.data.classes import Colour
-from contseg.data.files import IMAGE_SUFFIXES, files_below, image_files, read_image, read_mask
+from contseg.data.files import IMAGE_SUFFIXES, files_below, image_files, read_image, read_mask, stored_mode
 from contseg.errors import ContsegError
 
 _JPEG = (".jpg", ".jpeg")
@@ -76,11 +76,7 @@ def read_values(path: Path, colours: Mapping[Colour, int], palettes_tell: bool =
     Raises:
         ContsegError: the file is missing or unreadable, a JPEG, or has a colour that is not known.
     """
-    try:
-        with Image.open(path) as image:
-            mode, kind = image.mode, image.format
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return read_mask(path)  # which says what is wrong
+    mode, kind = stored_mode(path)
     if kind == "JPEG":
         raise ContsegError(f"{path}: mask is a JPEG, which changes numbers and colours near edges; export masks as PNG")
     if mode == "P" and palettes_tell and colours:

@@ -54,7 +54,7 @@ def validation_scope(step: Step) -> str | None:
     shown = ", ".join(names) if len(names) <= 4 else f"the {len(names)} classes"
     return (
         f"training.keep=best compares epochs by {shown} alone, which the step annotates;"
-        " old classes and background have no labels here, so what is forgotten is not seen"
+        " old classes and background have no labels here, so the score cannot notice forgetting"
     )
 
 

@@ -28,7 +28,10 @@ class Reporter:
         """A step begins (or goes on); `updates` are still to come."""
 
     def updated(self, epoch: int, epochs: int, loss: float, images: int) -> None:
-        """One update of the weights is done."""
+        """One update of the weights is done; `loss` is that of the update before, and its own at the first of a step."""
+
+    def epoch_finished(self, epoch: int, epochs: int, loss: float, images_per_second: float) -> None:
+        """An epoch is done and saved; `loss` is its mean."""
 
     def evaluating(self, batches: int) -> None:
         """An evaluation of this many batches begins."""

@@ -1,6 +1,9 @@
 """Batches of a step: which samples, in which order, cut how - the same for any number of workers and ranks."""
 
-from collections.abc import Iterator
+import os
+import signal
+import threading
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +18,8 @@ from contseg.engine.randomness import ORDER, SAMPLE, data_generator
 from contseg.errors import ContsegError
 from contseg.scenarios.batch import Batch, Pool, Samples
 
+LAST_READS = 5.0
+"""Seconds that a reader has after SIGTERM, so that the batch at hand is not lost."""
 THRESHOLD_PASS = 1_000_000
 """The epoch number of a pass that is no epoch of training, such as PLOP's threshold pass."""
 
@@ -108,7 +113,11 @@ class _CutSamples(Dataset):
         except ContsegError as error:
             return _Cut(None, None, name, samples.annotated, str(error))
         rng = data_generator(SAMPLE, self.seed, self.step, draw.epoch, draw.position)
-        pixels, ids = self.pipeline(image, mask, rng)
+        try:
+            pixels, ids = self.pipeline(image, mask, rng)
+        except ContsegError as error:
+            place = samples.dataset.image_path(name)
+            return _Cut(None, None, name, samples.annotated, f"{place}: {error}")
         return _Cut(pixels, look_up(samples.lookup, ids), name, samples.annotated)
 
     def stack(self, cuts: list[_Cut]) -> Batch | str:
@@ -151,18 +160,36 @@ class Batches:
     def __len__(self) -> int:
         return len(self._draws)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch, None, None]:
         loader = DataLoader(
             self._cuts,
             batch_sampler=self._draws,
             collate_fn=self._cuts.stack,
             num_workers=self._workers,
+            worker_init_fn=_outlive_signals,
             pin_memory=False,
         )
         for batch in loader:
             if isinstance(batch, str):
                 raise ContsegError(batch)
             yield batch.to(self._device)
+
+
+def _outlive_signals(worker: int) -> None:
+    """Let a reader go on while its parent makes the update at hand and saves, though a signal was sent to all processes.
+
+    The parent ends it, or it ends on its own soon after.
+    """
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # Ctrl-C of the terminal goes to the group of the command
+
+    def later(number: int, frame: object) -> None:
+        timer = threading.Timer(LAST_READS, os._exit, (0,))  # another code would be reported as a crash
+        timer.daemon = True
+        timer.start()
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, later)
 
 
 def evaluation_draws(samples: int, batch: int, pipeline: Pipeline, shard: Shard = Shard()) -> list[list[Draw]]:

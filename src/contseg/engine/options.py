@@ -14,7 +14,9 @@ class TrainingOptions(BaseModel):
     Attributes:
         epochs: of every step, or a list, one per step, whose last entry also serves the steps after it.
         batch: images per forward pass, over all ranks together.
-        accumulate: forward passes per update.
+        accumulate: forward passes per update. The update is that of one batch of `batch` times `accumulate` images, but for
+            what a network does batch by batch (batch norm in training, dropout masks) and `scenario.memory.share`. Methods
+            with terms over the whole batch are refused (`Method.whole_batch_terms`).
         lr, lr_later: learning rate of step 0 and of later steps.
         lr_factors, lr_factors_later: multiples of the learning rate for parts of the segmenter, in step 0 and in later
             steps; none for later steps: the same.

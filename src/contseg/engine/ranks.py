@@ -1,8 +1,6 @@
 """Devices and processes: one code path from a laptop CPU to several nodes, on Lightning Fabric."""
 
-import logging
 import os
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,17 +10,13 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision import MixedPrecision
 from torch import Tensor
-from torch.multiprocessing import ProcessRaisedException
 
 from contseg.engine.devices import accelerator_of, precision_of
 from contseg.engine.loading import Shard
 from contseg.engine.options import TrainingOptions
+from contseg.engine.spawned import run_spawned
 from contseg.errors import ContsegError
 from contseg.methods.method import Ranks
-
-# Fabric announces every process on stderr; our own progress says what matters. At import, for spawned ranks too.
-logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-warnings.filterwarnings("ignore", message=".*all_gather is deprecated", category=FutureWarning)
 
 
 def joined_rank() -> int | None:
@@ -68,29 +62,16 @@ def make_fabric(options: TrainingOptions) -> Fabric:
         )
 
 
-class _Call:
-    """A function and its arguments as one thing: Fabric walks through arguments and stops at frozen dataclasses."""
-
-    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...]):
-        self.function, self.arguments = function, arguments
-
-    def __call__(self, fabric: Fabric) -> Any:
-        return self.function(fabric, *self.arguments)
-
-
 def launch(fabric: Fabric, function: Callable[..., Any], *arguments: Any) -> Any:
     """Run `function(fabric, *arguments)` on every rank and return what rank 0 returns.
 
     Raises:
-        ContsegError: what a rank raised, without the traceback of the process it happened in.
+        ContsegError: what a rank raised, without the traceback of the process it happened in; or a spawned rank ended.
+        Interrupted: a signal ended the ranks.
     """
-    try:
-        return fabric.launch(_Call(function, arguments))
-    except ProcessRaisedException as error:
-        found = re.search(r"^contseg\.errors\.ContsegError: (.*)$", str(error), re.MULTILINE)
-        if found:
-            raise ContsegError(found.group(1)) from None
-        raise
+    if fabric.strategy.launcher is not None:
+        return run_spawned(fabric, function, arguments)
+    return fabric.launch(function, *arguments)
 
 
 @contextmanager
@@ -130,3 +111,16 @@ def grad_scaler_of(fabric: Fabric) -> torch.amp.GradScaler | None:
     """The gradient scaler of fp16, which belongs into checkpoints."""
     precision = fabric.strategy.precision
     return precision.scaler if isinstance(precision, MixedPrecision) else None
+
+
+def scaler_state(fabric: Fabric) -> dict[str, Any]:
+    """What the gradient scaler of fp16 has found out so far; {} at other precisions."""
+    scaler = grad_scaler_of(fabric)
+    return scaler.state_dict() if scaler else {}
+
+
+def restore_scaler(fabric: Fabric, saved: dict[str, Any]) -> None:
+    """Put back what `scaler_state` gave; {} changes nothing."""
+    scaler = grad_scaler_of(fabric)
+    if scaler and saved:
+        scaler.load_state_dict(saved)

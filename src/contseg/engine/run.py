@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ FILES = (
     "recipe.yaml", "plan.json", "environment.json", "metrics.jsonl", "samples.npz", "summary.json", "report.html", "log.txt",
 )  # fmt: skip
 FOLDERS = ("steps", "tensorboard")
+STEP_ARRAYS = ("confusion.npz", "predictions.npz")
+"""What is made of a segmenter and the test set, and can be made again."""
 
 
 class Run:
@@ -28,17 +32,25 @@ class Run:
         plan.json                       images per step, pixels per class, digests of both, plan hash; of the data that the
                                         run began with
         environment.json                versions and machine
-        metrics.jsonl                   one line per epoch (`kind: epoch`: losses, pseudo labels) and per step (`kind: step`:
-                                        figures, warnings)
-        samples.npz                     a few test images and their truth, for the report
+        metrics.jsonl                   one line per epoch (`kind: epoch`: losses, rate, speed, pseudo labels) and per step
+                                        (`kind: step`: figures, warnings)
+        samples.npz                     a few test images and their truth, class names and colours, for the report
         steps/03/segmenter.safetensors  the segmenter after step 3, with its classes
-        steps/03/state.pt               where training stands; all of a resume
-        steps/03/confusion.npz          the confusion matrix on the step's test set, also per domain, and class groups
+        steps/03/state.pt               of a step that is learned: weights, optimiser, the method's state and the best epoch
+                                        so far; of a finished one: that it is finished, and the method's state
+        steps/03/confusion.npz          the confusion matrix on the step's test set, also per domain; of each class the name,
+                                        the step, and whether the masks label it; whether the first is background; the names
+                                        of the domains
         steps/03/predictions.npz        predictions for the sample images
         summary.json                    the figures at the end; its presence means that the run is finished
+        report.html                     the page, written by the commands `train` and `report`
+        tensorboard/                    events made from metrics.jsonl after every step, where the extra is installed
+        log.txt                         output of the process of a run that `contseg demo` trains alongside others
 
-    A kill at any moment loses the current epoch at most: every file appears whole or not at all, `state.pt` is written
-    last and says how long `metrics.jsonl` was, which is cut back to that on resume.
+    A resume reads `state.pt` of the step, the segmenter of the step before, and everything else from the recipe; it
+    compares the data with `plan.json`.
+    A kill at any moment loses the current epoch at most: every file but `metrics.jsonl` appears whole or not at all,
+    `state.pt` is written last and records how long `metrics.jsonl` was, which is cut back to that on resume.
     """
 
     def __init__(self, folder: Path | str):
@@ -155,6 +167,22 @@ class Run:
             reason = " ".join(str(error).split())[:120]
             raise ContsegError(f"{path}: cannot be read ({reason}); delete it to repeat step {step}") from None
 
+    def last_begun(self) -> int:
+        """The last step with a saved state, or -1. Every step before it is finished, and its own state no longer needed."""
+        found = [int(path.parent.name) for path in self.folder.glob("steps/*/state.pt") if path.parent.name.isdigit()]
+        return max(found, default=-1)
+
+    def is_past_first_step(self) -> bool:
+        """Whether step 0 is finished.
+
+        Raises:
+            ContsegError: see `load_state`.
+        """
+        if self.last_begun():
+            return self.last_begun() > 0
+        state = self.load_state(0)
+        return state is not None and state["finished"]
+
     def rewind_metrics(self, state: dict[str, Any] | None) -> None:
         """Forget metric lines written after this state."""
         path = self.folder / "metrics.jsonl"
@@ -169,33 +197,79 @@ class Run:
         np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
         os.replace(partial, path)
 
-    def confusions(self) -> list[np.ndarray]:
-        """The confusion matrix after each finished step."""
-        found: list[np.ndarray] = []
-        while (path := self.folder / "steps" / f"{len(found):02d}" / "confusion.npz").is_file():
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        """What `save_arrays` wrote.
+
+        Raises:
+            ContsegError: the file is missing or damaged; names the command that makes it again.
+        """
+        path = self.folder / name
+        try:
             with np.load(path) as saved:
-                found.append(saved["confusion"])
-        return found
+                return dict(saved)
+        except FileNotFoundError:
+            problem = "is missing"
+        except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+            problem = "is damaged"
+        raise ContsegError(f"{path}: {problem}; make it again with: contseg train --resume {self.folder}")
+
+    def is_readable(self, name: str) -> bool:
+        """Whether `arrays` gives what `save_arrays` wrote."""
+        try:
+            return bool(self.arrays(name))
+        except ContsegError:
+            return False
+
+    def finished_steps(self) -> int:
+        """How many steps were finished and measured, by all that the run has written; files may have been lost since."""
+        folder = self.folder / "steps"
+        there = [int(path.parent.name) for path in folder.glob("*/confusion.npz") if path.parent.name.isdigit()]
+        measured = [line["step"] for line in self.metrics() if line["kind"] == "step"]
+        summary = self.summary() or {}
+        return max([*there, *measured, summary.get("steps", 0) - 1], default=-1) + 1
+
+    def confusion(self, step: int) -> np.ndarray:
+        """The confusion matrix after a step.
+
+        Raises:
+            ContsegError: see `arrays`.
+        """
+        return self._measured(step)["confusion"]
+
+    def confusions(self) -> list[np.ndarray]:
+        """The confusion matrix after each finished step.
+
+        Raises:
+            ContsegError: that of a finished step is missing or damaged: a gap is not the end of a run.
+        """
+        return [self.confusion(step) for step in range(self.finished_steps())]
 
     def groups(self) -> tuple[int, ...]:
         """The step that brought each class, as figures are grouped."""
-        with np.load(self.folder / "steps" / "00" / "confusion.npz") as saved:
-            return tuple(int(value) for value in saved["groups"])
+        return tuple(int(value) for value in self._measured(0)["groups"])
 
     def has_background(self) -> bool:
         """Whether the first class is background, which figures leave out."""
-        with np.load(self.folder / "steps" / "00" / "confusion.npz") as saved:
-            return bool(saved["background"])
+        return bool(self._measured(0)["background"])
+
+    def tested(self) -> tuple[tuple[str, ...], np.ndarray | None]:
+        """The classes known after the last finished step, and which of them the masks label (bool); () and None in runs of
+        versions that did not write them down.
+        """
+        path = self.folder / "steps" / f"{len(self.confusions()) - 1:02d}" / "confusion.npz"
+        with np.load(path) as saved:
+            if "annotated" not in saved:
+                return (), None
+            return tuple(str(name) for name in saved["names"]), saved["annotated"]
 
     def domain_confusions(self) -> tuple[tuple[str, ...], list[np.ndarray]]:
         """The domains of the scenario, and the confusion matrices (domains, K, K) after each finished step."""
-        names: tuple[str, ...] = ()
-        found: list[np.ndarray] = []
-        while (path := self.folder / "steps" / f"{len(found):02d}" / "confusion.npz").is_file():
-            with np.load(path) as saved:
-                names = tuple(str(name) for name in saved["domains"])
-                found.append(saved["by_domain"])
-        return names, found
+        saved = [self._measured(step) for step in range(self.finished_steps())]
+        names = tuple(str(name) for name in saved[-1]["domains"]) if saved else ()
+        return names, [each["by_domain"] for each in saved]
+
+    def _measured(self, step: int) -> dict[str, np.ndarray]:
+        return self.arrays(f"steps/{step:02d}/confusion.npz")
 
     def plan(self) -> dict[str, Any] | None:
         """plan.json, or None before it is written.

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import platform
+import shlex
 import time
 from dataclasses import replace
 from typing import Any
@@ -13,23 +14,24 @@ import torch
 from lightning_fabric import Fabric
 
 from contseg.engine.cache import StepCache
-from contseg.engine.devices import workers_of
 from contseg.engine.job import Job, Reporter
-from contseg.engine.loading import Batches, evaluation_draws
+from contseg.engine.measure import keep_confusion, measure_again, measure_step
 from contseg.engine.randomness import GROW, derived_seed, own_randomness
-from contseg.engine.ranks import joined_rank, launch, make_fabric, own_threads, ranks_of, shard_of
+from contseg.engine.ranks import joined_rank, launch, make_fabric, own_threads, restore_scaler, scaler_state
 from contseg.engine.recorded import require_same_data
 from contseg.engine.run import Run
 from contseg.engine.samples import keep_predictions, keep_samples
+from contseg.engine.spawned import refuse_unguarded
 from contseg.engine.step import StepLearner
 from contseg.engine.teacher import segmenter_before
 from contseg.engine.tensorboard import write_events
 from contseg.evaluation.alarms import background_warnings
 from contseg.evaluation.metrics import domain_figures, run_figures, step_figures
-from contseg.evaluation.predict import evaluate_domains
+from contseg.evaluation.remarks import domain_remarks, run_remarks, step_remarks
 from contseg.interop.imagenet import load_backbone
 from contseg.interop.pretrained import open_segmenter
 from contseg.interop.segmenter_file import save_segmenter
+from contseg.interruption import Interrupted, catching
 from contseg.models.segmenter import Segmenter, first_widths
 from contseg.scenarios.plan import make_plan
 from contseg.scenarios.step import Step
@@ -41,7 +43,9 @@ def train(job: Job, reporter: Reporter | None = None) -> dict[str, Any]:
     Raises:
         ContsegError: for anything wrong with data, options or the run, or if the data is not what the run began with; what
             was saved stays.
+        Interrupted: a signal ended it, Ctrl-C or SIGTERM; the update that was being made is saved.
     """
+    refuse_unguarded()
     fabric, run, note = make_fabric(job.training), Run(job.folder), ""
     if not joined_rank():
         plan = make_plan(job.scenario, job.training.batch)
@@ -49,7 +53,12 @@ def train(job: Job, reporter: Reporter | None = None) -> dict[str, Any]:
         if run.plan() is None:
             run.write_text("plan.json", plan.to_json())
         run.write_text("environment.json", json.dumps(environment(fabric, job.training.threads), indent=1))
-    return launch(fabric, _train_on_rank, job, reporter or Reporter(), note)
+    try:
+        with catching():
+            return launch(fabric, _train_on_rank, job, reporter or Reporter(), note)
+    except Interrupted as stop:
+        stop.resume = f"contseg train --resume {shlex.quote(str(job.folder))}"
+        raise
 
 
 def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter, note: str) -> dict[str, Any]:
@@ -59,8 +68,9 @@ def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter, note: str) -> d
     if leads:
         reporter.start()
     try:
-        if leads and note:
-            reporter.message(note)
+        if leads:
+            for text in (*([note] if note else []), *(f"note: {one}" for one in (run.plan() or {}).get("warnings", ()))):
+                reporter.message(text)
         with own_randomness(), own_threads(job.training.threads):
             summary = _learn_all(fabric, job, run, reporter)
     finally:
@@ -74,14 +84,19 @@ def _learn_all(fabric: Fabric, job: Job, run: Run, reporter: Reporter) -> dict[s
     plan = run.plan() or {}
     if leads:
         keep_samples(run, job)
-        run.rewind_metrics(_last_state(run, len(job.scenario)))
+    last = run.last_begun()
+    state = run.load_state(last) if last >= 0 else None
+    if leads:
+        run.rewind_metrics(state)
     job.method.load_state_dict({})  # what it remembers of another run is not this one's
     student: Segmenter | None = None
     for step in job.scenario:
-        state = run.load_state(step.index)
-        if state and state["finished"]:
+        if state and (step.index < last or (state["finished"] and step.index == last)):
+            measure_again(fabric, job, step, run, reporter)
             student = None  # read from its file by the next step
-            job.method.load_state_dict(state["method"])
+            if step.index == last:
+                job.method.load_state_dict(state["method"])
+                restore_scaler(fabric, state.get("scaler", {}))
             continue
         teacher = segmenter_before(run, step, student)
         student = _grown(job, step, teacher)
@@ -124,6 +139,7 @@ def _learn_or_recall(
     recalled = cache.load(student) if fabric.broadcast(cache.filled) else None
     if recalled is not None:
         job.method.load_state_dict(recalled["method"])
+        restore_scaler(fabric, recalled.get("scaler", {}))
         if fabric.global_rank == 0:
             run.rewind_metrics(None)  # a run that was cut off may have told of these epochs already
             for line in recalled["lines"]:
@@ -135,7 +151,8 @@ def _learn_or_recall(
     seconds = learner.learn()
     if fabric.global_rank == 0 and step.index == 0:
         lines = [line for line in run.metrics() if line["kind"] == "epoch" and line["step"] == 0]
-        cache.store(student, job, {"method": job.method.state_dict(), "lines": lines})
+        remembered = {"method": job.method.state_dict(), "scaler": scaler_state(fabric)}
+        cache.store(student, job, remembered | {"lines": lines})
     return seconds
 
 
@@ -156,49 +173,28 @@ def _finish_step(
 ) -> None:
     """Measure the step on its test set and write everything; the state that says `finished` comes last."""
     started = time.perf_counter()
-    pipeline, shard = job.evaluation_pipeline, shard_of(fabric)
-    batches = Batches(
-        step.test,
-        pipeline,
-        evaluation_draws(len(step.test), job.training.batch, pipeline, shard),
-        seed=0,
-        step=step.index,
-        device=fabric.device,
-        workers=workers_of(job.training),
-    )
     leads = fabric.global_rank == 0
-    if leads:
-        reporter.evaluating(len(batches))
-    domains = job.scenario.domains or ("",)
-    domain_of = job.scenario.dataset.domain_of if job.scenario.domains else lambda name: ""
-    told = reporter.evaluated if leads else None
-    counts = evaluate_domains(student, batches, step.seen_count, domains, domain_of, told, job.inference_at(step))
-    by_domain = ranks_of(fabric).sum(counts).cpu().numpy()
+    by_domain = measure_step(fabric, job, step, student, reporter)
     confusion = by_domain.sum(axis=0)
     if leads:
+        names, annotated = step.table.names, step.test.annotated
         figures = step_figures(confusion, job.scenario.groups, job.scenario.has_background)
+        figures["notes"] = step_remarks(confusion, job.scenario.groups, job.scenario.has_background, names, annotated)
         source = {"recipe": job.recipe.get("name", ""), "step": step.index, "plan": plan_hash}
         if job.start_from is not None:
             source["start_from"] = str(job.start_from)
         folder = run.step_folder(step.index)
         save_segmenter(folder / "segmenter.safetensors", student, step.table, source)
         keep_predictions(run, job, step, student)
-        name = f"steps/{step.index:02d}/confusion.npz"
-        run.save_arrays(
-            name,
-            confusion=confusion,
-            groups=np.array(job.scenario.groups),
-            background=np.array(job.scenario.has_background),
-            domains=np.array(job.scenario.domains, dtype=str),
-            by_domain=by_domain[: len(job.scenario.domains)],
-        )
+        keep_confusion(run, job, step, by_domain)
         spent = seconds + time.perf_counter() - started
         warnings: list[str] = []
         if step.index and job.scenario.has_background:
-            warnings = background_warnings(run.confusions()[step.index - 1], confusion, step.table.names)
+            warnings = background_warnings(run.confusion(step.index - 1), confusion, step.table.names)
         line = {"kind": "step", "step": step.index, "seconds": round(spent, 3), **figures, "warnings": warnings}
         run.append_metrics(line)
-        run.save_state(step.index, {"finished": True, "seconds": spent, "method": job.method.state_dict()})
+        remembered = {"method": job.method.state_dict(), "scaler": scaler_state(fabric)}
+        run.save_state(step.index, {"finished": True, "seconds": spent, **remembered})
         write_events(run)
         reporter.step_finished(step.index, figures)
         for text in warnings:
@@ -206,15 +202,13 @@ def _finish_step(
     fabric.barrier()
 
 
-def _last_state(run: Run, steps: int) -> dict[str, Any] | None:
-    """The newest state of a run."""
-    states = (run.load_state(step) for step in reversed(range(steps)))
-    return next((state for state in states if state), None)
-
-
 def summarise(run: Run) -> dict[str, Any]:
-    """The figures of a run, recomputed from its confusion matrices, in percent; and the seconds it took."""
-    figures = run_figures(run.confusions(), run.groups(), run.has_background())
+    """The figures of a run, recomputed from its confusion matrices, in percent; and the seconds it took.
+
+    A figure that was not measured is None, and `notes` says why; `measured` and `pixels` say what the others are over.
+    """
+    measured = run.confusions(), run.groups(), run.has_background()
+    figures, notes = run_figures(*measured), run_remarks(*measured, *run.tested())
     seconds = sum(line["seconds"] for line in run.metrics() if line["kind"] == "step")
     percent = {
         key: None if figures[key] is None else round(100 * figures[key], 4)
@@ -223,24 +217,33 @@ def summarise(run: Run) -> dict[str, Any]:
             "average_with_background", "accuracy",
         )
     }  # fmt: skip
-    percent |= _domain_percents(run)
-    plan = (run.plan() or {}).get("hash", "")
-    return {**percent, "seconds": round(seconds, 1), "steps": len(run.confusions()), "plan": plan}
+    domains, more = _domain_percents(run)
+    return {
+        **percent,
+        **domains,
+        "measured": figures["measured"],
+        "pixels": figures["pixels"],
+        "notes": notes | more,
+        "seconds": round(seconds, 1),
+        "steps": len(run.confusions()),
+        "plan": (run.plan() or {}).get("hash", ""),
+    }
 
 
-def _domain_percents(run: Run) -> dict[str, Any]:
-    """The figures per domain after the last step, in percent; nothing where the scenario has no domains."""
+def _domain_percents(run: Run) -> tuple[dict[str, Any], dict[str, str]]:
+    """The figures per domain after the last step, in percent, and remarks; nothing where the scenario has no domains."""
     names, confusions = run.domain_confusions()
     if not names:
-        return {}
+        return {}, {}
     figures = domain_figures(confusions, run.has_background())
-    last = figures["domains"][-1]
-    return {
+    last, forgetting = figures["domains"][-1], figures["domain_forgetting"]
+    percents = {
         "domains": {
             name: None if np.isnan(value) else round(100 * float(value), 4) for name, value in zip(names, last, strict=True)
         },
-        "domain_forgetting": round(100 * figures["domain_forgetting"], 4),
+        "domain_forgetting": None if forgetting is None else round(100 * forgetting, 4),
     }
+    return percents, domain_remarks(figures, names)
 
 
 def environment(fabric: Fabric, threads: int | None) -> dict[str, Any]:

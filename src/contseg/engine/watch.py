@@ -23,12 +23,18 @@ class LossWatch:
         rate: the key of the step's learning rate and its value, for the advice.
 
     A loss is read one iteration late, when the device has long computed it, so that looking costs no waiting.
+
+    Args:
+        last: the loss that was read last in the epoch before; not a number where there was none.
+
+    Attributes:
+        last: the newest loss that was read.
     """
 
-    def __init__(self, step: int, epoch: int, rate: tuple[str, float]):
+    def __init__(self, step: int, epoch: int, rate: tuple[str, float], last: float = math.nan):
         self._step, self._epoch, self._rate = step, epoch, rate
         self._pending: tuple[dict[str, Tensor], Batch, int] | None = None
-        self.last = math.nan
+        self.last = last
 
     def see(self, terms: dict[str, Tensor], batch: Batch, iteration: int) -> None:
         """Remember this iteration's terms and read those of the one before.
@@ -110,6 +116,10 @@ class PseudoLabelCount:
 
     Args:
         names: of the outputs, in order.
+        before: `counts` of the part of the epoch before an interruption.
+
+    Attributes:
+        counts: pixels that got each label, then those ignored, then those that kept theirs; of this rank.
 
     Example:
         >>> count = PseudoLabelCount(["background", "cat", "dog"], torch.device("cpu"))
@@ -118,29 +128,31 @@ class PseudoLabelCount:
         {'cat': 0.25, 'ignored': 0.25}
     """
 
-    def __init__(self, names: Sequence[str], device: torch.device):
+    def __init__(self, names: Sequence[str], device: torch.device, before: Tensor | None = None):
         self._names = (*names, IGNORED)
         # last, the pixels that keep their label
-        self._counts = torch.zeros(len(self._names) + 1, dtype=torch.int64, device=device)
+        self.counts = torch.zeros(len(self._names) + 1, dtype=torch.int64, device=device) if before is None else before
 
     @classmethod
-    def of(cls, method: Method, step: Step, teacher: object | None, device: torch.device) -> "PseudoLabelCount | None":
+    def of(
+        cls, method: Method, step: Step, teacher: object | None, device: torch.device, before: Tensor | None = None
+    ) -> "PseudoLabelCount | None":
         """A new count, or None where nothing is relabelled: the method does not, or there is no teacher."""
         if teacher is None or type(method).relabel is Method.relabel:
             return None
-        return cls(([UNKNOWN] if step.has_unknown else []) + list(step.table.names), device)
+        return cls(([UNKNOWN] if step.has_unknown else []) + list(step.table.names), device, before)
 
     def see(self, before: Tensor, after: Tensor) -> None:
         """Labels (B, H, W) as they came and as the method left them."""
         if after is before:
-            self._counts[-1] += after.numel()
+            self.counts[-1] += after.numel()
             return
         kept = len(self._names)
         became = after.where(after != IGNORE, kept - 1).where(after != before, kept).flatten()
         # not bincount, which waits for the device to learn the highest label
-        self._counts.scatter_add_(0, became, self._counts.new_ones(()).expand_as(became))
+        self.counts.scatter_add_(0, became, self.counts.new_ones(()).expand_as(became))
 
     def shares(self, ranks: Ranks) -> dict[str, float]:
         """Label -> pixels that got it / all pixels of all ranks so far, without labels that none got; `ignored` is 255."""
-        counts = ranks.sum(self._counts).tolist()
+        counts = ranks.sum(self.counts).tolist()
         return {name: count / sum(counts) for name, count in zip(self._names, counts, strict=False) if count}

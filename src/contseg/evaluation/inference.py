@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from contseg.errors import ContsegError
+from contseg.evaluation.bands import RowResizer, bands_of, is_large, rows_of_band
 from contseg.evaluation.options import InferenceOptions
 from contseg.models.layers import resize
 
@@ -61,6 +62,7 @@ def ask(
     """What a network says of images, averaged over looks: (B, K, H, W) in float32 or better.
 
     Memory is that of the answer and of one forward pass (`windows` windows where they slide); no look is kept.
+    `ask_in_bands` gives the same without holding a large answer whole.
 
     Args:
         network: normalised images to logits (B, K, h, w) at any resolution.
@@ -77,22 +79,88 @@ def ask(
         >>> ask(lambda images: images[:, :2], torch.ones(1, 3, 6, 9), options).shape
         torch.Size([1, 2, 6, 9])
     """
-    height, width = images_BCHW.shape[2:]
-    size = size or (height, width)
-    images = images_BCHW if (start := _start(options, height, width)) is None else resize(images_BCHW, start)
-    score = scores if options.average == "scores" else lambda logits: logits
-    looks = [(scale, flipped) for scale in options.scales for flipped in ((False, True) if options.flip else (False,))]
+    size = size or (images_BCHW.shape[2], images_BCHW.shape[3])
     total: Tensor | None = None
-    for scale, flipped in looks:
-        seen = images if scale == 1 else _scaled(images, scale)
-        seen = seen.flip(3) if flipped else seen
-        said = _slide(network, seen, options, score) if options.mode == "slide" else score(_run(network, seen, options))
-        if flipped:
-            said = said.flip(3)[:, _swapped(said.shape[1], mirror)]
-        said = resize(said, size)
+    looks = _looks(options)
+    for look in looks:
+        said = resize(_look(network, images_BCHW, options, scores, mirror, look), size)
         total = said if total is None else total.add_(said)
     assert total is not None
     return total if len(looks) == 1 else total.div_(len(looks))
+
+
+def ask_in_bands(
+    network: Network,
+    images_BCHW: Tensor,
+    options: InferenceOptions,
+    size: tuple[int, int] | None = None,
+    scores: Network = lambda logits: logits,
+    mirror: Sequence[tuple[int, int]] = (),
+) -> Iterator[Tensor]:
+    """What `ask` gives, bit for bit, as (B, K, rows, W) from top to bottom; where that is large, it is never held whole.
+
+    Windows that slide over the image once are averaged strip by strip; looks at the whole image are kept at the resolution
+    of the network and resized a band at a time. Only several looks through windows are added up at full size.
+
+    Args: as of `ask`.
+
+    Raises:
+        ContsegError: a scale leaves nothing of an image.
+    """
+    size = size or (images_BCHW.shape[2], images_BCHW.shape[3])
+    looks = _looks(options)
+    if options.mode == "slide" and len(looks) == 1:
+        images = _started(images_BCHW, options)
+        if tuple(images.shape[2:]) == tuple(size):
+            yield from _strips(network, images, options, scores)
+            return
+        maps = [_slide(network, images, options, scores)]
+    elif options.mode == "slide":
+        total = ask(network, images_BCHW, options, size, scores, mirror)
+        yield from total.split(rows_of_band(len(total), total.shape[1], size[1]), dim=2)
+        return
+    else:
+        maps = [_look(network, images_BCHW, options, scores, mirror, look) for look in looks]
+    count, channels = maps[0].shape[:2]
+    if is_large(count, channels, size):
+        yield from bands_of([RowResizer(map, size) for map in maps], count, channels, size)
+        return
+    total = resize(maps[0], size)
+    for map in maps[1:]:
+        total = total.add_(resize(map, size))
+    yield total if len(maps) == 1 else total.div_(len(maps))
+
+
+def _looks(options: InferenceOptions) -> list[tuple[float, bool]]:
+    """Scale of each look, and whether it is mirrored."""
+    return [(scale, flipped) for scale in options.scales for flipped in ((False, True) if options.flip else (False,))]
+
+
+def _started(images_BCHW: Tensor, options: InferenceOptions) -> Tensor:
+    """The images at the size that they are first resized to."""
+    start = _start(options, images_BCHW.shape[2], images_BCHW.shape[3])
+    return images_BCHW if start is None else resize(images_BCHW, start)
+
+
+def _look(
+    network: Network,
+    images_BCHW: Tensor,
+    options: InferenceOptions,
+    scores: Network,
+    mirror: Sequence[tuple[int, int]],
+    look: tuple[float, bool],
+) -> Tensor:
+    """The answer of one look, upright, at the resolution that it has."""
+    score = scores if options.average == "scores" else lambda logits: logits
+    scale, flipped = look
+    images = _started(images_BCHW, options)
+    seen = images if scale == 1 else _scaled(images, scale)
+    seen = seen.flip(3) if flipped else seen
+    if options.mode == "slide":
+        said = _slide(network, seen, options, scores)
+    else:
+        said = score(_run(network, seen, options))
+    return said.flip(3)[:, _swapped(said.shape[1], mirror)] if flipped else said
 
 
 def windows_of(height: int, width: int, options: InferenceOptions) -> list[Window]:
@@ -114,21 +182,48 @@ def _starts(length: int, side: int, stride: int) -> list[int]:
     return [min(number * stride, max(length - side, 0)) for number in range(count)]
 
 
-def _slide(network: Network, images_BCHW: Tensor, options: InferenceOptions, score: Network) -> Tensor:
+def _slide(network: Network, images_BCHW: Tensor, options: InferenceOptions, scores: Network) -> Tensor:
     """Mean over the windows that see a pixel."""
-    count, _, height, width = images_BCHW.shape
     total: Tensor | None = None
-    seen = images_BCHW.new_zeros((1, 1, height, width))
+    top = 0
+    for strip in _strips(network, images_BCHW, options, scores):
+        if total is None:
+            total = strip.new_empty((*strip.shape[:2], *images_BCHW.shape[2:]))
+        total[:, :, top : top + strip.shape[2]] = strip
+        top += strip.shape[2]
+    assert total is not None
+    return total
+
+
+def _strips(network: Network, images_BCHW: Tensor, options: InferenceOptions, scores: Network) -> Iterator[Tensor]:
+    """Mean over the windows that see a pixel, from top to bottom, as soon as no later window sees a row."""
+    score = scores if options.average == "scores" else lambda logits: logits
+    count, _, height, width = images_BCHW.shape
+    top, held, seen = 0, None, None  # the sums and counts of rows `top` and below
     for group in _groups(windows_of(height, width, options), options.windows):
         crops = torch.cat([images_BCHW[:, :, rows, columns] for rows, columns in group])
         said = score(resize(_run(network, crops, options), (crops.shape[2], crops.shape[3])))
-        if total is None:
-            total = said.new_zeros((count, said.shape[1], height, width))
+        first, bottom = group[0][0].start, group[-1][0].stop
+        if held is None or seen is None:
+            held, seen = (said.new_zeros((*shape, 0, width)) for shape in ((count, said.shape[1]), (1, 1)))
+        if first > top:
+            yield from _means(held[:, :, : first - top], seen[:, :, : first - top])
+            held, seen, top = held[:, :, first - top :], seen[:, :, first - top :], first
+        if (more := bottom - top - held.shape[2]) > 0:
+            held, seen = (torch.cat([one, one.new_zeros((*one.shape[:2], more, width))], dim=2) for one in (held, seen))
         for (rows, columns), part in zip(group, said.split(count), strict=True):
-            total[:, :, rows, columns] += part
-            seen[:, :, rows, columns] += 1
-    assert total is not None
-    return total.div_(seen)
+            here = slice(rows.start - top, rows.stop - top)
+            held[:, :, here, columns] += part
+            seen[:, :, here, columns] += 1
+    assert held is not None
+    assert seen is not None
+    yield from _means(held, seen)
+
+
+def _means(total_BKHW: Tensor, seen: Tensor) -> Iterator[Tensor]:
+    step = rows_of_band(len(total_BKHW), total_BKHW.shape[1], total_BKHW.shape[3])
+    for part, times in zip(total_BKHW.split(step, dim=2), seen.split(step, dim=2), strict=True):
+        yield part / times
 
 
 def _run(network: Network, images_BCHW: Tensor, options: InferenceOptions) -> Tensor:
@@ -148,7 +243,7 @@ def _start(options: InferenceOptions, height: int, width: int) -> tuple[int, int
     if options.fit is None:
         return None
     scale = min(max(options.fit) / max(height, width), min(options.fit) / min(height, width))
-    return int(height * scale + 0.5), int(width * scale + 0.5)
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
 def _scaled(images_BCHW: Tensor, scale: float) -> Tensor:

@@ -1,6 +1,7 @@
 """Figures of one confusion matrix and of a sequence of them. Equations are in docs/metrics.md; all values in [0, 1].
 
-A class that does not occur in the truth is absent: NaN in arrays, left out of every mean, never 0.
+A class that does not occur in the truth is absent: NaN in arrays, left out of every mean, never 0. A figure of which nothing
+was measured is None; `contseg.evaluation.remarks` says why. `measured` counts what a figure is the mean of.
 """
 
 from collections.abc import Sequence
@@ -111,22 +112,33 @@ def step_figures(confusion: np.ndarray, groups: Sequence[int], background: bool 
 
     Returns:
         `iou` (a list, None where absent), `old` (classes of step 0), `new` (classes of later steps), `all`, each without
-        background and again as `..._with_background`, `harmonic` of old and new, `accuracy`.
+        background and again as `..._with_background`, `harmonic` of old and new, `accuracy`, and what they are over:
+        `measured`, the classes with a labelled pixel and the classes known for each mean, and `pixels`, those counted.
+
+    Example:
+        >>> figures = step_figures(np.array([[6, 0, 2], [0, 0, 0], [1, 0, 3]]), groups=(0, 0, 1))
+        >>> figures["old"], figures["new"], figures["measured"]["old"], figures["measured"]["all"], figures["pixels"]
+        (None, 0.5, [0, 1], [1, 2], 12)
     """
     iou = class_iou(confusion)
     group = np.array(groups[: len(iou)])
     foreground = _foreground(len(iou), background)
     old, new = group == 0, group > 0
-    old_iou, new_iou = mean_over(iou, old & foreground), mean_over(iou, new)
+    members = {
+        "old": old & foreground,
+        "new": new,
+        "all": foreground,
+        "old_with_background": old,
+        "all_with_background": old | new,
+    }
+    means = {key: mean_over(iou, chosen) for key, chosen in members.items()}
     return {
         "iou": [None if np.isnan(value) else float(value) for value in iou],
-        "old": old_iou,
-        "new": new_iou,
-        "all": mean_over(iou, foreground),
-        "old_with_background": mean_over(iou, old),
-        "all_with_background": mean_over(iou, old | new),
-        "harmonic": harmonic(old_iou, new_iou),
+        **means,
+        "harmonic": harmonic(means["old"], means["new"]),
         "accuracy": None if np.isnan(overall_accuracy(confusion)) else overall_accuracy(confusion),
+        "measured": {key: [int((~np.isnan(iou[chosen])).sum()), int(chosen.sum())] for key, chosen in members.items()},
+        "pixels": int(confusion.sum()),
     }
 
 
@@ -149,16 +161,23 @@ def run_figures(confusions: Sequence[np.ndarray], groups: Sequence[int], backgro
 
     Returns:
         those of `step_figures` for the last step, and `average`: mean over steps of `all`; `average_with_background`;
-        `forgetting`: mean of `class_forgetting` without background, 0 when there was nothing to forget (one step);
-        `class_forgetting`: a list, None where undefined.
+        `forgetting`: mean of `class_forgetting` without background, None where no class was measured both before the last
+        step and after it, as in a run of one step; `class_forgetting`: a list, None where undefined. `measured` counts
+        steps for `average`, and for `forgetting` the classes known before the last step.
     """
     each = [step_figures(confusion, groups, background) for confusion in confusions]
     fallen = class_forgetting(confusions)
     figures = dict(each[-1])
     for key in ("all", "all_with_background"):
         values = [figure[key] for figure in each if figure[key] is not None]
-        figures[key.replace("all", "average", 1)] = float(np.mean(values)) if values else None
-    figures["forgetting"] = mean_over(fallen, _foreground(len(fallen), background)) or 0.0
+        average = key.replace("all", "average", 1)
+        figures[average] = float(np.mean(values)) if values else None
+        figures["measured"][average] = [len(values), len(each)]
+    foreground = _foreground(len(fallen), background)
+    figures["forgetting"] = mean_over(fallen, foreground)
+    known_before = len(confusions[-2]) if len(confusions) > 1 else 0
+    could = int(foreground[:known_before].sum())
+    figures["measured"]["forgetting"] = [int((~np.isnan(fallen[foreground])).sum()), could]
     figures["class_forgetting"] = [None if np.isnan(value) else float(value) for value in fallen]
     return figures
 
@@ -172,7 +191,8 @@ def domain_figures(confusions: Sequence[np.ndarray], background: bool = True) ->
 
     Returns:
         `domains`: (steps, D) mIoU without background, NaN where a domain was not measured; `domain_forgetting`: how far
-        the domains have fallen from their best, on average over those that were measured before the last step; 0 if none.
+        the domains have fallen from their best, on average over those that were measured before the last step and after
+        it; None if none was.
 
     Example:
         >>> one, other = np.array([[8, 2], [2, 8]]), np.array([[5, 5], [5, 5]])
@@ -187,7 +207,7 @@ def domain_figures(confusions: Sequence[np.ndarray], background: bool = True) ->
             values[step, domain] = np.nan if mean is None else mean
     best = np.fmax.reduce(values[:-1], axis=0) if len(values) > 1 else np.full(values.shape[1], np.nan)
     fallen = best - values[-1]
-    return {"domains": values, "domain_forgetting": mean_over(fallen, np.ones(len(fallen), dtype=bool)) or 0.0}
+    return {"domains": values, "domain_forgetting": mean_over(fallen, np.ones(len(fallen), dtype=bool))}
 
 
 def _foreground(classes: int, background: bool) -> np.ndarray:

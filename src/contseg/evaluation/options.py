@@ -78,6 +78,11 @@ class InferenceOptions(BaseModel):
         return max(1, 2 * height // 3), max(1, 2 * width // 3)
 
     @property
+    def resizes(self) -> bool:
+        """The image is resized before the network sees it."""
+        return any(scale != 1 for scale in self.scales) or self.fit is not None or self.resize is not None
+
+    @property
     def one_look(self) -> bool:
         """The whole image once: all images of a batch can be seen together."""
         return self.mode == "whole" and len(self.scales) == 1 and not self.flip

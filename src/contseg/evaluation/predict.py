@@ -12,12 +12,9 @@ from contseg.data.augment import resize_image
 from contseg.data.files import read_image
 from contseg.errors import ContsegError
 from contseg.evaluation.confusion import confusion_matrix, scored_labels
-from contseg.evaluation.inference import WHOLE, Inference, ask
+from contseg.evaluation.inference import WHOLE, Inference, ask_in_bands
 from contseg.models.segmenter import Segmenter
 from contseg.scenarios.batch import Batch
-
-BAND = 128
-"""Rows of an image that are decided at a time."""
 
 
 def predict_batch(
@@ -26,7 +23,8 @@ def predict_batch(
     size: tuple[int, int] | None = None,
     inference: Inference = WHOLE,
 ) -> Tensor:
-    """Class outputs (B, H, W) int64 of uint8 images: logits resized, scored, arg max.
+    """Class outputs (B, H, W) int64 of uint8 images: logits resized, scored, arg max. Decided in bands of rows, so that the
+    (K, H, W) of a large image is never held.
 
     Args:
         size: of the prediction; default: that of the images.
@@ -39,24 +37,28 @@ def predict_batch(
         return torch.cat([_decide(segmenter, image, size, inference) for image in images_BCHW.split(1)])
 
 
-def _decide(segmenter: Segmenter, images_BCHW: Tensor, size: tuple[int, int] | None, inference: Inference) -> Tensor:
+def _decide(
+    segmenter: Segmenter,
+    images_BCHW: Tensor,
+    size: tuple[int, int] | None,
+    inference: Inference,
+    kind: torch.dtype = torch.int64,
+) -> Tensor:
     options = inference.options
     # an unknown output stands before the classes, and is among the logits but not among the scores
     first = int(segmenter.options.unknown and options.average == "logits")
-    said = ask(
-        lambda images: segmenter(images).logits,
-        segmenter.normalise(images_BCHW),
+    # a large image that is seen in windows is never held as floats
+    late = options.mode == "slide" and not options.resizes
+    bands = ask_in_bands(
+        lambda images: segmenter(segmenter.normalise(images) if late else images).logits,
+        images_BCHW if late else segmenter.normalise(images_BCHW),
         options,
         size,
         segmenter.scores,
         [(one + first, other + first) for one, other in inference.mirror],
     )
-    if options.average == "scores":
-        return said.argmax(dim=1)
-    if options.one_look:
-        return segmenter.scores(said).argmax(dim=1)
-    # in bands, so that there is no second map of the whole image
-    return torch.cat([segmenter.scores(band).argmax(dim=1) for band in said.split(BAND, dim=2)], dim=1)
+    scored = bands if options.average == "scores" else map(segmenter.scores, bands)
+    return torch.cat([band.argmax(dim=1).to(kind) for band in scored], dim=1)
 
 
 def pixels_of(image: np.ndarray | Image.Image | Path | str) -> np.ndarray:
@@ -100,7 +102,8 @@ def predict_image(
         raise ContsegError(f"image of {width} x {height} pixels: smaller than the network's output stride of {stride}")
     device = segmenter.mean.device
     images = resize_image(image, *image.shape[:2]).unsqueeze(0).to(device)
-    return predict_batch(segmenter, images, inference=inference)[0].to(torch.uint8).cpu().numpy()
+    with torch.no_grad():
+        return _decide(segmenter, images, None, inference, torch.uint8)[0].cpu().numpy()
 
 
 def evaluate(

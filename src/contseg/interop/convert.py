@@ -8,9 +8,9 @@ from typing import Any, get_args
 from torch import Tensor
 
 from contseg.data import digits, isprs, voc
+from contseg.data.class_list import read_class_list
 from contseg.data.classes import ClassTable
-from contseg.data.files import read_list
-from contseg.data.folder import read_class_list
+from contseg.data.lists import read_list
 from contseg.errors import ContsegError, did_you_mean
 from contseg.interop.checkpoint import read_tensors
 from contseg.interop.names import load_strictly, prefixes_of, unwrapped
@@ -190,7 +190,7 @@ def named_table(classes: str) -> ClassTable:
         return tables[classes]()
     path = Path(classes)
     if path.is_dir():
-        return read_class_list(path)
+        return read_class_list(path, "annotated").table
     if path.is_file():
         try:
             return ClassTable.of(read_list(path))

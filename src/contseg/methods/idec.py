@@ -91,6 +91,11 @@ class IDEC(Method):
         """What the released variant computes above everything that learns."""
         return frozenset({"distillation", "contrast"} if self.variant == "released" else ())
 
+    @property
+    def whole_batch_terms(self) -> tuple[str, ...]:
+        """Of `paper`: confidences move with every batch, and regions are contrasted over it."""
+        return ("thresholds", "contrast") if self.variant == "paper" else ()
+
     def first_step_key(self) -> dict[str, Any]:
         """Shared with SSUL and LAG."""
         return FIRST_STEP

@@ -55,5 +55,9 @@ class ILT(Method):
         if not self.only_old:
             return loss_BHW.mean()
         size = (loss_BHW.shape[1], loss_BHW.shape[2])
-        positions = old_positions(batch.labels, size, context.step.old_count)
-        return context.mean_over_valid(loss_BHW * (positions == 0), positions)
+
+        def old_ones(labels: Tensor) -> Tensor:
+            return old_positions(labels, size, context.step.old_count)
+
+        positions = old_ones(batch.labels)
+        return context.mean_over_valid(loss_BHW * (positions == 0), positions, old_ones)

@@ -104,6 +104,11 @@ class LAG(Method):
         """What the released variant computes above everything that learns."""
         return frozenset({"distillation", "contrast", "consistency"} if self.variant == "released" else ())
 
+    @property
+    def whole_batch_terms(self) -> tuple[str, ...]:
+        """Of `paper`: channels are ranked by running means, and images and classes compared over the batch."""
+        return ("invariance", "specificity", "prototypes", "relevance") if self.variant == "paper" else ()
+
     def first_step_key(self) -> dict[str, Any]:
         """Shared with SSUL and IDEC."""
         return FIRST_STEP

@@ -43,11 +43,17 @@ class StepContext:
         teacher: frozen copy of the last step's segmenter, or None at step 0 and for methods that need none.
         step: what is new and what is old.
         epoch, epochs: where in the step we are.
-        loader: batches on the device: the step's training set once, augmented, drawn as in no epoch of training.
+        loader: one pass over the step's own training images (no exemplars of a memory), as batches on the device, augmented
+            and drawn as in no epoch of training, the same whenever it is iterated. As in an epoch, it is whole updates of
+            `batch` x `accumulate` images: what is left over is not in it, and a step of fewer images repeats some to fill
+            one. A rank gets its share of each batch.
         predict_teacher: normalised forward of the teacher at the run's precision.
         generator: for draws of the method, on CPU, derived from (seed, step, iteration).
         ranks: sums and gathers over processes.
         average: what the supervised term is the mean over, see `TrainingOptions`.
+        passes: forward passes per update (`training.accumulate`).
+        labels_of_update: the final labels of every pass of this update, those of the batch at hand among them; None where
+            an update has one pass.
     """
 
     student: Segmenter
@@ -60,14 +66,36 @@ class StepContext:
     predict_teacher: Callable[[Batch], SegmenterOutput] | None = None
     epoch: int = 0
     average: Literal["all", "valid"] = "all"
+    passes: int = 1
+    labels_of_update: Callable[[], Sequence[Tensor]] | None = None
 
-    def mean_over_valid(self, loss_BHW: Tensor, labels_BHW: Tensor) -> Tensor:
+    def mean_over_valid(
+        self, loss_BHW: Tensor, labels_BHW: Tensor, derive: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
         """The mean of a loss over the pixels of all ranks that are not ignored; 0 where all are.
 
-        Averaged over ranks, the results (and their gradients) are the mean over the global batch.
+        Averaged over ranks and over the passes of an update, the results (and their gradients) are the mean over the large
+        batch.
+
+        Args:
+            labels_BHW: the batch's labels (the tensor itself), or those that `derive` makes of them.
+            derive: how; needed where an update has several passes, to count in the others too.
+
+        Raises:
+            ContsegError: an update has several passes, and the labels are others than the batch's.
         """
-        valid = self.ranks.sum((labels_BHW != IGNORE).sum()) / self.ranks.count
-        return loss_BHW.sum() / valid.clamp(min=1 / self.ranks.count)
+        if self.labels_of_update is None:
+            valid = self.ranks.sum((labels_BHW != IGNORE).sum()) / self.ranks.count
+        else:
+            labels = self.labels_of_update()
+            if derive is None and not any(labels_BHW is one for one in labels):
+                raise ContsegError(
+                    "training.accumulate: the method averages over labels of its own, which cannot be counted in all"
+                    " passes of an update; give mean_over_valid a `derive`, or set training.accumulate=1"
+                )
+            counts = [((derive(one) if derive else one) != IGNORE).sum() for one in labels]
+            valid = self.ranks.sum(torch.stack(counts).sum()) / self.ranks.count / len(labels)
+        return loss_BHW.sum() / valid.clamp(min=1 / self.ranks.count / max(1, self.passes))
 
 
 @dataclass(frozen=True)
@@ -107,6 +135,15 @@ class Method(ABC):
     @property
     def first_taps(self) -> tuple[str, ...]:
         """None, unless the method reads features without a teacher, at step 0."""
+        return ()
+
+    @property
+    def whole_batch_terms(self) -> tuple[str, ...]:
+        """What relates the images of a batch to each other, or moves `state` with every batch.
+
+        Over several passes (`training.accumulate`) it is not what it is over the large batch, so it is refused there. None,
+        unless a method has such.
+        """
         return ()
 
     @property

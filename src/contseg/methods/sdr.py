@@ -81,6 +81,11 @@ class SDR(Method):
     taps = ("stage4",)
     first_taps = ("stage4",)
 
+    @property
+    def whole_batch_terms(self) -> tuple[str, ...]:
+        """Prototypes move with every batch, and the terms compare classes over it."""
+        return "prototypes", "matching", "attraction", "repulsion", "sparsity"
+
     def first_step_key(self) -> dict[str, Any]:
         """Sparsity shapes the weights of step 0, and the variant its prototypes."""
         return {"method": self.name, "sparsity": self.sparsity, "variant": self.variant}

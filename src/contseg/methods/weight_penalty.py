@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -115,10 +116,10 @@ def copied(parameter: Tensor) -> Tensor:
 
 
 def fisher_of_pass(method: Method, context: StepContext) -> dict[str, Tensor]:
-    """Mean squared gradient of the supervised term over one pass of the step's images, for a step that was not trained.
+    """Mean squared gradient of the supervised term over `context.loader`, for a step that was not trained.
 
     The student is asked in evaluation mode; neither it nor its gradients are touched. As in training, a gradient is that
-    of a global batch, so on several ranks it is averaged first.
+    of an update, so over several ranks and passes it is averaged first.
     """
     student, ranks = context.student, context.ranks
     learning = {name: parameter for name, parameter in student.named_parameters() if parameter.requires_grad}
@@ -126,15 +127,22 @@ def fisher_of_pass(method: Method, context: StepContext) -> dict[str, Tensor]:
     trained = student.training
     student.eval()
     try:
-        for batch in context.loader:
-            logits = student(student.normalise(batch.images)).logits_at(batch.size)
-            loss = method.supervise(logits, batch, context)
-            # `backward` would wake the hooks that average over ranks; what only answers in training (auxiliary heads) gets 0
-            gradients = torch.autograd.grad(loss, list(learning.values()), allow_unused=True, materialize_grads=True)
-            averaged = [ranks.sum(gradient) / ranks.count for gradient in gradients]
+        remaining = iter(context.loader)
+        while group := list(islice(remaining, context.passes)):
+            context.labels_of_update = (lambda group=group: [one.labels for one in group]) if len(group) > 1 else None
+            total = [torch.zeros_like(parameter) for parameter in learning.values()]
+            for batch in group:
+                logits = student(student.normalise(batch.images)).logits_at(batch.size)
+                loss = method.supervise(logits, batch, context) / len(group)
+                # `backward` would wake the hooks that average over ranks; what only answers in training (auxiliary heads)
+                # gets 0
+                gradients = torch.autograd.grad(loss, list(learning.values()), allow_unused=True, materialize_grads=True)
+                torch._foreach_add_(total, gradients)
+            averaged = [ranks.sum(gradient) / ranks.count for gradient in total]
             torch._foreach_addcmul_(fishers, averaged, averaged)
             batches += 1
     finally:
+        context.labels_of_update = None
         student.train(trained)
     return {name: fisher / max(1, batches) for name, fisher in zip(learning, fishers, strict=True)}
 

@@ -1,24 +1,22 @@
 """The backbone that the options name, and what of it learns."""
 
-from typing import TYPE_CHECKING, Union
+from typing import Union
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from contseg.errors import ContsegError, did_you_mean
 from contseg.models.names import ARCHITECTURES, BACKBONES, DEPTHS, VARIANTS
+from contseg.models.options import NetworkOptions
 from contseg.models.resnet import ResNet
 from contseg.models.swin import Swin
 from contseg.models.timm_backbone import TimmBackbone
 from contseg.models.vit import PlainViT
 
-if TYPE_CHECKING:
-    from contseg.models.options import NetworkOptions
-
 Backbone = Union[ResNet, Swin, TimmBackbone, PlainViT]  # noqa: UP007 (mypy reads it as a type)
 
 
-def make_backbone(options: "NetworkOptions") -> Backbone:
+def make_backbone(options: NetworkOptions) -> Backbone:
     """An untrained backbone: four maps at the strides 4, 8, 16, 32 (a ResNet: down to its output stride).
 
     Raises:

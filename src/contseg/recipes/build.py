@@ -9,9 +9,10 @@ from contseg.data.dataset import SegmentationDataset
 from contseg.data.open import open_dataset
 from contseg.data.presence import Progress
 from contseg.engine.job import Job
-from contseg.engine.options import MACHINE_KEYS
+from contseg.engine.options import MACHINE_KEYS, TrainingOptions
 from contseg.engine.ready import require_startable
 from contseg.engine.run import Run
+from contseg.engine.spawned import refuse_unguarded
 from contseg.errors import ContsegError
 from contseg.interop.imagenet import require_fitting
 from contseg.methods.method import Method
@@ -80,6 +81,7 @@ def make_job(
     Raises:
         ContsegError: data, split, method, network, weights, devices or other options are wrong.
     """
+    refuse_unguarded()
     folder, cache = Path(folder), None if cache is None else Path(cache)
     if recipe.training.keep == "best" and not recipe.scenario.validation:
         raise ContsegError("training.keep: 'best' needs held-out images; set scenario.validation=0.2 or so")
@@ -100,18 +102,19 @@ def make_job(
     _require_both_sides(recipe, scenario)
     training, evaluation = make_pipelines(recipe, scenario.dataset)
     network = recipe.network.model_copy(update={"unknown": scenario.policy.has_unknown})
-    state = None if new else Run(folder).load_state(0)
+    run = Run(folder)
     start_from = None
     if recipe.start_from is not None:
-        done = state is not None and state["finished"]
-        network = begun_with(recipe, Run(folder)) if done else given_start(recipe, scenario)
+        done = not new and run.is_past_first_step()
+        network = begun_with(recipe, run) if done else given_start(recipe, scenario)
         start_from = Path(recipe.start_from) if done else resolved_start(recipe)
         if new and folder.resolve() in start_from.resolve().parents:
             raise ContsegError(f"start_from: {start_from} is in {folder}, which the new run replaces; set another --out")
     method.check(network, scenario)
+    _require_large_batch(recipe.training, method, network)
     if start_from is None or type(method).prepare is Method.prepare:  # a method may hold the norms of later steps
         _require_images_enough_for_norms(recipe, network)
-    if recipe.backbone_weights and state is None:
+    if recipe.backbone_weights and (new or run.last_begun() < 0):
         require_fitting(network, Path(recipe.backbone_weights))
     require_startable(recipe.training, network, scenario[0].seen_count)
     return Job(
@@ -208,6 +211,20 @@ def _require_average_heeded(recipe: Recipe, method: Method) -> None:
             f"training.average: '{recipe.training.average}' is for plain cross-entropy; method '{method.name}' has a"
             " supervised term of its own; set training.average=all"
         )
+
+
+def _require_large_batch(training: TrainingOptions, method: Method, network: NetworkOptions) -> None:
+    """Passes that are gathered must learn what one large batch does."""
+    if training.accumulate == 1:
+        return
+    way = f"set training.accumulate=1 and training.batch={training.batch * training.accumulate}, on more devices if need be"
+    if method.whole_batch_terms:
+        terms = ", ".join(method.whole_batch_terms)
+        raise ContsegError(
+            f"training.accumulate: method '{method.name}' computes {terms} over the whole batch at once; {way}"
+        )
+    if network.idrnet is not None:
+        raise ContsegError(f"training.accumulate: the tables of network.idrnet move with every batch; {way}")
 
 
 def start_run(recipe: Recipe, folder: Path | str, overwrite: bool = False) -> Run:

@@ -30,9 +30,10 @@ class DataOptions(BaseModel):
     """Where images come from and how they are cut.
 
     Attributes:
-        dataset: `voc`, `digits` or `folder`.
+        dataset: `voc`, `ade20k`, `cityscapes`, `lip`, `coco-stuff-10k`, `coco-stuff-164k`, `pascal-context`, `isprs`,
+            `coco-json`, `folder` or `digits`, see `contseg.data.open.DATASETS`.
         path: its folder (`digits` needs none).
-        options: of the dataset's class.
+        options: of the dataset's class; and `bands` and `range` of every dataset, see `contseg.data.pixels.Reading`.
         pipeline: `mib`, `ssul`, `ssseg` or `ssseg-lip`, see `contseg.data.augment`.
         crop: side of the training crop in pixels, or [height, width].
         scale: [least, most] factor that images are scaled by; none: the pipeline's own (`mib` has no such factor).

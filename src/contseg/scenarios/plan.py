@@ -8,6 +8,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from contseg.data.dataset import SUBSETS, repeated_names
 from contseg.scenarios.digests import step_digests
 from contseg.scenarios.scenario import Scenario
 from contseg.scenarios.step import Step
@@ -128,7 +129,13 @@ def _files_of(scenario: Scenario, name: str) -> tuple[Path, Path]:
 
 
 def _warnings(scenario: Scenario, batch: int | None) -> Iterator[str]:
-    """What should be known before training: short steps, classes that cannot be measured, tests on training images."""
+    """What should be known before training: what the dataset notes, images that are listed twice, short steps, tests on
+    training images, classes that cannot be measured."""
+    yield from scenario.dataset.notes
+    for subset in SUBSETS:
+        repeated = repeated_names(scenario.dataset.names(subset))
+        if repeated:
+            yield f"the {subset} list names {len(repeated)} images more than once, such as '{repeated[0]}': each counts once"
     trained: set[str] = set()
     for step in scenario:
         if batch and 0 < len(step.train) < batch:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from contseg.data.files import read_list
+from contseg.data.lists import read_list
 from contseg.data.presence import Presence
 from contseg.errors import ContsegError
 from contseg.scenarios.policy import SettingName

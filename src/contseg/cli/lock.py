@@ -1,0 +1,97 @@
+"""One process at a time in a folder."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from contseg.errors import ContsegError
+
+
+@dataclass(frozen=True)
+class Lock:
+    """A lock that the system takes back when the process ends, however it ends.
+
+    Args:
+        file: its open file.
+    """
+
+    file: int
+
+    @property
+    def kept_by_children(self) -> tuple[int, ...]:
+        """What a child must inherit to hold the lock too (`subprocess.Popen(pass_fds=...)`); nothing on Windows."""
+        return () if os.name == "nt" else (self.file,)
+
+
+@contextmanager
+def held(path: Path, what: str) -> Iterator[Lock]:
+    """Hold the lock of a file, which is made, and deleted at the end.
+
+    Args:
+        what: is at work, in the error: "runs/demo: a demo".
+
+    Raises:
+        ContsegError: another process holds it; says which, and since when.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "demo.lock"
+        >>> with held(path, "runs/demo: a demo"):
+        ...     path.is_file()
+        True
+        >>> path.exists()
+        False
+    """
+    made = not path.parent.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        if not _locked(file):
+            owner = path.read_text(encoding="utf-8").strip() or "another process"
+            os.close(file)
+            raise ContsegError(
+                f"{what} is at work there already ({owner}); wait for its end, or choose another folder with --out"
+            )
+        if _still_there(path, file):  # the one before may have deleted it after we opened it
+            break
+        os.close(file)
+    os.truncate(file, 0)
+    os.write(file, f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
+    try:
+        yield Lock(file)
+    finally:
+        if os.name != "nt":  # there an open file cannot be deleted
+            path.unlink(missing_ok=True)
+        os.close(file)
+        with suppress(OSError):
+            if os.name == "nt":
+                path.unlink(missing_ok=True)
+            if made:  # and nothing was left in it
+                path.parent.rmdir()
+
+
+def _still_there(path: Path, file: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file))
+    except FileNotFoundError:
+        return False
+
+
+def _locked(file: int) -> bool:
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            os.lseek(file, 1 << 20, os.SEEK_SET)  # beyond what others read: a locked byte cannot be read there
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+            os.lseek(file, 0, os.SEEK_SET)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,80 @@
+"""Names of samples, from lists and from the folders of official layouts; and the text files that hold them."""
+
+import re
+from pathlib import Path
+
+from contseg.data.files import IMAGE_SUFFIXES
+from contseg.errors import ContsegError
+
+
+def files_like(folder: Path, pattern: str) -> list[Path]:
+    """`Path.glob` without what is hidden (`._a.jpg`), sorted by path: the files of an official layout."""
+    found = folder.glob(pattern)
+    return sorted(path for path in found if not any(part[0] == "." for part in path.relative_to(folder).parts))
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 text file, with or without a byte order mark.
+
+    Raises:
+        ContsegError: it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ContsegError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+
+
+def read_list(path: Path) -> list[str]:
+    """The non-empty lines of a text file, stripped.
+
+    Raises:
+        ContsegError: the file is missing or empty.
+    """
+    if not path.is_file():
+        raise ContsegError(f"{path}: list not found; it should hold one name per line")
+    names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    if not names:
+        raise ContsegError(f"{path}: the list is empty; it should hold one name per line")
+    return names
+
+
+def without_ending(name: str) -> str:
+    """A file's name without the ending of an image; what follows another dot belongs to the name.
+
+    Example:
+        >>> [without_ending(name) for name in ("street/a.JPG", "a.b.c", "a.b.png", "2007_000032")]
+        ['street/a', 'a.b.c', 'a.b', '2007_000032']
+    """
+    rest, __, ending = name.rpartition(".")
+    return rest if rest and f".{ending.lower()}" in IMAGE_SUFFIXES else name
+
+
+def read_names(path: Path) -> list[str]:
+    """The names of samples in a list: one a line, with or without folder and image ending.
+
+    A line may also hold two paths, an image's and its mask's (`/JPEGImages/x.jpg /SegmentationClassAug/x.png`), as some code
+    bases keep them.
+
+    Raises:
+        ContsegError: the file is missing or empty.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "train.txt"
+        >>> _ = path.write_text("a.b.c\\nJPEGImages/my photo.jpg Masks/my photo.png\\n")
+        >>> read_names(path)
+        ['a.b.c', 'my photo']
+    """
+    return [without_ending(_first_path(line).replace("\\", "/").rsplit("/", 1)[-1]) for line in read_list(path)]
+
+
+def _first_path(line: str) -> str:
+    """The first of two paths, or the line where it holds one (which may have spaces in it)."""
+    for gap in re.finditer(r"\s+", line):
+        one, other = line[: gap.start()], line[gap.end() :]
+        if all(without_ending(path) != path for path in (one, other)):
+            return one
+        if "/" in one and without_ending(Path(one).name) == without_ending(Path(other).name):
+            return one
+    return line

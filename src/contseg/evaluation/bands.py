@@ -1,0 +1,115 @@
+"""Bilinear resizing a band of rows at a time, bit for bit what PyTorch gives for the whole map.
+
+A map of K classes at the size of a large photo takes gigabytes, and is only needed to find the largest class of each pixel.
+PyTorch resizes no part of a map. Cutting the rows that a band needs and resizing those is not the same: their coordinates
+are rounded differently, and now and then a pixel gets another class. So each row is resized as a map of its own, of the two
+rows that it lies between, with a factor that puts it exactly where it is in the whole.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from contseg.models.layers import precise
+
+BAND = 128
+"""The most rows of an answer that are held at a time."""
+BAND_ELEMENTS = 2**25
+"""The most numbers of a band, at least one row: 128 MiB."""
+WHOLE_ELEMENTS = 2**26
+"""The most numbers of an answer that is held whole: 256 MiB."""
+_SHORTEST = 128
+"""PyTorch resizes smaller maps in another order of sums; narrower ones are not cut into bands."""
+
+
+def rows_of_band(batch: int, channels: int, width: int) -> int:
+    """How many rows of a (batch, channels, H, width) answer are held at a time.
+
+    Example:
+        >>> rows_of_band(1, 21, 1000), rows_of_band(1, 151, 3000)
+        (128, 74)
+    """
+    return max(1, min(BAND, BAND_ELEMENTS // (batch * channels * width)))
+
+
+def is_large(batch: int, channels: int, size: tuple[int, int]) -> bool:
+    """An answer of this size should not be held whole, and can be cut into bands."""
+    return batch * channels * size[0] * size[1] > WHOLE_ELEMENTS and size[1] >= _SHORTEST
+
+
+class RowResizer:
+    """`resize` of a map (B, K, h, w) to (H, W), of which any range of rows can be had.
+
+    Example:
+        >>> from contseg.models.layers import resize
+        >>> map = torch.randn(1, 3, 20, 40)
+        >>> resizer = RowResizer(map, (150, 300))
+        >>> torch.equal(resizer.rows(30, 60), resize(map, (150, 300))[:, :, 30:60])
+        True
+    """
+
+    def __init__(self, map_BCHW: Tensor, size: tuple[int, int]):
+        self._map, self._size = precise(map_BCHW), size
+        self._same = tuple(map_BCHW.shape[2:]) == tuple(size)
+        self._format = (
+            torch.channels_last if self._map.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        )
+        if not self._same:
+            self._above, self._below, self._factor = _places(self._map, size[0])
+            self._first = int((self._above == 0).sum())  # output rows before the second row of the map
+
+    def rows(self, top: int, bottom: int) -> Tensor:
+        """Rows `top` to `bottom` (not included), (B, K, bottom - top, W)."""
+        if self._same:
+            return self._map[:, :, top:bottom]
+        band = self._map.new_empty((*self._map.shape[:2], bottom - top, self._size[1]))
+        if top < self._first:  # their coordinates are finer than a factor can tell, but need no shift
+            end = min(bottom, self._first)  # one row more: CUDA copies a map that keeps its size
+            band[:, :, : end - top] = self._native(self._map[:, :, :2], max(end, 3), self._factor)[:, :, top:end]
+        for row in range(max(top, self._first), bottom):
+            above = int(self._above[row])
+            pair = self._map[:, :, above : above + 2]
+            if pair.shape[2] == 1:  # the last row of the map lies above and below
+                pair = pair.expand(-1, -1, 2, -1)
+            # PyTorch's coordinate of row 0 of the pair: (2 * below + 1) / 2 - 1 / 2 = below
+            band[:, :, row - top] = self._native(pair, 1, 1 / (2 * float(self._below[row]) + 1))[:, :, 0]
+        return band
+
+    def _native(self, rows: Tensor, height: int, factor: float) -> Tensor:
+        rows = rows.contiguous(memory_format=self._format)
+        return torch.ops.aten.upsample_bilinear2d(rows, [height, self._size[1]], False, factor, None)
+
+
+def _places(map_BCHW: Tensor, height: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """For each of `height` rows the row of the map above it, how far it lies below that, and the factor that PyTorch takes.
+
+    PyTorch is asked itself, with marks in place of a map, since rounding depends on the machine it was compiled for.
+    """
+    there = map_BCHW.shape[2]
+    scale = np.float32(there) / np.float32(height)
+    factor = 1 / float(scale)
+    rows = there + 1 + (height == there + 1)  # not as many as before: CUDA copies a map that keeps its size
+    marks = torch.eye(3, dtype=map_BCHW.dtype)[torch.arange(rows) % 3].T.reshape(1, 3, -1, 1).to(map_BCHW.device)
+    weights = (
+        torch.ops.aten.upsample_bilinear2d(marks.contiguous(), [height, 1], False, factor, None)[0, :, :, 0].cpu().numpy()
+    )
+    about = np.floor(np.maximum((np.arange(height) + 0.5) * float(scale) - 0.5, 0)).astype(np.int64)
+    lines = np.arange(height)
+    above = about.copy()
+    for guess in (about - 1, about, about + 1):
+        fits = (weights[guess % 3, lines] > 0) & (weights[(guess + 2) % 3, lines] == 0) & (guess >= 0)
+        above[fits] = guess[fits]
+    return above, weights[(above + 1) % 3, lines], factor
+
+
+def bands_of(resizers: list[RowResizer], batch: int, channels: int, size: tuple[int, int]) -> Iterator[Tensor]:
+    """The mean of resized maps in bands, from top to bottom: (batch, channels, rows, W) each."""
+    step = rows_of_band(batch, channels, size[1])
+    for top in range(0, size[0], step):
+        bottom = min(top + step, size[0])
+        total = resizers[0].rows(top, bottom)
+        for resizer in resizers[1:]:
+            total = total + resizer.rows(top, bottom)
+        yield total if len(resizers) == 1 else total.div_(len(resizers))

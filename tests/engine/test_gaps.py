@@ -1,0 +1,96 @@
+"""A file that is lost in the middle of a run is a gap, not the end of the run: it is named, and made again."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from contseg.engine.run import Run
+from contseg.errors import ContsegError
+from tests.engine.runs import Watching, command, learn, lines, tiny_recipe, weights
+
+RECIPE = tiny_recipe("finetune", "training.epochs=1", "training.batch=20")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return learn(tmp_path_factory.mktemp("whole") / "run", RECIPE)
+
+
+@pytest.fixture
+def run(whole, tmp_path):
+    return Run(shutil.copytree(whole.folder, tmp_path / "run"))
+
+
+def lose(path):
+    path.unlink()
+
+
+def halve(path):
+    path.write_bytes(path.read_bytes()[:40])
+
+
+def flip(path):
+    """One bit of what is compressed."""
+    content = bytearray(path.read_bytes())
+    content[60] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("harm", [lose, halve, flip], ids=lambda harm: harm.__name__)
+@pytest.mark.parametrize("step", [0, 1])
+@pytest.mark.parametrize("name", ["confusion.npz", "predictions.npz"])
+def test_a_resume_makes_it_again_from_the_segmenter(run, whole, step, name, harm):
+    harm(run.folder / "steps" / f"0{step}" / name)
+    (run.folder / "summary.json").unlink()
+    watching = Watching()
+    learn(run.folder, RECIPE, reporter=watching)
+    assert watching.updates == [], "nothing is trained again"
+    for made, kept in zip(run.confusions(), whole.confusions(), strict=True):
+        assert np.array_equal(made, kept)
+    made, kept = (each.arrays(f"steps/0{step}/predictions.npz") for each in (run, whole))
+    assert all(np.array_equal(made[key], kept[key]) for key in kept)
+    assert {**run.summary(), "seconds": 0} == {**whole.summary(), "seconds": 0}
+    assert lines(run) == lines(whole)
+
+
+@pytest.mark.parametrize("harm", [lose, halve], ids=lambda harm: harm.__name__)
+@pytest.mark.parametrize("step", [0, 1])
+@pytest.mark.parametrize("summary", [True, False], ids=["with summary", "without summary"])
+@pytest.mark.parametrize("words", [["report"], ["table"], ["evaluate"]], ids=lambda words: words[0])
+def test_whoever_needs_it_names_it_and_the_way_to_make_it_again(run, words, step, harm, summary):
+    harm(run.folder / "steps" / f"0{step}" / "confusion.npz")
+    if not summary:
+        (run.folder / "summary.json").unlink()
+    code, _, errors = command(*words, run.folder)
+    problem = "missing" if harm is lose else "damaged"
+    path = run.folder / "steps" / f"0{step}" / "confusion.npz"
+    assert (code, errors) == (
+        2,
+        f"error: {path}: is {problem}; make it again with: contseg train --resume {run.folder}\n",
+    )
+
+
+@pytest.mark.parametrize("name", ["samples.npz", "steps/01/predictions.npz"])
+def test_a_report_names_what_else_it_needs(run, name):
+    (run.folder / name).unlink()
+    code, _, errors = command("report", run.folder)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert f"{name}: is missing; make it again with" in errors
+
+
+def test_without_its_segmenter_a_step_cannot_be_measured_again(run):
+    for name in ("confusion.npz", "segmenter.safetensors"):
+        (run.folder / "steps" / "00" / name).unlink()
+    with pytest.raises(ContsegError, match=r"steps/00/segmenter.safetensors: not found, and needed to measure step 0 again"):
+        learn(run.folder, RECIPE)
+
+
+@pytest.mark.parametrize("harm", [lose, halve], ids=lambda harm: harm.__name__)
+def test_the_state_of_a_step_that_was_followed_by_another_is_not_needed(run, whole, harm):
+    harm(run.folder / "steps" / "00" / "state.pt")
+    watching = Watching()
+    learn(run.folder, RECIPE, reporter=watching)
+    assert watching.updates == []
+    assert lines(run) == lines(whole)
+    assert weights(run).keys() == weights(whole).keys()
