@@ -131,7 +131,7 @@ class _CutSamples(Dataset):
         if len({ids.shape for ids in labels}) > 1:
             return (
                 "data.crop: upright and lying images turn a rectangular crop, and a batch holds crops of one size;"
-                " use a square crop, or training.batch=1"
+                " use a square crop (with head fcn, training.batch=1 will do)"
             )
         return Batch.stack(images, labels, [cut.name for cut in cuts], [cut.annotated for cut in cuts])
 
