@@ -64,7 +64,9 @@ QUICK = ("ssul", "plop")
 """A mean over valid pixels with pseudo labels, and labels that become invalid."""
 
 
-@pytest.mark.parametrize("what", [what if what in QUICK else pytest.param(what, marks=pytest.mark.slow) for what in ACCEPTED])
+@pytest.mark.parametrize(
+    "what", [what if what in QUICK else pytest.param(what, marks=pytest.mark.slow) for what in ACCEPTED]
+)
 def test_two_passes_of_two_learn_what_one_of_four_learns(tmp_path, what):
     name, *overrides = what.split()
     large, gathered = assert_alike(tmp_path, name, *overrides)

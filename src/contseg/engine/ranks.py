@@ -17,6 +17,7 @@ from contseg.engine.spawned import run_spawned
 from contseg.errors import ContsegError
 from contseg.methods.method import Ranks
 
+
 def joined_rank() -> int | None:
     """This process's rank where torchrun or SLURM started one process per rank, None elsewhere."""
     for marker, rank in (("TORCHELASTIC_RUN_ID", "RANK"), ("SLURM_NTASKS", "SLURM_PROCID")):

@@ -34,7 +34,8 @@ class Run:
         steps/03/predictions.npz        predictions for the sample images
         summary.json                    the figures at the end; its presence means that the run is finished
 
-    A kill at any moment loses the current epoch at most: every file appears whole or not at all, `state.pt` is written
+    Ctrl-C and SIGTERM lose nothing: the update that is being made is saved, in the middle of an epoch too. A kill at any
+    moment loses the current epoch at most: every file appears whole or not at all, `state.pt` is written
     last and says how long `metrics.jsonl` was, which is cut back to that on resume.
     """
 

@@ -159,13 +159,21 @@ def _require_large_batch(training: TrainingOptions, method: Method, network: Net
         raise ContsegError(f"training.accumulate: the tables of network.idrnet move with every batch; {way}")
 
 
-def start_run(recipe: Recipe, folder: Path, overwrite: bool = False) -> Run:
+def start_run(recipe: Recipe, folder: Path, overwrite: bool = False, resume: bool = False) -> Run:
     """A new run folder that holds the resolved recipe.
 
+    Args:
+        overwrite: delete the run that is in the folder.
+        resume: continue with the run that is in the folder, if it is of the same recipe.
+
     Raises:
-        ContsegError: the folder holds a run already.
+        ContsegError: the folder holds a run already, or with `resume` one of another recipe.
     """
+    refuse_unguarded()
     run = Run(folder)
+    if resume and (run.folder / "recipe.yaml").is_file():
+        resumed_recipe(run.folder, recipe)
+        return run
     run.create(overwrite)
     run.write_text("recipe.yaml", to_yaml(recipe))
     return run
