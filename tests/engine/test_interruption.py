@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from contseg.interruption import Interrupted, at_once, catching, deferred, reque
 from contseg.methods.finetune import Finetune
 from contseg.methods.method import Ranks
 from tests.conftest import TINY
+from tests.engine.processes import alive, linux, wait_for
 from tests.engine.runs import Watching, learn, lines, same, tiny_recipe, weights
 
 
@@ -228,29 +228,6 @@ def begun(folder: Path, *arguments: str, mark: str) -> subprocess.Popen:
     )  # fmt: skip
     wait_for(lambda: Run(folder).metrics(), process)
     return process
-
-
-def wait_for(reached, process: subprocess.Popen | None = None, seconds: float = 240.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert process is None or process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def alive(mark: str) -> list[str]:
-    """Processes that were started with a mark in their environment, zombies not counted."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if f"CONTSEG_TEST_MARK={mark}".encode() in (folder / "environ").read_bytes():
-                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:
-            continue
-    return [command for command in found if command]
-
-
-linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
 
 
 @linux
