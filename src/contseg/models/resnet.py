@@ -36,6 +36,7 @@ class ResNet(nn.Module):
         ContsegError: unknown name or output stride.
 
     Example:
+        >>> import torch
         >>> [tuple(stage.shape[1:]) for stage in ResNet("resnet18", output_stride=8, width=8)(torch.zeros(1, 3, 64, 64))]
         [(8, 16, 16), (16, 8, 8), (32, 8, 8), (64, 8, 8)]
     """
