@@ -142,7 +142,7 @@ def end_with(gone: Callable[[], int | None]) -> None:
 
     def watch() -> None:
         number = gone()
-        _thread.interrupt_main(number or signal.SIGTERM)
+        _thread.interrupt_main(signal.Signals(number or signal.SIGTERM))
         if number is None:
             time.sleep(GRACE)
             os._exit(128 + signal.SIGTERM)

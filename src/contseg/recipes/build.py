@@ -152,8 +152,8 @@ def _require_large_batch(training: TrainingOptions, method: Method, network: Net
     way = f"set training.accumulate=1 and training.batch={training.batch * training.accumulate}, on more devices if need be"
     if method.whole_batch_terms:
         raise ContsegError(
-            f"training.accumulate: method '{method.name}' computes {', '.join(method.whole_batch_terms)} over the whole batch"
-            f" at once; {way}"
+            f"training.accumulate: method '{method.name}' computes {', '.join(method.whole_batch_terms)} over the whole"
+            f" batch at once; {way}"
         )
     if network.idrnet is not None:
         raise ContsegError(f"training.accumulate: the tables of network.idrnet move with every batch; {way}")
