@@ -131,7 +131,7 @@ class TestRealProcesses:
                     stderr=subprocess.PIPE,
                     text=True,
                     start_new_session=True,
-                )  # fmt: skip
+                )
             )
             return started[-1]
 
@@ -172,10 +172,9 @@ class TestRealProcesses:
 
 
 def test_a_folder_is_held_by_one_demo_and_free_after_it(tmp_path):
-    with held(tmp_path / "demo.lock", "here: a demo"):
-        with pytest.raises(ContsegError, match=rf"^here: a demo is at work there already \(process {os.getpid()} since"):
-            with held(tmp_path / "demo.lock", "here: a demo"):
-                pass
+    said = rf"^here: a demo is at work there already \(process {os.getpid()} since"
+    with held(tmp_path / "demo.lock", "here: a demo"), pytest.raises(ContsegError, match=said):
+        held(tmp_path / "demo.lock", "here: a demo").__enter__()
     with held(tmp_path / "demo.lock", "here: a demo"):
         pass
 

@@ -165,12 +165,12 @@ class TestSignals:
 
     def test_they_wait_until_the_block_ends(self):
         seen = []
-        with catching(), pytest.raises(Interrupted), deferred(seen.append):
+        with catching(), pytest.raises(Interrupted), deferred(seen.append):  # noqa: PT012
             signal.raise_signal(signal.SIGTERM)
             assert (requested(), seen) == (signal.SIGTERM, [signal.SIGTERM])
 
     def test_the_same_signal_sent_twice_is_one(self):
-        with catching(), pytest.raises(Interrupted), deferred():
+        with catching(), pytest.raises(Interrupted), deferred():  # noqa: PT012
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGTERM)
             assert requested() == signal.SIGINT
@@ -178,14 +178,14 @@ class TestSignals:
     def test_a_second_one_later_is_not_waited_for(self, monkeypatch):
         monkeypatch.setattr(interruption, "SAME", 0.0)
         went_on = False
-        with catching(), pytest.raises(Interrupted), deferred():
+        with catching(), pytest.raises(Interrupted), deferred():  # noqa: PT012
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
             went_on = True
         assert not went_on
 
     def test_a_block_within_may_end_at_once(self):
-        with catching(), pytest.raises(Interrupted), deferred(), at_once():
+        with catching(), pytest.raises(Interrupted), deferred(), at_once():  # noqa: PT012
             signal.raise_signal(signal.SIGINT)
             raise AssertionError("went on")
 
