@@ -292,7 +292,7 @@ def main() -> None:
 
 def _input_ended() -> None:
     """Wait until nobody can write to standard input any more."""
-    while sys.stdin.buffer.read(1):
+    while os.read(sys.stdin.fileno(), 1):  # not through a buffer, whose lock the end of the interpreter would wait for
         pass
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from contseg.data.files import IMAGE_SUFFIXES, files_below, read_text
+from contseg.data.files import IMAGE_SUFFIXES, files_below
+from contseg.data.lists import read_text
 from contseg.errors import ContsegError
 
 KINDS = ("ids", "colours", "overlays")

@@ -49,8 +49,9 @@ class Run:
 
     A resume reads `state.pt` of the step, the segmenter of the step before, and everything else from the recipe; it
     compares the data with `plan.json`.
-    A kill at any moment loses the current epoch at most: every file but `metrics.jsonl` appears whole or not at all,
-    `state.pt` is written last and records how long `metrics.jsonl` was, which is cut back to that on resume.
+    Ctrl-C and SIGTERM lose nothing: the update that is being made is saved, in the middle of an epoch too. A kill at any
+    moment loses the current epoch at most: every file but `metrics.jsonl` appears whole or not at all, `state.pt` is
+    written last and records how long `metrics.jsonl` was, which is cut back to that on resume.
     """
 
     def __init__(self, folder: Path | str):

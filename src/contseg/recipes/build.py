@@ -227,17 +227,22 @@ def _require_large_batch(training: TrainingOptions, method: Method, network: Net
         raise ContsegError(f"training.accumulate: the tables of network.idrnet move with every batch; {way}")
 
 
-def start_run(recipe: Recipe, folder: Path | str, overwrite: bool = False) -> Run:
+def start_run(recipe: Recipe, folder: Path | str, overwrite: bool = False, resume: bool = False) -> Run:
     """A new run folder that holds the resolved recipe, with the network of the segmenter in `start_from` if there is one.
 
     Args:
         overwrite: delete the run that is there. `make_job` with `new=True` checks everything else before.
+        resume: continue with the run that is in the folder, if it is of the same recipe.
 
     Raises:
-        ContsegError: the folder holds a run already, `start_from` cannot be read or has another network than the recipe
-            sets, or something that the recipe names would be deleted.
+        ContsegError: the folder holds a run already, or with `resume` one of another recipe; `start_from` cannot be read or
+            has another network than the recipe sets; or something that the recipe names would be deleted.
     """
+    refuse_unguarded()
     run = Run(folder)
+    if resume and (run.folder / "recipe.yaml").is_file():
+        resumed_recipe(run.folder, recipe)
+        return run
     text = to_yaml(with_network_of_start(recipe))
     run.refuse_if_taken(overwrite)
     require_kept(recipe, run)
