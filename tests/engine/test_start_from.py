@@ -142,7 +142,7 @@ def test_a_folder_of_nothing_but_the_new_class_is_enough(tmp_path):
     (root / "test.txt").write_text("4\n5\n")
     (root / "classes.txt").write_text("\n".join(names) + "\n")
     torch.manual_seed(0)
-    segmenter = Segmenter(NetworkOptions(backbone="resnet18", width=8, head_width=16), [3])
+    segmenter = Segmenter(NetworkOptions(backbone="resnet18", width=8, head_width=16, initialisation="he"), [3])
     given = save_pretrained(tmp_path / "given", segmenter, ClassTable.of(names[:3]))
     data = ["data.dataset=folder", f"data.path={root}", "data.options={}", "scenario.split=2-1", "training.batch=2"]
     run = learn(tmp_path / "run", recipe_from(given, *data))
@@ -227,7 +227,7 @@ def test_another_start_is_another_run(folder, tmp_path):
 
 def test_an_unknown_that_the_policy_does_not_have_is_told(folder, tmp_path):
     _, classes = load_pretrained(folder)
-    options = NetworkOptions(backbone="resnet18", width=8, head_width=16, unknown=True)
+    options = NetworkOptions(backbone="resnet18", width=8, head_width=16, initialisation="he", unknown=True)
     given = save_pretrained(tmp_path / "given", Segmenter(options, [1, 1, len(classes) - 1]), classes)
     with pytest.raises(ContsegError, match='has an output "unknown", and policy plop needs none'):
         job_in(tmp_path / "run", recipe_from(given))
