@@ -32,15 +32,18 @@ class TestOwnMethod:
         monkeypatch.chdir(tmp_path)
         tiny = [*TINY, "scenario.split=5-5", "training.batch=10", "training.epochs=1"]
         monkeypatch.setattr("contseg.recipes.read.read_recipe", lambda name, given: read_recipe(name, [*given, *tiny]))
-        exec(compile(CODE, "your-own-method.md", "exec"), {"__name__": "own"})
+        exec(compile(CODE, "your-own-method.md", "exec"), {"__name__": "__main__"})
         run = Run(tmp_path / "runs" / "careful")
         assert (run.folder / "report.html").is_file()
         later = next(line for line in run.metrics() if line["kind"] == "epoch" and line["step"] == 1)
         assert set(later["terms"]) == {"cross_entropy", "features"}
         assert make_method("careful", pull=1.0).pull == 1.0
+        before = run.metrics()
+        exec(compile(CODE, "your-own-method.md", "exec"), {"__name__": "__main__"})  # a second time
+        assert run.metrics() == before
 
     def test_the_method_itself_is_about_forty_lines(self):
-        body = CODE[CODE.index("@register_method") : CODE.index("recipe = ")]
+        body = CODE[CODE.index("@register_method") : CODE.index("if __name__")]
         assert len(body.strip().splitlines()) <= 45
 
     def test_a_name_that_is_taken_or_missing_is_told(self):

@@ -14,6 +14,8 @@ SAME = 1.0
 """Seconds within which further signals are the first one again: a terminal and a launcher may both send it."""
 GRACE = 20.0
 """Seconds that a process without its parent has for saving."""
+ENDS_WITH_INPUT = "CONTSEG_ENDS_WITH_INPUT"
+"""Environment variable of a command that another one started: it ends with its standard input, that is with its parent."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -142,7 +144,7 @@ def end_with(gone: Callable[[], int | None]) -> None:
 
     def watch() -> None:
         number = gone()
-        _thread.interrupt_main(number or signal.SIGTERM)
+        _thread.interrupt_main(signal.Signals(number or signal.SIGTERM))
         if number is None:
             time.sleep(GRACE)
             os._exit(128 + signal.SIGTERM)

@@ -108,6 +108,9 @@ class TestData:
         ("training.lr=1e30", "loss is not finite at step 0, epoch 0, batch 1"),
         ("training.lr=1e30", "start anew with --overwrite and a lower rate, such as training.lr=1e+29"),
         ("training.batch=1", "training.batch: 1 image is too few for head deeplabv3-mib, which has a norm over averages"),
+        ("name=..", "name: '..' is no name for a folder"),
+        ("name=''", "name: '' is no name for a folder"),
+        ("name=", "name: Input should be a valid string (got None)"),
         ("scenario.split=4", "for 10 classes write BASE-INCREMENT such as 4-1 or 4-2"),
     ],
 )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import contseg
 from contseg.engine.run import Run
 from contseg.evaluation.predict import predict_image
 from contseg.interop.segmenter_file import load_segmenter, save_segmenter
@@ -136,7 +137,7 @@ class TestPredict:
                     assert written.size == (pixels.shape[1], pixels.shape[0])
             ids = np.array(Image.open((tmp_path / "out" / "ids" / name).with_suffix(".png")))
             assert np.array_equal(ids, np.array(classes.ids)[predict_image(segmenter, pixels)])
-        assert len([path for path in (tmp_path / "out").rglob("*") if path.is_file()]) == 12
+        assert len(list((tmp_path / "out").rglob("*.png"))) == 12
 
     def test_ids_are_those_of_the_dataset_and_shown_in_its_colours(self, decided, images, tmp_path):
         segmenter, colour = decided
@@ -187,9 +188,29 @@ class TestHelp:
         assert "Usage" in said
         assert len(said.splitlines()) > 8
 
-    def test_it_needs_no_torch(self):
+    @pytest.mark.parametrize(
+        "words",
+        [[], ["train"], ["demo"], ["table"], ["models"], ["convert"], ["dry-run"], ["data", "check"], ["recipes", "show"],
+         ["recipes"], ["data"], ["prepare"]],
+        ids=" ".join,
+    )  # fmt: skip
+    def test_h_is_help_everywhere(self, words):
+        assert command(*words, "-h") == command(*words, "--help")
+        assert "Usage" in command(*words, "-h")[1]
+
+    @pytest.mark.parametrize("option", ["--version", "-V"])
+    def test_it_says_its_version(self, option):
+        assert command(option) == (0, f"contseg {contseg.__version__}\n", "")
+
+    @pytest.mark.parametrize(
+        "words",
+        [["train", "--help"], ["--help"], ["-h"], ["--version"], ["recipes"], ["recipes", "--system", "sdr"],
+         ["recipes", "show", "-h"]],
+        ids=" ".join,
+    )  # fmt: skip
+    def test_it_needs_no_torch(self, words):
         script = (
-            "import sys; sys.argv = ['contseg', 'train', '--help']\n"
+            f"import sys; sys.argv = ['contseg', *{words}]\n"
             "from contseg.cli.main import main\n"
             "try: main()\n"
             "except SystemExit as stop: assert not stop.code\n"

@@ -131,3 +131,23 @@ def test_arguments_that_mean_nothing_are_told(tmp_path, monkeypatch, arguments, 
     (line,) = errors.splitlines()
     assert line.startswith("error: ")
     assert telling in line
+
+
+def test_images_that_are_read_otherwise_than_stored_are_said(tmp_path):
+    from tests.data.test_pictures import save_turned
+
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    (tmp_path / "classes.txt").write_text("background\ncat\n")
+    for name in "abcde":
+        Image.fromarray(np.ones((32, 48), np.uint8)).save(tmp_path / "masks" / f"{name}.png")
+        Image.fromarray(np.zeros((32, 48), np.uint16)).save(tmp_path / "images" / f"{name}.png")
+    (tmp_path / "images" / "a.png").unlink()
+    save_turned(np.zeros((32, 48, 3), np.uint8), tmp_path / "images" / "a.jpg", 6)
+    (tmp_path / "train.txt").write_text("a\nb\nc\n")
+    (tmp_path / "test.txt").write_text("d\ne\n")
+    code, said, _ = command("data", "check", "folder", tmp_path)
+    assert code == 0
+    assert "1 image: turned upright by their EXIF orientation" in said
+    assert "4 images: 16 bits, of which 0 to 65535 become 0 to 255 (data.options.range sets others)" in said
+    assert said.splitlines()[-1] == f"no file of {tmp_path} is broken; see the notes above"

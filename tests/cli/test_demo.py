@@ -1,12 +1,19 @@
 """`contseg demo`: several methods and the upper bound, side by side, started once and finished whenever."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 
 import pytest
 
+from contseg.cli.lock import held
 from contseg.engine.run import Run
+from contseg.errors import ContsegError
 from tests.conftest import TINY
+from tests.engine.processes import alive, linux, wait_for
 from tests.engine.runs import command, same, weights
 
 SMALL = [*TINY, "training.epochs=1", "training.batch=10"]
@@ -36,7 +43,7 @@ def test_the_summary_holds_the_figures_of_each_method_and_of_joint(shown):
         assert figures == {key: own[key] for key in KEYS}
         assert f"│ {name} " in said
     assert summary["joint"]["forgetting"] is None
-    assert "joint: forgetting: not measured" in said
+    assert "forgetting: not measured, after one step nothing could be forgotten (joint)" in " ".join(said.split())
 
 
 def test_joint_is_scored_with_the_groups_of_the_others(shown):
@@ -65,7 +72,7 @@ def test_a_finished_demo_is_shown_again_without_training(shown):
     before = files(folder)
     code, said, _ = command("demo", "--out", folder, "--methods", "finetune,mib", *SMALL)
     assert code == 0
-    assert "step 1/6" not in said
+    assert "step 0/5" not in said
     assert "│ mib " in said
     assert files(folder) == before
 
@@ -77,7 +84,7 @@ def test_a_demo_that_was_cut_off_goes_on(shown, tmp_path):
     shutil.rmtree(tmp_path / "demo" / "mib" / "steps" / "05")
     code, said, _ = command("demo", "--out", tmp_path / "demo", "--methods", "finetune,mib", *SMALL)
     assert code == 0
-    assert [line.split(":")[0] for line in said.splitlines() if ": old" in line] == ["mib step 6/6 (nine)"]
+    assert [line.split(":")[0] for line in said.splitlines() if ": old" in line] == ["mib step 5/5 (nine)"]
     assert set(json.loads((tmp_path / "demo" / "summary.json").read_text())) == {"finetune", "mib", "joint"}
 
 
@@ -102,5 +109,78 @@ def test_a_fresh_demo_trains_everything_again(tmp_path):
     assert "from the cache" not in command(*arguments)[1]
     code, said, _ = command(*arguments)
     assert code == 0
-    assert "step 1/1" in said
+    assert "step 0/0" in said
     assert "from the cache" not in said
+
+
+class TestRealProcesses:
+    """A demo, and the joint run that learns next to it."""
+
+    @pytest.fixture
+    def demo(self, tmp_path):
+        started = []
+
+        def start(*options):
+            environment = os.environ | {"OMP_NUM_THREADS": "1", "CONTSEG_TEST_MARK": str(tmp_path)}
+            arguments = ["demo", "--out", tmp_path / "demo", "--methods", "finetune", *SMALL, "training.epochs=50", *options]
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "contseg", *map(str, arguments)],
+                    env=environment,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    start_new_session=True,
+                )
+            )
+            return started[-1]
+
+        yield start
+        for process in started:
+            process.kill()
+            process.communicate()
+
+    @linux
+    @pytest.mark.parametrize(
+        ("number", "code"),
+        [
+            (signal.SIGTERM, 143),
+            pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+            pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),
+        ],
+    )
+    def test_end_together_and_both_are_saved(self, demo, tmp_path, number, code):
+        process, joint = demo(), Run(tmp_path / "demo" / "joint")
+        wait_for(joint.metrics, process)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=100)
+        assert process.returncode == code
+        wait_for(lambda: not alive(str(tmp_path)), seconds=30)
+        assert joint.load_state(0)["within"]["updates"] >= 1
+        if code > 0:
+            assert errors.startswith("Interrupted. Resume with: contseg demo --methods finetune --out ")
+            assert not (tmp_path / "demo" / "demo.lock").exists()
+
+    @pytest.mark.slow
+    def test_a_second_demo_in_the_folder_is_refused(self, demo, tmp_path):
+        first = demo()
+        wait_for(Run(tmp_path / "demo" / "joint").metrics, first)
+        _, errors = (second := demo()).communicate(timeout=100)
+        assert second.returncode == 2
+        assert errors.startswith(f"error: {tmp_path / 'demo'}: a demo is at work there already (process {first.pid} since ")
+        assert first.poll() is None
+
+
+def test_a_folder_is_held_by_one_demo_and_free_after_it(tmp_path):
+    said = rf"^here: a demo is at work there already \(process {os.getpid()} since"
+    with held(tmp_path / "demo.lock", "here: a demo"), pytest.raises(ContsegError, match=said):
+        held(tmp_path / "demo.lock", "here: a demo").__enter__()
+    with held(tmp_path / "demo.lock", "here: a demo"):
+        pass
+
+
+def test_a_demo_that_is_refused_leaves_no_folder(tmp_path):
+    code, _, errors = command("demo", "--out", tmp_path / "demo", "--methods", "finetune", "training.batch=0")
+    assert code == 2
+    assert errors.startswith("error: ")
+    assert not (tmp_path / "demo").exists()

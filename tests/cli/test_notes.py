@@ -1,4 +1,4 @@
-"""What should be known of the data is printed where figures are made, not by `plan` alone; a class 0 that counts is scored."""
+"""What should be known of the data is printed where figures are made, not only by `plan`; a real class 0 is scored."""
 
 import json
 
@@ -7,7 +7,8 @@ import pytest
 from tests.engine.runs import command
 
 TINY = [
-    "scenario.split=offline", "network.width=8", "network.head_width=16", "network.output_stride=8", "network.pooling_size=4",
+    "scenario.split=offline", "network.width=8", "network.head_width=16", "network.output_stride=8",
+    "network.pooling_size=4",
     "data.crop=32", "training.batch=4", "training.epochs=1", "training.threads=1", "training.accelerator=cpu",
     "training.workers=0",
 ]  # fmt: skip

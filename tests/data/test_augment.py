@@ -205,3 +205,11 @@ def test_grey_stays_grey_under_saturation_hue_and_contrast(change):
 def test_an_unknown_pipeline_is_told():
     with pytest.raises(ContsegError, match=r"data\.pipeline: unknown pipeline 'mbi'; did you mean 'mib'"):
         training_pipeline("mbi", 8, 0.5)
+
+
+def test_a_picture_too_thin_for_the_test_crop_is_refused_before_memory_is_taken():
+    thin = np.zeros((20_000, 1, 3), np.uint8)
+    with pytest.raises(
+        ContsegError, match=r"1x20000 resized for data.test_crop=512 is 512x10240000, more than 178956970 pixels"
+    ):
+        CentreCrop(512)(thin, thin[..., 0])

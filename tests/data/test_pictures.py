@@ -11,7 +11,7 @@ from PIL import Image
 
 from contseg.data.check import check_dataset
 from contseg.data.coco_json import CocoJSON
-from contseg.data.files import image_size, orientation, read_image, read_mask, rescaling
+from contseg.data.files import image_size, notes, orientation, read_image, read_mask
 from contseg.data.folder import Folder
 from contseg.data.open import open_dataset
 from contseg.data.pixels import Reading
@@ -124,7 +124,9 @@ class TestOrientation:
             (tmp_path / "salient").mkdir(exist_ok=True)
             Image.fromarray(mask * 255).save(tmp_path / "salient" / f"{name}.png")
         dataset = Folder(folder)
-        assert check_dataset(dataset)[0] == []
+        problems, (train, _) = check_dataset(dataset)
+        assert problems == []
+        assert train.notes == {"turned upright by their EXIF orientation": 4}
         assert build_presence(dataset, "train", cached=False).pixels.sum() > 0
         samples = Samples(
             dataset, ("000", "001", "002", "003"), np.zeros(65536, np.uint8), np.array([True]), tmp_path / "salient"
@@ -162,7 +164,7 @@ class TestDepth:
         path = tmp_path / f"a.{suffix}"
         Image.fromarray(RAMP).save(path)
         assert np.array_equal(read_image(path), np.rint(RAMP / 257)[..., None].repeat(3, axis=2))
-        assert rescaling(path) == "16 bits: 0 to 65535 become 0 to 255"
+        assert notes(path) == ["16 bits, of which 0 to 65535 become 0 to 255 (data.options.range sets others)"]
 
     def test_floats_go_from_0_to_1(self, tmp_path):
         Image.fromarray((RAMP / 65535).astype(np.float32)).save(tmp_path / "a.tif")
@@ -203,19 +205,19 @@ class TestDepth:
         Image.fromarray(image * 257).save(folder / "images" / "000.png")
         problems, (train, test) = check_dataset(Folder(folder))
         assert problems == []
-        assert train.rescaled == {"16 bits: 0 to 65535 become 0 to 255": 1}
-        assert test.rescaled == {}
+        assert list(train.notes.values()) == [1]
+        assert "of which 0 to 65535 become 0 to 255" in next(iter(train.notes))
+        assert test.notes == {}
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 class TestBands:
     BANDS = np.stack([np.full((5, 7), 10 * band + 5, np.uint8) for band in range(1, 6)])
 
-    @pytest.mark.parametrize("count", [2, 4, 5])
-    @pytest.mark.parametrize("photometric", ["MINISBLACK", "RGB"])
+    @pytest.mark.parametrize(
+        ("count", "photometric"), [(2, "MINISBLACK"), (4, "MINISBLACK"), (5, "MINISBLACK"), (4, "RGB"), (5, "RGB")]
+    )
     def test_more_bands_than_colours_are_refused_until_they_are_chosen(self, tmp_path, count, photometric):
-        if count < 3 and photometric == "RGB":
-            pytest.skip("two bands are no colours")
         path = save_raster(tmp_path / "a.tif", self.BANDS[:count], photometric=photometric)
         with pytest.raises(
             ContsegError, match=rf"has {count} bands of uint8.*; choose three .*data.options.bands=\[1, 2, 3\]"
@@ -226,6 +228,12 @@ class TestBands:
         assert read_image(path, Reading((count,)))[0, 0].tolist() == [10 * count + 5] * 3
         with pytest.raises(ContsegError, match=rf"has {count} bands, no band 9"):
             read_image(path, Reading((9,)))
+
+    @pytest.mark.parametrize("photometric", ["MINISBLACK", "RGB"])
+    def test_three_bands_are_colours_whatever_the_file_calls_them(self, tmp_path, photometric):
+        path = save_raster(tmp_path / "a.tif", self.BANDS[:3], photometric=photometric)
+        assert read_image(path)[0, 0].tolist() == [15, 25, 35]
+        assert notes(path) == []
 
     @pytest.mark.parametrize("alpha", [9, 0, 255])
     def test_a_band_that_is_declared_as_alpha_is_dropped_where_it_shows_or_hides_and_else_refused(self, tmp_path, alpha):

@@ -17,7 +17,8 @@ from tests.engine.runs import DOUBLES, distance, job_in, learn, lines, tiny_reci
 
 # images of many scales are padded with ignored pixels, so that batches have unequal numbers of valid ones
 OPTIONS = (
-    "data.options={train: 12, test: 2, size: 32}", "data.pipeline=ssseg", "data.resize=[32, 32]", "data.scale=[0.4, 1.5]", "scenario.split=5-5",
+    "data.options={train: 12, test: 2, size: 32}", "data.pipeline=ssseg", "data.resize=[32, 32]", "data.scale=[0.4, 1.5]",
+    "scenario.split=5-5",
     "training.epochs=1", "training.lr=0.01", "training.lr_later=0.003", "network.dropout=0.0",
 )  # fmt: skip
 LARGE, GATHERED = ("training.batch=4",), ("training.batch=2", "training.accumulate=2")

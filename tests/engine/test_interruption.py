@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from contseg.interruption import Interrupted, at_once, catching, deferred, reque
 from contseg.methods.finetune import Finetune
 from contseg.methods.method import Ranks
 from tests.conftest import TINY
+from tests.engine.processes import alive, linux, wait_for
 from tests.engine.runs import Watching, learn, lines, same, tiny_recipe, weights
 
 
@@ -165,12 +165,12 @@ class TestSignals:
 
     def test_they_wait_until_the_block_ends(self):
         seen = []
-        with catching(), pytest.raises(Interrupted), deferred(seen.append):
+        with catching(), pytest.raises(Interrupted), deferred(seen.append):  # noqa: PT012
             signal.raise_signal(signal.SIGTERM)
             assert (requested(), seen) == (signal.SIGTERM, [signal.SIGTERM])
 
     def test_the_same_signal_sent_twice_is_one(self):
-        with catching(), pytest.raises(Interrupted), deferred():
+        with catching(), pytest.raises(Interrupted), deferred():  # noqa: PT012
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGTERM)
             assert requested() == signal.SIGINT
@@ -178,14 +178,14 @@ class TestSignals:
     def test_a_second_one_later_is_not_waited_for(self, monkeypatch):
         monkeypatch.setattr(interruption, "SAME", 0.0)
         went_on = False
-        with catching(), pytest.raises(Interrupted), deferred():
+        with catching(), pytest.raises(Interrupted), deferred():  # noqa: PT012
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
             went_on = True
         assert not went_on
 
     def test_a_block_within_may_end_at_once(self):
-        with catching(), pytest.raises(Interrupted), deferred(), at_once():
+        with catching(), pytest.raises(Interrupted), deferred(), at_once():  # noqa: PT012
             signal.raise_signal(signal.SIGINT)
             raise AssertionError("went on")
 
@@ -228,29 +228,6 @@ def begun(folder: Path, *arguments: str, mark: str) -> subprocess.Popen:
     )  # fmt: skip
     wait_for(lambda: Run(folder).metrics(), process)
     return process
-
-
-def wait_for(reached, process: subprocess.Popen | None = None, seconds: float = 240.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert process is None or process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def alive(mark: str) -> list[str]:
-    """Processes that were started with a mark in their environment, zombies not counted."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if f"CONTSEG_TEST_MARK={mark}".encode() in (folder / "environ").read_bytes():
-                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:
-            continue
-    return [command for command in found if command]
-
-
-linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
 
 
 @linux

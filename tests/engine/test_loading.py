@@ -175,3 +175,9 @@ def test_upright_and_lying_images_do_not_mix_in_a_rectangular_crop(samples):
             told.append(str(error))
     assert 0 < len(told) < len(seeds)
     assert all(message.startswith("data.crop: upright and lying images") for message in told)
+
+
+def test_a_picture_that_a_pipeline_refuses_is_one_line_that_names_the_file(samples, monkeypatch):
+    monkeypatch.setenv("CONTSEG_MAX_PIXELS", "5000")
+    with pytest.raises(ContsegError, match=r"\.png: 32x32 resized for data.test_crop=512 is 512x512, more than 5000 pixels"):
+        list(Batches(samples, CentreCrop(512), [[Draw(0, 0, 0)]], seed=1, step=0, device=CPU))

@@ -150,6 +150,22 @@ class TestWhatAMethodSees:
             assert len(names) == len(set(names)) == 40
             assert names != [name for batch in epochs[step] for name in batch.names]
 
+    @pytest.mark.parametrize(
+        ("batch", "accumulate", "passed"), [(10, 1, 40), (10, 2, 40), (20, 2, 40), (15, 2, 30), (50, 1, 50)], ids=str
+    )
+    def test_the_loader_has_whole_updates_of_the_45_images_and_repeats_some_to_fill_one(
+        self, tmp_path, batch, accumulate, passed
+    ):
+        counts = {}
+
+        def look(call, *arguments):
+            if call == "before_step" and arguments[-1].step.index == 0:
+                batches = list(arguments[-1].loader)
+                counts.update(sizes={len(one.names) for one in batches}, images=sum(len(one.names) for one in batches))
+
+        recorded(tmp_path / "run", look, f"training.batch={batch}", f"training.accumulate={accumulate}")
+        assert counts == {"sizes": {batch}, "images": passed}
+
     def test_draws_follow_from_the_iteration(self, tmp_path):
         def drawn(folder):
             values = []

@@ -153,6 +153,16 @@ def test_a_folder_of_nothing_but_the_new_class_is_enough(tmp_path):
     assert load_segmenter(run.segmenter_path(1))[1].names == names
     with pytest.raises(ContsegError, match=r"step 0 .* has no training image"):
         job_in(tmp_path / "other", tiny_recipe("plop", *data))
+    (root / "classes.txt").write_text("background\nblue\n")  # as an annotation tool exports the new class alone
+    for path in (root / "masks").iterdir():
+        Image.fromarray(np.array(Image.open(path)) // 3).save(path)
+    told = r"red, green: not in the class list of the data, which has to begin with the segmenter's classes in their order"
+    with pytest.raises(ContsegError, match=told):
+        job_in(tmp_path / "export", recipe_from(given, *data, "scenario.split=offline"))
+    (root / "classes.txt").write_text("\n".join(names) + "\n")
+    told = r"the training masks hold the ids 0 \(background\), 1 \(red\) and never 3 \(blue\); write masks with the ids of"
+    with pytest.raises(ContsegError, match=told):
+        job_in(tmp_path / "ids", recipe_from(given, *data))
 
 
 MISTAKES = {

@@ -11,7 +11,8 @@ from torch import nn
 
 from contseg.errors import ContsegError
 from contseg.models import timm_backbone
-from contseg.models.backbones import BACKBONES, is_norm, make_backbone
+from contseg.models.backbones import is_norm, make_backbone
+from contseg.models.names import ARCHITECTURES, BACKBONES, VITS
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
 
@@ -169,9 +170,6 @@ def test_without_timm_one_line_says_what_to_install(monkeypatch):
 
 def test_every_name_is_known_to_the_installed_timm():
     timm = timm_backbone.import_timm()
-    from contseg.models.timm_backbone import ARCHITECTURES
-    from contseg.models.vit import VITS
-
     names = [*(name for name, _, _ in ARCHITECTURES.values()), *VITS.values()]
     assert [name for name in names if not timm.is_model(name)] == []
     assert len(set(BACKBONES)) == len(BACKBONES)

@@ -7,8 +7,9 @@ from ruamel.yaml import YAML
 
 from benchmarks.readme_table import with_table, works_table
 from contseg.errors import ContsegError
-from contseg.recipes.catalogue import catalogue
+from contseg.recipes.catalogue import catalogue, system_of
 from contseg.recipes.describe import comments_of, describe
+from contseg.recipes.published import network_key, published_for
 from contseg.recipes.read import COMMAND_LINE, is_of_published_data, parse_recipe, read_recipe, recipe_names, resolve
 
 README = Path(__file__).parent.parent.parent / "README.md"
@@ -87,3 +88,11 @@ class TestTheReadme:
             if is_of_published_data(entry.name):
                 assert entry.system in table
                 assert entry.dataset in table
+
+
+def test_a_list_says_of_every_recipe_what_the_whole_recipe_says():
+    """A list reads recipes without the defaults of their methods."""
+    for entry in catalogue():
+        recipe = read_recipe(entry.name)
+        assert (entry.system, entry.network) == (system_of(recipe), network_key(recipe)), entry.name
+        assert entry.published == tuple(published_for(recipe)), entry.name

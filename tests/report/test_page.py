@@ -15,6 +15,7 @@ from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.recipes.comparison import compare_run
 from contseg.recipes.read import read_recipe, to_yaml
+from contseg.report.figures import curves, run_style
 from contseg.report.page import write_report
 from tests.engine.runs import Guessing, interrupted, learn, tiny_recipe
 from tests.report.pages import Page
@@ -77,15 +78,17 @@ class TestFigures:
         assert shown["run"] == "first"
 
     def test_the_numbers_of_every_class_are_those_of_the_last_step(self, page, run):
-        rows = next(table for table in page.tables if table[0][0] == "class")[1:]
+        header, *rows = page.table("shades classes")
+        assert header == ["class", "from step", "after 0", "after 1", "after 2", "forgetting"]
         iou = [line for line in run.metrics() if line["kind"] == "step"][-1]["iou"]
-        assert [row[2] for row in rows] == ["–" if value is None else f"{100 * value:.1f}" for value in iou]
+        assert [row[4] for row in rows] == ["–" if value is None else f"{100 * value:.1f}" for value in iou]
         assert [row[0] for row in rows][:2] == ["background", "zero"]
         assert [row[1] for row in rows] == ["0"] * 6 + ["1"] * 3 + ["2"] * 2
-        assert [row[3] for row in rows][-2:] == ["–", "–"]  # what came last cannot be forgotten yet
+        assert [row[2] == "" for row in rows] == [False] * 6 + [True] * 5  # not known yet, which is no dash
+        assert [row[5] for row in rows][-2:] == ["–", "–"]  # what came last cannot be forgotten yet
 
     def test_the_plan_is_told(self, page, run):
-        rows = next(table for table in page.tables if table[0][0] == "step")[1:]
+        rows = page.table("plan")[1:]
         assert [row[0] for row in rows] == ["0", "1", "2"]
         assert rows[1][1] == "five, six, seven"
 
@@ -128,6 +131,51 @@ class TestText:
         assert "torch" in text
         assert page.title == "contseg: first"
 
+    @pytest.mark.parametrize("name", ["<i>x</i>", "&lt;", "$a$ and $", "_hidden", "{{ 7 * 7 }}", "\"quoted'"], ids=str)
+    def test_class_names_are_shown_literally(self, run, tmp_path, name):
+        shutil.copytree(run.folder, tmp_path / "run")
+        with np.load(run.folder / "samples.npz") as saved:
+            samples = dict(saved)
+        samples["classes"] = np.array([*samples["classes"][:-1], name])
+        np.savez(tmp_path / "run" / "samples.npz", **samples)
+        plan = (run.folder / "plan.json").read_text().replace('"nine"', json.dumps(name))
+        (tmp_path / "run" / "plan.json").write_text(plan)
+        page = Page(write_report([tmp_path / "run"], tmp_path / "page.html").read_text())
+        for table in ("shades classes", "shades holding"):
+            assert page.table(table)[-1][0] == name
+        assert page.table("plan")[-1][1].endswith(name)
+
+    def test_links_lead_to_sections_of_the_page(self, run, tmp_path):
+        shutil.copytree(run.folder, tmp_path / "run")
+        Run(tmp_path / "run").append_metrics({"kind": "step", "step": STEPS - 1, "warnings": ["background collapsed"]})
+        page = Page(write_report([tmp_path / "run"], tmp_path / "page.html").read_text())
+        assert page.anchors
+        assert set(page.anchors) <= set(page.ids)
+        assert page.ids == ["results", "figures", "images", "classes", "warnings", "training", "plan", "recipes"]
+
+    def test_what_was_not_measured_is_a_dash_with_the_reason(self, run, tmp_path):
+        shutil.copytree(run.folder, tmp_path / "run")
+        for step in range(STEPS):
+            path = tmp_path / "run" / "steps" / f"{step:02d}" / "confusion.npz"
+            with np.load(path) as saved:
+                arrays = dict(saved)
+            arrays["confusion"][1:6] = 0  # no test pixel of the classes of step 0
+            np.savez(path, **arrays)
+        text = write_report([tmp_path / "run"], tmp_path / "page.html").read_text()
+        page = Page(text)
+        shown = dict(zip(*page.table("figures"), strict=True))
+        assert shown["old"] == shown["harmonic"] == "–"
+        assert "<em>old</em>: not measured, no class of step 0 is labelled in the test set" in text
+        assert [row[2] for row in page.table("shades classes")[2:7]] == ["–"] * 5
+
+    def test_a_run_of_one_step_has_no_forgetting_and_the_page_says_why(self, run, other, tmp_path):
+        text = write_report([run.folder, other.folder], tmp_path / "page.html").read_text()
+        header, first, second = Page(text).table("figures")
+        place = header.index("forgetting")
+        assert (first[place] == "–", second[place]) == (False, "–")
+        (note,) = re.findall('<p class="note"><strong>second</strong> (.*)</p>', text)
+        assert "<em>forgetting</em>: not measured, after one step nothing could be forgotten" in note
+
     def test_it_is_the_same_when_written_again(self, run, page, tmp_path):
         again = write_report([run.folder], tmp_path / "again.html")
         assert again.is_absolute()
@@ -140,8 +188,62 @@ class TestSeveralRuns:
         rows = page.table("figures")[1:]
         assert [row[0] for row in rows] == ["first", "second"]
         assert rows[1][3] == f"{other.summary()['all']:.1f}"
-        assert page.names.count("samples") == 2
         assert page.title == "contseg: comparison"
+
+    def test_of_one_plan_show_it_once_and_say_so(self, run, tmp_path):
+        shutil.copytree(run.folder, tmp_path / "copy")
+        plan = json.loads((run.folder / "plan.json").read_text())
+        (tmp_path / "copy" / "plan.json").write_text(
+            json.dumps(plan | {"warnings": ["a small batch"]})
+        )  # it differs from run to run
+        text = write_report([run.folder, tmp_path / "copy"], tmp_path / "page.html").read_text()
+        page = Page(text)
+        assert page.names.count("plan") == page.names.count("shades holding") == 1
+        assert "shared by all runs" in text
+        assert "note on copy: a small batch" in text
+
+    def test_of_two_plans_are_named_at_theirs(self, run, other, tmp_path):
+        shutil.copytree(run.folder, tmp_path / "copy")
+        text = write_report([run.folder, other.folder, tmp_path / "copy"], tmp_path / "page.html").read_text()
+        assert Page(text).names.count("plan") == 2
+        assert re.findall(r'<p class="note">of (.*)</p>', text) == ["first, copy", "second"]
+        assert "shared by all runs" not in text
+
+    def test_stand_next_to_each_other_beside_the_same_image(self, run, other, tmp_path):
+        shutil.copytree(run.folder, tmp_path / "third")
+        page = Page(write_report([run.folder, tmp_path / "third"], tmp_path / "page.html").read_text())
+        rows = page.table("samples")
+        assert rows[0] == ["image", "truth", "firstafter step 2", "thirdafter step 2"]
+        assert {len(row) for row in rows} == {4}
+        steps = page.tables[page.names.index("samples") + 1]
+        assert steps[0] == ["image", "run", "after step 0", "after step 1", "after step 2"]
+        assert [row[-4] for row in steps[1:3]] == ["first", "third"]
+
+    def test_of_the_same_classes_share_a_table_of_them(self, run, other, tmp_path):
+        page = Page(write_report([run.folder, other.folder], tmp_path / "page.html").read_text())
+        names, header, *rows = page.table("shades classes")
+        assert names == ["", "", "first", "second"]
+        assert header == ["class", "from step", "after 0", "after 1", "after 2", "forgetting", "after 0", "forgetting"]
+        last = [[line for line in one.metrics() if line["kind"] == "step"][-1]["iou"] for one in (run, other)]
+        shown = [[row[column] for row in rows] for column in (4, 6)]
+        assert shown == [["–" if value is None else f"{100 * value:.1f}" for value in iou] for iou in last]
+
+    def test_of_other_classes_have_tables_of_their_own(self, run, tmp_path):
+        shutil.copytree(run.folder, tmp_path / "renamed")
+        with np.load(run.folder / "samples.npz") as saved:
+            renamed = dict(saved) | {"classes": np.array([f"c{number}" for number in range(11)])}
+        np.savez(tmp_path / "renamed" / "samples.npz", **renamed)
+        page = Page(write_report([run.folder, tmp_path / "renamed"], tmp_path / "page.html").read_text())
+        assert page.names.count("shades classes") == 2
+        assert page.names.count("samples") == 2
+
+    def test_are_drawn_in_styles_of_their_own(self):
+        styles = [tuple(run_style(place).items()) for place in range(21)]
+        assert len(set(styles)) == 21
+        many = curves(
+            [{key: [0.5, 0.1] for key in ("all", "old", "new")}] * 25
+        )  # more than there are styles: drawn all the same
+        assert len(many) == 3
 
     @pytest.mark.parametrize("places", [("a/run", "b/run"), ("seed1/plop/run", "seed2/plop/run")], ids=str)
     def test_of_one_name_are_told_apart(self, run, other, tmp_path, places):
@@ -178,10 +280,14 @@ class TestPseudoLabels:
         page = Page(write_report([with_some.folder, run.folder], tmp_path / "page.html").read_text())
         (image,) = [entry for entry in page.images if entry["alt"] == self.ALT]
         drawing = base64.b64decode(image["src"].removeprefix("data:image/svg+xml;base64,")).decode()
+        text = (tmp_path / "page.html").read_text()
+        legend = re.search(
+            r'<p class="legend">((?:(?!</p>).)*)</p>\s*<div class="wide"><picture>', text[text.index("Pseudo labels") :]
+        )
         (_, line) = [line for line in with_some.metrics() if line["kind"] == "epoch"]
         assert line["pseudo"]
-        for name in (*line["pseudo"], "step 1"):
-            assert f"<!-- {name} -->" in drawing, name
+        assert set(re.findall("</i>([^<]*)</span>", legend[1])) == set(line["pseudo"])
+        assert "<!-- step 1 -->" in drawing
         assert "Pseudo labels" in page.headings
 
     def test_have_no_section_where_no_run_has_any(self, page):
@@ -190,7 +296,7 @@ class TestPseudoLabels:
 
 
 class TestWarnings:
-    def test_of_a_step_stand_under_the_figures_as_text(self, run, tmp_path):
+    def test_of_a_step_come_after_all_results_as_text(self, run, tmp_path):
         shutil.copytree(run.folder, tmp_path / "run")
         metrics = tmp_path / "run" / "metrics.jsonl"
         said = [line | ({"warnings": ["fell to <10%"]} if line["kind"] == "step" else {}) for line in run.metrics()]
@@ -198,7 +304,8 @@ class TestWarnings:
         text = write_report([tmp_path / "run"], tmp_path / "page.html").read_text()
         notes = re.findall(r'<p class="warning">(.*)</p>', text)
         assert notes == [f"<strong>run</strong> after step {step}: fell to &lt;10%" for step in range(STEPS)]
-        assert text.index('class="warning"') < text.index("mIoU after each step")
+        assert text.index(f'<a href="#warnings">{STEPS} warnings</a>') < text.index('id="images"')
+        assert text.index("shades classes") < text.index('class="warning"') < text.index('id="plan"')
 
     def test_are_none_in_a_run_without(self, other, tmp_path):
         assert 'class="warning"' not in write_report([other.folder], tmp_path / "page.html").read_text()
@@ -249,12 +356,14 @@ class TestPublishedNumbers:
         assert first[8:] == [f"{whole:.1f}", f"54.6 ({whole - 54.64:+.1f})"]
         assert "not comparable" not in text
 
-    def test_of_another_protocol_are_told_to_be_and_the_run_is_marked_at_the_top(self, pretend, tmp_path):
+    def test_of_another_protocol_are_told_to_be_and_the_run_is_marked(self, pretend, tmp_path):
         changed = pretend("voc/plop_15-1_overlapped", "data.test_crop=null")
         text = write_report([changed.folder], tmp_path / "page.html").read_text()
         mark, *_ = re.findall(r'<p class="warning">(.*)</p>', text)
         assert mark == "<strong>run</strong> not comparable with published numbers: data.test_crop was 512, is none"
-        assert text.index(mark) < text.index(self.HEADING)
+        assert (
+            re.search(r'<a href="#warnings">\d+ warnings?</a>', text).start() < text.index(self.HEADING) < text.index(mark)
+        )
         rows = Page(text).table("published")[1:]
         assert [row[2] for row in rows] == ["no"] * len(compare_run(changed))
         assert text.count("whole images are scored; published: crop 512") == 1

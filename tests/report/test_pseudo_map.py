@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from contseg.report.pseudo_map import MOST_CLASSES, draw_pseudo_labels
+from contseg.report.pseudo_map import MOST_CLASSES, draw_pseudo_labels, pseudo_legend
 
 COLOURS = {"background": "#000000", "cat": "#800000", "dog": "#008000", "white": "#ffffff"}
 EPOCHS = [(1, {"cat": 0.25, "ignored": 0.5}), (1, {"cat": 0.125}), (3, {"dog": 0.5, "unknown": 0.25, "cat": 0.125})]
@@ -18,12 +18,8 @@ def axis():
     plt.close(figure)
 
 
-def legend(axis) -> list[str]:
-    return [text.get_text() for text in axis.get_legend().get_texts()]
-
-
 def test_labels_are_stacked_in_class_order_in_class_colours_and_named_once(axis):
-    assert legend(axis) == ["ignored", "unknown", "dog", "cat"]  # from the top
+    assert list(pseudo_legend(EPOCHS, COLOURS)) == ["ignored", "unknown", "dog", "cat"]  # from the top
     first, second = axis.patches[:4], axis.patches[4:]
     for bands, tops in (
         (first, [[25, 12.5], [25, 12.5], [25, 12.5], [75, 12.5]]),
@@ -50,7 +46,8 @@ def test_of_many_classes_the_rare_ones_are_drawn_as_one():
     shares = {name: (number + 1) / 1000 for number, name in enumerate(names)}
     figure = draw_pseudo_labels([(1, shares)], dict.fromkeys(names, "#123456"))
     (axis,) = figure.axes
-    assert len(legend(axis)) == MOST_CLASSES + 1
-    assert legend(axis)[:2] == ["other classes", "class 29"]
+    legend = list(pseudo_legend([(1, shares)], dict.fromkeys(names, "#123456")))
+    assert len(legend) == MOST_CLASSES + 1
+    assert legend[:2] == ["other classes", "class 29"]
     assert axis.patches[-1].get_data().values[0] == pytest.approx(100 * sum(shares.values()))
     plt.close(figure)

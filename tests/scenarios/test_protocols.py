@@ -413,3 +413,32 @@ def test_the_plan_warns_of_short_steps_and_of_classes_that_no_test_image_holds(t
     assert "step 1 trains on 3 of a batch of 4: images will be repeated" in plan.warnings
     assert "no test image holds owl: left out of every mean" in plan.warnings
     assert not any("trained on" in warning for warning in plan.warnings)
+
+
+@pytest.mark.parametrize(
+    ("background", "train", "test", "expected"),
+    [
+        ("annotated", ZOO, LAST, [True, True, True, True, True]),
+        ("annotated", ZOO, {"y": {3, 4}, "z": {0}}, [True, True, True, True, True]),  # absent in the test set, yet marked
+        ("unlabelled", ZOO, LAST, [False, True, True, True, True]),
+        ("unlabelled", ZOO, {"y": {3, 4}, "z": {0}}, [False, False, False, True, True]),
+        ("annotated", {"d": {3}, "e": {4}}, {"y": {3, 4}}, [False, False, False, True, True]),
+    ],
+)
+def test_test_samples_know_the_classes_that_masks_label(tmp_path, background, train, test, expected):
+    dataset = Towns(tmp_path, train, test, replace(TABLE, background=background))
+    step = Scenario(dataset, ScenarioOptions(split="2-1"), first_is_known=True)[2]
+    assert step.test.annotated.tolist() == expected
+
+
+@pytest.mark.parametrize("setting", ["overlapped", "disjoint", "sequential"])
+@pytest.mark.parametrize(
+    ("policy", "kept"), [("plop", [4, 4, 4, 3, 4]), ("ssul", [4, 4, 4, 3, 4]), ("mib", [4, IGNORE, IGNORE, 3, IGNORE])]
+)
+def test_held_out_labels_say_only_what_background_is_not_where_old_classes_are_not_annotated(zoo, setting, policy, kept):
+    first, step, _ = make(zoo, policy=policy, setting=setting)
+    assert first.val.lookup[0] == 0
+    if setting == "sequential":
+        assert step.val.lookup[[0, 1, 2, 3]].tolist() == [0, 1, 2, 3]
+    else:
+        assert step.val.lookup[[0, 1, 2, 3, 4]].tolist() == kept

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
 from rich.table import Table
@@ -35,7 +35,7 @@ class PlainConsole(Console):
         with suppress(OSError, ValueError):  # a stream without a file
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
+    def render_str(self, text: str, **options: Any) -> Text:
         """A text to be laid out; its width is that of what is shown."""
         return super().render_str(visible(text), **options)
 
@@ -73,23 +73,21 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
-def summary_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
+def summary_table(summaries: Mapping[str, Mapping[str, Any]]) -> Group:
     """Method x figures, mIoU in percent without background; beneath, why a figure is a dash or over fewer classes."""
-    table = Table()
+    table = Table(caption="mIoU in %, background not counted; old: classes of step 0, new: of all later steps")
     table.add_column("method")
     for title in COLUMNS.values():
         table.add_column(title, justify="right")
     table.add_column("seconds", justify="right")
     for name, summary in summaries.items():
         table.add_row(name, *(percent(summary[key]) for key in COLUMNS), f"{summary['seconds']:.0f}")
-    lines = ["mIoU in %, background not counted; old: classes of step 0, new: of all later steps"]
     methods: dict[str, list[str]] = {}
     for name, summary in summaries.items():
         for line in remark_lines(summary.get("notes", {}), COLUMNS):
             methods.setdefault(line, []).append(name)
-    lines += [f"{', '.join(names)}: {line}" if len(summaries) > 1 else line for line, names in methods.items()]
-    table.caption = Text("\n".join(lines), style="table.caption")
-    return table
+    several = len(summaries) > 1
+    return Group(table, *(Text(f"{line} ({', '.join(names)})" if several else line) for line, names in methods.items()))
 
 
 def remark_lines(notes: Mapping[str, str], shown: Iterable[str]) -> list[str]:

@@ -16,13 +16,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 
 from contseg.cli.console import PlainColumn, console, summary_table
 from contseg.cli.lock import Lock, held
-from contseg.cli.main import ENDS_WITH_INPUT
 from contseg.cli.progress import TerminalReporter, numbered
 from contseg.cli.train import prepared_job
 from contseg.engine.run import Run
 from contseg.engine.train import train
 from contseg.errors import ContsegError, did_you_mean
-from contseg.interruption import Interrupted
+from contseg.interruption import ENDS_WITH_INPUT, Interrupted
 from contseg.methods.registry import METHODS
 from contseg.recipes.build import require_kept, resumed_recipe, start_run
 from contseg.recipes.read import read_recipe, to_yaml

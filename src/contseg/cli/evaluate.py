@@ -9,6 +9,7 @@ from rich.table import Table
 from contseg.cli.console import console, percent, remark_lines, scan_progress
 from contseg.data.augment import evaluation_pipeline
 from contseg.data.classes import ClassTable
+from contseg.engine.devices import workers_of
 from contseg.engine.loading import Batches, evaluation_draws
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
@@ -113,7 +114,8 @@ def measure(folder: Path, segmenter: Segmenter, classes: ClassTable, recipe: Rec
     segmenter.to(device)
     pipeline, test = evaluation_pipeline(recipe.data.test_crop), scenario[index].test
     draws = evaluation_draws(len(test), recipe.training.batch, pipeline)
-    batches = Batches(test, pipeline, draws, seed=0, step=index, device=device, workers=recipe.training.workers)
+    workers = workers_of(recipe.training)
+    batches = Batches(test, pipeline, draws, seed=0, step=index, device=device, workers=workers)
     inference = Inference.of(recipe.evaluation, scenario.dataset.mirror, classes.ids)
     with scan_progress("testing") as progress:
         done = iter(range(1, len(batches) + 1))

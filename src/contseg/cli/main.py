@@ -8,15 +8,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from contseg import __version__
 from contseg.cli.data import app as data_app
 from contseg.cli.prepare import app as prepare_app
 from contseg.cli.recipes import app as recipes_app
 from contseg.cli.streams import write_anything
 from contseg.errors import ContsegError, visible
-from contseg.interruption import Interrupted, catching, end_with
-
-ENDS_WITH_INPUT = "CONTSEG_ENDS_WITH_INPUT"
-"""Set by a command that starts another one: the other one ends when its standard input does, that is with its parent."""
+from contseg.interruption import ENDS_WITH_INPUT, Interrupted, catching, end_with
 
 
 class _Interruptible(TyperGroup):
@@ -40,6 +38,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app, name="data")
 app.add_typer(prepare_app, name="prepare")
@@ -53,6 +52,22 @@ OverridesArgument = Annotated[
 ]
 DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of the dataset; the same as data.path=FOLDER.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Folder to write to.")]
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version and end, if it is wanted."""
+    if wanted:
+        print(f"contseg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def contseg(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", help="Print the version.", callback=print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Continual semantic segmentation: learn new classes step by step, and measure what was forgotten."""
 
 
 @app.command()
@@ -121,8 +136,12 @@ def predict(
     slide: Annotated[int | None, typer.Option(help="See images through a sliding window of this side, in pixels.")] = None,
     scales: Annotated[str | None, typer.Option(help="Average over these scales, such as 0.75,1,1.25.")] = None,
     flip: Annotated[bool | None, typer.Option("--flip/--no-flip", help="Average with the mirrored image.")] = None,
+    bands: Annotated[str | None, typer.Option(help="Bands that become red, green and blue, such as 4,3,2.")] = None,
+    values: Annotated[
+        str | None, typer.Option("--range", help="Values that become 0 and 255, such as 0,4095; default: those of the run.")
+    ] = None,
 ) -> None:
-    """Segment images: id masks, colour masks and overlays."""
+    """Segment images: id masks, colour masks and overlays. Images above 179 megapixels: set CONTSEG_MAX_PIXELS."""
     from contseg.cli.predict import run_prediction
 
     changes: dict[str, Any] = {} if slide is None else {"mode": "slide", "crop": slide, "stride": None}
@@ -130,7 +149,8 @@ def predict(
         changes["scales"] = numbers("--scales", scales)
     if flip is not None:
         changes["flip"] = flip
-    run_prediction(segmenter, images, out, changes)
+    chosen = None if bands is None else [int(band) for band in numbers("--bands", bands)]
+    run_prediction(segmenter, images, out, changes, chosen, None if values is None else numbers("--range", values))
 
 
 @app.command()
@@ -272,7 +292,7 @@ def main() -> None:
 
 def _input_ended() -> None:
     """Wait until nobody can write to standard input any more."""
-    while sys.stdin.buffer.read(1):
+    while os.read(sys.stdin.fileno(), 1):  # not through a buffer, whose lock the end of the interpreter would wait for
         pass
 
 

@@ -6,8 +6,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from contseg.cli.console import console
 from contseg.errors import ContsegError
-from contseg.models.backbones import BACKBONES
 from contseg.models.idrnet.options import CONTEXT
+from contseg.models.names import BACKBONES
 from contseg.models.options import HEADS, NetworkOptions
 from contseg.models.segmenter import Segmenter, first_widths
 

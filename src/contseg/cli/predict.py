@@ -1,6 +1,5 @@
 """`contseg predict`."""
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,51 +9,123 @@ from PIL import Image
 from rich.progress import track
 
 from contseg.cli.console import console
+from contseg.cli.predict_files import KINDS, find_images, require_inputs_kept, result_names, told_formats, write_marker
 from contseg.data.classes import ClassTable, Colour
-from contseg.data.files import IMAGE_SUFFIXES, read_image, write_palette_png
+from contseg.data.files import read_image, write_palette_png
 from contseg.data.open import DATASETS
+from contseg.data.pixels import Reading
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.evaluation.inference import Inference
 from contseg.evaluation.predict import predict_image
 from contseg.interop.pretrained import is_pretrained, open_segmenter
+from contseg.models.segmenter import Segmenter
 from contseg.recipes.read import parse_recipe, read_recipe
+from contseg.recipes.recipe import Recipe
 
 
-def run_prediction(source: Path, images: Path, out: Path, changes: dict[str, Any]) -> None:
+def run_prediction(
+    source: Path,
+    images: Path,
+    out: Path,
+    changes: dict[str, Any],
+    bands: list[int] | None = None,
+    values: list[float] | None = None,
+) -> None:
     """Write `ids/NAME.png` (ids of the dataset), `colours/NAME.png` and `overlays/NAME.png` for each image.
 
     Args:
         changes: of how the run of this segmenter sees images, keys as in `InferenceOptions`.
+        bands, values: `bands` and `range` of `Reading`; default: those of the run.
+
+    Raises:
+        ContsegError: a result would overwrite an image, or images could not be predicted; the others are.
     """
     file = find_segmenter(source)
     segmenter, classes = open_segmenter(file)
     inference = inference_of(file, classes, changes)
+    reading = reading_of(file, bands, values)
     segmenter.to("cuda" if torch.cuda.is_available() else "cpu")
-    found = find_images(images)
-    ids = np.array(classes.ids)
-    if ids.max() > 255:
-        raise ContsegError(f"{source}: class id {ids.max()} does not fit an 8-bit PNG")
+    found, skipped = find_images(images)
+    if max(classes.ids) > 255:
+        raise ContsegError(f"{source}: class id {max(classes.ids)} does not fit an 8-bit PNG")
+    ids = np.array(classes.ids, dtype=np.uint8)
     palette: list[Colour] = [(0, 0, 0)] * 256
     for number, colour in zip(classes.ids, classes.colours, strict=True):
         palette[number] = colour
-    stems = Counter(path.with_suffix("") for path in found)
-    for path in track(found, "predicting", console=console, transient=True):
-        image = read_image(path)
+    names = result_names(found, images)
+    require_inputs_kept(found, out, names)
+    write_marker(out, names)
+    problems: list[ContsegError] = []
+    for path, name in track(list(zip(found, names, strict=True)), "predicting", console=console, transient=True):
         try:
-            prediction = ids[predict_image(segmenter, image, inference)].astype(np.uint8)
+            image = read_image(path, reading)
+            prediction = ids[decide(segmenter, image, inference, path)]
         except ContsegError as error:
-            raise ContsegError(f"{path}: {error}") from None
+            problems.append(error)
+            continue
         colours = np.array(palette, dtype=np.uint8)[prediction]
-        name = path.relative_to(images) if images.is_dir() else Path(path.name)
-        # a.jpg beside a.png: both keep their suffix in the name
-        name = name.with_suffix(".png") if stems[path.with_suffix("")] == 1 else name.with_name(f"{name.name}.png")
-        for kind in ("ids", "colours", "overlays"):
-            (out / kind / name).parent.mkdir(parents=True, exist_ok=True)
-        write_palette_png(out / "ids" / name, prediction, palette)
-        Image.fromarray(colours).save(out / "colours" / name)
-        Image.fromarray(overlay(image, colours, prediction > 0)).save(out / "overlays" / name)
-    console.print(f"{len(found)} images: {out}", soft_wrap=True)
+        try:
+            for kind in KINDS:
+                (out / kind / name).parent.mkdir(parents=True, exist_ok=True)
+            write_palette_png(out / "ids" / name, prediction, palette)
+            Image.fromarray(colours).save(out / "colours" / name)
+            Image.fromarray(overlay(image, colours, prediction > 0)).save(out / "overlays" / name)
+        except OSError as error:
+            raise ContsegError(
+                f"{out / 'ids' / name}: cannot be written ({error.strerror}); make room, or change --out"
+            ) from None
+    if skipped:
+        console.print(told_formats(skipped), soft_wrap=True, highlight=False, markup=False)
+    if problems and len(found) == 1:
+        raise problems[0]
+    for problem in problems:
+        console.print(f"not predicted: {problem}", soft_wrap=True, highlight=False, markup=False)
+    done = len(found) - len(problems)
+    if problems:
+        failed = f"{len(problems)} of {len(found)} images not predicted, as listed above"
+        raise ContsegError(f"{images}: {failed}; {done} results are in {out}")
+    console.print(f"{done} images: {out}", soft_wrap=True)
+
+
+def decide(segmenter: Segmenter, image: np.ndarray, inference: Inference, path: Path) -> np.ndarray:
+    """`predict_image`, where what goes wrong names the image.
+
+    Raises:
+        ContsegError: the image is too small, or too large for the memory.
+    """
+    try:
+        return predict_image(segmenter, image, inference)
+    except ContsegError as error:
+        raise ContsegError(f"{path}: {error}") from None
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        size = f"{image.shape[1]}x{image.shape[0]}"
+        raise ContsegError(
+            f"{path}: memory does not suffice for {size} pixels; see it in windows with --slide 512"
+        ) from None
+
+
+def reading_of(file: Path, bands: list[int] | None, values: list[float] | None) -> Reading:
+    """How to read images: as the run that a segmenter lies in, changed.
+
+    Raises:
+        ContsegError: `bands` or `values` are none (says which option).
+    """
+    own = run_recipe(file)
+    options = {} if own is None else own.data.options
+    chosen = options.get("bands") if bands is None else bands
+    try:
+        return Reading.of(chosen, options.get("range") if values is None else values)
+    except ContsegError as error:
+        raise ContsegError(f"--{error}") from None
+
+
+def run_recipe(file: Path) -> Recipe | None:
+    """The recipe of the run that a segmenter lies in, RUN/steps/NN/segmenter.safetensors; None where there is no run."""
+    own = file.resolve().parent.parent.parent / "recipe.yaml"
+    return read_recipe(own) if file.is_file() and own.is_file() else None
 
 
 def inference_of(file: Path, classes: ClassTable, changes: dict[str, Any]) -> Inference:
@@ -63,10 +134,8 @@ def inference_of(file: Path, classes: ClassTable, changes: dict[str, Any]) -> In
     Raises:
         ContsegError: a change is of the wrong kind (says which).
     """
-    own = file.resolve().parent.parent.parent / "recipe.yaml"  # RUN/steps/NN/segmenter.safetensors
     settings, mirror = {}, ()
-    if file.is_file() and own.is_file():
-        recipe = read_recipe(own)
+    if (recipe := run_recipe(file)) is not None:
         settings = recipe.evaluation.model_dump(mode="json")
         mirror = getattr(DATASETS.get(recipe.data.dataset), "mirror", ())
     content = {"name": "predict", "data": {"dataset": "folder"}, "evaluation": settings | changes}
@@ -75,8 +144,8 @@ def inference_of(file: Path, classes: ClassTable, changes: dict[str, Any]) -> In
 
 def overlay(image: np.ndarray, colours: np.ndarray, shown: np.ndarray) -> np.ndarray:
     """The image with colours at half strength where something was found: (H, W, 3) uint8."""
-    mixed = (image.astype(np.uint16) + colours) // 2
-    return np.where(shown[..., None], mixed, image).astype(np.uint8)
+    mixed = (image >> 1) + (colours >> 1) + (image & colours & 1)  # half of the sum, in 8 bits
+    return np.where(shown[..., None], mixed, image)
 
 
 def find_segmenter(source: Path) -> Path:
@@ -88,19 +157,3 @@ def find_segmenter(source: Path) -> Path:
     if not steps:
         raise ContsegError(f"{source}: no step of this run is finished yet")
     return run.segmenter_path(steps - 1)
-
-
-def find_images(path: Path) -> list[Path]:
-    """The images that a path means: itself, or all below a folder.
-
-    Raises:
-        ContsegError: there are none.
-    """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise ContsegError(f"{path}: no such image or folder")
-    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-    if not found:
-        raise ContsegError(f"{path}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
-    return found

@@ -12,6 +12,7 @@ from contseg.engine.run import Run
 from contseg.engine.train import train
 from contseg.errors import ContsegError
 from contseg.recipes.build import keep_data_path, make_job, resumed_recipe, start_run
+from contseg.recipes.choices import choices
 from contseg.recipes.comparison import comparability
 from contseg.recipes.read import read_recipe
 from contseg.recipes.recipe import Recipe
@@ -44,6 +45,8 @@ def run_training(
         make_plan(job.scenario)
         if not joined_rank():
             start_run(recipe, folder, overwrite)
+    for line in [] if joined_rank() else choices(recipe):
+        console.print(line, soft_wrap=True, highlight=False)
     for change in [] if joined_rank() else comparability(recipe):
         console.print(f"not comparable with published numbers: {change}", soft_wrap=True, highlight=False)
     summary = train(job, TerminalReporter())

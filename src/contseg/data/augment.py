@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
+from contseg.data.files import max_pixels
 from contseg.data.photometric import Jitter
 from contseg.data.resize import Pipeline, Sample, Size, resize_image, resize_mask, sides, swap_ids
 from contseg.data.ssseg import FreeResizeCrop, KeepRatioCrop
@@ -178,7 +179,11 @@ class WholeImage:
 
 @dataclass(frozen=True)
 class CentreCrop:
-    """Evaluation as MiB and PLOP do it: shorter side to the crop, centre crop, for image and mask alike."""
+    """Evaluation as MiB and PLOP do it: shorter side to the crop, centre crop, for image and mask alike.
+
+    Raises (called):
+        ContsegError: an image is so thin that it has more than `max_pixels` after that.
+    """
 
     size: int
 
@@ -186,6 +191,11 @@ class CentreCrop:
         height, width = mask.shape
         scale = self.size / min(height, width)
         tall, wide = max(self.size, round(height * scale)), max(self.size, round(width * scale))
+        if tall * wide > (most := max_pixels()):
+            raise ContsegError(
+                f"{width}x{height} resized for data.test_crop={self.size} is {wide}x{tall}, more than {most} pixels;"
+                " leave this image out, or set data.test_crop=null"
+            )
         top, left = (tall - self.size) // 2, (wide - self.size) // 2
         window = np.s_[top : top + self.size, left : left + self.size]
         return resize_image(image, tall, wide)[:, window[0], window[1]], resize_mask(mask, tall, wide)[window]

@@ -13,7 +13,7 @@ import numpy as np
 
 from contseg.data.classes import IGNORE
 from contseg.data.dataset import SUBSETS, SegmentationDataset, SubsetName, repeated_names, unequal
-from contseg.data.files import read_image, rescaling
+from contseg.data.files import notes, read_image
 from contseg.data.presence import Progress
 from contseg.data.recoding import told_counts
 from contseg.errors import ContsegError
@@ -44,7 +44,7 @@ class SubsetStatistics:
         images: (K,) int64, masks with at least one pixel of a class.
         pixels: (K,) int64, pixels of a class.
         ignored: pixels that are void or 255.
-        rescaled: how many images hold other values than 8 bits, by which of their values become 0 and 255.
+        notes: how many images are read otherwise than they are stored, by `contseg.data.files.notes`.
         marked: masks with at least one pixel of 255.
         highest: the largest value that the masks can hold: 255 or 65535; 0 where none could be read.
         repeated: samples that the list names more than once.
@@ -56,7 +56,7 @@ class SubsetStatistics:
     images: np.ndarray
     pixels: np.ndarray
     ignored: int
-    rescaled: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
     marked: int = 0
     highest: int = 0
     repeated: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ class _Checked:
     problems: list[Problem]
     pixels: np.ndarray
     ignored: int
-    note: str = ""
+    notes: list[str] = field(default_factory=list)
     marked: bool = False
     highest: int = 0
     digest: bytes = b""
@@ -108,7 +108,7 @@ def check_dataset(
         for subset in SUBSETS:
             images, pixels = (np.zeros(len(dataset.classes), dtype=np.int64) for _ in range(2))
             ignored = marked = highest = 0
-            rescaled: Counter[str] = Counter()
+            told: Counter[str] = Counter()
             named: dict[bytes, str] = {}
             checks = (pool.submit(check_sample, dataset, subset, name, known) for name in names[subset])
             for name, future in zip(names[subset], list(checks), strict=True):
@@ -118,15 +118,15 @@ def check_dataset(
                 pixels += checked.pixels
                 ignored, marked = ignored + checked.ignored, marked + checked.marked
                 highest = max(highest, checked.highest)
-                rescaled.update([checked.note] if checked.note else [])
+                told.update(checked.notes)
                 if checked.digest:
                     named.setdefault(checked.digest, name)
                 done += 1
                 if progress:
                     progress(done, total)
-            told, samples = tuple(repeated[subset]), len(names[subset])
+            twice, samples = tuple(repeated[subset]), len(names[subset])
             statistics.append(
-                SubsetStatistics(subset, samples, images, pixels, ignored, dict(rescaled), marked, highest, told, named)
+                SubsetStatistics(subset, samples, images, pixels, ignored, dict(told), marked, highest, twice, named)
             )
     for name in sorted(set(names["train"]) & set(names["test"])):
         text = "is trained on and tested on: its figures are not honest; take it out of one list"
@@ -149,10 +149,8 @@ def remarks(dataset: SegmentationDataset, statistics: Sequence[SubsetStatistics]
     train, test = statistics
     table = dataset.classes
     found = list(dataset.notes)
-    rescaled = sum((Counter(one.rescaled) for one in statistics), Counter())
-    found += [
-        f"{count} images of {kind}; data.options.range=[LOW, HIGH] takes other values" for kind, count in rescaled.items()
-    ]
+    read_otherwise = sum((Counter(one.notes) for one in statistics), Counter())
+    found += [f"{count} image{'s' if count > 1 else ''}: {how}" for how, count in read_otherwise.items()]
     for one in statistics:
         if one.repeated:
             first = one.repeated[0]
@@ -239,10 +237,10 @@ def check_sample(dataset: SegmentationDataset, subset: SubsetName, name: str, kn
             problems.append(problem)
 
     image = mask = None
-    note = ""
+    told: list[str] = []
     try:
         image = read_image(dataset.image_path(name), dataset.reading)
-        note = rescaling(dataset.image_path(name), dataset.reading)
+        told = notes(dataset.image_path(name), dataset.reading)
     except ContsegError as error:
         found(dataset.image_path(name), error)
     try:
@@ -255,7 +253,7 @@ def check_sample(dataset: SegmentationDataset, subset: SubsetName, name: str, kn
         b"" if image is None else hashlib.blake2b(image.tobytes(), digest_size=16, key=str(image.shape).encode()).digest()
     )
     if mask is None:
-        return _Checked(problems, np.zeros(len(ids), dtype=np.int64), 0, note, digest=digest)
+        return _Checked(problems, np.zeros(len(ids), dtype=np.int64), 0, told, digest=digest)
     if image is not None and image.shape[:2] != mask.shape:
         found(dataset.mask_path(name), unequal(mask, image.shape, dataset.image_path(name)))
     counts = np.bincount(mask.ravel(), minlength=max(ids.max(), IGNORE) + 1)
@@ -264,4 +262,4 @@ def check_sample(dataset: SegmentationDataset, subset: SubsetName, name: str, kn
         found(dataset.mask_path(name), f"ids outside the class table: {told_counts(strange, counts[strange])}")
     pixels = counts[ids].astype(np.int64)
     ignored = int(counts.sum() - pixels.sum() - counts[strange].sum())
-    return _Checked(problems, pixels, ignored, note, bool(counts[IGNORE]), int(np.iinfo(mask.dtype).max), digest)
+    return _Checked(problems, pixels, ignored, told, bool(counts[IGNORE]), int(np.iinfo(mask.dtype).max), digest)

@@ -2,7 +2,6 @@
 
 import os
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,7 +17,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from contseg.data.classes import Colour
 from contseg.data.headers import size_in
 from contseg.data.pixels import AS_STORED, CHOOSE_BANDS, Reading, choose_bands, full_range, rescale
-from contseg.data.tiff import SIGNATURES, TiffLayout, is_transparency, tiff_layout, turned
+from contseg.data.tiff import SIGNATURES, TiffLayout, is_transparency, read_raster, tiff_layout, turned
 from contseg.errors import ContsegError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -50,7 +49,8 @@ def files_below(root: Path) -> list[Path]:
     """
     found: list[Path] = []
     visited: set[tuple[int, int]] = set()
-    real, linked = [root], []  # a folder keeps its own path where a link leads to it too
+    real: list[Path] = [root]
+    linked: list[Path] = []  # followed last, so that a folder keeps its own path where a link leads to it too
     while real or linked:
         folder = real.pop() if real else linked.pop(0)
         try:
@@ -93,8 +93,9 @@ def read_image(path: Path, reading: Reading = AS_STORED) -> np.ndarray:
             `reading` does not tell enough of it.
     """
     with _opened(path, "image") as picture:
-        if picture.layout is not None and (not picture.layout.plain or reading != AS_STORED):
-            return _read_raw(path, picture, reading)
+        layout = picture.layout
+        if layout is not None and (picture.opened is None or not layout.plain or reading != AS_STORED):
+            return _read_raw(path, picture, layout, reading)
         image = _loaded(path, picture)
         if image.mode not in _COLOUR_MODES and not image.mode.startswith("I"):
             raise ContsegError(f"{path}: has mode {image.mode}, which cannot be read; convert it to RGB")
@@ -114,9 +115,9 @@ def read_mask(path: Path) -> np.ndarray:
         ContsegError: the file is missing, truncated, larger than `max_pixels`, or its pixels are not single numbers (RGB).
     """
     with _opened(path, "mask") as picture:
-        image = None if picture.image is None else _loaded(path, picture)
+        image = None if picture.opened is None else _loaded(path, picture)
         if image is None or image.mode not in ("L", "P", "I", "I;16", "I;16B", "1"):
-            mode = image.mode if image is not None else f"{picture.layout.bands} x {picture.layout.type}"
+            mode = image.mode if image is not None else picture.layout and f"{picture.layout.bands} x {picture.layout.type}"
             raise ContsegError(f"{path}: mask has mode {mode}; masks must be single-channel ids (grey or palette PNG)")
         mask = np.asarray(image)
     if mask.dtype == np.uint8:
@@ -168,21 +169,23 @@ def orientation(path: Path) -> int:
         return _orientation(picture)
 
 
-def rescaling(path: Path, reading: Reading = AS_STORED) -> str:
-    """Which values become 0 and 255 where a file is not of 8 bits (`16 bits: 0 to 65535 become 0 to 255`), else "".
+def notes(path: Path, reading: Reading = AS_STORED) -> list[str]:
+    """How an image is read otherwise than it is stored, from its header: turned by EXIF, or rescaled to 8 bits.
 
     Raises:
         ContsegError: as `image_size`.
     """
     with _opened(path, "image") as picture:
+        found = [] if _orientation(picture) == 1 else ["turned upright by their EXIF orientation"]
         if picture.layout is not None:
             kind, bits = picture.layout.kind, picture.layout.bits
         else:
             kind, bits = "u", 16 if picture.deep_colour or picture.image.mode.startswith("I") else 8
     bounds = reading.range or full_range(kind, bits)
-    if (kind == "u" and bits <= 8 and reading.range is None) or bounds is None:
-        return ""
-    return f"{'float' if kind == 'f' else f'{bits} bits'}: {bounds[0]:g} to {bounds[1]:g} become 0 to 255"
+    if bounds is not None and (kind != "u" or bits > 8 or reading.range is not None):
+        depth = "floats" if kind == "f" else f"{bits} bits"
+        found.append(f"{depth}, of which {bounds[0]:g} to {bounds[1]:g} become 0 to 255 (data.options.range sets others)")
+    return found
 
 
 def max_pixels() -> int:
@@ -200,10 +203,17 @@ def max_pixels() -> int:
 
 @dataclass(frozen=True)
 class _Picture:
-    """An open file: Pillow's view of it, and for TIFF the layout; `image` is None where Pillow does not know the layout."""
+    """An open file: Pillow's view of it, and for TIFF the layout, of which Pillow does not know all (`opened` is None)."""
 
-    image: ImageFile.ImageFile | None
+    opened: ImageFile.ImageFile | None
     layout: TiffLayout | None
+
+    @property
+    def image(self) -> ImageFile.ImageFile:
+        """Pillow's view."""
+        if self.opened is None:
+            raise SyntaxError("a TIFF of unknown layout")
+        return self.opened
 
     @property
     def size(self) -> tuple[int, int]:
@@ -299,7 +309,7 @@ def _loaded(path: Path, picture: _Picture) -> Image.Image:
     if picture.layout is not None:
         count = picture.layout.pages
     else:  # a phone's JPEG may hold a second picture (MPO), which no viewer shows
-        count = image.n_frames if image.format != "MPO" and getattr(image, "is_animated", False) else 1
+        count = getattr(image, "n_frames", 1) if image.format != "MPO" else 1
     if count > 1:
         raise ContsegError(f"{path}: has {count} frames; save each as a file of its own")
     image.load()
@@ -317,9 +327,9 @@ def _orientation(picture: _Picture) -> int:
         return 1
 
 
-def _read_raw(path: Path, picture: _Picture, reading: Reading) -> np.ndarray:
-    """A TIFF that is more than 8 bits of grey or colours, or whose bands or range are chosen."""
-    layout, image = picture.layout, picture.image
+def _read_raw(path: Path, picture: _Picture, layout: TiffLayout, reading: Reading) -> np.ndarray:
+    """A TIFF that Pillow does not know, that is more than 8 bits of grey or colours, or whose bands or range are chosen."""
+    image = picture.opened
     bounds = full_range(layout.kind, layout.bits)
     if not layout.kind:
         raise ContsegError(f"{path}: has values of type {layout.type}, which are no picture")
@@ -347,24 +357,7 @@ def _read_raw(path: Path, picture: _Picture, reading: Reading) -> np.ndarray:
         return _rgb(path, values, reading, bounds)
     if layout.pages > 1:
         raise ContsegError(f"{path}: has {layout.pages} frames; save each as a file of its own")
-    return _rgb(path, turned(_read_raster(path), layout.orientation), reading, bounds)
-
-
-def _read_raster(path: Path) -> np.ndarray:
-    """All bands (H, W, C) of a GeoTIFF as stored."""
-    try:
-        import rasterio
-    except ModuleNotFoundError:
-        raise ContsegError(
-            f"{path}: this kind of TIFF is read by rasterio, which is missing; pip install contseg[geo]"
-        ) from None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            with rasterio.open(path, driver="GTiff") as raster:
-                return np.moveaxis(raster.read(), 0, 2)
-    except rasterio.errors.RasterioError as error:
-        raise OSError(str(error)) from None
+    return _rgb(path, turned(read_raster(path), layout.orientation), reading, bounds)
 
 
 def _rgb(path: Path, values: np.ndarray, reading: Reading, default: tuple[float, float] | None) -> np.ndarray:

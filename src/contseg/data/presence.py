@@ -20,7 +20,7 @@ from contseg.data.recoding import count_ids, told_counts
 from contseg.errors import ContsegError
 
 Progress = Callable[[int, int], None]
-LAYOUT_VERSION = "presence-2"
+LAYOUT_VERSION = "presence-3"
 _AT_A_TIME = 400
 """Masks that a process counts before it takes more work: handing out each alone costs a tenth of decoding it."""
 _WORTH_A_PROCESS = 1000

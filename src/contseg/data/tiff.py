@@ -1,10 +1,14 @@
 """What the header of a TIFF says of its pixels: bands, bits and type, of which Pillow knows only some combinations."""
 
+import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 import numpy as np
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from contseg.errors import ContsegError
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES = 256, 257, 258, 262, 274, 277
@@ -67,6 +71,28 @@ def tiff_layout(file: IO[bytes]) -> TiffLayout:
         raise SyntaxError(f"broken TIFF header: {error!r}") from None
 
 
+def read_raster(path: Path) -> np.ndarray:
+    """All bands (H, W, C) of a TIFF as stored, for what Pillow does not read.
+
+    Raises:
+        ContsegError: rasterio is not installed (extra `geo`).
+        OSError: the file cannot be read.
+    """
+    try:
+        import rasterio
+    except ModuleNotFoundError:
+        raise ContsegError(
+            f"{path}: this kind of TIFF is read by rasterio, which is missing; pip install contseg[geo]"
+        ) from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            with rasterio.open(path, driver="GTiff") as raster:
+                return np.moveaxis(raster.read(), 0, 2)
+    except rasterio.errors.RasterioError as error:
+        raise OSError(str(error)) from None
+
+
 def turned(values: np.ndarray, orientation: int) -> np.ndarray:
     """Stored values (H, W, C) as an EXIF orientation (1 to 8) shows them.
 
@@ -123,7 +149,8 @@ def _layout(file: IO[bytes]) -> TiffLayout:
 
 def _pages(first: ImageFileDirectory_v2, header: bytes, file: IO[bytes]) -> int:
     """Pictures in the file, of a chain of directories that may be damaged or go in a circle."""
-    count, place, seen = 1, first.next, set()
+    seen: set[int] = set()
+    count, place = 1, first.next
     while place and place not in seen and len(seen) < _MOST_PAGES:
         seen.add(place)
         tags = ImageFileDirectory_v2(header)

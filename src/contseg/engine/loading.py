@@ -113,7 +113,11 @@ class _CutSamples(Dataset):
         except ContsegError as error:
             return _Cut(None, None, name, samples.annotated, str(error))
         rng = data_generator(SAMPLE, self.seed, self.step, draw.epoch, draw.position)
-        pixels, ids = self.pipeline(image, mask, rng)
+        try:
+            pixels, ids = self.pipeline(image, mask, rng)
+        except ContsegError as error:
+            place = samples.dataset.image_path(name)
+            return _Cut(None, None, name, samples.annotated, f"{place}: {error}")
         return _Cut(pixels, look_up(samples.lookup, ids), name, samples.annotated)
 
     def stack(self, cuts: list[_Cut]) -> Batch | str:

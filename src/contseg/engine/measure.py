@@ -3,6 +3,7 @@
 import numpy as np
 from lightning_fabric import Fabric
 
+from contseg.engine.devices import workers_of
 from contseg.engine.job import Job, Reporter
 from contseg.engine.loading import Batches, evaluation_draws
 from contseg.engine.ranks import ranks_of, shard_of
@@ -25,7 +26,7 @@ def measure_step(fabric: Fabric, job: Job, step: Step, student: Segmenter, repor
         seed=0,
         step=step.index,
         device=fabric.device,
-        workers=job.training.workers,
+        workers=workers_of(job.training),
     )
     leads = fabric.global_rank == 0
     if leads:

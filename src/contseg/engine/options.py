@@ -45,7 +45,8 @@ class TrainingOptions(BaseModel):
             steps that do not annotate old classes it is the mIoU of the new ones: no label there shows what is forgotten.
         seed: of everything drawn in training.
         accelerator, devices, nodes: where it runs; `devices` are ranks per node.
-        workers: processes that read images, per rank; 0 reads in the training process.
+        workers: processes that read images, per rank; 0 reads in the training process, `auto` follows the cores (see
+            `devices.workers_of`). What is learned does not depend on it.
         threads: CPU threads of a rank; none leaves it to PyTorch.
     """
 
@@ -84,7 +85,7 @@ class TrainingOptions(BaseModel):
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int = Field(1, ge=1)
     nodes: int = Field(1, ge=1)
-    workers: int = Field(0, ge=0)
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = 0
     threads: int | None = Field(None, ge=1)
 
     @field_validator("precision", mode="before")

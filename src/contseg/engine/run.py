@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from contseg.errors import ContsegError
 
@@ -30,22 +32,45 @@ class Run:
         plan.json                       images per step, pixels per class, digests of both, plan hash; of the data that the
                                         run began with
         environment.json                versions and machine
-        metrics.jsonl                   one line per epoch (`kind: epoch`: losses, pseudo labels) and per step (`kind: step`:
-                                        figures, warnings)
-        samples.npz                     a few test images and their truth, for the report
+        metrics.jsonl                   one line per epoch (`kind: epoch`: losses, rate, speed, pseudo labels) and per step
+                                        (`kind: step`: figures, warnings)
+        samples.npz                     a few test images and their truth, class names and colours, for the report
         steps/03/segmenter.safetensors  the segmenter after step 3, with its classes
-        steps/03/state.pt               where training stands; all of a resume
-        steps/03/confusion.npz          the confusion matrix on the step's test set, also per domain, class groups, and the
-                                        names of the classes and which of them the masks label
+        steps/03/state.pt               of a step that is learned: weights, optimiser, the method's state and the best epoch
+                                        so far; of a finished one: that it is finished, and the method's state
+        steps/03/confusion.npz          the confusion matrix on the step's test set, also per domain; of each class the name,
+                                        the step, and whether the masks label it; whether the first is background; the names
+                                        of the domains
         steps/03/predictions.npz        predictions for the sample images
         summary.json                    the figures at the end; its presence means that the run is finished
+        report.html                     the page, written by the commands `train` and `report`
+        tensorboard/                    events made from metrics.jsonl after every step, where the extra is installed
+        log.txt                         output of the process of a run that `contseg demo` trains alongside others
 
-    A kill at any moment loses the current epoch at most: every file appears whole or not at all, `state.pt` is written
-    last and says how long `metrics.jsonl` was, which is cut back to that on resume.
+    A resume reads `state.pt` of the step, the segmenter of the step before, and everything else from the recipe; it
+    compares the data with `plan.json`.
+    Ctrl-C and SIGTERM lose nothing: the update that is being made is saved, in the middle of an epoch too. A kill at any
+    moment loses the current epoch at most: every file but `metrics.jsonl` appears whole or not at all, `state.pt` is
+    written last and records how long `metrics.jsonl` was, which is cut back to that on resume.
     """
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
+
+    def __repr__(self) -> str:
+        steps = 0
+        while (self.folder / "steps" / f"{steps:02d}" / "confusion.npz").is_file():
+            steps += 1
+        finished = (self.folder / "summary.json").is_file()
+        return f"Run('{self.folder}', recipe={self._recipe_name()!r}, steps={steps}, finished={finished})"
+
+    def _recipe_name(self) -> str | None:
+        """The name in recipe.yaml, or None where there is none that can be read."""
+        try:
+            content = YAML(typ="safe").load((self.folder / "recipe.yaml").read_text(encoding="utf-8"))
+            return content["name"]
+        except (OSError, ValueError, YAMLError, TypeError, KeyError):
+            return None
 
     def refuse_if_taken(self, overwrite: bool = False) -> None:
         """Nothing, if a new run may be made here.
@@ -143,14 +168,21 @@ class Run:
             reason = " ".join(str(error).split())[:120]
             raise ContsegError(f"{path}: cannot be read ({reason}); delete it to repeat step {step}") from None
 
-    def last_state(self) -> tuple[int, dict[str, Any] | None]:
-        """The newest state and its step, or (-1, None). Every step before that one is finished, and its state not needed.
+    def last_begun(self) -> int:
+        """The last step with a saved state, or -1. Every step before it is finished, and its own state no longer needed."""
+        found = [int(path.parent.name) for path in self.folder.glob("steps/*/state.pt") if path.parent.name.isdigit()]
+        return max(found, default=-1)
+
+    def is_past_first_step(self) -> bool:
+        """Whether step 0 is finished.
 
         Raises:
-            ContsegError: the file is damaged.
+            ContsegError: see `load_state`.
         """
-        found = [int(path.parent.name) for path in self.folder.glob("steps/*/state.pt") if path.parent.name.isdigit()]
-        return (max(found), self.load_state(max(found))) if found else (-1, None)
+        if self.last_begun():
+            return self.last_begun() > 0
+        state = self.load_state(0)
+        return state is not None and state["finished"]
 
     def rewind_metrics(self, state: dict[str, Any] | None) -> None:
         """Forget metric lines written after this state."""

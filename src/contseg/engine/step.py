@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from contseg.engine.best_epoch import BestEpoch, validation_rows, validation_scope, validation_score
+from contseg.engine.devices import workers_of
 from contseg.engine.job import Job, Reporter
 from contseg.engine.loading import THRESHOLD_PASS, Batches, epoch_draws, evaluation_draws, updates_per_epoch
 from contseg.engine.optimiser import make_optimiser
@@ -149,7 +150,7 @@ class StepLearner:
             seed=self.options.seed,
             step=step,
             device=self.fabric.device,
-            workers=self.options.workers,
+            workers=workers_of(self.options),
         )
 
     def _epoch(self, progress: Progress, epochs: int, started: float) -> dict[str, Any]:

@@ -84,7 +84,8 @@ def _learn_all(fabric: Fabric, job: Job, run: Run, reporter: Reporter) -> dict[s
     plan = run.plan() or {}
     if leads:
         keep_samples(run, job)
-    last, state = run.last_state()
+    last = run.last_begun()
+    state = run.load_state(last) if last >= 0 else None
     if leads:
         run.rewind_metrics(state)
     job.method.load_state_dict({})  # what it remembers of another run is not this one's

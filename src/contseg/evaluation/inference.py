@@ -6,105 +6,18 @@ any function from normalised images to logits, at whatever resolution it answers
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from torch import Tensor
 from torch.nn import functional
 
 from contseg.errors import ContsegError
 from contseg.evaluation.bands import RowResizer, bands_of, is_large, rows_of_band
+from contseg.evaluation.options import InferenceOptions
 from contseg.models.layers import resize
 
 Network = Callable[[Tensor], Tensor]
-Pixels = Annotated[int, Field(ge=1)]
-Two = Annotated[list[Pixels], Field(min_length=2, max_length=2)]
 Window = tuple[slice, slice]
-
-
-class InferenceOptions(BaseModel):
-    """What of an image the network sees at a time, and what is averaged. The default is one look at the whole image.
-
-    Attributes:
-        mode: `whole`, or `slide` over windows.
-        crop: height and width of the window in pixels, or one number for both. An image that is smaller makes it smaller.
-        stride: from one window to the next, likewise; none is two thirds of the window.
-        windows: windows per forward pass.
-        scales: by which the image is resized, one look each.
-        flip: look at the mirrored image too; classes that are left and right of each other change places (LIP).
-        average: what windows and looks are averaged in: `logits`, or the `scores` of the decision (probabilities).
-        fit: longer and shorter side of the frame that the image is first resized into (bilinear, not antialiased), aspect
-            kept; none leaves it.
-        resize: height and width that the image is first resized to, aspect not kept; none leaves it.
-        precision: `32`, or `bf16` for the network; averages are in float32.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    mode: Literal["whole", "slide"] = "whole"
-    crop: Pixels | Two = 512
-    stride: Pixels | Two | None = None
-    windows: int = Field(4, ge=1)
-    scales: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = [1.0]
-    flip: bool = False
-    average: Literal["logits", "scores"] = "logits"
-    fit: Two | None = None
-    resize: Two | None = None
-    precision: Literal["32", "bf16"] = "32"
-
-    @field_validator("precision", mode="before")
-    @classmethod
-    def _number_as_word(cls, value: Any) -> Any:
-        return "32" if value == 32 else value
-
-    @field_validator("stride")
-    @classmethod
-    def _no_gaps(cls, value: int | list[int] | None, info: ValidationInfo) -> int | list[int] | None:
-        if value is not None and "crop" in info.data:
-            for step, side in zip(_pair(value), _pair(info.data["crop"]), strict=True):
-                if step > side:
-                    raise ValueError(f"a stride of {step} leaves gaps between windows of {side}; at most {side}")
-        return value
-
-    @field_validator("resize")
-    @classmethod
-    def _one_resize(cls, value: list[int] | None, info: ValidationInfo) -> list[int] | None:
-        if value is not None and info.data.get("fit") is not None:
-            raise ValueError(f"resize {value} and fit {info.data['fit']} exclude each other; leave one out")
-        return value
-
-    @property
-    def window(self) -> tuple[int, int]:
-        """Height and width of the window."""
-        return _pair(self.crop)
-
-    @property
-    def strides(self) -> tuple[int, int]:
-        """Vertical and horizontal stride.
-
-        Example:
-            >>> InferenceOptions(crop=[640, 473]).strides
-            (426, 315)
-        """
-        if self.stride is not None:
-            return _pair(self.stride)
-        height, width = self.window
-        return max(1, 2 * height // 3), max(1, 2 * width // 3)
-
-    @property
-    def resizes(self) -> bool:
-        """The image is resized before the network sees it."""
-        return any(scale != 1 for scale in self.scales) or self.fit is not None or self.resize is not None
-
-    @property
-    def one_look(self) -> bool:
-        """The whole image once: all images of a batch can be seen together."""
-        return self.mode == "whole" and len(self.scales) == 1 and not self.flip
-
-    def single(self) -> "InferenceOptions":
-        """The same at scale 1 and unmirrored, for measuring often."""
-        return self.model_copy(update={"scales": [1.0], "flip": False})
 
 
 @dataclass(frozen=True)
@@ -204,7 +117,7 @@ def ask_in_bands(
         maps = [_slide(network, images, options, scores)]
     elif options.mode == "slide":
         total = ask(network, images_BCHW, options, size, scores, mirror)
-        yield from total.split(rows_of_band(*total.shape[:2], size[1]), dim=2)
+        yield from total.split(rows_of_band(len(total), total.shape[1], size[1]), dim=2)
         return
     else:
         maps = [_look(network, images_BCHW, options, scores, mirror, look) for look in looks]
@@ -308,7 +221,7 @@ def _strips(network: Network, images_BCHW: Tensor, options: InferenceOptions, sc
 
 
 def _means(total_BKHW: Tensor, seen: Tensor) -> Iterator[Tensor]:
-    step = rows_of_band(*total_BKHW.shape[:2], total_BKHW.shape[3])
+    step = rows_of_band(len(total_BKHW), total_BKHW.shape[1], total_BKHW.shape[3])
     for part, times in zip(total_BKHW.split(step, dim=2), seen.split(step, dim=2), strict=True):
         yield part / times
 
@@ -326,7 +239,7 @@ def _run(network: Network, images_BCHW: Tensor, options: InferenceOptions) -> Te
 def _start(options: InferenceOptions, height: int, width: int) -> tuple[int, int] | None:
     """The size that an image is first resized to, if it is."""
     if options.resize is not None:
-        return _pair(options.resize)
+        return options.resize[0], options.resize[1]
     if options.fit is None:
         return None
     scale = min(max(options.fit) / max(height, width), min(options.fit) / min(height, width))
@@ -351,7 +264,3 @@ def _swapped(channels: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
 def _groups(windows: list[Window], size: int) -> Iterator[list[Window]]:
     for start in range(0, len(windows), size):
         yield windows[start : start + size]
-
-
-def _pair(value: int | list[int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])

@@ -1,12 +1,15 @@
 """Predictions of a segmenter: for a labelled set (a confusion matrix) or for an image."""
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from contseg.data.augment import resize_image
+from contseg.data.files import read_image
 from contseg.errors import ContsegError
 from contseg.evaluation.confusion import confusion_matrix, scored_labels
 from contseg.evaluation.inference import WHOLE, Inference, ask_in_bands
@@ -58,14 +61,41 @@ def _decide(
     return torch.cat([band.argmax(dim=1).to(kind) for band in scored], dim=1)
 
 
-def predict_image(segmenter: Segmenter, image: np.ndarray, inference: Inference = WHOLE) -> np.ndarray:
-    """Class outputs (H, W) uint8 of one (H, W, 3) uint8 image, seen whole if not told otherwise.
+def pixels_of(image: np.ndarray | Image.Image | Path | str) -> np.ndarray:
+    """An image as (H, W, 3) uint8 RGB: an array of that kind, a PIL image (turned upright), or an image file.
+
+    Raises:
+        ContsegError: an array or a PIL image of another kind, or a file that cannot be read.
+
+    Example:
+        >>> pixels_of(Image.new("L", (5, 4), 7)).shape
+        (4, 5, 3)
+    """
+    if isinstance(image, (str, Path)):
+        return read_image(Path(image))
+    if isinstance(image, Image.Image):
+        if image.mode in ("I", "F") or image.mode.startswith("I;"):
+            raise ContsegError(f"image: a PIL image of mode {image.mode} has more than 8 bits; rescale it to 0 to 255 first")
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ContsegError(
+            f"image: an array {image.shape} of {image.dtype}; give (H, W, 3) uint8 RGB, a PIL image, or a file"
+        )
+    return image
+
+
+def predict_image(
+    segmenter: Segmenter, image: np.ndarray | Image.Image | Path | str, inference: Inference = WHOLE
+) -> np.ndarray:
+    """Class outputs (H, W) uint8 of one image, see `pixels_of`, seen whole if not told otherwise.
 
     The segmenter should be in eval mode.
 
     Raises:
-        ContsegError: the image is smaller than the output stride, so that not one output would lie inside it.
+        ContsegError: the image is none that `pixels_of` takes, or smaller than the output stride, so that not one output
+            would lie inside it.
     """
+    image = pixels_of(image)
     stride, (height, width) = segmenter.options.output_stride, image.shape[:2]
     resized = inference.options.fit or inference.options.resize
     if min(height, width) < stride and not resized:

@@ -13,8 +13,9 @@ from contseg.interop.checkpoint import read_tensors
 from contseg.interop.names import below, prefixes_of, renamed, unwrapped
 from contseg.interop.published import convert_backbone
 from contseg.models.backbones import Backbone, make_backbone
+from contseg.models.names import DEPTHS
 from contseg.models.options import NetworkOptions
-from contseg.models.resnet import DEPTHS, ResNet
+from contseg.models.resnet import ResNet
 from contseg.models.swin import Swin
 from contseg.models.timm_backbone import TimmBackbone, import_timm, told, understood_by_timm
 from contseg.models.vit import PlainViT

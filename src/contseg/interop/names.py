@@ -52,6 +52,7 @@ def unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors without the leading parts that all names share, such as `model.`.
 
     Example:
+        >>> import torch
         >>> list(unwrapped({"net.model.body.weight": torch.zeros(1), "net.model.cls.weight": torch.zeros(1)}))
         ['body.weight', 'cls.weight']
     """

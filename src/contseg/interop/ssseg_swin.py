@@ -8,7 +8,7 @@ from torch import Tensor
 
 from contseg.errors import ContsegError
 from contseg.interop.names import renamed
-from contseg.models.swin import VARIANTS
+from contseg.models.names import VARIANTS
 
 DROP_PATH = 0.3
 """Of the published configurations."""

@@ -43,7 +43,10 @@ class StepContext:
         teacher: frozen copy of the last step's segmenter, or None at step 0 and for methods that need none.
         step: what is new and what is old.
         epoch, epochs: where in the step we are.
-        loader: batches on the device: the step's training set once, augmented, drawn as in no epoch of training.
+        loader: one pass over the step's own training images (no exemplars of a memory), as batches on the device, augmented
+            and drawn as in no epoch of training, the same whenever it is iterated. As in an epoch, it is whole updates of
+            `batch` x `accumulate` images: what is left over is not in it, and a step of fewer images repeats some to fill
+            one. A rank gets its share of each batch.
         predict_teacher: normalised forward of the teacher at the run's precision.
         generator: for draws of the method, on CPU, derived from (seed, step, iteration).
         ranks: sums and gathers over processes.

@@ -58,7 +58,7 @@ class PLOP(Method):
         return mean_entropy(probabilities_BOHW) / math.log(seen_count)
 
     def before_step(self, context: StepContext) -> None:
-        """Thresholds per old class, from the teacher's uncertainty on the background of the step's training set."""
+        """Thresholds per old class, from the teacher's uncertainty on the background of `context.loader`."""
         if context.predict_teacher is None or context.step.new_count == 0:
             return
         count = context.step.seen_count

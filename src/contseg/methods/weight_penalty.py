@@ -116,7 +116,7 @@ def copied(parameter: Tensor) -> Tensor:
 
 
 def fisher_of_pass(method: Method, context: StepContext) -> dict[str, Tensor]:
-    """Mean squared gradient of the supervised term over one pass of the step's images, for a step that was not trained.
+    """Mean squared gradient of the supervised term over `context.loader`, for a step that was not trained.
 
     The student is asked in evaluation mode; neither it nor its gradients are touched. As in training, a gradient is that
     of an update, so over several ranks and passes it is averaged first.

@@ -1,25 +1,22 @@
 """The backbone that the options name, and what of it learns."""
 
-from typing import TYPE_CHECKING, Union
+from typing import Union
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from contseg.errors import ContsegError, did_you_mean
-from contseg.models.resnet import DEPTHS, ResNet
-from contseg.models.swin import VARIANTS, Swin
-from contseg.models.timm_backbone import ARCHITECTURES, TimmBackbone
-from contseg.models.vit import VITS, PlainViT
-
-if TYPE_CHECKING:
-    from contseg.models.options import NetworkOptions
+from contseg.models.names import ARCHITECTURES, BACKBONES, DEPTHS, VARIANTS
+from contseg.models.options import NetworkOptions
+from contseg.models.resnet import ResNet
+from contseg.models.swin import Swin
+from contseg.models.timm_backbone import TimmBackbone
+from contseg.models.vit import PlainViT
 
 Backbone = Union[ResNet, Swin, TimmBackbone, PlainViT]  # noqa: UP007 (mypy reads it as a type)
-BACKBONES = (*DEPTHS, *VARIANTS, *ARCHITECTURES, *VITS)
-"""Every name that `NetworkOptions.backbone` may have. Only those of the last two kinds need timm."""
 
 
-def make_backbone(options: "NetworkOptions") -> Backbone:
+def make_backbone(options: NetworkOptions) -> Backbone:
     """An untrained backbone: four maps at the strides 4, 8, 16, 32 (a ResNet: down to its output stride).
 
     Raises:

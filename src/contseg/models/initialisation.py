@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-Initialisation = Literal["torch", "he", "xavier"]
+from contseg.models.names import Initialisation
 
 
 @torch.no_grad()

@@ -6,10 +6,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from contseg.errors import did_you_mean
-from contseg.models.backbones import BACKBONES
 from contseg.models.idrnet.options import CONTEXT, IDRNetOptions
-from contseg.models.initialisation import Initialisation
-from contseg.models.resnet import STRIDES
+from contseg.models.names import BACKBONES, STRIDES, Initialisation
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -4,16 +4,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contseg.errors import ContsegError, did_you_mean
-from contseg.models.initialisation import Initialisation, initialise_convolutions
+from contseg.models.initialisation import initialise_convolutions
+from contseg.models.names import DEPTHS, STRIDES, Initialisation
 from contseg.models.normalization import BatchNorm, activation
 
-DEPTHS = {
-    "resnet18": ("basic", (2, 2, 2, 2)),
-    "resnet34": ("basic", (3, 4, 6, 3)),
-    "resnet50": ("bottleneck", (3, 4, 6, 3)),
-    "resnet101": ("bottleneck", (3, 4, 23, 3)),
-}
-STRIDES = {8: (1, 2, 1, 1), 16: (1, 2, 2, 1), 32: (1, 2, 2, 2)}
 DILATIONS = {8: (1, 1, 2, 4), 16: (1, 1, 1, 2), 32: (1, 1, 1, 1)}
 
 
@@ -42,6 +36,7 @@ class ResNet(nn.Module):
         ContsegError: unknown name or output stride.
 
     Example:
+        >>> import torch
         >>> [tuple(stage.shape[1:]) for stage in ResNet("resnet18", output_stride=8, width=8)(torch.zeros(1, 3, 64, 64))]
         [(8, 16, 16), (16, 8, 8), (32, 8, 8), (64, 8, 8)]
     """

@@ -1,19 +1,11 @@
 """Swin transformers (Liu et al., ICCV 2021) as feature pyramids, for images of any size."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from contseg.models.layers import DropPath
 
-VARIANTS: dict[str, dict[str, Any]] = {
-    "swin_tiny": {"embed_dim": 96, "depths": (2, 2, 6, 2), "heads": (3, 6, 12, 24), "window": 7},
-    "swin_small": {"embed_dim": 96, "depths": (2, 2, 18, 2), "heads": (3, 6, 12, 24), "window": 7},
-    "swin_base": {"embed_dim": 128, "depths": (2, 2, 18, 2), "heads": (4, 8, 16, 32), "window": 12},
-    "swin_large": {"embed_dim": 192, "depths": (2, 2, 18, 2), "heads": (6, 12, 24, 48), "window": 12},
-}
 PATCH = 4
 BETWEEN_REGIONS = -100.0
 

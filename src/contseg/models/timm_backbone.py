@@ -11,15 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contseg.errors import ContsegError
+from contseg.models.names import ARCHITECTURES
 from contseg.models.normalization import BatchNorm
-
-ARCHITECTURES: dict[str, tuple[str, tuple[int, ...], bool]] = {
-    "convnext_tiny": ("convnext_tiny", (0, 1, 2, 3), True),
-    "convnext_base": ("convnext_base", (0, 1, 2, 3), True),
-    "convnext_large": ("convnext_large", (0, 1, 2, 3), True),
-    "mobilenetv3_large": ("mobilenetv3_large_100", (1, 2, 3, 4), False),
-}
-"""Our name: timm's, the maps with the strides 4, 8, 16, 32, and whether images must be padded to a multiple of 32."""
 
 _kept: list[Any] = []
 

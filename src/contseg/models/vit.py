@@ -6,15 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
+from contseg.models.names import VITS
 from contseg.models.timm_backbone import make_timm_model
-
-VITS = {
-    "dinov2_small": "vit_small_patch14_dinov2",
-    "dinov2_base": "vit_base_patch14_dinov2",
-    "dinov3_small": "vit_small_patch16_dinov3",
-    "dinov3_base": "vit_base_patch16_dinov3",
-}
-"""Our name: timm's."""
 
 TOKEN = 16
 

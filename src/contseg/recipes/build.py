@@ -64,7 +64,12 @@ def make_pipelines(recipe: Recipe, dataset: SegmentationDataset) -> tuple[Pipeli
 
 
 def make_job(
-    recipe: Recipe, folder: Path, *, progress: Progress | None = None, cache: Path | None = None, new: bool = False
+    recipe: Recipe,
+    folder: Path | str,
+    *,
+    progress: Progress | None = None,
+    cache: Path | str | None = None,
+    new: bool = False,
 ) -> Job:
     """The job of a recipe in a run folder; nothing is written.
 
@@ -77,6 +82,7 @@ def make_job(
         ContsegError: data, split, method, network, weights, devices or other options are wrong.
     """
     refuse_unguarded()
+    folder, cache = Path(folder), None if cache is None else Path(cache)
     if recipe.training.keep == "best" and not recipe.scenario.validation:
         raise ContsegError("training.keep: 'best' needs held-out images; set scenario.validation=0.2 or so")
     scenario = make_scenario(recipe, progress)
@@ -96,11 +102,11 @@ def make_job(
     _require_both_sides(recipe, scenario)
     training, evaluation = make_pipelines(recipe, scenario.dataset)
     network = recipe.network.model_copy(update={"unknown": scenario.policy.has_unknown})
-    last, state = (-1, None) if new else Run(folder).last_state()
+    run = Run(folder)
     start_from = None
     if recipe.start_from is not None:
-        done = last > 0 or (state is not None and state["finished"])
-        network = begun_with(recipe, Run(folder)) if done else given_start(recipe, scenario)
+        done = not new and run.is_past_first_step()
+        network = begun_with(recipe, run) if done else given_start(recipe, scenario)
         start_from = Path(recipe.start_from) if done else resolved_start(recipe)
         if new and folder.resolve() in start_from.resolve().parents:
             raise ContsegError(f"start_from: {start_from} is in {folder}, which the new run replaces; set another --out")
@@ -108,7 +114,7 @@ def make_job(
     _require_large_batch(recipe.training, method, network)
     if start_from is None or type(method).prepare is Method.prepare:  # a method may hold the norms of later steps
         _require_images_enough_for_norms(recipe, network)
-    if recipe.backbone_weights and state is None:
+    if recipe.backbone_weights and (new or run.last_begun() < 0):
         require_fitting(network, Path(recipe.backbone_weights))
     require_startable(recipe.training, network, scenario[0].seen_count)
     return Job(
@@ -213,25 +219,30 @@ def _require_large_batch(training: TrainingOptions, method: Method, network: Net
         return
     way = f"set training.accumulate=1 and training.batch={training.batch * training.accumulate}, on more devices if need be"
     if method.whole_batch_terms:
+        terms = ", ".join(method.whole_batch_terms)
         raise ContsegError(
-            f"training.accumulate: method '{method.name}' computes {', '.join(method.whole_batch_terms)} over the whole batch"
-            f" at once; {way}"
+            f"training.accumulate: method '{method.name}' computes {terms} over the whole batch at once; {way}"
         )
     if network.idrnet is not None:
         raise ContsegError(f"training.accumulate: the tables of network.idrnet move with every batch; {way}")
 
 
-def start_run(recipe: Recipe, folder: Path, overwrite: bool = False) -> Run:
+def start_run(recipe: Recipe, folder: Path | str, overwrite: bool = False, resume: bool = False) -> Run:
     """A new run folder that holds the resolved recipe, with the network of the segmenter in `start_from` if there is one.
 
     Args:
         overwrite: delete the run that is there. `make_job` with `new=True` checks everything else before.
+        resume: continue with the run that is in the folder, if it is of the same recipe.
 
     Raises:
-        ContsegError: the folder holds a run already, `start_from` cannot be read or has another network than the recipe
-            sets, or something that the recipe names would be deleted.
+        ContsegError: the folder holds a run already, or with `resume` one of another recipe; `start_from` cannot be read or
+            has another network than the recipe sets; or something that the recipe names would be deleted.
     """
+    refuse_unguarded()
     run = Run(folder)
+    if resume and (run.folder / "recipe.yaml").is_file():
+        resumed_recipe(run.folder, recipe)
+        return run
     text = to_yaml(with_network_of_start(recipe))
     run.refuse_if_taken(overwrite)
     require_kept(recipe, run)
@@ -257,7 +268,7 @@ def require_kept(recipe: Recipe, run: Run) -> None:
             )
 
 
-def resumed_recipe(folder: Path, wanted: Recipe | None = None) -> Recipe:
+def resumed_recipe(folder: Path | str, wanted: Recipe | None = None) -> Recipe:
     """The recipe of the run in a folder, with the machine keys (devices, workers) and the data's folder of the wanted one.
 
     Args:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from contseg.errors import ContsegError, did_you_mean
 from contseg.recipes.published import PublishedRow, method_key, network_key, published_for
-from contseg.recipes.read import read_recipe, recipe_names
+from contseg.recipes.read import outline, recipe_names
 from contseg.recipes.recipe import Recipe
 from contseg.scenarios.splits import split_size
 
@@ -37,7 +37,7 @@ class Entry:
         Raises:
             ContsegError: there is none of this name.
         """
-        recipe = read_recipe(name)
+        recipe = outline(name)
         scenario = recipe.scenario
         return cls(
             name=name,
@@ -59,6 +59,7 @@ def system_of(recipe: Recipe) -> str:
     """Whose row a recipe is.
 
     Example:
+        >>> from contseg.recipes.read import read_recipe
         >>> system_of(read_recipe("voc/sdr_15-1_disjoint")), system_of(read_recipe("voc/ssul-m_15-1_disjoint"))
         ('sdr', 'ssul-m')
     """

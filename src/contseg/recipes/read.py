@@ -17,7 +17,6 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from contseg.errors import ContsegError, did_you_mean
-from contseg.methods.registry import hyper_parameters, make_method
 from contseg.recipes.recipe import Recipe
 
 
@@ -97,17 +96,33 @@ def _with_network_set(recipe: Recipe, keys: set[str]) -> Recipe:
     return recipe.model_copy(update={"network": recipe.network.model_construct(_fields_set=keys, **values)})
 
 
+def outline(name: str) -> Recipe:
+    """A packaged recipe whose method has the hyper-parameters that the recipe sets, without defaults.
+
+    Methods are not imported, and neither is PyTorch, so that a list of all recipes is quick.
+
+    Raises:
+        ContsegError: see `read_recipe`.
+
+    Example:
+        >>> outline("voc/mib_15-1_disjoint").method
+        {'name': 'mib'}
+    """
+    content: dict[str, Any] = {}
+    for _, layer in _layers(*_find(name)):
+        content = _merged(content, layer)
+    return _typed(content, name)
+
+
 def parse_recipe(content: Mapping[str, Any], source: str) -> Recipe:
     """A recipe from plain values, as YAML gives them; the method's hyper-parameters are completed with their defaults.
 
     Raises:
         ContsegError: see `read_recipe`.
     """
-    plain = _floats(content, Recipe)
-    try:
-        recipe = Recipe.model_validate(plain)
-    except ValidationError as error:
-        raise ContsegError(f"{source}: {_first_problem(error)}") from None
+    from contseg.methods.registry import hyper_parameters, make_method  # imports PyTorch, which `outline` does without
+
+    recipe = _typed(content, source)
     method = dict(recipe.method)
     if "name" not in method:
         raise ContsegError(f"{source}: method.name: missing; name a method such as plop")
@@ -116,6 +131,14 @@ def parse_recipe(content: Mapping[str, Any], source: str) -> Recipe:
     except ContsegError as error:
         raise ContsegError(f"{source}: {error}") from None
     return recipe.model_copy(update={"method": complete})
+
+
+def _typed(content: Mapping[str, Any], source: str) -> Recipe:
+    """The recipe of plain values; what stands under `method` is not looked at."""
+    try:
+        return Recipe.model_validate(_floats(content, Recipe))
+    except ValidationError as error:
+        raise ContsegError(f"{source}: {_first_problem(error)}") from None
 
 
 def to_yaml(recipe: Recipe) -> str:

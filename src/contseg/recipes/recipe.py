@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from contseg.engine.options import TrainingOptions
-from contseg.evaluation.inference import InferenceOptions
+from contseg.evaluation.options import InferenceOptions
 from contseg.models.options import NetworkOptions
 from contseg.scenarios.options import ScenarioOptions
 
@@ -30,9 +30,10 @@ class DataOptions(BaseModel):
     """Where images come from and how they are cut.
 
     Attributes:
-        dataset: `voc`, `digits` or `folder`.
+        dataset: `voc`, `ade20k`, `cityscapes`, `lip`, `coco-stuff-10k`, `coco-stuff-164k`, `pascal-context`, `isprs`,
+            `coco-json`, `folder` or `digits`, see `contseg.data.open.DATASETS`.
         path: its folder (`digits` needs none).
-        options: of the dataset's class.
+        options: of the dataset's class; and `bands` and `range` of every dataset, see `contseg.data.pixels.Reading`.
         pipeline: `mib`, `ssul`, `ssseg` or `ssseg-lip`, see `contseg.data.augment`.
         crop: side of the training crop in pixels, or [height, width].
         scale: [least, most] factor that images are scaled by; none: the pipeline's own (`mib` has no such factor).
@@ -77,7 +78,7 @@ class Recipe(BaseModel):
     """A run.
 
     Attributes:
-        name: of the run; names its folder.
+        name: of the run; names its folder, so it is not empty, `.` or `..`.
         note: what a reader should know: sources, and why a value is what it is.
         links: where it was published: `config`, `model`, `log`, `code` to an address.
         based_on: the packaged recipe that this one was made from, which says what was changed; set when a recipe is read.

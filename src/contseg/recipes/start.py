@@ -48,9 +48,16 @@ def given_start(recipe: Recipe, scenario: Scenario) -> NetworkOptions:
     if classes.names != wanted:
         pairs = enumerate(zip_longest(classes.names, wanted, fillvalue="nothing"))
         place = next(number for number, (one, other) in pairs if one != other)
+        strange = [name for name in classes.names if name not in scenario.dataset.classes.names]
+        advice = "set scenario.split and scenario.order to match"
+        if strange:
+            advice = (
+                f"{', '.join(strange)}: not in the class list of the data, which has to begin with the segmenter's classes"
+                " in their order, new ones after them, and the masks have the ids of that list"
+            )
         raise ContsegError(
             f"start_from: {path} knows {len(classes)} classes ({', '.join(classes.names)}), step 0 brings {len(wanted)}"
-            f" ({', '.join(wanted)}); they first differ at number {place}; set scenario.split and scenario.order to match"
+            f" ({', '.join(wanted)}); they first differ at number {place}; {advice}"
         )
     if segmenter.options.unknown != scenario.policy.has_unknown:
         has, needs = ("an", "none") if segmenter.options.unknown else ("no", "one")

@@ -1,4 +1,4 @@
-"""The page of a run, or of several runs side by side: one HTML file that needs nothing else."""
+"""The page of a run, or of several runs next to each other: one HTML file that needs nothing else."""
 
 import json
 from collections.abc import Sequence
@@ -15,15 +15,17 @@ from contseg.evaluation.remarks import run_remarks
 from contseg.recipes.comparison import comparability, compare_run, notes_on, recorded_recipe
 from contseg.recipes.published import COUNTED
 from contseg.report import figures as draw
-from contseg.report.plan_map import draw_plan
-from contseg.report.pseudo_map import draw_pseudo_labels
+from contseg.report import tables
+from contseg.report.pseudo_map import draw_pseudo_labels, pseudo_legend
 
 
-def write_report(folders: Sequence[Path], out: Path) -> Path:
+def write_report(folders: Sequence[Path | str] | Path | str, out: Path | str) -> Path:
     """Write the page; everything on it is recomputed from the runs' folders.
 
+    Runs that have the same classes, sample images or plan share one table of them.
+
     Args:
-        folders: runs, of which at least one step is finished; the first names the plan.
+        folders: runs (or a single one), of which at least one step is finished.
 
     Returns:
         `out`, absolute.
@@ -31,27 +33,45 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     Raises:
         ContsegError: a folder holds no run, or no finished step.
     """
+    out = Path(out)
+    folders = [folders] if isinstance(folders, (str, Path)) else folders
     runs = [Run(folder).require() for folder in folders]
     for run in runs:
         if not run.confusions():
             raise ContsegError(f"{run.folder}: no step is finished yet, so there is nothing to report")
     names = run_names(runs)
-    environment = Environment(loader=PackageLoader("contseg.report"), autoescape=True, finalize=_shown)
-    environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f}"
-    environment.filters["figure"] = lambda value: "–" if value is None else f"{value:.1f}"
-    environment.filters["signed"] = lambda value: "" if value is None else f" ({value:+.1f})"
-    shown = {name: _facts(run) for name, run in zip(names, runs, strict=True)}
-    page = environment.get_template("page.html").render(
-        title=names[0] if len(runs) == 1 else "comparison",
-        runs=shown,
-        counted=COUNTED,
-        curves=draw.curves({name: facts["series"] for name, facts in shown.items()}),
-        losses=draw.losses({name: facts["losses"] for name, facts in shown.items()}),
-        legend=next(iter(shown.values()))["legend"],
+    shown = {name: _facts(run) | draw.run_style(place) for place, (name, run) in enumerate(zip(names, runs, strict=True))}
+    page = (
+        _environment()
+        .get_template("page.html")
+        .render(
+            title=names[0] if len(runs) == 1 else "comparison",
+            runs=shown,
+            counted=COUNTED,
+            levels=tables.LEVELS,
+            curves=draw.curves([facts["series"] for facts in shown.values()]),
+            losses=draw.losses([facts["losses"] for facts in shown.values()]),
+            samples=tables.sample_tables(shown),
+            classes=tables.class_tables(shown),
+            domains=tables.domain_tables(shown),
+            plans=tables.plan_tables(shown),
+            environments=tables.together(shown, lambda facts: json.dumps(facts["environment"], sort_keys=True)),
+        )
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8")
     return out.resolve()
+
+
+def _environment() -> Environment:
+    """Templates in which whatever a user wrote is text; a figure that was not measured is a dash."""
+    loader = PackageLoader("contseg.report")
+    environment = Environment(loader=loader, autoescape=True, finalize=_shown, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f}"
+    environment.filters["whole"] = lambda value: "–" if value is None else f"{100 * value:.0f}"
+    environment.filters["figure"] = lambda value: "–" if value is None else f"{value:.1f}"
+    environment.filters["signed"] = lambda value: "" if value is None else f" ({value:+.1f})"
+    return environment
 
 
 def _shown(value: Any) -> Any:
@@ -77,76 +97,48 @@ def run_names(runs: Sequence[Run]) -> list[str]:
 def _facts(run: Run) -> dict[str, Any]:
     """Everything the page shows of one run."""
     confusions, groups = run.confusions(), run.groups()
-    plan = json.loads((run.folder / "plan.json").read_text(encoding="utf-8"))
-    samples = run.arrays("samples.npz")
-    classes = [str(name) for name in samples["classes"]]
     background = run.has_background()
     each = [step_figures(confusion, groups, background) for confusion in confusions]
-    iou = np.full((len(confusions), len(classes)), np.nan)
-    for step, confusion in enumerate(confusions):
-        iou[step, : len(confusion)] = class_iou(confusion)
-    fallen = class_forgetting(confusions)
+    samples, predictions = _samples(run, len(confusions))
+    classes = [str(name) for name in samples["classes"]]
     metrics = run.metrics()
     epochs = [line for line in metrics if line["kind"] == "epoch"]
-    legend = [
-        {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*colour)}
-        for name, colour in zip(classes, samples["colours"], strict=True)
-    ]
-    pseudo = [(line["step"], line["pseudo"]) for line in epochs if "pseudo" in line]
-    environment = run.folder / "environment.json"
     recipe, comparisons = recorded_recipe(run), compare_run(run)
+    environment = run.folder / "environment.json"
+    domains, matrices = run.domain_confusions()
     return {
         "not_comparable": "; ".join(comparability(recipe)) if recipe else "",
         "published": comparisons,
         "published_notes": notes_on(comparisons),
         "figures": run_figures(confusions, groups, background),
         "remarks": run_remarks(confusions, groups, background, *run.tested()),
-        "series": {key: [figure[key] for figure in each] for key in ("all", "old", "new")},
+        "series": {key: [figure[key] for figure in each] for key in draw.CURVES},
         "warnings": [f"after step {line['step']}: {text}" for line in metrics for text in line.get("warnings", ())],
         "losses": [(line["step"], line["loss"]) for line in epochs],
-        "pseudo_labels": draw.svg_uri(draw_pseudo_labels(pseudo, {entry["name"]: entry["colour"] for entry in legend}))
-        if pseudo
-        else None,
-        "heat_map": draw.heat_map(iou, classes, groups),
-        "plan": plan,
-        "plan_map": draw.svg_uri(draw_plan(plan)),
-        "domain_map": _domain_map(run),
-        "classes": [
-            {
-                "name": name,
-                "group": groups[row],
-                "iou": None if row >= len(iou[-1]) or np.isnan(iou[-1, row]) else iou[-1, row],
-                "forgetting": None if row >= len(fallen) or np.isnan(fallen[row]) else fallen[row],
-            }
-            for row, name in enumerate(classes)
-        ],
-        "samples": _sample_rows(run, samples, len(confusions)),
+        "pseudo": _pseudo_labels(epochs, dict(zip(classes, map(tables.html_colour, samples["colours"]), strict=True))),
         "steps": len(confusions),
-        "legend": legend,
+        "classes": classes,
+        "groups": groups,
+        "iou": [class_iou(confusion) for confusion in confusions],
+        "fallen": class_forgetting(confusions),
+        "domains": domains,
+        "by_domain": domain_figures(matrices, background)["domains"] if domains else None,
+        "samples": samples,
+        "predictions": predictions,
+        "plan": json.loads((run.folder / "plan.json").read_text(encoding="utf-8")),
         "recipe": (run.folder / "recipe.yaml").read_text(encoding="utf-8"),
         "environment": json.loads(environment.read_text(encoding="utf-8")) if environment.is_file() else {},
     }
 
 
-def _domain_map(run: Run) -> str | None:
-    """mIoU of each domain after each step, or None where the scenario has no domains."""
-    names, confusions = run.domain_confusions()
-    if not names:
+def _samples(run: Run, steps: int) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
+    """The sample images with truth, names and colours, and their predictions after each step."""
+    return run.arrays("samples.npz"), [run.arrays(f"steps/{step:02d}/predictions.npz") for step in range(steps)]
+
+
+def _pseudo_labels(epochs: Sequence[dict[str, Any]], colours: dict[str, str]) -> dict[str, Any] | None:
+    """The drawing of a run's pseudo labels and its legend, or None where there are none."""
+    found = [(line["step"], line["pseudo"]) for line in epochs if "pseudo" in line]
+    if not found:
         return None
-    values = domain_figures(confusions, run.has_background())["domains"]
-    met = [int(np.flatnonzero(~np.isnan(column))[0]) if (~np.isnan(column)).any() else 0 for column in values.T]
-    return draw.heat_map(values, names, met)
-
-
-def _sample_rows(run: Run, samples: dict[str, np.ndarray], steps: int) -> list[dict[str, Any]]:
-    """Image, truth and the prediction after each step, of every sample image."""
-    predictions = [run.arrays(f"steps/{step:02d}/predictions.npz") for step in range(steps)]
-    return [
-        {
-            "name": str(name),
-            "image": draw.thumbnail(samples[f"image{number}"]),
-            "truth": draw.coloured(samples[f"truth{number}"], samples["colours"]),
-            "steps": [draw.coloured(said[f"prediction{number}"], samples["colours"]) for said in predictions],
-        }
-        for number, name in enumerate(samples["names"])
-    ]
+    return {"drawing": draw.drawing(draw_pseudo_labels(found, colours)), "legend": pseudo_legend(found, colours)}

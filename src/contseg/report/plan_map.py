@@ -19,7 +19,7 @@ from contseg.report.figures import plain
 
 SUFFIXES = (".png", ".svg", ".pdf")
 BARS = {"train_images": ("train", "#0072B2"), "memory_images": ("memory", "#E69F00"), "test_images": ("test", "#999999")}
-MOST_NAMES = 60
+MOST_WIDE_NAMES = 60
 
 
 def draw_plan(plan: Mapping[str, Any]) -> Figure:
@@ -34,7 +34,8 @@ def draw_plan(plan: Mapping[str, Any]) -> Figure:
     steps, names = plan["steps"], list(plan["class_names"])
     holding = np.array([step["train_holding"] for step in steps])
     count = len(names)
-    width = min(30.0, max(4.0, 0.3 * count))
+    wide = count <= MOST_WIDE_NAMES
+    width = max(4.0, (0.3 if wide else 0.18) * count)
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(width + 3.2, 0.4 * len(steps) + 2.2), sharey=True, width_ratios=[2.4, width], layout="constrained"
     )
@@ -55,12 +56,10 @@ def draw_plan(plan: Mapping[str, Any]) -> Figure:
         for column, name in enumerate(names):
             if name in step["new_classes"]:
                 right.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1))
-    if count <= MOST_NAMES:
-        right.set_xticks(
-            range(count), [plain(name) for name in names], rotation=60, ha="right", rotation_mode="anchor", fontsize=8
-        )
-    else:
-        right.set_xlabel("class, by position in the class table")
+    named: dict[str, Any] = {"rotation": 90, "fontsize": 7}
+    if wide:
+        named = {"rotation": 60, "ha": "right", "rotation_mode": "anchor", "fontsize": 8}
+    right.set_xticks(range(count), [plain(name) for name in names], **named)
     right.tick_params(length=0)
     right.spines[:].set_visible(False)
     figure.colorbar(image, ax=right, label="training images that hold the class", fraction=0.02, pad=0.01)
@@ -69,12 +68,13 @@ def draw_plan(plan: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def write_plan_picture(plan: Mapping[str, Any], path: Path) -> Path:
+def write_plan_picture(plan: Mapping[str, Any], path: Path | str) -> Path:
     """Draw a plan into a file, PNG, SVG or PDF by its suffix.
 
     Raises:
         ContsegError: another suffix.
     """
+    path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ContsegError(f"{path}: cannot draw a '{path.suffix}' file; end the name in {', '.join(SUFFIXES)}")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,29 +10,45 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from contseg.report.figures import plain
+from contseg.report.figures import ON_A_PAGE
 
 IGNORED, UNKNOWN, OTHERS = "ignored", "unknown", "other classes"
 GREYS = {OTHERS: "#b7a57a", UNKNOWN: "#8c8c8c", IGNORED: "#dddddd"}
 MOST_CLASSES = 16
 
 
-def draw_pseudo_labels(epochs: Sequence[tuple[int, Mapping[str, float]]], colours: Mapping[str, str]) -> Figure:
-    """Stacked shares of the pixels that were given another label, per label over the epochs; steps stand apart.
+Epochs = Sequence[tuple[int, Mapping[str, float]]]
+"""Of each epoch with pseudo labels, in order: the step, and label -> share of the epoch's pixels in [0, 1]."""
+
+
+def pseudo_legend(epochs: Epochs, colours: Mapping[str, str]) -> dict[str, str]:
+    """Label -> colour of what `draw_pseudo_labels` draws, from the top of the stack to its bottom.
+
+    Example:
+        >>> pseudo_legend([(1, {"cat": 0.25, "ignored": 0.5})], {"cat": "#800000"})
+        {'ignored': '#dddddd', 'cat': '#800000'}
+    """
+    labels = reversed(_bands([shares for _, shares in epochs], list(colours)))
+    return {label: GREYS.get(label) or colours[label] for label in labels}
+
+
+@matplotlib.rc_context(ON_A_PAGE)
+def draw_pseudo_labels(epochs: Epochs, colours: Mapping[str, str]) -> Figure:
+    """Stacked shares of the pixels that were given another label, per label over the epochs, with a gap between steps.
 
     Args:
-        epochs: of each epoch with pseudo labels, in order: the step, and label -> share of the epoch's pixels in [0, 1].
+        epochs: see `Epochs`.
         colours: class -> colour, in output order. Beyond `MOST_CLASSES` classes, those with the fewest pixels are drawn as
             one.
 
     Example:
         >>> figure = draw_pseudo_labels([(1, {"cat": 0.25, "ignored": 0.5})], {"cat": "#800000"})
-        >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-        ['ignored', 'cat']
+        >>> len(figure.axes[0].patches)
+        2
     """
     steps = list(dict.fromkeys(step for step, _ in epochs))
     bands = _bands([shares for _, shares in epochs], list(colours))
-    figure, axis = plt.subplots(figsize=(11, 3.4))
+    figure, axis = plt.subplots(figsize=(9, 3.0))
     ends = [0.0]
     gap = max(0.25, 0.015 * len(epochs))
     for step in steps:
@@ -50,7 +66,6 @@ def draw_pseudo_labels(epochs: Sequence[tuple[int, Mapping[str, float]]], colour
                 facecolor=GREYS.get(label) or colours[label],
                 edgecolor="0.55",  # classes may be white
                 linewidth=0.4 if len(epochs) <= 60 else 0.1,
-                label=plain(label) if step == steps[0] else None,
             )
         ends.append(edges[-1])
         middle = (edges[0] + edges[-1]) / 2
@@ -63,18 +78,6 @@ def draw_pseudo_labels(epochs: Sequence[tuple[int, Mapping[str, float]]], colour
     axis.grid(axis="y", alpha=0.25)
     axis.set_axisbelow(True)
     axis.spines[["top", "right", "bottom"]].set_visible(False)
-    handles, names = axis.get_legend_handles_labels()
-    # in the order of the stack, from the top
-    axis.legend(
-        handles[::-1],
-        names[::-1],
-        frameon=False,
-        fontsize=9,
-        handlelength=1.2,
-        loc="upper left",
-        bbox_to_anchor=(1.0, 1.04),
-        ncols=1 + (len(names) > 11),
-    )
     return figure
 
 

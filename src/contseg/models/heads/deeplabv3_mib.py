@@ -5,7 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contseg.models.heads.head import Head
-from contseg.models.initialisation import Initialisation, initialise_convolutions
+from contseg.models.initialisation import initialise_convolutions
+from contseg.models.names import Initialisation
 from contseg.models.normalization import BatchNorm, activation
 
 DILATIONS = {8: (12, 24, 32), 16: (6, 12, 18), 32: (3, 6, 9)}

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from contseg.models.heads.head import Head
-from contseg.models.initialisation import Initialisation, initialise_convolutions
+from contseg.models.initialisation import initialise_convolutions
 from contseg.models.layers import conv_norm_act
+from contseg.models.names import Initialisation
 
 DILATIONS = {8: (12, 24, 36), 16: (6, 12, 18), 32: (3, 6, 9)}
 

@@ -1,0 +1,39 @@
+"""What a recipe may call a backbone, and what the names stand for. PyTorch is not imported, so that lists are quick."""
+
+from typing import Any, Literal
+
+Initialisation = Literal["torch", "he", "xavier"]
+
+DEPTHS = {
+    "resnet18": ("basic", (2, 2, 2, 2)),
+    "resnet34": ("basic", (3, 4, 6, 3)),
+    "resnet50": ("bottleneck", (3, 4, 6, 3)),
+    "resnet101": ("bottleneck", (3, 4, 23, 3)),
+}
+STRIDES = {8: (1, 2, 1, 1), 16: (1, 2, 2, 1), 32: (1, 2, 2, 2)}
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "swin_tiny": {"embed_dim": 96, "depths": (2, 2, 6, 2), "heads": (3, 6, 12, 24), "window": 7},
+    "swin_small": {"embed_dim": 96, "depths": (2, 2, 18, 2), "heads": (3, 6, 12, 24), "window": 7},
+    "swin_base": {"embed_dim": 128, "depths": (2, 2, 18, 2), "heads": (4, 8, 16, 32), "window": 12},
+    "swin_large": {"embed_dim": 192, "depths": (2, 2, 18, 2), "heads": (6, 12, 24, 48), "window": 12},
+}
+
+ARCHITECTURES: dict[str, tuple[str, tuple[int, ...], bool]] = {
+    "convnext_tiny": ("convnext_tiny", (0, 1, 2, 3), True),
+    "convnext_base": ("convnext_base", (0, 1, 2, 3), True),
+    "convnext_large": ("convnext_large", (0, 1, 2, 3), True),
+    "mobilenetv3_large": ("mobilenetv3_large_100", (1, 2, 3, 4), False),
+}
+"""Our name: timm's, the maps with the strides 4, 8, 16, 32, and whether images must be padded to a multiple of 32."""
+
+VITS = {
+    "dinov2_small": "vit_small_patch14_dinov2",
+    "dinov2_base": "vit_base_patch14_dinov2",
+    "dinov3_small": "vit_small_patch16_dinov3",
+    "dinov3_base": "vit_base_patch16_dinov3",
+}
+"""Our name: timm's."""
+
+BACKBONES = (*DEPTHS, *VARIANTS, *ARCHITECTURES, *VITS)
+"""Every name that `NetworkOptions.backbone` may have. Only those of the last two kinds need timm."""

@@ -1,0 +1,200 @@
+"""What the tables of a report show: classes, plans and sample images of several runs, next to each other."""
+
+import json
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from contseg.report import figures as draw
+
+Facts = dict[str, Any]
+"""Everything the page shows of one run."""
+
+FOLDED = 40
+"""Tables of more classes are folded, and can be opened."""
+LEVELS = 10
+"""Shades of a cell, besides none."""
+
+
+def shade(share: float) -> int:
+    """The shade of a cell, 0 to `LEVELS`, for a share in [0, 1].
+
+    Example:
+        >>> shade(0.0), shade(0.44), shade(1.0), shade(-0.2)
+        (0, 4, 10, 0)
+    """
+    return round(LEVELS * min(1.0, max(0.0, share)))
+
+
+def together(runs: Mapping[str, Facts], key: Callable[[Facts], Hashable]) -> list[dict[str, Facts]]:
+    """The runs that have the same key, in groups; both in the order of the runs.
+
+    Example:
+        >>> together({"a": {"plan": 1}, "b": {"plan": 2}, "c": {"plan": 1}}, lambda facts: facts["plan"])
+        [{'a': {'plan': 1}, 'c': {'plan': 1}}, {'b': {'plan': 2}}]
+    """
+    groups: dict[Hashable, dict[str, Facts]] = {}
+    for name, facts in runs.items():
+        groups.setdefault(key(facts), {})[name] = facts
+    return list(groups.values())
+
+
+def class_tables(runs: Mapping[str, Facts]) -> list[dict[str, Any]]:
+    """A table of IoU per class after each step for all runs that have the same classes in the same steps.
+
+    Returns:
+        of each table `runs`; `steps`, the classes that each step brought; `bars`, the classes from the best to the worst
+        at the end, on average over the runs, absent ones last; `folded`.
+    """
+    tables = []
+    for group in together(runs, lambda facts: (tuple(facts["classes"]), facts["groups"])):
+        first = next(iter(group.values()))
+        rows = [_class_row(number, group) for number in range(len(first["classes"]))]
+        steps = dict.fromkeys(first["groups"][: len(rows)])
+        tables.append(
+            {
+                "runs": group,
+                "steps": {step: [row for row in rows if row["step"] == step] for step in sorted(steps)},
+                "bars": sorted((row for row in rows if row["known"]), key=lambda row: row["mean"], reverse=True),
+                "folded": len(rows) > FOLDED,
+            }
+        )
+    return tables
+
+
+def _class_row(number: int, group: Mapping[str, Facts]) -> dict[str, Any]:
+    first = next(iter(group.values()))
+    runs = [_class_in_run(number, facts) for facts in group.values()]
+    last = [run["last"] for run in runs if run["last"] is not None]
+    return {
+        "name": first["classes"][number],
+        "step": first["groups"][number],
+        "known": any(run["cells"][-1]["known"] for run in runs),
+        "mean": float(np.mean(last)) if last else -1.0,
+        "runs": runs,
+    }
+
+
+def _class_in_run(number: int, facts: Facts) -> dict[str, Any]:
+    cells = []
+    for iou in facts["iou"]:
+        value = _measured(iou[number]) if number < len(iou) else None
+        cells.append({"known": number < len(iou), "value": value, "shade": 0 if value is None else shade(value)})
+    fallen = _measured(facts["fallen"][number]) if number < len(facts["fallen"]) else None
+    return {
+        "cells": cells,
+        "last": cells[-1]["value"],
+        "forgetting": fallen,
+        "shade": 0 if fallen is None else shade(fallen),
+    }
+
+
+def _measured(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def domain_tables(runs: Mapping[str, Facts]) -> list[dict[str, Any]]:
+    """A table of mIoU per domain after each step for all runs that have the same domains; none without domains."""
+    groups = together({name: facts for name, facts in runs.items() if facts["domains"]}, lambda facts: facts["domains"])
+    tables = []
+    for group in groups:
+        rows = []
+        for number, domain in enumerate(next(iter(group.values()))["domains"]):
+            values = [[_measured(step[number]) for step in facts["by_domain"]] for facts in group.values()]
+            cells = [[{"value": one, "shade": 0 if one is None else shade(one)} for one in run] for run in values]
+            rows.append({"name": domain, "runs": cells})
+        tables.append({"runs": group, "rows": rows})
+    return tables
+
+
+def plan_tables(runs: Mapping[str, Facts]) -> list[dict[str, Any]]:
+    """Every plan once, with the runs that share it.
+
+    Warnings of a plan depend on the batch too, so each is listed with the runs that have it.
+
+    Returns:
+        of each plan `runs`, `plan`, `classes` (name and, of each step, the training images that hold the class, their
+        shade, and whether the class is annotated), `warnings` (text -> runs), `folded`.
+    """
+    tables = []
+    for group in together(runs, lambda facts: json.dumps(facts["plan"] | {"warnings": None}, sort_keys=True)):
+        plan = next(iter(group.values()))["plan"]
+        warnings: dict[str, list[str]] = {}
+        for name, facts in group.items():
+            for text in facts["plan"]["warnings"]:
+                warnings.setdefault(text, []).append(name)
+        most = max((max(step["train_holding"], default=0) for step in plan["steps"]), default=0)
+        classes = [
+            {
+                "name": name,
+                "steps": [
+                    {
+                        "images": step["train_holding"][number],
+                        # logarithmic: classes differ by orders of magnitude
+                        "shade": shade(np.log1p(step["train_holding"][number]) / np.log1p(max(1, most))),
+                        "annotated": name in step["new_classes"],
+                    }
+                    for step in plan["steps"]
+                ],
+            }
+            for number, name in enumerate(plan["class_names"])
+        ]
+        tables.append(
+            {"runs": group, "plan": plan, "classes": classes, "warnings": warnings, "folded": len(classes) > FOLDED}
+        )
+    return tables
+
+
+def sample_tables(runs: Mapping[str, Facts]) -> list[dict[str, Any]]:
+    """Sample images for all runs that have the same ones with the same truth and classes.
+
+    Returns:
+        of each table `runs`, `rows` (`name`, `image`, `truth`, and of each run its predictions after each step),
+        `legend` (the classes that occur in truth or predictions) and `others` (those that do not), `steps`, the most
+        finished steps of a run.
+    """
+    tables = []
+    for group in together(runs, lambda facts: _fingerprint(facts["samples"])):
+        samples = next(iter(group.values()))["samples"]
+        colours = samples["colours"]
+        rows, seen = [], set()
+        for number, name in enumerate(samples["names"]):
+            truth = samples[f"truth{number}"]
+            said = [[step[f"prediction{number}"] for step in facts["predictions"]] for facts in group.values()]
+            for ids in (truth, *(ids for steps in said for ids in steps)):
+                seen.update(np.unique(ids).tolist())
+            rows.append(
+                {
+                    "name": str(name),
+                    "image": draw.thumbnail(samples[f"image{number}"]),
+                    "truth": draw.coloured(truth, colours),
+                    "runs": [[draw.coloured(ids, colours) for ids in steps] for steps in said],
+                }
+            )
+        legend = [(number, str(name), html_colour(colours[number])) for number, name in enumerate(samples["classes"])]
+        tables.append(
+            {
+                "runs": group,
+                "rows": rows,
+                "legend": [entry for entry in legend if entry[0] in seen],
+                "others": [entry for entry in legend if entry[0] not in seen],
+                "steps": max(len(facts["predictions"]) for facts in group.values()),
+            }
+        )
+    return tables
+
+
+def _fingerprint(samples: Mapping[str, np.ndarray]) -> Hashable:
+    return tuple((name, str(values.dtype), values.shape, values.tobytes()) for name, values in sorted(samples.items()))
+
+
+def html_colour(colour: Sequence[int]) -> str:
+    """(R, G, B) as HTML writes it.
+
+    Example:
+        >>> html_colour((128, 0, 255))
+        '#8000ff'
+    """
+    red, green, blue = (int(part) for part in colour)
+    return f"#{red:02x}{green:02x}{blue:02x}"
