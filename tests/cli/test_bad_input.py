@@ -67,7 +67,7 @@ class TestData:
 
     def test_a_mask_of_colours(self, squares, tmp_path):
         mask = squares / "masks" / "004.png"
-        Image.new("RGB", (32, 32)).save(mask)
+        Image.new("RGB", (32, 32), "red").save(mask)
         refused(*self.arguments(squares, tmp_path / "run"), telling=f"{mask}: mask has mode RGB")
 
     def test_ids_outside_the_class_table(self, squares, tmp_path):

@@ -347,6 +347,11 @@ class TestLists:
         (ade / "validation.txt").write_text("a.b\na.b.c\nd.jpg\n")
         assert ADE20K(ade).names("test") == ["a.b", "a.b.c", "d"]
 
+    def test_of_columns_the_first_is_the_name_where_only_that_is_there(self, tmp_path):
+        (tmp_path / "list.txt").write_text("2007_000032 -1\na.b.jpg 0 3\nmy photo\nno such\n")
+        names = read_names(tmp_path / "list.txt", {"2007_000032", "a.b", "my photo", "my"}.__contains__)
+        assert names == ["2007_000032", "a.b", "my photo", "no such"]
+
     def test_two_paths_without_endings_are_one_name(self, tmp_path):
         (tmp_path / "list.txt").write_text("images/a.b masks/a.b\nimages\\\\c.png\n")
         assert read_names(tmp_path / "list.txt") == ["a.b", "c"]

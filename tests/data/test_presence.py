@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from contseg.data import dataset as dataset_module
+from contseg.data import own_masks
 from contseg.data import presence as presence_module
 from contseg.data.cache import cache_folder
 from contseg.data.files import image_size
@@ -68,7 +68,7 @@ def test_contains_and_pixels_of_answer_for_classes_in_any_order(folder):
 
 def test_a_second_call_reads_no_mask(folder, monkeypatch):
     first = build_presence(Folder(folder), "train")
-    monkeypatch.setattr(dataset_module, "read_mask", refuse)
+    monkeypatch.setattr(own_masks, "read_mask", refuse)
     second = build_presence(Folder(folder), "train")
     assert np.array_equal(first.pixels, second.pixels)
     assert first.fingerprint == second.fingerprint
@@ -76,7 +76,7 @@ def test_a_second_call_reads_no_mask(folder, monkeypatch):
 
 def test_uncached_reads_everything_again(folder, monkeypatch):
     build_presence(Folder(folder), "train")
-    monkeypatch.setattr(dataset_module, "read_mask", refuse)
+    monkeypatch.setattr(own_masks, "read_mask", refuse)
     with pytest.raises(AssertionError, match="was read"):
         build_presence(Folder(folder), "train", cached=False)
 

@@ -107,7 +107,7 @@ class ISPRS(SegmentationDataset):
     def names(self, subset: SubsetName) -> list[str]:
         listed, folder = self.root / _LISTS[subset], _FOLDERS[subset]
         if listed.is_file():
-            names = read_names(listed)
+            names = read_names(listed, self._places.__contains__)
             absent = [name for name in names if name not in self._places]
             if absent:
                 raise ContsegError(f"{listed}: names {len(absent)} patches that are not in images/, first '{absent[0]}'")

@@ -1,6 +1,7 @@
 """Names of samples, from lists and from the folders of official layouts; and the text files that hold them."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from contseg.data.files import IMAGE_SUFFIXES
@@ -50,11 +51,15 @@ def without_ending(name: str) -> str:
     return rest if rest and f".{ending.lower()}" in IMAGE_SUFFIXES else name
 
 
-def read_names(path: Path) -> list[str]:
+def read_names(path: Path, there: Callable[[str], bool] | None = None) -> list[str]:
     """The names of samples in a list: one a line, with or without folder and image ending.
 
     A line may also hold two paths, an image's and its mask's (`/JPEGImages/x.jpg /SegmentationClassAug/x.png`), as some code
     bases keep them.
+
+    Args:
+        there: whether there is a sample of a name. A line in columns (`2007_000032 -1`) is read by its first one where the line
+            is no sample and the first column is.
 
     Raises:
         ContsegError: the file is missing or empty.
@@ -66,7 +71,15 @@ def read_names(path: Path) -> list[str]:
         >>> read_names(path)
         ['a.b.c', 'my photo']
     """
-    return [without_ending(_first_path(line).replace("\\", "/").rsplit("/", 1)[-1]) for line in read_list(path)]
+    names = []
+    for line in read_list(path):
+        name, first = _name_of(_first_path(line)), _name_of(line.split()[0])
+        names.append(first if there is not None and first != name and not there(name) and there(first) else name)
+    return names
+
+
+def _name_of(path: str) -> str:
+    return without_ending(path.replace("\\", "/").rsplit("/", 1)[-1])
 
 
 def _first_path(line: str) -> str:

@@ -40,7 +40,7 @@ class PascalContext(SegmentationDataset):
 
     def names(self, subset: SubsetName) -> list[str]:
         path = self.root / "ImageSets" / "SegmentationContext" / LISTS[subset]
-        return read_names(path)
+        return read_names(path, lambda name: self.image_path(name).is_file())
 
     def image_path(self, name: str) -> Path:
         return self.root / "JPEGImages" / f"{name}.jpg"

@@ -56,7 +56,7 @@ class VOC(SegmentationDataset):
             choices = ["train.txt"]
         for choice in choices:
             if (lists / choice).is_file():
-                return read_names(lists / choice)
+                return read_names(lists / choice, lambda name: self.image_path(name).is_file())
         raise ContsegError(f"{lists / choices[0]}: list not found; {self._masks.name} is trained with {choices[0]}")
 
     def image_path(self, name: str) -> Path:
