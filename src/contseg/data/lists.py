@@ -58,8 +58,8 @@ def read_names(path: Path, there: Callable[[str], bool] | None = None) -> list[s
     bases keep them.
 
     Args:
-        there: whether there is a sample of a name. A line in columns (`2007_000032 -1`) is read by its first one where the line
-            is no sample and the first column is.
+        there: whether there is a sample of a name. A line in columns (`2007_000032 -1`) is read by its first one where the
+            line is no sample and the first column is.
 
     Raises:
         ContsegError: the file is missing or empty.
