@@ -27,6 +27,10 @@ CODE_BASES = {  # of the method that a recipe's name begins with; the rest were 
     "mib": ("mib", "csseg"), "ilt": ("mib", "csseg"), "lwf": ("mib", "csseg"), "plop": ("plop", "csseg"),
     "sdr": ("csseg",), "sdr-official": ("sdr",), "ssul": ("ssul",), "ssul-m": ("ssul",), "idec": ("idec",), "lag": ("lag",),
 }  # fmt: skip
+STARTS = {
+    "initialisation": "torch",
+    "head_initialisation": None,
+}  # weights that are loaded replace what a network starts from
 UNREAD_BY_SWIN = {"output_stride", "slope", "contracted"}
 UNCONTRACTED, CONTRACTED = [2, 2, 2], [1, 2, 2]
 
@@ -66,7 +70,7 @@ def converted(source: str) -> Segmenter:
 def network_of(name: str) -> NetworkOptions:
     """The network that a recipe trains."""
     recipe = read_recipe(name)
-    return recipe.network.model_copy(update={"unknown": LabelPolicy(recipe.scenario.policy).has_unknown})
+    return recipe.network.model_copy(update=STARTS | {"unknown": LabelPolicy(recipe.scenario.policy).has_unknown})
 
 
 def dilations(segmenter: Segmenter) -> list[int]:
