@@ -24,7 +24,7 @@ def test_a_loss_that_is_not_finite_says_where_and_on_what(tmp_path, option, step
     samples = message.split("; samples ")[1].split(";")[0].split(", ")
     assert len(samples) == 10
     assert all(name.startswith("train/") for name in samples)
-    assert "learning rate" in message
+    assert message.endswith(f"and a lower rate, such as {option.partition('=')[0]}=1e+29")
     assert "\n" not in message
 
 

@@ -29,7 +29,8 @@ class Listening(Watching):
         self.messages: list[str] = []
 
     def message(self, text: str) -> None:
-        self.messages.append(text)
+        if not text.startswith("note: "):  # of the data
+            self.messages.append(text)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,10 @@ def extended(tmp_path_factory):
     (root / "test.txt").write_text("4\n5\n")
     (root / "classes.txt").write_text("\n".join(NAMES) + "\n")
     torch.manual_seed(3)
-    segmenter = Segmenter(NetworkOptions(backbone="resnet18", width=4, head_width=8), [3])
+    segmenter = Segmenter(
+        NetworkOptions(backbone="resnet18", width=8, head_width=16, initialisation="he", output_stride=8, pooling_size=12),
+        [3],
+    )
     images = np.stack([read_image(path) for path in sorted(root.glob("images/*.png"))])
     pictures = torch.from_numpy(images).permute(0, 3, 1, 2)
     with torch.no_grad():  # one half of the pixels is red, the other background

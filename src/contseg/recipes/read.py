@@ -106,7 +106,7 @@ def outline(name: str) -> Recipe:
 
     Example:
         >>> outline("voc/mib_15-1_disjoint").method
-        {'name': 'mib'}
+        {'name': 'mib', 'distillation': 10.0}
     """
     content: dict[str, Any] = {}
     for _, layer in _layers(*_find(name)):

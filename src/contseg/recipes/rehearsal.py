@@ -89,7 +89,9 @@ def rehearse(
 def _rehearse(resolved: Resolved, quarter: bool, shared: Path, own: Path) -> int:
     recipe = rehearsed(quartered(resolved.recipe) if quarter else resolved.recipe, shared, own)
     run, reads = start_run(recipe, own / "run"), Reads()
-    whole = make_job(_watched(recipe, reads), run.folder)
+    # norms that see a single image are made fit for that later, see `ready_norms`
+    several = with_changes(recipe, training=with_changes(recipe.training, batch=max(2, recipe.training.batch)))
+    whole = replace(make_job(_watched(several, reads), run.folder), training=recipe.training)
     checks = _Checks(run, single=recipe.training.batch == 1)
     job = _short(replace(whole, method=checks.follow(whole.method)), reads)
     train(job, checks)
