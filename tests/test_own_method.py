@@ -30,7 +30,7 @@ class TestOwnMethod:
     def test_the_example_trains_and_reports(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         tiny = [*TINY, "scenario.split=5-5", "training.batch=10", "training.epochs=1"]
-        code = CODE.replace("pull: 3.0}", "pull: 3.0}\", *" + repr(tiny) + ", \"name=own")
+        code = CODE.replace("pull: 3.0}", 'pull: 3.0}", *' + repr(tiny) + ', "name=own')
         assert code != CODE
         exec(compile(code, "your-own-method.md", "exec"), {"__name__": "__main__"})
         run = Run(tmp_path / "runs" / "careful")
