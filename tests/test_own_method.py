@@ -10,7 +10,6 @@ from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.methods.finetune import Finetune
 from contseg.methods.registry import METHODS, make_method, register_method
-from contseg.recipes.read import read_recipe
 from tests.conftest import TINY
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "your-own-method.md").read_text(encoding="utf-8")
@@ -31,15 +30,16 @@ class TestOwnMethod:
     def test_the_example_trains_and_reports(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         tiny = [*TINY, "scenario.split=5-5", "training.batch=10", "training.epochs=1"]
-        monkeypatch.setattr("contseg.recipes.read.read_recipe", lambda name, given: read_recipe(name, [*given, *tiny]))
-        exec(compile(CODE, "your-own-method.md", "exec"), {"__name__": "__main__"})
+        code = CODE.replace("pull: 3.0}", 'pull: 3.0}", *' + repr(tiny) + ', "name=own')
+        assert code != CODE
+        exec(compile(code, "your-own-method.md", "exec"), {"__name__": "__main__"})
         run = Run(tmp_path / "runs" / "careful")
         assert (run.folder / "report.html").is_file()
         later = next(line for line in run.metrics() if line["kind"] == "epoch" and line["step"] == 1)
         assert set(later["terms"]) == {"cross_entropy", "features"}
         assert make_method("careful", pull=1.0).pull == 1.0
         before = run.metrics()
-        exec(compile(CODE, "your-own-method.md", "exec"), {"__name__": "__main__"})  # a second time
+        exec(compile(code, "your-own-method.md", "exec"), {"__name__": "__main__"})  # a second time
         assert run.metrics() == before
 
     def test_the_method_itself_is_about_forty_lines(self):

@@ -1,5 +1,10 @@
 """`contseg dry-run`: which recipes are tried, and what is said of them."""
 
+import os
+import signal
+import subprocess
+import sys
+
 import pytest
 from ruamel.yaml import YAML
 
@@ -7,6 +12,7 @@ from contseg.cli import dry_run
 from contseg.cli.dry_run import Row, one_of_each_network, rows_of, run_dry_run
 from contseg.errors import ContsegError
 from contseg.recipes.read import read_recipe, recipe_names
+from tests.engine.processes import alive, linux, wait_for
 from tests.engine.runs import command
 
 SOUND = {
@@ -110,3 +116,16 @@ class TestWhatIsSaid:
 
         monkeypatch.setattr(dry_run, "rehearse", fail)
         assert dry_run.attempt(Row(str(recipes[0]), True), [], tmp_path, 1) == "ValueError: three lines of it"
+
+
+@linux
+@pytest.mark.slow
+def test_a_signal_ends_a_rehearsal_at_once_and_leaves_no_process(recipes, tmp_path):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CONTSEG_TEST_MARK": str(tmp_path)}
+    command = [sys.executable, "-m", "contseg", "dry-run", str(recipes[0])]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: len(alive(str(tmp_path))) > 2, process)  # beside the command, the server and what it forked
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (143, "Interrupted.\n")
+    wait_for(lambda: not alive(str(tmp_path)), seconds=10)

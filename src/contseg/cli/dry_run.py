@@ -129,6 +129,11 @@ def _outcomes(rows: Sequence[Row], overrides: list[str], processes: int, folder:
             while waiting:
                 for ended in wait(waiting, return_when=FIRST_COMPLETED).done:
                     yield waiting.pop(ended), ended.result()
+        except KeyboardInterrupt:  # a rehearsal may take minutes, and leaves nothing that is worth the wait
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
