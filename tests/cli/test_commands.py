@@ -45,7 +45,7 @@ class TestTrain:
     def test_it_says_the_figures_of_every_step(self, trained):
         run, said = trained
         for line in lines(run, "step"):
-            (told,) = (text for text in said.splitlines() if text.startswith(f"step {line['step']}/1 ") and "old " in text)
+            (told,) = (text for text in said.splitlines() if text.startswith(f"step {line['step']}/1 ") and ": old " in text)
             shown = {key: "-" if line[key] is None else f"{100 * line[key]:.1f}" for key in ("old", "new", "all")}
             assert figures(told) == shown
 
