@@ -45,7 +45,7 @@ def run_evaluation(
         if source is None:
             raise ContsegError(f"{folder}: holds a segmenter and no run; name a recipe for its test set with --recipe")
         if step is not None:
-            raise ContsegError("--step: is about runs; the step of a segmenter is told by its classes")
+            raise ContsegError("--step: applies to runs; the step of a segmenter follows from its classes")
         segmenter, classes = open_segmenter(folder)
         recipe = read_recipe(source, values)
         scenario = read_scenario(recipe)

@@ -107,7 +107,7 @@ def _with_background(rows: Sequence[_Row], chosen: str | None, path: Path) -> Cl
     if chosen is None and not is_background(first):
         raise ContsegError(
             f"{path}: id 0 is '{first}', which is no name of a background; set data.options.background=none if it is a class"
-            " like the others, annotated if it is the background, or unlabelled if it says that nobody named the pixel"
+            " like the others, annotated if it is the background, or unlabelled if it only marks pixels that nobody named"
         )
     notes: tuple[str, ...] = ()
     if chosen is None and "".join(filter(str.isalnum, first.casefold())) in _UNLABELLED:

@@ -72,7 +72,7 @@ def recognise(names: Iterable[str]) -> str:
         if prefix:
             beside = [name for name in names if not name.startswith(prefix)]
             raise ContsegError(
-                f"weights: names of {source} stand below {prefix} and {len(beside)} beside it, first {beside[0]};"
+                f"weights: names of {source} are below {prefix} and {len(beside)} more next to it, first {beside[0]};"
                 f" save what is below {prefix} alone"
             )
     if prefixes_of(names, RESNET_NAMES):

@@ -151,7 +151,7 @@ def plan_warnings(scenario: Scenario, batch: int | None = None) -> Iterator[str]
         if leaked:
             yield (
                 f"step {step.index} is tested on {len(leaked)} of its {len(step.test)} images that it or an earlier step is"
-                f" trained on, such as '{min(leaked)}': its figures are not honest"
+                f" trained on, such as '{min(leaked)}': the figures overestimate what is learned"
             )
     last = scenario[-1]
     pixels = scenario.test_presence.pixels[scenario.test_presence.rows_of(last.test.names)].sum(axis=0)
