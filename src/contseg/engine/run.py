@@ -73,7 +73,7 @@ class Run:
             return None
 
     def refuse_if_taken(self, overwrite: bool = False) -> None:
-        """Nothing, if a new run may be made here.
+        """Raise ContsegError unless a new run may be made here.
 
         Raises:
             ContsegError: the folder holds a run already and `overwrite` is False, or it holds something else.

@@ -50,8 +50,7 @@ SWIN_PARTS = (("patch_embed.proj.weight", "layers.0.blocks.0.attn.qkv.weight"),)
 def load_backbone(backbone: Backbone, path: Path | str) -> None:
     """Put ImageNet weights into a backbone; the classification layer is dropped, everything else must fit.
 
-    The backbone may stand behind any prefix (`model.backbone.conv1.weight`); what stands beside it is no backbone, and is
-    left out.
+    The names of the backbone may have any prefix (`model.backbone.conv1.weight`); tensors without it are left out.
 
     Args:
         path: a file; a folder with `model.safetensors`; or `hub`, timm's own download (Swin and the backbones of timm).
