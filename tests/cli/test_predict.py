@@ -95,7 +95,7 @@ class TestBadFiles:
         monkeypatch.setattr("contseg.cli.predict.predict_image", ask)
         code, said, _ = command("predict", segmenter, photos, "--out", tmp_path / "out")
         assert code == 2
-        assert "0.png: memory does not suffice for 32x24 pixels; see it in windows with --slide 512" in said
+        assert "0.png: not enough memory for 32x24 pixels; predict it in windows with --slide 512" in said
 
     def test_formats_that_are_not_read_are_named(self, segmenter, photos, tmp_path):
         for name in ("a.gif", "b.HEIC", "c.gif", "notes.txt"):

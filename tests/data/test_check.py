@@ -188,14 +188,15 @@ class TestRemarks:
         problems, _ = self.of(sound)
         ((subset, sample, text),) = problems
         assert (subset, sample) == ("test", "000")
-        assert text.startswith("is trained on and tested on")
+        assert text.startswith("is in the training and in the test list")
 
     def test_a_copy_of_a_training_image_among_the_test_images_is_told(self, sound):
         (sound / "images" / "011.png").write_bytes((sound / "images" / "002.png").read_bytes())
         problems, notes = self.of(sound)
         assert problems == []
         assert notes == [
-            "1 test images equal a training image pixel by pixel, such as '011' and '002': their figures are not honest"
+            "1 test images equal a training image pixel by pixel, such as '011' and '002':"
+            " the figures overestimate what is learned"
         ]
 
     def test_a_name_that_a_list_repeats_is_told_and_counted_once(self, sound):

@@ -119,7 +119,7 @@ class TestCategories:
         dataset = change(root, lambda w: w["categories"].insert(0, parent), "train", "val")
         assert dataset.classes.names == ("background", "car", "cat", "dog")
         assert dataset.classes.ids == (0, 3, 17, 18)
-        assert told(dataset) == ["category 0: 'animals' has no object and stands for other categories"] * 2
+        assert told(dataset) == ["category 0: 'animals' has no object and only groups other categories"] * 2
 
     def test_a_supercategory_that_is_listed_and_unused_is_no_class(self, root):
         def edit(written):

@@ -211,7 +211,7 @@ OPENING = {
     ),
     "image id twice": (
         lambda root: change_json(root, lambda w: w["images"][1].update(id=100)),
-        "image 100: this id stands twice",
+        "image 100: this id occurs twice",
     ),
     "height a text": (
         lambda root: change_json(root, lambda w: w["images"][1].update(height="24")),
@@ -220,7 +220,7 @@ OPENING = {
     "no pixels": (lambda root: change_json(root, lambda w: w["images"][1].update(height=0)), "image 101: is 30x0 pixels"),
     "category id twice": (
         lambda root: change_json(root, lambda w: w["categories"].append(CATEGORIES[0])),
-        "category 18: this id stands twice",
+        "category 18: this id occurs twice",
     ),
     "two images of a name": (
         lambda root: change_json(root, lambda w: w["images"][1].update(file_name="street/000.png")),

@@ -174,7 +174,7 @@ def test_upright_and_lying_images_do_not_mix_in_a_rectangular_crop(samples):
         except ContsegError as error:
             told.append(str(error))
     assert 0 < len(told) < len(seeds)
-    assert all(message.startswith("data.crop: upright and lying images") for message in told)
+    assert all(message.startswith("data.crop: a rectangular crop") for message in told)
 
 
 def test_a_picture_that_a_pipeline_refuses_is_one_line_that_names_the_file(samples, monkeypatch):

@@ -106,7 +106,9 @@ def test_a_segmenter_is_found_behind_a_prefix(tmp_path, prefix):
 
 def test_what_stands_beside_a_segmenter_is_named(tmp_path):
     toolbox_file(tmp_path / "file.pth", "model.", ["criterion.weight"])
-    told = r"names of ssseg stand below model\. and 1 beside it, first criterion\.weight; save what is below model\. alone"
+    told = (
+        r"names of ssseg are below model\. and 1 more next to it, first criterion\.weight; save what is below model\. alone"
+    )
     with pytest.raises(ContsegError, match=told):
         convert_file(tmp_path / "file.pth")
 

@@ -9,12 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
+from contseg.data.digits import Digits
 from contseg.data.folder import Folder
+from contseg.errors import ContsegError
 from contseg.scenarios import plan
 from contseg.scenarios.batch import Batch, Samples
 from contseg.scenarios.digests import samples_digest
 from contseg.scenarios.options import ScenarioOptions
-from contseg.scenarios.plan import make_plan, published_matches, published_selections
+from contseg.scenarios.plan import make_plan, plan_warnings, published_matches, published_selections
 from contseg.scenarios.scenario import Scenario
 
 PLAIN = ScenarioOptions(split="1-1", setting="overlapped", policy="plop")
@@ -144,3 +146,11 @@ def test_samples_stack_into_a_batch_that_keeps_labels_names_and_annotations(data
     moved = relabelled.to(torch.device("meta"))
     tensors = (moved.images, moved.labels, moved.annotated, moved.weights)
     assert [each.device.type for each in tensors] == ["meta"] * 4, "all of a batch moves"
+
+
+def test_warnings_of_a_plan_need_no_saliency_map_though_its_digests_do(tmp_path):
+    options = ScenarioOptions(split="5-1", policy="ssul", saliency=str(tmp_path))
+    scenario = Scenario(Digits(train=40, test=10), options)
+    with pytest.raises(ContsegError, match="saliency map cannot be read"):
+        make_plan(scenario)
+    assert any("of a batch of 24" in text for text in plan_warnings(scenario, batch=24))

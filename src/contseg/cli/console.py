@@ -91,7 +91,7 @@ def summary_table(summaries: Mapping[str, Mapping[str, Any]]) -> Group:
 
 
 def remark_lines(notes: Mapping[str, str], shown: Iterable[str]) -> list[str]:
-    """What is to be said of the figures that are shown, a line each.
+    """Remarks on the figures that are shown, a line each.
 
     Example:
         >>> remark_lines({"old": "over 2 of 3 classes", "harmonic": "not measured"}, ["old", "new"])

@@ -23,7 +23,7 @@ from contseg.models.segmenter import Segmenter
 from contseg.recipes.build import make_scenario
 from contseg.recipes.read import read_recipe
 from contseg.recipes.recipe import Recipe
-from contseg.scenarios.plan import make_plan
+from contseg.scenarios.plan import plan_warnings
 from contseg.scenarios.scenario import Scenario
 
 
@@ -45,7 +45,7 @@ def run_evaluation(
         if source is None:
             raise ContsegError(f"{folder}: holds a segmenter and no run; name a recipe for its test set with --recipe")
         if step is not None:
-            raise ContsegError("--step: is about runs; the step of a segmenter is told by its classes")
+            raise ContsegError("--step: applies to runs; the step of a segmenter follows from its classes")
         segmenter, classes = open_segmenter(folder)
         recipe = read_recipe(source, values)
         scenario = read_scenario(recipe)
@@ -74,7 +74,7 @@ def read_scenario(recipe: Recipe) -> Scenario:
     """The scenario of a recipe, with a bar while masks are scanned; prints what should be known of it."""
     with scan_progress() as progress:
         scenario = make_scenario(recipe, progress)
-    for text in make_plan(scenario).warnings:
+    for text in plan_warnings(scenario):
         console.print(f"note: {text}", soft_wrap=True, highlight=False, markup=False)
     return scenario
 

@@ -102,9 +102,7 @@ def decide(segmenter: Segmenter, image: np.ndarray, inference: Inference, path: 
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
         size = f"{image.shape[1]}x{image.shape[0]}"
-        raise ContsegError(
-            f"{path}: memory does not suffice for {size} pixels; see it in windows with --slide 512"
-        ) from None
+        raise ContsegError(f"{path}: not enough memory for {size} pixels; predict it in windows with --slide 512") from None
 
 
 def reading_of(file: Path, bands: list[int] | None, values: list[float] | None) -> Reading:

@@ -129,7 +129,7 @@ def check_dataset(
                 SubsetStatistics(subset, samples, images, pixels, ignored, dict(told), marked, highest, twice, named)
             )
     for name in sorted(set(names["train"]) & set(names["test"])):
-        text = "is trained on and tested on: its figures are not honest; take it out of one list"
+        text = "is in the training and in the test list, so the figures overestimate what is learned; remove it from one"
         problems.append(Problem("test", name, str(dataset.image_path(name)), text))
     return problems, statistics
 
@@ -192,7 +192,7 @@ def remarks(dataset: SegmentationDataset, statistics: Sequence[SubsetStatistics]
     if same:
         found.append(
             f"{len(same)} test images equal a training image pixel by pixel, such as '{same[0][1]}' and '{same[0][0]}':"
-            " their figures are not honest"
+            " the figures overestimate what is learned"
         )
     return found
 

@@ -18,7 +18,7 @@ CHOICES = ("annotated", "unlabelled", "none")
 
 @dataclass(frozen=True)
 class ClassList:
-    """What a class list says.
+    """A class list as it was read.
 
     Args:
         table: the classes.
@@ -64,7 +64,7 @@ def read_class_list(root: Path, background: Any = None) -> ClassList:
             None: `annotated`, if the class of id 0 has the name of a background.
 
     Raises:
-        ContsegError: no list is there, it cannot be understood, or nothing says what id 0 means.
+        ContsegError: no list is there, it cannot be understood, or the meaning of id 0 is not given.
     """
     found = [root / name for name in FILES if (root / name).is_file()]
     if not found:
@@ -107,7 +107,7 @@ def _with_background(rows: Sequence[_Row], chosen: str | None, path: Path) -> Cl
     if chosen is None and not is_background(first):
         raise ContsegError(
             f"{path}: id 0 is '{first}', which is no name of a background; set data.options.background=none if it is a class"
-            " like the others, annotated if it is the background, or unlabelled if it says that nobody named the pixel"
+            " like the others, annotated if it is the background, or unlabelled if it only marks pixels that nobody named"
         )
     notes: tuple[str, ...] = ()
     if chosen is None and "".join(filter(str.isalnum, first.casefold())) in _UNLABELLED:

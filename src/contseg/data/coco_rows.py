@@ -57,7 +57,7 @@ def read_coco(
 
     Annotations without a shape (none, empty, boxes, fewer than three points), of images or categories that are not listed,
     and of dropped categories are left out. Categories of one name are one class. A category that has the name of a
-    background is the background. One that is nowhere used and only stands for others (the `supercategory` of another, or of
+    background is the background. One that is nowhere used and only groups others (the `supercategory` of another, or of
     id 0, as Roboflow writes it), or has the name of another, is left out.
 
     Args:
@@ -106,7 +106,7 @@ def read_coco(
         elif number in background:
             left_out.append(f"category {number}: '{name}' is no class but the background")
         elif number not in used_ids and (number == 0 or name in parents) and len(categories) > 1:
-            left_out.append(f"category {number}: '{name}' has no object and stands for other categories")
+            left_out.append(f"category {number}: '{name}' has no object and only groups other categories")
         else:
             names[number] = name
     for number in list(names):
@@ -157,7 +157,7 @@ def _categories(content: dict[str, Any], path: Path, rename: Mapping[str, str]) 
         label = _label("category", row, position)
         number, name = _get(row, "id", int, path, label), _get(row, "name", str, path, label)
         if number in names:
-            raise ContsegError(f"{path}: {label}: this id stands twice")
+            raise ContsegError(f"{path}: {label}: this id occurs twice")
         names[number] = rename.get(name, name)
     if not names:
         raise ContsegError(f"{path}: 'categories' is empty")
@@ -173,7 +173,7 @@ def _images(content: dict[str, Any], path: Path, folder: Path) -> dict[int | str
         if not isinstance(number, int | str):
             raise ContsegError(f"{path}: {label}: 'id' is missing or no number")
         if number in images:
-            raise ContsegError(f"{path}: {label}: this id stands twice")
+            raise ContsegError(f"{path}: {label}: this id occurs twice")
         file = _get(row, "file_name", str, path, label)
         height, width = (_get(row, key, int, path, label) if key in row else None for key in ("height", "width"))
         if any(side is not None and side < 1 for side in (height, width)):

@@ -85,12 +85,12 @@ def image_files(root: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Pa
 def read_image(path: Path, reading: Reading = AS_STORED) -> np.ndarray:
     """An image file as (H, W, 3) uint8 RGB, upright (its EXIF orientation is applied), read-only.
 
-    Transparency is dropped. Values of more than 8 bits are rescaled and bands are chosen as `reading` tells; a file of which
-    it does not tell enough (a fourth band that is no transparency, signed values) is refused, and so is an animation.
+    Transparency is dropped. Values of more than 8 bits are rescaled and bands are chosen by `reading`; a file for which
+    it is not enough (a fourth band that is no transparency, signed values) is refused, and so is an animation.
 
     Raises:
         ContsegError: the file is missing, truncated, no image, of a format that is not read, larger than `max_pixels`, or
-            `reading` does not tell enough of it.
+            `reading` is not enough for it.
     """
     with _opened(path, "image") as picture:
         layout = picture.layout
@@ -361,7 +361,7 @@ def _read_raw(path: Path, picture: _Picture, layout: TiffLayout, reading: Readin
 
 
 def _rgb(path: Path, values: np.ndarray, reading: Reading, default: tuple[float, float] | None) -> np.ndarray:
-    """Values (H, W) or (H, W, C) as `reading` tells."""
+    """Values (H, W) or (H, W, C) as RGB, with the bands and range of `reading`."""
     try:
         return rescale(
             choose_bands(values if values.ndim == 3 else values[..., None], reading.bands), reading.range, default

@@ -130,7 +130,7 @@ class _CutSamples(Dataset):
             labels.append(cut.labels)
         if len({ids.shape for ids in labels}) > 1:
             return (
-                "data.crop: upright and lying images turn a rectangular crop, and a batch holds crops of one size;"
+                "data.crop: a rectangular crop is turned as its image is, and all crops of a batch must have one size;"
                 " use a square crop (with head fcn, training.batch=1 will do)"
             )
         return Batch.stack(images, labels, [cut.name for cut in cuts], [cut.annotated for cut in cuts])

@@ -73,7 +73,7 @@ class Run:
             return None
 
     def refuse_if_taken(self, overwrite: bool = False) -> None:
-        """Nothing, if a new run may be made here.
+        """Raise ContsegError unless a new run may be made here.
 
         Raises:
             ContsegError: the folder holds a run already and `overwrite` is False, or it holds something else.
@@ -256,12 +256,14 @@ class Run:
     def tested(self) -> tuple[tuple[str, ...], np.ndarray | None]:
         """The classes known after the last finished step, and which of them the masks label (bool); () and None in runs of
         versions that did not write them down.
+
+        Raises:
+            ContsegError: see `arrays`.
         """
-        path = self.folder / "steps" / f"{len(self.confusions()) - 1:02d}" / "confusion.npz"
-        with np.load(path) as saved:
-            if "annotated" not in saved:
-                return (), None
-            return tuple(str(name) for name in saved["names"]), saved["annotated"]
+        saved = self._measured(self.finished_steps() - 1)
+        if "annotated" not in saved:
+            return (), None
+        return tuple(str(name) for name in saved["names"]), saved["annotated"]
 
     def domain_confusions(self) -> tuple[tuple[str, ...], list[np.ndarray]]:
         """The domains of the scenario, and the confusion matrices (domains, K, K) after each finished step."""

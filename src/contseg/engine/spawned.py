@@ -1,4 +1,4 @@
-"""Ranks that this process starts: what they are given, how they are ended, and what is said when one dies."""
+"""Ranks that this process starts: what they are given, how they are ended, and the error when one dies."""
 
 import logging
 import multiprocessing

@@ -229,7 +229,7 @@ class StepLearner:
         """The batch of a pass with its final labels, made once.
 
         Args:
-            asked: what the teacher said; it is asked again where labels are wanted before their turn.
+            asked: the teacher's output; computed again where labels are needed before their turn.
         """
         if one.relabelled is None:
             method, context = self.job.method, self.context

@@ -19,12 +19,10 @@ UNKNOWN = "unknown"
 class LossWatch:
     """Stops training when a loss is not finite, on whichever rank it is.
 
+    A loss is read one iteration late, when the device has long computed it, so that reading it costs no waiting.
+
     Args:
         rate: the key of the step's learning rate and its value, for the advice.
-
-    A loss is read one iteration late, when the device has long computed it, so that looking costs no waiting.
-
-    Args:
         last: the loss that was read last in the epoch before; not a number where there was none.
 
     Attributes:

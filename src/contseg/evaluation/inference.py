@@ -81,9 +81,9 @@ def ask(
     """
     size = size or (images_BCHW.shape[2], images_BCHW.shape[3])
     total: Tensor | None = None
-    looks = _looks(options)
+    images, looks = _started(images_BCHW, options), _looks(options)
     for look in looks:
-        said = resize(_look(network, images_BCHW, options, scores, mirror, look), size)
+        said = resize(_look(network, images, options, scores, mirror, look), size)
         total = said if total is None else total.add_(said)
     assert total is not None
     return total if len(looks) == 1 else total.div_(len(looks))
@@ -108,9 +108,8 @@ def ask_in_bands(
         ContsegError: a scale leaves nothing of an image.
     """
     size = size or (images_BCHW.shape[2], images_BCHW.shape[3])
-    looks = _looks(options)
+    images, looks = _started(images_BCHW, options), _looks(options)
     if options.mode == "slide" and len(looks) == 1:
-        images = _started(images_BCHW, options)
         if tuple(images.shape[2:]) == tuple(size):
             yield from _strips(network, images, options, scores)
             return
@@ -120,7 +119,7 @@ def ask_in_bands(
         yield from total.split(rows_of_band(len(total), total.shape[1], size[1]), dim=2)
         return
     else:
-        maps = [_look(network, images_BCHW, options, scores, mirror, look) for look in looks]
+        maps = [_look(network, images, options, scores, mirror, look) for look in looks]
     count, channels = maps[0].shape[:2]
     if is_large(count, channels, size):
         yield from bands_of([RowResizer(map, size) for map in maps], count, channels, size)
@@ -150,11 +149,10 @@ def _look(
     mirror: Sequence[tuple[int, int]],
     look: tuple[float, bool],
 ) -> Tensor:
-    """The answer of one look, upright, at the resolution that it has."""
+    """The answer of one look at images that `_started` gave, upright, at the resolution that it has."""
     score = scores if options.average == "scores" else lambda logits: logits
     scale, flipped = look
-    images = _started(images_BCHW, options)
-    seen = images if scale == 1 else _scaled(images, scale)
+    seen = images_BCHW if scale == 1 else _scaled(images_BCHW, scale)
     seen = seen.flip(3) if flipped else seen
     if options.mode == "slide":
         said = _slide(network, seen, options, scores)

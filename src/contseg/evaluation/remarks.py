@@ -1,4 +1,4 @@
-"""What is said beside a figure: why it was not measured, or over which part of the classes it is."""
+"""Remarks on figures: why one was not measured, or over which part of the classes it is."""
 
 from collections.abc import Sequence
 from typing import Any

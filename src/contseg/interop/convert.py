@@ -13,7 +13,7 @@ from contseg.data.classes import ClassTable
 from contseg.data.lists import read_list
 from contseg.errors import ContsegError, did_you_mean
 from contseg.interop.checkpoint import read_tensors
-from contseg.interop.names import load_strictly, prefixes_of, unwrapped
+from contseg.interop.names import RESNET_NAMES, load_strictly, prefixes_of, unwrapped
 from contseg.interop.published import Source, convert_segmenter
 from contseg.interop.ssseg import ssseg_names, ssseg_options
 from contseg.models.options import NetworkOptions
@@ -72,10 +72,10 @@ def recognise(names: Iterable[str]) -> str:
         if prefix:
             beside = [name for name in names if not name.startswith(prefix)]
             raise ContsegError(
-                f"weights: names of {source} stand below {prefix} and {len(beside)} beside it, first {beside[0]};"
+                f"weights: names of {source} are below {prefix} and {len(beside)} more next to it, first {beside[0]};"
                 f" save what is below {prefix} alone"
             )
-    if prefixes_of(names, ("layer1.0.conv1.weight", "layer4.0.conv1.weight")):
+    if prefixes_of(names, RESNET_NAMES):
         raise ContsegError("weights: are those of a backbone alone; give them to training as backbone_weights=FILE")
     raise ContsegError(f"weights: names such as {', '.join(names[:2])} are of no known code base; known: {known_sources()}")
 

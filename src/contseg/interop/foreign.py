@@ -5,9 +5,7 @@ from pathlib import Path
 from contseg.errors import ContsegError
 from contseg.interop.checkpoint import read_tensors
 from contseg.interop.convert import recognise
-from contseg.interop.names import prefixes_of, unwrapped
-
-BACKBONE = ("layer1.0.conv1.weight", "layer4.0.conv1.weight")
+from contseg.interop.names import RESNET_NAMES, prefixes_of, unwrapped
 
 
 def is_safetensors(path: Path) -> bool:
@@ -34,7 +32,7 @@ def told(path: Path) -> str:
     try:
         source = recognise(unwrapped(tensors))
     except ContsegError:
-        if prefixes_of(tensors, BACKBONE):
+        if prefixes_of(tensors, RESNET_NAMES):
             return "it holds the weights of a backbone alone; start step 0 from them with backbone_weights=FILE"
         names = ", ".join(list(tensors)[:2])
         return (

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from contseg.errors import ContsegError
 from contseg.interop.checkpoint import read_tensors
-from contseg.interop.names import below, prefixes_of, renamed, unwrapped
+from contseg.interop.names import RESNET_NAMES, below, prefixes_of, renamed, unwrapped
 from contseg.interop.published import convert_backbone
 from contseg.models.backbones import Backbone, make_backbone
 from contseg.models.names import DEPTHS
@@ -40,7 +40,7 @@ MADE = re.compile(r"\.(relative_position_index|attn_mask)$")
 
 
 RESNET_PARTS = (
-    ("layer1.0.conv1.weight", "layer4.0.conv1.weight"),
+    RESNET_NAMES,
     ("mod1.conv1.weight", "mod2.block1.convs.conv1.weight"),
 )
 """Names by which a ResNet is found in a file: torchvision's, and those of in-place ABN."""
@@ -50,8 +50,7 @@ SWIN_PARTS = (("patch_embed.proj.weight", "layers.0.blocks.0.attn.qkv.weight"),)
 def load_backbone(backbone: Backbone, path: Path | str) -> None:
     """Put ImageNet weights into a backbone; the classification layer is dropped, everything else must fit.
 
-    The backbone may stand behind any prefix (`model.backbone.conv1.weight`); what stands beside it is no backbone, and is
-    left out.
+    The names of the backbone may have any prefix (`model.backbone.conv1.weight`); tensors without it are left out.
 
     Args:
         path: a file; a folder with `model.safetensors`; or `hub`, timm's own download (Swin and the backbones of timm).

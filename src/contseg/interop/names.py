@@ -13,6 +13,10 @@ OURS = re.compile(r"(\.num_batches_tracked|tables\.seen)$")
 """What only our networks have and no weights depend on."""
 
 
+RESNET_NAMES = ("layer1.0.conv1.weight", "layer4.0.conv1.weight")
+"""Names by which a ResNet is found in a file, as torchvision gives them."""
+
+
 def renamed(name: str, rules: Sequence[Rule]) -> str:
     """A foreign tensor name in ours: every rule (pattern, replacement) in turn.
 

@@ -183,7 +183,7 @@ def _require_exemplars_per_batch(recipe: Recipe) -> None:
 
 
 def _require_images_enough_for_norms(recipe: Recipe, network: NetworkOptions) -> None:
-    """A norm needs more than one pixel of one image; the network itself is asked whether one of them gets less."""
+    """A norm needs more than one pixel of one image; a forward pass without data shows whether one of them gets less."""
     if recipe.training.batch > 1:
         return
     crop = recipe.data.crop

@@ -1,4 +1,4 @@
-"""What a recipe leaves to the machine, and what it leaves to chance: said before a run begins."""
+"""What a recipe leaves to the machine, and what it leaves to chance: printed before a run begins."""
 
 from contseg.engine.devices import accelerator_of, cores, precision_of, workers_of
 from contseg.recipes.recipe import Recipe

@@ -96,7 +96,7 @@ def make_plan(scenario: Scenario, batch: int | None = None) -> Plan:
         order=scenario.order,
         class_names=classes.names,
         steps=steps,
-        warnings=tuple(_warnings(scenario, batch)),
+        warnings=tuple(plan_warnings(scenario, batch)),
         hash=digest.hexdigest()[:12],
     )
 
@@ -128,9 +128,15 @@ def _files_of(scenario: Scenario, name: str) -> tuple[Path, Path]:
     return scenario.dataset.image_path(name), scenario.dataset.mask_path(name)
 
 
-def _warnings(scenario: Scenario, batch: int | None) -> Iterator[str]:
-    """What should be known before training: what the dataset notes, images that are listed twice, short steps, tests on
-    training images, classes that cannot be measured."""
+def plan_warnings(scenario: Scenario, batch: int | None = None) -> Iterator[str]:
+    """What should be known before training, a line each; no file is read.
+
+    These are the dataset's notes, images that are listed twice, short steps, tests on training images, and classes that
+    cannot be measured.
+
+    Args:
+        batch: size of a batch, to report steps that are smaller.
+    """
     yield from scenario.dataset.notes
     for subset in SUBSETS:
         repeated = repeated_names(scenario.dataset.names(subset))
@@ -145,7 +151,7 @@ def _warnings(scenario: Scenario, batch: int | None) -> Iterator[str]:
         if leaked:
             yield (
                 f"step {step.index} is tested on {len(leaked)} of its {len(step.test)} images that it or an earlier step is"
-                f" trained on, such as '{min(leaked)}': its figures are not honest"
+                f" trained on, such as '{min(leaked)}': the figures overestimate what is learned"
             )
     last = scenario[-1]
     pixels = scenario.test_presence.pixels[scenario.test_presence.rows_of(last.test.names)].sum(axis=0)
