@@ -85,6 +85,17 @@ def normalised_relevance(strength_BN: Tensor, floor: Tensor | float = 0.0) -> Te
 
 
 @precisely
+def relevance(features_BCHW: Tensor, gradient_BCHW: Tensor) -> Tensor:
+    """Where a class looks: the normalised strength of each place, (B, H W).
+
+    Example:
+        >>> relevance(torch.ones(1, 1, 1, 2), torch.tensor([[[[1.0, 3.0]]]]))
+        tensor([[0.2500, 0.7500]])
+    """
+    return normalised_relevance(relevance_strength(features_BCHW, gradient_BCHW))
+
+
+@precisely
 def relevance_divergence(student_BN: Tensor, teacher_BN: Tensor, uniform: float = 0.1) -> Tensor:
     """KL(teacher || student) of two relevance maps per image, each mixed with the uniform map: (B,).
 
