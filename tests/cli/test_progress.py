@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from contseg.cli import progress
-from contseg.cli.console import _Console, console
+from contseg.cli.console import PlainConsole, console
 from contseg.cli.progress import TerminalReporter
 from contseg.engine.job import Reporter
 from tests.conftest import TINY
@@ -109,7 +109,7 @@ class Broken:
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), BrokenPipeError(32, "Broken pipe")], ids=str)
 def test_printing_never_ends_a_training(monkeypatch, error):
-    monkeypatch.setattr(progress, "console", _Console(file=Broken(error)))
+    monkeypatch.setattr(progress, "console", PlainConsole(file=Broken(error)))
     TerminalReporter().message("lost")
 
 
