@@ -260,7 +260,7 @@ class TestAProcess:
         assert process.returncode == 128 + number
         assert errors == f"Interrupted. Resume with: contseg train --resume {tmp_path / 'run'}\n"
         assert Run(tmp_path / "run").load_state(0)["within"]["updates"] >= 1
-        wait_for(lambda: not alive(str(tmp_path)), seconds=10)
+        wait_for(lambda: not alive(str(tmp_path)), seconds=60)
 
     @pytest.mark.slow
     def test_that_is_killed_leaves_no_reader_and_no_rank(self, tmp_path):
