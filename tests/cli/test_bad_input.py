@@ -154,6 +154,12 @@ class TestRuns:
     def test_resuming_with_another_recipe(self, run):
         refused("train", "digits/mib_5-1", "--resume", run.folder, telling="the recipe changed since the run began")
 
+    @pytest.mark.parametrize("option", [["--out", "elsewhere"], ["--overwrite"]], ids=lambda words: words[0])
+    def test_resuming_with_what_only_a_new_run_has(self, run, option):
+        before = sorted(run.folder.rglob("*"))
+        refused("train", "--resume", run.folder, *option, telling=f"{option[0]}: a resumed run goes on in its own folder")
+        assert sorted(run.folder.rglob("*")) == before
+
     def test_nothing_to_train(self):
         refused("train", telling="train: name a recipe")
 

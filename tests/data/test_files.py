@@ -2,7 +2,7 @@
 
 import pytest
 
-from contseg.data.files import files_below, image_files
+from contseg.data.files import files_below, image_files, read_image
 from contseg.errors import ContsegError
 
 
@@ -49,6 +49,14 @@ class TestWalk:
     def test_a_broken_link_is_reported_as_a_file(self, tmp_path):
         (tmp_path / "gone.png").symlink_to("/nowhere.png")
         assert names_of(image_files(tmp_path), tmp_path) == ["gone.png"]
+
+    def test_a_link_that_leads_to_itself_is_reported_as_a_file(self, tmp_path):
+        tree(tmp_path, "a.png")
+        for name in ("loop", "loop.png"):
+            (tmp_path / name).symlink_to(name)
+        assert names_of(image_files(tmp_path), tmp_path) == ["a.png", "loop.png"]
+        with pytest.raises(ContsegError, match=r"loop\.png: "):
+            read_image(tmp_path / "loop.png")
 
     def test_a_folder_that_is_not_there_is_one_line(self, tmp_path):
         with pytest.raises(ContsegError, match="gone: cannot be listed"):

@@ -71,6 +71,21 @@ def test_whoever_needs_it_names_it_and_the_way_to_make_it_again(run, words, step
     )
 
 
+@pytest.mark.parametrize("word", ["report", "table"])
+def test_without_its_plan_a_run_is_not_reported_and_half_of_one_not_put_into_a_table(run, word):
+    for name in ("plan.json", "summary.json"):  # a finished run has its figures in the latter
+        (run.folder / name).unlink()
+    code, _, errors = command(word, run.folder)
+    path = run.folder / "plan.json"
+    assert (code, errors) == (2, f"error: {path}: is missing; make it again with: contseg train --resume {run.folder}\n")
+    learn(run.folder, RECIPE)
+    (run.folder / "summary.json").unlink()
+    path.write_text(path.read_text()[:30])
+    code, _, errors = command(word, run.folder)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert f"{path}: not JSON" in errors
+
+
 @pytest.mark.parametrize("name", ["samples.npz", "steps/01/predictions.npz"])
 def test_a_report_names_what_else_it_needs(run, name):
     (run.folder / name).unlink()

@@ -8,6 +8,7 @@ import torch
 
 from contseg.engine.run import Run
 from contseg.methods.finetune import Finetune
+from contseg.methods.registry import METHODS
 from contseg.models.classifier import GrowingClassifier
 from tests.engine.runs import interrupted, learn, lines, same, tiny_recipe, weights
 
@@ -39,6 +40,22 @@ def test_two_steps_are_learned_with_about_the_same_loss(tmp_path, reference, opt
     assert losses(run) == pytest.approx(reference, rel=0.02)
     assert all(value.dtype in (torch.float32, torch.int64) for value in weights(run).values())
     assert run.summary() is not None
+
+
+@pytest.mark.parametrize(
+    ("method", "precision"),
+    [
+        ("lag", "16-mixed"),
+        *(pytest.param(name, "bf16-mixed", marks=pytest.mark.slow) for name in sorted(METHODS)),
+    ],
+)
+def test_every_method_learns_in_half_precision(tmp_path, method, precision):
+    """That a method asks for gradients of its own, as LAG does, makes no difference."""
+    policy = ("scenario.policy=ssul", "network.unknown=true") if METHODS[method].needs_unknown else ()
+    shorter = ("training.epochs=1", "data.options.train=16", "data.options.test=4")
+    run = learn(tmp_path / "run", tiny_recipe(method, *GENTLE, *policy, *shorter, f"training.precision={precision}"))
+    assert all(math.isfinite(loss) for loss in losses(run))
+    assert all(bool(value.isfinite().all()) for value in weights(run).values())
 
 
 @pytest.mark.slow

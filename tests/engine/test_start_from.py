@@ -188,6 +188,23 @@ def test_what_does_not_fit_is_told_before_anything_is_trained(folder, tmp_path, 
     assert "\n" not in str(caught.value)
 
 
+def test_a_segmenter_without_background_cannot_be_extended_and_that_is_the_reason_told(tmp_path):
+    names, rng = ("road", "red", "green"), np.random.default_rng(0)
+    network = NetworkOptions(backbone="resnet18", width=2, head_width=4)
+    given = save_pretrained(tmp_path / "given", Segmenter(network, (3,)), ClassTable.of(names, background="none"), {})
+    for part in ("images", "masks"):
+        (tmp_path / "data" / part).mkdir(parents=True)
+    for number in range(6):
+        mask = rng.integers(0, 4, (32, 32), dtype=np.uint8)
+        Image.fromarray(np.dstack([mask] * 3)).save(tmp_path / "data" / "images" / f"{number}.png")
+        write_palette_png(tmp_path / "data" / "masks" / f"{number}.png", mask, list(voc_palette(4)))
+    (tmp_path / "data" / "classes.txt").write_text("\n".join((*names, "blue")) + "\n")
+    data = ("data.dataset=folder", f"data.path={str(tmp_path / 'data')!r}", "data.options={background: none}")
+    recipe = read_recipe("folder/plop", [f"start_from={str(given)!r}", *data, "scenario.split=3-1"])
+    with pytest.raises(ContsegError, match=r"a segmenter without an output for background cannot say .* cannot be extended"):
+        make_job(recipe, tmp_path / "run")
+
+
 @pytest.mark.parametrize("change", ["network.width=4", "network.backbone=resnet34", "network={head: fcn}"])
 def test_a_network_that_the_user_sets_must_be_that_of_the_segmenter(folder, tmp_path, change):
     key, _, value = change.partition("=") if "{" not in change else ("network.head", "", "fcn")

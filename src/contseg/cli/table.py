@@ -2,11 +2,9 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -99,7 +97,7 @@ def protocol_of(run: Run) -> str:
     """What a run learns when, in a few words; runs with the same words stand together."""
     recipe = recorded_recipe(run)
     if recipe is None:
-        plan = _plan(run)
+        plan = run.require_plan()
         return f"{plan['dataset']} {plan['split']} {plan['setting']}"
     scenario = recipe.scenario
     split = scenario.scored_as or scenario.split
@@ -122,7 +120,7 @@ def block_of(run: Run, name: str) -> Block:
         measured = confusions, run.groups(), run.has_background()
         figures = run_figures(*measured)
         shown = {key: None if figures[key] is None else 100 * figures[key] for key in FIGURES}
-        last, steps = len(confusions) - 1, len(_plan(run)["steps"])
+        last, steps = len(confusions) - 1, len(run.require_plan()["steps"])
         told = f"is not finished: these are the figures after step {last} of 0 to {steps - 1}; not compared"
         notes = (told, *marks, *remark_lines(run_remarks(*measured, *run.tested()), FIGURES))
         return Block(name, (Line("unfinished", COUNTED["no"], shown, notes=notes),), notes)
@@ -197,10 +195,6 @@ def comma_separated(groups: Mapping[str, Sequence[Block]]) -> str:
                 start = [protocol, block.run, line.kind, line.background]
                 writer.writerow([*start, *figures, comparable, line.source, "; ".join(line.notes)])
     return text.getvalue()
-
-
-def _plan(run: Run) -> dict[str, Any]:
-    return json.loads((run.folder / "plan.json").read_text(encoding="utf-8"))
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

@@ -26,6 +26,9 @@ def run_training(
     """Train a recipe in a new folder, or continue the run of a folder; print the figures and write the report."""
     cache = cache_folder("steps") if share else None
     if resume:
+        if out is not None or overwrite:
+            given = "--out" if out is not None else "--overwrite"
+            raise ContsegError(f"{given}: a resumed run goes on in its own folder, {resume}; leave out {given} or --resume")
         folder, run = resume, Run(resume)
         own = resumed_recipe(folder)
         wanted = read_recipe(source or folder / "recipe.yaml", overrides) if source or overrides else own

@@ -64,13 +64,20 @@ def files_below(root: Path) -> list[Path]:
             raise ContsegError(f"{folder}: cannot be listed ({error.strerror}); make it readable") from None
         for entry in entries:
             path = folder / entry.name
-            if not entry.is_dir():
+            if not _is_folder(entry):
                 found.append(path)
             elif entry.is_symlink():
                 linked.append(path)
             else:
                 real.append(path)
     return sorted(found)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself: no folder, and no file either, as whoever opens it finds
+        return False
 
 
 def image_files(root: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:

@@ -288,6 +288,18 @@ class Run:
         except ValueError as error:
             raise ContsegError(f"{path}: not JSON ({str(error)[:120]}); put back the file that this run wrote") from None
 
+    def require_plan(self) -> dict[str, Any]:
+        """plan.json, of a run that is reported.
+
+        Raises:
+            ContsegError: the file is missing or damaged.
+        """
+        plan = self.plan()
+        if plan is None:
+            path = self.folder / "plan.json"
+            raise ContsegError(f"{path}: is missing; make it again with: contseg train --resume {self.folder}")
+        return plan
+
     def summary(self) -> dict[str, Any] | None:
         """summary.json, or None while the run is not finished."""
         path = self.folder / "summary.json"

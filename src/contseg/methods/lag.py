@@ -259,7 +259,8 @@ def _strengths(
     """
     features = precise(features)
     with torch.enable_grad(), _as_at_test(segmenter.classifier):
-        read = features if features.requires_grad else features.detach().requires_grad_()
+        # a view: under mixed precision, gradients of the student's output itself are only given to the training loop
+        read = features.view_as(features) if features.requires_grad else features.detach().requires_grad_()
         scores = (segmenter.classifier(read, steps)[:, classes] * inside).sum(dim=(0, 2, 3))
         slopes = [torch.autograd.grad(score, read, retain_graph=True, create_graph=learns)[0] for score in scores.unbind()]
     return torch.stack([relevance_strength(features, slope) for slope in slopes])

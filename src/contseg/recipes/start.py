@@ -50,7 +50,16 @@ def given_start(recipe: Recipe, scenario: Scenario) -> NetworkOptions:
         place = next(number for number, (one, other) in pairs if one != other)
         strange = [name for name in classes.names if name not in scenario.dataset.classes.names]
         advice = "set scenario.split and scenario.order to match"
-        if strange:
+        if (
+            scenario.dataset.classes.has_background
+            and wanted[0] not in classes.names
+            and wanted[1:][: len(classes)] == classes.names
+        ):
+            advice = (
+                f"a segmenter without an output for {wanted[0]} cannot say that a pixel is of none of its classes, and"
+                " cannot be extended; train it in steps, or with data.options.background=annotated or unlabelled"
+            )
+        elif strange:
             advice = (
                 f"{', '.join(strange)}: not in the class list of the data, which has to begin with the segmenter's classes"
                 " in their order, new ones after them, and the masks have the ids of that list"

@@ -125,7 +125,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "by_domain": domain_figures(matrices, background)["domains"] if domains else None,
         "samples": samples,
         "predictions": predictions,
-        "plan": json.loads((run.folder / "plan.json").read_text(encoding="utf-8")),
+        "plan": run.require_plan(),
         "recipe": (run.folder / "recipe.yaml").read_text(encoding="utf-8"),
         "environment": json.loads(environment.read_text(encoding="utf-8")) if environment.is_file() else {},
     }
