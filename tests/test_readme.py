@@ -48,6 +48,6 @@ def test_table_of_what_works_names_every_method_and_dataset():
 def test_python_example_runs(tmp_path, monkeypatch):
     code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("contseg.recipes.read.read_recipe", lambda name, overrides: read_recipe(name, [*overrides, *TINY]))
-    exec(compile(code, "README.md", "exec"), {})
+    monkeypatch.setattr("contseg.recipes.read.read_recipe", lambda name, given=(): read_recipe(name, [*given, *TINY]))
+    exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
     assert (tmp_path / "runs" / "my-mib" / "report.html").is_file()
