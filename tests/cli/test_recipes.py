@@ -24,6 +24,14 @@ def test_the_list_shows_names_beside_published_numbers():
     assert "4 recipes" in output
 
 
+def test_a_narrow_terminal_cuts_nothing_off():
+    narrow = (
+        CliRunner().invoke(app, ["recipes", "--dataset", "ade20k"], env={"COLUMNS": "80"}, catch_exceptions=False).output
+    )
+    assert "…" not in narrow
+    assert "contseg recipes show NAME prints one in full" in narrow
+
+
 def test_one_is_shown_in_full():
     output = told("recipes", "show", "voc/plop_15-1_overlapped", "training.epochs=3")
     assert "epochs: 3" in output

@@ -39,9 +39,9 @@ def pretend(digits, tmp_path):
     return make
 
 
-def told(*folders: Path, out: Path | None = None) -> str:
-    """What is printed, on a terminal that is wide enough."""
-    width, console.width = console.width, 200
+def told(*folders: Path, out: Path | None = None, columns: int = 200) -> str:
+    """What is printed on a terminal, by default one that is wide enough."""
+    width, console.width = console.width, columns
     try:
         with console.capture() as capture:
             print_table(folders, out)
@@ -66,6 +66,9 @@ class TestARun:
             ["rerun", "counted", "66.4 (-1.4)", "19.3 (+0.7)", "55.2 (-0.2)", "PLOP repository, issue 3 (its author)"],
         ]
         assert "mine:" not in text
+
+    def test_is_cut_off_nowhere_in_a_narrow_terminal(self, pretend):
+        assert "…" not in told(pretend("a-run-of-a-very-long-name", PLOP), columns=80)
 
     def test_is_marked_and_told_about_where_it_is_not_comparable(self, pretend):
         text = told(pretend("mine", PLOP, ("data.test_crop=null",)))

@@ -145,12 +145,12 @@ class TestRemarks:
 
     def test_a_class_without_a_pixel_is_told(self, sound):
         (sound / "classes.txt").write_text("background\nred\ngreen\nblue\ngold\n")
-        assert self.of(sound) == ([], ["no mask holds gold: nothing can be learned of it"])
+        assert self.of(sound) == ([], ["no mask holds gold: cannot be learned from these masks"])
 
     @pytest.mark.parametrize(
         ("rows", "text"),
         [
-            (range(9), "no training mask holds blue: nothing can be learned of it"),
+            (range(9), "no training mask holds blue: cannot be learned from these masks"),
             (range(9, 12), "no test mask holds blue: left out of every mean"),
         ],
     )
@@ -167,7 +167,7 @@ class TestRemarks:
         self.masks(sound, lambda mask: np.where(mask > 0, 255, 0).astype(np.uint8))
         problems, notes = self.of(sound)
         assert problems == []
-        assert notes[0] == "no mask holds cell: nothing can be learned of it"
+        assert notes[0] == "no mask holds cell: cannot be learned from these masks"
         assert notes[1].startswith("255 is in 12 of 12 masks and always means 'ignore': if it stands for cell, write")
 
     def test_255_beside_classes_that_are_there_is_a_border(self, sound):
@@ -221,4 +221,4 @@ class TestRemarks:
     def test_an_unscored_background_need_not_be_anywhere(self, sound):
         self.masks(sound, lambda mask: np.maximum(mask, 1))
         assert self.of(sound, background="unlabelled") == ([], [])
-        assert self.of(sound, background="annotated")[1] == ["no mask holds background: nothing can be learned of it"]
+        assert self.of(sound, background="annotated")[1] == ["no mask holds background: cannot be learned from these masks"]

@@ -78,6 +78,13 @@ def test_of_a_run_the_last_finished_step_is_taken_and_named(whole, tmp_path):
     assert same(weights(run, 1), weights(whole, 1))
 
 
+def test_the_folder_of_a_step_means_the_segmenter_after_it(whole, tmp_path):
+    watching = Watching()
+    run = learn(tmp_path / "run", recipe_from(whole.folder / "steps" / "00"), reporter=watching)
+    assert watching.notes[0] == f"from {whole.segmenter_path(0)}"
+    assert same(weights(run, 1), weights(whole, 1))
+
+
 def test_a_folder_without_a_finished_step_or_without_anything_is_told(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ContsegError, match=r"start_from: .*empty holds neither a segmenter .* nor a run"):

@@ -60,6 +60,9 @@ def test_it_is_said_before_training(make_folder, tmp_path):
     assert first.startswith("chosen for this machine (")
     assert second.startswith(RANDOM)
     assert "workers: auto" in (tmp_path / "run" / "recipe.yaml").read_text()
+    code, said, _ = command("train", "--resume", tmp_path / "run", "--no-cache")
+    assert (code, RANDOM in said) == (0, False)
+    assert said.strip().startswith("chosen for this machine (")
 
 
 def test_what_is_learned_is_the_same(monkeypatch, tmp_path):

@@ -187,7 +187,7 @@ def models(
         typer.Argument(help="Options of the network, such as output_stride=8.", metavar="[KEY=VALUE]..."),
     ] = None,
 ) -> None:
-    """List networks; or tell the parameters of one, and what an image costs."""
+    """List networks; or print the parameters of one, and what an image costs."""
     from contseg.cli.models import print_model, print_models
     from contseg.cli.networks import network_of
 

@@ -26,14 +26,14 @@ def recipes(
     entries = catalogue(system, dataset, split)
     table = Table(box=box.SIMPLE_HEAD, caption="old / new / all, mIoU in %; bg: background counted")
     for title in ("recipe", "published", "source"):
-        table.add_column(title, no_wrap=title != "source")
+        table.add_column(title, no_wrap=title != "source", overflow="fold")
     for entry in entries:
         told = [row.told + (" bg" if row.background == "yes" else "") for row in entry.published] or [""]
         rows = zip(told, [f"{row.source} ({row.sure})" for row in entry.published] or [""], strict=True)
         for number, (figures, source) in enumerate(rows):
             table.add_row("" if number else entry.name, figures, source)
     console.print(table)
-    console.print(f"{len(entries)} recipes; contseg recipes show NAME tells all of one", highlight=False)
+    console.print(f"{len(entries)} recipes; contseg recipes show NAME prints one in full", highlight=False)
 
 
 @app.command()

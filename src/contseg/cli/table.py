@@ -139,7 +139,7 @@ def print_group(protocol: str, blocks: Sequence[Block]) -> None:
     """A table of one protocol, and beneath it what is to be said of its runs."""
     table = Table(title=Text(protocol), title_justify="left")
     for column in COLUMNS:
-        table.add_column(column, justify="right" if column in FIGURES else "left")
+        table.add_column(column, justify="right" if column in FIGURES else "left", overflow="fold")
     for block in blocks:
         for cells in block.rows():
             table.add_row(*map(Text, cells))

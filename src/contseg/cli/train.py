@@ -48,7 +48,7 @@ def run_training(
         make_plan(job.scenario)
         if not joined_rank():
             start_run(recipe, folder, overwrite)
-    for line in [] if joined_rank() else choices(recipe):
+    for line in [] if joined_rank() else choices(recipe, resumed=resume is not None):
         console.print(line, soft_wrap=True, highlight=False)
     for change in [] if joined_rank() else comparability(recipe):
         console.print(f"not comparable with published numbers: {change}", soft_wrap=True, highlight=False)

@@ -164,10 +164,10 @@ def remarks(dataset: SegmentationDataset, statistics: Sequence[SubsetStatistics]
     absent = {one.subset: _absent(dataset, one) for one in statistics}
     nowhere = [name for name in absent["train"] if name in absent["test"]]
     for names, what in (
-        (nowhere, "no mask holds {}: nothing can be learned of it"),
+        (nowhere, "no mask holds {}: cannot be learned from these masks"),
         (
             [name for name in absent["train"] if name not in nowhere],
-            "no training mask holds {}: nothing can be learned of it",
+            "no training mask holds {}: cannot be learned from these masks",
         ),
         ([name for name in absent["test"] if name not in nowhere], "no test mask holds {}: left out of every mean"),
     ):

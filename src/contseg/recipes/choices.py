@@ -4,8 +4,11 @@ from contseg.engine.devices import accelerator_of, cores, precision_of, workers_
 from contseg.recipes.recipe import Recipe
 
 
-def choices(recipe: Recipe) -> list[str]:
+def choices(recipe: Recipe, *, resumed: bool = False) -> list[str]:
     """A line about the options that were chosen for this machine, and one about random weights, where there is such.
+
+    Args:
+        resumed: the run has begun: its weights are its own, and what it began with can no longer be chosen.
 
     Example:
         >>> from contseg.recipes.read import read_recipe
@@ -21,7 +24,7 @@ def choices(recipe: Recipe) -> list[str]:
     chosen += [f"training.precision={precision_of(training)}"] if training.precision == "amp" else []
     if chosen:
         lines.append(f"chosen for this machine ({accelerator_of(training)}, {cores()} cores): {', '.join(chosen)}")
-    if recipe.backbone_weights is None and recipe.start_from is None and recipe.data.dataset != "digits":
+    if not resumed and recipe.backbone_weights is None and recipe.start_from is None and recipe.data.dataset != "digits":
         lines.append(
             f"the network starts from random weights; give ImageNet weights of a {recipe.network.backbone} with"
             " backbone_weights=FILE, or a trained segmenter with start_from=FOLDER"

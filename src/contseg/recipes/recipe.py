@@ -89,8 +89,8 @@ class Recipe(BaseModel):
         backbone_weights: ImageNet weights for step 0: a file, a folder with `model.safetensors`, `hub` (timm downloads them;
             not for a ResNet), or none.
         start_from: a trained segmenter that is used in place of step 0, which is then measured but not trained: a folder of
-            `save_pretrained`, a segmenter.safetensors, or a run, whose last finished step is taken. `network` becomes the
-            segmenter's, and a key of it that the user sets must agree. Or none.
+            `save_pretrained`, a segmenter.safetensors, a step's folder, or a run, whose last finished step is taken.
+            `network` becomes the segmenter's, and a key of it that the user sets must agree. Or none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

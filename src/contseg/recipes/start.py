@@ -6,7 +6,7 @@ from pathlib import Path
 from contseg.data.classes import ClassTable
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
-from contseg.interop.pretrained import is_pretrained, open_segmenter
+from contseg.interop.pretrained import WEIGHTS, is_pretrained, open_segmenter
 from contseg.interop.segmenter_file import load_segmenter
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
@@ -15,7 +15,7 @@ from contseg.scenarios.scenario import Scenario
 
 
 def resolved_start(recipe: Recipe) -> Path:
-    """The segmenter that `start_from` means: the path itself, or the one after the last finished step of a run.
+    """The segmenter that `start_from` means: the path itself, the one in the folder of a step, or after the last finished step of a run.
 
     Raises:
         ContsegError: the folder is that of a run without a finished step, or holds neither a run nor a segmenter.
@@ -23,6 +23,8 @@ def resolved_start(recipe: Recipe) -> Path:
     path = Path(str(recipe.start_from))
     if not path.is_dir() or is_pretrained(path):
         return path
+    if (path / WEIGHTS).is_file():
+        return path / WEIGHTS
     if not (path / "recipe.yaml").is_file():
         raise ContsegError(
             f"start_from: {path} holds neither a segmenter (segmenter.json) nor a run (recipe.yaml); give the folder of one,"
