@@ -15,7 +15,7 @@ from contseg.scenarios.scenario import Scenario
 
 
 def resolved_start(recipe: Recipe) -> Path:
-    """The segmenter that `start_from` means: the path itself, the one in the folder of a step, or after the last finished step of a run.
+    """The segmenter that `start_from` means: the path itself, that of a step, or that of the last finished step of a run.
 
     Raises:
         ContsegError: the folder is that of a run without a finished step, or holds neither a run nor a segmenter.
