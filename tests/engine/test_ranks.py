@@ -88,10 +88,14 @@ class TestTwoProcesses:
         two = learn(tmp_path / "two", tiny_recipe("plop", *GENTLE, "training.devices=2"), method=DOUBLES["plop"]())
         assert_like(two, one)
 
-    def test_share_the_first_step(self, tmp_path):
-        one = learn(tmp_path / "one", tiny_recipe("mib"), cache=tmp_path / "cache")
-        two = learn(tmp_path / "two", tiny_recipe("mib", "training.devices=2"), cache=tmp_path / "cache")
-        assert same(weights(two, 0), weights(one, 0))
+    def test_share_the_first_step_with_two_and_not_with_one(self, tmp_path):
+        learn(tmp_path / "one", tiny_recipe("mib"), cache=tmp_path / "cache")
+        for name in ("first", "second"):
+            learn(tmp_path / name, tiny_recipe("mib", "training.devices=2"), cache=tmp_path / "cache")
+        one, first, second = (weights(Run(tmp_path / name), 0) for name in ("one", "first", "second"))
+        assert len(list((tmp_path / "cache").iterdir())) == 2
+        assert same(second, first)
+        assert not same(second, one)
 
     def test_tell_of_an_unreadable_image_in_one_line(self, tmp_path, make_folder):
         root = make_folder(24)

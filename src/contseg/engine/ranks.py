@@ -69,7 +69,7 @@ def launch(fabric: Fabric, function: Callable[..., Any], *arguments: Any) -> Any
         ContsegError: what a rank raised, without the traceback of the process it happened in; or a spawned rank ended.
         Interrupted: a signal ended the ranks.
     """
-    if fabric.strategy.launcher is not None:
+    if fabric.strategy.launcher is not None and joined_rank() is None:  # under torchrun and SLURM the ranks exist already
         return run_spawned(fabric, function, arguments)
     return fabric.launch(function, *arguments)
 
