@@ -83,7 +83,8 @@ def write_images(dataset: str, folder: Path) -> Path:
 
 
 def rehearsed(recipe: Recipe, shared: Path, own: Path) -> Recipe:
-    """The recipe with stand-ins for all that must be there, batches of 2 (Swin-Large: 1), one process, and nothing loaded.
+    """The recipe with stand-ins for all that must be there, batches of 2 (Swin-Large: 1), one process, and nothing loaded:
+    a ResNet starts from He-normal weights.
 
     Shares of images are large enough to leave some of the few. Epochs stay; see `contseg.recipes.rehearsal`.
 
@@ -99,6 +100,8 @@ def rehearsed(recipe: Recipe, shared: Path, own: Path) -> Recipe:
     recipe = with_changes(
         recipe,
         data=with_changes(recipe.data, path=str(write_images(recipe.data.dataset, shared)), options=options),
+        # weights that keep a deep network's numbers in bounds before it has learned, as those of ImageNet would
+        network=with_changes(recipe.network, initialisation="he"),
         scenario=with_changes(
             recipe.scenario,
             ratio=max(recipe.scenario.ratio, 0.6),
