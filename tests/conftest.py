@@ -1,6 +1,7 @@
 """What all tests share: an own cache, few threads, and tiny networks and data."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,18 @@ from PIL import Image
 
 from contseg.data.classes import voc_palette
 from contseg.data.files import write_palette_png
+
+
+@pytest.fixture(autouse=True, scope="session")
+def signals_as_in_a_terminal():
+    """A shell ignores Ctrl-C in what it starts in the background, `nohup` SIGHUP; child processes would inherit it."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
+    for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if before[number] is signal.SIG_IGN:
+            signal.signal(number, default)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
