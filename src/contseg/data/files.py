@@ -330,7 +330,7 @@ def _orientation(picture: _Picture) -> int:
         return picture.layout.orientation
     try:
         return int(picture.image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # as in `_loaded`
+    except Exception:  # Pillow raises many kinds for a broken EXIF block, without which the picture is still good
         return 1
 
 

@@ -211,6 +211,7 @@ class Run:
         except FileNotFoundError:
             problem = "is missing"
         except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+            # NotImplementedError: zipfile, of a flag that damage has set
             problem = "is damaged"
         raise ContsegError(f"{path}: {problem}; make it again with: contseg train --resume {self.folder}")
 
