@@ -217,6 +217,9 @@ PROCESS = [
     "training.epochs=3", "network.width=16",
 ]  # fmt: skip
 
+LONG = "training.epochs=40"
+"""So that a signal always meets a step that is being learned, however late it is sent."""
+
 
 def begun(folder: Path, *arguments: str, mark: str) -> subprocess.Popen:
     """`contseg train` in a process group of its own, when an epoch is done; `mark` is found again in its children."""
@@ -241,7 +244,7 @@ class TestAProcess:
         ],
     )
     def test_ends_with_one_line_and_the_code_of_the_signal(self, tmp_path, number, code):
-        process = begun(tmp_path / "run", mark=str(tmp_path))
+        process = begun(tmp_path / "run", LONG, mark=str(tmp_path))
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == code
@@ -254,7 +257,7 @@ class TestAProcess:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     @pytest.mark.parametrize("group", [False, True], ids=["alone", "with all its children"])
     def test_saves_and_leaves_no_reader_and_no_rank(self, tmp_path, options, number, group):
-        process = begun(tmp_path / "run", *options, mark=str(tmp_path))
+        process = begun(tmp_path / "run", LONG, *options, mark=str(tmp_path))
         os.killpg(process.pid, number) if group else process.send_signal(number)
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 128 + number
@@ -264,7 +267,7 @@ class TestAProcess:
 
     @pytest.mark.slow
     def test_that_is_killed_leaves_no_reader_and_no_rank(self, tmp_path):
-        process = begun(tmp_path / "run", "training.devices=2", "training.workers=1", mark=str(tmp_path))
+        process = begun(tmp_path / "run", LONG, "training.devices=2", "training.workers=1", mark=str(tmp_path))
         process.kill()
         process.communicate()
         wait_for(lambda: not alive(str(tmp_path)), seconds=60)
