@@ -7,8 +7,8 @@ import torch
 from rich.table import Table
 
 from contseg.cli.console import console, percent, remark_lines, scan_progress
-from contseg.data.augment import evaluation_pipeline
 from contseg.data.classes import ClassTable
+from contseg.data.pipelines.augment import evaluation_pipeline
 from contseg.engine.devices import workers_of
 from contseg.engine.loading import Batches, evaluation_draws
 from contseg.engine.run import Run

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contseg.data.augment import Pipeline
+from contseg.data.pipelines.augment import Pipeline
 from contseg.engine.code import foreign_digest, package_digest
 from contseg.engine.devices import accelerator_of, precision_of
 from contseg.engine.options import MACHINE_KEYS, TrainingOptions
