@@ -258,7 +258,7 @@ class StepLearner:
             self.terms.see(terms)
             self.fabric.backward(torch.stack(list(terms.values())).sum() / self.options.accumulate)
         with self.fabric.autocast():
-            self.student.observe(output, batch.labels, context)
+            self.student.observe(output, batch.labels, context.ranks, context.generator)
         return terms
 
     def _inputs(self, batch: Batch) -> Tensor:

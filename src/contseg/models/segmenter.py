@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from contseg.models.idrnet.network import IDRNet, Passed
 from contseg.models.initialisation import initialise_convolutions
 from contseg.models.layers import resize
 from contseg.models.options import NetworkOptions
+from contseg.ranks import Ranks
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 TAPS = (*STAGES, "head", "logits")
@@ -233,10 +233,14 @@ class Segmenter(nn.Module):
         return torch.cat([scores[:, :1] + scores[:, 1:2], scores[:, 2:]], dim=1)
 
     @torch.no_grad()
-    def observe(self, output: SegmenterOutput, labels_BHW: Tensor, context: Any) -> None:
-        """After the losses of every iteration, with the method's final labels: IDRNet deletes a class and learns from it."""
+    def observe(self, output: SegmenterOutput, labels_BHW: Tensor, ranks: Ranks, generator: torch.Generator) -> None:
+        """After the losses of every iteration, with the method's final labels: IDRNet deletes a class and learns from it.
+
+        Args:
+            ranks, generator: as of `StepContext`.
+        """
         if isinstance(self.head, IDRNet) and output.passed is not None:
-            self.head.observe(output.passed, self.classifier, output.logits, labels_BHW, context)
+            self.head.observe(output.passed, self.classifier, output.logits, labels_BHW, ranks, generator)
 
 
 def taps_of(options: NetworkOptions) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """IDRNet: Intervention-Driven Relation Network (Jin et al., NeurIPS 2023) as a head over any backbone."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from contseg.models.idrnet.attention import SelfAttention
 from contseg.models.idrnet.options import IDRNetOptions
 from contseg.models.idrnet.tables import Tables, label_statistics, label_sums
 from contseg.models.layers import ASPP, PPM, FeaturePyramid, conv_norm_act, resize
+from contseg.ranks import Ranks
 
 
 @dataclass
@@ -142,7 +142,15 @@ class IDRNet(nn.Module):
         self.tables.grow(count)
 
     @torch.no_grad()
-    def observe(self, passed: Passed, classifier: nn.Module, logits_BKHW: Tensor, labels_BHW: Tensor, context: Any) -> None:
+    def observe(
+        self,
+        passed: Passed,
+        classifier: nn.Module,
+        logits_BKHW: Tensor,
+        labels_BHW: Tensor,
+        ranks: Ranks,
+        generator: torch.Generator,
+    ) -> None:
         """Delete a class from each image and update the tables (once per iteration, after the losses).
 
         Args:
@@ -150,13 +158,13 @@ class IDRNet(nn.Module):
             classifier: the last one.
             logits_BKHW: the logits it gave, at feature resolution.
             labels_BHW: the method's final labels, 255 ignored.
-            context: with `ranks` and `generator`, as of `StepContext`.
+            ranks, generator: as of `StepContext`.
         """
-        ranks, count = context.ranks, len(self.tables.counter)
+        count = len(self.tables.counter)
         present = assign(passed.stage1, self.tables.seen).present
         together = self.options.sync == "count" and ranks.count > 1
         everywhere = ranks.gather(present.to(torch.uint8)).bool() if together else present
-        chosen = self.tables.choose(everywhere, context.generator)
+        chosen = self.tables.choose(everywhere, generator)
         batch = len(present)
         removed = chosen[ranks.rank * batch : (ranks.rank + 1) * batch] if together else chosen
         self.intervene(passed, classifier, logits_BKHW, labels_BHW, removed, chosen, ranks if together else None)
@@ -173,7 +181,7 @@ class IDRNet(nn.Module):
         labels_BHW: Tensor,
         removed_B: Tensor,
         removed_everywhere: Tensor | None = None,
-        ranks: Any = None,
+        ranks: Ranks | None = None,
     ) -> Tensor:
         """The pass without the classes `removed_B`, and the update of all tables; returns its logits (B, K, h, w).
 
