@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from contseg.models.idrnet.aggregation import aggregate, assign, class_means, relation_weights
-from contseg.models.idrnet.tables import FIRST_COUNT, Tables, label_statistics, label_sums
+from contseg.models.heads.idrnet.aggregation import aggregate, assign, class_means, relation_weights
+from contseg.models.heads.idrnet.tables import FIRST_COUNT, Tables, label_statistics, label_sums
 from tests.models.test_pairs import exchange, images, labels, make
 
 QUICK = settings(max_examples=30, deadline=None)

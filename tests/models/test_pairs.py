@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 
-from contseg.models.idrnet.options import IDRNetOptions
-from contseg.models.options import HEADS, NetworkOptions
-from contseg.models.segmenter import Segmenter, first_widths
+from contseg.models.heads.idrnet.options import IDRNetOptions
+from contseg.models.options import HEADS, NetworkOptions, first_widths
+from contseg.models.segmenter import Segmenter
 from contseg.ranks import Ranks
 
 TINY = {

@@ -23,8 +23,8 @@ from contseg.methods.unknown import (
     require_sigmoid,
     supervise_each_output,
 )
-from contseg.models.options import NetworkOptions
-from contseg.models.segmenter import Segmenter, SegmenterOutput, taps_of
+from contseg.models.options import NetworkOptions, taps_of
+from contseg.models.segmenter import Segmenter, SegmenterOutput
 from contseg.precision import precise
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step

@@ -12,8 +12,8 @@ from contseg.data.classes import IGNORE
 from contseg.errors import ContsegError
 from contseg.losses.cross_entropy import cross_entropy
 from contseg.models.classifier import Start
-from contseg.models.options import NetworkOptions
-from contseg.models.segmenter import Segmenter, SegmenterOutput, taps_of
+from contseg.models.options import NetworkOptions, taps_of
+from contseg.models.segmenter import Segmenter, SegmenterOutput
 from contseg.ranks import Ranks
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step

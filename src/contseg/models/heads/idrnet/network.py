@@ -8,12 +8,15 @@ from torch.nn import functional
 
 from contseg.data.classes import IGNORE
 from contseg.models.classifier import GrowingClassifier, Start
-from contseg.models.idrnet.aggregation import aggregate, assign, class_means
-from contseg.models.idrnet.attention import SelfAttention
-from contseg.models.idrnet.options import IDRNetOptions
-from contseg.models.idrnet.tables import Tables, label_statistics, label_sums
+from contseg.models.heads.head import Head
+from contseg.models.heads.idrnet.aggregation import aggregate, assign, class_means
+from contseg.models.heads.idrnet.attention import SelfAttention
+from contseg.models.heads.idrnet.options import IDRNetOptions
+from contseg.models.heads.idrnet.tables import Tables, label_statistics, label_sums
 from contseg.models.layers import ASPP, PPM, FeaturePyramid, conv_norm_act, resize
 from contseg.ranks import Ranks
+
+STAGE1_WEIGHT = 0.4
 
 
 @dataclass
@@ -35,7 +38,7 @@ class Passed:
     dropout: Tensor
 
 
-class IDRNet(nn.Module):
+class IDRNet(Head):
     """Coarse prediction, class by class interaction weighted by learned relations, fine prediction.
 
     1. F = 3x3 of the last stage; G = context module of F (none, PPM or ASPP); stage-1 logits from G or F.
@@ -92,8 +95,12 @@ class IDRNet(nn.Module):
         self.decoder_stage2 = conv_norm_act(2 * width + fused, width)
         self.tables = Tables(sum(widths), width, options.relation_momentum, options.memory_momentum)
 
-    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Passed]:
-        """Stages of the backbone to what the last classifier reads (B, width, h, w), and what was passed on the way."""
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Stages of the backbone to what the last classifier reads, (B, width, h, w)."""
+        return self.run(maps)[0]
+
+    def run(self, maps: list[Tensor]) -> tuple[Tensor, Passed]:
+        """The result of `forward`, and what was computed on the way to it."""
         features = self.bottleneck(maps[-1])
         size = (features.shape[2], features.shape[3])
         context = self.context(features) if self.context is not None else None
@@ -132,6 +139,10 @@ class IDRNet(nn.Module):
             size = (passed.context.shape[2], passed.context.shape[3])
             parts = [*(resize(part, size) for part in parts), passed.context]
         return self.decoder_stage2(torch.cat(parts, dim=1)) * passed.dropout
+
+    def auxiliary(self, passed: Passed) -> list[tuple[str, Tensor, float]]:
+        """The logits of stage 1."""
+        return [("stage1", passed.stage1, STAGE1_WEIGHT)]
 
     def grow(self, count: int, start: Start) -> None:
         """Add classes to the stage-1 classifier and to all tables.
