@@ -11,9 +11,9 @@ from contseg.errors import ContsegError
 from contseg.interop import imagenet
 from contseg.interop.imagenet import load_backbone
 from contseg.interop.ssseg_swin import swin_tensors
-from contseg.models.backbones import make_backbone
+from contseg.models.backbones.make import make_backbone
+from contseg.models.backbones.timm_backbone import import_timm
 from contseg.models.options import NetworkOptions
-from contseg.models.timm_backbone import import_timm
 
 SWIN = {"embed_dim": 8, "depths": [1, 2, 1, 1], "heads": [1, 2, 2, 4], "window": 4}
 TIMM = {

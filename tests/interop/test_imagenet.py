@@ -10,7 +10,7 @@ from contseg.errors import ContsegError
 from contseg.interop.checkpoint import read_tensors
 from contseg.interop.imagenet import load_backbone
 from contseg.interop.published import INPLACE_EPSILON
-from contseg.models.resnet import ResNet
+from contseg.models.backbones.resnet import ResNet
 
 BACKBONES = ("resnet18", "resnet101")
 

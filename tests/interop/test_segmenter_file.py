@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from contseg.data.classes import ClassTable
 from contseg.errors import ContsegError
 from contseg.interop.segmenter_file import load_segmenter, save_segmenter
+from contseg.models.backbones.resnet import ResNet
 from contseg.models.options import NetworkOptions
-from contseg.models.resnet import ResNet
 from contseg.models.segmenter import Segmenter
 
 CLASSES = ClassTable(

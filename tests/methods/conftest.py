@@ -7,8 +7,8 @@ import torch
 
 from contseg.data.datasets.folder import Folder
 from contseg.methods.method import Method, StepContext
-from contseg.models.options import NetworkOptions
-from contseg.models.segmenter import Segmenter, SegmenterOutput, first_widths
+from contseg.models.options import NetworkOptions, first_widths
+from contseg.models.segmenter import Segmenter, SegmenterOutput
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.options import ScenarioOptions
 from contseg.scenarios.scenario import Scenario
@@ -128,7 +128,7 @@ def give_lesson(make_scenario):
         step = scenario[index]
         has_teacher = bool(index) and method.needs_teacher
         method.prepare(student, step)
-        student.rest(method.taps if has_teacher else method.first_taps)
+        student.freeze_unused(method.taps if has_teacher else method.first_taps)
 
         @torch.no_grad()
         def predict_teacher(batch: Batch) -> SegmenterOutput:

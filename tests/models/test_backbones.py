@@ -11,7 +11,8 @@ from torch import nn
 
 from contseg.errors import ContsegError
 from contseg.models import timm_backbone
-from contseg.models.backbones import is_norm, make_backbone
+from contseg.models.backbones.make import make_backbone
+from contseg.models.freezing import is_norm
 from contseg.models.names import ARCHITECTURES, BACKBONES, VITS
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter

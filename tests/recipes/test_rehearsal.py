@@ -13,8 +13,8 @@ from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.methods.finetune import Finetune
 from contseg.methods.registry import METHODS, register_method
-from contseg.models.options import NetworkOptions
-from contseg.models.segmenter import Segmenter, first_widths
+from contseg.models.options import NetworkOptions, first_widths
+from contseg.models.segmenter import Segmenter
 from contseg.recipes import rehearsal
 from contseg.recipes.read import parse_recipe, read_recipe
 from contseg.recipes.rehearsal import rehearse, require_figures

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from contseg.engine.schedule import learning_rate
-from contseg.models.segmenter import Segmenter, first_widths
+from contseg.models.options import first_widths
+from contseg.models.segmenter import Segmenter
 from contseg.recipes.catalogue import Entry, system_of
 from contseg.recipes.published import published_rows
 from contseg.recipes.read import is_of_published_data, read_recipe, recipe_names, recipe_text, resolve

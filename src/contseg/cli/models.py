@@ -6,10 +6,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from contseg.cli.console import console
 from contseg.errors import ContsegError
-from contseg.models.idrnet.options import CONTEXT
+from contseg.models.heads.idrnet.options import CONTEXT
 from contseg.models.names import BACKBONES
-from contseg.models.options import HEADS, NetworkOptions
-from contseg.models.segmenter import Segmenter, first_widths
+from contseg.models.options import HEADS, NetworkOptions, first_widths
+from contseg.models.segmenter import Segmenter
 
 USED_BY = {"deeplabv3-mib": "MiB, PLOP, SDR", "deeplabv3-ssul": "SSUL, IDEC, LAG"}
 PARTS = ("backbone", "head", "classifier", "auxiliary")

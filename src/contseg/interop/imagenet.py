@@ -12,13 +12,14 @@ from contseg.errors import ContsegError
 from contseg.interop.checkpoint import read_tensors
 from contseg.interop.names import RESNET_NAMES, below, prefixes_of, renamed, unwrapped
 from contseg.interop.published import convert_backbone
-from contseg.models.backbones import Backbone, make_backbone
+from contseg.models.backbones.backbone import Backbone
+from contseg.models.backbones.make import make_backbone
+from contseg.models.backbones.resnet import ResNet
+from contseg.models.backbones.swin import Swin
+from contseg.models.backbones.timm_backbone import TimmBackbone, import_timm, told, understood_by_timm
+from contseg.models.backbones.vit import PlainViT
 from contseg.models.names import DEPTHS
 from contseg.models.options import NetworkOptions
-from contseg.models.resnet import ResNet
-from contseg.models.swin import Swin
-from contseg.models.timm_backbone import TimmBackbone, import_timm, told, understood_by_timm
-from contseg.models.vit import PlainViT
 
 HUB = "hub"
 FOLDER_FILE = "model.safetensors"

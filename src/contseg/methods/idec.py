@@ -11,7 +11,6 @@ from contseg.errors import ContsegError
 from contseg.losses.confidence import class_histogram, running_thresholds
 from contseg.losses.contrast import fold_unknown, region_contrast, released_region_contrast
 from contseg.losses.distillation import dense_distillation, distillation
-from contseg.losses.precision import precise
 from contseg.losses.prototypes import class_sums
 from contseg.methods.method import Method, StepContext
 from contseg.methods.pseudo_labels import fill_in
@@ -24,8 +23,9 @@ from contseg.methods.unknown import (
     require_sigmoid,
     supervise_each_output,
 )
-from contseg.models.options import NetworkOptions
-from contseg.models.segmenter import Segmenter, SegmenterOutput, taps_of
+from contseg.models.options import NetworkOptions, taps_of
+from contseg.models.segmenter import Segmenter, SegmenterOutput
+from contseg.precision import precise
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step
 

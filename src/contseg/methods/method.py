@@ -12,26 +12,11 @@ from contseg.data.classes import IGNORE
 from contseg.errors import ContsegError
 from contseg.losses.cross_entropy import cross_entropy
 from contseg.models.classifier import Start
-from contseg.models.options import NetworkOptions
-from contseg.models.segmenter import Segmenter, SegmenterOutput, taps_of
+from contseg.models.options import NetworkOptions, taps_of
+from contseg.models.segmenter import Segmenter, SegmenterOutput
+from contseg.ranks import Ranks
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """What the processes of a run tell each other; with one process both are the identity.
-
-    Args:
-        sum: tensor to its sum over ranks; follows gradients.
-        gather: tensor (B, ...) to all ranks' (W * B, ...), in rank order; follows gradients.
-        rank, count: this process and how many there are.
-    """
-
-    sum: Callable[[Tensor], Tensor] = lambda tensor: tensor
-    gather: Callable[[Tensor], Tensor] = lambda tensor: tensor
-    rank: int = 0
-    count: int = 1
 
 
 @dataclass

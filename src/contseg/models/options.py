@@ -6,11 +6,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from contseg.errors import did_you_mean
-from contseg.models.idrnet.options import CONTEXT, IDRNetOptions
-from contseg.models.names import BACKBONES, STRIDES, Initialisation
+from contseg.models.heads.idrnet.options import CONTEXT, IDRNetOptions
+from contseg.models.names import ASPP_TAPS, BACKBONES, STRIDES, Initialisation
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+TAPS = ("stage1", "stage2", "stage3", "stage4", "head", "logits")
 HEADS = ("deeplabv3-mib", "deeplabv3-ssul", "fcn", "pspnet", "deeplabv3", "upernet")
 
 
@@ -32,7 +33,7 @@ class NetworkOptions(BaseModel):
         backbone: `resnet18` to `resnet101`; `swin_tiny`, `swin_small`, `swin_base`, `swin_large`; with the extra `timm` also
             `convnext_tiny`, `convnext_base`, `convnext_large`, `mobilenetv3_large`, `dinov2_small`, `dinov2_base`,
             `dinov3_small`, `dinov3_base`.
-        backbone_options: arguments of a backbone that is no ResNet: those of `contseg.models.swin.Swin`, or of timm.
+        backbone_options: arguments of a backbone that is no ResNet: those of `Swin`, or of timm.
         drop_path: probability that the last block of such a backbone is skipped for an image in training (Swin-Large: 0.3).
         freeze: what of the backbone does not learn: `none`, `norm` (all norms, with their statistics), `stage1` ... `stage4`
             (the stem and so many first stages), `all`.
@@ -123,3 +124,27 @@ class NetworkOptions(BaseModel):
         if self.dilations is not None:
             return self.dilations
         return (1, 12, 24, 36) if self.output_stride == 8 else (1, 6, 12, 18)
+
+
+def taps_of(options: NetworkOptions) -> tuple[str, ...]:
+    """The taps of a network, see `Segmenter.taps`.
+
+    Example:
+        >>> taps_of(NetworkOptions(head="fcn"))
+        ('stage1', 'stage2', 'stage3', 'stage4', 'head', 'logits')
+    """
+    return (*TAPS, *ASPP_TAPS) if options.head == "deeplabv3-ssul" else TAPS
+
+
+def first_widths(options: NetworkOptions, classes: int) -> list[int]:
+    """Outputs before the first growth: all classes together; or unknown and background on their own, then the others, so
+    that those two can go on learning where the classes are frozen.
+
+    Args:
+        classes: of step 0, background among them.
+
+    Example:
+        >>> first_widths(NetworkOptions(), 16), first_widths(NetworkOptions(unknown=True), 16)
+        ([16], [1, 1, 15])
+    """
+    return [1, 1, classes - 1] if options.unknown else [classes]

@@ -17,8 +17,8 @@ from contseg.errors import ContsegError
 from contseg.interop.imagenet import require_fitting
 from contseg.methods.method import Method
 from contseg.methods.registry import METHODS, make_method
-from contseg.models.options import NetworkOptions
-from contseg.models.segmenter import Segmenter, first_widths
+from contseg.models.options import NetworkOptions, first_widths
+from contseg.models.segmenter import Segmenter
 from contseg.recipes.read import differences, read_recipe, to_yaml, told_differences
 from contseg.recipes.recipe import Recipe
 from contseg.recipes.start import begun_with, given_start, resolved_start, with_network_of_start
