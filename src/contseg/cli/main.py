@@ -14,7 +14,7 @@ from contseg.cli.prepare import app as prepare_app
 from contseg.cli.recipes import app as recipes_app
 from contseg.cli.streams import write_anything
 from contseg.errors import ContsegError, visible
-from contseg.interruption import ENDS_WITH_INPUT, Interrupted, catching, end_with
+from contseg.interruption import Interrupted, catching, end_with_input
 
 
 class _Interruptible(TyperGroup):
@@ -109,6 +109,28 @@ def train(
     if backbone_weights is not None:
         values.append(f"backbone_weights={backbone_weights!r}")
     run_training(recipe, with_data(values, data), out, resume, overwrite, cache)
+
+
+@app.command()
+def sweep(
+    words: Annotated[
+        list[str], typer.Argument(help="Recipes, and changes to all of them.", metavar="RECIPE... [KEY=VALUE]...")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the runs and of sweep.md.")],
+    seeds: Annotated[str, typer.Option(help="Seeds to train each recipe with, divided by commas.")] = "0,1,2",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Values of a key, e.g. training.lr=0.1,0.01; repeatable.", metavar="KEY=VALUES"),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes in parallel; default: all cores.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace runs in the folder that have another recipe.")
+    ] = False,
+) -> None:
+    """Train recipes with several seeds and settings, and tabulate mean and standard deviation. Resumable."""
+    from contseg.cli.sweep import run_sweep
+
+    run_sweep(words, settings or [], seeds, out, workers or os.cpu_count() or 1, overwrite)
 
 
 @app.command()
@@ -280,20 +302,13 @@ def main() -> None:
     """Entry point: mistakes in the input become one line and exit code 2."""
     write_anything()
     with catching():
-        if os.environ.pop(ENDS_WITH_INPUT, ""):
-            end_with(_input_ended)
+        end_with_input()
         try:
             app()
         except ContsegError as error:
             line = visible(str(error)).replace("\n", "\\n")
             print(f"error: {line}", file=sys.stderr)
             sys.exit(2)
-
-
-def _input_ended() -> None:
-    """Wait until nobody can write to standard input any more."""
-    while os.read(sys.stdin.fileno(), 1):  # not through a buffer, whose lock the end of the interpreter would wait for
-        pass
 
 
 if __name__ == "__main__":
