@@ -57,7 +57,7 @@ def with_images(out: Path) -> list[str]:
     return [f"data.path={tree}"]
 
 
-def told_alone() -> str:
+def alone_text() -> str:
     """How one cell of the page is made without this command."""
     tree = Path("runs") / NAME / TREE
     counts = ", ".join(f"{subset}={count}" for subset, count in IMAGES.items())
@@ -90,7 +90,7 @@ TABLE = Table(
         f" compare with nothing published. {FORGETTING}"
     ),
     sections={"15-5, overlapped": rows_of("15-5"), "15-1, overlapped": rows_of("15-1")},
-    alone=told_alone(),
+    alone=alone_text(),
     prepare=with_images,
 )
 

@@ -11,7 +11,7 @@ from contseg.errors import ContsegError
 from contseg.evaluation.metrics import run_figures
 from contseg.evaluation.remarks import run_remarks
 from contseg.recipes.published import COUNTED, FIGURES, PublishedRow, published_for
-from contseg.recipes.read import differences, is_of_published_data, read_recipe, recipe_names, told_differences
+from contseg.recipes.read import differences, differences_text, is_of_published_data, read_recipe, recipe_names
 from contseg.recipes.recipe import Recipe
 from contseg.report.table import Block, Line, remark_lines
 
@@ -87,7 +87,7 @@ def comparability(recipe: Recipe) -> list[str]:
     changes = protocol_changes(recipe)
     if published_for(recipe):
         changes.pop("scenario.ratio", None)
-    return [told_differences({key: values}) for key, values in changes.items()]
+    return [differences_text({key: values}) for key, values in changes.items()]
 
 
 def warnings_for(recipe: Recipe, row: PublishedRow) -> list[str]:
@@ -291,6 +291,6 @@ def _reservations(recipe: Recipe, row: PublishedRow) -> Iterator[str]:
         yield "the recipe comes from no recipe of the package, so only what the table says of the protocol was checked"
     changed = other_changes(recipe)
     if changed:
-        yield f"beside the protocol the recipe was changed: {told_differences(changed)}"
+        yield f"beside the protocol the recipe was changed: {differences_text(changed)}"
     if recipe.backbone_weights is None and recipe.start_from is None:
         yield "the backbone began at random, the published one with ImageNet weights (backbone_weights)"
