@@ -3,6 +3,7 @@
 import _thread
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ SAME = 1.0
 GRACE = 20.0
 """Seconds that a process without its parent has for saving."""
 ENDS_WITH_INPUT = "CONTSEG_ENDS_WITH_INPUT"
-"""Environment variable of a command that another one started: it ends with its standard input, that is with its parent."""
+"""Environment variable of a command that another one started: it ends with its standard input, i.e. with its parent."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -150,3 +151,15 @@ def end_with(gone: Callable[[], int | None]) -> None:
             os._exit(128 + signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def end_with_input() -> None:
+    """Interrupt this process when its standard input ends, if the process that started it set `ENDS_WITH_INPUT`."""
+    if os.environ.pop(ENDS_WITH_INPUT, ""):
+        end_with(_input_ended)
+
+
+def _input_ended() -> None:
+    """Wait until no process can write to standard input any more."""
+    while os.read(sys.stdin.fileno(), 1):  # not through a buffer, whose lock the end of the interpreter would wait for
+        pass

@@ -109,7 +109,7 @@ class TestARun:
         step = next(line for line in lines if line["kind"] == "step")
         (row,) = cells(text)
         assert row[2:5] == [f"{100 * step['old']:.1f}", "-", f"{100 * step['all']:.1f}"]
-        assert "mine: is not finished: these are the figures after step 0 of 0 to 1; not compared" in text
+        assert "mine: not finished: the numbers are those after step 0 of 0 to 1; not compared" in text
         assert "mine: not comparable with published numbers: data.test_crop was 512, is none" in text
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
-from contseg.cli.console import console, percent, remark_lines, scan_progress
+from contseg.cli.console import console, scan_progress
 from contseg.data.classes import ClassTable
 from contseg.data.pipelines.augment import evaluation_pipeline
 from contseg.engine.devices import workers_of
@@ -23,6 +23,7 @@ from contseg.models.segmenter import Segmenter
 from contseg.recipes.build import make_scenario
 from contseg.recipes.read import read_recipe
 from contseg.recipes.recipe import Recipe
+from contseg.report.table import percent, remark_lines
 from contseg.scenarios.plan import plan_warnings
 from contseg.scenarios.scenario import Scenario
 

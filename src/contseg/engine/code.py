@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 PACKAGE = __name__.partition(".")[0]
-APART = ("cli", "recipes", "report")
+APART = ("cli", "dryrun", "recipes", "report", "sweeps")
 """Rooms that compute no weights."""
 
 

@@ -71,10 +71,10 @@ def load_segmenter(path: Path | str) -> tuple[Segmenter, ClassTable]:
             header = json.loads((file.metadata() or {})[HEADER])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
     except KeyError:
-        raise ContsegError(f"{path}: no segmenter of contseg; {foreign.told(path)}") from None
+        raise ContsegError(f"{path}: no segmenter of contseg; {foreign.describe(path)}") from None
     except (SafetensorError, OSError, ValueError) as error:
         if path.stat().st_size and not foreign.is_safetensors(path):
-            raise ContsegError(f"{path}: no segmenter of contseg; {foreign.told(path)}") from None
+            raise ContsegError(f"{path}: no segmenter of contseg; {foreign.describe(path)}") from None
         raise ContsegError(f"{path}: cannot be read as a segmenter ({_line(error)}); the file is damaged") from None
     return assemble(header, tensors, str(path))
 

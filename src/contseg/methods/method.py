@@ -181,7 +181,7 @@ class Method(ABC):
         if vars(type(self)).get("first_step_is_plain", False):  # a derived class may change what this one promised
             return {}
         key: dict[str, Any] = {"method": self.name}
-        for each in fields(self):  # no comprehension: see `contseg.recipes.reads`
+        for each in fields(self):  # no comprehension: see `contseg.dryrun.reads`
             if each.init:
                 value = getattr(self, each.name)
                 key[each.name] = value if isinstance(value, bool | int | float | str | None) else repr(value)

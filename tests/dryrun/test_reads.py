@@ -5,10 +5,10 @@ from dataclasses import asdict, replace
 
 import pytest
 
+from contseg.dryrun.reads import Reads
 from contseg.methods.ewc import EWC
 from contseg.methods.plop import PLOP
 from contseg.models.options import NetworkOptions
-from contseg.recipes.reads import Reads
 from contseg.scenarios.options import MemoryOptions, ScenarioOptions
 
 BLANKET = [repr, copy.copy, copy.deepcopy, pytest.param(lambda value: value == value, id="equality")]
