@@ -60,7 +60,7 @@ def test_evaluate_finds_what_training_measured_and_can_measure_otherwise(run, sl
         counted.append(confusion)
         return step_figures(confusion, *others)
 
-    monkeypatch.setattr("contseg.cli.evaluate.step_figures", keep)
+    monkeypatch.setattr("contseg.engine.measure.step_figures", keep)
     for words in ([run.folder], [sliding.folder], [run.folder, *overrides(SLIDING)]):
         code, _, errors = command("evaluate", *words)
         assert (code, errors) == (0, "")

@@ -48,7 +48,7 @@ def test_the_run_goes_on_from_the_last_whole_epoch(tmp_path, whole, at):
     run = Run(tmp_path / "run")
     step, epoch = divmod((at - 1) // 4, 2)
     state = run.load_state(step)
-    assert (state["epochs_done"] if state else 0) == epoch
+    assert (state.epochs_done if state else 0) == epoch
     assert lines(run, "epoch") == lines(whole, "epoch")[: 2 * step + epoch]
     assert same(weights(learn(run.folder, tiny_recipe("finetune"))), weights(whole))
 

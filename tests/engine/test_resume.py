@@ -22,7 +22,7 @@ def assert_like(run: Run, whole: Run) -> None:
     assert lines(run) == lines(whole)
     for step in (0, 1):
         assert same(weights(run, step), weights(whole, step)), f"step {step}"
-        assert same(run.load_state(step)["method"], whole.load_state(step)["method"])
+        assert same(run.load_state(step).method, whole.load_state(step).method)
     assert {**run.summary(), "seconds": 0} == {**whole.summary(), "seconds": 0}
     names = {path.relative_to(run.folder) for path in run.folder.rglob("*") if "tensorboard" not in path.parts}
     assert names == {path.relative_to(whole.folder) for path in whole.folder.rglob("*") if "tensorboard" not in path.parts}
@@ -64,7 +64,7 @@ def test_however_often_it_was_stopped(whole, tmp_path):
 def test_with_a_state_that_every_batch_moves(tmp_path, method, variant, moved):
     recipe = tiny_recipe(method, f"method.variant={variant}")
     whole = learn(tmp_path / "whole", recipe)
-    assert whole.load_state(1)["method"][moved][1:].any()
+    assert whole.load_state(1).method[moved][1:].any()
     for event, count in (("updated", 6), ("step_finished", 1), ("updated", 7)):
         interrupted(tmp_path / "run", recipe, event, count)
     assert_like(learn(tmp_path / "run", recipe), whole)

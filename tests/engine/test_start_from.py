@@ -57,7 +57,7 @@ def test_what_follows_is_what_follows_a_step_of_its_own(whole, folder, tmp_path)
 
 def test_a_method_with_prototypes_makes_them_of_the_segmenter_that_was_given(whole, folder, tmp_path):
     run = learn(tmp_path / "run", tiny_recipe("sdr", f"start_from={str(folder)!r}"))
-    first, last = (run.load_state(step)["method"] for step in (0, 1))
+    first, last = (run.load_state(step).method for step in (0, 1))
     assert first["counts"][1:].all()
     assert same(weights(run, 0), weights(whole, 0))
     assert torch.equal(last["prototypes"][:6], first["prototypes"]), "old classes rest"
@@ -121,8 +121,8 @@ def test_the_method_looks_at_it_as_after_training(folder, tmp_path):
             self.state[f"after{context.step.index}"] = torch.tensor(float(sum(len(batch.names) for batch in context.loader)))
 
     run = learn(tmp_path / "run", recipe_from(folder), method=Looking())
-    assert run.load_state(0)["method"].keys() == {"before0", "after0"}
-    assert run.load_state(0)["method"]["after0"] > 0
+    assert run.load_state(0).method.keys() == {"before0", "after0"}
+    assert run.load_state(0).method["after0"] > 0
 
 
 def test_commands_take_it_from_the_recipe(folder, tmp_path):

@@ -93,10 +93,10 @@ def test_what_a_method_remembers_of_the_first_step_comes_with_it(tmp_path):
     first = learn(tmp_path / "first", tiny_recipe("sdr"), cache=tmp_path / "cache")
     second = learn(tmp_path / "second", tiny_recipe("sdr"), cache=tmp_path / "cache", reporter=watching)
     assert watching.updates == [0, 8]
-    assert first.load_state(0)["method"]["counts"].any()
-    assert same(second.load_state(0)["method"], first.load_state(0)["method"])
+    assert first.load_state(0).method["counts"].any()
+    assert same(second.load_state(0).method, first.load_state(0).method)
     assert same(weights(second), weights(first))
-    assert same(second.load_state(1)["method"], first.load_state(1)["method"])
+    assert same(second.load_state(1).method, first.load_state(1).method)
 
 
 def key(folder, method: str = "finetune", *overrides: str) -> str:

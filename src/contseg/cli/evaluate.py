@@ -1,6 +1,5 @@
 """`contseg evaluate`."""
 
-from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -8,15 +7,13 @@ from rich.table import Table
 
 from contseg.cli.console import console, percent, remark_lines, scan_progress
 from contseg.data.augment import evaluation_pipeline
-from contseg.data.classes import ClassTable
-from contseg.engine.devices import workers_of
-from contseg.engine.loading import Batches, evaluation_draws
+from contseg.data.classes import ClassTable, class_differences
+from contseg.engine.loading import Shard
+from contseg.engine.measure import evaluation_batches, figures_of
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.evaluation.inference import Inference
-from contseg.evaluation.metrics import step_figures
 from contseg.evaluation.predict import evaluate
-from contseg.evaluation.remarks import step_remarks
 from contseg.interop.pretrained import is_pretrained, open_segmenter
 from contseg.interop.segmenter_file import load_segmenter
 from contseg.models.segmenter import Segmenter
@@ -82,13 +79,11 @@ def read_scenario(recipe: Recipe) -> Scenario:
 def require_same_classes(classes: ClassTable, scenario: Scenario, index: int, path: Path) -> None:
     """Raise ContsegError if the classes of a segmenter are not those of a step, by name and in order."""
     wanted = scenario[index].table.names
-    for place, (own, other) in enumerate(zip_longest(classes.names, wanted)):
-        if own != other:
-            known, found = (f"'{name}'" if name is not None else "nothing" for name in (own, other))
-            raise ContsegError(
-                f"{scenario.dataset.root}: class {place} of step {index} is {found}, and the segmenter ({path}) knows it as"
-                f" {known}; list the classes as the run did: {', '.join(classes.names)}"
-            )
+    for place, own, found in class_differences(classes.names, wanted):
+        raise ContsegError(
+            f"{scenario.dataset.root}: class {place} of step {index} is {found}, but {own} in the segmenter ({path});"
+            f" list the classes as the run did: {', '.join(classes.names)}"
+        )
 
 
 def step_knowing(classes: ClassTable, scenario: Scenario, folder: Path) -> int:
@@ -112,18 +107,14 @@ def measure(folder: Path, segmenter: Segmenter, classes: ClassTable, recipe: Rec
     """Print what a segmenter reaches on the test set of a step."""
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.training.accelerator != "cpu" else "cpu")
     segmenter.to(device)
-    pipeline, test = evaluation_pipeline(recipe.data.test_crop), scenario[index].test
-    draws = evaluation_draws(len(test), recipe.training.batch, pipeline)
-    workers = workers_of(recipe.training)
-    batches = Batches(test, pipeline, draws, seed=0, step=index, device=device, workers=workers)
+    step, pipeline = scenario[index], evaluation_pipeline(recipe.data.test_crop)
+    batches = evaluation_batches(step.test, pipeline, recipe.training, device, Shard())
     inference = Inference.of(recipe.evaluation, scenario.dataset.mirror, classes.ids)
     with scan_progress("testing") as progress:
         done = iter(range(1, len(batches) + 1))
         confusion = evaluate(segmenter, batches, len(classes), lambda: progress(next(done), len(batches)), inference)
-    counts, annotated = confusion.cpu().numpy(), scenario[index].test.annotated
-    figures = step_figures(counts, scenario.groups, scenario.has_background)
-    notes = step_remarks(counts, scenario.groups, scenario.has_background, classes.names, annotated)
-    table = Table(title=f"{folder}, step {index}: {len(test)} images")
+    figures = figures_of(scenario, step, confusion.cpu().numpy())
+    table = Table(title=f"{folder}, step {index}: {len(step.test)} images")
     table.add_column("class")
     table.add_column("from step", justify="right")
     table.add_column("IoU %", justify="right")
@@ -134,5 +125,5 @@ def measure(folder: Path, segmenter: Segmenter, classes: ClassTable, recipe: Rec
     console.print(
         "  ".join(f"{key} {percent(None if figures[key] is None else 100 * figures[key])}" for key in shown), highlight=False
     )
-    for line in remark_lines(notes, ["background", *shown]):
+    for line in remark_lines(figures["notes"], ["background", *shown]):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

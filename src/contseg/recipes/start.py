@@ -1,9 +1,8 @@
 """A run that begins with a segmenter that somebody trained: does it fit the recipe, and does the recipe fit it?"""
 
-from itertools import zip_longest
 from pathlib import Path
 
-from contseg.data.classes import ClassTable
+from contseg.data.classes import ClassTable, class_differences
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.interop.pretrained import WEIGHTS, is_pretrained, open_segmenter
@@ -48,8 +47,7 @@ def given_start(recipe: Recipe, scenario: Scenario) -> NetworkOptions:
     segmenter, classes = _opened(recipe)
     path, wanted = Path(str(recipe.start_from)), scenario[0].table.names
     if classes.names != wanted:
-        pairs = enumerate(zip_longest(classes.names, wanted, fillvalue="nothing"))
-        place = next(number for number, (one, other) in pairs if one != other)
+        place = next(class_differences(classes.names, wanted))[0]
         strange = [name for name in classes.names if name not in scenario.dataset.classes.names]
         advice = "set scenario.split and scenario.order to match"
         if (
