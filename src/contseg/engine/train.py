@@ -123,7 +123,7 @@ def _learn_step(session: Session, step: Step, student: Segmenter, teacher: Segme
     if step.index == 0 and job.start_from is not None:
         return _take_over(session, step, student)
     cache = _cache_of(session) if step.index == 0 else StepCache(None, "")
-    # rank 0 decides for all: another run may fill the cache between two looks
+    # rank 0 decides for all: another run may fill the cache between two checks
     recalled = cache.load(student) if session.fabric.broadcast(cache.filled) else None
     if recalled is not None:
         job.method.load_state_dict(recalled["method"])
