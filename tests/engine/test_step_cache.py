@@ -1,6 +1,8 @@
 """Step 0 is learned once by all runs whose first step is the same, and by no other."""
 
+import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -184,6 +186,25 @@ def test_what_a_derived_method_learned_is_not_taken_over_by_its_parent(tmp_path)
     watching = Watching()
     learn(tmp_path / "packaged", tiny_recipe("finetune"), cache=tmp_path / "cache", reporter=watching)
     assert watching.updates == [8, 8]
+
+
+@dataclass(frozen=True)
+class Counted(Finetune):
+    """Leaves a file for every process that computes its key."""
+
+    folder: str = ""
+
+    def first_step_key(self):
+        (Path(self.folder) / str(os.getpid())).touch()
+        return super().first_step_key()
+
+
+@pytest.mark.slow
+def test_one_rank_computes_the_key_for_all(tmp_path):
+    (tmp_path / "processes").mkdir()
+    recipe = tiny_recipe("finetune", "training.devices=2", "training.epochs=1", "scenario.split=offline")
+    learn(tmp_path / "run", recipe, method=Counted(folder=str(tmp_path / "processes")), cache=tmp_path / "cache")
+    assert len(list((tmp_path / "processes").iterdir())) == 1
 
 
 class TestSaliency:

@@ -38,8 +38,8 @@ class TrainingOptions(BaseModel):
         warmup_updates, warmup_ratio: alternatively, updates in the warm-up, and the share of poly at which it starts.
         milestones: shares of the updates at which `step` multiplies by `gamma`.
         milestone_every: alternatively, the number of updates between milestones (IDEC on ADE20K).
-        precision: `32`, `bf16-mixed`, `16-mixed` with gradient scaling, or `amp`: `16-mixed` on a GPU and `32` on a CPU, as in
-            published runs with automatic mixed precision.
+        precision: `32`, `bf16-mixed`, `16-mixed` with gradient scaling, or `amp`: `16-mixed` on a GPU and `32` on a CPU,
+            like published runs with automatic mixed precision.
         channels_last, compile: memory layout and `torch.compile`.
         keep: `last`, or the `best` epoch by mIoU on held-out validation images (`scenario.validation`), never on test. In
             steps that do not annotate old classes it is the mIoU of the new classes, which does not measure forgetting.

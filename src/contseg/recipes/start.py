@@ -81,7 +81,7 @@ def given_start(recipe: Recipe, scenario: Scenario) -> NetworkOptions:
 def begun_with(recipe: Recipe, run: Run) -> NetworkOptions:
     """The network of a run whose step 0 is finished: of its segmenter after step 0, or what its recipe says without one."""
     path = run.segmenter_path(0)
-    return load_segmenter(path)[0].options if path.is_file() else recipe.network
+    return load_segmenter(path, "meta")[0].options if path.is_file() else recipe.network
 
 
 def with_network_of_start(recipe: Recipe) -> Recipe:
@@ -100,7 +100,7 @@ def with_network_of_start(recipe: Recipe) -> Recipe:
 def _opened(recipe: Recipe) -> tuple[Segmenter, ClassTable]:
     path = resolved_start(recipe)
     try:
-        return open_segmenter(path)
+        return open_segmenter(path, "meta")  # the engine loads the weights
     except ContsegError as error:
         raise ContsegError(f"start_from: {error}") from None
 
