@@ -238,3 +238,11 @@ def evaluation_draws(samples: int, batch: int, pipeline: Pipeline, shard: Shard 
     size = 1 if isinstance(pipeline, WholeImage) else batch
     mine = [Draw(0, index, index) for index in range(shard.rank, samples, shard.count)]
     return [mine[start : start + size] for start in range(0, len(mine), size)]
+
+
+def evaluation_batches(
+    samples: Samples, pipeline: Pipeline, options: TrainingOptions, device: torch.device, shard: Shard = Shard()
+) -> Batches:
+    """One pass over all samples, see `evaluation_draws`."""
+    draws = evaluation_draws(len(samples), options.batch, pipeline, shard)
+    return Batches(samples, pipeline, draws, seed=0, step=0, device=device, workers=workers_of(options))

@@ -4,12 +4,8 @@ import time
 from typing import Any
 
 import numpy as np
-import torch
 
-from contseg.data.augment import Pipeline
-from contseg.engine.devices import workers_of
-from contseg.engine.loading import Batches, Shard, evaluation_draws
-from contseg.engine.options import TrainingOptions
+from contseg.engine.loading import evaluation_batches
 from contseg.engine.ranks import scaler_state
 from contseg.engine.run import STEP_ARRAYS
 from contseg.engine.samples import keep_predictions
@@ -24,17 +20,8 @@ from contseg.evaluation.predict import evaluate, evaluate_domains
 from contseg.evaluation.remarks import step_remarks
 from contseg.interop.segmenter_file import load_segmenter
 from contseg.models.segmenter import Segmenter
-from contseg.scenarios.batch import Samples
 from contseg.scenarios.scenario import Scenario
 from contseg.scenarios.step import Step
-
-
-def evaluation_batches(
-    samples: Samples, pipeline: Pipeline, options: TrainingOptions, device: torch.device, shard: Shard
-) -> Batches:
-    """Every sample once over all ranks, cut for evaluation."""
-    draws = evaluation_draws(len(samples), options.batch, pipeline, shard)
-    return Batches(samples, pipeline, draws, seed=0, step=0, device=device, workers=workers_of(options))
 
 
 def measure_test(session: Session, step: Step, segmenter: Segmenter) -> np.ndarray:
