@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from contseg.engine.code import package_digest
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.methods.finetune import Finetune
@@ -259,3 +260,13 @@ def test_a_begun_run_that_finds_its_first_step_in_the_cache_tells_every_epoch_on
     recipe = tiny_recipe("finetune")
     interrupted(tmp_path / "cut", recipe, "updated", 6)  # in the second epoch
     assert lines(learn(tmp_path / "cut", recipe, cache=tmp_path / "cache")) == lines(first)
+
+
+def test_the_digest_of_the_code_covers_the_files_beside_the_rooms(tmp_path, monkeypatch):
+    monkeypatch.setattr("contseg.engine.code.files", lambda package: tmp_path)
+    digests = []
+    for name in ("ranks.py", "engine/step.py", "cli/main.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+        digests.append(package_digest.__wrapped__())
+    assert digests[0] != digests[1] == digests[2]

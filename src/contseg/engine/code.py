@@ -19,16 +19,15 @@ APART = ("cli", "recipes", "report")
 def package_digest() -> str:
     """SHA-256 over PyTorch's version and the sources of all rooms that can influence weights."""
     digest = hashlib.sha256(torch.__version__.encode())
-    for entry in sorted(files(PACKAGE).iterdir(), key=lambda entry: entry.name):
-        if entry.is_dir() and entry.name not in APART:
-            _add(entry, digest)
+    _add(files(PACKAGE), digest, APART)
     return digest.hexdigest()
 
 
-def _add(folder: Traversable, digest: "hashlib._Hash") -> None:
+def _add(folder: Traversable, digest: "hashlib._Hash", apart: tuple[str, ...] = ()) -> None:
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if entry.is_dir():
-            _add(entry, digest)
+            if entry.name not in apart:
+                _add(entry, digest)
         elif entry.name.endswith(".py"):
             digest.update(f"{entry.name}\n".encode() + entry.read_bytes())
 

@@ -1,4 +1,4 @@
-"""Measuring a segmenter: on the test set of a step, and on its held-out images."""
+"""Measuring a segmenter on the test set of a step and on held-out images, and recording the results."""
 
 import time
 from typing import Any

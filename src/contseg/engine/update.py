@@ -41,7 +41,6 @@ class Updater:
     Attributes:
         context: what the method receives.
         optimiser: of the step.
-        loss: the loss of the newest pass.
         pseudo: counts of pseudo labels in the current epoch, or None if nothing is relabelled.
     """
 
@@ -77,6 +76,7 @@ class Updater:
 
     @property
     def loss(self) -> float:
+        """The loss of the newest pass."""
         return self.losses.last
 
     def begin_epoch(self, epoch: int, pseudo: Tensor | None) -> None:
