@@ -39,9 +39,10 @@ def keep_samples(run: Run, job: Job) -> None:
         "colours": np.array(table.colours, dtype=np.uint8),
     }
     for number, name in enumerate(arrays["names"]):
-        pixels, ids = job.evaluation_pipeline(*job.scenario.dataset.read(str(name)), np.random.default_rng(0))
+        image, mask = job.scenario.dataset.read(str(name))
+        pixels, layers = job.evaluation_pipeline(image, {"mask": mask}, np.random.default_rng(0))
         arrays[f"image{number}"] = pixels.permute(1, 2, 0).contiguous().numpy()
-        arrays[f"truth{number}"] = job.scenario[-1].test.lookup[ids]
+        arrays[f"truth{number}"] = job.scenario[-1].test.labels(layers)
     run.save_arrays("samples.npz", **arrays)
 
 
@@ -51,7 +52,8 @@ def keep_predictions(run: Run, job: Job, step: Step, segmenter: Segmenter) -> No
     segmenter.eval()
     predictions, inference = {}, job.inference_at(step)
     for number, name in enumerate(chosen_names(job)):
-        pixels, _ = job.evaluation_pipeline(*job.scenario.dataset.read(name), np.random.default_rng(0))
+        image, mask = job.scenario.dataset.read(name)
+        pixels, _ = job.evaluation_pipeline(image, {"mask": mask}, np.random.default_rng(0))
         said = predict_batch(segmenter, pixels.unsqueeze(0).to(segmenter.mean.device), inference=inference)
         predictions[f"prediction{number}"] = said[0].cpu().numpy().astype(np.uint8)
     segmenter.train(training)

@@ -78,13 +78,23 @@ def step_digests(scenario: Scenario, step: Step) -> dict[str, dict[str, str]]:
     kinds: dict[str, dict[str, str]] = {"images": {}, "label_map": {}, "labels": {}, "saliency": {}}
     for role, (presence, parts) in roles.items():
         kinds["images"][role] = _digest("\n".join(name for part in parts for name in part.names).encode())
-        kinds["label_map"][role] = _digest(b"".join(part.lookup.tobytes() + part.annotated.tobytes() for part in parts))
+        kinds["label_map"][role] = _digest(b"".join(_label_map(part) + part.annotated.tobytes() for part in parts))
         counts = [presence.pixels[presence.rows_of(part.names)].astype("<i8") for part in parts]
         kinds["labels"][role] = _digest(b"".join(np.ascontiguousarray(count).tobytes() for count in counts))
         maps = "".join(saliency_digest(part) for part in parts)
         if maps:
             kinds["saliency"][role] = _digest(maps.encode())
     return kinds
+
+
+def _label_map(samples: Samples) -> bytes:
+    """The training id of every mask value; with saliency maps, of the values below 32768 where nothing and something is
+    salient.
+    """
+    if samples.saliency is None:
+        return samples.lookup.tobytes()
+    values, salient = np.arange(1 << 15, dtype=np.uint16), np.ones(1 << 15, dtype=np.uint8)
+    return b"".join(samples.labels({"mask": values, "saliency": layer}).tobytes() for layer in (0 * salient, salient))
 
 
 def _digest(content: bytes) -> str:
