@@ -110,9 +110,9 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
     cell = only_cell(tmp_path)
     cell.folder.mkdir(parents=True)
     (cell.folder / "letter.txt").write_text("dear")
-    with pytest.raises(ContsegError, match="holds no run"):
+    with pytest.raises(ContsegError, match="contains no run"):
         tasks_of([cell])
-    with pytest.raises(ContsegError, match="holds no run"):
+    with pytest.raises(ContsegError, match="contains no run"):
         begin(cell)
     assert (cell.folder / "letter.txt").is_file()
 

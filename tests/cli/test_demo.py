@@ -156,7 +156,7 @@ class TestRealProcesses:
         _, errors = process.communicate(timeout=100)
         assert process.returncode == code
         wait_for(lambda: not alive(str(tmp_path)), seconds=30)
-        assert joint.load_state(0)["within"]["updates"] >= 1
+        assert joint.load_state(0).within["updates"] >= 1
         if code > 0:
             assert errors.startswith("Interrupted. Resume with: contseg demo --methods finetune --out ")
             assert not (tmp_path / "demo" / "demo.lock").exists()

@@ -60,7 +60,7 @@ def test_evaluate_finds_what_training_measured_and_can_measure_otherwise(run, sl
         counted.append(confusion)
         return step_figures(confusion, *others)
 
-    monkeypatch.setattr("contseg.cli.evaluate.step_figures", keep)
+    monkeypatch.setattr("contseg.engine.measure.step_figures", keep)
     for words in ([run.folder], [sliding.folder], [run.folder, *overrides(SLIDING)]):
         code, _, errors = command("evaluate", *words)
         assert (code, errors) == (0, "")
@@ -130,7 +130,7 @@ def test_wrong_words_are_told_in_one_line(run, picture, tmp_path, words, told):
 def test_a_run_is_not_evaluated_as_another_run(run):
     code, _, errors = command("evaluate", run.folder, "scenario.split=offline")
     assert code == 2
-    assert "override 'scenario.split=offline': a run can be measured otherwise (evaluation.KEY=VALUE)" in errors
+    assert "override 'scenario.split=offline': only evaluation.KEY=VALUE can be set for a run" in errors
 
 
 def test_left_and_right_come_from_the_dataset(tmp_path, monkeypatch):

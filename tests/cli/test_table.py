@@ -162,7 +162,7 @@ class TestFiles:
 
 class TestBadInput:
     def test_a_folder_that_is_no_run(self, tmp_path):
-        with pytest.raises(ContsegError, match="holds no run"):
+        with pytest.raises(ContsegError, match="contains no run"):
             print_table([tmp_path])
 
     def test_a_run_without_a_finished_step(self, tmp_path):

@@ -268,7 +268,7 @@ class TestUnfinishedRuns:
         assert not (tmp_path / "page.html").exists()
 
     def test_what_is_no_run_is_an_error(self, tmp_path):
-        with pytest.raises(ContsegError, match="holds no run"):
+        with pytest.raises(ContsegError, match="contains no run"):
             write_report([tmp_path], tmp_path / "page.html")
 
 

@@ -80,7 +80,7 @@ class NetworkOptions(BaseModel):
     head_width: int = Field(256, ge=1)
     fpn_width: int = Field(512, ge=1)
     auxiliary_width: int = Field(512, ge=1)
-    dilations: tuple[int, ...] | None = None
+    dilations: tuple[int, ...] | None = Field(None, strict=False)  # YAML has lists
     dropout: float = Field(0.1, ge=0, lt=1)
     slope: float = Field(0.01, ge=0)
     head_slope: float | None = Field(None, ge=0)
@@ -88,8 +88,8 @@ class NetworkOptions(BaseModel):
     pooling_size: int = Field(32, ge=1)
     decision: Literal["softmax", "sigmoid"] = "softmax"
     unknown: bool = False
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, float, float] = Field(IMAGENET_MEAN, strict=False)
+    std: tuple[float, float, float] = Field(IMAGENET_STD, strict=False)
 
     @field_validator("backbone")
     @classmethod

@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
@@ -136,7 +136,7 @@ def parse_recipe(content: Mapping[str, Any], source: str) -> Recipe:
 def _typed(content: Mapping[str, Any], source: str) -> Recipe:
     """The recipe of plain values; what stands under `method` is not looked at."""
     try:
-        return Recipe.model_validate(_floats(content, Recipe))
+        return Recipe.model_validate(content)
     except ValidationError as error:
         raise ContsegError(f"{source}: {_first_problem(error)}") from None
 
@@ -312,20 +312,6 @@ def _apply(content: dict[str, Any], override: str) -> list[str]:
         content.clear()
     content[last] = value
     return [name for name, _ in _flat(value, key)]
-
-
-def _floats(content: Any, kind: Any) -> Any:
-    """Integers where a float is expected, as people write them (`lr: 1`), and lists where tuples are."""
-    if isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(content, Mapping):
-        fields = kind.model_fields
-        return {key: _floats(value, fields[key].annotation) if key in fields else value for key, value in content.items()}
-    if kind is float and type(content) is int:
-        return float(content)
-    if isinstance(content, list):
-        inner = next((get_args(one) for one in (kind, *get_args(kind)) if get_origin(one) is tuple), None)
-        if inner:
-            return tuple(float(value) if inner[0] is float and type(value) is int else value for value in content)
-    return content
 
 
 def _model_at(place: Sequence[int | str]) -> type[BaseModel]:
