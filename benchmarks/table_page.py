@@ -1,13 +1,13 @@
 """The page of a table of runs: what was run, means and deviations over seeds, and notes that outlive a rewrite."""
 
 import json
-import os
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.table_runs import ORIGIN, Cell, Row
+from contseg.atomic import write_text
 from contseg.errors import ContsegError
 
 NOTES = ("<!-- notes -->", "<!-- /notes -->")
@@ -266,8 +266,6 @@ def kept_notes(path: Path) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Write the page; it appears whole or not at all."""
+    """Write the page; it is written atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, text)

@@ -1,6 +1,5 @@
 """What a step reads, as digests: equal ones mean the same images, labels and saliency maps."""
 
-import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from contseg.data.presence import Presence
+from contseg.digest import file_sha256, sha256
 from contseg.errors import ContsegError
 from contseg.scenarios.batch import Samples
 from contseg.scenarios.scenario import Scenario
@@ -23,10 +23,8 @@ def samples_digest(samples: Samples) -> str:
     Raises:
         ContsegError: a saliency map is missing.
     """
-    digest = hashlib.sha256("\n".join(samples.names).encode())
-    digest.update(samples.lookup.tobytes() + samples.annotated.tobytes())
-    digest.update(saliency_digest(samples).encode())
-    return digest.hexdigest()
+    labels = samples.lookup.tobytes() + samples.annotated.tobytes()
+    return sha256("\n".join(samples.names), labels, saliency_digest(samples))
 
 
 def saliency_digest(samples: Samples) -> str:
@@ -37,22 +35,21 @@ def saliency_digest(samples: Samples) -> str:
     """
     if samples.saliency is None:
         return ""
-    digest = hashlib.sha256()
+    files = []
     for name in samples.names:
         path = samples.saliency / f"{name}.png"
         try:
             stat = path.stat()
-            digest.update(_file_digest(path, stat.st_size, stat.st_mtime_ns))
+            files.append(_file_digest(path, stat.st_size, stat.st_mtime_ns))
         except OSError as error:
             reason = error.strerror or error
             raise ContsegError(f"{path}: saliency map cannot be read ({reason}); every training image needs one") from None
-    return digest.hexdigest()
+    return sha256(*files)
 
 
 @lru_cache(maxsize=1 << 18)  # a plan and the key of step 0 read the same files
 def _file_digest(path: Path, size: int, changed: int) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    return bytes.fromhex(file_sha256(path))
 
 
 def step_digests(scenario: Scenario, step: Step) -> dict[str, dict[str, str]]:
@@ -98,4 +95,4 @@ def _label_map(samples: Samples) -> bytes:
 
 
 def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:LENGTH]
+    return sha256(content)[:LENGTH]
