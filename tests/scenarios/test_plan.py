@@ -132,7 +132,7 @@ def test_samples_stack_into_a_batch_that_keeps_labels_names_and_annotations(data
     read = [samples.read(index) for index in range(2)]
     batch = Batch.stack(
         [torch.from_numpy(image.copy()).permute(2, 0, 1) for image, _ in read],
-        [samples.lookup[mask] for _, mask in read],
+        [samples.labels(layers) for _, layers in read],
         samples.names[:2],
         [samples.annotated] * 2,
     ).to(torch.device("cpu"))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from contseg.atomic import write_text
 from contseg.data.files import IMAGE_SUFFIXES, files_below
 from contseg.data.lists import read_text
 from contseg.errors import ContsegError
@@ -83,11 +84,9 @@ def write_marker(folder: Path, names: Iterable[Path]) -> None:
         ContsegError: the folder cannot be written.
     """
     known = read_marker(folder) | {name.as_posix() for name in names}
-    partial = folder / f"{MARKER}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(sorted(known), ensure_ascii=False), encoding="utf-8")
-        partial.replace(folder / MARKER)
+        write_text(folder / MARKER, json.dumps(sorted(known), ensure_ascii=False))
     except OSError as error:
         raise ContsegError(f"{folder}: cannot be written ({error.strerror}); choose another folder with --out") from None
 

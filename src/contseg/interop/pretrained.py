@@ -1,14 +1,14 @@
 """A segmenter as a folder that can be handed on: weights, what they are in JSON, and a hash that says they are unchanged."""
 
-import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 
+from contseg.atomic import write_text
 from contseg.data.classes import ClassTable
+from contseg.digest import file_sha256
 from contseg.errors import ContsegError
 from contseg.interop.segmenter_file import HEADER, KEYS, describe, load_segmenter, save_segmenter
 from contseg.models.segmenter import Segmenter
@@ -52,9 +52,7 @@ def save_pretrained(
         (folder / DESCRIPTION).unlink(missing_ok=True)  # until the new one is there, the folder is no segmenter
         save_segmenter(folder / WEIGHTS, segmenter, classes, source)
         description = describe(segmenter, classes, source) | {"sha256": file_sha256(folder / WEIGHTS)}
-        partial = folder / f"{DESCRIPTION}.partial"
-        partial.write_text(json.dumps(description, indent=1), encoding="utf-8")
-        os.replace(partial, folder / DESCRIPTION)
+        write_text(folder / DESCRIPTION, json.dumps(description, indent=1))
     except OSError as error:
         raise ContsegError(f"{folder}: cannot be written ({error.strerror or error})") from None
     return folder
@@ -106,12 +104,6 @@ def open_segmenter(path: Path | str, device: str = "cpu") -> tuple[Segmenter, Cl
 def is_pretrained(folder: Path | str) -> bool:
     """Whether a folder is one that `save_pretrained` writes, judged by the names of its files."""
     return (Path(folder) / DESCRIPTION).is_file()
-
-
-def file_sha256(path: Path | str) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_description(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from contseg.data.dataset import SUBSETS, repeated_names
+from contseg.digest import sha256
 from contseg.scenarios.digests import step_digests
 from contseg.scenarios.scenario import Scenario
 from contseg.scenarios.step import Step
@@ -84,9 +85,10 @@ def make_plan(scenario: Scenario, batch: int | None = None) -> Plan:
     """
     classes, options = scenario.dataset.classes, scenario.options
     steps = tuple(_plan_step(scenario, step) for step in scenario)
-    digest = hashlib.sha256(json.dumps([classes.names, classes.ids, classes.background]).encode())
-    for step in steps:
-        digest.update(json.dumps(step.digests, sort_keys=True).encode())
+    digest = sha256(
+        json.dumps([classes.names, classes.ids, classes.background]),
+        *(json.dumps(step.digests, sort_keys=True) for step in steps),
+    )
     return Plan(
         dataset=scenario.dataset.name,
         by=options.by,
@@ -97,7 +99,7 @@ def make_plan(scenario: Scenario, batch: int | None = None) -> Plan:
         class_names=classes.names,
         steps=steps,
         warnings=tuple(plan_warnings(scenario, batch)),
-        hash=digest.hexdigest()[:12],
+        hash=digest[:12],
     )
 
 
