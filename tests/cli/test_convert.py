@@ -95,7 +95,9 @@ def test_convert_with_wrong_words(published, tmp_path):
     )
     refused("convert", published, "--classes", "voc", "--split", "15-2", *out, telling="'15-2' does not fit 20 classes")
     refused("convert", published, "--classes", "voc", "--from", "sssseg", *out, telling="did you mean 'ssseg'?")
-    refused("convert", published, "--classes", "voc", "--from", "mib", *out, telling="no classifier under the names of mib")
+    refused(
+        "convert", published, "--classes", "voc", "--from", "mib", *out, telling="no classifier with the tensor names of mib"
+    )
     refused("convert", published, "--classes", "voc", "--order", "z", *out, telling="scenario.order: 'z' is neither natural")
     refused("convert", tmp_path / "no.pth", "--classes", "voc", *out, telling="no.pth: weights file not found")
     cut = tmp_path / "cut.pth"
@@ -105,7 +107,7 @@ def test_convert_with_wrong_words(published, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("")
     for taken in (tmp_path / "mine", cut):
-        refused("convert", published, "--classes", "voc", "--out", taken, telling="is not empty and holds no segmenter")
+        refused("convert", published, "--classes", "voc", "--out", taken, telling="is not empty and contains no segmenter")
 
 
 def test_a_folder_predicts_as_the_run_it_came_from(run, folder, tmp_path):
@@ -131,7 +133,7 @@ def test_a_folder_is_measured_on_the_test_set_of_a_recipe(run, folder):
 
 
 def test_evaluate_with_wrong_words(run, folder):
-    refused("evaluate", folder, telling="holds a segmenter and no run; name a recipe for its test set with --recipe")
+    refused("evaluate", folder, telling="contains a segmenter, not a run; name a recipe with its test set with --recipe")
     refused("evaluate", run.folder, "--recipe", "digits/mib_5-1", telling="is a run and has a recipe of its own")
     refused("evaluate", folder, "--step", 1, *RECIPE, telling="--step: applies to runs")
     other = [word if "split" not in word else "scenario.order=seed:1" for word in RECIPE]

@@ -130,7 +130,7 @@ def test_wrong_words_are_told_in_one_line(run, picture, tmp_path, words, told):
 def test_a_run_is_not_evaluated_as_another_run(run):
     code, _, errors = command("evaluate", run.folder, "scenario.split=offline")
     assert code == 2
-    assert "override 'scenario.split=offline': a run can be measured otherwise (evaluation.KEY=VALUE)" in errors
+    assert "override 'scenario.split=offline': only evaluation.KEY=VALUE can be changed for a run" in errors
 
 
 def test_left_and_right_come_from_the_dataset(tmp_path, monkeypatch):

@@ -44,7 +44,7 @@ def run_evaluation(
     values = [*overrides, *([f"data.path={str(data)!r}"] if data else [])]
     if folder.is_file() or is_pretrained(folder):
         if source is None:
-            raise ContsegError(f"{folder}: holds a segmenter and no run; name a recipe for its test set with --recipe")
+            raise ContsegError(f"{folder}: contains a segmenter, not a run; name a recipe with its test set with --recipe")
         if step is not None:
             raise ContsegError("--step: applies to runs; the step of a segmenter follows from its classes")
         segmenter, classes = open_segmenter(folder)
@@ -53,12 +53,10 @@ def run_evaluation(
         measure(folder, segmenter, classes, recipe, scenario, step_knowing(classes, scenario, folder))
         return
     if source is not None:
-        raise ContsegError(f"--recipe: {folder} is a run and has a recipe of its own; leave it out")
+        raise ContsegError(f"--recipe: {folder} is a run, which has its own recipe; remove the option")
     for override in overrides:
         if not override.startswith(("evaluation.", "evaluation=")):
-            raise ContsegError(
-                f"override '{override}': a run can be measured otherwise (evaluation.KEY=VALUE), nothing else"
-            )
+            raise ContsegError(f"override '{override}': only evaluation.KEY=VALUE can be changed for a run")
     run = Run(folder).require()
     recipe = read_recipe(run.folder / "recipe.yaml", values)
     scenario = read_scenario(recipe)
@@ -72,7 +70,7 @@ def run_evaluation(
 
 
 def read_scenario(recipe: Recipe) -> Scenario:
-    """The scenario of a recipe, with a bar while masks are scanned; prints what should be known of it."""
+    """The scenario of a recipe, with a bar while masks are scanned; prints warnings."""
     with scan_progress() as progress:
         scenario = make_scenario(recipe, progress)
     for text in plan_warnings(scenario):
@@ -87,13 +85,13 @@ def require_same_classes(classes: ClassTable, scenario: Scenario, index: int, pa
         if own != other:
             known, found = (f"'{name}'" if name is not None else "nothing" for name in (own, other))
             raise ContsegError(
-                f"{scenario.dataset.root}: class {place} of step {index} is {found}, and the segmenter ({path}) knows it as"
-                f" {known}; list the classes as the run did: {', '.join(classes.names)}"
+                f"{scenario.dataset.root}: class {place} of step {index} is {found}, but {known} in the segmenter"
+                f" ({path}); list the classes as the run did: {', '.join(classes.names)}"
             )
 
 
 def step_knowing(classes: ClassTable, scenario: Scenario, folder: Path) -> int:
-    """The step after which exactly these classes are known, in this order; of several, the last.
+    """The step that ends with exactly these classes, in this order; of several, the last.
 
     Raises:
         ContsegError: there is none.
@@ -103,14 +101,14 @@ def step_knowing(classes: ClassTable, scenario: Scenario, folder: Path) -> int:
         counts = ", ".join(str(step.seen_count) for step in scenario)
         last = scenario[-1].table.names
         raise ContsegError(
-            f"{folder}: knows {len(classes)} classes ({', '.join(classes.names)}), and no step of the recipe knows the same"
-            f" in the same order; its steps know {counts} of {', '.join(last)}; set scenario.split and scenario.order"
+            f"{folder}: has {len(classes)} classes ({', '.join(classes.names)}), and no step of the recipe has the same"
+            f" in the same order; its steps have {counts} of {', '.join(last)}; set scenario.split and scenario.order"
         )
     return found[-1]
 
 
 def measure(folder: Path, segmenter: Segmenter, classes: ClassTable, recipe: Recipe, scenario: Scenario, index: int) -> None:
-    """Print what a segmenter reaches on the test set of a step."""
+    """Print the metrics of a segmenter on the test set of a step."""
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.training.accelerator != "cpu" else "cpu")
     segmenter.to(device)
     pipeline, test = evaluation_pipeline(recipe.data.test_crop), scenario[index].test
