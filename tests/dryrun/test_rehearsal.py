@@ -276,7 +276,7 @@ class TestWhatIsFound:
             ),
             (
                 lambda norm: norm.register_buffer("num_batches_tracked", norm.num_batches_tracked + 0.5),
-                r"backbone\.bn1\.num_batches_tracked: is another one when",
+                r"backbone\.bn1\.num_batches_tracked: differs when",
             ),
         ],
         ids=["missing", "too many", "not the same bits"],

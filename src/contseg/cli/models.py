@@ -17,9 +17,9 @@ PARTS = ("backbone", "head", "classifier", "auxiliary")
 
 def print_models() -> None:
     """List backbones and heads, and the options of IDRNet for each head."""
-    console.print(f"backbones: {', '.join(BACKBONES)}", soft_wrap=True, highlight=False)
+    console.print(f"backbones: {', '.join(BACKBONES)}", highlight=False)
     table = Table(caption="any backbone fits any head; IDRNet is added to a head, with its context or another")
-    for title in ("head", "of", "under IDRNet: own context", "also", "refine"):
+    for title in ("head", "used by", "IDRNet context", "or", "refine"):
         table.add_column(title)
     for head in HEADS:
         if head not in CONTEXT:
