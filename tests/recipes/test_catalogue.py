@@ -65,7 +65,7 @@ class TestARecipeInFull:
 
     def test_shows_what_was_published_and_says_where_nothing_was(self):
         assert "65.12 / 21.11 / 54.64 (background counted; published" in describe("voc/plop_15-1_overlapped")
-        assert "nothing that this package knows of" in describe("voc/frozen_15-1_overlapped")
+        assert "published on this protocol: none in this package" in describe("voc/frozen_15-1_overlapped")
 
     def test_a_file_of_ones_own_is_shown_too(self, tmp_path):
         path = tmp_path / "mine.yaml"

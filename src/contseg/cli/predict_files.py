@@ -36,7 +36,7 @@ def find_images(path: Path) -> tuple[list[Path], Counter[str]]:
     skipped = Counter(file.suffix.lower() for file in files if _is_other_picture(file))
     if not images:
         other = f"; {skipped_text(skipped)}" if skipped else ""
-        raise ContsegError(f"{path}: holds no images ({', '.join(IMAGE_SUFFIXES)}){other}")
+        raise ContsegError(f"{path}: contains no images ({', '.join(IMAGE_SUFFIXES)}){other}")
     return images, skipped
 
 

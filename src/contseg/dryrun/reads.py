@@ -18,8 +18,8 @@ BLANKET_FUNCTIONS = ("__repr__", "__eq__", "__hash__", "first_step_key")
 class Reads:
     """Watches frozen pydantic models and dataclasses, and notes which of their fields are read, by dotted key.
 
-    A field that holds keys of its own counts as read with all of them, unless it is watched itself. What copies, compares
-    or writes an object as a whole is no reader.
+    A field with keys of its own counts as read with all of them, unless it is watched itself. Code that copies, compares
+    or writes an object as a whole does not count.
 
     Example:
         >>> from contseg.methods.mib import MiB

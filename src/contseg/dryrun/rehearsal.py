@@ -1,4 +1,4 @@
-"""Does a recipe hold together? Two iterations of its first two steps on stand-ins for its data, with everything checked."""
+"""Check a recipe without its data: two updates of its first two steps on synthetic images."""
 
 import math
 import sys
@@ -33,19 +33,19 @@ OTHERS = 2
 """Images to test on; of every part of the memory."""
 
 OF_LATER_STEPS = frozenset({"training.lr_later", "training.lr_factors_later"})
-"""Where there is only one step, nothing reads these, and parts that recipes share set them all the same."""
+"""With a single step these have no effect, but parts that recipes share set them."""
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What a rehearsal found out about a recipe that holds together.
+    """The results for a recipe that passed.
 
     Attributes:
         recipe: its name.
         parameters: of the network after the last step of the recipe.
-        seconds: that it took.
+        seconds: of the check.
         memory: the most that this process has used so far, in GiB: of the GPU if it computed there, of main memory
-            otherwise; None where the system does not tell.
+            otherwise; None if the system does not report it.
     """
 
     recipe: str
@@ -57,18 +57,18 @@ class Rehearsal:
 def rehearse(
     source: str | Path, overrides: Sequence[str] = (), *, quarter: bool = False, folder: Path | None = None
 ) -> Rehearsal:
-    """Try a recipe without its data: the true network and the true classes, two iterations of steps 0 and 1, and an
-    evaluation after each, by the engine itself; nothing is downloaded and nothing stays.
+    """Check a recipe without its data: run two updates and one evaluation of steps 0 and 1 with the real network and
+    classes on synthetic images. Nothing is downloaded, and no file is left.
 
     Args:
         source, overrides: as of `read_recipe`.
         quarter: at a quarter of the recipe's crop.
-        folder: where stand-ins for data are shared with other rehearsals; none: a temporary one.
+        folder: where synthetic images are shared with other checks; None: a temporary one.
 
     Raises:
-        ContsegError: what is wrong: whatever the engine finds (losses that are not finite, terms that train nothing, taps
-            that a network lacks ...), a segmenter that is not the same when it is read back from its file, figures that
-            are missing, or a key that the recipe sets and nothing reads.
+        ContsegError: the problem: any error of the engine (losses that are not finite, terms that train nothing, taps
+            that a network lacks ...), a segmenter that differs when it is read from its file, missing metrics, or a key
+            that the recipe sets and that has no effect.
 
     Example:
         >>> tiny = ["network.width=4", "network.head_width=8", "data.crop=32", "data.options={size: 32}"]
@@ -89,7 +89,7 @@ def rehearse(
 def _rehearse(resolved: Resolved, quarter: bool, shared: Path, own: Path) -> int:
     recipe = rehearsed(quartered(resolved.recipe) if quarter else resolved.recipe, shared, own)
     run, reads = start_run(recipe, own / "run"), Reads()
-    # norms that see a single image are made fit for that later, see `ready_norms`
+    # norms of single images are prepared later, see `ready_norms`
     several = with_changes(recipe, training=with_changes(recipe.training, batch=max(2, recipe.training.batch)))
     whole = replace(make_job(_watched(several, reads), run.folder), training=recipe.training)
     checks = _Checks(run, single=recipe.training.batch == 1)
@@ -105,8 +105,8 @@ def _rehearse(resolved: Resolved, quarter: bool, shared: Path, own: Path) -> int
 
 
 def _watched(recipe: Recipe, reads: Reads) -> Recipe:
-    """What a job is made of, watched. Network, training and method are watched later, so that the job's own checks, which
-    look at all of them, do not count."""
+    """The options of a job, watched. Network, training and method are watched later, so that the checks of the job, which
+    read all of them, do not count."""
     scenario = recipe.scenario
     if scenario.memory is not None:
         scenario = with_changes(scenario, memory=reads.watch(scenario.memory, "scenario.memory"))
@@ -151,7 +151,7 @@ class _Checks(Reporter):
         self._run, self._single = run, single
 
     def follow(self, method: Method) -> Method:
-        """The method, which tells from now on whom it taught."""
+        """The method, which from now on keeps the segmenter that it trained in `student`."""
         kind, checks = type(method), self
 
         class Followed(kind):  # type: ignore[misc, valid-type]
@@ -171,7 +171,7 @@ class _Checks(Reporter):
 
 
 def require_same(path: Path, segmenter: Segmenter) -> None:
-    """Nothing, if a new network that is read from a file has all tensors of a segmenter, bit for bit, and no others.
+    """Raise ContsegError unless a file contains exactly the tensors of a segmenter, bit for bit.
 
     Raises:
         ContsegError: which tensor is missing, has another shape, or differs.
@@ -182,11 +182,11 @@ def require_same(path: Path, segmenter: Segmenter) -> None:
         raise ContsegError(_strange_tensor(path, segmenter) or str(error)) from None
     for name, value in segmenter.state_dict().items():
         if value.dtype != read[name].dtype or not torch.equal(value.cpu(), read[name]):
-            raise ContsegError(f"tensor {name}: is another one when the segmenter is read back from its file")
+            raise ContsegError(f"tensor {name}: differs when the segmenter is read from its file")
 
 
 def _strange_tensor(path: Path, segmenter: Segmenter) -> str | None:
-    """What is wrong with the tensors of a file that a new network cannot take."""
+    """The first tensor of a file that does not fit a new network."""
     with safe_open(path, framework="pt") as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
     new = Segmenter(segmenter.options, segmenter.widths)
@@ -194,15 +194,15 @@ def _strange_tensor(path: Path, segmenter: Segmenter) -> str | None:
     for name in sorted(shapes.keys() | wanted.keys()):
         found, needed = shapes.get(name, "nothing"), wanted.get(name, "nothing")
         if found != needed:
-            return f"tensor {name}: the segmenter's file holds {found} where a new network needs {needed}"
+            return f"tensor {name}: the file of the segmenter contains {found}, a new network needs {needed}"
     return None
 
 
 def require_figures(run: Run, steps: int) -> None:
-    """Nothing, if every step has left lines of its epochs and of itself in metrics.jsonl, with finite numbers.
+    """Raise ContsegError unless metrics.jsonl has lines with finite numbers of every step and of its epochs.
 
     Raises:
-        ContsegError: which line is missing or holds no number.
+        ContsegError: which line is missing or has no number.
     """
     lines = run.metrics()
     for step in range(steps):
@@ -216,12 +216,12 @@ def require_figures(run: Run, steps: int) -> None:
 
 
 def _require_read(resolved: Resolved, reads: Reads, one_step: bool) -> None:
-    """Every key that the recipe sets was read."""
+    """Raise ContsegError if the recipe sets a key that has no effect."""
     exempt = OF_LATER_STEPS if one_step else ()
     unread = [key for key in reads.unread(resolved.origins) if not key.startswith(tuple(exempt))]
     if unread:
-        told = ", ".join(f"{key} (set by {resolved.origins[key]})" for key in unread)
-        raise ContsegError(f"nothing reads {told}; take it out")
+        keys = ", ".join(f"{key} has no effect with this recipe (set by {resolved.origins[key]})" for key in unread)
+        raise ContsegError(f"{keys}; remove it")
 
 
 def _peak_of_process() -> float | None:

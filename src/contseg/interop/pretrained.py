@@ -1,4 +1,4 @@
-"""A segmenter as a folder that can be handed on: weights, what they are in JSON, and a hash that says they are unchanged."""
+"""A segmenter as a folder to share: weights, a description in JSON, and a hash that detects changes."""
 
 import json
 from pathlib import Path
@@ -21,13 +21,13 @@ def save_pretrained(
 ) -> Path:
     """Write `segmenter.safetensors` and `segmenter.json` into a folder, which is made if missing.
 
-    The JSON holds the network's options (mean and standard deviation of its input among them), the outputs of each step,
+    The JSON contains the network's options (mean and standard deviation of its input among them), the outputs of each step,
     the classes in output order, where it all comes from, and the SHA-256 of the weights. The weights are the file that
     `save_segmenter` writes, so they can also be used alone.
 
     Args:
         classes: in output order.
-        source: where it comes from; anything that JSON holds.
+        source: where it comes from; anything that JSON can contain.
 
     Returns:
         the folder.
@@ -76,7 +76,7 @@ def load_pretrained(folder: Path | str, device: str = "cpu") -> tuple[Segmenter,
     found = file_sha256(weights)
     if found != description["sha256"]:
         raise ContsegError(
-            f"{weights}: SHA-256 is {found[:12]}... but {DESCRIPTION} says {str(description['sha256'])[:12]}...;"
+            f"{weights}: SHA-256 is {found[:12]}..., in {DESCRIPTION} {str(description['sha256'])[:12]}...;"
             " the file was changed or cut short; fetch it again"
         )
     segmenter, classes = load_segmenter(weights, device)
@@ -84,7 +84,7 @@ def load_pretrained(folder: Path | str, device: str = "cpu") -> tuple[Segmenter,
         header = json.loads(file.metadata()[HEADER])
     differing = [key for key in KEYS if description[key] != header.get(key)]
     if differing:
-        raise ContsegError(f"{path}: '{differing[0]}' differs from what {WEIGHTS} says; one of the files was changed")
+        raise ContsegError(f"{path}: '{differing[0]}' differs from {WEIGHTS}; one of the files was changed")
     return segmenter, classes
 
 
@@ -108,13 +108,13 @@ def is_pretrained(folder: Path | str) -> bool:
 
 def _read_description(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise ContsegError(f"{path}: not found; a segmenter's folder holds {WEIGHTS} and {DESCRIPTION}")
+        raise ContsegError(f"{path}: not found; a segmenter folder contains {WEIGHTS} and {DESCRIPTION}")
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ContsegError(f"{path}: not JSON ({str(error)[:120]})") from None
     if not isinstance(description, dict):
-        raise ContsegError(f"{path}: holds a {type(description).__name__}; expected keys {', '.join((*KEYS, 'sha256'))}")
+        raise ContsegError(f"{path}: contains a {type(description).__name__}; expected keys {', '.join((*KEYS, 'sha256'))}")
     missing = [key for key in (*KEYS, "sha256") if key not in description]
     if missing:
         raise ContsegError(f"{path}: lacks '{missing[0]}'; expected keys {', '.join((*KEYS, 'sha256'))}")

@@ -59,7 +59,7 @@ def load_segmenter(path: Path | str, device: str = "cpu") -> tuple[Segmenter, Cl
         device: `cpu`, or `meta` to check the file and read its network and classes without loading the weights.
 
     Raises:
-        ContsegError: the file is missing, truncated, of another kind (says which, and what to do with it), or its tensors
+        ContsegError: the file is missing, truncated, of another kind (names it, and what to do with it), or its tensors
             do not fit its header.
     """
     path = Path(path)
@@ -96,7 +96,7 @@ def assemble(description: dict[str, Any], tensors: dict[str, Tensor], where: str
     if missing:
         raise ContsegError(f"{where}: lacks '{missing[0]}'; a segmenter is described by {', '.join(KEYS)}")
     try:
-        # JSON knows no tuples, so numbers come back as lists; strict mode would refuse them
+        # JSON has no tuples, so numbers are read as lists, which strict mode refuses
         options = NetworkOptions.model_validate_json(json.dumps(description["network"]))
         classes = _table(description["classes"])
         segmenter = Segmenter(options, description["widths"])

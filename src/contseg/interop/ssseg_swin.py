@@ -49,10 +49,10 @@ def _reordered(values: Tensor) -> Tensor:
 
 
 def swin_options(tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Which Swin a file of the toolbox holds, as options of the network.
+    """The network options of the Swin in a file of the toolbox.
 
     Raises:
-        ContsegError: none that is known.
+        ContsegError: an unknown Swin.
     """
     width = int(tensors["backbone_net.patch_embed.projection.weight"].shape[0])
     count = re.compile(r"backbone_net\.stages\.(\d)\.blocks\.\d+\.norm1\.weight")
@@ -69,4 +69,4 @@ def swin_options(tensors: dict[str, Tensor]) -> dict[str, Any]:
                 "output_stride": 32,
                 "stem": "plain",
             }
-    raise ContsegError(f"weights: Swin of width {width} and depths {depths}; known are {', '.join(VARIANTS)}")
+    raise ContsegError(f"weights: Swin of width {width} and depths {depths}; supported: {', '.join(VARIANTS)}")

@@ -131,7 +131,7 @@ def _files_of(scenario: Scenario, name: str) -> tuple[Path, Path]:
 
 
 def plan_warnings(scenario: Scenario, batch: int | None = None) -> Iterator[str]:
-    """What should be known before training, a line each; no file is read.
+    """Warnings before training, a line each; no file is read.
 
     These are the dataset's notes, images that are listed twice, short steps, tests on training images, and classes that
     cannot be measured.
@@ -144,10 +144,15 @@ def plan_warnings(scenario: Scenario, batch: int | None = None) -> Iterator[str]
         repeated = repeated_names(scenario.dataset.names(subset))
         if repeated:
             yield f"the {subset} list names {len(repeated)} images more than once, such as '{repeated[0]}': each counts once"
+    short = {step.index: len(step.train) for step in scenario if batch and 0 < len(step.train) < batch}
+    if short:
+        steps = ", ".join(map(str, short))
+        yield (
+            f"{'steps' if len(short) > 1 else 'step'} {steps}: fewer training images than a batch of {batch}"
+            f" ({min(short.values())} at least); images are repeated"
+        )
     trained: set[str] = set()
     for step in scenario:
-        if batch and 0 < len(step.train) < batch:
-            yield f"step {step.index} trains on {len(step.train)} of a batch of {batch}: images will be repeated"
         trained |= {*step.train.names, *step.val.names}
         leaked = trained & set(step.test.names)
         if leaked:

@@ -23,7 +23,7 @@ class Page:
         title: of the page.
         caption: below the circumstances, what the columns are.
         sections: title to rows by name; the others of a section are compared with its first row.
-        alone: stands before the commands of single rows.
+        alone: text before the commands of single rows.
     """
 
     command: str
