@@ -65,7 +65,7 @@ def training_step(name: str, full_size: bool = False, **options: object) -> tupl
     method.prepare(student, step)
     taps = method.taps if method.needs_teacher else method.first_taps
     student.freeze_unused(taps)
-    batch = make_batch(method, CROP if full_size else CROP // network.output_stride)
+    batch = make_batch(method, CROP if full_size else CROP // network.backbone.stride)
 
     def ask_teacher(_: Batch | None = None) -> SegmenterOutput | None:
         if not method.needs_teacher:

@@ -64,7 +64,7 @@ def test_the_header_says_where_it_comes_from_in_json(saved):
     with safe_open(saved, framework="pt") as file:
         header = json.loads(file.metadata()["contseg"])
     assert header["source"] == {"step": 1}
-    assert header["network"]["backbone"] == "resnet18"
+    assert header["network"]["backbone"]["name"] == "resnet18"
 
 
 def test_nothing_else_is_left_beside_the_file(saved):

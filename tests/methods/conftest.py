@@ -111,7 +111,7 @@ def give_lesson(make_scenario):
         torch.manual_seed(0)
         options = NetworkOptions(backbone="resnet18", width=4, head_width=8, initialisation="he")  # several classes win
         if method.needs_unknown:
-            options = options.model_copy(update={"head": "deeplabv3-ssul", "unknown": True, "decision": "sigmoid"})
+            options = options.changed(head="deeplabv3-ssul", unknown=True, decision="sigmoid")
         teacher, student = (Segmenter(options, first_widths(options, OLD)) for _ in range(2))
         with torch.no_grad():  # a teacher with opinions, sure of some pixels
             teacher.classifier.steps[0 if not method.needs_unknown else 2].get_parameter(

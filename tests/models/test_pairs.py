@@ -66,7 +66,7 @@ def segmenter(request):
 
 def test_logits_are_at_feature_resolution_with_an_output_per_class(segmenter):
     output = segmenter.eval()(images())
-    stride = 4 if segmenter.options.head == "upernet" else 8
+    stride = 4 if segmenter.options.head.name == "upernet" else 8
     assert output.logits.shape == (2, 3, 64 // stride, 80 // stride)
     assert output.logits_at((64, 80)).shape == (2, 3, 64, 80)
     assert output.auxiliary == []

@@ -4,15 +4,14 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 
-from contseg.dryrun.reads import Reads
 from contseg.dryrun.stand_ins import own_cache, quartered, ready_norms, rehearsed, with_changes
 from contseg.engine.job import Job, Reporter
 from contseg.engine.loading import updates_per_epoch
@@ -23,17 +22,14 @@ from contseg.interop.segmenter_file import load_segmenter
 from contseg.methods.method import Method, StepContext
 from contseg.models.segmenter import Segmenter
 from contseg.recipes.build import make_job, start_run
+from contseg.recipes.effect import without_effect
 from contseg.recipes.read import Resolved, resolve
-from contseg.recipes.recipe import Recipe
 from contseg.scenarios.step import Step
 
 STEPS = 2
 ITERATIONS = 2
 OTHERS = 2
 """Images to test on; of every part of the memory."""
-
-OF_LATER_STEPS = frozenset({"training.lr_later", "training.lr_factors_later"})
-"""With a single step these have no effect, but parts that recipes share set them."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ def rehearse(
             that the recipe sets and that has no effect.
 
     Example:
-        >>> tiny = ["network.width=4", "network.head_width=8", "data.crop=32", "data.options={size: 32}"]
+        >>> tiny = ["network.backbone.width=4", "network.head.width=8", "data.crop=32", "data.options={size: 32}"]
         >>> rehearse("digits/plop_5-1", tiny).parameters
         52711
     """
@@ -88,15 +84,15 @@ def rehearse(
 
 def _rehearse(resolved: Resolved, quarter: bool, shared: Path, own: Path) -> int:
     recipe = rehearsed(quartered(resolved.recipe) if quarter else resolved.recipe, shared, own)
-    run, reads = start_run(recipe, own / "run"), Reads()
+    run = start_run(recipe, own / "run")
     # norms of single images are prepared later, see `ready_norms`
     several = with_changes(recipe, training=with_changes(recipe.training, batch=max(2, recipe.training.batch)))
-    whole = replace(make_job(_watched(several, reads), run.folder), training=recipe.training)
+    whole = replace(make_job(several, run.folder), training=recipe.training)
     checks = _Checks(run, single=recipe.training.batch == 1)
-    job = _short(replace(whole, method=checks.follow(whole.method)), reads)
+    job = _short(replace(whole, method=checks.follow(whole.method)))
     train(job, checks)
     require_figures(run, len(job.scenario))
-    _require_read(resolved, reads, one_step=len(whole.scenario) == 1)
+    require_effect(resolved, checks.read)
     student = checks.student
     for step in whole.scenario[STEPS:]:
         if step.new_count:
@@ -104,38 +100,16 @@ def _rehearse(resolved: Resolved, quarter: bool, shared: Path, own: Path) -> int
     return sum(parameter.numel() for parameter in student.parameters())
 
 
-def _watched(recipe: Recipe, reads: Reads) -> Recipe:
-    """The options of a job, watched. Network, training and method are watched later, so that the checks of the job, which
-    read all of them, do not count."""
-    scenario = recipe.scenario
-    if scenario.memory is not None:
-        scenario = with_changes(scenario, memory=reads.watch(scenario.memory, "scenario.memory"))
-    return with_changes(
-        recipe,
-        data=reads.watch(recipe.data, "data"),
-        scenario=reads.watch(scenario, "scenario"),
-        evaluation=reads.watch(recipe.evaluation, "evaluation"),
-    )
-
-
-def _short(job: Job, reads: Reads) -> Job:
-    """Two updates of every step, of the first two steps; watched."""
-    training, network = job.training, job.network
+def _short(job: Job) -> Job:
+    """Two updates of every step, of the first two steps."""
+    training = job.training
     scenario = job.scenario.head(STEPS, ITERATIONS * training.batch * training.accumulate, OTHERS)
     memory = scenario.options.memory
     drawn = [
         len(step.train) + (sum(map(len, step.memory)) if memory and memory.mix == "sampling" else 0) for step in scenario
     ]
     epochs = [-(-ITERATIONS // updates_per_epoch(images, training)) for images in drawn]
-    if network.idrnet is not None:
-        network = with_changes(network, idrnet=reads.watch(network.idrnet, "network.idrnet"))
-    return replace(
-        job,
-        scenario=scenario,
-        network=reads.watch(network, "network"),
-        training=reads.watch(with_changes(training, epochs=epochs), "training"),
-        method=reads.watch(job.method, "method"),
-    )
+    return replace(job, scenario=scenario, training=with_changes(training, epochs=epochs))
 
 
 class _Checks(Reporter):
@@ -143,18 +117,28 @@ class _Checks(Reporter):
 
     Args:
         single: batches hold single images.
+
+    Attributes:
+        student: the segmenter of the last finished step.
+        read: the hyper-parameters that the method read.
     """
 
     student: Segmenter
 
     def __init__(self, run: Run, single: bool):
-        self._run, self._single = run, single
+        self._run, self._single, self.read = run, single, set[str]()
 
     def follow(self, method: Method) -> Method:
-        """The method, which from now on keeps the segmenter that it trained in `student`."""
+        """The method, which from now on keeps its student and the names of the hyper-parameters that it reads."""
         kind, checks = type(method), self
+        keys = {field.name for field in fields(method) if field.init}
 
         class Followed(kind):  # type: ignore[misc, valid-type]
+            def __getattribute__(self, name: str) -> Any:
+                if name in keys:
+                    checks.read.add(name)
+                return super().__getattribute__(name)
+
             def prepare(self, segmenter: Segmenter, step: Step) -> None:
                 super().prepare(segmenter, step)
                 ready_norms(segmenter, checks._single)
@@ -215,13 +199,18 @@ def require_figures(run: Run, steps: int) -> None:
                 raise ContsegError(f"metrics.jsonl: the figures of a {kind} line of step {step} are {found or 'missing'}")
 
 
-def _require_read(resolved: Resolved, reads: Reads, one_step: bool) -> None:
-    """Raise ContsegError if the recipe sets a key that has no effect."""
-    exempt = OF_LATER_STEPS if one_step else ()
-    unread = [key for key in reads.unread(resolved.origins) if not key.startswith(tuple(exempt))]
-    if unread:
-        keys = ", ".join(f"{key} has no effect with this recipe (set by {resolved.origins[key]})" for key in unread)
-        raise ContsegError(f"{keys}; remove it")
+def require_effect(resolved: Resolved, read_of_method: Collection[str]) -> None:
+    """Raise ContsegError if the recipe sets a key that has no effect.
+
+    Args:
+        read_of_method: the hyper-parameters that the method read.
+    """
+    vain = without_effect(resolved.recipe, resolved.origins)
+    methods = [key for key in resolved.origins if key.startswith("method.") and key != "method.name"]
+    vain |= {key: "another method" for key in methods if key.split(".")[1] not in read_of_method}
+    if vain:
+        keys = [f"{key} has no effect without {need} (set by {resolved.origins[key]})" for key, need in vain.items()]
+        raise ContsegError(f"{', '.join(keys)}; remove it")
 
 
 def _peak_of_process() -> float | None:

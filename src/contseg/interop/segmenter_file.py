@@ -96,8 +96,7 @@ def assemble(description: dict[str, Any], tensors: dict[str, Tensor], where: str
     if missing:
         raise ContsegError(f"{where}: lacks '{missing[0]}'; a segmenter is described by {', '.join(KEYS)}")
     try:
-        # JSON has no tuples, so numbers are read as lists, which strict mode refuses
-        options = NetworkOptions.model_validate_json(json.dumps(description["network"]))
+        options = NetworkOptions.model_validate(description["network"])
         classes = _table(description["classes"])
         segmenter = Segmenter(options, description["widths"])
         segmenter.load_state_dict(tensors)

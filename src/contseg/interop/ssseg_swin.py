@@ -49,7 +49,7 @@ def _reordered(values: Tensor) -> Tensor:
 
 
 def swin_options(tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """The network options of the Swin in a file of the toolbox.
+    """The options of the Swin backbone in a file of the toolbox.
 
     Raises:
         ContsegError: an unknown Swin.
@@ -62,11 +62,5 @@ def swin_options(tensors: dict[str, Tensor]) -> dict[str, Any]:
         if (about["embed_dim"], about["depths"]) == (width, depths):
             rows = len(tensors["backbone_net.stages.0.blocks.0.attn.w_msa.relative_position_bias_table"])
             window = (math.isqrt(rows) + 1) // 2
-            return {
-                "backbone": name,
-                "backbone_options": {} if window == about["window"] else {"window": window},
-                "drop_path": DROP_PATH,
-                "output_stride": 32,
-                "stem": "plain",
-            }
+            return {"name": name, "drop_path": DROP_PATH} | ({} if window == about["window"] else {"window": window})
     raise ContsegError(f"weights: Swin of width {width} and depths {depths}; supported: {', '.join(VARIANTS)}")

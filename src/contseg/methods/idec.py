@@ -23,7 +23,7 @@ from contseg.methods.unknown import (
     require_sigmoid,
     supervise_each_output,
 )
-from contseg.models.options import NetworkOptions, taps_of
+from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter, SegmenterOutput
 from contseg.precision import precise
 from contseg.scenarios.batch import Batch
@@ -102,9 +102,9 @@ class IDEC(Method):
 
     def check(self, network: NetworkOptions, steps: Sequence[Step]) -> None:
         """The network must decide output by output, and have the pyramids unless stages are distilled."""
-        if self.taps[0] not in taps_of(network):
+        if self.taps[0] not in network.taps:
             raise ContsegError(
-                f"method.features: {network.head} has no pyramids to distil; set method.features=stages, or"
+                f"method.features: {network.head.name} has no pyramids to distil; set method.features=stages, or"
                 " network.head=deeplabv3-ssul"
             )
         require_sigmoid(network, self.name)

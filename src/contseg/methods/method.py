@@ -12,7 +12,7 @@ from contseg.data.classes import IGNORE
 from contseg.errors import ContsegError
 from contseg.losses.cross_entropy import cross_entropy
 from contseg.models.classifier import Start
-from contseg.models.options import NetworkOptions, taps_of
+from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter, SegmenterOutput
 from contseg.ranks import Ranks
 from contseg.scenarios.batch import Batch
@@ -153,11 +153,11 @@ class Method(ABC):
         Raises:
             ContsegError: it cannot; here, because the network lacks a feature that it reads.
         """
-        there = taps_of(network)
+        there = network.taps
         for tap in (*self.taps, *self.first_taps):
             if tap not in there:
                 raise ContsegError(
-                    f"method.name: '{self.name}' reads {tap}, and {network.backbone} with {network.head} has only"
+                    f"method.name: '{self.name}' reads {tap}, and {network.backbone.name} with {network.head.name} has only"
                     f" {', '.join(there)}; set network.head=deeplabv3-ssul, or use another method"
                 )
 
@@ -181,7 +181,7 @@ class Method(ABC):
         if vars(type(self)).get("first_step_is_plain", False):  # a derived class may change what this one promised
             return {}
         key: dict[str, Any] = {"method": self.name}
-        for each in fields(self):  # no comprehension: see `contseg.dryrun.reads`
+        for each in fields(self):
             if each.init:
                 value = getattr(self, each.name)
                 key[each.name] = value if isinstance(value, bool | int | float | str | None) else repr(value)

@@ -40,6 +40,3 @@ VITS = {
     "dinov3_base": "vit_base_patch16_dinov3",
 }
 """Our name: timm's."""
-
-BACKBONES = (*DEPTHS, *VARIANTS, *ARCHITECTURES, *VITS)
-"""Every name that `NetworkOptions.backbone` may have. Only those of the last two kinds need timm."""

@@ -9,12 +9,10 @@ from torch import Tensor, nn
 from contseg.errors import ContsegError
 from contseg.models.auxiliary import AuxiliaryHead
 from contseg.models.backbones.backbone import Backbone
-from contseg.models.backbones.make import make_backbone
 from contseg.models.classifier import GrowingClassifier, Start
 from contseg.models.decision import class_scores
 from contseg.models.freezing import freeze_parameters, parameters_below, parameters_except
-from contseg.models.heads.make import make_head
-from contseg.models.options import TAPS, NetworkOptions, taps_of
+from contseg.models.options import TAPS, NetworkOptions
 from contseg.models.output import SegmenterOutput
 from contseg.ranks import Ranks
 
@@ -32,7 +30,7 @@ class Segmenter(nn.Module):
         widths: outputs of each step so far, see `first_widths`.
 
     Example:
-        >>> segmenter = Segmenter(NetworkOptions(backbone="resnet18", width=8, head_width=16, output_stride=8), [3])
+        >>> segmenter = Segmenter(NetworkOptions(backbone={"name": "resnet18", "width": 8, "output_stride": 8}), [3])
         >>> segmenter.grow(1, "background")
         >>> output = segmenter(torch.zeros(2, 3, 64, 64), taps=("stage4",))
         >>> output.logits.shape, output.features["stage4"].shape, output.logits_at((64, 64)).shape
@@ -45,14 +43,13 @@ class Segmenter(nn.Module):
     def __init__(self, options: NetworkOptions, widths: Sequence[int]):
         super().__init__()
         self.options = options
-        self.backbone = make_backbone(options)
+        self.backbone = options.backbone.make()
         channels = self.backbone.channels
-        self.head = make_head(options, channels, list(widths))
-        hidden = options.head == "deeplabv3-ssul"
-        self.classifier = GrowingClassifier(self.head.width, list(widths), options.unknown, hidden)
+        self.head = options.head.make(options.head_input(channels, list(widths)))
+        self.classifier = GrowingClassifier(self.head.width, list(widths), options.unknown, options.head.hidden)
         self.auxiliary = (
-            AuxiliaryHead(channels[2], options.auxiliary_width, list(widths), options.dropout, options.unknown)
-            if options.auxiliary
+            AuxiliaryHead(channels[2], options.auxiliary.width, list(widths), options.auxiliary.dropout, options.unknown)
+            if options.auxiliary is not None
             else None
         )
         self.register_buffer("mean", torch.tensor(options.mean).view(1, 3, 1, 1), persistent=False)
@@ -60,7 +57,7 @@ class Segmenter(nn.Module):
         self._frozen: frozenset[str] = frozenset()
         self._norms_frozen = False
         self.backbone.initialise()
-        self.head.initialise(options.head_initialisation)
+        self.head.initialise(options.head.initialisation)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Segmenter":
@@ -68,7 +65,7 @@ class Segmenter(nn.Module):
         super().train(mode)
         if mode:
             used = {*self.head.uses, *([2] if self.auxiliary is not None else [])}
-            self.backbone.freeze(self.options.freeze, used)
+            self.backbone.freeze(self.options.backbone.freeze, used)
             freeze_parameters(self, self._frozen, self._norms_frozen)
         return self
 
@@ -80,7 +77,7 @@ class Segmenter(nn.Module):
             norms: every norm of the segmenter keeps its statistics and its gains.
 
         Example:
-            >>> segmenter = Segmenter(NetworkOptions(backbone="resnet18", width=8, head_width=16), [3])
+            >>> segmenter = Segmenter(NetworkOptions(backbone="resnet18"), [3])
             >>> segmenter.freeze("backbone", "head", norms=True)
             >>> [name for name, parameter in segmenter.named_parameters() if parameter.requires_grad]
             ['classifier.steps.0.weight', 'classifier.steps.0.bias']
@@ -94,7 +91,7 @@ class Segmenter(nn.Module):
             steps: positions among a classifier's steps; -1 is the newest.
 
         Example:
-            >>> segmenter = Segmenter(NetworkOptions(backbone="resnet18", width=8, head_width=16), [3, 1])
+            >>> segmenter = Segmenter(NetworkOptions(backbone="resnet18"), [3, 1])
             >>> segmenter.freeze_all_but(-1)
             >>> [name for name, parameter in segmenter.named_parameters() if parameter.requires_grad]
             ['classifier.steps.1.weight', 'classifier.steps.1.bias']
@@ -139,7 +136,7 @@ class Segmenter(nn.Module):
         unknown = [tap for tap in taps if tap not in self.taps]
         if unknown:
             has = ", ".join(self.taps)
-            raise ContsegError(f"tap '{unknown[0]}': {self.options.backbone} with {self.options.head} has {has}")
+            raise ContsegError(f"tap '{unknown[0]}': {self.options.backbone.name} with {self.options.head.name} has {has}")
 
     def normalise(self, images_BCHW: Tensor) -> Tensor:
         """uint8 RGB (B, 3, H, W) to what `forward` takes, on the images' device."""
@@ -147,9 +144,8 @@ class Segmenter(nn.Module):
 
     @property
     def taps(self) -> tuple[str, ...]:
-        """The features that `forward` can give: `stage1` ... `stage4` (sums before activation), `head`, `logits`, and with
-        the head of SSUL `aspp1` ... `aspp4`."""
-        return taps_of(self.options)
+        """The features that `forward` can give, see `NetworkOptions.taps`."""
+        return self.options.taps
 
     @property
     def widths(self) -> list[int]:

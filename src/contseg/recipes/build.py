@@ -198,10 +198,11 @@ def _require_images_enough_for_norms(recipe: Recipe, network: NetworkOptions) ->
             if "more than 1 value per channel" not in str(error):
                 raise
             reason, other = "which has a norm over averages of whole images", "network.head=fcn"
-            if network.head == "fcn":
+            if network.head.name == "fcn":
                 reason, other = f"of which a crop of {width} x {height} leaves one pixel to a norm", "a larger data.crop"
             raise ContsegError(
-                f"training.batch: 1 image is too few for head {network.head}, {reason}; set training.batch=2, or {other}"
+                f"training.batch: 1 image is too few for head {network.head.name}, {reason};"
+                f" set training.batch=2, or {other}"
             ) from None
 
 
@@ -282,8 +283,8 @@ def resumed_recipe(folder: Path | str, wanted: Recipe | None = None) -> Recipe:
     if wanted is None:
         return saved
     if saved.start_from is not None and wanted.start_from == saved.start_from:  # the network came with the segmenter
-        requested = {key: getattr(wanted.network, key) for key in wanted.network.model_fields_set}
-        wanted = wanted.model_copy(update={"network": saved.network.model_copy(update=requested)})
+        network = saved.network.changed(**wanted.network.model_dump(exclude_unset=True))
+        wanted = wanted.model_copy(update={"network": network})
     changed = {
         key: values
         for key, values in differences(saved, wanted).items()

@@ -10,14 +10,20 @@ from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from contseg.errors import ContsegError, did_you_mean
+from contseg.models.backbones.options import BACKBONES
+from contseg.models.heads.options import HEADS
+from contseg.models.old_options import nested
+from contseg.models.options import laid_over
 from contseg.recipes.recipe import Recipe
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -75,25 +81,35 @@ def resolve(source: str | Path, overrides: Sequence[str] = ()) -> Resolved:
     content: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for name, layer in layers:
-        content = _merged(content, layer)
-        origins |= dict.fromkeys((key for key, _ in _flat(layer)), name)
+        content, set_here = _laid(content, layer)
+        origins |= dict.fromkeys(set_here, name)
+    network: dict[str, Any] = {}  # all overrides at once, so that a part that they name leaves none of their keys out
     for override in overrides:
-        origins |= dict.fromkeys(_apply(content, override), COMMAND_LINE)
+        of_network = re.match(r"network[.=]", override)
+        set_here = _apply(network if of_network else content, override)
+        origins |= dict.fromkeys([] if of_network else set_here, COMMAND_LINE)
+    content, set_here = _laid(content, network)
+    origins |= dict.fromkeys(set_here, COMMAND_LINE)
     names = tuple(name for name, _ in layers)
     packaged = set(recipe_names())
     based_on = [name for name in names if name in packaged]
     if based_on and content.get("based_on") is None:
         content["based_on"] = based_on[-1]
-    there = dict(_flat(content))
+    there = dict(flat(content))
     kept = {key: origin for key, origin in origins.items() if key in there}  # a method that changed its name, for instance
-    by_user = {key.split(".")[1] for key, origin in kept.items() if key.startswith("network.") and origin not in _index()}
-    return Resolved(_with_network_set(parse_recipe(content, str(source)), by_user), kept, names)
+    by_user = {key for key, origin in kept.items() if key.startswith("network.") and origin not in _index()}
+    recipe = parse_recipe(content, str(source))
+    return Resolved(recipe.model_copy(update={"network": _set_by(recipe.network, by_user, "network.")}), kept, names)
 
 
-def _with_network_set(recipe: Recipe, keys: set[str]) -> Recipe:
-    """The recipe, whose `network.model_fields_set` is what the user set, without what parts and packaged recipes set."""
-    values = {key: getattr(recipe.network, key) for key in type(recipe.network).model_fields}
-    return recipe.model_copy(update={"network": recipe.network.model_construct(_fields_set=keys, **values)})
+def _set_by(options: Model, keys: set[str], prefix: str) -> Model:
+    """Equal options, of which `model_dump(exclude_unset=True)` gives only the keys that the user set."""
+    values = {}
+    for name in type(options).model_fields:
+        value = getattr(options, name)
+        values[name] = _set_by(value, keys, f"{prefix}{name}.") if isinstance(value, BaseModel) else value
+    own = {key.removeprefix(prefix).partition(".")[0] for key in keys if key.startswith(prefix)}
+    return options.model_construct(_fields_set=own, **values)
 
 
 def outline(name: str) -> Recipe:
@@ -110,7 +126,7 @@ def outline(name: str) -> Recipe:
     """
     content: dict[str, Any] = {}
     for _, layer in _layers(*_find(name)):
-        content = _merged(content, layer)
+        content, _ = _laid(content, layer)
     return _typed(content, name)
 
 
@@ -180,7 +196,7 @@ def differences(one: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
         >>> differences(one, other)["training.lr"][1]
         0.5
     """
-    left, right = dict(_flat(one.model_dump(mode="json"))), dict(_flat(other.model_dump(mode="json")))
+    left, right = dict(flat(one.model_dump(mode="json"))), dict(flat(other.model_dump(mode="json")))
     keys = sorted(left.keys() | right.keys())
     return {key: (left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)}
 
@@ -193,15 +209,15 @@ def differences_text(changed: Mapping[str, tuple[Any, Any]], most: int = 4) -> s
     """Changed keys with both values in one line, the weightiest first; of more than `most`, the other keys alone.
 
     Example:
-        >>> differences_text({"training.lr": (0.1, 0.2), "network.backbone": ("resnet101", "resnet18")}, most=1)
-        'network.backbone was resnet101, is resnet18 (and 1 more: training.lr)'
+        >>> differences_text({"training.lr": (0.1, 0.2), "network.backbone.name": ("resnet101", "resnet18")}, most=1)
+        'network.backbone.name was resnet101, is resnet18 (and 1 more: training.lr)'
     """
 
     def place(key: str) -> int:
         top = key.partition(".")[0]
         return WEIGHTIEST.index(top) if top in WEIGHTIEST else len(WEIGHTIEST)
 
-    keys = sorted(changed, key=lambda key: (place(key), key != "network.backbone", key))
+    keys = sorted(changed, key=lambda key: (place(key), key != "network.backbone.name", key))
     texts = [f"{key} was {before}, is {now}" for key in keys[:most] for before, now in [map(_word, changed[key])]]
     more = f" (and {len(keys) - most} more: {', '.join(keys[most:])})" if len(keys) > most else ""
     return ", ".join(texts) + more
@@ -211,10 +227,11 @@ def _word(value: Any) -> Any:
     return "none" if value is None else value
 
 
-def _flat(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of nested mappings."""
     if isinstance(content, dict) and content:
         for key, value in content.items():
-            yield from _flat(value, f"{prefix}.{key}" if prefix else key)
+            yield from flat(value, f"{prefix}.{key}" if prefix else key)
     else:
         yield prefix, content
 
@@ -282,6 +299,16 @@ def _layers(content: dict[str, Any], source: str) -> Iterator[tuple[str, dict[st
     yield source, content
 
 
+def _laid(content: dict[str, Any], layer: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """A content with a layer laid over it, and the keys that the layer sets; those of a network see `laid_over`."""
+    network = layer.get("network")
+    if not isinstance(network, Mapping):
+        return _merged(content, layer), [key for key, _ in flat(layer)]
+    before = content.get("network") or {}
+    layer = {**layer, "network": nested(network, before)}
+    return _merged(content, layer) | {"network": laid_over(before, network)}, [key for key, _ in flat(layer)]
+
+
 def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     result = copy.deepcopy(base)
     for key, value in over.items():
@@ -305,20 +332,25 @@ def _apply(content: dict[str, Any], override: str) -> list[str]:
     *folders, last = key.split(".")
     for folder in folders:
         inner = content.setdefault(folder, {})
+        if isinstance(inner, str) and folder in ("backbone", "head"):
+            inner = content[folder] = {"name": inner}
         if not isinstance(inner, dict):
             raise ContsegError(f"override '{override}': '{folder}' is {inner!r} and has no keys")
         content = inner
     if last == "name" and folders == ["method"] and content.get("name") != value:
         content.clear()
+    if isinstance(value, str) and isinstance(content.get(last), dict) and last in ("backbone", "head"):
+        content, last = content[last], "name"
     content[last] = value
-    return [name for name, _ in _flat(value, key)]
+    return [name for name, _ in flat(value, key)]
 
 
 def _model_at(place: Sequence[int | str]) -> type[BaseModel]:
     """The model with the keys at a place of a recipe."""
     model: type[BaseModel] = Recipe
     for part in place:
-        kind = model.model_fields[str(part)].annotation
+        kinds = (model, *BACKBONES.values(), *HEADS.values())
+        kind = next(one for one in kinds if part in one.model_fields).model_fields[str(part)].annotation
         model = next(one for one in (kind, *get_args(kind)) if isinstance(one, type) and issubclass(one, BaseModel))
     return model
 
