@@ -134,11 +134,11 @@ def test_a_folder_is_measured_on_the_test_set_of_a_recipe(run, folder):
 
 def test_evaluate_with_wrong_words(run, folder):
     refused("evaluate", folder, telling="contains a segmenter, not a run; name a recipe with its test set with --recipe")
-    refused("evaluate", run.folder, "--recipe", "digits/mib_5-1", telling="is a run and has a recipe of its own")
+    refused("evaluate", run.folder, "--recipe", "digits/mib_5-1", telling="is a run, which has its own recipe")
     refused("evaluate", folder, "--step", 1, *RECIPE, telling="--step: applies to runs")
     other = [word if "split" not in word else "scenario.order=seed:1" for word in RECIPE]
     refused(
-        "evaluate", folder, *other, telling="no step of the recipe knows the same in the same order; its steps know 6, 7, 8"
+        "evaluate", folder, *other, telling="no step of the recipe has the same in the same order; its steps have 6, 7, 8"
     )
 
 
