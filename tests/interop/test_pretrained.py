@@ -84,10 +84,13 @@ def flip(folder) -> None:
 
 
 MISTAKES = {
-    "truncated": (cut, r"segmenter\.safetensors: SHA-256 is \w{12}\.\.\. but segmenter\.json says .*cut short"),
+    "truncated": (cut, r"segmenter\.safetensors: SHA-256 is \w{12}\.\.\., in segmenter\.json .*cut short"),
     "one bit": (flip, r"segmenter\.safetensors: SHA-256 is"),
     "hash": (lambda f: changed(f, lambda about: about.update(sha256="0" * 64)), r"in segmenter\.json 000000000000\.\.\."),
-    "hash of another kind": (lambda f: changed(f, lambda about: about.update(sha256=None)), r"says None\.\.\."),
+    "hash of another kind": (
+        lambda f: changed(f, lambda about: about.update(sha256=None)),
+        r"in segmenter\.json None\.\.\.",
+    ),
     "no json": (lambda f: (f / "segmenter.json").unlink(), r"segmenter\.json: not found"),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), r"segmenter\.safetensors: segmenter file not found"),
     "torn json": (lambda f: (f / "segmenter.json").write_text("{"), r"segmenter\.json: not JSON"),
