@@ -36,7 +36,6 @@ app = typer.Typer(
     cls=_Interruptible,
     help="Continual semantic segmentation: learn new classes step by step, and measure what was forgotten.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
