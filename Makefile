@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: install demo check test test-slow test-parity test-real bench docs digits-table voc-table readme-table clean
+.PHONY: install demo check test test-slow test-parity test-real bench docs digits-table voc-table works-table clean
 
 install: $(READY)
 
@@ -50,9 +50,9 @@ digits-table: $(READY)
 voc-table: $(READY)
 	$(BIN)/python -m benchmarks.voc_table
 
-# The README's table of what works, from the packaged recipes.
-readme-table: $(READY)
-	$(BIN)/python -m benchmarks.readme_table
+# The table of packaged recipes in docs/what-works.md.
+works-table: $(READY)
+	$(BIN)/python -m benchmarks.works_table
 
 clean:
 	rm -rf .venv .cache site .pytest_cache .mypy_cache .ruff_cache .hypothesis
