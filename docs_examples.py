@@ -1,4 +1,4 @@
-"""Extension of griffe for the site: a docstring's `Example:` is code that runs, rendered as code (griffe knows `Examples:`)."""
+"""Extension of griffe for the site: `Example:` in a docstring is rendered as code, like griffe's own `Examples:`."""
 
 from typing import Any
 

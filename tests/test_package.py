@@ -31,7 +31,9 @@ def sources() -> set[str]:
 def archives(tmp_path_factory) -> tuple[Path, Path]:
     """The wheel and the source archive."""
     folder = tmp_path_factory.mktemp("dist")
-    subprocess.run([sys.executable, "-m", "hatchling", "build", "-d", str(folder)], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-d", str(folder)], cwd=ROOT, check=True, capture_output=True
+    )
     return next(folder.glob("*.whl")), next(folder.glob("*.tar.gz"))
 
 
@@ -45,7 +47,9 @@ def test_one_version_everywhere():
 
 
 def test_every_required_package_is_pinned():
-    pinned = {line.partition("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    pinned = {
+        line.partition("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
+    }
     extras = [name for names in PROJECT["optional-dependencies"].values() for name in names]
     required = {requirement.partition(">=")[0].lower() for requirement in [*PROJECT["dependencies"], *extras]}
     assert required <= pinned
@@ -68,7 +72,9 @@ class TestArchives:
         environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "CONTSEG_CACHE")}
 
         def pip(*words: str) -> None:
-            done = subprocess.run([python, "-m", "pip", *words], env=environment, cwd=tmp_path, capture_output=True, text=True)
+            done = subprocess.run(
+                [python, "-m", "pip", *words], env=environment, cwd=tmp_path, capture_output=True, text=True
+            )
             assert done.returncode == 0, done.stdout + done.stderr
 
         wheel, sdist = archives
@@ -99,7 +105,7 @@ class TestArchives:
             process.kill()
         assert "contseg demo" in log.read_text().splitlines()[-1]  # how to continue
 
-    def test_metadata_names_the_versions_of_python_that_were_tested(self, archives):
+    def test_metadata_lists_the_supported_versions_of_python(self, archives):
         wheel, _ = archives
         name = next(name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("METADATA"))
         metadata = importlib.metadata.PathDistribution(zipfile.Path(wheel, f"{Path(name).parent}/")).metadata

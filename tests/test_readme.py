@@ -22,7 +22,9 @@ PAGES = "\n".join([README, *(path.read_text(encoding="utf-8") for path in WRITTE
 
 def commands(pattern: str) -> list[str]:
     """Commands of the README and the documentation, each once, without comments."""
-    return list(dict.fromkeys(found.strip() for found in re.findall(rf"^    (contseg {pattern}[^#\n]*)", PAGES, re.MULTILINE)))
+    return list(
+        dict.fromkeys(found.strip() for found in re.findall(rf"^    (contseg {pattern}[^#\n]*)", PAGES, re.MULTILINE))
+    )
 
 
 def test_every_public_name_is_there():

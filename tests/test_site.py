@@ -31,9 +31,9 @@ def test_every_page_is_in_the_navigation():
 
 
 def test_the_reference_has_every_exported_name():
-    assert sorted(re.findall(r"^::: contseg\.(\w+)$", (DOCS / "api.md").read_text(encoding="utf-8"), re.MULTILINE)) == sorted(
-        contseg.__all__
-    )
+    assert sorted(
+        re.findall(r"^::: contseg\.(\w+)$", (DOCS / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
+    ) == sorted(contseg.__all__)
 
 
 @pytest.mark.slow

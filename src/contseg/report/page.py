@@ -80,7 +80,7 @@ def _shown(value: Any) -> Any:
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:
-    """Folder names, with as many of the folders above as it takes to tell them apart.
+    """Folder names, preceded by as many parent folders as needed to make them unique.
 
     Example:
         >>> run_names([Run("here/plop"), Run("there/plop")])
