@@ -44,7 +44,7 @@ def test_the_site_builds_without_warnings(tmp_path):
     shutil.copytree(DOCS, tmp_path / "docs")
     shutil.copytree(ROOT / "src", tmp_path / "src")
     done = subprocess.run(
-        [sys.executable, "-m", "zensical", "build", "--strict"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "zensical", "build", "--strict"], cwd=tmp_path, capture_output=True, text=True, timeout=1800
     )
     printed = done.stdout + done.stderr
     assert done.returncode == 0, printed
