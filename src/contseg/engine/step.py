@@ -24,7 +24,6 @@ from contseg.engine.watch import LossWatch, PseudoLabelCount, TermWatch
 from contseg.evaluation.predict import evaluate
 from contseg.interruption import Interrupted, at_once, deferred, requested
 from contseg.methods.method import Method, StepContext
-from contseg.models.layers import resize
 from contseg.models.segmenter import Segmenter, SegmenterOutput
 from contseg.scenarios.batch import Batch, Pool
 from contseg.scenarios.step import Step
@@ -133,6 +132,7 @@ class StepLearner:
             step=self.step,
             epochs=self.options.epochs_of(self.step.index),
             loader=self._batches(Pool((self.step.train,)), THRESHOLD_PASS),
+            every_sample=self._every_sample(),
             ranks=ranks_of(fabric),
             predict_teacher=self._ask_teacher if self.teacher is not None else None,
             average=self.options.average,
@@ -149,6 +149,19 @@ class StepLearner:
             epoch_draws(own, self.options, step, epoch, shard_of(self.fabric), len(pool) - own, self.share)[done:],
             seed=self.options.seed,
             step=step,
+            device=self.fabric.device,
+            workers=workers_of(self.options),
+        )
+
+    def _every_sample(self) -> Batches:
+        """The step's own training images, each exactly once over all ranks, cut as in evaluation."""
+        pipeline, shard = self.job.evaluation_pipeline, shard_of(self.fabric)
+        return Batches(
+            self.step.train,
+            pipeline,
+            evaluation_draws(len(self.step.train), self.options.batch, pipeline, shard),
+            seed=self.options.seed,
+            step=self.step.index,
             device=self.fabric.device,
             workers=workers_of(self.options),
         )
@@ -253,8 +266,8 @@ class StepLearner:
             if self.pseudo:
                 self.pseudo.see(given, batch.labels)
             terms = dict(method.losses(batch, output, asked, context))
-            for name, logits, weight in output.auxiliary:
-                terms[f"auxiliary_{name}"] = weight * method.supervise(resize(logits, batch.size), batch, context)
+            for extra in output.auxiliary:
+                terms[f"auxiliary_{extra.name}"] = extra.weight * method.supervise(extra, batch, context)
             self.terms.see(terms)
             self.fabric.backward(torch.stack(list(terms.values())).sum() / self.options.accumulate)
         with self.fabric.autocast():

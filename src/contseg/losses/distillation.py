@@ -57,18 +57,6 @@ def distillation(student_BKHW: Tensor, teacher_BOHW: Tensor, alpha: float = 1.0)
     return -((alpha * teacher_BOHW).softmax(dim=1) * log_student).mean(dim=1)
 
 
-@precisely
-def raw_divergence(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
-    """T log T - T S per element: Kullback-Leibler divergence of features as they are, the released IDEC's default.
-
-    They are no distributions, so it is linear in the student and has no lower bound; for comparison only.
-
-    Returns:
-        (B, C, H, W).
-    """
-    return torch.xlogy(teacher_BCHW, teacher_BCHW) - teacher_BCHW * student_BCHW
-
-
 def dense_distillation(
     students: Sequence[Tensor],
     teachers: Sequence[Tensor],

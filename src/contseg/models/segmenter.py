@@ -35,14 +35,14 @@ class SegmenterOutput:
 
     Args:
         logits: (B, K, h, w), at feature resolution.
-        features: the taps that were asked for, by name.
-        auxiliary: (name, logits (B, K, h, w), weight) of each auxiliary output; in training only.
+        features: the requested taps, by name.
+        auxiliary: the auxiliary outputs; in training only.
         passed: what IDRNet left for `Segmenter.observe`; in training only.
     """
 
     logits: Tensor
     features: dict[str, Tensor] = field(default_factory=dict)
-    auxiliary: list[tuple[str, Tensor, float]] = field(default_factory=list)
+    auxiliary: list["AuxiliaryOutput"] = field(default_factory=list)
     passed: Passed | None = None
     _resized: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False, repr=False)
 
@@ -51,6 +51,19 @@ class SegmenterOutput:
         if size not in self._resized:
             self._resized[size] = resize(self.logits, size)
         return self._resized[size]
+
+
+@dataclass
+class AuxiliaryOutput(SegmenterOutput):
+    """An output that only training has.
+
+    Args:
+        name: of its term, `auxiliary_NAME`.
+        weight: of its supervised term.
+    """
+
+    name: str = ""
+    weight: float = 1.0
 
 
 class Segmenter(nn.Module):
@@ -193,10 +206,10 @@ class Segmenter(nn.Module):
         if self.training:
             output.passed = passed
             if passed is not None:
-                output.auxiliary.append(("stage1", passed.stage1, STAGE1_WEIGHT))
+                output.auxiliary.append(AuxiliaryOutput(passed.stage1, name="stage1", weight=STAGE1_WEIGHT))
             if self.auxiliary is not None:
                 third = self.auxiliary(self.backbone.activate(stages[2]))
-                output.auxiliary.append(("stage3", third, self.auxiliary.weight))
+                output.auxiliary.append(AuxiliaryOutput(third, name="stage3", weight=self.auxiliary.weight))
         return output
 
     def normalise(self, images_BCHW: Tensor) -> Tensor:
