@@ -1,4 +1,4 @@
-"""In which precision losses compute: float32 or better, whatever the network computes in."""
+"""The precision of losses: float32 or better, whatever the precision of the network."""
 
 from collections.abc import Callable
 from functools import wraps
