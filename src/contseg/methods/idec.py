@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -59,7 +59,7 @@ class IDEC(WithUnknown):
 
     name = "idec"
     classifiers_only = False
-    whole_batch_terms = ("thresholds", "contrast")
+    whole_batch_terms: ClassVar[tuple[str, ...]] = ("thresholds", "contrast")
 
     @property
     def taps(self) -> tuple[str, ...]:

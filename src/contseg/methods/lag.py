@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -67,9 +68,13 @@ class LAG(WithUnknown):
     old_factor: float = 1.0
 
     name = "lag"
-    taps = ("head",)
     classifiers_only = False
-    whole_batch_terms = ("invariance", "specificity", "prototypes", "relevance")
+    whole_batch_terms: ClassVar[tuple[str, ...]] = ("invariance", "specificity", "prototypes", "relevance")
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """The input of the classifiers."""
+        return ("head",)
 
     def before_step(self, context: StepContext) -> None:
         """Clear the divergences; keep the prototypes and add those of classes that are old now."""

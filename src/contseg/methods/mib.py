@@ -1,12 +1,14 @@
 """MiB: Modeling the Background (Cermelli et al., CVPR 2020)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from contseg.losses.cross_entropy import cross_entropy, unbiased_cross_entropy
 from contseg.losses.distillation import unbiased_distillation
 from contseg.methods.method import Method, StepContext
+from contseg.models.classifier import Start
 from contseg.models.segmenter import SegmenterOutput
 from contseg.scenarios.batch import Batch
 
@@ -27,7 +29,7 @@ class MiB(Method):
     name = "mib"
     first_step_is_plain = True
     needs_teacher = True
-    new_classes_start_from = "background"
+    new_classes_start_from: ClassVar[Start] = "background"
 
     def supervise(self, output: SegmenterOutput, batch: Batch, context: StepContext) -> Tensor:
         """Unbiased cross-entropy (eq. 5), or plain where there are no old or no new classes; mean over all pixels."""
