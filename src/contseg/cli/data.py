@@ -62,25 +62,15 @@ def parse_options(values: Sequence[str]) -> dict[str, Any]:
     """`KEY=VALUE` pairs, values as in YAML.
 
     Raises:
-        ContsegError: there is no `=`, or the value is no YAML.
+        ContsegError: there is no `=`, no key, or the value is not YAML.
 
     Example:
         >>> parse_options(["background=false", "size=48"])
         {'background': False, 'size': 48}
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
+    from contseg.settings import key_value
 
-    options = {}
-    for value in values:
-        key, equals, text = value.partition("=")
-        if not equals or not key.isidentifier():
-            raise ContsegError(f"'{value}': expected KEY=VALUE, an option of the dataset")
-        try:
-            options[key] = YAML(typ="safe").load(text)
-        except YAMLError:
-            raise ContsegError(f"'{value}': what follows = is no YAML value") from None
-    return options
+    return dict(key_value(value, "background=false") for value in values)
 
 
 def problem_table(problems: Sequence["Problem"]) -> "Table":
