@@ -202,17 +202,6 @@ class StepBatches:
         """Batches of the step's own images, drawn as in an epoch."""
         return self._batches(Pool((self._step.train,)), epoch)
 
-    def every_image(self, pipeline: Pipeline) -> Batches:
-        """The step's own images, each exactly once over all ranks, with the labels of training.
-
-        Args:
-            pipeline: of evaluation.
-        """
-        step, options, samples = self._step.index, self._options, self._step.train
-        draws = evaluation_draws(len(samples), options.batch, pipeline, self._shard)
-        workers = workers_of(options)
-        return Batches(samples, pipeline, draws, seed=options.seed, step=step, device=self._device, workers=workers)
-
     def _batches(self, pool: Pool, epoch: int, passes_done: int = 0) -> Batches:
         step, options = self._step.index, self._options
         own = len(self._step.train) if self._share else len(pool)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from contseg.engine.loading import THRESHOLD_PASS, StepBatches
+from contseg.engine.loading import THRESHOLD_PASS, StepBatches, evaluation_batches
 from contseg.engine.optimiser import make_optimiser
 from contseg.engine.randomness import METHOD, seed_model, torch_generator
 from contseg.engine.schedule import learning_rate
@@ -64,7 +64,9 @@ class Updater:
             step=step,
             epochs=options.epochs_of(step.index),
             loader=batches.own_images(THRESHOLD_PASS),
-            every_sample=batches.every_image(session.job.evaluation_pipeline),
+            every_sample=evaluation_batches(
+                step.train, session.job.evaluation_pipeline, options, fabric.device, session.shard
+            ),
             ranks=session.ranks,
             predict_teacher=self._teacher_output if teacher is not None else None,
             average=options.average,
