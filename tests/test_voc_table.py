@@ -14,7 +14,8 @@ from benchmarks.table_runs import cells_of, tasks_of
 from benchmarks.voc_table import SEEDS, TABLE, with_images
 from contseg.data.fake import write_fake
 from contseg.data.open import open_dataset
-from contseg.recipes.read import differences, read_recipe
+from contseg.recipes.differences import differences
+from contseg.recipes.read import read_recipe
 
 ROOT = Path(__file__).parent.parent
 SIZES = {"network.backbone", "network.width", "data.crop", "data.test_crop", "training.epochs"}

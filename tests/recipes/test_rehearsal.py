@@ -12,7 +12,7 @@ from contseg.engine.job import Job
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.methods.finetune import Finetune
-from contseg.methods.registry import METHODS, register_method
+from contseg.methods.registry import register_method
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter, first_widths
 from contseg.recipes import rehearsal
@@ -55,12 +55,9 @@ def recipe(tmp_path):
 
 
 @pytest.fixture
-def registered():
+def registered(forgotten):
     """Registers methods that are forgotten after the test."""
-    known = dict(METHODS)
-    yield register_method
-    METHODS.clear()
-    METHODS.update(known)
+    return register_method
 
 
 @pytest.fixture
@@ -313,6 +310,6 @@ class TestWhatIsFound:
 
     def test_a_dataset_without_stand_in_is_told(self, recipe):
         with pytest.raises(
-            ContsegError, match=r"data\.dataset: 'folder' has no stand-in; a dry run needs one of voc, .*digits"
+            ContsegError, match=r"data\.dataset: 'folder' has no stand-in for a dry run; use another dataset"
         ):
             rehearse(recipe(data={"dataset": "folder"}))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from contseg.cli.plugins import PluginOption
 from contseg.errors import ContsegError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def check(
         list[str] | None, typer.Argument(help="What data.options says in a recipe.", metavar="[KEY=VALUE]...")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Files read at a time; default: all cores.")] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Read every image and mask to the end, list all that is wrong or left out, and count images and pixels per class."""
     from contseg.cli.console import console, scan_progress

@@ -1,5 +1,6 @@
 """`contseg evaluate`."""
 
+from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 from rich.table import Table
 
 from contseg.cli.console import console, percent, remark_lines, scan_progress
+from contseg.cli.plugins import with_plugins
 from contseg.data.augment import evaluation_pipeline
 from contseg.data.classes import ClassTable
 from contseg.engine.devices import workers_of
@@ -21,26 +23,32 @@ from contseg.interop.pretrained import is_pretrained, open_segmenter
 from contseg.interop.segmenter_file import load_segmenter
 from contseg.models.segmenter import Segmenter
 from contseg.recipes.build import make_scenario
-from contseg.recipes.read import read_recipe
+from contseg.recipes.read import read_recipe, read_run
 from contseg.recipes.recipe import Recipe
 from contseg.scenarios.plan import plan_warnings
 from contseg.scenarios.scenario import Scenario
 
 
 def run_evaluation(
-    folder: Path, step: int | None, data: Path | None, overrides: list[str], source: str | None = None
+    folder: Path,
+    step: int | None,
+    data: Path | None,
+    overrides: list[str],
+    source: str | None = None,
+    plugins: Sequence[str] = (),
 ) -> None:
     """Measure a step's segmenter on the step's test set, or a segmenter (folder or file) on a recipe's; print IoU per class.
 
     Args:
         overrides: of the recipe's `evaluation`; the rest of a run is what it is. Of any key where `source` is given.
         source: the recipe, for a segmenter that is no run.
+        plugins: further ones of the recipe.
 
     Raises:
         ContsegError: no such run, step or segmenter, an override of something else, a finished step without its figures, or
             a dataset with other classes.
     """
-    values = [*overrides, *([f"data.path={str(data)!r}"] if data else [])]
+    values = with_plugins([*overrides, *([f"data.path={str(data)!r}"] if data else [])], list(plugins))
     if folder.is_file() or is_pretrained(folder):
         if source is None:
             raise ContsegError(f"{folder}: holds a segmenter and no run; name a recipe for its test set with --recipe")
@@ -59,7 +67,7 @@ def run_evaluation(
                 f"override '{override}': a run can be measured otherwise (evaluation.KEY=VALUE), nothing else"
             )
     run = Run(folder).require()
-    recipe = read_recipe(run.folder / "recipe.yaml", values)
+    recipe = read_run(run.folder / "recipe.yaml", values)
     scenario = read_scenario(recipe)
     finished = len(run.confusions())
     index = finished - 1 if step is None else step

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from contseg import __version__
 from contseg.cli.data import app as data_app
+from contseg.cli.plugins import PluginOption, with_plugins
 from contseg.cli.prepare import app as prepare_app
 from contseg.cli.recipes import app as recipes_app
 from contseg.cli.streams import write_anything
@@ -96,6 +97,7 @@ def train(
     resume: Annotated[Path | None, typer.Option("--resume", help="Continue the run in this folder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run that is in the way.")] = False,
     cache: Annotated[bool, typer.Option(help="Share step 0 with other runs.")] = True,
+    plugin: PluginOption = None,
 ) -> None:
     """Train a recipe, step by step; ends with the figures and a report."""
     from contseg.cli.train import run_training
@@ -108,7 +110,7 @@ def train(
         recipe = None
     if backbone_weights is not None:
         values.append(f"backbone_weights={backbone_weights!r}")
-    run_training(recipe, with_data(values, data), out, resume, overwrite, cache)
+    run_training(recipe, with_plugins(with_data(values, data), plugin), out, resume, overwrite, cache)
 
 
 @app.command()
@@ -121,11 +123,12 @@ def evaluate(
         list[str] | None,
         typer.Argument(help="How images are seen, such as evaluation.flip=true.", metavar="[evaluation.KEY=VALUE]..."),
     ] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Measure a segmenter on a test set, class by class: of a run again, or any other on the test set of a recipe."""
     from contseg.cli.evaluate import run_evaluation
 
-    run_evaluation(run, step, data, overrides or [], recipe)
+    run_evaluation(run, step, data, overrides or [], recipe, plugin or [])
 
 
 @app.command()
@@ -140,6 +143,7 @@ def predict(
     values: Annotated[
         str | None, typer.Option("--range", help="Values that become 0 and 255, such as 0,4095; default: those of the run.")
     ] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Segment images: id masks, colour masks and overlays. Images above 179 megapixels: set CONTSEG_MAX_PIXELS."""
     from contseg.cli.predict import run_prediction
@@ -168,6 +172,7 @@ def convert(
         list[str] | None,
         typer.Argument(help="What the file does not tell, such as output_stride=8.", metavar="[KEY=VALUE]..."),
     ] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Turn a published segmenter into a folder for predict, evaluate and start_from. Nothing in the file is executed."""
     from contseg.cli.convert import run_conversion
@@ -186,6 +191,7 @@ def models(
         list[str] | None,
         typer.Argument(help="Options of the network, such as output_stride=8.", metavar="[KEY=VALUE]..."),
     ] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """List networks; or print the parameters of one, and what an image costs."""
     from contseg.cli.models import print_model, print_models
@@ -208,11 +214,12 @@ def plan(
     data: DataOption = None,
     pixels: Annotated[bool, typer.Option("--pixels", help="Also print pixels per class and step.")] = False,
     draw: Annotated[Path | None, typer.Option("--draw", help="Also draw it into this file (.png, .svg, .pdf).")] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Print which images and classes each step of a recipe uses, and whether a published selection is matched."""
     from contseg.cli.plan import print_plan
 
-    print_plan(recipe, with_data(list(overrides or []), data), pixels, draw)
+    print_plan(recipe, with_plugins(with_data(list(overrides or []), data), plugin), pixels, draw)
 
 
 @app.command("dry-run")
@@ -223,17 +230,19 @@ def dry_run(
     full: Annotated[
         bool | None, typer.Option("--full/--quarter", help="At the true crop (default for one), or at a quarter.")
     ] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Try a recipe without its data: its true network, two updates and a test in steps 0 and 1, on images made for it."""
     from contseg.cli.dry_run import run_dry_run
 
-    run_dry_run(names, list(overrides or []), processes=processes, full=full)
+    run_dry_run(names, with_plugins(list(overrides or []), plugin), processes=processes, full=full)
 
 
 @app.command()
 def table(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="RUN...")],
     out: Annotated[Path | None, typer.Option("--out", help="Also write it here (.md, .csv).")] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Put finished runs beside what was published on the same protocol, with what differs."""
     from contseg.cli.table import print_table
@@ -247,6 +256,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", help="The page to write; default: report.html in the first run.")
     ] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Write the page of one run, or of several side by side, as one HTML file."""
     from contseg.cli.console import console

@@ -20,7 +20,7 @@ from contseg.evaluation.inference import Inference
 from contseg.evaluation.predict import predict_image
 from contseg.interop.pretrained import is_pretrained, open_segmenter
 from contseg.models.segmenter import Segmenter
-from contseg.recipes.read import parse_recipe, read_recipe
+from contseg.recipes.read import parse_recipe, read_run
 from contseg.recipes.recipe import Recipe
 
 
@@ -123,7 +123,7 @@ def reading_of(file: Path, bands: list[int] | None, values: list[float] | None) 
 def run_recipe(file: Path) -> Recipe | None:
     """The recipe of the run that a segmenter lies in, RUN/steps/NN/segmenter.safetensors; None where there is no run."""
     own = file.resolve().parent.parent.parent / "recipe.yaml"
-    return read_recipe(own) if file.is_file() and own.is_file() else None
+    return read_run(own) if file.is_file() and own.is_file() else None
 
 
 def inference_of(file: Path, classes: ClassTable, changes: dict[str, Any]) -> Inference:
@@ -132,12 +132,12 @@ def inference_of(file: Path, classes: ClassTable, changes: dict[str, Any]) -> In
     Raises:
         ContsegError: a change is of the wrong kind (says which).
     """
-    settings, mirror = {}, ()
-    if (recipe := run_recipe(file)) is not None:
-        settings = recipe.evaluation.model_dump(mode="json")
-        mirror = getattr(DATASETS.get(recipe.data.dataset), "mirror", ())
+    recipe = run_recipe(file)
+    settings = recipe.evaluation.model_dump(mode="json") if recipe else {}
     content = {"name": "predict", "data": {"dataset": "folder"}, "evaluation": settings | changes}
-    return Inference.of(parse_recipe(content, "predict").evaluation, mirror, classes.ids)
+    options = parse_recipe(content, "predict").evaluation
+    mirror = DATASETS[recipe.data.dataset].mirror if recipe and options.flip else ()
+    return Inference.of(options, mirror, classes.ids)
 
 
 def overlay(image: np.ndarray, colours: np.ndarray, shown: np.ndarray) -> np.ndarray:

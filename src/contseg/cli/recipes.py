@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from contseg.cli.plugins import PluginOption, with_plugins
+
 app = typer.Typer(help="List the packaged recipes beside what was published; or show one in full.")
 
 
@@ -13,6 +15,7 @@ def recipes(
     system: Annotated[str | None, typer.Option(help="Only of this system: plop, sdr, idrnet, mib ...")] = None,
     dataset: Annotated[str | None, typer.Option(help="Only of this data set: voc, ade20k ...")] = None,
     split: Annotated[str | None, typer.Option(help="Only of this split: 15-1, offline ...")] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """List the packaged recipes, with what was published on the same protocol; `recipes show NAME` shows one in full."""
     if context.invoked_subcommand is not None:
@@ -42,8 +45,9 @@ def show(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes, such as training.lr=0.01.", metavar="[KEY=VALUE]...")
     ] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Print a recipe in full as YAML: every value, the part that it comes from, why, links, and what was published."""
     from contseg.recipes.describe import describe
 
-    print(describe(name, overrides or []))
+    print(describe(name, with_plugins(overrides or [], plugin)))

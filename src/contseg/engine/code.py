@@ -1,12 +1,9 @@
 """A digest of the code that computes: what one version of it learned, another does not take over."""
 
 import hashlib
-import inspect
-import marshal
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from pathlib import Path
 
 import torch
 
@@ -31,36 +28,3 @@ def _add(folder: Traversable, digest: "hashlib._Hash") -> None:
             _add(entry, digest)
         elif entry.name.endswith(".py"):
             digest.update(f"{entry.name}\n".encode() + entry.read_bytes())
-
-
-def is_foreign(kind: type) -> bool:
-    """Whether a class is defined outside the package.
-
-    Example:
-        >>> is_foreign(Path)
-        True
-    """
-    return kind.__module__.partition(".")[0] != PACKAGE
-
-
-def foreign_digest(kind: type) -> str:
-    """SHA-256 over a class outside the package and what it is derived from: names, and the files that define them (their
-    byte code, where there is no file); "" for a class of the package.
-    """
-    if not is_foreign(kind):
-        return ""
-    digest = hashlib.sha256()
-    for one in kind.__mro__:
-        if is_foreign(one) and one.__module__ not in ("builtins", "abc", "typing"):
-            digest.update(f"{one.__qualname__}\n".encode())  # its module has another name in a spawned rank
-            digest.update(_source(one))
-    return digest.hexdigest()
-
-
-def _source(kind: type) -> bytes:
-    try:
-        return Path(inspect.getfile(kind)).read_bytes()
-    except (OSError, TypeError):
-        pass
-    functions = {name: value for name, value in vars(kind).items() if inspect.isfunction(value)}
-    return b"".join(name.encode() + marshal.dumps(functions[name].__code__) for name in sorted(functions))

@@ -33,6 +33,7 @@ from contseg.interop.pretrained import open_segmenter
 from contseg.interop.segmenter_file import save_segmenter
 from contseg.interruption import Interrupted, catching
 from contseg.models.segmenter import Segmenter, first_widths
+from contseg.plugins import load_plugins
 from contseg.scenarios.plan import make_plan
 from contseg.scenarios.step import Step
 
@@ -62,6 +63,7 @@ def train(job: Job, reporter: Reporter | None = None) -> dict[str, Any]:
 
 
 def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter, note: str) -> dict[str, Any]:
+    load_plugins(job.recipe.get("plugins", []))  # a rank of its own has imported nothing yet
     leads = fabric.global_rank == 0
     run = Run(job.folder)
     fabric.barrier()  # rank 0 has made the folder

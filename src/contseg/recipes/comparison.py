@@ -8,8 +8,9 @@ from typing import Any
 from contseg.engine.options import MACHINE_KEYS
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
+from contseg.recipes.differences import differences, told_differences
 from contseg.recipes.published import FIGURES, PublishedRow, published_for
-from contseg.recipes.read import differences, is_of_published_data, read_recipe, recipe_names, told_differences
+from contseg.recipes.read import is_of_published_data, read_recipe, read_run, recipe_names
 from contseg.recipes.recipe import Recipe
 
 Changes = dict[str, tuple[Any, Any]]
@@ -20,7 +21,7 @@ NO_PROTOCOL = ("scenario.saliency", "evaluation.windows")
 """Of these, a folder that only a machine knows, and how many windows fit its memory."""
 
 NO_NUMBER = (
-    "name", "note", "links", "based_on", "data.path", "backbone_weights", "evaluation.windows", "training.seed",
+    "name", "note", "links", "based_on", "plugins", "data.path", "backbone_weights", "evaluation.windows", "training.seed",
     "training.channels_last", "training.compile", *(f"training.{key}" for key in sorted(MACHINE_KEYS)),
 )  # fmt: skip
 """What may change without a number meaning something else. Weights of the backbone have a sentence of their own."""
@@ -142,12 +143,9 @@ def notes_on(comparisons: Sequence[Comparison]) -> list[str]:
 
 
 def recorded_recipe(run: Run) -> Recipe | None:
-    """The recipe of a run, or None where it cannot be read here, as with a method of one's own that is not registered.
-
-    Nothing was published for such a method, so who compares need not stop at it.
-    """
+    """The recipe of a run, or None where it cannot be read here; nothing that it names is compared then."""
     try:
-        return read_recipe(run.folder / "recipe.yaml")
+        return read_run(run.folder / "recipe.yaml")
     except ContsegError:
         return None
 

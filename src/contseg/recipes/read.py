@@ -4,9 +4,11 @@ import copy
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
+from importlib.metadata import entry_points
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -16,7 +18,9 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from contseg.data.open import DATASETS
 from contseg.errors import ContsegError, did_you_mean
+from contseg.plugins import joined, load_plugins
 from contseg.recipes.recipe import Recipe
 
 
@@ -57,6 +61,25 @@ class Resolved:
     layers: tuple[str, ...]
 
 
+def read_run(file: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a run that is measured or used for predictions, so that its method is not needed.
+
+    Its plugins are imported where they are found; a part that is missing is an error when it is used.
+
+    Args:
+        file: `recipe.yaml` of the run.
+
+    Raises:
+        ContsegError: see `read_recipe`.
+    """
+    content, _, _ = _laid(str(file), overrides)
+    load_plugins(content["plugins"], required=False)
+    recipe = _typed(content, str(file))
+    with suppress(ContsegError):
+        return _completed(recipe)
+    return recipe
+
+
 def resolve(source: str | Path, overrides: Sequence[str] = ()) -> Resolved:
     """A recipe by file or by name, overridden, and the origin of its values.
 
@@ -71,23 +94,35 @@ def resolve(source: str | Path, overrides: Sequence[str] = ()) -> Resolved:
         >>> origins["scenario.split"], origins["training.seed"], "training.momentum" in origins
         ('parts/digits-scenes', 'command line', False)
     """
-    layers = list(_layers(*_find(str(source))))
-    content: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    for name, layer in layers:
-        content = _merged(content, layer)
-        origins |= dict.fromkeys((key for key, _ in _flat(layer)), name)
-    for override in overrides:
-        origins |= dict.fromkeys(_apply(content, override), COMMAND_LINE)
-    names = tuple(name for name, _ in layers)
+    content, origins, names = _laid(str(source), overrides)
     packaged = set(recipe_names())
     based_on = [name for name in names if name in packaged]
     if based_on and content.get("based_on") is None:
         content["based_on"] = based_on[-1]
-    there = dict(_flat(content))
+    there = dict(flat(content))
     kept = {key: origin for key, origin in origins.items() if key in there}  # a method that changed its name, for instance
     by_user = {key.split(".")[1] for key, origin in kept.items() if key.startswith("network.") and origin not in _index()}
     return Resolved(_with_network_set(parse_recipe(content, str(source)), by_user), kept, names)
+
+
+def _laid(source: str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], dict[str, str], tuple[str, ...]]:
+    """The parts of a recipe and the overrides laid over each other, the origin of every key, and the names of the layers.
+
+    Plugins add up.
+    """
+    content: dict[str, Any] = {"plugins": []}
+    origins: dict[str, str] = {}
+    names: list[str] = []
+    for name, layer in _layers(*_find(source)):
+        plugins = joined(content["plugins"], layer.get("plugins", []), Path(name).parent)
+        content = _merged(content, layer) | {"plugins": plugins}
+        origins |= dict.fromkeys((key for key, _ in flat(layer)), name)
+        names.append(name)
+    for override in overrides:
+        plugins = content.pop("plugins")
+        origins |= dict.fromkeys(_apply(content, override), COMMAND_LINE)
+        content["plugins"] = joined(plugins, content.get("plugins", []), Path())
+    return content, origins, tuple(names)
 
 
 def _with_network_set(recipe: Recipe, keys: set[str]) -> Recipe:
@@ -108,29 +143,36 @@ def outline(name: str) -> Recipe:
         >>> outline("voc/mib_15-1_disjoint").method
         {'name': 'mib', 'distillation': 10.0}
     """
-    content: dict[str, Any] = {}
-    for _, layer in _layers(*_find(name)):
-        content = _merged(content, layer)
-    return _typed(content, name)
+    return _typed(_laid(name)[0], name)
 
 
 def parse_recipe(content: Mapping[str, Any], source: str) -> Recipe:
-    """A recipe from plain values, as YAML gives them; the method's hyper-parameters are completed with their defaults.
+    """A recipe from plain values, as YAML gives them; the method's hyper-parameters are completed with their defaults, and
+    the plugins with the installed packages whose parts the recipe names.
 
     Raises:
         ContsegError: see `read_recipe`.
     """
-    from contseg.methods.registry import hyper_parameters, make_method  # imports PyTorch, which `outline` does without
-
+    load_plugins(joined([], content.get("plugins", []), Path()))
     recipe = _typed(content, source)
-    method = dict(recipe.method)
-    if "name" not in method:
-        raise ContsegError(f"{source}: method.name: missing; name a method such as plop")
     try:
-        complete = hyper_parameters(make_method(method.pop("name"), **method))
+        return _completed(recipe)
     except ContsegError as error:
         raise ContsegError(f"{source}: {error}") from None
-    return recipe.model_copy(update={"method": complete})
+
+
+def _completed(recipe: Recipe) -> Recipe:
+    from contseg.data.augment import PIPELINES  # imports PyTorch, which `outline` does without
+    from contseg.methods.registry import METHODS, hyper_parameters, make_method
+
+    method = dict(recipe.method)
+    if "name" not in method:
+        raise ContsegError("method.name: missing; name a method such as plop")
+    PIPELINES.check(recipe.data.pipeline)
+    complete = hyper_parameters(make_method(method.pop("name"), **method))
+    parts = ((METHODS, complete["name"]), (DATASETS, recipe.data.dataset), (PIPELINES, recipe.data.pipeline))
+    packages = [package for registry, name in parts if (package := registry.package(name))]
+    return recipe.model_copy(update={"method": complete, "plugins": joined(packages, recipe.plugins, Path())})
 
 
 def _typed(content: Mapping[str, Any], source: str) -> Recipe:
@@ -163,58 +205,21 @@ def recipe_names() -> list[str]:
 
 
 def is_of_published_data(name: str) -> bool:
-    """Whether a packaged recipe is of a data set on which numbers are published, not of the demo's or one's own images.
+    """Whether a recipe is one of ours of a dataset on which numbers are published, not of the demo's or one's own images.
 
     Example:
         >>> is_of_published_data("voc/plop_15-1_overlapped"), is_of_published_data("digits/plop_5-1")
         (True, False)
     """
-    return not name.startswith(("digits/", "folder/"))
+    top = name.partition("/")[0]
+    return top not in ("digits", "folder") and files("contseg.recipes").joinpath(top).is_dir()
 
 
-def differences(one: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
-    """Keys in which two recipes differ, with both values.
-
-    Example:
-        >>> one, other = read_recipe("digits/plop_5-1"), read_recipe("digits/plop_5-1", ["training.lr=0.5"])
-        >>> differences(one, other)["training.lr"][1]
-        0.5
-    """
-    left, right = dict(_flat(one.model_dump(mode="json"))), dict(_flat(other.model_dump(mode="json")))
-    keys = sorted(left.keys() | right.keys())
-    return {key: (left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)}
-
-
-WEIGHTIEST = ("network", "backbone_weights", "start_from", "method", "scenario", "data", "evaluation", "training")
-"""Parts of a recipe, those first that change most of what a run learns."""
-
-
-def told_differences(changed: Mapping[str, tuple[Any, Any]], most: int = 4) -> str:
-    """Changed keys with both values in one line, the weightiest first; of more than `most`, the other keys alone.
-
-    Example:
-        >>> told_differences({"training.lr": (0.1, 0.2), "network.backbone": ("resnet101", "resnet18")}, most=1)
-        'network.backbone was resnet101, is resnet18 (and 1 more: training.lr)'
-    """
-
-    def place(key: str) -> int:
-        top = key.partition(".")[0]
-        return WEIGHTIEST.index(top) if top in WEIGHTIEST else len(WEIGHTIEST)
-
-    keys = sorted(changed, key=lambda key: (place(key), key != "network.backbone", key))
-    told = [f"{key} was {before}, is {now}" for key in keys[:most] for before, now in [map(_word, changed[key])]]
-    more = f" (and {len(keys) - most} more: {', '.join(keys[most:])})" if len(keys) > most else ""
-    return ", ".join(told) + more
-
-
-def _word(value: Any) -> Any:
-    return "none" if value is None else value
-
-
-def _flat(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The keys of nested mappings (`training.lr`) with their values."""
     if isinstance(content, dict) and content:
         for key, value in content.items():
-            yield from _flat(value, f"{prefix}.{key}" if prefix else key)
+            yield from flat(value, f"{prefix}.{key}" if prefix else key)
     else:
         yield prefix, content
 
@@ -247,8 +252,14 @@ def recipe_text(source: str) -> str:
 
 @cache
 def _index() -> dict[str, Traversable]:
-    """Every packaged recipe and part by name."""
-    return dict(_packaged(files("contseg.recipes"), ""))
+    """Every packaged recipe and part by name: ours, and those in the folders that packages name as `contseg.recipes`."""
+    index = dict(_packaged(files("contseg.recipes"), ""))
+    for entry in entry_points(group="contseg.recipes"):
+        for name, file in _packaged(files(entry.value), ""):
+            if name in index:
+                raise ContsegError(f"recipe '{name}': is in two packages, {index[name]} and {file}; uninstall one of them")
+            index[name] = file
+    return index
 
 
 @cache  # a part is read for every recipe that names it
@@ -311,7 +322,7 @@ def _apply(content: dict[str, Any], override: str) -> list[str]:
     if last == "name" and folders == ["method"] and content.get("name") != value:
         content.clear()
     content[last] = value
-    return [name for name, _ in _flat(value, key)]
+    return [name for name, _ in flat(value, key)]
 
 
 def _floats(content: Any, kind: Any) -> Any:
