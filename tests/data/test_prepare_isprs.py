@@ -12,8 +12,8 @@ import pytest
 import rasterio
 from PIL import Image
 
-from contseg.data.isprs import ISPRS
-from contseg.data.isprs_tiles import OFFICIAL, find_tiles, number_tiles
+from contseg.data.datasets.isprs import ISPRS
+from contseg.data.isprs.tiles import OFFICIAL, find_tiles, number_tiles
 from tests.engine.runs import command
 from tests.trees.isprs import (
     COLOURS,

@@ -82,7 +82,7 @@ class TestBackground:
         assert [len(line["warnings"]) for line in lines(run, "step")] == [0, 1, 0, 0]
 
     def test_a_scenario_without_background_has_none_to_lose(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("contseg.data.digits.Digits.counts_background", True)
+        monkeypatch.setattr("contseg.data.datasets.digits.Digits.counts_background", True)
         run, listening = self.learned(tmp_path / "run", 0, 7, overrides=["scenario.split=6-5"])
         assert not run.has_background()
         assert lines(run, "step")[1]["warnings"] == []

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from contseg.data.digits import Digits
+from contseg.data.datasets.digits import Digits
 from contseg.engine.best_epoch import validation_rows, validation_scope, validation_score
 from contseg.engine.run import Run
 from contseg.errors import ContsegError

@@ -9,8 +9,8 @@ from rich.table import Table
 
 from contseg.cli.console import console, percent, remark_lines, scan_progress
 from contseg.cli.plugins import with_plugins
-from contseg.data.augment import evaluation_pipeline
 from contseg.data.classes import ClassTable
+from contseg.data.pipelines.augment import evaluation_pipeline
 from contseg.engine.devices import workers_of
 from contseg.engine.loading import Batches, evaluation_draws
 from contseg.engine.run import Run

@@ -33,8 +33,8 @@ def isprs(
 ) -> None:
     """Cut the tiles of Potsdam and Vaihingen into numbered patches; a run that was stopped goes on."""
     from contseg.cli.console import console, scan_progress
-    from contseg.data.isprs_cut import cut_tiles
-    from contseg.data.isprs_tiles import FAULTY, Domain, find_tiles, left_out, number_tiles, raster_tools
+    from contseg.data.isprs.cut import cut_tiles
+    from contseg.data.isprs.tiles import FAULTY, Domain, find_tiles, left_out, number_tiles, raster_tools
 
     raster_tools()
     folders: dict[Domain, Path | None] = {"potsdam": potsdam, "vaihingen": vaihingen}

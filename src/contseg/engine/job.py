@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contseg.data.augment import Jitter, Pipeline
+from contseg.data.pipelines.augment import Jitter, Pipeline
 from contseg.engine.code import package_digest
 from contseg.engine.devices import accelerator_of, precision_of
 from contseg.engine.options import MACHINE_KEYS, TrainingOptions

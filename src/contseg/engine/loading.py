@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from contseg.data.augment import Pipeline, WholeImage
+from contseg.data.pipelines.augment import Pipeline, WholeImage
 from contseg.data.recoding import look_up
 from contseg.engine.options import TrainingOptions
 from contseg.engine.randomness import ORDER, SAMPLE, data_generator

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from contseg.data.augment import Pipeline, evaluation_pipeline, training_pipeline
 from contseg.data.dataset import SegmentationDataset
 from contseg.data.open import open_dataset
+from contseg.data.pipelines.augment import Pipeline, evaluation_pipeline, training_pipeline
 from contseg.data.presence import Progress
 from contseg.engine.job import Job
 from contseg.engine.options import MACHINE_KEYS, TrainingOptions

@@ -162,7 +162,7 @@ def parse_recipe(content: Mapping[str, Any], source: str) -> Recipe:
 
 
 def _completed(recipe: Recipe) -> Recipe:
-    from contseg.data.augment import PIPELINES  # imports PyTorch, which `outline` does without
+    from contseg.data.pipelines.augment import PIPELINES  # imports PyTorch, which `outline` does without
     from contseg.methods.registry import METHODS, hyper_parameters, make_method
 
     method = dict(recipe.method)

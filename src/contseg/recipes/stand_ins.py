@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from contseg.data.cityscapes import CITIES
+from contseg.data.datasets.cityscapes import CITIES
 from contseg.data.fake import LAYOUTS, write_fake
 from contseg.data.open import DATASETS
 from contseg.models.normalization import BatchNorm
