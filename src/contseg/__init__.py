@@ -8,7 +8,37 @@ Names below are loaded when they are first used, so that importing the package i
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the same names, for type checkers and editors
+    from contseg.data.classes import ClassTable as ClassTable
+    from contseg.data.open import open_dataset as open_dataset
+    from contseg.data.open import register_dataset as register_dataset
+    from contseg.engine.own_loop import evaluation_batches as evaluation_batches
+    from contseg.engine.own_loop import training_batches as training_batches
+    from contseg.engine.run import Run as Run
+    from contseg.engine.train import train as train
+    from contseg.errors import ContsegError as ContsegError
+    from contseg.evaluation.predict import evaluate as evaluate
+    from contseg.evaluation.predict import predict_image as predict_image
+    from contseg.interop.pretrained import load_pretrained as load_pretrained
+    from contseg.interop.pretrained import save_pretrained as save_pretrained
+    from contseg.interop.segmenter_file import load_segmenter as load_segmenter
+    from contseg.interop.segmenter_file import save_segmenter as save_segmenter
+    from contseg.methods.method import Method as Method
+    from contseg.methods.method import StepContext as StepContext
+    from contseg.methods.registry import make_method as make_method
+    from contseg.methods.registry import register_method as register_method
+    from contseg.models.segmenter import NetworkOptions as NetworkOptions
+    from contseg.models.segmenter import Segmenter as Segmenter
+    from contseg.recipes.build import make_job as make_job
+    from contseg.recipes.build import start_run as start_run
+    from contseg.recipes.read import read_recipe as read_recipe
+    from contseg.report.page import write_report as write_report
+    from contseg.scenarios.plan import make_plan as make_plan
+    from contseg.scenarios.scenario import Scenario as Scenario
+    from contseg.scenarios.scenario import ScenarioOptions as ScenarioOptions
+    from contseg.scenarios.step import Step as Step
 
 __version__ = "0.1.0"
 
@@ -21,7 +51,10 @@ _WHERE = {
     "Scenario": "contseg.scenarios.scenario",
     "ScenarioOptions": "contseg.scenarios.scenario",
     "Segmenter": "contseg.models.segmenter",
+    "Step": "contseg.scenarios.step",
     "StepContext": "contseg.methods.method",
+    "evaluate": "contseg.evaluation.predict",
+    "evaluation_batches": "contseg.engine.own_loop",
     "load_pretrained": "contseg.interop.pretrained",
     "load_segmenter": "contseg.interop.segmenter_file",
     "make_job": "contseg.recipes.build",
@@ -30,11 +63,13 @@ _WHERE = {
     "open_dataset": "contseg.data.open",
     "predict_image": "contseg.evaluation.predict",
     "read_recipe": "contseg.recipes.read",
+    "register_dataset": "contseg.data.open",
     "register_method": "contseg.methods.registry",
     "save_pretrained": "contseg.interop.pretrained",
     "save_segmenter": "contseg.interop.segmenter_file",
     "start_run": "contseg.recipes.build",
     "train": "contseg.engine.train",
+    "training_batches": "contseg.engine.own_loop",
     "write_report": "contseg.report.page",
 }
 

@@ -69,6 +69,38 @@ class StepContext:
     passes: int = 1
     labels_of_update: Callable[[], Sequence[Tensor]] | None = None
 
+    @classmethod
+    def for_loop(
+        cls,
+        student: Segmenter,
+        teacher: Segmenter | None,
+        step: Step,
+        method: "Method",
+        batches: Iterable[Batch] = (),
+        epochs: int = 1,
+    ) -> "StepContext":
+        """The context of a training loop of your own: one process, full precision, one pass per update.
+
+        Args:
+            teacher: segmenter after the step before; it is put into evaluation mode and its parameters are frozen. None in
+                step 0.
+            method: of the loop; a teacher that it does not need is left out.
+            batches: what methods that look at the images before or after the step iterate over (`loader`).
+            epochs: of the step.
+        """
+        if not method.needs_teacher:
+            teacher = None
+        if teacher is not None:
+            teacher.eval().requires_grad_(False)
+
+        @torch.no_grad()  # not inference mode, whose tensors cannot be saved for backward
+        def predict_teacher(batch: Batch) -> SegmenterOutput:
+            assert teacher is not None
+            return teacher(teacher.normalise(batch.images), taps=method.taps)
+
+        predict = predict_teacher if teacher is not None else None
+        return cls(student, teacher, step, epochs, batches, predict_teacher=predict)
+
     def mean_over_valid(
         self, loss_BHW: Tensor, labels_BHW: Tensor, derive: Callable[[Tensor], Tensor] | None = None
     ) -> Tensor:
