@@ -5,7 +5,7 @@ import time
 import torch
 
 from benchmarks.timing import ratio
-from contseg.models.idrnet.options import IDRNetOptions
+from contseg.models.heads.idrnet.options import IDRNetOptions
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
 

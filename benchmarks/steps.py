@@ -8,8 +8,8 @@ import torch
 from benchmarks.timing import ratio
 from contseg.methods.method import Method, StepContext
 from contseg.methods.registry import METHODS, make_method
-from contseg.models.options import NetworkOptions
-from contseg.models.segmenter import Segmenter, SegmenterOutput, first_widths
+from contseg.models.options import NetworkOptions, first_widths
+from contseg.models.segmenter import Segmenter, SegmenterOutput
 from contseg.scenarios.batch import Batch
 
 OLD, NEW, CROP, IMAGES = 16, 5, 256, 4
@@ -64,8 +64,8 @@ def training_step(name: str, full_size: bool = False, **options: object) -> tupl
     step = make_step(method.needs_unknown)
     method.prepare(student, step)
     taps = method.taps if method.needs_teacher else method.first_taps
-    student.rest(taps)
-    batch = make_batch(method, CROP if full_size else CROP // network.output_stride)
+    student.freeze_unused(taps)
+    batch = make_batch(method, CROP if full_size else CROP // network.backbone.stride)
 
     def ask_teacher(_: Batch | None = None) -> SegmenterOutput | None:
         if not method.needs_teacher:

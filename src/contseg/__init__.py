@@ -29,6 +29,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from contseg.methods.method import StepContext as StepContext
     from contseg.methods.registry import make_method as make_method
     from contseg.methods.registry import register_method as register_method
+    from contseg.models.backbones.options import register_backbone as register_backbone
+    from contseg.models.heads.options import register_head as register_head
     from contseg.models.segmenter import NetworkOptions as NetworkOptions
     from contseg.models.segmenter import Segmenter as Segmenter
     from contseg.recipes.build import make_job as make_job
@@ -63,7 +65,9 @@ _WHERE = {
     "open_dataset": "contseg.data.open",
     "predict_image": "contseg.evaluation.predict",
     "read_recipe": "contseg.recipes.read",
+    "register_backbone": "contseg.models.backbones.options",
     "register_dataset": "contseg.data.open",
+    "register_head": "contseg.models.heads.options",
     "register_method": "contseg.methods.registry",
     "save_pretrained": "contseg.interop.pretrained",
     "save_segmenter": "contseg.interop.segmenter_file",

@@ -90,13 +90,21 @@ class Registry(Generic[Part]):
         """Every name and its part; imports all of them."""
         return ((name, self[name]) for name in self)
 
+    def get(self, name: str, default: Part) -> Part:
+        """The part of a name, or the default where there is none."""
+        return self[name] if name in self else default  # noqa: SIM401 (this is that get)
+
+    def unknown(self, name: str) -> str:
+        """What to say of a name that no part has."""
+        near = did_you_mean(name, self)
+        missing = "".join(f"; {problem}" for problem in _not_loaded.values())
+        hint = missing or ("" if near.startswith("did") else f"; {HOW}")
+        return f"unknown {self._noun} '{name}'; {near}{hint}"
+
     def check(self, name: str) -> None:
         """Raise ContsegError unless there is one part of this name; nothing is imported."""
         if name not in self._found:
-            near = did_you_mean(name, self)
-            missing = "".join(f"; {problem}" for problem in _not_loaded.values())
-            hint = missing or ("" if near.startswith("did") else f"; {HOW}")
-            raise ContsegError(f"{self._key}: unknown {self._noun} '{name}'; {near}{hint}")
+            raise ContsegError(f"{self._key}: {self.unknown(name)}")
         one, *others = self._found[name]
         if other := next((other for other in others if not _places(one) & _places(other)), None):
             raise ContsegError(
@@ -123,7 +131,7 @@ class Registry(Generic[Part]):
             <class '...Square'>
         """
         own = getattr(part, "__name__", repr(part))
-        name = getattr(part, "name", None) if name is None else name
+        name = name or getattr(part, "name", None) or _default_name(part)
         if not isinstance(name, str):
             raise ContsegError(f"{own}: a {self._noun} needs a name; give the class an attribute `name`")
         self._require(part)
@@ -248,6 +256,12 @@ def _load(entry: EntryPoint, key: str) -> Any:
     return found
 
 
+def _default_name(part: object) -> object:
+    """The name of pydantic options of a part, `name: Literal["mine"] = "mine"`."""
+    field = getattr(part, "model_fields", {}).get("name")
+    return getattr(field, "default", None)
+
+
 def _places(part: object) -> set[str]:
     """Where a part is defined, by module and by file; the script of a run has another module name in its ranks."""
     if isinstance(part, EntryPoint):
@@ -275,8 +289,8 @@ def is_foreign(kind: type) -> bool:
 
 
 def foreign_digest(kind: type) -> str:
-    """SHA-256 over a class outside the package and what it is derived from: names, and the files that define them (their
-    byte code, where there is no file); "" for a class of the package.
+    """SHA-256 over a class outside the package and what it is derived from: names, and the files that define them (all of
+    its package; byte code, where there is no file); "" for a class of the package.
     """
     if not is_foreign(kind):
         return ""
@@ -289,8 +303,12 @@ def foreign_digest(kind: type) -> str:
 
 
 def _source(kind: type) -> bytes:
+    """The file of a class, or of a package all files in its folder and below."""
     try:
-        return Path(inspect.getfile(kind)).read_bytes()
+        file = Path(inspect.getfile(kind))
+        package = getattr(sys.modules.get(kind.__module__), "__package__", "")
+        files = sorted(file.parent.rglob("*.py")) if package else [file]
+        return b"".join(one.read_bytes() for one in files)
     except (OSError, TypeError):
         pass
     functions = {name: value for name, value in vars(kind).items() if inspect.isfunction(value)}

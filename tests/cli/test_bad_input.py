@@ -146,7 +146,8 @@ class TestRuns:
     def test_what_changed_most_is_told_first_and_nothing_is_hidden(self, run):
         changes = ["training.lr=0.5", "training.clip=1", "data.flip=0.4", "training.power=1", "network.backbone=resnet34"]
         told = (
-            "began: network.backbone was resnet18, is resnet34, data.flip was 0.0, is 0.4, training.clip was none, is 1.0,"
+            "began: network.backbone.name was resnet18, is resnet34, data.flip was 0.0, is 0.4,"
+            " training.clip was none, is 1.0,"
         )
         refused("train", "--resume", run.folder, *changes, telling=told)
         refused("train", "--resume", run.folder, *changes, telling="(and 1 more: training.power)")

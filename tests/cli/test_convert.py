@@ -160,7 +160,7 @@ def test_a_spoiled_folder_is_told_by_every_command(folder, tmp_path, spoil, tell
 
 @pytest.mark.parametrize("size", [(7, 40), (40, 7), (1, 1)])
 def test_an_image_smaller_than_the_stride_is_told_with_both_sizes(folder, tmp_path, size):
-    stride = load_pretrained(folder)[0].options.output_stride
+    stride = load_pretrained(folder)[0].options.backbone.stride
     image = write_image(tmp_path / "a.png", *size)
     told = f"{image}: image of {size[0]} x {size[1]} pixels: smaller than the network's output stride of {stride}"
     refused("predict", folder, image, "--out", tmp_path / "masks", telling=told)

@@ -25,7 +25,7 @@ SOUND = {
 
 @pytest.fixture
 def recipes(tmp_path):
-    """Two recipe files: one that holds together, and one with a key that nothing reads."""
+    """Two recipe files: one that holds together, and one with a key that its head lacks."""
     paths = [tmp_path / "sound.yaml", tmp_path / "vain.yaml"]
     for path, extra in zip(paths, ({}, {"fpn_width": 16}), strict=True):
         YAML().dump(SOUND | {"network": SOUND["network"] | extra}, path)
@@ -95,7 +95,7 @@ class TestWhatIsSaid:
         assert f"{vain} (1/4)" in err
         assert f"{sound} (1/4)" not in err
         lines = {line.split(" ")[0]: line for line in out.splitlines()}
-        assert f"nothing reads network.fpn_width (set by {vain})" in lines[vain]
+        assert "network.head: fcn has no key 'fpn_width' (got 16)" in lines[vain]
         assert "recipe 'absent': not found" in lines["absent"]
         assert lines["1"].startswith("1 of 3 hold together, ")
         millions, seconds, memory, verdict = lines[sound].split()[-4:]

@@ -8,7 +8,7 @@ from torch import nn
 
 from contseg.cli.models import flops_by_part
 from contseg.cli.networks import network_of
-from contseg.models.idrnet.options import CONTEXT
+from contseg.models.heads.idrnet.options import CONTEXT
 from contseg.models.options import HEADS
 from contseg.models.segmenter import Segmenter
 from tests.engine.runs import command
@@ -56,7 +56,7 @@ def test_parts_add_up_and_the_auxiliary_head_rests():
 
 def test_operations_are_multiplications_and_additions():
     """The classifier is a 1x1 convolution: 2 x channels x outputs x pixels."""
-    options = network_of({"backbone": "resnet18", "head": "fcn"}, ["width=4", "head_width=8"])
+    options = network_of({"backbone": "resnet18", "head": "fcn"}, ["backbone.width=4", "head.width=8"])
     segmenter = Segmenter(options, [5]).eval()
     counted = flops_by_part(segmenter, 64)
     assert counted["classifier"] == 2 * 8 * 5 * (64 // options.output_stride) ** 2
@@ -84,7 +84,7 @@ def test_a_head_may_be_left_out_before_options():
         (["resnet51"], "unknown backbone 'resnet51'; did you mean 'resnet50'?"),
         (["resnet18", "fcm"], "unknown head 'fcm'; did you mean 'fcn'?"),
         (["resnet18", "fcn", "head_with=3"], "unknown key (got 3); did you mean 'head_width'?"),
-        (["resnet18", "fcn", "idrnet.refine=twice", "--idrnet"], "network.idrnet.refine"),
+        (["resnet18", "fcn", "idrnet.refine=twice", "--idrnet"], "network.head.idrnet.refine"),
         (["resnet18", "--idrnet"], "idrnet: stands over fcn, pspnet, deeplabv3, upernet, not over deeplabv3-mib"),
         (["resnet18", "fcn", "width"], "'width': write KEY=VALUE"),
         (["resnet18", "fcn", "width.a=1", "width=3", "width.a=1"], "'width.a=1': write KEY=VALUE"),

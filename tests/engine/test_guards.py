@@ -13,8 +13,8 @@ from contseg.engine.watch import PseudoLabelCount
 from contseg.errors import ContsegError
 from contseg.interop.segmenter_file import load_segmenter, save_segmenter
 from contseg.methods.finetune import Finetune
-from contseg.methods.method import Ranks
 from contseg.models.segmenter import Segmenter
+from contseg.ranks import Ranks
 from tests.engine.runs import Watching, command, interrupted, learn, lines, same, tiny_recipe, weights
 
 SHORT = ("training.epochs=1",)

@@ -16,7 +16,7 @@ from contseg.engine.progress import Progress
 from contseg.engine.run import Run
 from contseg.interruption import Interrupted, at_once, catching, deferred, requested
 from contseg.methods.finetune import Finetune
-from contseg.methods.method import Ranks
+from contseg.ranks import Ranks
 from tests.conftest import TINY
 from tests.engine.processes import alive, linux, wait_for
 from tests.engine.runs import Watching, learn, lines, same, tiny_recipe, weights

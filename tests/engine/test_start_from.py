@@ -212,9 +212,16 @@ def test_a_segmenter_without_background_cannot_be_extended_and_that_is_the_reaso
         make_job(recipe, tmp_path / "run")
 
 
-@pytest.mark.parametrize("change", ["network.width=4", "network.backbone=resnet34", "network={head: fcn}"])
-def test_a_network_that_the_user_sets_must_be_that_of_the_segmenter(folder, tmp_path, change):
-    key, _, value = change.partition("=") if "{" not in change else ("network.head", "", "fcn")
+@pytest.mark.parametrize(
+    ("change", "key", "value"),
+    [
+        ("network.width=4", "network.backbone.width", "4"),
+        ("network.backbone.width=4", "network.backbone.width", "4"),
+        ("network.backbone=resnet34", "network.backbone.name", "resnet34"),
+        ("network={head: fcn}", "network.head.name", "fcn"),
+    ],
+)
+def test_a_network_that_the_user_sets_must_be_that_of_the_segmenter(folder, tmp_path, change, key, value):
     with pytest.raises(
         ContsegError, match=rf"{key}: '?{value}'? was set, and the segmenter in start_from .* has "
     ) as caught:
@@ -226,7 +233,7 @@ def test_a_network_that_the_user_sets_must_be_that_of_the_segmenter(folder, tmp_
 def test_a_network_file_of_the_user_must_agree_too(folder, tmp_path):
     own = tmp_path / "own.yaml"
     own.write_text(f"extends: digits/plop_5-1\nname: own\nstart_from: {folder}\nnetwork: {{width: 4}}\n")
-    with pytest.raises(ContsegError, match=r"network\.width: 4 was set"):
+    with pytest.raises(ContsegError, match=r"network\.backbone\.width: 4 was set"):
         make_job(read_recipe(own), tmp_path / "run", new=True)
 
 
@@ -234,11 +241,11 @@ def test_the_network_of_a_packaged_recipe_gives_way_and_the_segmenters_own_is_wr
     """The recipe's own is a resnet18 of the usual width; nobody asked for it."""
     tiny = [one for one in TINY if not one.startswith("network.")]
     recipe = read_recipe("digits/plop_5-1", [*tiny, "scenario.split=5-5", "training.batch=10", f"start_from={folder}"])
-    assert recipe.network.width != 8
+    assert recipe.network.backbone.width != 8
     run = learn(tmp_path / "run", recipe)
     assert read_recipe(run.folder / "recipe.yaml").network == load_pretrained(folder)[0].options
     assert resumed_recipe(run.folder, recipe) == resumed_recipe(run.folder)
-    with pytest.raises(ContsegError, match=r"network\.width was 8, is 4"):
+    with pytest.raises(ContsegError, match=r"network\.backbone\.width was 8, is 4"):
         resumed_recipe(run.folder, read_recipe(run.folder / "recipe.yaml", ["network.width=4"]))
 
 

@@ -11,9 +11,8 @@ from contseg.errors import ContsegError
 from contseg.interop import imagenet
 from contseg.interop.imagenet import load_backbone
 from contseg.interop.ssseg_swin import swin_tensors
-from contseg.models.backbones import make_backbone
+from contseg.models.backbones.timm_backbone import import_timm
 from contseg.models.options import NetworkOptions
-from contseg.models.timm_backbone import import_timm
 
 SWIN = {"embed_dim": 8, "depths": [1, 2, 1, 1], "heads": [1, 2, 2, 4], "window": 4}
 TIMM = {
@@ -26,7 +25,7 @@ TIMM = {
 
 def made(name, options, seed=0):
     torch.manual_seed(seed)
-    backbone = make_backbone(NetworkOptions(backbone=name, backbone_options=options))
+    backbone = NetworkOptions(backbone=name, backbone_options=options).backbone.make()
     backbone.initialise()
     return backbone.eval()
 
@@ -141,7 +140,7 @@ def test_the_download_is_timms_and_only_on_request(monkeypatch, tmp_path):
     with pytest.raises(ContsegError, match=r"hub: convnext_tiny cannot be downloaded .*: no route to host$"):
         load_backbone(target, imagenet.Path("hub"))
     with pytest.raises(ContsegError, match="give a file for a ResNet"):
-        load_backbone(make_backbone(NetworkOptions(backbone="resnet18", width=4)), imagenet.Path("hub"))
+        load_backbone(NetworkOptions(backbone="resnet18", width=4).backbone.make(), imagenet.Path("hub"))
     with pytest.raises(ContsegError, match="no Swin of this width"):
         load_backbone(made("swin_tiny", SWIN), imagenet.Path("hub"))
 

@@ -8,8 +8,8 @@ import torch
 
 from contseg.errors import ContsegError
 from contseg.interop.convert import CONVERTERS, classes_of_outputs, convert_file, named_table, recognise
+from contseg.models.backbones.resnet import ResNet
 from contseg.models.options import NetworkOptions
-from contseg.models.resnet import ResNet
 from contseg.models.segmenter import Segmenter
 
 GOLDENS = Path(__file__).parent.parent / "parity" / "goldens"

@@ -10,7 +10,7 @@ from contseg.errors import ContsegError
 from contseg.interop.checkpoint import read_tensors
 from contseg.interop.imagenet import load_backbone
 from contseg.interop.published import INPLACE_EPSILON
-from contseg.models.resnet import ResNet
+from contseg.models.backbones.resnet import ResNet
 
 BACKBONES = ("resnet18", "resnet101")
 
@@ -142,8 +142,8 @@ def test_weights_that_do_not_fit_are_named_and_change_nothing(tmp_path, mistake)
             ResNet("resnet101", width=4),
             "it is a resnet101, and the network is a resnet18; set network.backbone=resnet101, or ",
         ),
-        (ResNet("resnet18", width=8), "its width is 8, and that of the network 4; set network.width=8"),
-        (ResNet("resnet18", width=4, deep_stem=True), "its stem is deep; set network.stem=deep"),
+        (ResNet("resnet18", width=8), "its width is 8, and that of the network 4; set network.backbone.width=8"),
+        (ResNet("resnet18", width=4, deep_stem=True), "its stem is deep; set network.backbone.stem=deep"),
     ],
     ids=["depth", "width", "stem"],
 )

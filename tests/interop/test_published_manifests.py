@@ -36,9 +36,9 @@ def test_options_are_inferred_and_names_fit_one_to_one(path):
     tensors = tensors_of(path)
     assert recognise(tensors) == "ssseg"
     options = ssseg_options(tensors)
-    assert options.head == HEAD[context]
-    assert options.backbone.replace("-", "").replace("_", "") == backbone.removesuffix("os8")
-    found_context = options.idrnet.context_of(options.head)
+    assert options.head.name == HEAD[context]
+    assert options.backbone.name.replace("-", "").replace("_", "") == backbone.removesuffix("os8")
+    found_context = options.idrnet.context_of(options.head.name)
     has_aspp = any(name.startswith("coarse_context_module.parallel") for name in tensors)
     assert found_context == (("aspp" if has_aspp else "ppm") if context == "upernet" else CONTEXT[context])
     refined = [when for when in ("before", "after") if f"coarsecontext_refiner_{when}.out_project.0.weight" in tensors]

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from contseg.data.classes import ClassTable
 from contseg.errors import ContsegError
 from contseg.interop.segmenter_file import load_segmenter, save_segmenter
+from contseg.models.backbones.resnet import ResNet
 from contseg.models.options import NetworkOptions
-from contseg.models.resnet import ResNet
 from contseg.models.segmenter import Segmenter
 
 CLASSES = ClassTable(
@@ -64,7 +64,7 @@ def test_the_header_says_where_it_comes_from_in_json(saved):
     with safe_open(saved, framework="pt") as file:
         header = json.loads(file.metadata()["contseg"])
     assert header["source"] == {"step": 1}
-    assert header["network"]["backbone"] == "resnet18"
+    assert header["network"]["backbone"]["name"] == "resnet18"
 
 
 def test_nothing_else_is_left_beside_the_file(saved):

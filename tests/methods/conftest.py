@@ -7,8 +7,8 @@ import torch
 
 from contseg.data.datasets.folder import Folder
 from contseg.methods.method import Method, StepContext
-from contseg.models.options import NetworkOptions
-from contseg.models.segmenter import Segmenter, SegmenterOutput, first_widths
+from contseg.models.options import NetworkOptions, first_widths
+from contseg.models.segmenter import Segmenter, SegmenterOutput
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.options import ScenarioOptions
 from contseg.scenarios.scenario import Scenario
@@ -111,7 +111,7 @@ def give_lesson(make_scenario):
         torch.manual_seed(0)
         options = NetworkOptions(backbone="resnet18", width=4, head_width=8, initialisation="he")  # several classes win
         if method.needs_unknown:
-            options = options.model_copy(update={"head": "deeplabv3-ssul", "unknown": True, "decision": "sigmoid"})
+            options = options.changed(head="deeplabv3-ssul", unknown=True, decision="sigmoid")
         teacher, student = (Segmenter(options, first_widths(options, OLD)) for _ in range(2))
         with torch.no_grad():  # a teacher with opinions, sure of some pixels
             teacher.classifier.steps[0 if not method.needs_unknown else 2].get_parameter(
@@ -128,7 +128,7 @@ def give_lesson(make_scenario):
         step = scenario[index]
         has_teacher = bool(index) and method.needs_teacher
         method.prepare(student, step)
-        student.rest(method.taps if has_teacher else method.first_taps)
+        student.freeze_unused(method.taps if has_teacher else method.first_taps)
 
         @torch.no_grad()
         def predict_teacher(batch: Batch) -> SegmenterOutput:

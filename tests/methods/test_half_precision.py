@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from contseg.losses.precision import precisely
 from contseg.methods.plop import PLOP
 from contseg.methods.registry import METHODS, make_method
 from contseg.models.segmenter import SegmenterOutput
+from contseg.precision import precisely
 from tests.methods.test_every_method import CASES
 
 HALVES = [torch.bfloat16, torch.float16]

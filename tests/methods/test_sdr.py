@@ -12,8 +12,8 @@ from contseg.losses.cross_entropy import cross_entropy, unbiased_cross_entropy
 from contseg.losses.distillation import unbiased_distillation
 from contseg.losses.prototypes import class_means, class_sums, nearest
 from contseg.methods.sdr import SDR, old_classes_in
-from contseg.models.options import NetworkOptions
-from contseg.models.segmenter import Segmenter, SegmenterOutput, first_widths
+from contseg.models.options import NetworkOptions, first_widths
+from contseg.models.segmenter import Segmenter, SegmenterOutput
 
 VARIANTS = ("paper", "released")
 

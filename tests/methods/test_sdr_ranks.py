@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import torch
 
-from contseg.methods.method import Ranks
 from contseg.methods.sdr import SDR
 from contseg.models.segmenter import SegmenterOutput
+from contseg.ranks import Ranks
 
 
 class Threads:

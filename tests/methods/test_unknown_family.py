@@ -76,7 +76,7 @@ class TestWhatLearns:
     @named(HEADS_ONLY)
     def test_what_was_held_learns_again_once_it_is_let_go(self, method, give_lesson):
         student = give_lesson(fresh(method)).context.student
-        student.hold()
+        student.freeze()
         assert all(parameter.requires_grad for parameter in student.parameters())
         assert all(module.training for module in student.modules())
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from contseg.models.idrnet.aggregation import aggregate, assign, class_means, relation_weights
-from contseg.models.idrnet.tables import FIRST_COUNT, Tables, label_statistics, label_sums
-from tests.models.test_pairs import context, images, labels, make
+from contseg.models.heads.idrnet.aggregation import aggregate, assign, class_means, relation_weights
+from contseg.models.heads.idrnet.tables import FIRST_COUNT, Tables, label_statistics, label_sums
+from tests.models.test_pairs import exchange, images, labels, make
 
 QUICK = settings(max_examples=30, deadline=None)
 
@@ -161,10 +161,10 @@ class TestGrowing:
         segmenter.grow(1, "random")
         tables = segmenter.head.tables
         segmenter.head.classifier_stage1.steps[-1].bias.data.fill_(100.0)  # the new class would win everywhere
-        segmenter.observe(segmenter(images()), labels(classes=3), context())
+        segmenter.observe(segmenter(images()), labels(classes=3), **exchange())
         assert tables.seen.tolist() == [True, True, True, False]
         assert (tables.memory[3] == 0).all()
-        segmenter.observe(segmenter(images()), labels(classes=4), context())
+        segmenter.observe(segmenter(images()), labels(classes=4), **exchange())
         assert tables.seen.all()
         assert (tables.memory[3] != 0).any()
 
@@ -172,7 +172,7 @@ class TestGrowing:
         segmenter = make("fcn-idrnet-").train()
         before = segmenter.head.tables.mean.clone()
         output = segmenter(images(count=1))
-        segmenter.observe(output, labels(count=1), context())
+        segmenter.observe(output, labels(count=1), **exchange())
         moved = (segmenter.head.tables.mean != before).any(dim=1)
         assert moved.sum() == 1
         assert assign(output.passed.stage1).present[0, moved].all()
@@ -182,7 +182,7 @@ class TestGrowing:
         segmenter = make("fcn-idrnet-").eval()
         before = {name: value.clone() for name, value in segmenter.state_dict().items()}
         output = segmenter(images())
-        segmenter.observe(output, labels(), context())
+        segmenter.observe(output, labels(), **exchange())
         for name, value in segmenter.state_dict().items():
             assert torch.equal(value, before[name]), name
 

@@ -1,15 +1,14 @@
 """Every head on every own backbone, with and without IDRNet: what a continual run needs of a network."""
 
 import copy
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from contseg.methods.method import Ranks
-from contseg.models.idrnet.options import IDRNetOptions
-from contseg.models.options import HEADS, NetworkOptions
-from contseg.models.segmenter import Segmenter, first_widths
+from contseg.models.heads.idrnet.options import IDRNetOptions
+from contseg.models.options import HEADS, NetworkOptions, first_widths
+from contseg.models.segmenter import Segmenter
+from contseg.ranks import Ranks
 
 TINY = {
     "width": 4,
@@ -55,8 +54,9 @@ def labels(count=2, classes=3, size=(64, 80)):
     return torch.randint(0, classes, (count, *size), generator=torch.Generator().manual_seed(2))
 
 
-def context():
-    return SimpleNamespace(ranks=Ranks(), generator=torch.Generator().manual_seed(3))
+def exchange():
+    """The keywords of `Segmenter.observe` in a run of one process."""
+    return {"ranks": Ranks(), "generator": torch.Generator().manual_seed(3)}
 
 
 @pytest.fixture(params=[(name, backbone) for name in NETWORKS for backbone in BACKBONES], ids="-".join)
@@ -66,7 +66,7 @@ def segmenter(request):
 
 def test_logits_are_at_feature_resolution_with_an_output_per_class(segmenter):
     output = segmenter.eval()(images())
-    stride = 4 if segmenter.options.head == "upernet" else 8
+    stride = 4 if segmenter.options.head.name == "upernet" else 8
     assert output.logits.shape == (2, 3, 64 // stride, 80 // stride)
     assert output.logits_at((64, 80)).shape == (2, 3, 64, 80)
     assert output.auxiliary == []
@@ -114,7 +114,7 @@ def test_gradients_reach_every_parameter(segmenter):
 
 def test_state_goes_into_an_equal_network_after_growing_and_training(segmenter):
     segmenter.train()
-    segmenter.observe(segmenter(images()), labels(), context())
+    segmenter.observe(segmenter(images()), labels(), **exchange())
     segmenter.grow(2, "random")
     other = Segmenter(segmenter.options, segmenter.widths)
     other.load_state_dict(segmenter.state_dict())
@@ -138,7 +138,7 @@ def test_training_in_half_precision_with_observation_is_finite(segmenter):
     with torch.autocast("cpu", torch.bfloat16):
         output = segmenter(images())
         loss = torch.nn.functional.cross_entropy(output.logits_at((64, 80)), labels())
-        segmenter.observe(output, labels(), context())
+        segmenter.observe(output, labels(), **exchange())
     loss.backward()
     for name, value in segmenter.state_dict().items():
         assert torch.isfinite(value.float()).all(), name
@@ -160,7 +160,7 @@ def test_a_copy_is_a_network_of_its_own(segmenter):
     with torch.no_grad():
         before = teacher(images()).logits
     segmenter.train()
-    segmenter.observe(segmenter(images()), labels(), context())
+    segmenter.observe(segmenter(images()), labels(), **exchange())
     with torch.no_grad():
         assert torch.equal(teacher(images()).logits, before)
 

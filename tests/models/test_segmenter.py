@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from contseg.errors import ContsegError
+from contseg.models.backbones.resnet import ResNet
 from contseg.models.layers import resize
-from contseg.models.options import NetworkOptions
-from contseg.models.resnet import ResNet
-from contseg.models.segmenter import TAPS, Segmenter
+from contseg.models.options import TAPS, NetworkOptions
+from contseg.models.segmenter import Segmenter
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
 EXPANSION = {"resnet18": 1, "resnet34": 1, "resnet50": 4, "resnet101": 4}

@@ -9,10 +9,10 @@ import torch
 from contseg.interop.names import load_strictly, renamed
 from contseg.interop.ssseg import CONTEXT_NAMES, IDRNET_NAMES, PPM_BRANCH, ssseg_names, ssseg_options
 from contseg.losses.cross_entropy import cross_entropy
-from contseg.models.idrnet.aggregation import aggregate, assign, class_means
-from contseg.models.idrnet.attention import SelfAttention
-from contseg.models.idrnet.network import IDRNet
-from contseg.models.idrnet.tables import Tables, label_statistics, label_sums
+from contseg.models.heads.idrnet.aggregation import aggregate, assign, class_means
+from contseg.models.heads.idrnet.attention import SelfAttention
+from contseg.models.heads.idrnet.network import IDRNet
+from contseg.models.heads.idrnet.tables import Tables, label_statistics, label_sums
 from contseg.models.layers import ASPP, PPM, resize
 from contseg.models.segmenter import Segmenter
 from tests.parity.fill import fill_image, fill_state
@@ -86,7 +86,7 @@ def asked(segmenter, image) -> dict[str, torch.Tensor]:
                     seen["refiner_in"] = inputs[0]
 
             module.register_forward_hook(keep)
-        _, passed = head([found[f"c{stage + 2}"] for stage in head.uses])
+        _, passed = head.run([found[f"c{stage + 2}"] for stage in head.uses])
         seen |= {"feats": passed.features, "logits_stage1": passed.stage1}
     if segmenter.auxiliary is not None:
         seen["aux"] = segmenter.auxiliary(found["c4"])

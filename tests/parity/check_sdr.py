@@ -21,9 +21,9 @@ from contseg.losses.released_sdr import (
     without_lowest,
 )
 from contseg.losses.sparsity import channel_entropy, class_maxima, sparsity
-from contseg.methods.method import Ranks
 from contseg.methods.sdr import SDR, old_classes_in
 from contseg.models.segmenter import SegmenterOutput
+from contseg.ranks import Ranks
 from contseg.scenarios.batch import Batch
 from tests.parity.goldens import claims, gradients
 

@@ -63,7 +63,7 @@ class TestChanges:
             ("training.lr=0.5", "training.lr"),
             ("training.batch=8", "training.batch"),
             ("method.pod=0.5", "method.pod"),
-            ("network.backbone=resnet50", "network.backbone"),
+            ("network.backbone=resnet50", "network.backbone.name"),
             ("data.crop=256", "data.crop"),
             ("data.flip=0", "data.flip"),
             ("start_from=somewhere", "start_from"),

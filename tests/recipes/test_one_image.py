@@ -34,4 +34,4 @@ def test_it_is_refused_where_a_norm_would_see_one_number(tmp_path, network):
 @pytest.mark.parametrize("head", [head for head in HEADS if head != "fcn"])
 def test_two_images_will_do(tmp_path, head):
     recipe = tiny_recipe("finetune", "training.batch=2", f"network.head={head}")
-    assert make_job(recipe, tmp_path / "run").network.head == head
+    assert make_job(recipe, tmp_path / "run").network.head.name == head

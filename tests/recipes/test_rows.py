@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from contseg.engine.schedule import learning_rate
-from contseg.models.segmenter import Segmenter, first_widths
+from contseg.models.options import first_widths
+from contseg.models.segmenter import Segmenter
 from contseg.recipes.catalogue import Entry, system_of
 from contseg.recipes.published import published_rows
 from contseg.recipes.read import is_of_published_data, read_recipe, recipe_names, recipe_text, resolve
@@ -49,7 +50,7 @@ class TestEveryRow:
         scenario = recipe.scenario
         assert (system_of(recipe), recipe.data.dataset, scenario.split) == (row["system"], row["dataset"], row["split"])
         assert not row["setting"] or scenario.setting == row["setting"]
-        assert (recipe.network.head, recipe.network.backbone) == (row["head"], row["backbone"])
+        assert (recipe.network.head.name, recipe.network.backbone.name) == (row["head"], row["backbone"])
         parse_split(scenario.split, CLASSES[row["dataset"]])
 
     def test_has_the_published_size_and_schedule(self, row):
@@ -108,9 +109,13 @@ def test_lag_and_idec_stand_in_both_variants(name):
 @pytest.mark.parametrize("name", [name for name in NAMES if "/sdr_" in name])
 def test_sdr_follows_the_toolbox_and_its_official_commands_stand_beside_it(name):
     row, official = read_recipe(name), read_recipe(name.replace("sdr_", "sdr-official_"))
-    assert (row.training.batch, row.scenario.policy, row.network.slope) == (24, "plop", 0.01)
+    assert (row.training.batch, row.scenario.policy, row.network.backbone.slope) == (24, "plop", 0.01)
     assert (official.training.batch, official.scenario.policy) == (8 if name.startswith("voc") else 4, "mib")
-    assert (official.network.slope, official.network.head_slope, official.method["variant"]) == (0.0, 1.0, "released")
+    assert (official.network.backbone.slope, official.network.head.slope, official.method["variant"]) == (
+        0.0,
+        1.0,
+        "released",
+    )
     assert official.scenario.setting == row.scenario.setting
 
 

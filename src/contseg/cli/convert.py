@@ -34,7 +34,7 @@ def run_conversion(
     background = "background and " if table.has_background else ""
     console.print(
         f"read as: {used}{'' if source else SAME_NAMES.get(used, '')}\n"
-        f"network: {options.backbone}, {options.head}{idrnet}, output stride {options.output_stride}\n"
+        f"network: {options.backbone.name}, {options.head.name}{idrnet}, output stride {options.backbone.stride}\n"
         f"outputs: {', '.join(map(str, segmenter.widths))}{' (the first is unknown)' if options.unknown else ''}\n"
         f"classes: {background}{len(table.foreground)} of {classes}, the last is {table.names[-1]}\n"
         f"folder: {out}",

@@ -6,10 +6,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from contseg.cli.console import console
 from contseg.errors import ContsegError
-from contseg.models.idrnet.options import CONTEXT
-from contseg.models.names import BACKBONES
-from contseg.models.options import HEADS, NetworkOptions
-from contseg.models.segmenter import Segmenter, first_widths
+from contseg.models.backbones.options import BACKBONES
+from contseg.models.heads.idrnet.options import CONTEXT
+from contseg.models.heads.options import HEADS
+from contseg.models.options import NetworkOptions, first_widths
+from contseg.models.segmenter import Segmenter
 
 USED_BY = {"deeplabv3-mib": "MiB, PLOP, SDR", "deeplabv3-ssul": "SSUL, IDEC, LAG"}
 PARTS = ("backbone", "head", "classifier", "auxiliary")
@@ -41,12 +42,13 @@ def print_model(options: NetworkOptions, classes: int, crop: int) -> None:
         ContsegError: the network cannot be made, or the image is too small for it.
     """
     least = 1 + options.unknown
-    if classes < least or crop < options.output_stride:
-        told = f"give at least {least} and {options.output_stride} pixels"
+    if classes < least or crop < options.backbone.stride:
+        told = f"give at least {least} and {options.backbone.stride} pixels"
         raise ContsegError(f"--classes {classes} --crop {crop}: {told}")
     segmenter = Segmenter(options, first_widths(options, classes)).eval()
     flops = flops_by_part(segmenter, crop)
-    table = Table(title=f"{options.backbone}, {options.head}{', IDRNet' if options.idrnet else ''}, {classes} classes")
+    parts = f"{options.backbone.name}, {options.head.name}{', IDRNet' if options.idrnet else ''}"
+    table = Table(title=f"{parts}, {classes} classes")
     table.add_column("part")
     table.add_column("parameters, M", justify="right")
     table.add_column(f"GFLOPs at {crop} x {crop}", justify="right")

@@ -7,7 +7,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from contseg.errors import ContsegError
-from contseg.models.options import NetworkOptions
+from contseg.models.options import NetworkOptions, laid_over
 from contseg.recipes.read import parse_recipe
 
 
@@ -22,10 +22,10 @@ def network_of(base: Mapping[str, Any], changes: Sequence[str]) -> NetworkOption
         ContsegError: a key or a value is wrong, or they do not go together (says which).
 
     Example:
-        >>> network_of({"backbone": "resnet18", "head": "fcn"}, ["head_width=8"]).head_width
+        >>> network_of({"backbone": "resnet18", "head": "fcn"}, ["head.width=8"]).head.width
         8
     """
-    network = dict(base)
+    network: dict[str, Any] = {}
     for change in changes:
         key, equals, text = change.partition("=")
         *folders, last = key.removeprefix("network.").split(".")
@@ -33,9 +33,10 @@ def network_of(base: Mapping[str, Any], changes: Sequence[str]) -> NetworkOption
         for folder in folders:
             place = place.setdefault(folder, {}) if isinstance(place, dict) else None
         if not equals or not last or not isinstance(place, dict):
-            raise ContsegError(f"'{change}': write KEY=VALUE, such as head_width=512 or idrnet.refine=after")
+            raise ContsegError(f"'{change}': write KEY=VALUE, such as head.width=512 or head.idrnet.refine=after")
         try:
             place[last] = YAML(typ="safe").load(text) if text else None
         except YAMLError:
             raise ContsegError(f"'{change}': the value is not YAML") from None
-    return parse_recipe({"name": "network", "data": {"dataset": "folder"}, "network": network}, "options").network
+    content = {"name": "network", "data": {"dataset": "folder"}, "network": laid_over(base, network)}
+    return parse_recipe(content, "options").network

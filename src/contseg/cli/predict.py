@@ -42,9 +42,9 @@ def run_prediction(
         ContsegError: a result would overwrite an image, or images could not be predicted; the others are.
     """
     file = find_segmenter(source)
+    reading = reading_of(file, bands, values)  # of its run, which imports the plugins of its network
     segmenter, classes = open_segmenter(file)
     inference = inference_of(file, classes, changes)
-    reading = reading_of(file, bands, values)
     segmenter.to("cuda" if torch.cuda.is_available() else "cpu")
     found, skipped = find_images(images)
     if max(classes.ids) > 255:

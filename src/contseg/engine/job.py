@@ -81,7 +81,12 @@ class Job:
     def _own_parts(self) -> tuple[Any, ...]:
         """What may be of a plugin, but for the method."""
         cut = self.training_pipeline
-        return self.scenario.dataset, cut.pipeline if isinstance(cut, Jitter) else cut
+        return (
+            self.scenario.dataset,
+            cut.pipeline if isinstance(cut, Jitter) else cut,
+            self.network.backbone,
+            self.network.head,
+        )
 
     def inference_at(self, step: Step) -> Inference:
         """How the segmenter of a step is asked."""

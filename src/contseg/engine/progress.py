@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contseg.methods.method import Ranks
+from contseg.ranks import Ranks
 
 
 @dataclass

@@ -16,7 +16,7 @@ from contseg.engine.loading import Shard
 from contseg.engine.options import TrainingOptions
 from contseg.engine.spawned import run_spawned
 from contseg.errors import ContsegError
-from contseg.methods.method import Ranks
+from contseg.ranks import Ranks
 
 
 def joined_rank() -> int | None:

@@ -4,8 +4,8 @@ import torch
 
 from contseg.engine.options import TrainingOptions
 from contseg.engine.ranks import make_fabric
-from contseg.models.options import NetworkOptions
-from contseg.models.segmenter import Segmenter, first_widths
+from contseg.models.options import NetworkOptions, first_widths
+from contseg.models.segmenter import Segmenter
 
 
 def require_startable(training: TrainingOptions, network: NetworkOptions, classes: int) -> None:

@@ -118,7 +118,7 @@ class StepLearner:
         self.layout = torch.channels_last if self.options.channels_last else torch.contiguous_format
         job.method.prepare(self.student, self.step)
         self.taps = job.method.taps if self.teacher is not None else job.method.first_taps
-        self.student.rest(self.taps)
+        self.student.freeze_unused(self.taps)
         self.student.to(memory_format=self.layout)  # type: ignore[call-overload]
         if self.teacher is not None:
             self.teacher.to(fabric.device, memory_format=self.layout).eval().requires_grad_(False)  # type: ignore[call-overload]
@@ -258,7 +258,7 @@ class StepLearner:
             self.terms.see(terms)
             self.fabric.backward(torch.stack(list(terms.values())).sum() / self.options.accumulate)
         with self.fabric.autocast():
-            self.student.observe(output, batch.labels, context)
+            self.student.observe(output, batch.labels, context.ranks, context.generator)
         return terms
 
     def _inputs(self, batch: Batch) -> Tensor:

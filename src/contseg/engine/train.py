@@ -32,7 +32,8 @@ from contseg.interop.imagenet import load_backbone
 from contseg.interop.pretrained import open_segmenter
 from contseg.interop.segmenter_file import save_segmenter
 from contseg.interruption import Interrupted, catching
-from contseg.models.segmenter import Segmenter, first_widths
+from contseg.models.options import first_widths
+from contseg.models.segmenter import Segmenter
 from contseg.plugins import load_plugins
 from contseg.scenarios.plan import make_plan
 from contseg.scenarios.step import Step
@@ -123,7 +124,7 @@ def _grown(job: Job, step: Step, previous: Segmenter | None) -> Segmenter:
             load_backbone(student.backbone, job.backbone_weights)
         return student
     student = copy.deepcopy(previous).cpu().train()
-    student.hold()  # what the last step froze may learn again
+    student.freeze()  # what the last step froze may learn again
     if step.new_count:
         student.grow(step.new_count, job.method.new_classes_start_from)
     return student

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from contseg.data.classes import IGNORE
 from contseg.errors import ContsegError
-from contseg.methods.method import Method, Ranks
+from contseg.methods.method import Method
+from contseg.ranks import Ranks
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step
 

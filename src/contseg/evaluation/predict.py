@@ -96,7 +96,7 @@ def predict_image(
             would lie inside it.
     """
     image = pixels_of(image)
-    stride, (height, width) = segmenter.options.output_stride, image.shape[:2]
+    stride, (height, width) = segmenter.options.backbone.stride, image.shape[:2]
     resized = inference.options.fit or inference.options.resize
     if min(height, width) < stride and not resized:
         raise ContsegError(f"image of {width} x {height} pixels: smaller than the network's output stride of {stride}")

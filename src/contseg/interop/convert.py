@@ -117,8 +117,8 @@ def under(segmenter: Segmenter, options: NetworkOptions) -> Segmenter:
         ContsegError: the options ask for weights of other names or shapes.
 
     Example:
-        >>> segmenter = Segmenter(NetworkOptions(backbone="resnet18", width=4, head_width=8), [3])
-        >>> under(segmenter, segmenter.options.model_copy(update={"output_stride": 8})).options.output_stride
+        >>> segmenter = Segmenter(NetworkOptions(backbone="resnet18"), [3])
+        >>> under(segmenter, segmenter.options.changed(backbone={"output_stride": 8})).options.backbone.stride
         8
     """
     return load_strictly(Segmenter(options, segmenter.widths), dict(segmenter.state_dict()))

@@ -19,7 +19,7 @@ def told(path: Path) -> str:
 
     Example:
         >>> import tempfile, torch
-        >>> from contseg.models.resnet import ResNet
+        >>> from contseg.models.backbones.resnet import ResNet
         >>> path = Path(tempfile.mkdtemp()) / "weights.pth"
         >>> torch.save(ResNet("resnet18", width=4).state_dict(), path)
         >>> told(path)

@@ -12,13 +12,13 @@ from contseg.errors import ContsegError
 from contseg.interop.checkpoint import read_tensors
 from contseg.interop.names import RESNET_NAMES, below, prefixes_of, renamed, unwrapped
 from contseg.interop.published import convert_backbone
-from contseg.models.backbones import Backbone, make_backbone
+from contseg.models.backbones.backbone import Backbone
+from contseg.models.backbones.resnet import ResNet
+from contseg.models.backbones.swin import Swin
+from contseg.models.backbones.timm_backbone import TimmBackbone, import_timm, told, understood_by_timm
+from contseg.models.backbones.vit import PlainViT
 from contseg.models.names import DEPTHS
 from contseg.models.options import NetworkOptions
-from contseg.models.resnet import ResNet
-from contseg.models.swin import Swin
-from contseg.models.timm_backbone import TimmBackbone, import_timm, told, understood_by_timm
-from contseg.models.vit import PlainViT
 
 HUB = "hub"
 FOLDER_FILE = "model.safetensors"
@@ -70,7 +70,7 @@ def require_fitting(options: NetworkOptions, path: Path | str) -> None:
         ContsegError: see `load_backbone`.
     """
     with torch.device("meta"):
-        backbone = make_backbone(options)
+        backbone = options.backbone.make()
     _fitting(backbone, Path(path))
 
 
@@ -134,11 +134,9 @@ def _advice(backbone: Backbone, found: dict[str, Tensor], own: dict[str, Tensor]
         return f"it is a {theirs}, and the network is a {mine}; set network.backbone={theirs}, or give weights of a {mine}"
     stem, width = ("deep" if "stem.0.weight" in found else "plain"), len(found["layer1.0.conv1.weight"])
     if (stem == "deep") != (backbone.stem is not None):
-        return f"its stem is {stem}; set network.stem={stem}"
-    if width != len(own["layer1.0.conv1.weight"]):
-        return (
-            f"its width is {width}, and that of the network {len(own['layer1.0.conv1.weight'])}; set network.width={width}"
-        )
+        return f"its stem is {stem}; set network.backbone.stem={stem}"
+    if width != (own_width := len(own["layer1.0.conv1.weight"])):
+        return f"its width is {width}, and that of the network {own_width}; set network.backbone.width={width}"
     if own.keys() <= found.keys():
         return f"take out of the file what is no part of a {mine}"
     return f"is it a {len(own)}-tensor ResNet of this depth?"

@@ -38,7 +38,7 @@ def save_pretrained(
     Example:
         >>> import tempfile
         >>> from contseg import NetworkOptions
-        >>> segmenter = Segmenter(NetworkOptions(backbone="resnet18", width=4, head_width=8), [3])
+        >>> segmenter = Segmenter(NetworkOptions(backbone={"name": "resnet18", "width": 4}), [3])
         >>> folder = save_pretrained(Path(tempfile.mkdtemp()), segmenter, ClassTable.of(["background", "cat", "dog"]))
         >>> load_pretrained(folder)[1].names
         ('background', 'cat', 'dog')

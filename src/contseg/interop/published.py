@@ -11,6 +11,8 @@ from torch import Tensor
 
 from contseg.errors import ContsegError, did_you_mean
 from contseg.interop.names import load_strictly, renamed
+from contseg.models.backbones.options import ResNetOptions
+from contseg.models.heads.options import DeepLabV3MiBOptions, DeepLabV3SSULOptions
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
 
@@ -75,9 +77,10 @@ def convert_segmenter(tensors: dict[str, Tensor], source: Source) -> tuple[Segme
     if not plain:
         found = with_plain_norms(found)
     widths = _widths(found, "classifier.steps.{}.weight", source)
-    options = NetworkOptions(backbone="resnet101", slope=0.01)
+    options = NetworkOptions(backbone=ResNetOptions(slope=0.01))
     if plain:
-        options = options.model_copy(update={"slope": 0.0, "head_slope": 1.0, "norm_momentum": 3e-4})
+        backbone = ResNetOptions(slope=0.0, norm_momentum=3e-4)
+        options = NetworkOptions(backbone=backbone, head=DeepLabV3MiBOptions(slope=1.0))
     segmenter = Segmenter(options, widths)
     return load_strictly(segmenter, found), widths
 
@@ -90,11 +93,8 @@ def _convert_ssul(tensors: dict[str, Tensor]) -> tuple[Segmenter, list[int]]:
     found = {renamed(name, SSUL_NAMES): value for name, value in tensors.items()}
     widths = _widths(found, "classifier.steps.{}.3.weight", "ssul, idec and lag")
     options = NetworkOptions(
-        backbone="resnet101",
-        head="deeplabv3-ssul",
-        slope=0.0,
-        contracted=True,
-        norm_momentum=0.01,
+        backbone=ResNetOptions(slope=0.0, contracted=True, norm_momentum=0.01),
+        head=DeepLabV3SSULOptions(),
         decision="sigmoid",
         unknown=widths[:2] == [1, 1],
     )

@@ -92,8 +92,7 @@ def assemble(description: dict[str, Any], tensors: dict[str, Tensor], where: str
     if missing:
         raise ContsegError(f"{where}: lacks '{missing[0]}'; a segmenter is described by {', '.join(KEYS)}")
     try:
-        # JSON knows no tuples, so numbers come back as lists; strict mode would refuse them
-        options = NetworkOptions.model_validate_json(json.dumps(description["network"]))
+        options = NetworkOptions.model_validate(description["network"])
         classes = _table(description["classes"])
         segmenter = Segmenter(options, description["widths"])
         segmenter.load_state_dict(tensors)

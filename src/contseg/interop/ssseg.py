@@ -8,7 +8,8 @@ from torch import Tensor
 from contseg.errors import ContsegError
 from contseg.interop.names import renamed
 from contseg.interop.ssseg_swin import swin_options, swin_tensors
-from contseg.models.options import NetworkOptions
+from contseg.models.heads.idrnet.options import CONTEXT
+from contseg.models.options import NetworkOptions, laid_over
 
 CONTEXT_NAMES = (
     (r"\.parallel_branches\.", ".branches."),
@@ -54,12 +55,12 @@ PLAIN_NAMES = {
 
 def ssseg_names(tensors: dict[str, Tensor], options: NetworkOptions) -> dict[str, Tensor]:
     """The tensors under our names."""
-    rules = [*SHARED_NAMES, *(IDRNET_NAMES if options.idrnet else PLAIN_NAMES[options.head]), *CONTEXT_NAMES]
-    plain = "ppm" if options.head in ("pspnet", "upernet") else "none"
-    if (options.idrnet.context_of(options.head) if options.idrnet else plain) == "ppm":
+    head, idrnet = options.head.name, options.idrnet
+    rules = [*SHARED_NAMES, *(IDRNET_NAMES if idrnet else PLAIN_NAMES[head]), *CONTEXT_NAMES]
+    if (idrnet.context_of(head) if idrnet else CONTEXT[head]) == "ppm":
         rules.append(PPM_BRANCH)
     found = {renamed(name, rules): value for name, value in tensors.items()}
-    return swin_tensors(found) if options.backbone.startswith("swin_") else found
+    return swin_tensors(found) if options.backbone.name.startswith("swin_") else found
 
 
 def ssseg_options(tensors: dict[str, Tensor], **changes: Any) -> NetworkOptions:
@@ -75,28 +76,18 @@ def ssseg_options(tensors: dict[str, Tensor], **changes: Any) -> NetworkOptions:
     """
     idrnet = "class_relations_mean" in tensors
     family, context = _family(tensors)
-    base: dict[str, Any] = {
-        "head": family,
-        "auxiliary": "auxiliary_decoder.4.weight" in tensors,
-        "slope": 0.0,
-        "contracted": True,
-        "output_stride": 8,
-        "stem": "deep" if "backbone_net.stem.0.weight" in tensors else "plain",
-        "dilations": (1, 12, 24, 36),
-    }
-    swin = "backbone_net.patch_embed.projection.weight" in tensors
-    base |= swin_options(tensors) if swin else {"backbone": _resnet(tensors)}
-    if base["auxiliary"]:
-        base["auxiliary_width"] = tensors["auxiliary_decoder.0.weight"].shape[0]
+    head: dict[str, Any] = {"name": family}
     if "lateral_convs.0.0.weight" in tensors:
-        base["fpn_width"] = tensors["lateral_convs.0.0.weight"].shape[0]
+        head["fpn_width"] = int(tensors["lateral_convs.0.0.weight"].shape[0])
+    if context == "aspp":
+        head["dilations"] = (1, 12, 24, 36)
     stage1_on = changes.pop("stage1_on", None)
     if idrnet:
-        width = base["head_width"] = int(tensors["bottleneck.0.weight"].shape[0])
+        width = head["width"] = int(tensors["bottleneck.0.weight"].shape[0])
         classes = len(tensors["class_relations_mean"])
         raw = family == "pspnet" and (classes, width) == (19, 1024)
         refined = [when for when in ("before", "after") if f"coarsecontext_refiner_{when}.out_project.0.weight" in tensors]
-        base["idrnet"] = {
+        head["idrnet"] = {
             "context": context,
             "refine": refined[0] if refined else "none",
             "stage1_on": stage1_on or ("bottleneck" if raw else "context"),
@@ -108,8 +99,12 @@ def ssseg_options(tensors: dict[str, Tensor], **changes: Any) -> NetworkOptions:
             for name in ("decoder.7.weight", "decoder.4.weight", "decoder.1.weight")
             if name in tensors and tensors[name].ndim == 4
         )
-        base["head_width"] = int(tensors[last].shape[1])
-    return NetworkOptions.model_validate(base | changes)
+        head["width"] = int(tensors[last].shape[1])
+    swin = "backbone_net.patch_embed.projection.weight" in tensors
+    network = {"backbone": swin_options(tensors) if swin else _resnet(tensors), "head": head}
+    if "auxiliary_decoder.4.weight" in tensors:
+        network["auxiliary"] = {"width": int(tensors["auxiliary_decoder.0.weight"].shape[0])}
+    return NetworkOptions.model_validate(laid_over(network, changes))
 
 
 def _family(tensors: dict[str, Tensor]) -> tuple[str, str]:
@@ -127,8 +122,15 @@ def _family(tensors: dict[str, Tensor]) -> tuple[str, str]:
     raise ContsegError("weights: hold no head under the names of ssseg (decoder_stage2.4, decoder.7, ppm_net, aspp_net)")
 
 
-def _resnet(tensors: dict[str, Tensor]) -> str:
+def _resnet(tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Which ResNet a file of the toolbox holds, as options of the backbone."""
     depth = sum(bool(re.fullmatch(r"backbone_net\.layer3\.\d+\.conv1\.weight", name)) for name in tensors)
     if depth not in (6, 23) or "backbone_net.layer3.0.conv3.weight" not in tensors:
         raise ContsegError(f"weights: layer3 has {depth} blocks; known are ResNet-50 (6) and ResNet-101 (23)")
-    return {6: "resnet50", 23: "resnet101"}[depth]
+    return {
+        "name": {6: "resnet50", 23: "resnet101"}[depth],
+        "stem": "deep" if "backbone_net.stem.0.weight" in tensors else "plain",
+        "slope": 0.0,
+        "contracted": True,
+        "output_stride": 8,
+    }

@@ -49,7 +49,7 @@ def _reordered(values: Tensor) -> Tensor:
 
 
 def swin_options(tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Which Swin a file of the toolbox holds, as options of the network.
+    """Which Swin a file of the toolbox holds, as options of the backbone.
 
     Raises:
         ContsegError: none that is known.
@@ -62,11 +62,5 @@ def swin_options(tensors: dict[str, Tensor]) -> dict[str, Any]:
         if (about["embed_dim"], about["depths"]) == (width, depths):
             rows = len(tensors["backbone_net.stages.0.blocks.0.attn.w_msa.relative_position_bias_table"])
             window = (math.isqrt(rows) + 1) // 2
-            return {
-                "backbone": name,
-                "backbone_options": {} if window == about["window"] else {"window": window},
-                "drop_path": DROP_PATH,
-                "output_stride": 32,
-                "stem": "plain",
-            }
+            return {"name": name, "drop_path": DROP_PATH} | ({} if window == about["window"] else {"window": window})
     raise ContsegError(f"weights: Swin of width {width} and depths {depths}; known are {', '.join(VARIANTS)}")

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from contseg.losses.precision import precise, precisely
+from contseg.precision import precise, precisely
 
 MARGIN, NEAR = 1.0, 1e-6
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from contseg.losses.distillation import distillation
-from contseg.losses.precision import precisely
+from contseg.precision import precisely
 
 
 @precisely

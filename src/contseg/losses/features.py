@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from contseg.data.classes import IGNORE
-from contseg.losses.precision import precisely
+from contseg.precision import precisely
 
 
 @precisely

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from contseg.losses.precision import precisely
+from contseg.precision import precisely
 
 Regions = Literal["fit", "square"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from contseg.losses.precision import precisely
+from contseg.precision import precisely
 
 
 def nearest(map_HW: Tensor, size: tuple[int, int]) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from contseg.losses.precision import precisely
+from contseg.precision import precisely
 
 Layout = Literal["channels first", "pixels first"]
 

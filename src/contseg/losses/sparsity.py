@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from contseg.losses.precision import precisely
+from contseg.precision import precisely
 
 LABELS = 256
 

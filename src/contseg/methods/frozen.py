@@ -39,7 +39,7 @@ class Frozen(Method):
     def prepare(self, segmenter: Segmenter, step: Step) -> None:
         """Hold everything but the newest step of every classifier."""
         if step.old_count:
-            segmenter.hold_all_but(-1)
+            segmenter.freeze_all_but(-1)
 
     def losses(
         self, batch: Batch, student: SegmenterOutput, teacher: SegmenterOutput | None, context: StepContext

@@ -11,7 +11,6 @@ from contseg.errors import ContsegError
 from contseg.losses.confidence import class_histogram, running_thresholds
 from contseg.losses.contrast import fold_unknown, region_contrast, released_region_contrast
 from contseg.losses.distillation import dense_distillation, distillation
-from contseg.losses.precision import precise
 from contseg.losses.prototypes import class_sums
 from contseg.methods.method import Method, StepContext
 from contseg.methods.pseudo_labels import fill_in
@@ -25,7 +24,8 @@ from contseg.methods.unknown import (
     supervise_each_output,
 )
 from contseg.models.options import NetworkOptions
-from contseg.models.segmenter import Segmenter, SegmenterOutput, taps_of
+from contseg.models.segmenter import Segmenter, SegmenterOutput
+from contseg.precision import precise
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step
 
@@ -102,9 +102,9 @@ class IDEC(Method):
 
     def check(self, network: NetworkOptions, steps: Sequence[Step]) -> None:
         """The network must decide output by output, and have the pyramids unless stages are distilled."""
-        if self.taps[0] not in taps_of(network):
+        if self.taps[0] not in network.taps:
             raise ContsegError(
-                f"method.features: {network.head} has no pyramids to distil; set method.features=stages, or"
+                f"method.features: {network.head.name} has no pyramids to distil; set method.features=stages, or"
                 " network.head=deeplabv3-ssul"
             )
         require_sigmoid(network, self.name)

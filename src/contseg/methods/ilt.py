@@ -7,9 +7,9 @@ from torch import Tensor
 
 from contseg.losses.distillation import distillation
 from contseg.losses.features import cosine_distance, old_positions, squared_distance
-from contseg.losses.precision import precise
 from contseg.methods.method import Method, StepContext
 from contseg.models.segmenter import SegmenterOutput
+from contseg.precision import precise
 from contseg.scenarios.batch import Batch
 
 DISTANCES = {"squared": squared_distance, "cosine": cosine_distance}

@@ -21,7 +21,6 @@ from contseg.losses.decoupling import (
     relevance_strength,
 )
 from contseg.losses.distillation import dense_distillation
-from contseg.losses.precision import precise
 from contseg.losses.prototypes import class_sums
 from contseg.methods.method import Method, StepContext
 from contseg.methods.pseudo_labels import fill_in
@@ -36,6 +35,7 @@ from contseg.methods.unknown import (
 )
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter, SegmenterOutput
+from contseg.precision import precise
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step
 

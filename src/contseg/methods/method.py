@@ -13,25 +13,10 @@ from contseg.errors import ContsegError
 from contseg.losses.cross_entropy import cross_entropy
 from contseg.models.classifier import Start
 from contseg.models.options import NetworkOptions
-from contseg.models.segmenter import Segmenter, SegmenterOutput, taps_of
+from contseg.models.segmenter import Segmenter, SegmenterOutput
+from contseg.ranks import Ranks
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """What the processes of a run tell each other; with one process both are the identity.
-
-    Args:
-        sum: tensor to its sum over ranks; follows gradients.
-        gather: tensor (B, ...) to all ranks' (W * B, ...), in rank order; follows gradients.
-        rank, count: this process and how many there are.
-    """
-
-    sum: Callable[[Tensor], Tensor] = lambda tensor: tensor
-    gather: Callable[[Tensor], Tensor] = lambda tensor: tensor
-    rank: int = 0
-    count: int = 1
 
 
 @dataclass
@@ -200,11 +185,11 @@ class Method(ABC):
         Raises:
             ContsegError: it cannot; here, because the network lacks a feature that it reads.
         """
-        there = taps_of(network)
+        there = network.taps
         for tap in (*self.taps, *self.first_taps):
             if tap not in there:
                 raise ContsegError(
-                    f"method.name: '{self.name}' reads {tap}, and {network.backbone} with {network.head} has only"
+                    f"method.name: '{self.name}' reads {tap}, and {network.backbone.name} with {network.head.name} has only"
                     f" {', '.join(there)}; set network.head=deeplabv3-ssul, or use another method"
                 )
 
@@ -228,7 +213,7 @@ class Method(ABC):
         if vars(type(self)).get("first_step_is_plain", False):  # a derived class may change what this one promised
             return {}
         key: dict[str, Any] = {"method": self.name}
-        for each in fields(self):  # no comprehension: see `contseg.recipes.reads`
+        for each in fields(self):
             if each.init:
                 value = getattr(self, each.name)
                 key[each.name] = value if isinstance(value, bool | int | float | str | None) else repr(value)

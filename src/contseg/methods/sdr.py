@@ -9,7 +9,6 @@ from torch import Tensor
 from contseg.data.classes import IGNORE
 from contseg.losses.cross_entropy import unbiased_cross_entropy
 from contseg.losses.distillation import unbiased_distillation
-from contseg.losses.precision import precise
 from contseg.losses.prototypes import (
     attraction,
     class_errors,
@@ -28,8 +27,10 @@ from contseg.losses.released_sdr import (
     without_lowest,
 )
 from contseg.losses.sparsity import class_maxima, sparsity
-from contseg.methods.method import Method, Ranks, StepContext
+from contseg.methods.method import Method, StepContext
 from contseg.models.segmenter import SegmenterOutput
+from contseg.precision import precise
+from contseg.ranks import Ranks
 from contseg.scenarios.batch import Batch
 
 

@@ -43,7 +43,7 @@ def freezes(step: Step) -> bool:
 
 def learn_classifiers_only(segmenter: Segmenter) -> None:
     """Hold everything but the classifiers of unknown, background and the newest classes, and the norms of these too."""
-    segmenter.hold_all_but(UNKNOWN, BACKGROUND, NEWEST)
+    segmenter.freeze_all_but(UNKNOWN, BACKGROUND, NEWEST)
 
 
 def classifier_groups(segmenter: Segmenter, background_factor: float, old_factor: float = 1.0) -> list[dict[str, Any]]:

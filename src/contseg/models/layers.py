@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from contseg.losses.precision import precise
 from contseg.models.normalization import BatchNorm, activation
+from contseg.precision import precise
 
 
 def conv_norm_act(channels: int, out: int, kernel: int = 1, dilation: int = 1, slope: float = 0.0) -> nn.Sequential:

@@ -3,6 +3,12 @@
 from typing import Any, Literal
 
 Initialisation = Literal["torch", "he", "xavier"]
+Freeze = Literal["none", "norm", "stage1", "stage2", "stage3", "stage4", "all"]
+
+Decision = Literal["softmax", "sigmoid"]
+
+ASPP_TAPS = ("aspp1", "aspp2", "aspp3", "aspp4")
+"""Features that only the head `deeplabv3-ssul` has."""
 
 DEPTHS = {
     "resnet18": ("basic", (2, 2, 2, 2)),
@@ -34,6 +40,3 @@ VITS = {
     "dinov3_base": "vit_base_patch16_dinov3",
 }
 """Our name: timm's."""
-
-BACKBONES = (*DEPTHS, *VARIANTS, *ARCHITECTURES, *VITS)
-"""Every name that `NetworkOptions.backbone` may have. Only those of the last two kinds need timm."""

@@ -4,6 +4,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
+from torch.nn.modules.batchnorm import _NormBase
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -72,3 +73,10 @@ def activation(slope: float) -> nn.Module:
     if slope == 1.0:
         return nn.Identity()
     return nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)
+
+
+def set_momentum(network: nn.Module, momentum: float) -> None:
+    """Set the momentum of all batch norms of a network."""
+    for module in network.modules():
+        if isinstance(module, _NormBase):
+            module.momentum = momentum

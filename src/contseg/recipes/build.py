@@ -17,8 +17,8 @@ from contseg.errors import ContsegError
 from contseg.interop.imagenet import require_fitting
 from contseg.methods.method import Method
 from contseg.methods.registry import METHODS, make_method
-from contseg.models.options import NetworkOptions
-from contseg.models.segmenter import Segmenter, first_widths
+from contseg.models.options import NetworkOptions, first_widths
+from contseg.models.segmenter import Segmenter
 from contseg.recipes.differences import differences, told_differences
 from contseg.recipes.read import read_recipe, read_run, to_yaml
 from contseg.recipes.recipe import Recipe
@@ -199,10 +199,11 @@ def _require_images_enough_for_norms(recipe: Recipe, network: NetworkOptions) ->
             if "more than 1 value per channel" not in str(error):
                 raise
             reason, other = "which has a norm over averages of whole images", "network.head=fcn"
-            if network.head == "fcn":
+            if network.head.name == "fcn":
                 reason, other = f"of which a crop of {width} x {height} leaves one pixel to a norm", "a larger data.crop"
             raise ContsegError(
-                f"training.batch: 1 image is too few for head {network.head}, {reason}; set training.batch=2, or {other}"
+                f"training.batch: 1 image is too few for head {network.head.name}, {reason};"
+                f" set training.batch=2, or {other}"
             ) from None
 
 
@@ -284,8 +285,8 @@ def resumed_recipe(folder: Path | str, wanted: Recipe | None = None) -> Recipe:
         return saved
     wanted = wanted.model_copy(update={"plugins": saved.plugins})  # the run's, and where those of them are that were given
     if saved.start_from is not None and wanted.start_from == saved.start_from:  # the network came with the segmenter
-        asked = {key: getattr(wanted.network, key) for key in wanted.network.model_fields_set}
-        wanted = wanted.model_copy(update={"network": saved.network.model_copy(update=asked)})
+        network = saved.network.changed(**wanted.network.model_dump(exclude_unset=True))
+        wanted = wanted.model_copy(update={"network": network})
     changed = {
         key: values
         for key, values in differences(saved, wanted).items()

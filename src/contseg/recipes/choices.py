@@ -26,7 +26,7 @@ def choices(recipe: Recipe, *, resumed: bool = False) -> list[str]:
         lines.append(f"chosen for this machine ({accelerator_of(training)}, {cores()} cores): {', '.join(chosen)}")
     if not resumed and recipe.backbone_weights is None and recipe.start_from is None and recipe.data.dataset != "digits":
         lines.append(
-            f"the network starts from random weights; give ImageNet weights of a {recipe.network.backbone} with"
+            f"the network starts from random weights; give ImageNet weights of a {recipe.network.backbone.name} with"
             " backbone_weights=FILE, or a trained segmenter with start_from=FOLDER"
         )
     return lines

@@ -29,15 +29,15 @@ def told_differences(changed: Mapping[str, tuple[Any, Any]], most: int = 4) -> s
     """Changed keys with both values in one line, the weightiest first; of more than `most`, the other keys alone.
 
     Example:
-        >>> told_differences({"training.lr": (0.1, 0.2), "network.backbone": ("resnet101", "resnet18")}, most=1)
-        'network.backbone was resnet101, is resnet18 (and 1 more: training.lr)'
+        >>> told_differences({"training.lr": (0.1, 0.2), "network.backbone.name": ("resnet101", "resnet18")}, most=1)
+        'network.backbone.name was resnet101, is resnet18 (and 1 more: training.lr)'
     """
 
     def place(key: str) -> int:
         top = key.partition(".")[0]
         return WEIGHTIEST.index(top) if top in WEIGHTIEST else len(WEIGHTIEST)
 
-    keys = sorted(changed, key=lambda key: (place(key), key != "network.backbone", key))
+    keys = sorted(changed, key=lambda key: (place(key), key != "network.backbone.name", key))
     told = [f"{key} was {before}, is {now}" for key in keys[:most] for before, now in [map(_word, changed[key])]]
     more = f" (and {len(keys) - most} more: {', '.join(keys[most:])})" if len(keys) > most else ""
     return ", ".join(told) + more

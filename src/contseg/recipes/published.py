@@ -131,10 +131,10 @@ def network_key(recipe: Recipe) -> str:
         'psp_swin-large'
     """
     network = recipe.network
-    backbone = network.backbone.replace("_", "-")
+    backbone = network.backbone.name.replace("_", "-")
     if backbone.startswith("resnet"):
-        backbone += f"-d{network.output_stride}"
-    return f"{HEAD_NAMES.get(network.head, network.head)}_{backbone}"
+        backbone += f"-d{network.backbone.stride}"
+    return f"{HEAD_NAMES.get(network.head.name, network.head.name)}_{backbone}"
 
 
 def _row(line: dict[str, str]) -> PublishedRow:

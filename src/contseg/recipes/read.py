@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
@@ -20,8 +20,14 @@ from ruamel.yaml.error import YAMLError
 
 from contseg.data.open import DATASETS
 from contseg.errors import ContsegError, did_you_mean
+from contseg.models.backbones.options import BACKBONES
+from contseg.models.heads.options import HEADS
+from contseg.models.old_options import nested
+from contseg.models.options import laid_over
 from contseg.plugins import joined, load_plugins
 from contseg.recipes.recipe import Recipe
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -72,8 +78,7 @@ def read_run(file: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         ContsegError: see `read_recipe`.
     """
-    content, _, _ = _laid(str(file), overrides)
-    load_plugins(content["plugins"], required=False)
+    content, _, _ = _combined(str(file), overrides, required=False)
     recipe = _typed(content, str(file))
     with suppress(ContsegError):
         return _completed(recipe)
@@ -94,41 +99,59 @@ def resolve(source: str | Path, overrides: Sequence[str] = ()) -> Resolved:
         >>> origins["scenario.split"], origins["training.seed"], "training.momentum" in origins
         ('parts/digits-scenes', 'command line', False)
     """
-    content, origins, names = _laid(str(source), overrides)
+    content, origins, names = _combined(str(source), overrides)
     packaged = set(recipe_names())
     based_on = [name for name in names if name in packaged]
     if based_on and content.get("based_on") is None:
         content["based_on"] = based_on[-1]
     there = dict(flat(content))
     kept = {key: origin for key, origin in origins.items() if key in there}  # a method that changed its name, for instance
-    by_user = {key.split(".")[1] for key, origin in kept.items() if key.startswith("network.") and origin not in _index()}
-    return Resolved(_with_network_set(parse_recipe(content, str(source)), by_user), kept, names)
+    by_user = {key for key, origin in kept.items() if key.startswith("network.") and origin not in _index()}
+    recipe = parse_recipe(content, str(source))
+    return Resolved(recipe.model_copy(update={"network": _set_by(recipe.network, by_user, "network.")}), kept, names)
 
 
-def _laid(source: str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], dict[str, str], tuple[str, ...]]:
+def _combined(
+    source: str, overrides: Sequence[str] = (), *, required: bool = True
+) -> tuple[dict[str, Any], dict[str, str], tuple[str, ...]]:
     """The parts of a recipe and the overrides laid over each other, the origin of every key, and the names of the layers.
 
-    Plugins add up.
+    Args:
+        required: as of `load_plugins`. Plugins add up, and are imported first: they have keys of their own.
     """
-    content: dict[str, Any] = {"plugins": []}
+    layers = list(_layers(*_find(source)))
+    content: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    names: list[str] = []
-    for name, layer in _layers(*_find(source)):
-        plugins = joined(content["plugins"], layer.get("plugins", []), Path(name).parent)
-        content = _merged(content, layer) | {"plugins": plugins}
-        origins |= dict.fromkeys((key for key, _ in flat(layer)), name)
-        names.append(name)
+    plugins: list[str] = []
+    for name, layer in layers:
+        if "plugins" in layer:
+            plugins, origins["plugins"] = joined(plugins, layer.pop("plugins"), Path(name).parent), name
     for override in overrides:
-        plugins = content.pop("plugins")
-        origins |= dict.fromkeys(_apply(content, override), COMMAND_LINE)
-        content["plugins"] = joined(plugins, content.get("plugins", []), Path())
-    return content, origins, tuple(names)
+        if override.startswith("plugins="):
+            _apply(given := {}, override)
+            plugins, origins["plugins"] = joined(plugins, given["plugins"], Path()), COMMAND_LINE
+    load_plugins(plugins, required=required)
+    for name, layer in layers:
+        content, set_here = _laid(content, layer)
+        origins |= dict.fromkeys(set_here, name)
+    network: dict[str, Any] = {}  # all overrides at once, so that a part that they name leaves none of their keys out
+    for override in overrides:
+        of_network = re.match(r"network[.=]", override)
+        set_here = _apply(network if of_network else content, override)
+        origins |= dict.fromkeys([] if of_network else set_here, COMMAND_LINE)
+    content, set_here = _laid(content, network)
+    origins |= dict.fromkeys(set_here, COMMAND_LINE)
+    return content | {"plugins": plugins}, origins, tuple(name for name, _ in layers)
 
 
-def _with_network_set(recipe: Recipe, keys: set[str]) -> Recipe:
-    """The recipe, whose `network.model_fields_set` is what the user set, without what parts and packaged recipes set."""
-    values = {key: getattr(recipe.network, key) for key in type(recipe.network).model_fields}
-    return recipe.model_copy(update={"network": recipe.network.model_construct(_fields_set=keys, **values)})
+def _set_by(options: Model, keys: set[str], prefix: str) -> Model:
+    """Equal options, of which `model_dump(exclude_unset=True)` gives only the keys that the user set."""
+    values = {}
+    for name in type(options).model_fields:
+        value = getattr(options, name)
+        values[name] = _set_by(value, keys, f"{prefix}{name}.") if isinstance(value, BaseModel) else value
+    own = {key.removeprefix(prefix).partition(".")[0] for key in keys if key.startswith(prefix)}
+    return options.model_construct(_fields_set=own, **values)
 
 
 def outline(name: str) -> Recipe:
@@ -143,7 +166,7 @@ def outline(name: str) -> Recipe:
         >>> outline("voc/mib_15-1_disjoint").method
         {'name': 'mib', 'distillation': 10.0}
     """
-    return _typed(_laid(name)[0], name)
+    return _typed(_combined(name)[0], name)
 
 
 def parse_recipe(content: Mapping[str, Any], source: str) -> Recipe:
@@ -170,15 +193,21 @@ def _completed(recipe: Recipe) -> Recipe:
         raise ContsegError("method.name: missing; name a method such as plop")
     PIPELINES.check(recipe.data.pipeline)
     complete = hyper_parameters(make_method(method.pop("name"), **method))
-    parts = ((METHODS, complete["name"]), (DATASETS, recipe.data.dataset), (PIPELINES, recipe.data.pipeline))
-    packages = [package for registry, name in parts if (package := registry.package(name))]
-    return recipe.model_copy(update={"method": complete, "plugins": joined(packages, recipe.plugins, Path())})
+    packages = (
+        METHODS.package(complete["name"]),
+        DATASETS.package(recipe.data.dataset),
+        PIPELINES.package(recipe.data.pipeline),
+        BACKBONES.package(recipe.network.backbone.name),
+        HEADS.package(recipe.network.head.name),
+    )
+    plugins = joined([package for package in packages if package], recipe.plugins, Path())
+    return recipe.model_copy(update={"method": complete, "plugins": plugins})
 
 
 def _typed(content: Mapping[str, Any], source: str) -> Recipe:
     """The recipe of plain values; what stands under `method` is not looked at."""
     try:
-        return Recipe.model_validate(_floats(content, Recipe))
+        return Recipe.model_validate(content)
     except ValidationError as error:
         raise ContsegError(f"{source}: {_first_problem(error)}") from None
 
@@ -216,7 +245,7 @@ def is_of_published_data(name: str) -> bool:
 
 
 def flat(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The keys of nested mappings (`training.lr`) with their values."""
+    """Dotted keys and values of nested mappings."""
     if isinstance(content, dict) and content:
         for key, value in content.items():
             yield from flat(value, f"{prefix}.{key}" if prefix else key)
@@ -293,6 +322,16 @@ def _layers(content: dict[str, Any], source: str) -> Iterator[tuple[str, dict[st
     yield source, content
 
 
+def _laid(content: dict[str, Any], layer: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """A content with a layer laid over it, and the keys that the layer sets; those of a network see `laid_over`."""
+    network = layer.get("network")
+    if not isinstance(network, Mapping):
+        return _merged(content, layer), [key for key, _ in flat(layer)]
+    before = content.get("network") or {}
+    layer = {**layer, "network": nested(network, before)}
+    return _merged(content, layer) | {"network": laid_over(before, network)}, [key for key, _ in flat(layer)]
+
+
 def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     result = copy.deepcopy(base)
     for key, value in over.items():
@@ -316,34 +355,25 @@ def _apply(content: dict[str, Any], override: str) -> list[str]:
     *folders, last = key.split(".")
     for folder in folders:
         inner = content.setdefault(folder, {})
+        if isinstance(inner, str) and folder in ("backbone", "head"):
+            inner = content[folder] = {"name": inner}
         if not isinstance(inner, dict):
             raise ContsegError(f"override '{override}': '{folder}' holds {inner!r}, not keys")
         content = inner
     if last == "name" and folders == ["method"] and content.get("name") != value:
         content.clear()
+    if isinstance(value, str) and isinstance(content.get(last), dict) and last in ("backbone", "head"):
+        content, last = content[last], "name"
     content[last] = value
     return [name for name, _ in flat(value, key)]
-
-
-def _floats(content: Any, kind: Any) -> Any:
-    """Integers where a float is expected, as people write them (`lr: 1`), and lists where tuples are."""
-    if isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(content, Mapping):
-        fields = kind.model_fields
-        return {key: _floats(value, fields[key].annotation) if key in fields else value for key, value in content.items()}
-    if kind is float and type(content) is int:
-        return float(content)
-    if isinstance(content, list):
-        inner = next((get_args(one) for one in (kind, *get_args(kind)) if get_origin(one) is tuple), None)
-        if inner:
-            return tuple(float(value) if inner[0] is float and type(value) is int else value for value in content)
-    return content
 
 
 def _model_at(place: Sequence[int | str]) -> type[BaseModel]:
     """The model whose keys stand at a place of a recipe."""
     model: type[BaseModel] = Recipe
     for part in place:
-        kind = model.model_fields[str(part)].annotation
+        kinds = (model, *(part for parts in (BACKBONES, HEADS) for _, part in parts.items()))
+        kind = next(one for one in kinds if part in one.model_fields).model_fields[str(part)].annotation
         model = next(one for one in (kind, *get_args(kind)) if isinstance(one, type) and issubclass(one, BaseModel))
     return model
 

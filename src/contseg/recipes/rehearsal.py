@@ -4,8 +4,8 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,8 @@ from contseg.interop.segmenter_file import load_segmenter
 from contseg.methods.method import Method, StepContext
 from contseg.models.segmenter import Segmenter
 from contseg.recipes.build import make_job, start_run
+from contseg.recipes.effect import without_effect
 from contseg.recipes.read import Resolved, resolve
-from contseg.recipes.reads import Reads
-from contseg.recipes.recipe import Recipe
 from contseg.recipes.stand_ins import own_cache, quartered, ready_norms, rehearsed, with_changes
 from contseg.scenarios.step import Step
 
@@ -31,9 +30,6 @@ STEPS = 2
 ITERATIONS = 2
 OTHERS = 2
 """Images to test on; of every part of the memory."""
-
-OF_LATER_STEPS = frozenset({"training.lr_later", "training.lr_factors_later"})
-"""Where there is only one step, nothing reads these, and parts that recipes share set them all the same."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +64,10 @@ def rehearse(
     Raises:
         ContsegError: what is wrong: whatever the engine finds (losses that are not finite, terms that train nothing, taps
             that a network lacks ...), a segmenter that is not the same when it is read back from its file, figures that
-            are missing, or a key that the recipe sets and nothing reads.
+            are missing, or a key that the recipe sets has no effect.
 
     Example:
-        >>> tiny = ["network.width=4", "network.head_width=8", "data.crop=32", "data.options={size: 32}"]
+        >>> tiny = ["network.backbone.width=4", "network.head.width=8", "data.crop=32", "data.options={size: 32}"]
         >>> rehearse("digits/plop_5-1", tiny).parameters
         52711
     """
@@ -88,15 +84,15 @@ def rehearse(
 
 def _rehearse(resolved: Resolved, quarter: bool, shared: Path, own: Path) -> int:
     recipe = rehearsed(quartered(resolved.recipe) if quarter else resolved.recipe, shared, own)
-    run, reads = start_run(recipe, own / "run"), Reads()
+    run = start_run(recipe, own / "run")
     # norms that see a single image are made fit for that later, see `ready_norms`
     several = with_changes(recipe, training=with_changes(recipe.training, batch=max(2, recipe.training.batch)))
-    whole = replace(make_job(_watched(several, reads), run.folder), training=recipe.training)
+    whole = replace(make_job(several, run.folder), training=recipe.training)
     checks = _Checks(run, single=recipe.training.batch == 1)
-    job = _short(replace(whole, method=checks.follow(whole.method)), reads)
+    job = _short(replace(whole, method=checks.follow(whole.method)))
     train(job, checks)
     require_figures(run, len(job.scenario))
-    _require_read(resolved, reads, one_step=len(whole.scenario) == 1)
+    require_effect(resolved, checks.read)
     student = checks.student
     for step in whole.scenario[STEPS:]:
         if step.new_count:
@@ -104,38 +100,16 @@ def _rehearse(resolved: Resolved, quarter: bool, shared: Path, own: Path) -> int
     return sum(parameter.numel() for parameter in student.parameters())
 
 
-def _watched(recipe: Recipe, reads: Reads) -> Recipe:
-    """What a job is made of, watched. Network, training and method are watched later, so that the job's own checks, which
-    look at all of them, do not count."""
-    scenario = recipe.scenario
-    if scenario.memory is not None:
-        scenario = with_changes(scenario, memory=reads.watch(scenario.memory, "scenario.memory"))
-    return with_changes(
-        recipe,
-        data=reads.watch(recipe.data, "data"),
-        scenario=reads.watch(scenario, "scenario"),
-        evaluation=reads.watch(recipe.evaluation, "evaluation"),
-    )
-
-
-def _short(job: Job, reads: Reads) -> Job:
-    """Two updates of every step, of the first two steps; watched."""
-    training, network = job.training, job.network
+def _short(job: Job) -> Job:
+    """Two updates of every step, of the first two steps."""
+    training = job.training
     scenario = job.scenario.head(STEPS, ITERATIONS * training.batch * training.accumulate, OTHERS)
     memory = scenario.options.memory
     drawn = [
         len(step.train) + (sum(map(len, step.memory)) if memory and memory.mix == "sampling" else 0) for step in scenario
     ]
     epochs = [-(-ITERATIONS // updates_per_epoch(images, training)) for images in drawn]
-    if network.idrnet is not None:
-        network = with_changes(network, idrnet=reads.watch(network.idrnet, "network.idrnet"))
-    return replace(
-        job,
-        scenario=scenario,
-        network=reads.watch(network, "network"),
-        training=reads.watch(with_changes(training, epochs=epochs), "training"),
-        method=reads.watch(job.method, "method"),
-    )
+    return replace(job, scenario=scenario, training=with_changes(training, epochs=epochs))
 
 
 class _Checks(Reporter):
@@ -143,18 +117,28 @@ class _Checks(Reporter):
 
     Args:
         single: batches hold single images.
+
+    Attributes:
+        student: the segmenter of the last finished step.
+        read: the hyper-parameters that the method read.
     """
 
     student: Segmenter
 
     def __init__(self, run: Run, single: bool):
-        self._run, self._single = run, single
+        self._run, self._single, self.read = run, single, set[str]()
 
     def follow(self, method: Method) -> Method:
-        """The method, which tells from now on whom it taught."""
+        """The method, which from now on reports its student and the hyper-parameters that it reads."""
         kind, checks = type(method), self
+        keys = {field.name for field in fields(method) if field.init}
 
         class Followed(kind):  # type: ignore[misc, valid-type]
+            def __getattribute__(self, name: str) -> Any:
+                if name in keys:
+                    checks.read.add(name)
+                return super().__getattribute__(name)
+
             def prepare(self, segmenter: Segmenter, step: Step) -> None:
                 super().prepare(segmenter, step)
                 ready_norms(segmenter, checks._single)
@@ -215,13 +199,18 @@ def require_figures(run: Run, steps: int) -> None:
                 raise ContsegError(f"metrics.jsonl: the figures of a {kind} line of step {step} are {found or 'missing'}")
 
 
-def _require_read(resolved: Resolved, reads: Reads, one_step: bool) -> None:
-    """Every key that the recipe sets was read."""
-    exempt = OF_LATER_STEPS if one_step else ()
-    unread = [key for key in reads.unread(resolved.origins) if not key.startswith(tuple(exempt))]
-    if unread:
-        told = ", ".join(f"{key} (set by {resolved.origins[key]})" for key in unread)
-        raise ContsegError(f"nothing reads {told}; take it out")
+def require_effect(resolved: Resolved, read_of_method: Collection[str]) -> None:
+    """Raise ContsegError where a key that the recipe sets has no effect.
+
+    Args:
+        read_of_method: the hyper-parameters that the method read.
+    """
+    vain = without_effect(resolved.recipe, resolved.origins)
+    methods = [key for key in resolved.origins if key.startswith("method.") and key != "method.name"]
+    vain |= {key: "another method" for key in methods if key.split(".")[1] not in read_of_method}
+    if vain:
+        told = ", ".join(f"{key} (set by {resolved.origins[key]}) without {condition}" for key, condition in vain.items())
+        raise ContsegError(f"no effect: {told}; remove it")
 
 
 def _peak_of_process() -> float | None:

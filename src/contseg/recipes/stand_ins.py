@@ -16,6 +16,7 @@ from torch.nn import functional
 from contseg.data.datasets.cityscapes import CITIES
 from contseg.data.fake import LAYOUTS, write_fake
 from contseg.data.open import DATASETS
+from contseg.models.backbones.options import ResNetOptions
 from contseg.models.normalization import BatchNorm
 from contseg.models.segmenter import Segmenter
 from contseg.recipes.build import make_scenario, open_recipe_dataset
@@ -97,12 +98,14 @@ def rehearsed(recipe: Recipe, shared: Path, own: Path) -> Recipe:
         ContsegError: see `write_images`; or dataset and scenario do not go together.
     """
     options = DIGITS | recipe.data.options if recipe.data.dataset == "digits" else recipe.data.options
-    training, cuda = recipe.training, torch.cuda.is_available()
+    training, network, cuda = recipe.training, recipe.network, torch.cuda.is_available()
+    if isinstance(network.backbone, ResNetOptions):
+        # weights that keep a deep network's numbers in bounds before it has learned, as those of ImageNet would
+        network = network.changed(backbone={"initialisation": "he"})
     recipe = with_changes(
         recipe,
         data=with_changes(recipe.data, path=str(write_images(recipe.data.dataset, shared)), options=options),
-        # weights that keep a deep network's numbers in bounds before it has learned, as those of ImageNet would
-        network=with_changes(recipe.network, initialisation="he"),
+        network=network,
         scenario=with_changes(
             recipe.scenario,
             ratio=max(recipe.scenario.ratio, 0.6),
@@ -111,7 +114,7 @@ def rehearsed(recipe: Recipe, shared: Path, own: Path) -> Recipe:
         training=with_changes(
             training,
             # beside five times its weights (gradients, two moments, teacher), Swin-Large leaves little room for images
-            batch=1 if recipe.network.backbone == "swin_large" and recipe.scenario.memory is None else BATCH,
+            batch=1 if recipe.network.backbone.name == "swin_large" and recipe.scenario.memory is None else BATCH,
             accumulate=min(training.accumulate, 2),
             precision=training.precision if cuda else "32",
             compile=False,
@@ -177,7 +180,7 @@ def ready_norms(segmenter: Segmenter, single: bool) -> None:
 
     Example:
         >>> from contseg.models.options import NetworkOptions
-        >>> psp = Segmenter(NetworkOptions(backbone="resnet18", width=4, head="pspnet", head_width=8), [3])
+        >>> psp = Segmenter(NetworkOptions(backbone="resnet18", head={"name": "pspnet", "width": 8}), [3])
         >>> ready_norms(psp, single=True)
         >>> psp(torch.zeros(1, 3, 64, 64)).logits.shape
         torch.Size([1, 3, 4, 4])

@@ -10,6 +10,7 @@ from contseg.interop.pretrained import WEIGHTS, is_pretrained, open_segmenter
 from contseg.interop.segmenter_file import load_segmenter
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
+from contseg.recipes.read import flat
 from contseg.recipes.recipe import Recipe
 from contseg.scenarios.scenario import Scenario
 
@@ -110,14 +111,10 @@ def _opened(recipe: Recipe) -> tuple[Segmenter, ClassTable]:
 def _require_agreement(recipe: Recipe, network: NetworkOptions) -> None:
     """Raise ContsegError where a key of `network` that the user set differs from the segmenter's; parts and packaged
     recipes only set what a network of their own would be. (`unknown` follows the policy.)"""
-    for key in sorted(recipe.network.model_fields_set - {"unknown"}):
-        asked, own = getattr(recipe.network, key), getattr(network, key)
-        if asked != own:
+    own = dict(flat(network.model_dump()))
+    for key, asked in sorted(flat(recipe.network.model_dump(exclude_unset=True, exclude={"unknown"}))):
+        if key and asked != {} and asked != own.get(key):
             raise ContsegError(
-                f"network.{key}: {_plain(asked)} was set, and the segmenter in start_from ({recipe.start_from}) has"
-                f" {_plain(own)}; leave network.{key} out, as the network comes with the segmenter"
+                f"network.{key}: {asked!r} was set, and the segmenter in start_from ({recipe.start_from}) has"
+                f" {own.get(key)!r}; leave network.{key} out, as the network comes with the segmenter"
             )
-
-
-def _plain(value: object) -> str:
-    return repr(value) if not hasattr(value, "model_dump") else str(value.model_dump())

@@ -1,12 +1,14 @@
 """The DeepLabV3 head of SSUL, IDEC and LAG: torchvision's pyramid, and three more of them to distil from."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor, nn
 
 from contseg.models.heads.head import Head
 from contseg.models.initialisation import initialise_convolutions
 from contseg.models.layers import conv_norm_act
-from contseg.models.names import Initialisation
+from contseg.models.names import ASPP_TAPS, Initialisation
 
 DILATIONS = {8: (12, 24, 36), 16: (6, 12, 18), 32: (3, 6, 9)}
 
@@ -56,6 +58,7 @@ class DeepLabV3SSUL(Head):
     """
 
     uses = (3,)
+    taps = ASPP_TAPS
 
     def __init__(self, channels: list[int], width: int = 256, output_stride: int = 16, dropout: float = 0.1):
         super().__init__()
@@ -67,6 +70,17 @@ class DeepLabV3SSUL(Head):
     def forward(self, maps: list[Tensor]) -> Tensor:
         """[stage 4 (B, C, H, W)] to (B, width, H, W)."""
         return self.aspp(maps[0])
+
+    def tap(self, name: str, activated: Callable[[int], Tensor], decoded_BCHW: Tensor) -> Tensor:
+        """The output of a pyramid, see the class."""
+        stage = self.taps.index(name)
+        return self.dense[stage](activated(stage)) if stage < 3 else decoded_BCHW
+
+    def freeze_unused(self, taps: Sequence[str]) -> None:
+        """Freeze the pyramids that are only distilled and whose tap is not computed."""
+        for tap, pyramid in zip(self.taps, self.dense, strict=False):
+            if tap not in taps:
+                pyramid.requires_grad_(False)
 
     def initialise(self, kind: Initialisation | None = None) -> None:
         """Draw the convolutions; by default He-normal, as the references start."""

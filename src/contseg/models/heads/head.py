@@ -1,19 +1,91 @@
 """What every head is."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
 from torch import Tensor, nn
+
+from contseg.models.classifier import Start
+from contseg.models.initialisation import initialise_convolutions
+from contseg.models.names import Initialisation
+from contseg.ranks import Ranks
 
 
 class Head(nn.Module):
     """From stages of a backbone to what the classifier reads.
 
+    A subclass defines `forward`, `uses` and `width`. Everything else does nothing by default.
+
     Attributes:
-        uses: the stages that `forward` is given, activated, in this order (0 is the first).
+        uses: the stages that `forward` reads, activated, in this order (0 is the first).
         width: channels of the result.
+        taps: names of features that only this head has, see `tap`.
+
+    Example:
+        >>> class Last(Head):
+        ...     uses, width = (3,), 64
+        ...     def forward(self, maps):
+        ...         return maps[0]
+        >>> Last()([torch.zeros(1, 64, 2, 2)]).shape
+        torch.Size([1, 64, 2, 2])
     """
 
     uses: tuple[int, ...]
     width: int
+    taps: tuple[str, ...] = ()
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Maps (B, C_i, H_i, W_i) of the stages in `uses` to (B, width, H, W)."""
         raise TypeError(f"{type(self).__name__} is no whole head: it has no forward")
+
+    def run(self, maps: list[Tensor]) -> tuple[Tensor, Any]:
+        """The result of `forward`, and what `auxiliary` and `observe` need of this pass (by default None)."""
+        return self(maps), None
+
+    def auxiliary(self, passed: Any) -> list[tuple[str, Tensor, float]]:
+        """Further outputs for training: name, logits (B, K, h, w), weight.
+
+        Args:
+            passed: of `run`.
+        """
+        return []
+
+    def tap(self, name: str, activated: Callable[[int], Tensor], decoded_BCHW: Tensor) -> Tensor:
+        """The feature of one of `taps`.
+
+        Args:
+            activated: gives the activated map of a stage (0 to 3).
+            decoded_BCHW: the result of `forward`.
+        """
+        raise KeyError(name)
+
+    def initialise(self, kind: Initialisation | None = None) -> None:
+        """Draw the convolutions; by default (None) they stay as the constructor drew them."""
+        if kind is not None:
+            initialise_convolutions(self, kind)
+
+    def grow(self, count: int, start: Start) -> None:
+        """Add `count` classes to what the head keeps of each class."""
+
+    def freeze_unused(self, taps: Sequence[str]) -> None:
+        """Freeze what no loss reads when only these taps are computed. Ranks would wait for its gradients for ever."""
+
+    def observe(
+        self,
+        passed: Any,
+        classifier: nn.Module,
+        logits_BKHW: Tensor,
+        labels_BHW: Tensor,
+        ranks: Ranks,
+        generator: torch.Generator,
+    ) -> None:
+        """Learn from a pass without gradient, once per iteration after the losses.
+
+        Args:
+            passed: of `run`.
+            classifier: the last one.
+            logits_BKHW: its logits, at feature resolution.
+            labels_BHW: the method's final labels, 255 ignored.
+            ranks, generator: as of `StepContext`.
+        """

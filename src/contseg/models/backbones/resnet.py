@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contseg.errors import ContsegError, did_you_mean
+from contseg.models.backbones.backbone import Backbone
 from contseg.models.initialisation import initialise_convolutions
 from contseg.models.names import DEPTHS, STRIDES, Initialisation
 from contseg.models.normalization import BatchNorm, activation
@@ -11,7 +12,7 @@ from contseg.models.normalization import BatchNorm, activation
 DILATIONS = {8: (1, 1, 2, 4), 16: (1, 1, 1, 2), 32: (1, 1, 1, 1)}
 
 
-class ResNet(nn.Module):
+class ResNet(Backbone):
     """ResNet-18 to -101, dilated to an output stride, with plain or leaky activation.
 
     The dilation of a stage holds for all of its blocks ("uncontracted"), as the in-place-ABN networks of MiB and PLOP have
@@ -96,7 +97,7 @@ class ResNet(nn.Module):
         return stages
 
     def activate(self, sum_BCHW: Tensor) -> Tensor:
-        """The activation at the end of a block. Never in place: the sum may be asked for."""
+        """The activation at the end of a block. Never in place: the sum may be a tap."""
         if isinstance(self.activation, nn.Identity):
             return sum_BCHW
         return functional.leaky_relu(sum_BCHW, getattr(self.activation, "negative_slope", 0.0))
@@ -104,6 +105,12 @@ class ResNet(nn.Module):
     def initialise(self) -> None:
         """Draw the convolutions for training without published weights."""
         initialise_convolutions(self, self.initialisation, fan="fan_out")
+
+    def stages(self) -> list[list[nn.Module]]:
+        """The modules of each stage, the stem with the first."""
+        stem = [self.conv1, self.bn1] if self.stem is None else [self.stem]
+        layers = [[self.get_submodule(f"layer{number}")] for number in range(1, 5)]
+        return [[*stem, *layers[0]], *layers[1:]]
 
 
 class BasicBlock(nn.Module):

@@ -4,13 +4,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from contseg.models.backbones.backbone import Backbone
 from contseg.models.layers import DropPath
+from contseg.models.names import Freeze
 
 PATCH = 4
 BETWEEN_REGIONS = -100.0
 
 
-class Swin(nn.Module):
+class Swin(Backbone):
     """Swin with a norm of its own on every stage's output.
 
     Patches of 4 x 4 pixels; pairs of blocks that attend within windows, the second of each pair with the windows shifted
@@ -36,8 +38,6 @@ class Swin(nn.Module):
         >>> [tuple(stage.shape[1:]) for stage in swin(torch.zeros(1, 3, 65, 81))]
         [(8, 17, 21), (16, 9, 11), (32, 5, 6), (64, 3, 3)]
     """
-
-    output_stride = 32
 
     def __init__(
         self,
@@ -71,10 +71,6 @@ class Swin(nn.Module):
                 x = stage.downsample(x)
         return maps
 
-    def activate(self, map_BCHW: Tensor) -> Tensor:
-        """The map itself: a stage ends with a norm, not with an activation."""
-        return map_BCHW
-
     @torch.no_grad()
     def initialise(self) -> None:
         """Truncated normal weights (standard deviation 0.02) and zero biases, for training without published weights."""
@@ -94,9 +90,13 @@ class Swin(nn.Module):
     def _layers(self) -> list["Stage"]:
         return [stage for stage in self.layers if isinstance(stage, Stage)]
 
-    def ways_out(self) -> list[nn.Module]:
-        """What only the output of each stage depends on: a loss that does not see that output leaves it without gradient."""
+    def output_layers(self) -> list[nn.Module]:
+        """The norm on the output of each stage."""
         return [self.get_submodule(f"norm{stage}") for stage in range(4)]
+
+    def parts(self, freeze: Freeze) -> list[nn.Module]:
+        """The modules that `freeze` means; `all` includes the norms on the outputs."""
+        return super().parts(freeze) + (self.output_layers() if freeze == "all" else [])
 
 
 class PatchEmbedding(nn.Module):

@@ -3,27 +3,16 @@
 Learned without gradient, from what happens to the loss when a class is deleted. All of it grows with the classes.
 """
 
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from contseg.data.classes import IGNORE
+from contseg.ranks import Ranks
 
 FIRST_COUNT = 1e-6
 Sync = Literal["count", "mean"]
-
-
-class RanksLike(Protocol):
-    """What the tables need of the processes of a run, see `contseg.methods.method.Ranks`."""
-
-    count: int
-
-    def sum(self, tensor: Tensor, /) -> Tensor:
-        """Sum over ranks."""
-
-    def gather(self, tensor: Tensor, /) -> Tensor:
-        """All ranks' tensors, in rank order."""
 
 
 class Tables(nn.Module):
@@ -118,7 +107,7 @@ class Tables(nn.Module):
         self.seen |= pixels_K > 0
 
     @torch.no_grad()
-    def average(self, ranks: RanksLike) -> None:
+    def average(self, ranks: Ranks) -> None:
         """Replace every table by its mean over ranks (the published rule)."""
         for name in ("mean", "variance", "counter", "memory"):
             table = getattr(self, name)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contseg.errors import ContsegError
+from contseg.models.backbones.backbone import Backbone
 from contseg.models.names import ARCHITECTURES
 from contseg.models.normalization import BatchNorm
 
@@ -78,7 +79,7 @@ def _share_norms(model: nn.Module) -> None:
                 setattr(parent, name, shared)
 
 
-class TimmBackbone(nn.Module):
+class TimmBackbone(Backbone):
     """ConvNeXt or MobileNetV3 of timm, for images of any size.
 
     ConvNeXt's strided convolutions drop what does not fill them, so its images are padded with zeros at the bottom and the
@@ -101,8 +102,6 @@ class TimmBackbone(nn.Module):
         [(8, 17, 21), (8, 9, 11), (16, 5, 6), (16, 3, 3)]
     """
 
-    output_stride = 32
-
     def __init__(self, name: str, drop_path: float = 0.0, options: dict[str, Any] | None = None):
         super().__init__()
         self.timm_name, self.indices, self.pads = ARCHITECTURES[name]
@@ -120,13 +119,6 @@ class TimmBackbone(nn.Module):
         strides = (4, 8, 16, 32)
         return [x[:, :, : -(-height // s), : -(-width // s)] for x, s in zip(maps, strides, strict=True)]
 
-    def activate(self, map_BCHW: Tensor) -> Tensor:
-        """The map itself."""
-        return map_BCHW
-
-    def initialise(self) -> None:
-        """Nothing: timm has drawn its own weights."""
-
     def stages(self) -> list[list[nn.Module]]:
         """The modules of each stage, the stem with the first."""
         if hasattr(self.model, "stages"):
@@ -137,10 +129,6 @@ class TimmBackbone(nn.Module):
         starts = [0, *ends[:-1]]
         parts = [blocks[start:end] for start, end in zip(starts, ends, strict=True)]
         return [[self.model.conv_stem, self.model.bn1, *parts[0]], *parts[1:]]
-
-    def ways_out(self) -> list[nn.Module]:
-        """Empty: every layer before a map leads to the next one too."""
-        return []
 
 
 @contextmanager

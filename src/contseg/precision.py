@@ -1,4 +1,4 @@
-"""In which precision losses compute: float32 or better, whatever the network computes in."""
+"""Losses compute in float32 or better, also where the network computes in half precision."""
 
 from collections.abc import Callable
 from functools import wraps

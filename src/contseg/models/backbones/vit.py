@@ -1,18 +1,20 @@
 """Plain vision transformers of timm (DINOv2, DINOv3; extra `timm`) with a simple feature pyramid."""
 
+from collections.abc import Collection
 from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from contseg.models.names import VITS
-from contseg.models.timm_backbone import make_timm_model
+from contseg.models.backbones.backbone import Backbone
+from contseg.models.backbones.timm_backbone import make_timm_model
+from contseg.models.names import VITS, Freeze
 
 TOKEN = 16
 
 
-class PlainViT(nn.Module):
+class PlainViT(Backbone):
     """A ViT, and four maps made of its last one (ViTDet: Li et al., ECCV 2022).
 
     Images of any size: they are padded with zeros at the bottom and the right to a multiple of 16 and the maps cropped.
@@ -39,8 +41,6 @@ class PlainViT(nn.Module):
         >>> [tuple(stage.shape[1:]) for stage in tiny(torch.zeros(1, 3, 65, 81))]
         [(16, 17, 21), (16, 9, 11), (16, 5, 6), (16, 3, 3)]
     """
-
-    output_stride = 32
 
     def __init__(self, name: str, drop_path: float = 0.0, options: dict[str, Any] | None = None):
         super().__init__()
@@ -73,13 +73,6 @@ class PlainViT(nn.Module):
         strides = (4, 8, 16, 32)
         return [x[:, :, : -(-height // s), : -(-width // s)] for x, s in zip(maps, strides, strict=True)]
 
-    def activate(self, map_BCHW: Tensor) -> Tensor:
-        """The map itself."""
-        return map_BCHW
-
-    def initialise(self) -> None:
-        """Nothing: timm has drawn its own weights."""
-
     def stages(self) -> list[list[nn.Module]]:
         """Quarters of the blocks, as even as can be; the embedding goes with the first and the norm with the last."""
         blocks = list(self.model.blocks)
@@ -87,9 +80,16 @@ class PlainViT(nn.Module):
         parts = [blocks[start:end] for start, end in pairwise(cuts)]
         return [[self.model.patch_embed, *parts[0]], parts[1], parts[2], [*parts[3], self.model.norm]]
 
-    def ways_out(self) -> list[nn.Module]:
+    def output_layers(self) -> list[nn.Module]:
         """The step of the pyramid that makes each map."""
         return list(self.pyramid)
+
+    def freeze(self, freeze: Freeze, used: Collection[int]) -> None:
+        """See `Backbone.freeze`. The position embeddings and the tokens before the patches belong to the first stage."""
+        super().freeze(freeze, used)
+        if freeze not in ("none", "norm"):
+            for parameter in self.model.parameters(recurse=False):
+                parameter.requires_grad_(False)
 
 
 class ChannelNorm(nn.LayerNorm):

@@ -1,7 +1,6 @@
 """IDRNet: Intervention-Driven Relation Network (Jin et al., NeurIPS 2023) as a head over any backbone."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +8,15 @@ from torch.nn import functional
 
 from contseg.data.classes import IGNORE
 from contseg.models.classifier import GrowingClassifier, Start
-from contseg.models.idrnet.aggregation import aggregate, assign, class_means
-from contseg.models.idrnet.attention import SelfAttention
-from contseg.models.idrnet.options import IDRNetOptions
-from contseg.models.idrnet.tables import Tables, label_statistics, label_sums
+from contseg.models.heads.head import Head
+from contseg.models.heads.idrnet.aggregation import aggregate, assign, class_means
+from contseg.models.heads.idrnet.attention import SelfAttention
+from contseg.models.heads.idrnet.options import IDRNetOptions
+from contseg.models.heads.idrnet.tables import Tables, label_statistics, label_sums
 from contseg.models.layers import ASPP, PPM, FeaturePyramid, conv_norm_act, resize
+from contseg.ranks import Ranks
+
+STAGE1_WEIGHT = 0.4
 
 
 @dataclass
@@ -35,7 +38,7 @@ class Passed:
     dropout: Tensor
 
 
-class IDRNet(nn.Module):
+class IDRNet(Head):
     """Coarse prediction, class by class interaction weighted by learned relations, fine prediction.
 
     1. F = 3x3 of the last stage; G = context module of F (none, PPM or ASPP); stage-1 logits from G or F.
@@ -92,8 +95,12 @@ class IDRNet(nn.Module):
         self.decoder_stage2 = conv_norm_act(2 * width + fused, width)
         self.tables = Tables(sum(widths), width, options.relation_momentum, options.memory_momentum)
 
-    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Passed]:
-        """Stages of the backbone to what the last classifier reads (B, width, h, w), and what was passed on the way."""
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Stages of the backbone to what the last classifier reads, (B, width, h, w)."""
+        return self.run(maps)[0]
+
+    def run(self, maps: list[Tensor]) -> tuple[Tensor, Passed]:
+        """The result of `forward`, and what was computed on the way to it."""
         features = self.bottleneck(maps[-1])
         size = (features.shape[2], features.shape[3])
         context = self.context(features) if self.context is not None else None
@@ -133,6 +140,10 @@ class IDRNet(nn.Module):
             parts = [*(resize(part, size) for part in parts), passed.context]
         return self.decoder_stage2(torch.cat(parts, dim=1)) * passed.dropout
 
+    def auxiliary(self, passed: Passed) -> list[tuple[str, Tensor, float]]:
+        """The logits of stage 1."""
+        return [("stage1", passed.stage1, STAGE1_WEIGHT)]
+
     def grow(self, count: int, start: Start) -> None:
         """Add classes to the stage-1 classifier and to all tables.
 
@@ -142,7 +153,15 @@ class IDRNet(nn.Module):
         self.tables.grow(count)
 
     @torch.no_grad()
-    def observe(self, passed: Passed, classifier: nn.Module, logits_BKHW: Tensor, labels_BHW: Tensor, context: Any) -> None:
+    def observe(
+        self,
+        passed: Passed,
+        classifier: nn.Module,
+        logits_BKHW: Tensor,
+        labels_BHW: Tensor,
+        ranks: Ranks,
+        generator: torch.Generator,
+    ) -> None:
         """Delete a class from each image and update the tables (once per iteration, after the losses).
 
         Args:
@@ -150,13 +169,13 @@ class IDRNet(nn.Module):
             classifier: the last one.
             logits_BKHW: the logits it gave, at feature resolution.
             labels_BHW: the method's final labels, 255 ignored.
-            context: with `ranks` and `generator`, as of `StepContext`.
+            ranks, generator: as of `StepContext`.
         """
-        ranks, count = context.ranks, len(self.tables.counter)
+        count = len(self.tables.counter)
         present = assign(passed.stage1, self.tables.seen).present
         together = self.options.sync == "count" and ranks.count > 1
         everywhere = ranks.gather(present.to(torch.uint8)).bool() if together else present
-        chosen = self.tables.choose(everywhere, context.generator)
+        chosen = self.tables.choose(everywhere, generator)
         batch = len(present)
         removed = chosen[ranks.rank * batch : (ranks.rank + 1) * batch] if together else chosen
         self.intervene(passed, classifier, logits_BKHW, labels_BHW, removed, chosen, ranks if together else None)
@@ -173,7 +192,7 @@ class IDRNet(nn.Module):
         labels_BHW: Tensor,
         removed_B: Tensor,
         removed_everywhere: Tensor | None = None,
-        ranks: Any = None,
+        ranks: Ranks | None = None,
     ) -> Tensor:
         """The pass without the classes `removed_B`, and the update of all tables; returns its logits (B, K, h, w).
 

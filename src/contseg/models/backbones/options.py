@@ -1,0 +1,197 @@
+"""Options of the backbones, and the options behind every name. PyTorch is imported when a backbone is made."""
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from contseg.errors import ContsegError
+from contseg.models.names import ARCHITECTURES, DEPTHS, VARIANTS, VITS, Freeze, Initialisation
+from contseg.models.parts import PartOptions
+from contseg.plugins import Registry
+
+if TYPE_CHECKING:
+    from contseg.models.backbones.backbone import Backbone
+
+Count = Annotated[int, Field(ge=1)]
+Four = Annotated[tuple[Count, Count, Count, Count], Field(strict=False)]
+
+
+class BackboneOptions(PartOptions):
+    """What every backbone has. A subclass overrides `build`.
+
+    Attributes:
+        freeze: what does not learn: `none`, `norm` (all norms, with their statistics), `stage1` ... `stage4` (the stem and
+            so many first stages), `all`.
+        norm_momentum: of batch norms.
+    """
+
+    freeze: Freeze = "none"
+    norm_momentum: float = Field(0.1, gt=0, le=1)
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the image per pixel of the last map."""
+        return 32
+
+    @property
+    def head_stride(self) -> int:
+        """The output stride by which heads choose their dilations."""
+        return 16
+
+    @property
+    def head_slope(self) -> float:
+        """The slope of the leaky ReLU of heads that have the backbone's."""
+        return 0.01
+
+    def build(self) -> "Backbone":
+        """The backbone with its own initial weights."""
+        raise TypeError(f"{type(self).__name__} has no build; backbones override it")
+
+    def make(self) -> "Backbone":
+        """An untrained backbone: four maps at the strides 4, 8, 16, 32 (a ResNet: down to its output stride).
+
+        Raises:
+            ContsegError: no backbone can be made of these options, or timm is needed and not installed.
+
+        Example:
+            >>> SwinOptions(name="swin_tiny", embed_dim=24).make().channels
+            [24, 48, 96, 192]
+        """
+        from contseg.models.normalization import set_momentum
+
+        try:
+            backbone = self.build()
+        except (TypeError, ValueError, AssertionError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ContsegError(f"network.backbone: {self.name} cannot be made of its options ({reason})") from None
+        set_momentum(backbone, self.norm_momentum)
+        return backbone
+
+
+class ResNetOptions(BackboneOptions):
+    """ResNet-18 to -101, see `contseg.models.backbones.resnet.ResNet`.
+
+    Attributes:
+        output_stride: 8, 16 or 32; it also chooses the dilations of the heads `deeplabv3*`.
+        width: channels of the first stage.
+        stem: `plain` 7x7, or `deep`, three 3x3 (the ResNet-V1c weights of the IDRNet publications).
+        initialisation: of the convolutions where no weights are loaded, see `initialise_convolutions`. The default is
+            PyTorch's; He-normal weights train several points worse from scratch under batch norm.
+        slope: of the leaky ReLU; 0.01 stands in for in-place ABN, 0 is ReLU.
+        contracted: dilation of a stage's first block as torchvision has it.
+    """
+
+    name: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet101"
+    output_stride: Literal[8, 16, 32] = 16
+    width: int = Field(64, ge=1)
+    stem: Literal["plain", "deep"] = "plain"
+    initialisation: Initialisation = "torch"
+    slope: float = Field(0.01, ge=0)
+    contracted: bool = False
+
+    @property
+    def stride(self) -> int:
+        """The output stride."""
+        return self.output_stride
+
+    @property
+    def head_stride(self) -> int:
+        """The output stride."""
+        return self.output_stride
+
+    @property
+    def head_slope(self) -> float:
+        """The slope of the backbone."""
+        return self.slope
+
+    def build(self) -> "Backbone":
+        """A `ResNet`."""
+        from contseg.models.backbones.resnet import ResNet
+
+        return ResNet(
+            self.name,
+            self.output_stride,
+            self.slope,
+            self.width,
+            self.contracted,
+            deep_stem=self.stem == "deep",
+            initialisation=self.initialisation,
+        )
+
+
+class SwinOptions(BackboneOptions):
+    """Swin transformers, see `contseg.models.backbones.swin.Swin`.
+
+    Attributes:
+        embed_dim, depths, heads, window: where they differ from those of the name.
+        mlp_ratio: hidden channels of a block, relative to its channels.
+        drop_path: probability that the last block is skipped for an image in training (Swin-Large: 0.3).
+    """
+
+    name: Literal["swin_tiny", "swin_small", "swin_base", "swin_large"]
+    embed_dim: int | None = Field(None, ge=1)
+    depths: Four | None = None
+    heads: Four | None = None
+    window: int | None = Field(None, ge=1)
+    mlp_ratio: float = Field(4.0, gt=0)
+    drop_path: float = Field(0.0, ge=0, lt=1)
+
+    def build(self) -> "Backbone":
+        """A `Swin`."""
+        from contseg.models.backbones.swin import Swin
+
+        changed = {key: getattr(self, key) for key in VARIANTS[self.name] if getattr(self, key) is not None}
+        return Swin(**VARIANTS[self.name] | changed, mlp_ratio=self.mlp_ratio, drop_path=self.drop_path)
+
+
+class TimmOptions(BackboneOptions):
+    """Convolutional backbones of timm, see `contseg.models.backbones.timm_backbone.TimmBackbone`.
+
+    Attributes:
+        drop_path: probability that the last block is skipped for an image in training.
+        options: of timm's constructor, such as `depths` and `dims` of ConvNeXt.
+    """
+
+    name: Literal["convnext_tiny", "convnext_base", "convnext_large", "mobilenetv3_large"]
+    drop_path: float = Field(0.0, ge=0, lt=1)
+    options: dict[str, Any] = Field({})
+
+    def build(self) -> "Backbone":
+        """A `TimmBackbone`."""
+        from contseg.models.backbones.timm_backbone import TimmBackbone
+
+        return TimmBackbone(self.name, self.drop_path, self.options)
+
+
+class ViTOptions(BackboneOptions):
+    """Plain vision transformers of timm, see `contseg.models.backbones.vit.PlainViT`.
+
+    Attributes:
+        drop_path: probability that the last block is skipped for an image in training.
+        options: of timm's constructor, such as `depth`.
+    """
+
+    name: Literal["dinov2_small", "dinov2_base", "dinov3_small", "dinov3_base"]
+    drop_path: float = Field(0.0, ge=0, lt=1)
+    options: dict[str, Any] = Field({})
+
+    def build(self) -> "Backbone":
+        """A `PlainViT`."""
+        from contseg.models.backbones.vit import PlainViT
+
+        return PlainViT(self.name, self.drop_path, self.options)
+
+
+BACKBONES: Registry[type[BackboneOptions]] = Registry(
+    "backbones",
+    "network.backbone",
+    {
+        **dict.fromkeys(DEPTHS, ResNetOptions),
+        **dict.fromkeys(VARIANTS, SwinOptions),
+        **dict.fromkeys(ARCHITECTURES, TimmOptions),
+        **dict.fromkeys(VITS, ViTOptions),
+    },
+)
+"""Every name that a backbone may have, and its options. Only the last two kinds need timm."""
+register_backbone = BACKBONES.register
+DEFAULT_BACKBONE = "resnet101"

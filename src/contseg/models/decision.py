@@ -1,0 +1,36 @@
+"""Decision rules: from the logits of a network to scores of the classes."""
+
+from collections.abc import Callable
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from contseg.models.names import Decision
+
+RULES: dict[Decision, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda logits_BKHW: logits_BKHW.softmax(dim=1),
+    "sigmoid": lambda logits_BKHW: logits_BKHW.sigmoid(),
+}
+"""Rule: logits (B, K, H, W) to the scores of all outputs (B, K, H, W)."""
+
+assert set(RULES) == set(get_args(Decision))
+
+
+def class_scores(logits_BKHW: Tensor, decision: Decision, unknown: bool = False) -> Tensor:
+    """Scores of the classes, (B, K, H, W); the arg max is the prediction.
+
+    Args:
+        decision: `softmax`, the classes compete; `sigmoid`, each class is on its own.
+        unknown: the first output is "unknown": its score is added to that of background, which is next, and (B, K - 1, H, W)
+            are left.
+
+    Example:
+        >>> logits = torch.tensor([0.0, 1.0, 1.5]).view(1, 3, 1, 1)
+        >>> class_scores(logits, "softmax").argmax(dim=1).item(), class_scores(logits, "softmax", True).argmax(dim=1).item()
+        (2, 1)
+    """
+    scores = RULES[decision](logits_BKHW)
+    if not unknown:
+        return scores
+    return torch.cat([scores[:, :1] + scores[:, 1:2], scores[:, 2:]], dim=1)

@@ -1,0 +1,54 @@
+"""Which parts of a network do not learn."""
+
+from collections.abc import Collection, Iterable
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from contseg.models.classifier import GrowingClassifier
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a layer normalises, of whichever kind."""
+    return isinstance(module, (_NormBase, nn.LayerNorm, nn.GroupNorm)) or type(module).__name__.startswith("RmsNorm")
+
+
+def freeze_modules(modules: Iterable[nn.Module]) -> None:
+    """Stop modules from learning: their norms keep their statistics too, and nothing in them is dropped.
+
+    Call it again after `train()` or `requires_grad_()`, which undo it.
+    """
+    for module in modules:
+        module.requires_grad_(False)
+        module.eval()
+
+
+def freeze_parameters(network: nn.Module, names: Collection[str], norms: bool) -> None:
+    """Stop the named parameters of a network from learning, and with `norms` all of its norms; dropout stays active."""
+    for name, parameter in network.named_parameters():
+        if name in names:
+            parameter.requires_grad_(False)
+    if norms:
+        freeze_modules(module for module in network.modules() if is_norm(module))
+
+
+def parameters_below(network: nn.Module, parts: Iterable[str]) -> set[str]:
+    """Names of the parameters of some modules, which are given by dotted name."""
+    prefixes = tuple(f"{part}." for part in parts)
+    return {name for name, _ in network.named_parameters() if name.startswith(prefixes)}
+
+
+def parameters_except(network: nn.Module, steps: Collection[int]) -> set[str]:
+    """Names of all parameters but those of some steps of every classifier that grows.
+
+    Args:
+        steps: positions among a classifier's steps; -1 is the newest.
+    """
+    learning = {
+        id(parameter)
+        for module in network.modules()
+        if isinstance(module, GrowingClassifier)
+        for step in steps
+        for parameter in module.steps[step].parameters()
+    }
+    return {name for name, parameter in network.named_parameters() if id(parameter) not in learning}

@@ -1,0 +1,246 @@
+"""Options of the heads, and the options behind every name. PyTorch is imported when a head is made."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from contseg.models.heads.idrnet.options import CONTEXT, IDRNetOptions
+from contseg.models.names import ASPP_TAPS, Initialisation
+from contseg.models.parts import PartOptions
+from contseg.plugins import Registry
+
+if TYPE_CHECKING:
+    from contseg.models.heads.head import Head
+
+Dilations = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)]
+
+
+@dataclass(frozen=True)
+class HeadInput:
+    """What a head is made for.
+
+    Args:
+        channels: of the backbone's stages.
+        widths: outputs of each step so far.
+        output_stride: by which the head chooses its dilations.
+        slope: of the backbone's leaky ReLU.
+        unknown: as of `GrowingClassifier`.
+    """
+
+    channels: list[int]
+    widths: list[int]
+    output_stride: int = 16
+    slope: float = 0.01
+    unknown: bool = False
+
+
+class HeadOptions(PartOptions):
+    """What every head has. A subclass overrides `make`.
+
+    Class attributes:
+        taps: names of features that only this head has.
+        hidden: each step's classifier has a convolution, norm and ReLU of its own.
+
+    Attributes:
+        width: channels of the output.
+        initialisation: of the convolutions where no weights are loaded; default: as its publications start it
+            (`deeplabv3-mib` `xavier`, `deeplabv3-ssul` `he`, the others `torch`).
+    """
+
+    taps: ClassVar[tuple[str, ...]] = ()
+    hidden: ClassVar[bool] = False
+
+    width: int = Field(256, ge=1)
+    initialisation: Initialisation | None = None
+
+    @property
+    def refinement(self) -> IDRNetOptions | None:
+        """IDRNet over this head, or None."""
+        return None
+
+    def make(self, below: HeadInput) -> "Head":
+        """The untrained head."""
+        raise TypeError(f"{type(self).__name__} has no make; heads override it")
+
+
+class DeepLabV3MiBOptions(HeadOptions):
+    """The head of MiB, PLOP and SDR, see `contseg.models.heads.deeplabv3_mib.DeepLabV3MiB`.
+
+    Attributes:
+        slope: of the leaky ReLU; default: that of the backbone. 1 is no activation (SDR's default network).
+        pooling_size: side of the evaluation pooling window, in feature pixels.
+        output_stride: 8, 16 or 32, for its dilations; default: that of a ResNet, 16 over other backbones.
+    """
+
+    name: Literal["deeplabv3-mib"] = "deeplabv3-mib"
+    slope: float | None = Field(None, ge=0)
+    pooling_size: int = Field(32, ge=1)
+    output_stride: Literal[8, 16, 32] | None = None
+
+    def make(self, below: HeadInput) -> "Head":
+        """A `DeepLabV3MiB`."""
+        from contseg.models.heads.deeplabv3_mib import DeepLabV3MiB
+
+        slope = below.slope if self.slope is None else self.slope
+        stride = self.output_stride or below.output_stride
+        return DeepLabV3MiB(below.channels, self.width, stride, slope, self.pooling_size)
+
+
+class DeepLabV3SSULOptions(HeadOptions):
+    """The head of SSUL, IDEC and LAG, see `contseg.models.heads.deeplabv3_ssul.DeepLabV3SSUL`.
+
+    Attributes:
+        dropout: probability that an element is dropped in training.
+        output_stride: 8, 16 or 32, for its dilations; default: that of a ResNet, 16 over other backbones.
+    """
+
+    taps: ClassVar[tuple[str, ...]] = ASPP_TAPS
+    hidden: ClassVar[bool] = True
+
+    name: Literal["deeplabv3-ssul"] = "deeplabv3-ssul"
+    dropout: float = Field(0.1, ge=0, lt=1)
+    output_stride: Literal[8, 16, 32] | None = None
+
+    def make(self, below: HeadInput) -> "Head":
+        """A `DeepLabV3SSUL`."""
+        from contseg.models.heads.deeplabv3_ssul import DeepLabV3SSUL
+
+        return DeepLabV3SSUL(below.channels, self.width, self.output_stride or below.output_stride, self.dropout)
+
+
+class ContextHeadOptions(HeadOptions):
+    """What the heads of the IDRNet publications share. A subclass overrides `plain`.
+
+    Attributes:
+        dropout: probability that a channel is dropped before the classifier.
+        idrnet: IDRNet over this head, or none.
+        dilations: of an atrous pyramid, which `deeplabv3` has, and IDRNet with context `aspp`; default: 1, 12, 24, 36 at
+            output stride 8 and 1, 6, 12, 18 otherwise.
+    """
+
+    dropout: float = Field(0.1, ge=0, lt=1)
+    idrnet: IDRNetOptions | None = None
+    dilations: Dilations | None = None
+
+    @model_validator(mode="after")
+    def _dilations_of_a_pyramid(self) -> "ContextHeadOptions":
+        if self.dilations is not None and self.context != "aspp":
+            raise ValueError(
+                f"dilations: {self.name} has no atrous pyramid; leave dilations out, or set idrnet.context=aspp"
+            )
+        return self
+
+    @property
+    def refinement(self) -> IDRNetOptions | None:
+        """IDRNet over this head, or None."""
+        return self.idrnet
+
+    @property
+    def context(self) -> str:
+        """The context module: `none`, `ppm` or `aspp`."""
+        return CONTEXT[self.name] if self.idrnet is None else self.idrnet.context_of(self.name)
+
+    def rates(self, output_stride: int) -> tuple[int, ...]:
+        """The dilations of the atrous pyramid."""
+        if self.dilations is not None:
+            return self.dilations
+        return (1, 12, 24, 36) if output_stride == 8 else (1, 6, 12, 18)
+
+    def make(self, below: HeadInput) -> "Head":
+        """The head, or IDRNet over it."""
+        if self.idrnet is None:
+            return self.plain(below)
+        from contseg.models.heads.idrnet.network import IDRNet
+
+        return IDRNet(
+            below.channels,
+            below.widths,
+            self.idrnet,
+            self.name,
+            self.width,
+            getattr(self, "fpn_width", self.width),
+            self.rates(below.output_stride),
+            self.dropout,
+            below.unknown,
+        )
+
+    def plain(self, below: HeadInput) -> "Head":
+        """The head itself."""
+        raise TypeError(f"{type(self).__name__} has no plain; heads override it")
+
+
+class FCNOptions(ContextHeadOptions):
+    """See `contseg.models.heads.fcn.FCN`."""
+
+    name: Literal["fcn"] = "fcn"
+
+    def plain(self, below: HeadInput) -> "Head":
+        """An `FCN`."""
+        from contseg.models.heads.fcn import FCN
+
+        return FCN(below.channels, self.width, self.dropout)
+
+
+class PSPNetOptions(ContextHeadOptions):
+    """See `contseg.models.heads.pspnet.PSPNet`."""
+
+    name: Literal["pspnet"] = "pspnet"
+
+    def plain(self, below: HeadInput) -> "Head":
+        """A `PSPNet`."""
+        from contseg.models.heads.pspnet import PSPNet
+
+        return PSPNet(below.channels, self.width, self.dropout)
+
+
+class DeepLabV3Options(ContextHeadOptions):
+    """See `contseg.models.heads.deeplabv3.DeepLabV3`."""
+
+    name: Literal["deeplabv3"] = "deeplabv3"
+
+    def plain(self, below: HeadInput) -> "Head":
+        """A `DeepLabV3`."""
+        from contseg.models.heads.deeplabv3 import DeepLabV3
+
+        return DeepLabV3(below.channels, self.width, self.rates(below.output_stride), self.dropout)
+
+
+class UperNetOptions(ContextHeadOptions):
+    """See `contseg.models.heads.upernet.UperNet`.
+
+    Attributes:
+        fpn_width: channels of the pyramid.
+    """
+
+    name: Literal["upernet"] = "upernet"
+    fpn_width: int = Field(512, ge=1)
+
+    @model_validator(mode="after")
+    def _fuses_a_context(self) -> "UperNetOptions":
+        if self.context == "none":
+            raise ValueError("idrnet.context: upernet fuses a context, so it cannot be none; use ppm or aspp")
+        return self
+
+    def plain(self, below: HeadInput) -> "Head":
+        """A `UperNet`."""
+        from contseg.models.heads.upernet import UperNet
+
+        return UperNet(below.channels, self.width, self.fpn_width, self.dropout)
+
+
+HEADS: Registry[type[HeadOptions]] = Registry(
+    "heads",
+    "network.head",
+    {
+        "deeplabv3-mib": DeepLabV3MiBOptions,
+        "deeplabv3-ssul": DeepLabV3SSULOptions,
+        "fcn": FCNOptions,
+        "pspnet": PSPNetOptions,
+        "deeplabv3": DeepLabV3Options,
+        "upernet": UperNetOptions,
+    },
+)
+"""Every name that a head may have, and its options."""
+register_head = HEADS.register
+DEFAULT_HEAD = "deeplabv3-mib"

@@ -1,0 +1,32 @@
+"""What a segmenter computes of a batch."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from contseg.models.layers import resize
+
+
+@dataclass
+class SegmenterOutput:
+    """The output of a segmenter for a batch.
+
+    Args:
+        logits: (B, K, h, w), at feature resolution.
+        features: the taps, by name.
+        auxiliary: (name, logits (B, K, h, w), weight) of each auxiliary output; in training only.
+        passed: what the head keeps for `Segmenter.observe`; in training only.
+    """
+
+    logits: Tensor
+    features: dict[str, Tensor] = field(default_factory=dict)
+    auxiliary: list[tuple[str, Tensor, float]] = field(default_factory=list)
+    passed: Any = None
+    _resized: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    def logits_at(self, size: tuple[int, int]) -> Tensor:
+        """Logits bilinearly resized to (H, W), in float32 or better; computed once for each size."""
+        if size not in self._resized:
+            self._resized[size] = resize(self.logits, size)
+        return self._resized[size]

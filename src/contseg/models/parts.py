@@ -1,0 +1,72 @@
+"""Options of a part of a network, which is chosen by its name. PyTorch is not imported, so that lists are quick."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from contseg.errors import did_you_mean
+from contseg.plugins import Registry
+
+
+class PartOptions(BaseModel):
+    """What every part has.
+
+    Attributes:
+        name: of the part.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str
+
+
+Part = TypeVar("Part", bound=PartOptions)
+
+
+def chosen(kinds: Registry[type[Part]], default: str, value: Any) -> Any:
+    """The options of the part that a value names.
+
+    Args:
+        kinds: options of each name.
+        default: the name where the value has none.
+        value: a name, a mapping with the keys of the part, or its options.
+
+    Raises:
+        ValueError: an unknown name, or a key that this part lacks; suggests the closest match.
+
+    Example:
+        >>> class Cube(PartOptions):
+        ...     side: int = 1
+        >>> bodies = Registry("bodies", "network.body", {"cube": Cube})
+        >>> chosen(bodies, "cube", {"side": 2})
+        Cube(name='cube', side=2)
+        >>> chosen(bodies, "cube", {"sides": 2})
+        Traceback (most recent call last):
+        ValueError: cube has no key 'sides' (got 2); did you mean 'side'? (known: name, side)
+    """
+    if isinstance(value, PartOptions):
+        return value
+    given = {"name": value} if isinstance(value, str) else value
+    if not isinstance(given, Mapping):
+        raise ValueError(f"give the name of one of {kinds.kind}, or its keys (got {value!r})")
+    name = given.get("name", default)
+    if name not in kinds:
+        raise ValueError(kinds.unknown(str(name)))
+    unknown = [key for key in given if key not in kinds[name].model_fields]
+    if unknown:
+        known = did_you_mean(str(unknown[0]), kinds[name].model_fields)
+        raise ValueError(f"{name} has no key '{unknown[0]}' (got {given[unknown[0]]!r}); {known}")
+    return kinds[name].model_validate({**given, "name": name})
+
+
+def shared_keys(kinds: Registry[type[Part]], before: Mapping[str, Any], name: Any) -> dict[str, Any]:
+    """The keys of a part that another one, which replaces it, has too; all of them where no other is named.
+
+    Args:
+        before: keys of the part that is replaced.
+        name: of the one that replaces it, or None.
+    """
+    if name not in kinds:
+        return dict(before)
+    return {key: value for key, value in before.items() if key in kinds[name].model_fields}

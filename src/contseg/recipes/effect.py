@@ -1,0 +1,50 @@
+"""Keys of a recipe that have no effect beside other keys of it."""
+
+from collections.abc import Callable, Iterable
+
+from contseg.recipes.recipe import Recipe
+
+CONDITIONS: dict[str, tuple[str, Callable[[Recipe], bool]]] = {
+    "training.momentum": ("training.optimiser=sgd", lambda recipe: recipe.training.optimiser == "sgd"),
+    "training.nesterov": ("training.optimiser=sgd", lambda recipe: recipe.training.optimiser == "sgd"),
+    "training.betas": ("training.optimiser=adamw", lambda recipe: recipe.training.optimiser == "adamw"),
+    "training.power": ("training.schedule=poly or warm-poly", lambda recipe: "poly" in recipe.training.schedule),
+    "training.floor": ("training.schedule=poly or warm-poly", lambda recipe: "poly" in recipe.training.schedule),
+    "training.warmup": (
+        "training.schedule=warm-poly, or beside training.warmup_updates",
+        lambda recipe: recipe.training.schedule == "warm-poly" and recipe.training.warmup_updates is None,
+    ),
+    "training.warmup_updates": ("training.schedule=warm-poly", lambda recipe: recipe.training.schedule == "warm-poly"),
+    "training.warmup_ratio": (
+        "training.schedule=warm-poly and training.warmup_updates",
+        lambda recipe: recipe.training.schedule == "warm-poly" and recipe.training.warmup_updates is not None,
+    ),
+    "training.milestones": (
+        "training.schedule=step, or beside training.milestone_every",
+        lambda recipe: recipe.training.schedule == "step" and recipe.training.milestone_every is None,
+    ),
+    "training.milestone_every": ("training.schedule=step", lambda recipe: recipe.training.schedule == "step"),
+    "training.gamma": ("training.schedule=step", lambda recipe: recipe.training.schedule == "step"),
+    "scenario.ratio_choice": ("a scenario.ratio below 1", lambda recipe: recipe.scenario.ratio < 1),
+    "scenario.memory.share": (
+        "scenario.memory.mix=share",
+        lambda recipe: recipe.scenario.memory is not None and recipe.scenario.memory.mix == "share",
+    ),
+    "evaluation.crop": ("evaluation.mode=slide", lambda recipe: recipe.evaluation.mode == "slide"),
+    "evaluation.stride": ("evaluation.mode=slide", lambda recipe: recipe.evaluation.mode == "slide"),
+    "evaluation.windows": ("evaluation.mode=slide", lambda recipe: recipe.evaluation.mode == "slide"),
+}
+"""Key to what it has an effect with: in words, and whether a recipe has it."""
+
+
+def without_effect(recipe: Recipe, keys: Iterable[str]) -> dict[str, str]:
+    """Those of some keys that a recipe sets in vain, each with what it would have an effect with.
+
+    Keys of a part of the network or of a dataset that the part lacks are refused when the recipe is read.
+
+    Example:
+        >>> from contseg.recipes.read import read_recipe
+        >>> without_effect(read_recipe("digits/plop_5-1"), ["training.betas", "training.momentum", "data.flip"])
+        {'training.betas': 'training.optimiser=adamw'}
+    """
+    return {key: CONDITIONS[key][0] for key in keys if key in CONDITIONS and not CONDITIONS[key][1](recipe)}
