@@ -11,6 +11,8 @@ from PIL import Image
 
 from contseg.data.classes import voc_palette
 from contseg.data.files import write_palette_png
+from contseg.data.open import DATASETS
+from contseg.methods.registry import METHODS
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -37,6 +39,17 @@ def own_cache(tmp_path_factory):
         del os.environ["CONTSEG_CACHE"]
     else:
         os.environ["CONTSEG_CACHE"] = before
+
+
+@pytest.fixture
+def forgotten():
+    """Parts that a test registers are forgotten after it."""
+    registries = (METHODS, DATASETS)
+    known = [set(registry) for registry in registries]
+    yield
+    for registry, before in zip(registries, known, strict=True):
+        for name in set(registry) - before:
+            registry.unregister(name)
 
 
 TINY = [

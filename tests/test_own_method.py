@@ -9,20 +9,11 @@ import pytest
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.methods.finetune import Finetune
-from contseg.methods.registry import METHODS, make_method, register_method
+from contseg.methods.registry import make_method, register_method
 from tests.conftest import TINY
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "your-own-method.md").read_text(encoding="utf-8")
 CODE = re.search(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)[1]
-
-
-@pytest.fixture
-def forgotten():
-    """What a test registers is forgotten after it."""
-    known = dict(METHODS)
-    yield
-    METHODS.clear()
-    METHODS.update(known)
 
 
 @pytest.mark.usefixtures("forgotten")
@@ -51,7 +42,7 @@ class TestOwnMethod:
         class Mine(Finetune):
             name = "plop"
 
-        with pytest.raises(ContsegError, match=r"Mine: the name 'plop' is taken by PLOP"):
+        with pytest.raises(ContsegError, match=r"Mine: the name 'plop' is taken by contseg.methods.plop:PLOP"):
             register_method(Mine)
 
         class Thawed(Finetune):

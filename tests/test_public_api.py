@@ -1,8 +1,10 @@
 """What the package exports takes paths as text or as `Path`, and images as arrays, PIL images or files."""
 
+import ast
 import inspect
 import os
 import stat
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,14 @@ from tests.conftest import TINY
 PATHS = {"folder", "folders", "path", "out", "cache", "source"}
 """What arguments that are paths are called in the public interface."""
 OVERRIDES = [*TINY, "scenario.split=5-5", "training.batch=10", "training.epochs=1", "network.width=4", "network.head=fcn"]
+
+
+def test_type_checkers_and_editors_see_the_names_that_are_exported():
+    source = ast.parse(Path(contseg.__file__).read_text(encoding="utf-8"))
+    block = next(node for node in source.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    seen = {alias.asname: (node.module, alias.name) for node in block.body for alias in node.names}
+    assert seen == {name: (contseg._WHERE[name], name) for name in contseg.__all__}
+    assert files("contseg").joinpath("py.typed").is_file()
 
 
 @pytest.mark.parametrize("kind", [str, Path])

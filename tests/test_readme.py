@@ -54,6 +54,21 @@ def test_table_of_what_works_names_every_method_and_dataset():
         assert f"`{name}`" in works
 
 
+def test_a_loop_of_your_own_runs(monkeypatch, capsys):
+    code = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "for step in scenario" in block)
+    assert len(code[code.index("for step") :].splitlines()) <= 22
+    small = {
+        '"digits"': '"digits", train=24, test=4, size=48',
+        "range(10)": "range(1)",
+        "batch=16, crop=64": "batch=4, crop=48",
+    }
+    for found, change in {**small, "width=16": "width=4, head_width=8", 'split="5-1"': 'split="5-5"'}.items():
+        assert found in code
+        code = code.replace(found, change)
+    exec(compile(code, "README.md", "exec"), {})
+    assert re.fullmatch(r"step 0: [0-9.]+% of .*\nstep 1: [0-9.]+% of .*\n", capsys.readouterr().out)
+
+
 @pytest.mark.slow
 def test_python_example_runs(tmp_path, monkeypatch):
     code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]

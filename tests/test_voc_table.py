@@ -12,7 +12,8 @@ from benchmarks import voc_table
 from benchmarks.voc_table import SEEDS, TABLE, with_images
 from contseg.data.fake import write_fake
 from contseg.data.open import open_dataset
-from contseg.recipes.read import differences, read_recipe
+from contseg.recipes.differences import differences
+from contseg.recipes.read import read_recipe
 from contseg.sweeps.page import page
 from contseg.sweeps.runs import cells_of, tasks_of
 

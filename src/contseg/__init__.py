@@ -10,12 +10,16 @@ Names below are loaded when they are first used, so that importing the package i
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # for editors, type checkers and the API reference
+if TYPE_CHECKING:  # the same names, for type checkers and editors
     from contseg.data.classes import ClassTable as ClassTable
     from contseg.data.open import open_dataset as open_dataset
+    from contseg.data.open import register_dataset as register_dataset
+    from contseg.engine.own_loop import evaluation_batches as evaluation_batches
+    from contseg.engine.own_loop import training_batches as training_batches
     from contseg.engine.run import Run as Run
     from contseg.engine.train import train as train
     from contseg.errors import ContsegError as ContsegError
+    from contseg.evaluation.predict import evaluate as evaluate
     from contseg.evaluation.predict import predict_image as predict_image
     from contseg.interop.pretrained import load_pretrained as load_pretrained
     from contseg.interop.pretrained import save_pretrained as save_pretrained
@@ -25,6 +29,8 @@ if TYPE_CHECKING:  # for editors, type checkers and the API reference
     from contseg.methods.method import StepContext as StepContext
     from contseg.methods.registry import make_method as make_method
     from contseg.methods.registry import register_method as register_method
+    from contseg.models.backbones.options import register_backbone as register_backbone
+    from contseg.models.heads.options import register_head as register_head
     from contseg.models.segmenter import NetworkOptions as NetworkOptions
     from contseg.models.segmenter import Segmenter as Segmenter
     from contseg.recipes.build import make_job as make_job
@@ -34,6 +40,7 @@ if TYPE_CHECKING:  # for editors, type checkers and the API reference
     from contseg.scenarios.plan import make_plan as make_plan
     from contseg.scenarios.scenario import Scenario as Scenario
     from contseg.scenarios.scenario import ScenarioOptions as ScenarioOptions
+    from contseg.scenarios.step import Step as Step
 
 __version__ = "0.1.0"
 
@@ -46,7 +53,10 @@ _WHERE = {
     "Scenario": "contseg.scenarios.scenario",
     "ScenarioOptions": "contseg.scenarios.scenario",
     "Segmenter": "contseg.models.segmenter",
+    "Step": "contseg.scenarios.step",
     "StepContext": "contseg.methods.method",
+    "evaluate": "contseg.evaluation.predict",
+    "evaluation_batches": "contseg.engine.own_loop",
     "load_pretrained": "contseg.interop.pretrained",
     "load_segmenter": "contseg.interop.segmenter_file",
     "make_job": "contseg.recipes.build",
@@ -55,11 +65,15 @@ _WHERE = {
     "open_dataset": "contseg.data.open",
     "predict_image": "contseg.evaluation.predict",
     "read_recipe": "contseg.recipes.read",
+    "register_backbone": "contseg.models.backbones.options",
+    "register_dataset": "contseg.data.open",
+    "register_head": "contseg.models.heads.options",
     "register_method": "contseg.methods.registry",
     "save_pretrained": "contseg.interop.pretrained",
     "save_segmenter": "contseg.interop.segmenter_file",
     "start_run": "contseg.recipes.build",
     "train": "contseg.engine.train",
+    "training_batches": "contseg.engine.own_loop",
     "write_report": "contseg.report.page",
 }
 

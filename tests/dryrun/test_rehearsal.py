@@ -15,7 +15,7 @@ from contseg.engine.job import Job
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.methods.finetune import Finetune
-from contseg.methods.registry import METHODS, register_method
+from contseg.methods.registry import register_method
 from contseg.models.options import NetworkOptions, first_widths
 from contseg.models.segmenter import Segmenter
 from contseg.recipes.read import parse_recipe, read_recipe
@@ -55,12 +55,9 @@ def recipe(tmp_path):
 
 
 @pytest.fixture
-def registered():
+def registered(forgotten):
     """Registers methods that are forgotten after the test."""
-    known = dict(METHODS)
-    yield register_method
-    METHODS.clear()
-    METHODS.update(known)
+    return register_method
 
 
 @pytest.fixture
@@ -311,6 +308,6 @@ class TestWhatIsFound:
 
     def test_a_dataset_without_stand_in_is_told(self, recipe):
         with pytest.raises(
-            ContsegError, match=r"data\.dataset: no synthetic images of 'folder'; a dry run needs one of voc, .*digits"
+            ContsegError, match=r"data\.dataset: 'folder' has no synthetic images for a dry run; use another dataset"
         ):
             rehearse(recipe(data={"dataset": "folder"}))

@@ -76,7 +76,7 @@ def test_other_names_are_told(tmp_path):
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "file.pth")
     with pytest.raises(ContsegError, match=r"file\.pth: weights: names such as"):
         convert_file(tmp_path / "file.pth")
-    with pytest.raises(ContsegError, match=r"--from: unknown code base 'plopp'; did you mean 'plop'\?"):
+    with pytest.raises(ContsegError, match=r"--from: unknown converter 'plopp'; did you mean 'plop'\?"):
         convert_file(tmp_path / "file.pth", "plopp")
     for source in CONVERTERS:
         with pytest.raises(ContsegError, match=r"file\.pth: weights: "):

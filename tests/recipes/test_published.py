@@ -59,8 +59,8 @@ class TestTable:
     @pytest.mark.parametrize(
         ("column", "allowed"),
         [
-            ("method", METHODS.keys() | {"sdr+mib", "joint", "idrnet"} | ELSEWHERE),
-            ("dataset", DATASETS.keys()),
+            ("method", {*METHODS} | {"sdr+mib", "joint", "idrnet"} | ELSEWHERE),
+            ("dataset", {*DATASETS}),
             ("setting", {"overlapped", "disjoint", "partitioned", ""}),
             ("look", {"single", "flip", "ms+flip"}),
             ("background", {"yes", "no", ""}),

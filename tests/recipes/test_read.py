@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from contseg.errors import ContsegError
 from contseg.recipes.build import resumed_recipe, start_run
-from contseg.recipes.read import differences, parse_recipe, read_recipe, recipe_names, to_yaml
+from contseg.recipes.differences import differences
+from contseg.recipes.read import parse_recipe, read_recipe, recipe_names, to_yaml
 from tests.conftest import TINY
 
 NAME = "digits/plop_5-1"

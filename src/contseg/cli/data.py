@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from contseg.cli.plugins import PluginOption
 from contseg.errors import ContsegError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def check(
         list[str] | None, typer.Argument(help="Options, as under data.options in a recipe.", metavar="[KEY=VALUE]...")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Files read in parallel; default: all cores.")] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Read all images and masks of a dataset, and list problems.
 

@@ -1,11 +1,13 @@
 """`contseg evaluate`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from rich.table import Table
 
 from contseg.cli.console import console, scan_progress
+from contseg.cli.plugins import with_plugins
 from contseg.data.classes import ClassTable, class_differences
 from contseg.data.pipelines.augment import evaluation_pipeline
 from contseg.engine.loading import evaluation_batches
@@ -18,7 +20,7 @@ from contseg.interop.pretrained import is_pretrained, open_segmenter
 from contseg.interop.segmenter_file import load_segmenter
 from contseg.models.segmenter import Segmenter
 from contseg.recipes.build import make_scenario
-from contseg.recipes.read import read_recipe
+from contseg.recipes.read import read_recipe, read_run
 from contseg.recipes.recipe import Recipe
 from contseg.report.table import percent, remark_lines
 from contseg.scenarios.plan import plan_warnings
@@ -26,19 +28,25 @@ from contseg.scenarios.scenario import Scenario
 
 
 def run_evaluation(
-    folder: Path, step: int | None, data: Path | None, overrides: list[str], source: str | None = None
+    folder: Path,
+    step: int | None,
+    data: Path | None,
+    overrides: list[str],
+    source: str | None = None,
+    plugins: Sequence[str] = (),
 ) -> None:
     """Measure the segmenter of a run on a step's test set, or a segmenter (folder or file) on a recipe's; print the IoUs.
 
     Args:
         overrides: for a run, keys of the recipe's `evaluation` only; any key if `source` is set.
         source: the recipe, for a segmenter that is not a run.
+        plugins: to import, next to those of the recipe.
 
     Raises:
         ContsegError: the run, step or segmenter does not exist, an override is not allowed, the confusion matrix of a
             finished step is missing, or the dataset has other classes.
     """
-    values = [*overrides, *([f"data.path={str(data)!r}"] if data else [])]
+    values = with_plugins([*overrides, *([f"data.path={str(data)!r}"] if data else [])], list(plugins))
     if folder.is_file() or is_pretrained(folder):
         if source is None:
             raise ContsegError(f"{folder}: contains a segmenter, not a run; set the recipe of its test set with --recipe")
@@ -55,7 +63,7 @@ def run_evaluation(
         if not override.startswith(("evaluation.", "evaluation=")):
             raise ContsegError(f"override '{override}': only evaluation.KEY=VALUE can be set for a run")
     run = Run(folder).require()
-    recipe = read_recipe(run.folder / "recipe.yaml", values)
+    recipe = read_run(run.folder / "recipe.yaml", values)
     scenario = read_scenario(recipe)
     finished = len(run.confusions())
     index = finished - 1 if step is None else step

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from contseg import __version__
 from contseg.cli.data import app as data_app
+from contseg.cli.plugins import PluginOption, with_plugins
 from contseg.cli.prepare import app as prepare_app
 from contseg.cli.recipes import app as recipes_app
 from contseg.cli.streams import write_anything
@@ -92,6 +93,7 @@ def train(
     resume: Annotated[Path | None, typer.Option("--resume", help="Resume the run in this folder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite an existing run in the output folder.")] = False,
     cache: Annotated[bool, typer.Option(help="Share step 0 with other runs through a cache.")] = True,
+    plugin: PluginOption = None,
 ) -> None:
     """Train a recipe step by step, print the results and write a report."""
     from contseg.cli.train import run_training
@@ -104,7 +106,7 @@ def train(
         recipe = None
     if backbone_weights is not None:
         values.append(f"backbone_weights={backbone_weights!r}")
-    run_training(recipe, with_data(values, data), out, resume, overwrite, cache)
+    run_training(recipe, with_plugins(with_data(values, data), plugin), out, resume, overwrite, cache)
 
 
 @app.command(epilog="Example: contseg sweep digits/mib_5-1 digits/plop_5-1 --out runs/sweep")
@@ -142,6 +144,7 @@ def evaluate(
         list[str] | None,
         typer.Argument(help="Changes to the inference.", metavar="[evaluation.KEY=VALUE]..."),
     ] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Measure a segmenter on a test set, class by class.
 
@@ -149,7 +152,7 @@ def evaluate(
     """
     from contseg.cli.evaluate import run_evaluation
 
-    run_evaluation(run, step, data, overrides or [], recipe)
+    run_evaluation(run, step, data, overrides or [], recipe, plugin or [])
 
 
 @app.command(epilog="Example: contseg predict runs/digits-plop_5-1 photos --out predictions")
@@ -164,6 +167,7 @@ def predict(
     values: Annotated[
         str | None, typer.Option("--range", help="Values mapped to 0 and 255, e.g. 0,4095; default: as in the run.")
     ] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Segment images: write id masks, colour masks and overlays.
 
@@ -197,6 +201,7 @@ def convert(
             help="Network options that cannot be inferred from the file, e.g. output_stride=8.", metavar="[KEY=VALUE]..."
         ),
     ] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Convert a published checkpoint for predict, evaluate and start_from.
 
@@ -220,6 +225,7 @@ def models(
         list[str] | None,
         typer.Argument(help="Network options.", metavar="[KEY=VALUE]..."),
     ] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """List available networks, or print the parameter count and GFLOPs of one."""
     from contseg.cli.models import print_model, print_models
@@ -242,6 +248,7 @@ def plan(
     data: DataOption = None,
     pixels: Annotated[bool, typer.Option("--pixels", help="Also print the pixels per class and step.")] = False,
     draw: Annotated[Path | None, typer.Option("--draw", help="Also draw the plan to a file (.png, .svg, .pdf).")] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Print the images and classes of each step of a recipe.
 
@@ -249,7 +256,7 @@ def plan(
     """
     from contseg.cli.plan import print_plan
 
-    print_plan(recipe, with_data(list(overrides or []), data), pixels, draw)
+    print_plan(recipe, with_plugins(with_data(list(overrides or []), data), plugin), pixels, draw)
 
 
 @app.command("dry-run", epilog="Example: contseg dry-run voc/plop_15-1_overlapped training.lr=0.1")
@@ -260,6 +267,7 @@ def dry_run(
     full: Annotated[
         bool | None, typer.Option("--full/--quarter", help="Images of full size (default for one recipe), or of a quarter.")
     ] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Check a recipe without its data.
 
@@ -267,13 +275,14 @@ def dry_run(
     """
     from contseg.cli.dry_run import run_dry_run
 
-    run_dry_run(names, list(overrides or []), processes=processes, full=full)
+    run_dry_run(names, with_plugins(list(overrides or []), plugin), processes=processes, full=full)
 
 
 @app.command(epilog="Example: contseg table runs/plop runs/mib --out table.md")
 def table(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="RUN...")],
     out: Annotated[Path | None, typer.Option("--out", help="Also write the table to a file (.md, .csv).")] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Compare runs with published numbers of the same protocol."""
     from contseg.cli.table import print_table
@@ -285,6 +294,7 @@ def table(
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="RUN...")],
     out: Annotated[Path | None, typer.Option("--out", help="The report; default: report.html in the first run.")] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Write a report of one run, or of several side by side, as one HTML file."""
     from contseg.cli.console import console

@@ -20,7 +20,7 @@ from contseg.evaluation.inference import Inference
 from contseg.evaluation.predict import predict_image
 from contseg.interop.pretrained import is_pretrained, open_segmenter
 from contseg.models.segmenter import Segmenter
-from contseg.recipes.read import parse_recipe, read_recipe
+from contseg.recipes.read import parse_recipe, read_run
 from contseg.recipes.recipe import Recipe
 
 
@@ -42,9 +42,9 @@ def run_prediction(
         ContsegError: a result would overwrite an image, or images could not be predicted; the others are.
     """
     file = find_segmenter(source)
+    reading = reading_of(file, bands, values)  # of its run, which imports the plugins of its network
     segmenter, classes = open_segmenter(file)
     inference = inference_of(file, classes, changes)
-    reading = reading_of(file, bands, values)
     segmenter.to("cuda" if torch.cuda.is_available() else "cpu")
     found, skipped = find_images(images)
     if max(classes.ids) > 255:
@@ -123,7 +123,7 @@ def reading_of(file: Path, bands: list[int] | None, values: list[float] | None) 
 def run_recipe(file: Path) -> Recipe | None:
     """The recipe of the run that contains a segmenter, RUN/steps/NN/segmenter.safetensors; None where there is no run."""
     own = file.resolve().parent.parent.parent / "recipe.yaml"
-    return read_recipe(own) if file.is_file() and own.is_file() else None
+    return read_run(own) if file.is_file() and own.is_file() else None
 
 
 def inference_of(file: Path, classes: ClassTable, changes: dict[str, Any]) -> Inference:
@@ -132,12 +132,12 @@ def inference_of(file: Path, classes: ClassTable, changes: dict[str, Any]) -> In
     Raises:
         ContsegError: a change is of the wrong type (names which).
     """
-    settings, mirror = {}, ()
-    if (recipe := run_recipe(file)) is not None:
-        settings = recipe.evaluation.model_dump(mode="json")
-        mirror = getattr(DATASETS.get(recipe.data.dataset), "mirror", ())
+    recipe = run_recipe(file)
+    settings = recipe.evaluation.model_dump(mode="json") if recipe else {}
     content = {"name": "predict", "data": {"dataset": "folder"}, "evaluation": settings | changes}
-    return Inference.of(parse_recipe(content, "predict").evaluation, mirror, classes.ids)
+    options = parse_recipe(content, "predict").evaluation
+    mirror = DATASETS[recipe.data.dataset].mirror if recipe and options.flip else ()
+    return Inference.of(options, mirror, classes.ids)
 
 
 def overlay(image: np.ndarray, colours: np.ndarray, shown: np.ndarray) -> np.ndarray:

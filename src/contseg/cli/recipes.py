@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from contseg.cli.plugins import PluginOption, with_plugins
+
 app = typer.Typer()
 
 
@@ -13,6 +15,7 @@ def recipes(
     system: Annotated[str | None, typer.Option(help="Only of a system, e.g. plop.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Only of a dataset, e.g. voc.")] = None,
     split: Annotated[str | None, typer.Option(help="Only of a split, e.g. 15-1.")] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """List the packaged recipes with published numbers of the same protocol."""
     if context.invoked_subcommand is not None:
@@ -39,6 +42,7 @@ def recipes(
 def show(
     name: Annotated[str, typer.Argument(help="A packaged recipe, or a YAML file.", metavar="NAME")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Changes to the recipe.", metavar="[KEY=VALUE]...")] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Print a recipe in full as YAML.
 
@@ -46,4 +50,4 @@ def show(
     """
     from contseg.recipes.describe import describe
 
-    print(describe(name, overrides or []))
+    print(describe(name, with_plugins(overrides or [], plugin)))

@@ -11,7 +11,7 @@ from contseg.engine.recorded import require_same_data
 from contseg.engine.run import Run
 from contseg.engine.train import train
 from contseg.errors import ContsegError
-from contseg.recipes.build import keep_data_path, make_job, resumed_recipe, start_run
+from contseg.recipes.build import keep_places, make_job, resumed_recipe, start_run
 from contseg.recipes.choices import choices
 from contseg.recipes.read import read_recipe
 from contseg.recipes.recipe import Recipe
@@ -29,14 +29,12 @@ def run_training(
         if out is not None or overwrite:
             given = "--out" if out is not None else "--overwrite"
             raise ContsegError(f"{given}: a resumed run stays in its own folder, {resume}; remove {given} or --resume")
-        folder, run = resume, Run(resume)
-        own = resumed_recipe(folder)
-        wanted = read_recipe(source or folder / "recipe.yaml", overrides) if source or overrides else own
-        recipe = resumed_recipe(folder, wanted)
+        folder, run = resume, Run(resume).require()
+        recipe = resumed_recipe(folder, read_recipe(source or folder / "recipe.yaml", overrides))
         job = prepared_job(recipe, folder, cache)
         require_same_data(run, make_plan(job.scenario))
         if not joined_rank():
-            keep_data_path(run, recipe)
+            keep_places(run, recipe)
     else:
         if source is None:
             raise ContsegError("train: name a recipe (see the packaged ones in the README), or --resume RUN")

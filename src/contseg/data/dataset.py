@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -25,8 +25,10 @@ class SegmentationDataset(ABC):
 
     Attributes:
         name: under which `open_dataset` knows it.
+        needs_folder: True; False where the dataset makes its own images.
         root: its folder.
-        classes: what the ids of `read_mask` mean.
+        classes: what the ids of `read_mask` mean. Of the class itself: without options, where that is known before a folder
+            is opened.
         domains: where the images come from (cities, sensors), in their usual order; empty where that is not told.
         mirror: pairs of class ids that change places when an image is flipped (left and right arm).
         counts_background: False; True where a class that matters plays the background (ISPRS as released), so that splits
@@ -40,6 +42,7 @@ class SegmentationDataset(ABC):
     """
 
     name: str
+    needs_folder: ClassVar[bool] = True
     root: Path
     classes: ClassTable
     domains: tuple[str, ...] = ()
@@ -62,6 +65,19 @@ class SegmentationDataset(ABC):
     @abstractmethod
     def mask_path(self, name: str) -> Path:
         """The file that the mask of a sample comes from."""
+
+    @classmethod
+    def write_stand_in(cls, root: Path) -> None:
+        """Write a few synthetic samples into a new folder, in this dataset's layout, for `contseg dry-run`.
+
+        Every class occurs in several of `train` and in `test`, also without later classes, so that every step has some.
+
+        Raises:
+            ContsegError: this dataset cannot be written.
+        """
+        raise ContsegError(
+            f"data.dataset: '{cls.name}' has no synthetic images for a dry run; use another dataset, or train on a few images"
+        )
 
     def domain_of(self, name: str) -> str:
         """The domain of a sample, one of `domains`; "" where there are none."""

@@ -19,6 +19,7 @@ from contseg.data.files import image_size
 from contseg.data.recoding import count_ids, told_counts
 from contseg.digest import sha256
 from contseg.errors import ContsegError
+from contseg.plugins import foreign_digest
 
 Progress = Callable[[int, int], None]
 LAYOUT_VERSION = "presence-3"
@@ -196,7 +197,8 @@ class _Counting(Dataset):
 def _fingerprint(dataset: SegmentationDataset, names: list[str]) -> str:
     """Changes when a file of the subset is added, removed, resized or touched, or when the class ids change."""
     table = dataset.classes
-    coding = f"{LAYOUT_VERSION} {dataset.name} {dataset.root.resolve()} {table.ids} {table.void}"
+    own = foreign_digest(type(dataset))  # how the masks of a plugin are read
+    coding = f"{LAYOUT_VERSION} {dataset.name} {dataset.root.resolve()} {table.ids} {table.void}" + own
     paths = [os.fspath(path(name)) for name in names for path in (dataset.image_path, dataset.mask_path)]
     told = [coding]
     for position, path in enumerate(paths):

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from contseg.data.datasets.cityscapes import CITIES
 from contseg.data.fake import LAYOUTS, write_fake
-from contseg.errors import ContsegError
+from contseg.data.open import DATASETS
 from contseg.models.backbones.options import ResNetOptions
 from contseg.models.normalization import BatchNorm
 from contseg.models.segmenter import Segmenter
@@ -69,13 +69,14 @@ def write_images(dataset: str, folder: Path) -> Path:
         ContsegError: there are no synthetic images of this dataset.
     """
     place = folder / "images" / dataset
-    if dataset == "digits":  # its images are synthetic already
+    if not DATASETS[dataset].needs_folder:
         place.mkdir(parents=True, exist_ok=True)
+    elif not place.is_dir() and dataset not in LAYOUTS:
+        partial = place.with_name(f"{dataset}.partial")
+        partial.mkdir(parents=True)
+        DATASETS[dataset].write_stand_in(partial)
+        partial.rename(place)
     elif not place.is_dir():
-        if dataset not in LAYOUTS:
-            raise ContsegError(
-                f"data.dataset: no synthetic images of '{dataset}'; a dry run needs one of {', '.join((*LAYOUTS, 'digits'))}"
-            )
         classes = len(LAYOUTS[dataset].values)
         each = len(CITIES) - 3 if dataset == "cityscapes" else 2 if classes > MANY_CLASSES else 4
         place.parent.mkdir(parents=True, exist_ok=True)

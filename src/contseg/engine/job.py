@@ -5,14 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contseg.data.pipelines.augment import Pipeline
+from contseg.data.pipelines.augment import Jitter, Pipeline
 from contseg.digest import file_sha256, sha256
-from contseg.engine.code import foreign_digest, package_digest
+from contseg.engine.code import package_digest
 from contseg.engine.devices import accelerator_of, precision_of
 from contseg.engine.options import MACHINE_KEYS, TrainingOptions
 from contseg.evaluation.inference import Inference, InferenceOptions
 from contseg.methods.method import Method
 from contseg.models.options import NetworkOptions
+from contseg.plugins import foreign_digest
 from contseg.scenarios.digests import samples_digest
 from contseg.scenarios.scenario import Scenario
 from contseg.scenarios.step import Step
@@ -82,6 +83,16 @@ class Job:
     inference: InferenceOptions = field(default_factory=InferenceOptions)
     start_from: Path | None = None
 
+    def _own_parts(self) -> tuple[Any, ...]:
+        """What may be of a plugin, but for the method."""
+        cut = self.training_pipeline
+        return (
+            self.scenario.dataset,
+            cut.pipeline if isinstance(cut, Jitter) else cut,
+            self.network.backbone,
+            self.network.head,
+        )
+
     def inference_at(self, step: Step) -> Inference:
         """Inference options for the classes of a step."""
         return Inference.of(self.inference, self.scenario.dataset.mirror, step.table.ids)
@@ -105,7 +116,7 @@ class Job:
             "layout": 3,
             "code": package_digest(),
             "method": method,
-            "own_code": foreign_digest(type(self.method)) if method else "",
+            "own_code": [foreign_digest(type(part)) for part in (*self._own_parts(), *([self.method] if method else []))],
             "ranks": self.training.devices * self.training.nodes,
             "accelerator": accelerator_of(self.training),
             "network": self.network.model_dump(),

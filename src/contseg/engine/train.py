@@ -28,6 +28,7 @@ from contseg.interop.pretrained import open_segmenter
 from contseg.interruption import Interrupted, catching
 from contseg.models.options import first_widths
 from contseg.models.segmenter import Segmenter
+from contseg.plugins import load_plugins
 from contseg.scenarios.plan import make_plan
 from contseg.scenarios.step import Step
 
@@ -59,6 +60,7 @@ def train(job: Job, reporter: Reporter | None = None) -> dict[str, Any]:
 
 
 def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter, note: str) -> dict[str, Any]:
+    load_plugins(job.recipe.get("plugins", []))  # a spawned rank has imported none yet
     session = Session.of(fabric, job, reporter)
     fabric.barrier()  # until rank 0 has created the folder
     session.reporter.start()

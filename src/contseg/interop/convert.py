@@ -8,9 +8,9 @@ from typing import Any, get_args
 from torch import Tensor
 
 from contseg.data.classes import ClassTable
-from contseg.data.datasets import digits, isprs, voc
 from contseg.data.datasets.class_list import read_class_list
 from contseg.data.lists import read_list
+from contseg.data.open import DATASETS
 from contseg.errors import ContsegError, did_you_mean
 from contseg.interop.checkpoint import read_tensors
 from contseg.interop.names import RESNET_NAMES, load_strictly, prefixes_of, unwrapped
@@ -18,6 +18,7 @@ from contseg.interop.published import Source, convert_segmenter
 from contseg.interop.ssseg import ssseg_names, ssseg_options
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
+from contseg.plugins import Registry
 from contseg.scenarios.orders import class_order
 from contseg.scenarios.splits import parse_split
 
@@ -39,7 +40,9 @@ def convert_ssseg(tensors: dict[str, Tensor], source: str = "ssseg") -> tuple[Se
     return load_strictly(Segmenter(options, widths), found), widths
 
 
-CONVERTERS: dict[str, Converter] = {**dict.fromkeys(get_args(Source), convert_segmenter), "ssseg": convert_ssseg}
+CONVERTERS: Registry[Converter] = Registry(
+    "converters", "--from", {**dict.fromkeys(get_args(Source), convert_segmenter), "ssseg": convert_ssseg}
+)
 """Code base to what turns its tensors into a segmenter and the outputs of each of its steps."""
 
 MARKS = (
@@ -96,8 +99,8 @@ def convert_file(path: Path | str, source: str | None = None) -> tuple[Segmenter
     Raises:
         ContsegError: the code base is unknown, the file cannot be read, or not every tensor finds its place.
     """
-    if source is not None and source not in CONVERTERS:
-        raise ContsegError(f"--from: unknown code base '{source}'; {did_you_mean(source, CONVERTERS)}")
+    if source is not None:
+        CONVERTERS.check(source)
     tensors = unwrapped(read_tensors(path))
     try:
         used = source or recognise(tensors)
@@ -175,19 +178,8 @@ def named_table(classes: str) -> ClassTable:
         >>> len(named_table("voc")), named_table("cityscapes").names[1]
         (21, 'road')
     """
-    tables: dict[str, Callable[[], ClassTable]] = {
-        "voc": lambda: voc.VOC.classes,
-        "ade20k": lambda: ClassTable.official("ade20k", "unlabelled"),
-        "cityscapes": lambda: ClassTable.official("cityscapes", "unscored"),
-        "lip": lambda: ClassTable.official("lip", "annotated"),
-        "coco-stuff-10k": lambda: ClassTable.official("coco_stuff", "unlabelled"),
-        "coco-stuff-164k": lambda: ClassTable.official("coco_stuff", "unlabelled"),
-        "pascal-context": lambda: ClassTable.official("pascal_context", "annotated"),
-        "isprs": isprs._paper_classes,
-        "digits": lambda: ClassTable(digits.NAMES, tuple(range(11)), digits.COLOURS),
-    }
-    if classes in tables:
-        return tables[classes]()
+    if classes in DATASETS and hasattr(DATASETS[classes], "classes"):
+        return DATASETS[classes].classes
     path = Path(classes)
     if path.is_dir():
         return read_class_list(path, "annotated").table
@@ -196,6 +188,7 @@ def named_table(classes: str) -> ClassTable:
             return ClassTable.of(read_list(path))
         except ContsegError as error:
             raise ContsegError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+    known = [name for name, kind in DATASETS.items() if hasattr(kind, "classes")]
     raise ContsegError(
-        f"--classes: '{classes}' is neither a dataset nor a list of names (.txt); {did_you_mean(classes, tables)}"
+        f"--classes: '{classes}' is neither a dataset nor a list of names (.txt); {did_you_mean(classes, known)}"
     )

@@ -62,6 +62,37 @@ class StepContext:
         """Share of the step's epochs at the end of the current one, in (0, 1]."""
         return (self.epoch + 1) / self.epochs
 
+    @classmethod
+    def for_loop(
+        cls,
+        student: Segmenter,
+        teacher: Segmenter | None,
+        step: Step,
+        method: "Method",
+        batches: Iterable[Batch] = (),
+        epochs: int = 1,
+    ) -> "StepContext":
+        """The context of a training loop of your own: one process, full precision, one pass per update.
+
+        Args:
+            teacher: segmenter of the previous step, put into evaluation mode here, with frozen parameters. None in step 0.
+            method: of the loop; a teacher that it does not need is dropped.
+            batches: for methods that iterate over the images before or after the step (`loader` and `every_sample`).
+            epochs: of the step.
+        """
+        if not method.needs_teacher:
+            teacher = None
+        if teacher is not None:
+            teacher.eval().requires_grad_(False)
+
+        @torch.no_grad()  # not inference mode, whose tensors cannot be saved for backward
+        def predict_teacher(batch: Batch) -> SegmenterOutput:
+            assert teacher is not None
+            return teacher(teacher.normalise(batch.images), taps=method.taps)
+
+        predict = predict_teacher if teacher is not None else None
+        return cls(student, teacher, step, epochs, batches, batches, predict_teacher=predict)
+
     def mean_over_valid(
         self, loss_BHW: Tensor, labels_BHW: Tensor, derive: Callable[[Tensor], Tensor] | None = None
     ) -> Tensor:

@@ -1,71 +1,62 @@
 """Methods by name."""
 
 from dataclasses import fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from contseg.errors import ContsegError, did_you_mean
-from contseg.methods.ewc import EWC
-from contseg.methods.finetune import Finetune
-from contseg.methods.frozen import Frozen
-from contseg.methods.idec import IDEC
-from contseg.methods.idec_released import IDECReleased
-from contseg.methods.ilt import ILT
-from contseg.methods.lag import LAG
-from contseg.methods.lag_released import LAGReleased
-from contseg.methods.lwf import LwF
-from contseg.methods.lwf_mc import LwFMC
-from contseg.methods.method import Method
-from contseg.methods.mib import MiB
-from contseg.methods.pi import PI
-from contseg.methods.plop import PLOP
-from contseg.methods.plop_released import PLOPReleased
-from contseg.methods.rw import RW
-from contseg.methods.sdr import SDR
-from contseg.methods.sdr_released import SDRReleased
-from contseg.methods.ssul import SSUL
+from contseg.plugins import Registry
 
-METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (Finetune, Frozen, LwF, LwFMC, ILT, EWC, PI, RW, MiB, PLOP, SDR, SSUL, IDEC, LAG)
-}
-
-RELEASED: dict[str, type[Method]] = {kind.name: kind for kind in (PLOPReleased, SDRReleased, IDECReleased, LAGReleased)}
-"""Methods that have the two variants `paper` (in `METHODS`) and `released`, chosen by `method.variant`."""
+if TYPE_CHECKING:
+    from contseg.methods.method import Method
 
 
-def register_method(kind: type[Method]) -> type[Method]:
-    """Make a method of your own known by its name, so that recipes can name it; to be used as a decorator.
-
-    See docs/your-own-method.md.
-
-    Raises:
-        ContsegError: it has no name, the name is taken, or it is no frozen dataclass.
-
-    Example:
-        >>> from dataclasses import dataclass
-        >>> @register_method
-        ... @dataclass(frozen=True)
-        ... class Hesitant(Finetune):
-        ...     name = "hesitant"
-        >>> make_method("hesitant")
-        Hesitant()
-        >>> del METHODS["hesitant"]
-    """
-    name = getattr(kind, "name", None)
-    if not isinstance(name, str):
-        raise ContsegError(f"{kind.__name__}: a method needs a name; give the class an attribute `name`")
-    if METHODS.get(name, kind).__qualname__ != kind.__qualname__:
-        raise ContsegError(f"{kind.__name__}: the name '{name}' is taken by {METHODS[name].__name__}; choose another")
+def _require_method(kind: "type[Method]") -> None:
     if not (is_dataclass(kind) and kind.__dataclass_params__.frozen):  # type: ignore[attr-defined]
         raise ContsegError(
             f"{kind.__name__}: a method is a frozen dataclass; decorate it with @dataclass(frozen=True) first"
         )
-    METHODS[name] = kind
-    return kind
 
 
-def make_method(name: str, **hyper_parameters: Any) -> Method:
+METHODS: "Registry[type[Method]]" = Registry(
+    "methods",
+    "method.name",
+    {
+        "finetune": "contseg.methods.finetune:Finetune",
+        "frozen": "contseg.methods.frozen:Frozen",
+        "lwf": "contseg.methods.lwf:LwF",
+        "lwf-mc": "contseg.methods.lwf_mc:LwFMC",
+        "ilt": "contseg.methods.ilt:ILT",
+        "ewc": "contseg.methods.ewc:EWC",
+        "pi": "contseg.methods.pi:PI",
+        "rw": "contseg.methods.rw:RW",
+        "mib": "contseg.methods.mib:MiB",
+        "plop": "contseg.methods.plop:PLOP",
+        "sdr": "contseg.methods.sdr:SDR",
+        "ssul": "contseg.methods.ssul:SSUL",
+        "idec": "contseg.methods.idec:IDEC",
+        "lag": "contseg.methods.lag:LAG",
+    },
+    _require_method,
+)
+register_method = METHODS.register
+
+RELEASED: "Registry[type[Method]]" = Registry(
+    "released_methods",
+    "method.variant",
+    {
+        "plop": "contseg.methods.plop_released:PLOPReleased",
+        "sdr": "contseg.methods.sdr_released:SDRReleased",
+        "idec": "contseg.methods.idec_released:IDECReleased",
+        "lag": "contseg.methods.lag_released:LAGReleased",
+    },
+    _require_method,
+)
+"""Methods that have the two variants `paper` (in `METHODS`) and `released`, chosen by `method.variant`."""
+
+
+def make_method(name: str, **hyper_parameters: Any) -> "Method":
     """A method by name, its hyper-parameters checked against their types.
 
     Raises:
@@ -80,14 +71,11 @@ def make_method(name: str, **hyper_parameters: Any) -> Method:
     """
     if not isinstance(name, str):
         raise ContsegError(f"method.name: expected the name of a method (got {name!r})")
-    if name not in METHODS:
-        raise ContsegError(f"method.name: unknown method '{name}'; {did_you_mean(name, METHODS)}")
-    kind = METHODS[name]
+    METHODS.check(name)
     variant = hyper_parameters.pop("variant", "paper") if name in RELEASED else "paper"
-    if variant == "released":
-        kind = RELEASED[name]
-    elif variant != "paper":
+    if variant not in ("paper", "released"):
         raise ContsegError(f"method.variant: expected 'paper' or 'released' (got {variant!r})")
+    kind = METHODS[name] if variant == "paper" else RELEASED[name]
     known = {field.name for field in fields(kind) if field.init} | ({"variant"} if name in RELEASED else set())
     hints: dict[str, Any] = get_type_hints(kind)
     for key, value in hyper_parameters.items():
@@ -100,11 +88,11 @@ def make_method(name: str, **hyper_parameters: Any) -> Method:
     return kind(**hyper_parameters)
 
 
-def hyper_parameters(method: Method) -> dict[str, Any]:
+def hyper_parameters(method: "Method") -> dict[str, Any]:
     """The name and every hyper-parameter of a method, as a recipe writes them.
 
     Example:
-        >>> hyper_parameters(MiB())
+        >>> hyper_parameters(make_method("mib"))
         {'name': 'mib', 'distillation': 10.0}
     """
     variant = {"variant": method.variant} if method.name in RELEASED else {}

@@ -67,12 +67,12 @@ class NetworkOptions(BaseModel):
     @field_validator("backbone", mode="before")
     @classmethod
     def _chosen_backbone(cls, value: Any) -> Any:
-        return chosen("backbone", BACKBONES, DEFAULT_BACKBONE, value)
+        return chosen(BACKBONES, DEFAULT_BACKBONE, value)
 
     @field_validator("head", mode="before")
     @classmethod
     def _chosen_head(cls, value: Any) -> Any:
-        return chosen("head", HEADS, DEFAULT_HEAD, value)
+        return chosen(HEADS, DEFAULT_HEAD, value)
 
     @property
     def idrnet(self) -> IDRNetOptions | None:
@@ -123,8 +123,9 @@ def laid_over(before: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, A
     for key, value in nested(over, before).items():
         old = result.get(key)
         if isinstance(value, Mapping) and isinstance(old, Mapping):
-            kinds = {"backbone": BACKBONES, "head": HEADS}.get(key, {})
-            value = _merged(shared_keys(kinds, old, value.get("name")), value)
+            name = value.get("name")
+            kept = shared_keys(BACKBONES, old, name) if key == "backbone" else old
+            value = _merged(shared_keys(HEADS, old, name) if key == "head" else kept, value)
         result[key] = value
     return result
 

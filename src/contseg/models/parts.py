@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from contseg.errors import did_you_mean
+from contseg.plugins import Registry
 
 
 class PartOptions(BaseModel):
@@ -23,12 +24,11 @@ class PartOptions(BaseModel):
 Part = TypeVar("Part", bound=PartOptions)
 
 
-def chosen(kind: str, kinds: Mapping[str, type[Part]], default: str, value: Any) -> Any:
+def chosen(kinds: Registry[type[Part]], default: str, value: Any) -> Any:
     """The options of the part that a value names.
 
     Args:
-        kind: of the part, for errors.
-        kinds: name to class of options.
+        kinds: options of each name.
         default: the name where the value has none.
         value: a name, a mapping with the keys of the part, or its options.
 
@@ -38,9 +38,10 @@ def chosen(kind: str, kinds: Mapping[str, type[Part]], default: str, value: Any)
     Example:
         >>> class Cube(PartOptions):
         ...     side: int = 1
-        >>> chosen("body", {"cube": Cube}, "cube", {"side": 2})
+        >>> bodies = Registry("bodies", "network.body", {"cube": Cube})
+        >>> chosen(bodies, "cube", {"side": 2})
         Cube(name='cube', side=2)
-        >>> chosen("body", {"cube": Cube}, "cube", {"sides": 2})
+        >>> chosen(bodies, "cube", {"sides": 2})
         Traceback (most recent call last):
         ValueError: cube has no key 'sides' (got 2); did you mean 'side'? (known: name, side)
     """
@@ -48,10 +49,10 @@ def chosen(kind: str, kinds: Mapping[str, type[Part]], default: str, value: Any)
         return value
     given = {"name": value} if isinstance(value, str) else value
     if not isinstance(given, Mapping):
-        raise ValueError(f"give the name of a {kind}, or its keys (got {value!r})")
+        raise ValueError(f"give the name of one of {kinds.kind}, or its keys (got {value!r})")
     name = given.get("name", default)
     if name not in kinds:
-        raise ValueError(f"unknown {kind} '{name}'; {did_you_mean(str(name), kinds)}")
+        raise ValueError(kinds.unknown(str(name)))
     unknown = [key for key in given if key not in kinds[name].model_fields]
     if unknown:
         known = did_you_mean(str(unknown[0]), kinds[name].model_fields)
@@ -59,7 +60,7 @@ def chosen(kind: str, kinds: Mapping[str, type[Part]], default: str, value: Any)
     return kinds[name].model_validate({**given, "name": name})
 
 
-def shared_keys(kinds: Mapping[str, type[PartOptions]], before: Mapping[str, Any], name: Any) -> dict[str, Any]:
+def shared_keys(kinds: Registry[type[Part]], before: Mapping[str, Any], name: Any) -> dict[str, Any]:
     """The keys of a part that another one, which replaces it, has too; all of them where no other is named.
 
     Args:

@@ -19,7 +19,8 @@ from contseg.methods.method import Method
 from contseg.methods.registry import METHODS, make_method
 from contseg.models.options import NetworkOptions, first_widths
 from contseg.models.segmenter import Segmenter
-from contseg.recipes.read import differences, differences_text, read_recipe, to_yaml
+from contseg.recipes.differences import differences, differences_text
+from contseg.recipes.read import read_recipe, read_run, to_yaml
 from contseg.recipes.recipe import Recipe
 from contseg.recipes.start import begun_with, given_start, resolved_start, with_network_of_start
 from contseg.scenarios.scenario import Scenario
@@ -291,9 +292,10 @@ def resumed_recipe(folder: Path | str, wanted: Recipe | None = None) -> Recipe:
         ContsegError: no run there, or the wanted recipe differs in what is learned (names the keys).
     """
     run = Run(folder).require()
-    saved = read_recipe(run.folder / "recipe.yaml")
+    saved = read_recipe(run.folder / "recipe.yaml", [f"plugins={wanted.plugins}"] if wanted else [])
     if wanted is None:
         return saved
+    wanted = wanted.model_copy(update={"plugins": saved.plugins})  # the run's, and where those of them are that were given
     if saved.start_from is not None and wanted.start_from == saved.start_from:  # the network came with the segmenter
         network = saved.network.changed(**wanted.network.model_dump(exclude_unset=True))
         wanted = wanted.model_copy(update={"network": network})
@@ -312,9 +314,9 @@ def resumed_recipe(folder: Path | str, wanted: Recipe | None = None) -> Recipe:
     return wanted
 
 
-def keep_data_path(run: Run, recipe: Recipe) -> None:
-    """Write down where the data of a run is now, for the next resume, reports and evaluations."""
-    saved = read_recipe(run.folder / "recipe.yaml")
-    if saved.data.path != recipe.data.path:
-        moved = saved.model_copy(update={"data": saved.data.model_copy(update={"path": recipe.data.path})})
-        run.write_text("recipe.yaml", to_yaml(moved))
+def keep_places(run: Run, recipe: Recipe) -> None:
+    """Write down where the data and the plugins of a run are now, for the next resume, reports and evaluations."""
+    saved = read_run(run.folder / "recipe.yaml")
+    if (saved.data.path, saved.plugins) != (recipe.data.path, recipe.plugins):
+        data = saved.data.model_copy(update={"path": recipe.data.path})
+        run.write_text("recipe.yaml", to_yaml(saved.model_copy(update={"data": data, "plugins": recipe.plugins})))

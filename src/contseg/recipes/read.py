@@ -4,9 +4,11 @@ import copy
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
+from importlib.metadata import entry_points
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -16,11 +18,13 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from contseg.data.open import DATASETS
 from contseg.errors import ContsegError, did_you_mean
 from contseg.models.backbones.options import BACKBONES
 from contseg.models.heads.options import HEADS
 from contseg.models.old_options import nested
 from contseg.models.options import laid_over
+from contseg.plugins import joined, load_plugins
 from contseg.recipes.recipe import Recipe
 from contseg.settings import key_value
 
@@ -64,6 +68,24 @@ class Resolved:
     layers: tuple[str, ...]
 
 
+def read_run(file: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a run that is measured or used for predictions, so that its method is not needed.
+
+    Its plugins are imported where they are found; a part that is missing is an error when it is used.
+
+    Args:
+        file: `recipe.yaml` of the run.
+
+    Raises:
+        ContsegError: see `read_recipe`.
+    """
+    content, _, _ = _combined(str(file), overrides, required=False)
+    recipe = _typed(content, str(file))
+    with suppress(ContsegError):
+        return _completed(recipe)
+    return recipe
+
+
 def resolve(source: str | Path, overrides: Sequence[str] = ()) -> Resolved:
     """A recipe by file or by name, overridden, and the origin of its values.
 
@@ -78,9 +100,38 @@ def resolve(source: str | Path, overrides: Sequence[str] = ()) -> Resolved:
         >>> origins["scenario.split"], origins["training.seed"], "training.momentum" in origins
         ('parts/digits-scenes', 'command line', False)
     """
-    layers = list(_layers(*_find(str(source))))
+    content, origins, names = _combined(str(source), overrides)
+    packaged = set(recipe_names())
+    based_on = [name for name in names if name in packaged]
+    if based_on and content.get("based_on") is None:
+        content["based_on"] = based_on[-1]
+    there = dict(flat(content))
+    kept = {key: origin for key, origin in origins.items() if key in there}  # a method that changed its name, for instance
+    by_user = {key for key, origin in kept.items() if key.startswith("network.") and origin not in _index()}
+    recipe = parse_recipe(content, str(source))
+    return Resolved(recipe.model_copy(update={"network": _set_by(recipe.network, by_user, "network.")}), kept, names)
+
+
+def _combined(
+    source: str, overrides: Sequence[str] = (), *, required: bool = True
+) -> tuple[dict[str, Any], dict[str, str], tuple[str, ...]]:
+    """The parts of a recipe and the overrides laid over each other, the origin of every key, and the names of the layers.
+
+    Args:
+        required: as of `load_plugins`. Plugins add up, and are imported first: they have keys of their own.
+    """
+    layers = list(_layers(*_find(source)))
     content: dict[str, Any] = {}
     origins: dict[str, str] = {}
+    plugins: list[str] = []
+    for name, layer in layers:
+        if "plugins" in layer:
+            plugins, origins["plugins"] = joined(plugins, layer.pop("plugins"), Path(name).parent), name
+    for override in overrides:
+        if override.startswith("plugins="):
+            _apply(given := {}, override)
+            plugins, origins["plugins"] = joined(plugins, given["plugins"], Path()), COMMAND_LINE
+    load_plugins(plugins, required=required)
     for name, layer in layers:
         content, set_here = _laid(content, layer)
         origins |= dict.fromkeys(set_here, name)
@@ -91,16 +142,7 @@ def resolve(source: str | Path, overrides: Sequence[str] = ()) -> Resolved:
         origins |= dict.fromkeys([] if of_network else set_here, COMMAND_LINE)
     content, set_here = _laid(content, network)
     origins |= dict.fromkeys(set_here, COMMAND_LINE)
-    names = tuple(name for name, _ in layers)
-    packaged = set(recipe_names())
-    based_on = [name for name in names if name in packaged]
-    if based_on and content.get("based_on") is None:
-        content["based_on"] = based_on[-1]
-    there = dict(flat(content))
-    kept = {key: origin for key, origin in origins.items() if key in there}  # a method that changed its name, for instance
-    by_user = {key for key, origin in kept.items() if key.startswith("network.") and origin not in _index()}
-    recipe = parse_recipe(content, str(source))
-    return Resolved(recipe.model_copy(update={"network": _set_by(recipe.network, by_user, "network.")}), kept, names)
+    return content | {"plugins": plugins}, origins, tuple(name for name, _ in layers)
 
 
 def _set_by(options: Model, keys: set[str], prefix: str) -> Model:
@@ -125,29 +167,42 @@ def outline(name: str) -> Recipe:
         >>> outline("voc/mib_15-1_disjoint").method
         {'name': 'mib', 'distillation': 10.0}
     """
-    content: dict[str, Any] = {}
-    for _, layer in _layers(*_find(name)):
-        content, _ = _laid(content, layer)
-    return _typed(content, name)
+    return _typed(_combined(name)[0], name)
 
 
 def parse_recipe(content: Mapping[str, Any], source: str) -> Recipe:
-    """A recipe from plain values, as YAML gives them; the method's hyper-parameters are completed with their defaults.
+    """A recipe from plain values, as YAML gives them; the method's hyper-parameters are completed with their defaults, and
+    the plugins with the installed packages whose parts the recipe names.
 
     Raises:
         ContsegError: see `read_recipe`.
     """
-    from contseg.methods.registry import hyper_parameters, make_method  # imports PyTorch, which `outline` does without
-
+    load_plugins(joined([], content.get("plugins", []), Path()))
     recipe = _typed(content, source)
-    method = dict(recipe.method)
-    if "name" not in method:
-        raise ContsegError(f"{source}: method.name: missing; name a method such as plop")
     try:
-        complete = hyper_parameters(make_method(method.pop("name"), **method))
+        return _completed(recipe)
     except ContsegError as error:
         raise ContsegError(f"{source}: {error}") from None
-    return recipe.model_copy(update={"method": complete})
+
+
+def _completed(recipe: Recipe) -> Recipe:
+    from contseg.data.pipelines.augment import PIPELINES  # imports PyTorch, which `outline` does without
+    from contseg.methods.registry import METHODS, hyper_parameters, make_method
+
+    method = dict(recipe.method)
+    if "name" not in method:
+        raise ContsegError("method.name: missing; name a method such as plop")
+    PIPELINES.check(recipe.data.pipeline)
+    complete = hyper_parameters(make_method(method.pop("name"), **method))
+    packages = (
+        METHODS.package(complete["name"]),
+        DATASETS.package(recipe.data.dataset),
+        PIPELINES.package(recipe.data.pipeline),
+        BACKBONES.package(recipe.network.backbone.name),
+        HEADS.package(recipe.network.head.name),
+    )
+    plugins = joined([package for package in packages if package], recipe.plugins, Path())
+    return recipe.model_copy(update={"method": complete, "plugins": plugins})
 
 
 def _typed(content: Mapping[str, Any], source: str) -> Recipe:
@@ -186,46 +241,8 @@ def is_of_published_data(name: str) -> bool:
         >>> is_of_published_data("voc/plop_15-1_overlapped"), is_of_published_data("digits/plop_5-1")
         (True, False)
     """
-    return not name.startswith(("digits/", "folder/"))
-
-
-def differences(one: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
-    """Keys in which two recipes differ, with both values.
-
-    Example:
-        >>> one, other = read_recipe("digits/plop_5-1"), read_recipe("digits/plop_5-1", ["training.lr=0.5"])
-        >>> differences(one, other)["training.lr"][1]
-        0.5
-    """
-    left, right = dict(flat(one.model_dump(mode="json"))), dict(flat(other.model_dump(mode="json")))
-    keys = sorted(left.keys() | right.keys())
-    return {key: (left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)}
-
-
-WEIGHTIEST = ("network", "backbone_weights", "start_from", "method", "scenario", "data", "evaluation", "training")
-"""Parts of a recipe, those first that change most of what a run learns."""
-
-
-def differences_text(changed: Mapping[str, tuple[Any, Any]], most: int = 4) -> str:
-    """Changed keys with both values in one line, the weightiest first; of more than `most`, the other keys alone.
-
-    Example:
-        >>> differences_text({"training.lr": (0.1, 0.2), "network.backbone.name": ("resnet101", "resnet18")}, most=1)
-        'network.backbone.name was resnet101, is resnet18 (and 1 more: training.lr)'
-    """
-
-    def place(key: str) -> int:
-        top = key.partition(".")[0]
-        return WEIGHTIEST.index(top) if top in WEIGHTIEST else len(WEIGHTIEST)
-
-    keys = sorted(changed, key=lambda key: (place(key), key != "network.backbone.name", key))
-    texts = [f"{key} was {before}, is {now}" for key in keys[:most] for before, now in [map(_word, changed[key])]]
-    more = f" (and {len(keys) - most} more: {', '.join(keys[most:])})" if len(keys) > most else ""
-    return ", ".join(texts) + more
-
-
-def _word(value: Any) -> Any:
-    return "none" if value is None else value
+    top = name.partition("/")[0]
+    return top not in ("digits", "folder") and files("contseg.recipes").joinpath(top).is_dir()
 
 
 def flat(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -265,8 +282,14 @@ def recipe_text(source: str) -> str:
 
 @cache
 def _index() -> dict[str, Traversable]:
-    """Every packaged recipe and part by name."""
-    return dict(_packaged(files("contseg.recipes"), ""))
+    """Every packaged recipe and part by name: ours, and those in the folders that packages name as `contseg.recipes`."""
+    index = dict(_packaged(files("contseg.recipes"), ""))
+    for entry in entry_points(group="contseg.recipes"):
+        for name, file in _packaged(files(entry.value), ""):
+            if name in index:
+                raise ContsegError(f"recipe '{name}': is in two packages, {index[name]} and {file}; uninstall one of them")
+            index[name] = file
+    return index
 
 
 @cache  # a part is read for every recipe that names it
@@ -344,7 +367,7 @@ def _model_at(place: Sequence[int | str]) -> type[BaseModel]:
     """The model with the keys at a place of a recipe."""
     model: type[BaseModel] = Recipe
     for part in place:
-        kinds = (model, *BACKBONES.values(), *HEADS.values())
+        kinds = (model, *(part for parts in (BACKBONES, HEADS) for _, part in parts.items()))
         kind = next(one for one in kinds if part in one.model_fields).model_fields[str(part)].annotation
         model = next(one for one in (kind, *get_args(kind)) if isinstance(one, type) and issubclass(one, BaseModel))
     return model

@@ -31,10 +31,10 @@ class DataOptions(BaseModel):
 
     Attributes:
         dataset: `voc`, `ade20k`, `cityscapes`, `lip`, `coco-stuff-10k`, `coco-stuff-164k`, `pascal-context`, `isprs`,
-            `coco-json`, `folder` or `digits`, see `contseg.data.open.DATASETS`.
+            `coco-json`, `folder`, `digits` or one of a plugin, see `contseg.data.open.DATASETS`.
         path: its folder (`digits` needs none).
         options: of the dataset's class; and `bands` and `range` of every dataset, see `contseg.data.pixels.Reading`.
-        pipeline: `mib`, `ssul`, `ssseg` or `ssseg-lip`, see `contseg.data.pipelines.augment`.
+        pipeline: `mib`, `ssul`, `ssseg`, `ssseg-lip` or one of a plugin, see `contseg.data.pipelines.augment`.
         crop: side of the training crop in pixels, or [height, width].
         scale: [least, most] factor that images are scaled by; none: the pipeline's own (`mib` has no such factor).
         resize: [long, short] side in pixels that `ssseg` and `ssseg-lip` fit images into before they scale them; none:
@@ -50,7 +50,7 @@ class DataOptions(BaseModel):
     dataset: str
     path: str | None = None
     options: dict[str, Any] = {}
-    pipeline: Literal["mib", "ssul", "ssseg", "ssseg-lip"] = "mib"
+    pipeline: str = "mib"
     crop: int | list[int] = 512
     scale: Annotated[list[Factor], PAIR] | None = None
     resize: Annotated[list[Side], PAIR] | None = None
@@ -81,6 +81,8 @@ class Recipe(BaseModel):
         name: of the run; names its folder, so it is not empty, `.` or `..`.
         note: for readers: sources, and the reasons for values.
         links: where it was published: `config`, `model`, `log`, `code` to an address.
+        plugins: modules and files (.py) to import first, for methods, datasets, backbones, heads and pipelines of your own.
+            Those of parts, recipe and command line are combined. A file is relative to its recipe.
         based_on: the packaged recipe that this one was made from, to report what was changed; set when a recipe is read.
         data, scenario, network, training: see there.
         evaluation: the inference with which a step is measured.
@@ -98,6 +100,7 @@ class Recipe(BaseModel):
     name: str
     note: str = ""
     links: dict[Literal["code", "config", "model", "log"], str] = {}
+    plugins: list[str] = []
     based_on: str | None = None
     data: DataOptions
     scenario: ScenarioOptions = ScenarioOptions()

@@ -10,8 +10,9 @@ from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.evaluation.metrics import run_figures
 from contseg.evaluation.remarks import run_remarks
+from contseg.recipes.differences import differences, differences_text
 from contseg.recipes.published import COUNTED, FIGURES, PublishedRow, published_for
-from contseg.recipes.read import differences, differences_text, is_of_published_data, read_recipe, recipe_names
+from contseg.recipes.read import is_of_published_data, read_recipe, read_run, recipe_names
 from contseg.recipes.recipe import Recipe
 from contseg.report.table import Block, Line, remark_lines
 
@@ -23,7 +24,7 @@ NO_PROTOCOL = ("scenario.saliency", "evaluation.windows")
 """Exceptions: a folder on this machine, and the number of windows that fit its memory."""
 
 NO_NUMBER = (
-    "name", "note", "links", "based_on", "data.path", "backbone_weights", "evaluation.windows", "training.seed",
+    "name", "note", "links", "based_on", "plugins", "data.path", "backbone_weights", "evaluation.windows", "training.seed",
     "training.channels_last", "training.compile", *(f"training.{key}" for key in sorted(MACHINE_KEYS)),
 )  # fmt: skip
 """What may change without a number meaning something else. Weights of the backbone have a sentence of their own."""
@@ -145,12 +146,9 @@ def notes_on(comparisons: Sequence[Comparison]) -> list[str]:
 
 
 def recorded_recipe(run: Run) -> Recipe | None:
-    """The recipe of a run, or None where it cannot be read here, as with a method of one's own that is not registered.
-
-    Nothing was published for such a method, so who compares need not stop at it.
-    """
+    """The recipe of a run, or None where it cannot be read here; nothing that it names is compared then."""
     try:
-        return read_recipe(run.folder / "recipe.yaml")
+        return read_run(run.folder / "recipe.yaml")
     except ContsegError:
         return None
 

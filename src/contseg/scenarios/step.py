@@ -1,9 +1,15 @@
 """One step of a scenario."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from contseg.data.classes import ClassTable
+from contseg.data.dataset import SegmentationDataset
+from contseg.errors import ContsegError
 from contseg.scenarios.batch import Samples
+from contseg.scenarios.policy import LabelPolicy, Role
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,62 @@ class Step:
     domains: tuple[str, ...] = ()
     memory: tuple[Samples, ...] = ()
     has_unknown: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        classes: ClassTable | Sequence[str],
+        old: int = 0,
+        *,
+        dataset: SegmentationDataset | None = None,
+        train: Sequence[str] = (),
+        test: Sequence[str] = (),
+        index: int | None = None,
+        policy: LabelPolicy | None = None,
+    ) -> "Step":
+        """A step without a scenario: its classes and samples are listed by hand.
+
+        Args:
+            classes: all classes seen after the step, in output order: names, background first, or a table such as
+                `dataset.classes.subset(ids)`.
+            old: how many of them earlier steps brought, background included.
+            dataset: where `train` and `test` are read; its masks have the ids of `classes`.
+            train, test: names of samples. Training masks show the new classes only, as in the setting `overlapped`.
+            index: of the step; default: 0 without old classes, 1 with some.
+            policy: how masks become labels; default: `LabelPolicy("plop")`.
+
+        Raises:
+            ContsegError: there are fewer classes than old ones, or samples without a dataset.
+
+        Example:
+            >>> step = Step.of(["background", "cat", "dog"], old=2)
+            >>> step.index, step.new_classes, step.old_count, step.seen_count, len(step.train)
+            (1, (2,), 2, 3, 0)
+        """
+        table = classes if isinstance(classes, ClassTable) else ClassTable.of(list(classes))
+        if not 0 <= old <= len(table):
+            raise ContsegError(f"Step.of: {old} old classes of {len(table)}; give at most {len(table)}")
+        if dataset is None and (train or test):
+            raise ContsegError("Step.of: samples are read from a dataset; give dataset=")
+        policy, own = policy or LabelPolicy(), table if dataset is None else dataset.classes
+        order = (*table.ids, *(number for number in own.ids if number not in table.ids))
+        marked = np.arange(len(table)) >= max(old, int(table.has_background))  # a 0 may hide any other class
+        unknown = int(policy.has_unknown)
+
+        def samples(names: Sequence[str], role: Role, annotated: np.ndarray) -> Samples:
+            lookup = policy.lookup(own, order, table.ids[old:], table.ids[:old], role, "overlapped")
+            return Samples(dataset, tuple(names), lookup, annotated)  # type: ignore[arg-type]  # none only without names
+
+        return cls(
+            index=int(old > 0) if index is None else index,
+            new_classes=table.ids[old:],
+            old_classes=table.ids[:old],
+            train=samples(train, "train", np.concatenate([np.zeros(unknown, bool), marked])),
+            val=samples((), "val", marked),
+            test=samples(test, "test", np.ones(len(table), bool)),
+            table=table,
+            has_unknown=policy.has_unknown,
+        )
 
     @property
     def seen_classes(self) -> tuple[int, ...]:

@@ -32,14 +32,15 @@ class ADE20K(SegmentationDataset):
     """
 
     name = "ade20k"
+    classes = ClassTable.official("ade20k", "unlabelled")
 
     def __init__(self, root: Path | str, *, background: bool = True):
         inner = Path(root) / "ADEChallengeData2016"
         self.root = inner if inner.is_dir() else Path(root)
         folders = [f"{kind}/{part}" for kind in ("images", "annotations") for part in FOLDERS.values()]
         require_layout(self.root, folders, "the ADEChallengeData2016 folder")
-        table = ClassTable.official("ade20k", "unlabelled")
-        self.classes = table if background else table.without_background()
+        if not background:
+            self.classes = self.classes.without_background()
         self._names = {folder: self._listed(folder) for folder in FOLDERS.values()}
         self._folder_of = folder_of_each(self._names, self.root)
 

@@ -49,13 +49,14 @@ class Cityscapes(SegmentationDataset):
     """
 
     name = "cityscapes"
+    classes = ClassTable.official("cityscapes", "unscored")
 
     def __init__(self, root: Path | str, *, background: bool = True):
         self.root = Path(root)
         folders = [f"{kind}/{part}" for kind in ("leftImg8bit", "gtFine") for part in FOLDERS.values()]
         require_layout(self.root, folders, "the Cityscapes folder")
-        table = ClassTable.official("cityscapes", "unscored")
-        self.classes = table if background else table.without_background()
+        if not background:
+            self.classes = self.classes.without_background()
         ids = dict.fromkeys([*range(34), IGNORE], IGNORE)
         self._recode = Recoding(ids | {raw: number for number, raw in enumerate(SCORED, start=1)})
         self._names = {folder: self._found(folder) for folder in FOLDERS.values()}

@@ -17,11 +17,6 @@ CLASSES = 182
 FOLDERS: dict[SubsetName, str] = {"train": "train2017", "test": "val2017"}
 
 
-def _classes(background: bool) -> ClassTable:
-    table = ClassTable.official("coco_stuff", "unlabelled")
-    return table if background else table.without_background()
-
-
 class COCOStuff10k(SegmentationDataset):
     """COCO-Stuff 10k: 182 classes, 9000 training and 1000 test images.
 
@@ -43,10 +38,12 @@ class COCOStuff10k(SegmentationDataset):
     """
 
     name = "coco-stuff-10k"
+    classes = ClassTable.official("coco_stuff", "unlabelled")
 
     def __init__(self, root: Path | str, *, background: bool = True):
         self.root = require_layout(Path(root), ["images", "annotations", "imageLists"], "the COCO-Stuff 10k folder")
-        self.classes = _classes(background)
+        if not background:
+            self.classes = self.classes.without_background()
         self._recode = Recoding({number: number for number in (*range(CLASSES + 1), IGNORE)})
 
     def names(self, subset: SubsetName) -> list[str]:
@@ -85,6 +82,7 @@ class COCOStuff164k(SegmentationDataset):
     """
 
     name = "coco-stuff-164k"
+    classes = ClassTable.official("coco_stuff", "unlabelled")
 
     def __init__(self, root: Path | str, *, background: bool = True):
         self.root = Path(root)
@@ -94,7 +92,8 @@ class COCOStuff164k(SegmentationDataset):
         self._masks = next((place for place in places if (place / "train2017").is_dir()), self._images)
         if not any((self._masks / "train2017").glob("*.png")):
             raise ContsegError(f"{self.root / 'stuffthingmaps' / 'train2017'}: no masks (.png); unpack the stuffthingmaps")
-        self.classes = _classes(background)
+        if not background:
+            self.classes = self.classes.without_background()
         self._recode = Recoding({raw: raw + 1 for raw in range(CLASSES)} | {IGNORE: 0 if background else IGNORE})
         self._names = {
             folder: sorted(path.stem for path in files_like(self._images / folder, "*.jpg")) for folder in FOLDERS.values()

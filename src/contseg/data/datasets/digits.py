@@ -40,6 +40,8 @@ class Digits(Folder):
     """
 
     name = "digits"
+    classes = ClassTable(NAMES, tuple(range(11)), COLOURS)
+    needs_folder = False
 
     def __init__(self, root: Path | str | None = None, *, train: int = 800, test: int = 200, size: int = 96, seed: int = 0):
         label = f"digits-v{RECIPE_VERSION}-{train}-{test}-{size}-{seed}"
@@ -47,7 +49,7 @@ class Digits(Folder):
         if not folder.is_dir():
             _generate(folder, {"train": train, "test": test}, size, seed)
         super().__init__(folder)
-        self.classes = ClassTable(NAMES, tuple(range(11)), COLOURS)
+        self.classes = Digits.classes  # with the colours of the demo
 
 
 def _generate(folder: Path, counts: dict[str, int], size: int, seed: int) -> None:

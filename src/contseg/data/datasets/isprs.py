@@ -79,6 +79,7 @@ class ISPRS(SegmentationDataset):
     """
 
     name = "isprs"
+    classes = _paper_classes()
     domains = ("potsdam", "vaihingen")
 
     def __init__(self, root: Path | str, *, variant: Literal["paper", "released"] = "paper", background: bool = True):
@@ -88,7 +89,8 @@ class ISPRS(SegmentationDataset):
         if variant == "released" and not background:
             raise ContsegError("data.options.background: false is of variant paper; in released, class 0 is the background")
         if variant == "paper":
-            self.classes = _paper_classes() if background else _paper_classes().without_background()
+            if not background:
+                self.classes = self.classes.without_background()
             self._recode = Recoding({**{raw: raw + 1 for raw in range(CLUTTER)}, CLUTTER: 0, IGNORE: IGNORE})
         else:
             self.classes, self.selection_offset, self.counts_background = _released_classes(), 1, True

@@ -29,14 +29,15 @@ class PascalContext(SegmentationDataset):
     """
 
     name = "pascal-context"
+    classes = ClassTable.official("pascal_context", "annotated")
 
     def __init__(self, root: Path | str, *, background: bool = True):
         inner = [Path(root) / "VOCdevkit" / "VOC2010", Path(root) / "VOC2010"]
         self.root = next((folder for folder in inner if folder.is_dir()), Path(root))
         folders = ["JPEGImages", "SegmentationClassContext", "ImageSets/SegmentationContext"]
         require_layout(self.root, folders, "the VOC2010 folder with Pascal-Context")
-        table = ClassTable.official("pascal_context", "annotated")
-        self.classes = table if background else table.without_background()
+        if not background:
+            self.classes = self.classes.without_background()
 
     def names(self, subset: SubsetName) -> list[str]:
         path = self.root / "ImageSets" / "SegmentationContext" / LISTS[subset]

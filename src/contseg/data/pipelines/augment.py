@@ -22,7 +22,8 @@ from contseg.data.pipelines.sample import (
     swap_sides,
 )
 from contseg.data.pipelines.ssseg import FreeResizeCrop, KeepRatioCrop
-from contseg.errors import ContsegError, did_you_mean
+from contseg.errors import ContsegError
+from contseg.plugins import Registry
 
 __all__ = [
     "PIPELINES", "CentreCrop", "FreeResizeCrop", "Jitter", "KeepRatioCrop", "Pipeline", "RandomResizedCrop",
@@ -124,12 +125,11 @@ def _window(length: int, scale: float, side: int, rng: np.random.Generator) -> _
     return _Window(source, (shown[0] - start, shown[1] - start))
 
 
-PIPELINES: dict[str, Callable[..., Pipeline]] = {
-    "mib": RandomResizedCrop,
-    "ssul": RandomScaleCrop,
-    "ssseg": KeepRatioCrop,
-    "ssseg-lip": FreeResizeCrop,
-}
+PIPELINES: Registry[Callable[..., Pipeline]] = Registry(
+    "pipelines",
+    "data.pipeline",
+    {"mib": RandomResizedCrop, "ssul": RandomScaleCrop, "ssseg": KeepRatioCrop, "ssseg-lip": FreeResizeCrop},
+)
 
 
 def training_pipeline(
@@ -164,8 +164,6 @@ def training_pipeline(
         >>> image.shape, layers["mask"].shape
         (torch.Size([3, 8, 8]), (8, 8))
     """
-    if name not in PIPELINES:
-        raise ContsegError(f"data.pipeline: unknown pipeline '{name}'; {did_you_mean(name, PIPELINES)}")
     kind = PIPELINES[name]
     known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     given = {"scale": scale, "resize": resize, "mirror": mirror or None, "void": void or None}

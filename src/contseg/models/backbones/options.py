@@ -7,6 +7,7 @@ from pydantic import Field
 from contseg.errors import ContsegError
 from contseg.models.names import ARCHITECTURES, DEPTHS, VARIANTS, VITS, Freeze, Initialisation
 from contseg.models.parts import PartOptions
+from contseg.plugins import Registry
 
 if TYPE_CHECKING:
     from contseg.models.backbones.backbone import Backbone
@@ -181,11 +182,16 @@ class ViTOptions(BackboneOptions):
         return PlainViT(self.name, self.drop_path, self.options)
 
 
-BACKBONES: dict[str, type[BackboneOptions]] = {
-    **dict.fromkeys(DEPTHS, ResNetOptions),
-    **dict.fromkeys(VARIANTS, SwinOptions),
-    **dict.fromkeys(ARCHITECTURES, TimmOptions),
-    **dict.fromkeys(VITS, ViTOptions),
-}
+BACKBONES: Registry[type[BackboneOptions]] = Registry(
+    "backbones",
+    "network.backbone",
+    {
+        **dict.fromkeys(DEPTHS, ResNetOptions),
+        **dict.fromkeys(VARIANTS, SwinOptions),
+        **dict.fromkeys(ARCHITECTURES, TimmOptions),
+        **dict.fromkeys(VITS, ViTOptions),
+    },
+)
 """Every name that a backbone may have, and its options. Only the last two kinds need timm."""
+register_backbone = BACKBONES.register
 DEFAULT_BACKBONE = "resnet101"

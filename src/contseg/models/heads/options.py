@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from contseg.models.heads.idrnet.options import CONTEXT, IDRNetOptions
 from contseg.models.names import ASPP_TAPS, Initialisation
 from contseg.models.parts import PartOptions
+from contseg.plugins import Registry
 
 if TYPE_CHECKING:
     from contseg.models.heads.head import Head
@@ -228,13 +229,18 @@ class UperNetOptions(ContextHeadOptions):
         return UperNet(below.channels, self.width, self.fpn_width, self.dropout)
 
 
-HEADS: dict[str, type[HeadOptions]] = {
-    "deeplabv3-mib": DeepLabV3MiBOptions,
-    "deeplabv3-ssul": DeepLabV3SSULOptions,
-    "fcn": FCNOptions,
-    "pspnet": PSPNetOptions,
-    "deeplabv3": DeepLabV3Options,
-    "upernet": UperNetOptions,
-}
+HEADS: Registry[type[HeadOptions]] = Registry(
+    "heads",
+    "network.head",
+    {
+        "deeplabv3-mib": DeepLabV3MiBOptions,
+        "deeplabv3-ssul": DeepLabV3SSULOptions,
+        "fcn": FCNOptions,
+        "pspnet": PSPNetOptions,
+        "deeplabv3": DeepLabV3Options,
+        "upernet": UperNetOptions,
+    },
+)
 """Every name that a head may have, and its options."""
+register_head = HEADS.register
 DEFAULT_HEAD = "deeplabv3-mib"

@@ -1,0 +1,315 @@
+"""Parts by name: those of this package, of installed packages (entry points), and of modules or files that a recipe names.
+
+A part is added in one place, either of the two:
+
+* a decorator such as `register_method`, in a module or a file that is given under `plugins` in a recipe or with `--plugin`;
+* an entry point of an installed package, in the group of its kind, such as `contseg.methods`.
+"""
+
+import hashlib
+import importlib
+import inspect
+import marshal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Generic, TypeVar
+
+from contseg.errors import ContsegError, did_you_mean
+
+Part = TypeVar("Part")
+
+PACKAGE = __name__.partition(".")[0]
+HOW = "your own come with --plugin FILE.py or MODULE"
+_not_loaded: dict[str, str] = {}
+"""Plugins that `load_plugins` left out, and why."""
+
+
+class Registry(Generic[Part]):
+    """The parts of one kind by name. Nothing is imported before a part is used.
+
+    Args:
+        kind: in the plural; `contseg.KIND` is the group of the entry points.
+        key: where users write the name, for errors.
+        own: the parts of this package, or where they are: `module:attribute`.
+        require: raises ContsegError unless something is a part of this kind.
+
+    Example:
+        >>> shapes = Registry("shapes", "data.shape", {"half": "fractions:Fraction"})
+        >>> shapes["half"](1, 2), "whole" in shapes, list(shapes)
+        (Fraction(1, 2), False, ['half'])
+        >>> shapes["hlaf"]
+        Traceback (most recent call last):
+        contseg.errors.ContsegError: data.shape: unknown shape 'hlaf'; did you mean 'half'? (known: half)
+    """
+
+    def __init__(
+        self, kind: str, key: str, own: Mapping[str, Part | str], require: Callable[[Part], None] = lambda part: None
+    ):
+        self.kind, self._noun, self._key, self._own, self._require = kind, kind.removesuffix("s"), key, own, require
+        self._loaded: dict[str, Part] = {}
+
+    @cached_property
+    def _found(self) -> dict[str, list[EntryPoint | Part]]:
+        """Name to part, or to the entry point that it is loaded from; to several where two packages use one name."""
+        found: dict[str, list[EntryPoint | Part]] = {
+            name: [EntryPoint(name, part, f"contseg.{self.kind}") if isinstance(part, str) else part]
+            for name, part in self._own.items()
+        }
+        for entry in sorted(entry_points(group=f"contseg.{self.kind}")):
+            found.setdefault(entry.name, []).append(entry)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._found
+
+    def __getitem__(self, name: str) -> Part:
+        """The part of a name.
+
+        Raises:
+            ContsegError: there is none, packages give the name to different parts, or the part cannot be imported.
+        """
+        if name not in self._loaded:
+            self.check(name)
+            part = self._found[name][0]
+            self._loaded[name] = _load(part, self._key) if isinstance(part, EntryPoint) else part
+            self._require(self._loaded[name])
+        return self._loaded[name]
+
+    def items(self) -> Iterator[tuple[str, Part]]:
+        """Every name and its part; imports all of them."""
+        return ((name, self[name]) for name in self)
+
+    def get(self, name: str, default: Part) -> Part:
+        """The part of a name, or the default where there is none."""
+        return self[name] if name in self else default  # noqa: SIM401 (this is that get)
+
+    def unknown(self, name: str) -> str:
+        """What to say of a name that no part has."""
+        near = did_you_mean(name, self)
+        missing = "".join(f"; {problem}" for problem in _not_loaded.values())
+        hint = missing or ("" if near.startswith("did") else f"; {HOW}")
+        return f"unknown {self._noun} '{name}'; {near}{hint}"
+
+    def check(self, name: str) -> None:
+        """Raise ContsegError unless there is one part of this name; nothing is imported."""
+        if name not in self._found:
+            raise ContsegError(f"{self._key}: {self.unknown(name)}")
+        one, *others = self._found[name]
+        if other := next((other for other in others if not _places(one) & _places(other)), None):
+            raise ContsegError(
+                f"{self._key}: two {self.kind} are called '{name}', {_told(one)} and {_told(other)}; uninstall one of them"
+            )
+
+    def package(self, name: str) -> str | None:
+        """The installed package that a part is loaded from; None for ours and for parts that were registered."""
+        part = self._found[name][0] if name in self else None
+        return part.module.partition(".")[0] if isinstance(part, EntryPoint) and part.dist else None
+
+    def register(self, part: Part, name: str | None = None) -> Part:
+        """Make a part known by its name, so that recipes can use it; also as a decorator of a class with a `name`.
+
+        Raises:
+            ContsegError: it has no name, the name is taken, or it is no such part.
+
+        Example:
+            >>> shapes = Registry("shapes", "data.shape", {})
+            >>> @shapes.register
+            ... class Square:
+            ...     name = "square"
+            >>> shapes["square"]
+            <class '...Square'>
+        """
+        own = getattr(part, "__name__", repr(part))
+        name = name or getattr(part, "name", None) or _default_name(part)
+        if not isinstance(name, str):
+            raise ContsegError(f"{own}: a {self._noun} needs a name; give the class an attribute `name`")
+        self._require(part)
+        for other in self._found.get(name, []):
+            if not _places(part) & _places(other):
+                raise ContsegError(f"{own}: the name '{name}' is taken by {_told(other)}; choose another")
+        self._found.setdefault(name, [part])
+        self._loaded[name] = part  # also where it is defined again, as in a notebook
+        return part
+
+    def unregister(self, name: str) -> None:
+        """Forget a part that was registered."""
+        self._found.pop(name)
+        self._loaded.pop(name)
+
+
+def module_of(plugin: str) -> str:
+    """The module that a plugin is imported as: a file by its name, its folder being added to the import path.
+
+    Example:
+        >>> module_of("methods/careful.py"), module_of("contseg_example.method")
+        ('careful', 'contseg_example.method')
+    """
+    return Path(plugin).stem if plugin.endswith(".py") else plugin
+
+
+def joined(plugins: Sequence[str], more: object, folder: Path) -> list[str]:
+    """The plugins of two lists, files by absolute path; a later one replaces an earlier one of the same module.
+
+    Args:
+        more: what a recipe holds under `plugins`: a list, or one plugin.
+        folder: that files of `more` are relative to.
+
+    Raises:
+        ContsegError: `more` is something else.
+
+    Example:
+        >>> joined(["/old/careful.py", "timm"], ["careful.py"], Path("/new"))
+        ['/new/careful.py', 'timm']
+    """
+    given = [more] if isinstance(more, str) else more
+    if not isinstance(given, list) or not all(isinstance(one, str) and one for one in given):
+        raise ContsegError(f"plugins: expected modules or files, such as [careful.py] (got {more!r})")
+    whole = [str((folder / one).resolve()) if one.endswith(".py") else one for one in given]
+    return list({module_of(one): one for one in [*plugins, *whole]}.values())
+
+
+def load_plugins(plugins: Sequence[str], *, required: bool = True) -> None:
+    """Import plugins, which register their parts; those that are imported already are left as they are.
+
+    Args:
+        plugins: modules, and files that end in `.py`.
+        required: an error if one cannot be imported; otherwise it is mentioned when a part is not found.
+
+    Raises:
+        ContsegError: a plugin is missing or broken: which, the line, and what it raised.
+    """
+    for plugin in plugins:
+        try:
+            _import(plugin)
+            _not_loaded.pop(module_of(plugin), None)
+        except ContsegError as error:
+            if required:
+                raise
+            _not_loaded[module_of(plugin)] = str(error)
+
+
+def _import(plugin: str) -> None:
+    name, file = module_of(plugin), Path(plugin).resolve() if plugin.endswith(".py") else None
+    if name in sys.modules and (file is None or not file.is_file()):
+        return  # also where a run names a file that was moved, and --plugin the new place
+    if file is not None:
+        if not file.is_file():
+            raise ContsegError(f"plugins: {plugin}: file not found; give its new place with --plugin FOLDER/{file.name}")
+        if "." in name:
+            raise ContsegError(f"plugins: {plugin}: is imported by its name, which must have no dot; rename the file")
+        if str(file.parent) not in sys.path:
+            sys.path.append(str(file.parent))  # in this way other processes find it, too
+            importlib.invalidate_caches()
+    module = _imported(name, f"plugins: {plugin}")
+    if file is not None and Path(module.__file__ or "").resolve() != file:
+        raise ContsegError(f"plugins: {plugin}: another module is called {name} ({module.__file__}); rename the file")
+
+
+def _imported(name: str, what: str) -> ModuleType:
+    """A module, or one line on why it cannot be imported."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and f"{name}.".startswith(f"{error.name}."):
+            way = "install it, check PYTHONPATH, or give a file with --plugin FILE.py"
+            raise ContsegError(f"{what}: no module named '{error.name}'; {way}") from None
+        raise ContsegError(f"{what}{_line(error, what)}: {error}") from None
+    except ContsegError as error:
+        raise ContsegError(f"{what}{_line(error, what)}: {error}") from None
+    except (Exception, SystemExit) as error:  # whatever the code of others raises
+        text = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
+        raise ContsegError(f"{what}{_line(error, what)}: {type(error).__name__}: {text}") from None
+
+
+def _line(error: BaseException, what: str) -> str:
+    """Where a plugin raised an error: the last of its own lines, without those of what it calls."""
+    if isinstance(error, SyntaxError):
+        file, line = str(error.filename), error.lineno
+    else:
+        skipped = (str(Path(__file__).parent), importlib.__path__[0], "<frozen")
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(skipped)]
+        if not frames:
+            return ""
+        folder = Path(frames[0].filename).parent
+        file, line = [(one.filename, one.lineno) for one in frames if Path(one.filename).is_relative_to(folder)][-1]
+    return f", line {line}" if file in what else f", {file}, line {line}"
+
+
+def _load(entry: EntryPoint, key: str) -> Any:
+    what = f"{key}: {entry.name} ({_told(entry)})"
+    found: Any = _imported(entry.module, what)
+    for attribute in entry.attr.split("."):
+        if not hasattr(found, attribute):
+            raise ContsegError(f"{what}: {entry.module} has no {attribute}; correct the entry point of the package")
+        found = getattr(found, attribute)
+    return found
+
+
+def _default_name(part: object) -> object:
+    """The name of pydantic options of a part, `name: Literal["mine"] = "mine"`."""
+    field = getattr(part, "model_fields", {}).get("name")
+    return getattr(field, "default", None)
+
+
+def _places(part: object) -> set[str]:
+    """Where a part is defined, by module and by file; the script of a run has another module name in its ranks."""
+    if isinstance(part, EntryPoint):
+        return {part.value}
+    module, name = getattr(part, "__module__", ""), getattr(part, "__qualname__", repr(part))
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return {f"{module}:{name}", f"{file or module}:{name}"}
+
+
+def _told(part: object) -> str:
+    """A part in an error: where it is, and of which package."""
+    if isinstance(part, EntryPoint):
+        return f"{part.value} of {part.dist.name}" if part.dist else part.value
+    return f"{getattr(part, '__module__', '')}:{getattr(part, '__qualname__', repr(part))}"
+
+
+def is_foreign(kind: type) -> bool:
+    """Whether a class is defined outside this package.
+
+    Example:
+        >>> is_foreign(Path)
+        True
+    """
+    return kind.__module__.partition(".")[0] != PACKAGE
+
+
+def foreign_digest(kind: type) -> str:
+    """SHA-256 over a class outside the package and what it is derived from: names, and the files that define them (all of
+    its package; byte code, where there is no file); "" for a class of the package.
+    """
+    if not is_foreign(kind):
+        return ""
+    digest = hashlib.sha256()
+    for one in kind.__mro__:
+        if is_foreign(one) and one.__module__ not in ("builtins", "abc", "typing"):
+            digest.update(f"{one.__qualname__}\n".encode())  # its module has another name in a spawned rank
+            digest.update(_source(one))
+    return digest.hexdigest()
+
+
+def _source(kind: type) -> bytes:
+    """The file of a class, or of a package all files in its folder and below."""
+    try:
+        file = Path(inspect.getfile(kind))
+        package = getattr(sys.modules.get(kind.__module__), "__package__", "")
+        files = sorted(file.parent.rglob("*.py")) if package else [file]
+        return b"".join(one.read_bytes() for one in files)
+    except (OSError, TypeError):
+        pass
+    functions = {name: value for name, value in vars(kind).items() if inspect.isfunction(value)}
+    return b"".join(name.encode() + marshal.dumps(functions[name].__code__) for name in sorted(functions))
