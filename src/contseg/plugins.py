@@ -131,9 +131,10 @@ class Registry(Generic[Part]):
             <class '...Square'>
         """
         own = getattr(part, "__name__", repr(part))
-        name = name or getattr(part, "name", None) or _default_name(part)
-        if not isinstance(name, str):
+        found = name or getattr(part, "name", None) or _default_name(part)
+        if not isinstance(found, str):
             raise ContsegError(f"{own}: a {self._noun} needs a name; give the class an attribute `name`")
+        name = found
         self._require(part)
         for other in self._found.get(name, []):
             if not _places(part) & _places(other):

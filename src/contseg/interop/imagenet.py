@@ -82,13 +82,15 @@ def _fitting(backbone: Backbone, path: Path) -> tuple[nn.Module, dict[str, Tenso
         found = convert_backbone(tensors)
     elif isinstance(backbone, Swin):
         found = convert_swin(tensors, backbone)
-    else:
+    elif isinstance(backbone, (TimmBackbone, PlainViT)):
         try:
             found = understood_by_timm(backbone.model, tensors)
         except (KeyError, IndexError, RuntimeError, AssertionError) as error:
-            raise ContsegError(f"{path}: is not understood by timm as {backbone.timm_name} ({error})") from None
-    found = {name: value for name, value in found.items() if not name.startswith(CLASSIFIERS[type(backbone)])}
-    target = backbone if isinstance(backbone, (ResNet, Swin)) else backbone.model
+            raise ContsegError(f"{path}: timm cannot read it as {backbone.timm_name} ({error})") from None
+    else:  # of a plugin: under its own names
+        found = tensors
+    found = {name: value for name, value in found.items() if not name.startswith(CLASSIFIERS.get(type(backbone), ()))}
+    target = backbone.model if isinstance(backbone, (TimmBackbone, PlainViT)) else backbone
     own = target.state_dict()
     for name in own:
         if name.endswith("num_batches_tracked"):
@@ -191,14 +193,16 @@ def resized_table(table: Tensor, rows: int) -> Tensor:
 
 def _downloaded(backbone: Backbone) -> dict[str, Tensor]:
     if isinstance(backbone, ResNet):
-        raise ContsegError("backbone_weights: hub is for Swin and the backbones of timm; give a file for a ResNet")
+        raise ContsegError("backbone_weights: hub has no ResNet of the published form; give a file")
     if isinstance(backbone, Swin):
         size = (backbone.channels[0], len(backbone.stages()[2][1]))  # type: ignore[arg-type]
         if size not in SWIN_HUB:
             raise ContsegError("backbone_weights: the hub has no Swin of this width and depth; give a file")
         name = SWIN_HUB[size]
-    else:
+    elif isinstance(backbone, (TimmBackbone, PlainViT)):
         name = backbone.timm_name
+    else:
+        raise ContsegError("backbone_weights: hub has no weights of this backbone; give a file")
     timm = import_timm()
     with told(f"backbone_weights: hub: {name} cannot be downloaded (give a file instead)"):
         return timm.create_model(name, pretrained=True).state_dict()

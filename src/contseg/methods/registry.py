@@ -96,6 +96,5 @@ def hyper_parameters(method: "Method") -> dict[str, Any]:
         {'name': 'mib', 'distillation': 10.0}
     """
     variant = {"variant": method.variant} if method.name in RELEASED else {}
-    return (
-        {"name": method.name} | variant | {field.name: getattr(method, field.name) for field in fields(method) if field.init}
-    )
+    own = {field.name: getattr(method, field.name) for field in fields(method) if field.init}
+    return {"name": method.name} | variant | own
