@@ -76,7 +76,7 @@ class SegmentationDataset(ABC):
             ContsegError: this dataset cannot be written.
         """
         raise ContsegError(
-            f"data.dataset: '{cls.name}' has no synthetic images for a dry run; use another dataset, or train on a few images"
+            f"data.dataset: '{cls.name}' has no synthetic images for a dry run; use another dataset or train on few images"
         )
 
     def domain_of(self, name: str) -> str:

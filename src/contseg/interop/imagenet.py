@@ -110,7 +110,7 @@ def backbone_in(backbone: Backbone, tensors: dict[str, Tensor], path: Path | str
     Raises:
         ContsegError: the file contains several backbones.
     """
-    own = list(backbone.model.state_dict()) if isinstance(backbone, (TimmBackbone, PlainViT)) else []
+    own = list(getattr(backbone, "model", backbone).state_dict())
     kinds = RESNET_PARTS if isinstance(backbone, ResNet) else SWIN_PARTS if isinstance(backbone, Swin) else ((*own,),)
     prefixes = [prefix for parts in kinds for prefix in prefixes_of(tensors, parts)]
     if "" in prefixes:
