@@ -159,9 +159,9 @@ class TestARefusal:
 
     def test_a_file_that_is_called_like_another_module(self, write_plugin):
         file = write_plugin("json.py", "")
-        assert f"plugins: {file}: another module is called json" in error_of("models", "--plugin", file)
+        assert f"plugins: {file}: another module has the name json" in error_of("models", "--plugin", file)
         file = write_plugin("a.b.py", "")
-        assert "must have no dot; rename the file" in error_of("models", "--plugin", file)
+        assert "must not contain a dot; rename the file" in error_of("models", "--plugin", file)
 
     def test_an_unknown_part_and_how_to_give_it(self):
         told = error_of("plan", "digits/finetune_5-1", "method.name=zzz")

@@ -159,15 +159,15 @@ class TestWarnings:
             assert told in found[row].warnings
 
     @pytest.mark.parametrize(
-        ("overrides", "look"),
+        ("overrides", "inference"),
         [
             ((), "single"),
             (("evaluation.flip=true",), "flip"),
             (("evaluation.flip=true", "evaluation.scales=[0.5]"), "ms+flip"),
         ],
     )
-    def test_of_how_images_are_seen_are_none_where_they_were_seen_alike(self, overrides, look):
-        row = published("idrnet", "", "offline", dataset="lip", network="uper_swin-large", look=look)
+    def test_of_how_images_are_seen_are_none_where_they_were_seen_alike(self, overrides, inference):
+        row = published("idrnet", "", "offline", dataset="lip", network="uper_swin-large", inference=inference)
         assert not [text for text in warnings_for(changed(*overrides), row) if "are seen" in text]
 
     @pytest.mark.parametrize(

@@ -318,7 +318,7 @@ class TestWarnings:
 
 
 class TestPublishedNumbers:
-    HEADING = "Beside published numbers"
+    HEADING = "Published numbers"
 
     @pytest.fixture
     def pretend(self, run, tmp_path):
@@ -339,7 +339,7 @@ class TestPublishedNumbers:
         header, first, *_ = page.table("published")
         assert header == [
             "source",
-            "how sure",
+            "certainty",
             "comparable",
             "background",
             "old",
