@@ -215,10 +215,10 @@ class TestEntryPoints:
 
     def test_two_packages_with_one_name(self, registry):
         shapes = registry(("odd", "one:Odd", "one-package"), ("odd", "two:Odd", "two-package"), ("half", "b:C", "third"))
-        told = "two shapes are called 'odd', one:Odd of one-package and two:Odd of two-package; uninstall one"
+        told = "two shapes have the name 'odd', one:Odd of one-package and two:Odd of two-package; uninstall one"
         with pytest.raises(ContsegError, match=told):
             shapes["odd"]
-        with pytest.raises(ContsegError, match="two shapes are called 'half', fractions:Fraction and b:C of third"):
+        with pytest.raises(ContsegError, match="two shapes have the name 'half', fractions:Fraction and b:C of third"):
             shapes["half"]
 
     def test_a_part_with_both_a_decorator_and_an_entry_point_is_one(self, registry):

@@ -298,7 +298,7 @@ class TestFrozen:
         steps = [SimpleNamespace(index=index, new_count=count) for index, count in enumerate((3, 1, 0))]
         Frozen().check(NetworkOptions(), steps[:2])
         with pytest.raises(
-            ContsegError, match=r"'frozen' learns nothing but new classes, and step 2 brings none; .*"
+            ContsegError, match=r"'frozen' only trains new classes, and step 2 has none; .*"
         ) as caught:
             Frozen().check(NetworkOptions(), steps)
         assert "\n" not in str(caught.value)

@@ -223,7 +223,7 @@ def block_of(run: Run, name: str) -> Block:
 
 
 def _packaged(recipe: Recipe) -> Recipe | None:
-    """The packaged recipe that a recipe is based on; None if there is none, as an old run may name one that was removed."""
+    """The packaged recipe that a recipe is based on; None without one, or if it is no longer in the package."""
     return _read_packaged(recipe.based_on) if recipe.based_on else None
 
 
