@@ -32,7 +32,7 @@ def sparsity(
 ) -> Tensor:
     """Mean over pixels of sum_d s(g_d) / sum_d g_d, with g = f / maximum: small if few channels are strong.
 
-    Gradients flow through the maxima.
+    Gradients flow through the maxima. If the sum over all g is not positive, the value is 0.
 
     Args:
         maxima: divisors that broadcast to the features: the maxima of the pixel's class in SDR, or
