@@ -20,8 +20,8 @@ from benchmarks.networks import growing, idrnet_inference
 from benchmarks.presence import ade_plan, presence_table
 from benchmarks.steps import CASES, training_step
 from benchmarks.timing import ratio
-from contseg.data.augment import training_pipeline
 from contseg.data.files import read_image, read_mask
+from contseg.data.pipelines.augment import training_pipeline
 from contseg.data.recoding import look_up
 from contseg.losses.cross_entropy import unbiased_cross_entropy
 from contseg.losses.distillation import unbiased_distillation

@@ -9,9 +9,8 @@ A run whose recipe changed since is trained anew. Everything lives in `--out`; d
 
 from pathlib import Path
 
-from benchmarks.table_command import main
-from benchmarks.table_page import Table
-from benchmarks.table_runs import Row
+from benchmarks.table_command import FORGETTING, Table, main
+from contseg.sweeps.runs import Row
 
 SHORT = ("training.epochs=[9, 5]",)  # the demo's 18 and 12 would take more than an hour for all rows
 IDRNET = (*SHORT, "network.head=fcn", "network.idrnet={attention_width: 32}")
@@ -47,10 +46,10 @@ SECTIONS = {
     },
 }
 TABLE = Table(
-    name="digits-table",
+    command="make digits-table",
     docs=Path("docs") / "digits-results.md",
     title="Digits 5-1, method by method",
-    caption="Old: the five digits of step 0; new: the five that came one by one.",
+    caption=f"Old: the five digits of step 0; new: the five that came one by one. {FORGETTING}",
     sections=SECTIONS,
 )
 

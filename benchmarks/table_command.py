@@ -1,17 +1,38 @@
-"""The command of a table of runs: train what is not finished, and write the page."""
+"""The command of a table that the repository keeps: a sweep with rows of its own and a page in docs/."""
 
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.table_page import Table, kept_notes, page, plan_warnings, read_results, write
-from benchmarks.table_progress import Progressing, read_clock
-from benchmarks.table_runs import Row, cells_of, tasks_of, train_all
 from contseg.cli.console import console
+from contseg.cli.sweep import chosen_seeds, train_rows, write_page
 from contseg.errors import ContsegError, did_you_mean
+from contseg.interruption import catching
+from contseg.sweeps.page import Page, kept_notes
+from contseg.sweeps.runs import Row
+
+FORGETTING = "[What forgetting is](metrics.md)."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table(Page):
+    """A page, and where it and its runs are.
+
+    Args:
+        docs: the page.
+        prepare: makes what the rows need in the folder of the runs, if it is missing; returns overrides of every recipe.
+    """
+
+    docs: Path
+    prepare: Callable[[Path], list[str]] = lambda out: []
+
+    @property
+    def name(self) -> str:
+        """Of the make target and of the folder of the runs."""
+        return self.command.removeprefix("make ")
 
 
 def chosen_rows(rows: Mapping[str, Row], names: str | None) -> dict[str, Row]:
@@ -20,31 +41,15 @@ def chosen_rows(rows: Mapping[str, Row], names: str | None) -> dict[str, Row]:
     Raises:
         ContsegError: no such row.
     """
-    wanted = _split(names) if names is not None else list(rows)
+    wanted = list(rows) if names is None else [name.strip() for name in names.split(",") if name.strip()]
     for name in wanted:
         if name not in rows:
             raise ContsegError(f"--rows: unknown row '{name}'; {did_you_mean(name, rows)}")
     return {name: rows[name] for name in rows if name in wanted}
 
 
-def chosen_seeds(text: str) -> tuple[int, ...]:
-    """Seeds of a list with commas.
-
-    Raises:
-        ContsegError: not whole numbers.
-    """
-    seeds = _split(text)
-    if not seeds or not all(seed.isdecimal() for seed in seeds):
-        raise ContsegError(f"--seeds: give whole numbers with commas between (got '{text}')")
-    return tuple(sorted({int(seed) for seed in seeds}))
-
-
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
 def with_more_seeds(table: Table, seeds: Sequence[int]) -> Table:
-    """The table with these seeds in every row, beside its own."""
+    """The table with these seeds in every row, in addition to its own."""
     sections = {
         title: {name: replace(row, seeds=tuple(sorted({*row.seeds, *seeds}))) for name, row in rows.items()}
         for title, rows in table.sections.items()
@@ -57,27 +62,12 @@ def make_table(table: Table, options: argparse.Namespace) -> int:
     rows, seeds = chosen_rows(table.rows, options.rows), chosen_seeds(options.seeds) if options.seeds is not None else ()
     if seeds:
         rows = {name: replace(row, seeds=seeds) for name, row in rows.items()}
-    notes = kept_notes(options.docs)  # before hours of training, not after
+    kept_notes(options.docs)  # an error before hours of training, not after
     overrides = [*table.prepare(options.out), *options.overrides]
-    problems: dict[str, str] = {}
-    if not options.only_table:
-        cells = cells_of(rows, overrides, options.out)
-        with console.status("looking at what there is"):
-            tasks = tasks_of(cells)
-        if tasks:
-            watcher = Progressing(tasks, len(cells) - len(tasks), len(cells), options.out)
-            try:
-                problems = train_all(tasks, options.out, options.workers, watcher)
-            finally:
-                watcher.stop()
-    shown = with_more_seeds(table, seeds)
-    results = read_results(cells_of(shown.rows, overrides, options.out))
-    write(options.docs, page(shown, results, overrides, read_clock(options.out / "clock.json"), notes))
-    console.print(f"page: {options.docs}", soft_wrap=True)
-    for warning in plan_warnings(results):
-        console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
+    problems = {} if options.only_table else train_rows(rows, overrides, options.out, options.workers)
+    write_page(with_more_seeds(table, seeds), options.docs, overrides, options.out)
     for title, problem in problems.items():
-        console.print(f"not finished: {title}: {problem}", highlight=False, soft_wrap=True)
+        console.print(f"not finished: {title}: {problem}", highlight=False, markup=False, soft_wrap=True)
     return 1 if problems else 0
 
 
@@ -86,9 +76,9 @@ def parsed(table: Table, arguments: Sequence[str]) -> argparse.Namespace:
     module = f"benchmarks.{table.name.replace('-', '_')}"
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=table.title)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes to every recipe")
-    parser.add_argument("--rows", help=f"only these, with commas between: {', '.join(table.rows)}")
-    parser.add_argument("--seeds", help="seeds to train, with commas between (default: those of each row)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes at a time (default: cores)")
+    parser.add_argument("--rows", help=f"only these, divided by commas: {', '.join(table.rows)}")
+    parser.add_argument("--seeds", help="seeds to train, divided by commas (default: those of each row)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes in parallel (default: cores)")
     parser.add_argument("--out", type=Path, default=Path("runs") / table.name, help="folder of the runs")
     parser.add_argument("--docs", type=Path, default=table.docs, help="the page")
     parser.add_argument("--only-table", action="store_true", help="train nothing, write the page of what is finished")
@@ -99,13 +89,14 @@ def parsed(table: Table, arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(table: Table) -> None:
-    """The command, from the words that it was called with to its exit."""
+    """Entry point."""
     try:
-        code = make_table(table, parsed(table, sys.argv[1:]))
+        with catching():
+            code = make_table(table, parsed(table, sys.argv[1:]))
     except ContsegError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("Interrupted. Resume with the same command.", file=sys.stderr)
         code = 130
     sys.exit(code)

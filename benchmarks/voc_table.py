@@ -10,10 +10,10 @@ since the network starts from random weights. The images, and everything else, l
 
 from pathlib import Path
 
-from benchmarks.table_command import main
-from benchmarks.table_page import Table, training_command
-from benchmarks.table_runs import Row
+from benchmarks.table_command import FORGETTING, Table, main
 from contseg.data.fake import write_fake
+from contseg.sweeps.page import training_command
+from contseg.sweeps.runs import Row
 
 NAME = "voc-table"
 TREE = "VOC2012"
@@ -57,7 +57,7 @@ def with_images(out: Path) -> list[str]:
     return [f"data.path={tree}"]
 
 
-def told_alone() -> str:
+def alone_text() -> str:
     """How one cell of the page is made without this command."""
     tree = Path("runs") / NAME / TREE
     counts = ", ".join(f"{subset}={count}" for subset, count in IMAGES.items())
@@ -78,7 +78,7 @@ All rows:"""
 
 
 TABLE = Table(
-    name=NAME,
+    command=f"make {NAME}",
     docs=Path("docs") / "voc-synthetic-results.md",
     title="VOC recipes on synthetic images",
     caption=(
@@ -87,10 +87,10 @@ TABLE = Table(
         " one texture per class, in VOC's\nlayout (`contseg.data.fake`). Networks start from random weights. Against the"
         " packaged recipes only sizes changed, the rate of later\nsteps (0.005 for 0.001; IDEC and LAG keep their 0.01)"
         " and the test images, which all rows see whole.\nThe numbers show that the recipes do what they are for; they"
-        " compare with nothing published."
+        f" compare with nothing published. {FORGETTING}"
     ),
     sections={"15-5, overlapped": rows_of("15-5"), "15-1, overlapped": rows_of("15-1")},
-    alone=told_alone(),
+    alone=alone_text(),
     prepare=with_images,
 )
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.digits_table import TABLE
-from benchmarks.table_command import chosen_rows, chosen_seeds, parsed, with_more_seeds
-from benchmarks.table_page import Result, Table, kept_notes, page, plan_warnings
-from benchmarks.table_runs import Cell, Row, Task, begin, cells_of, next_task, only_table, tasks_of
+from benchmarks.table_command import Table, chosen_rows, parsed, with_more_seeds
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
+from contseg.sweeps.page import Result, kept_notes, page, plan_warnings
+from contseg.sweeps.runs import Cell, Row, Task, begin, cells_of, next_task, only_sweep, tasks_of
 from tests.conftest import TINY
 from tests.engine.runs import lines, same, weights
 
@@ -110,16 +110,16 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
     cell = only_cell(tmp_path)
     cell.folder.mkdir(parents=True)
     (cell.folder / "letter.txt").write_text("dear")
-    with pytest.raises(ContsegError, match="holds no run"):
+    with pytest.raises(ContsegError, match="contains no run"):
         tasks_of([cell])
-    with pytest.raises(ContsegError, match="holds no run"):
+    with pytest.raises(ContsegError, match="contains no run"):
         begin(cell)
     assert (cell.folder / "letter.txt").is_file()
 
 
 def test_two_commands_do_not_train_in_one_folder(tmp_path):
-    with only_table(tmp_path), pytest.raises(ContsegError, match="another command"), only_table(tmp_path, patience=0.2):
-        pass
+    with only_sweep(tmp_path), pytest.raises(ContsegError, match="a sweep is already running there"):
+        only_sweep(tmp_path, patience=0.2).__enter__()
 
 
 # --- the page
@@ -205,8 +205,6 @@ def test_a_page_with_broken_marks_is_not_written_over(tmp_path, text):
 def test_options_are_checked(capsys):
     with pytest.raises(ContsegError, match="--rows: unknown row 'mob'; did you mean 'mib'"):
         chosen_rows(TABLE.rows, "finetune,mob")
-    with pytest.raises(ContsegError, match="--seeds: give whole numbers"):
-        chosen_seeds("0,one")
     with pytest.raises(SystemExit):
         parsed(TABLE, ["--workers", "0"])
     assert "--workers: give 1 or more" in capsys.readouterr().err

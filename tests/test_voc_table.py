@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks import voc_table
-from benchmarks.table_page import page
-from benchmarks.table_runs import cells_of, tasks_of
 from benchmarks.voc_table import SEEDS, TABLE, with_images
 from contseg.data.fake import write_fake
 from contseg.data.open import open_dataset
 from contseg.recipes.read import differences, read_recipe
+from contseg.sweeps.page import page
+from contseg.sweeps.runs import cells_of, tasks_of
 
 ROOT = Path(__file__).parent.parent
 SIZES = {"network.backbone", "network.width", "data.crop", "data.test_crop", "training.epochs"}

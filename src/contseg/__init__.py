@@ -2,7 +2,7 @@
 
 The rooms, top floor first; imports only point down:
 
-    cli  report  recipes  engine  methods  evaluation  interop  models  losses  scenarios  data
+    cli  sweeps  report  dryrun  recipes  engine  methods  evaluation  interop  models  losses  scenarios  data
 
 Names below are loaded when they are first used, so that importing the package is quick.
 """

@@ -1,8 +1,9 @@
-"""Signals that end a command (Ctrl-C, SIGTERM, SIGHUP): they wait while a batch is learned, and end all else at once."""
+"""Signals that end a command (Ctrl-C, SIGTERM, SIGHUP): deferred during an update, immediate elsewhere."""
 
 import _thread
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,11 +12,11 @@ from dataclasses import dataclass
 
 CAUGHT = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 SAME = 1.0
-"""Seconds within which further signals are the first one again: a terminal and a launcher may both send it."""
+"""Seconds within which a second signal is ignored: a terminal and a launcher may both send it."""
 GRACE = 20.0
-"""Seconds that a process without its parent has for saving."""
+"""Seconds that a process has to save after its parent has ended."""
 ENDS_WITH_INPUT = "CONTSEG_ENDS_WITH_INPUT"
-"""Environment variable of a command that another one started: it ends with its standard input, that is with its parent."""
+"""Environment variable of a command that ends when its standard input closes, that is, with its parent process."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -23,7 +24,7 @@ class Interrupted(KeyboardInterrupt):
 
     Attributes:
         number: of the signal.
-        resume: the command that continues the work, or "" where there is nothing to continue.
+        resume: the command that continues the work, or "" if nothing can be continued.
 
     Example:
         >>> Interrupted(2).exit_code, str(Interrupted(15, "contseg train --resume runs/a"))
@@ -36,7 +37,7 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """128 + number, as shells have it."""
+        """128 + number, as in shells."""
         return 128 + self.number
 
     def __str__(self) -> str:
@@ -45,7 +46,7 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass
 class _State:
-    """Of this process; its children by fork have a copy, which the process number gives away."""
+    """The state of this process. A forked child has a copy with the process number of its parent."""
 
     process: int = 0
     depth: int = 0
@@ -59,9 +60,9 @@ _state = _State()
 
 @contextmanager
 def catching() -> Iterator[None]:
-    """Turn signals into `Interrupted`. A handler of the caller's own and an ignored signal (`nohup`) stay as they are.
+    """Turn signals into `Interrupted`. Custom handlers and ignored signals (`nohup`) are left unchanged.
 
-    Nothing changes outside the main thread, where Python allows no handlers, and where signals are caught already.
+    It has no effect outside the main thread, where Python allows no handlers, and inside another `catching`.
     """
     if _state.process == os.getpid() or threading.current_thread() is not threading.main_thread():
         yield
@@ -80,7 +81,7 @@ def catching() -> Iterator[None]:
 
 
 def _handle(number: int, frame: object) -> None:
-    if _state.process != os.getpid():  # a reader of images, forked from this process, which ends it
+    if _state.process != os.getpid():  # a worker forked from this process
         if number == signal.SIGTERM:
             os._exit(128 + number)
         return
@@ -98,10 +99,10 @@ def _handle(number: int, frame: object) -> None:
 
 @contextmanager
 def deferred(notify: Callable[[int], None] | None = None) -> Iterator[None]:
-    """Let signals wait until the block ends, and raise `Interrupted` then. A second one, later, is not waited for.
+    """Defer signals to the end of the block, and raise `Interrupted` there. A second signal interrupts at once.
 
     Args:
-        notify: called with the number of the first signal, at once.
+        notify: called at once, with the number of the first signal.
     """
     before = _state.notify
     _state.depth, _state.notify = _state.depth + 1, notify or before
@@ -115,7 +116,7 @@ def deferred(notify: Callable[[int], None] | None = None) -> Iterator[None]:
 
 @contextmanager
 def at_once() -> Iterator[None]:
-    """Inside `deferred`: signals do not wait in this block."""
+    """Inside `deferred`: signals are not deferred in this block."""
     depth, _state.depth = _state.depth, 0
     try:
         _raise_pending()
@@ -125,7 +126,7 @@ def at_once() -> Iterator[None]:
 
 
 def requested() -> int | None:
-    """The number of the signal that waits, or None."""
+    """The number of the deferred signal, or None."""
     return _state.pending if _state.process == os.getpid() else None
 
 
@@ -136,10 +137,10 @@ def _raise_pending() -> None:
 
 
 def end_with(gone: Callable[[], int | None]) -> None:
-    """Interrupt this process when another one is gone; wherever it is blocked, it ends `GRACE` seconds later.
+    """Interrupt this process when another one ends or sends a signal; if it blocks, it is killed `GRACE` seconds later.
 
     Args:
-        gone: waits; returns the number of the signal to act on, or None where the other process ended.
+        gone: blocks; returns the number of a signal, or None if the other process ended.
     """
 
     def watch() -> None:
@@ -150,3 +151,15 @@ def end_with(gone: Callable[[], int | None]) -> None:
             os._exit(128 + signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def end_with_input() -> None:
+    """Interrupt this process when its standard input ends, if the process that started it set `ENDS_WITH_INPUT`."""
+    if os.environ.pop(ENDS_WITH_INPUT, ""):
+        end_with(_input_ended)
+
+
+def _input_ended() -> None:
+    """Wait until no process can write to standard input any more."""
+    while os.read(sys.stdin.fileno(), 1):  # not through a buffer, whose lock the end of the interpreter would wait for
+        pass

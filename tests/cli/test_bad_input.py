@@ -106,7 +106,7 @@ class TestData:
         ("backbone_weights=missing.pth", "missing.pth: weights file not found"),
         ("training.batch=3 training.devices=2", "training.batch: 3 images do not divide over 2 ranks"),
         ("training.lr=1e30", "loss is not finite at step 0, epoch 0, batch 1"),
-        ("training.lr=1e30", "start anew with --overwrite and a lower rate, such as training.lr=1e+29"),
+        ("training.lr=1e30", "start over with --overwrite and a lower rate, such as training.lr=1e+29"),
         ("training.batch=1", "training.batch: 1 image is too few for head deeplabv3-mib, which has a norm over averages"),
         ("name=..", "name: '..' is no name for a folder"),
         ("name=''", "name: '' is no name for a folder"),
@@ -126,14 +126,14 @@ class TestRuns:
     def test_a_folder_that_holds_a_run_is_not_written_over(self, run):
         before = (run.folder / "metrics.jsonl").read_bytes()
         refused(
-            "train", *DIGITS, "--out", run.folder, telling=f"{run.folder}: holds a run already; continue it with --resume"
+            "train", *DIGITS, "--out", run.folder, telling=f"{run.folder}: contains a run already; continue it with --resume"
         )
         assert (run.folder / "metrics.jsonl").read_bytes() == before
 
     def test_a_folder_that_holds_something_else_is_not_touched(self, tmp_path):
         (tmp_path / "thesis.tex").write_text("years of work")
         for option in ([], ["--overwrite"]):
-            refused("train", *DIGITS, "--out", tmp_path, *option, telling=f"{tmp_path}: is not empty and holds no run")
+            refused("train", *DIGITS, "--out", tmp_path, *option, telling=f"{tmp_path}: is not empty and contains no run")
         assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
     def test_a_file_where_the_run_should_be(self, tmp_path):
@@ -166,7 +166,7 @@ class TestRuns:
 
     @pytest.mark.parametrize("arguments", [["train", "--resume"], ["evaluate"], ["report"]], ids=lambda words: words[0])
     def test_a_folder_that_is_no_run(self, tmp_path, arguments):
-        refused(*arguments, tmp_path, telling=f"{tmp_path}: holds no run (recipe.yaml is missing)")
+        refused(*arguments, tmp_path, telling=f"{tmp_path}: contains no run (recipe.yaml is missing)")
 
     def test_a_segmenter_that_is_none(self, tmp_path, run):
         file = tmp_path / "notes.safetensors"

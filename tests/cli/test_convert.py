@@ -131,12 +131,12 @@ def test_a_folder_is_measured_on_the_test_set_of_a_recipe(run, folder):
 
 
 def test_evaluate_with_wrong_words(run, folder):
-    refused("evaluate", folder, telling="holds a segmenter and no run; name a recipe for its test set with --recipe")
-    refused("evaluate", run.folder, "--recipe", "digits/mib_5-1", telling="is a run and has a recipe of its own")
+    refused("evaluate", folder, telling="contains a segmenter, not a run; set the recipe of its test set with --recipe")
+    refused("evaluate", run.folder, "--recipe", "digits/mib_5-1", telling="is a run with its own recipe; remove the option")
     refused("evaluate", folder, "--step", 1, *RECIPE, telling="--step: applies to runs")
     other = [word if "split" not in word else "scenario.order=seed:1" for word in RECIPE]
     refused(
-        "evaluate", folder, *other, telling="no step of the recipe knows the same in the same order; its steps know 6, 7, 8"
+        "evaluate", folder, *other, telling="no step of the recipe ends with these in this order; its steps end with 6, 7, 8"
     )
 
 
@@ -171,4 +171,4 @@ def test_an_image_smaller_than_the_stride_is_told_with_both_sizes(folder, tmp_pa
 def test_a_folder_that_is_neither_run_nor_segmenter(tmp_path):
     shutil.rmtree(tmp_path / "x", ignore_errors=True)
     (tmp_path / "x").mkdir()
-    refused("predict", tmp_path / "x", tmp_path, telling="holds no run")
+    refused("predict", tmp_path / "x", tmp_path, telling="contains no run")

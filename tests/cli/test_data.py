@@ -35,7 +35,7 @@ def test_a_sound_folder_is_counted(make_folder):
     folder = make_folder(12)
     code, said, errors = command("data", "check", "folder", folder)
     assert (code, errors) == (0, "")
-    assert f"nothing is wrong with {folder}" in said
+    assert f"{folder}: no problems found" in said
     assert "4 classes in 9 train, 3 test samples" in said
     table = {row[1]: row for row in rows(said)}
     masks = [np.asarray(Image.open(folder / "masks" / f"{number:03d}.png")) for number in range(12)]
@@ -69,7 +69,7 @@ def test_a_class_that_never_occurs_is_marked(folder):
     assert gold[2:] == ["never", "-", "never", "-"]
     assert "note: no mask holds [gold]: cannot be learned from these masks\n" in said
     assert "nothing is wrong" not in said
-    assert said.endswith(f"no file of {folder} is broken; see the notes above\n")
+    assert said.endswith(f"{folder}: no problems found; see the notes above\n")
 
 
 def test_rows_that_are_left_out_are_listed(tmp_path):
@@ -120,7 +120,7 @@ def test_options_of_datasets_with_folders(tmp_path):
         (["folder", "absent"], "absent: folder not found"),
         (["digits", "colour=1"], "colour"),
         (["digits", "train=3", "size"], "'size': expected KEY=VALUE"),
-        (["folder", ".", "x=[1"], "'x=[1': what follows = is no YAML value"),
+        (["folder", ".", "x=[1"], "'x=[1': the value is not YAML"),
         (["folder", ".", "=1"], "'=1': expected KEY=VALUE"),
     ],
 )
@@ -150,4 +150,4 @@ def test_images_that_are_read_otherwise_than_stored_are_said(tmp_path):
     assert code == 0
     assert "1 image: turned upright by their EXIF orientation" in said
     assert "4 images: 16 bits, of which 0 to 65535 become 0 to 255 (data.options.range sets others)" in said
-    assert said.splitlines()[-1] == f"no file of {tmp_path} is broken; see the notes above"
+    assert said.splitlines()[-1] == f"{tmp_path}: no problems found; see the notes above"

@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from contseg.cli.lock import held
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
+from contseg.lock import held
 from tests.conftest import TINY
 from tests.engine.processes import alive, linux, wait_for
 from tests.engine.runs import command, same, weights
@@ -156,7 +156,7 @@ class TestRealProcesses:
         _, errors = process.communicate(timeout=100)
         assert process.returncode == code
         wait_for(lambda: not alive(str(tmp_path)), seconds=30)
-        assert joint.load_state(0)["within"]["updates"] >= 1
+        assert joint.load_state(0).within["updates"] >= 1
         if code > 0:
             assert errors.startswith("Interrupted. Resume with: contseg demo --methods finetune --out ")
             assert not (tmp_path / "demo" / "demo.lock").exists()
@@ -167,12 +167,12 @@ class TestRealProcesses:
         wait_for(Run(tmp_path / "demo" / "joint").metrics, first)
         _, errors = (second := demo()).communicate(timeout=100)
         assert second.returncode == 2
-        assert errors.startswith(f"error: {tmp_path / 'demo'}: a demo is at work there already (process {first.pid} since ")
+        assert errors.startswith(f"error: {tmp_path / 'demo'}: a demo is already running there (process {first.pid} since ")
         assert first.poll() is None
 
 
 def test_a_folder_is_held_by_one_demo_and_free_after_it(tmp_path):
-    said = rf"^here: a demo is at work there already \(process {os.getpid()} since"
+    said = rf"^here: a demo is already running there \(process {os.getpid()} since"
     with held(tmp_path / "demo.lock", "here: a demo"), pytest.raises(ContsegError, match=said):
         held(tmp_path / "demo.lock", "here: a demo").__enter__()
     with held(tmp_path / "demo.lock", "here: a demo"):

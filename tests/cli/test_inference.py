@@ -60,7 +60,7 @@ def test_evaluate_finds_what_training_measured_and_can_measure_otherwise(run, sl
         counted.append(confusion)
         return step_figures(confusion, *others)
 
-    monkeypatch.setattr("contseg.cli.evaluate.step_figures", keep)
+    monkeypatch.setattr("contseg.engine.measure.step_figures", keep)
     for words in ([run.folder], [sliding.folder], [run.folder, *overrides(SLIDING)]):
         code, _, errors = command("evaluate", *words)
         assert (code, errors) == (0, "")
@@ -116,7 +116,7 @@ def test_predict_can_leave_out_what_the_run_does(sliding, picture, tmp_path):
     ("words", "told"),
     [
         (["--slide", "0"], "evaluation.crop"),
-        (["--scales", "1,big"], "--scales: '1,big' is no list of numbers"),
+        (["--scales", "1,big"], "--scales: expected numbers divided by commas, such as 0.75,1,1.25 (got '1,big')"),
         (["--scales", "0"], "evaluation.scales"),
     ],
 )
@@ -130,7 +130,7 @@ def test_wrong_words_are_told_in_one_line(run, picture, tmp_path, words, told):
 def test_a_run_is_not_evaluated_as_another_run(run):
     code, _, errors = command("evaluate", run.folder, "scenario.split=offline")
     assert code == 2
-    assert "override 'scenario.split=offline': a run can be measured otherwise (evaluation.KEY=VALUE)" in errors
+    assert "override 'scenario.split=offline': only evaluation.KEY=VALUE can be set for a run" in errors
 
 
 def test_left_and_right_come_from_the_dataset(tmp_path, monkeypatch):

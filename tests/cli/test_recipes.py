@@ -29,7 +29,7 @@ def test_a_narrow_terminal_cuts_nothing_off():
         CliRunner().invoke(app, ["recipes", "--dataset", "ade20k"], env={"COLUMNS": "80"}, catch_exceptions=False).output
     )
     assert "…" not in narrow
-    assert "contseg recipes show NAME prints one in full" in narrow
+    assert "Show one with its sources: contseg recipes show NAME" in narrow
 
 
 def test_one_is_shown_in_full():

@@ -109,7 +109,7 @@ class TestARun:
         step = next(line for line in lines if line["kind"] == "step")
         (row,) = cells(text)
         assert row[2:5] == [f"{100 * step['old']:.1f}", "-", f"{100 * step['all']:.1f}"]
-        assert "mine: is not finished: these are the figures after step 0 of 0 to 1; not compared" in text
+        assert "mine: not finished: the numbers are those after step 0 of 0 to 1; not compared" in text
         assert "mine: not comparable with published numbers: data.test_crop was 512, is none" in text
 
 
@@ -162,7 +162,7 @@ class TestFiles:
 
 class TestBadInput:
     def test_a_folder_that_is_no_run(self, tmp_path):
-        with pytest.raises(ContsegError, match="holds no run"):
+        with pytest.raises(ContsegError, match="contains no run"):
             print_table([tmp_path])
 
     def test_a_run_without_a_finished_step(self, tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from contseg.data.augment import (
+from contseg.data.pipelines.augment import (
     CentreCrop,
     Jitter,
     RandomResizedCrop,

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from contseg.data.classes import ClassTable
-from contseg.data.folder import Folder
+from contseg.data.datasets.folder import Folder
+from contseg.data.datasets.voc import VOC
 from contseg.data.presence import build_presence
-from contseg.data.voc import VOC
 from contseg.errors import ContsegError
 
 

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from contseg.data.check import check_dataset, remarks
-from contseg.data.coco_json import CocoJSON
-from contseg.data.folder import Folder
-from contseg.data.isprs import ISPRS
+from contseg.data.datasets.coco_json import CocoJSON
+from contseg.data.datasets.folder import Folder
+from contseg.data.datasets.isprs import ISPRS
 from contseg.data.presence import build_presence
 from tests.trees.coco_json import coco_json
 from tests.trees.isprs import isprs

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from contseg.data.coco_json import CocoJSON
+from contseg.data.datasets.coco_json import CocoJSON
 from contseg.data.open import open_dataset
 from contseg.data.presence import build_presence
 from contseg.errors import ContsegError

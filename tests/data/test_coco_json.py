@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as tools
 
-from contseg.data.coco_json import CocoJSON
-from contseg.data.coco_segments import segment
+from contseg.data.datasets.coco_json import CocoJSON
+from contseg.data.datasets.coco_segments import segment
 from contseg.data.open import open_dataset
 from contseg.data.presence import build_presence
 from contseg.errors import ContsegError

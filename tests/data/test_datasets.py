@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from contseg.data.classes import IGNORE, ClassTable
-from contseg.data.digits import Digits, _divided_digits
-from contseg.data.folder import Folder
+from contseg.data.datasets.digits import Digits, _divided_digits
+from contseg.data.datasets.folder import Folder
 from contseg.data.open import open_dataset
 from contseg.data.presence import build_presence
 from contseg.errors import ContsegError

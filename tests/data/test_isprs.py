@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from contseg.data.classes import IGNORE
+from contseg.data.datasets.isprs import ISPRS
 from contseg.data.files import read_mask
-from contseg.data.isprs import ISPRS
 from contseg.data.open import open_dataset
 from contseg.data.presence import build_presence
 from contseg.errors import ContsegError

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from contseg.data.ade20k import ADE20K
-from contseg.data.cityscapes import CITIES, SCORED, Cityscapes
 from contseg.data.classes import IGNORE
-from contseg.data.coco_stuff import COCOStuff10k, COCOStuff164k
-from contseg.data.lip import LIP
+from contseg.data.datasets.ade20k import ADE20K
+from contseg.data.datasets.cityscapes import CITIES, SCORED, Cityscapes
+from contseg.data.datasets.coco_stuff import COCOStuff10k, COCOStuff164k
+from contseg.data.datasets.lip import LIP
 from contseg.data.open import DATASETS, open_dataset
 from contseg.data.presence import build_presence
 from contseg.errors import ContsegError

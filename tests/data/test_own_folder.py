@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contseg.data.ade20k import ADE20K
-from contseg.data.class_list import read_class_list
-from contseg.data.folder import Folder, held_out
+from contseg.data.datasets.ade20k import ADE20K
+from contseg.data.datasets.class_list import read_class_list
+from contseg.data.datasets.folder import Folder, held_out
+from contseg.data.datasets.voc import VOC
 from contseg.data.lists import read_names
 from contseg.data.open import open_dataset
 from contseg.data.presence import build_presence
-from contseg.data.voc import VOC
 from contseg.errors import ContsegError
 from contseg.scenarios.options import ScenarioOptions
 from contseg.scenarios.scenario import Scenario

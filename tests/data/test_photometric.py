@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contseg.data.photometric import distort, to_hsv, turn_hsv
+from contseg.data.pipelines.photometric import distort, to_hsv, turn_hsv
 
 QUICK = settings(max_examples=60, deadline=None)
 

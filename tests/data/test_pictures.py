@@ -10,9 +10,9 @@ import rasterio
 from PIL import Image
 
 from contseg.data.check import check_dataset
-from contseg.data.coco_json import CocoJSON
+from contseg.data.datasets.coco_json import CocoJSON
+from contseg.data.datasets.folder import Folder
 from contseg.data.files import image_size, notes, orientation, read_image, read_mask
-from contseg.data.folder import Folder
 from contseg.data.open import open_dataset
 from contseg.data.pixels import Reading
 from contseg.data.presence import build_presence

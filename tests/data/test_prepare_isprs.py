@@ -12,8 +12,8 @@ import pytest
 import rasterio
 from PIL import Image
 
-from contseg.data.isprs import ISPRS
-from contseg.data.isprs_tiles import OFFICIAL, find_tiles, number_tiles
+from contseg.data.datasets.isprs import ISPRS
+from contseg.data.isprs.tiles import OFFICIAL, find_tiles, number_tiles
 from tests.engine.runs import command
 from tests.trees.isprs import (
     COLOURS,
@@ -124,7 +124,7 @@ class TestPatches:
 
     def test_the_faulty_tile_is_named_and_left_out_and_its_numbers_stay_free(self, prepared):
         out, said = prepared
-        assert "tile 7_10 is left out, as its annotation is known to be faulty" in said
+        assert "tile 7_10 is left out because its annotation is faulty" in said
         potsdam = {number for number in patches(out) if number < 10000}
         assert potsdam == set(range(1, 38 * PER_TILE + 1)) - numbers_of("7_10")
         assert len(numbers_of("7_10") & set(range(190, 199))) == 9  # the 22nd of 24
@@ -261,7 +261,7 @@ class TestColours:
     def test_every_tile_that_fails_is_told(self, potsdam, tmp_path):
         for name in ("2_10", "3_13"):
             write_raster(potsdam_files(potsdam, name)[1], np.full((120, 120, 3), 7, dtype=np.uint8))
-        said = refused(tmp_path / "out", "--potsdam", potsdam, telling="2 tiles could not be cut, as told above")
+        said = refused(tmp_path / "out", "--potsdam", potsdam, telling="2 tiles could not be cut, as listed above")
         assert "tile 2_10 has 14400 pixels in 1 colours" in said
         assert "tile 3_13 has 14400 pixels in 1 colours" in said
 
@@ -285,7 +285,7 @@ class TestMistakes:
         potsdam_files(potsdam, "3_10")[1].unlink()
         potsdam_files(potsdam, "7_13")[1].unlink()
         potsdam_files(potsdam, "7_10")[1].unlink()  # left out anyway
-        said = refused(tmp_path / "out", "--potsdam", potsdam, telling="3 files are not there; --allow-missing cuts")
+        said = refused(tmp_path / "out", "--potsdam", potsdam, telling="3 files are missing; --allow-missing cuts")
         absent = [line for line in said.splitlines() if "not found" in line]
         assert absent == [
             "potsdam tile 3_10: image top_potsdam_3_10_RGB.tif not found",

@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from contseg.data import own_masks
 from contseg.data import presence as presence_module
 from contseg.data.cache import cache_folder
+from contseg.data.datasets import own_masks
+from contseg.data.datasets.folder import Folder
 from contseg.data.files import image_size
-from contseg.data.folder import Folder
 from contseg.data.presence import build_presence
 from contseg.data.recoding import count_ids
 from contseg.errors import ContsegError

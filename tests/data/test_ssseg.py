@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contseg.data import ssseg
-from contseg.data.augment import training_pipeline
-from contseg.data.resize import swap_ids
-from contseg.data.ssseg import MEAN_COLOUR, FreeResizeCrop, KeepRatioCrop
+from contseg.data.pipelines import ssseg
+from contseg.data.pipelines.augment import training_pipeline
+from contseg.data.pipelines.resize import swap_ids
+from contseg.data.pipelines.ssseg import MEAN_COLOUR, FreeResizeCrop, KeepRatioCrop
 from contseg.errors import ContsegError
 
 QUICK = settings(max_examples=60, deadline=None)

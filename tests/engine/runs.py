@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from contseg.cli.main import main
+from contseg.data.classes import voc_palette
+from contseg.data.files import write_palette_png
 from contseg.engine.job import Job, Reporter
 from contseg.engine.run import Run
 from contseg.engine.train import train
@@ -51,6 +55,25 @@ def learn(
     """Train in a folder; returns the run."""
     train(job_in(folder, recipe, method=method, cache=cache), reporter)
     return Run(folder)
+
+
+COLOURS = ("background", "red", "green", "blue")
+
+
+def folder_of_a_new_class(root: Path) -> list[str]:
+    """Write six images of four classes whose masks label only the last one, `blue`; returns the overrides for them."""
+    rng = np.random.default_rng(0)
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    for number in range(6):
+        mask = np.zeros((32, 32), dtype=np.uint8)
+        mask[8:24, 8:24] = 3
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(root / "images" / f"{number}.png")
+        write_palette_png(root / "masks" / f"{number}.png", mask, voc_palette())
+    (root / "train.txt").write_text("0\n1\n2\n3\n")
+    (root / "test.txt").write_text("4\n5\n")
+    (root / "classes.txt").write_text("\n".join(COLOURS) + "\n")
+    return ["data.dataset=folder", f"data.path={root}", "data.options={}", "scenario.split=2-1", "training.batch=2"]
 
 
 def weights(run: Run, step: int = 1) -> dict[str, Tensor]:

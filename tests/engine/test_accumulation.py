@@ -128,7 +128,7 @@ def test_importances_of_a_step_that_was_given_are_those_of_the_large_batch(tmp_p
     fishers = []
     for how in (LARGE, GATHERED):
         run = learn(tmp_path / how[0], tiny_recipe(name, *OPTIONS, start, *how), method=DOUBLES[name]())
-        fishers.append(run.load_state(0)["method"])
+        fishers.append(run.load_state(0).method)
     for key, value in fishers[0].items():
         torch.testing.assert_close(fishers[1][key], value, rtol=1e-4, atol=1e-12)
     assert any(key.startswith("fisher") for key in fishers[0])

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import pytest
+import torch
 
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
@@ -48,7 +49,7 @@ def test_the_run_goes_on_from_the_last_whole_epoch(tmp_path, whole, at):
     run = Run(tmp_path / "run")
     step, epoch = divmod((at - 1) // 4, 2)
     state = run.load_state(step)
-    assert (state["epochs_done"] if state else 0) == epoch
+    assert (state.epochs_done if state else 0) == epoch
     assert lines(run, "epoch") == lines(whole, "epoch")[: 2 * step + epoch]
     assert same(weights(learn(run.folder, tiny_recipe("finetune"))), weights(whole))
 
@@ -71,3 +72,33 @@ def test_an_image_that_breaks_during_training_is_named_and_can_be_replaced(tmp_p
 def test_a_batch_that_does_not_divide_over_the_ranks_is_an_error(tmp_path):
     with pytest.raises(ContsegError, match=r"training\.batch: 10 images do not divide over 3 ranks"):
         learn(tmp_path / "run", tiny_recipe("finetune", "training.devices=3"))
+
+
+@dataclass(frozen=True)
+class Poisoned(Finetune):
+    """Its loss is not a number from the n-th pass on; keeps the weights after every update."""
+
+    at: int = 0
+    passes: list[int] = field(default_factory=list, compare=False)
+    updates: list[dict] = field(default_factory=list, compare=False)
+    students: list[torch.nn.Module] = field(default_factory=list, compare=False)
+
+    def prepare(self, segmenter, step):
+        self.students.append(segmenter)
+
+    def losses(self, batch, student, teacher, context):
+        self.passes.append(1)
+        terms = super().losses(batch, student, teacher, context)
+        return {name: value * float("nan") if len(self.passes) >= self.at else value for name, value in terms.items()}
+
+    def after_update(self, context):
+        self.updates.append({name: value.clone() for name, value in context.student.named_parameters()})
+
+
+@pytest.mark.parametrize("options", [(), ("training.batch=5", "training.accumulate=2"), ("training.precision=16-mixed",)])
+def test_a_loss_that_is_not_finite_does_not_change_the_weights(tmp_path, options):
+    method = Poisoned(at=6)
+    with pytest.raises(ContsegError, match=r"loss is not finite .* batch 5 \(cross_entropy = nan\)"):
+        learn(tmp_path / "run", tiny_recipe("finetune", "scenario.split=offline", *options), method=method)
+    assert same(dict(method.students[0].named_parameters()), method.updates[-1])
+    assert len(method.updates) == (2 if "training.accumulate=2" in options else 5)

@@ -82,7 +82,7 @@ class TestBackground:
         assert [len(line["warnings"]) for line in lines(run, "step")] == [0, 1, 0, 0]
 
     def test_a_scenario_without_background_has_none_to_lose(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("contseg.data.digits.Digits.counts_background", True)
+        monkeypatch.setattr("contseg.data.datasets.digits.Digits.counts_background", True)
         run, listening = self.learned(tmp_path / "run", 0, 7, overrides=["scenario.split=6-5"])
         assert not run.has_background()
         assert lines(run, "step")[1]["warnings"] == []
@@ -113,22 +113,20 @@ class TestTeacher:
         with pytest.raises(ContsegError) as caught:
             self.resume(begun)
         assert str(caught.value) == (
-            f"{path}: knows 6 classes where step 1 continues 6; number 2 is 'two' and must be 'one';"
+            f"{path}: has 6 classes where step 1 continues 6; number 2 is 'two' and must be 'one';"
             " put back the file that this run wrote, or start over with --overwrite"
         )
 
     def test_of_another_step_is_refused(self, begun, tmp_path):
         other = learn(tmp_path / "other", tiny_recipe("plop", *SHORT))
         shutil.copy(other.segmenter_path(1), begun.segmenter_path(0))
-        with pytest.raises(
-            ContsegError, match=r"00/segmenter.*: knows 11 classes.* number 6 is 'five' and must be nothing;"
-        ):
+        with pytest.raises(ContsegError, match=r"00/segmenter.*: has 11 classes.* number 6 is 'five' and must be nothing;"):
             self.resume(begun)
 
     def test_that_knows_too_little_is_refused(self, begun, tmp_path):
         other = learn(tmp_path / "other", tiny_recipe("finetune", *SHORT, "scenario.split=4-6"))
         shutil.copy(other.segmenter_path(0), begun.segmenter_path(0))
-        with pytest.raises(ContsegError, match=r"knows 5 classes where step 1 continues 6; number 5 is nothing and must be"):
+        with pytest.raises(ContsegError, match=r"has 5 classes where step 1 continues 6; number 5 is nothing and must be"):
             self.resume(begun)
 
     def test_with_an_output_too_many_is_refused(self, begun):
@@ -191,7 +189,7 @@ class TestTerms:
         with pytest.raises(
             ContsegError,
             match=r"method finetune: term 'cross_entropy' is declared in inert_terms and reaches a trainable parameter"
-            r" at step 0; take it out",
+            r" at step 0; remove it",
         ):
             learn(tmp_path / "run", tiny_recipe("finetune", *ONE_STEP), method=Wrong())
 
@@ -295,12 +293,12 @@ class TestPseudoLabels:
         assert not [line for line in lines(run) if "pseudo" in line]
 
     def test_are_counted_over_all_ranks_and_calls(self):
-        count = PseudoLabelCount(["background", "cat"], torch.device("cpu"))
+        pseudo = PseudoLabelCount(["background", "cat"], torch.device("cpu"))
         given = torch.zeros(1, 2, 2, dtype=torch.int64)
-        count.see(given, given)
-        count.see(given, torch.tensor([[[1, 1], [255, 0]]]))
+        pseudo.count(given, given)
+        pseudo.count(given, torch.tensor([[[1, 1], [255, 0]]]))
         two = Ranks(sum=lambda tensor: tensor + torch.tensor([0, 0, 0, 8]), count=2)  # the other changed none of its 8
-        assert count.shares(two) == {"cat": 2 / 16, "ignored": 1 / 16}
+        assert pseudo.shares(two) == {"cat": 2 / 16, "ignored": 1 / 16}
 
     @pytest.mark.slow
     def test_of_two_ranks_are_those_of_one(self, tmp_path):

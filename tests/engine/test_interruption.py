@@ -55,7 +55,7 @@ def assert_like(run: Run, whole: Run) -> None:
     assert lines(run) == lines(whole)
     for step in (0, 1):
         assert same(weights(run, step), weights(whole, step)), f"step {step}"
-        assert same(run.load_state(step)["method"], whole.load_state(step)["method"])
+        assert same(run.load_state(step).method, whole.load_state(step).method)
 
 
 RECIPE = tiny_recipe("plop")  # two steps of two epochs of four updates, with pseudo labels
@@ -111,17 +111,17 @@ def test_whatever_is_remembered(tmp_path, method, overrides):
 
 
 def test_an_evaluation_for_the_best_epoch_ends_at_once_and_is_repeated(tmp_path, monkeypatch):
-    from contseg.engine import step
+    from contseg.engine import measure
 
     recipe = tiny_recipe("finetune", "training.keep=best", "scenario.validation=0.2", "scenario.split=offline")
-    evaluate, done = step.evaluate, []
+    evaluate, done = measure.evaluate, []
 
     def interrupted(*arguments, **options):
         signal.raise_signal(signal.SIGINT)
         done.append("went on")
         return evaluate(*arguments, **options)
 
-    monkeypatch.setattr(step, "evaluate", interrupted)
+    monkeypatch.setattr(measure, "evaluate", interrupted)
     with pytest.raises(Interrupted):
         learn(tmp_path / "run", recipe)
     assert not done
@@ -148,7 +148,7 @@ class TestTheScaleOfHalfPrecision:
         whole = learn(tmp_path / "whole", self.RECIPE, method=self.Loud())
         signalled(tmp_path / "cut", self.RECIPE, "updated", 9, method=self.Loud())  # the first update of step 1
         (tmp_path / "cut" / "steps" / "01" / "state.pt").unlink()  # so that step 1 begins again
-        assert Run(tmp_path / "cut").load_state(0)["scaler"]["scale"] < 2**16
+        assert Run(tmp_path / "cut").load_state(0).scaler["scale"] < 2**16
         assert same(weights(learn(tmp_path / "cut", self.RECIPE, method=self.Loud())), weights(whole))
 
     def test_is_the_same_after_a_first_step_from_the_cache(self, tmp_path):
@@ -249,7 +249,7 @@ class TestAProcess:
         _, errors = process.communicate(timeout=60)
         assert process.returncode == code
         assert errors == f"Interrupted. Resume with: contseg train --resume {tmp_path / 'run'}\n"
-        assert Run(tmp_path / "run").load_state(0)["within"]["updates"] >= 1
+        assert Run(tmp_path / "run").load_state(0).within["updates"] >= 1
         assert not alive(str(tmp_path))
 
     @pytest.mark.slow
@@ -262,7 +262,7 @@ class TestAProcess:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 128 + number
         assert errors == f"Interrupted. Resume with: contseg train --resume {tmp_path / 'run'}\n"
-        assert Run(tmp_path / "run").load_state(0)["within"]["updates"] >= 1
+        assert Run(tmp_path / "run").load_state(0).within["updates"] >= 1
         wait_for(lambda: not alive(str(tmp_path)), seconds=60)
 
     @pytest.mark.slow
@@ -271,7 +271,7 @@ class TestAProcess:
         process.kill()
         process.communicate()
         wait_for(lambda: not alive(str(tmp_path)), seconds=60)
-        assert Run(tmp_path / "run").load_state(0)["within"]["updates"] >= 1
+        assert Run(tmp_path / "run").load_state(0).within["updates"] >= 1
 
     @pytest.mark.slow
     def test_of_two_ranks_continues_as_if_nothing_had_been(self, tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from contseg.data.digits import Digits
+from contseg.data.datasets.digits import Digits
 from contseg.engine.best_epoch import validation_rows, validation_scope, validation_score
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
@@ -35,7 +35,7 @@ def scripted(monkeypatch):
             confusion[:, 0] += 100 - round(100 * right)
             return torch.from_numpy(confusion)
 
-        monkeypatch.setattr("contseg.engine.step.evaluate", measured)
+        monkeypatch.setattr("contseg.engine.measure.evaluate", measured)
         return kept
 
     names: list[str] = []
@@ -54,7 +54,7 @@ def test_the_best_epoch_is_kept_and_the_first_of_equals(tmp_path, scripted, scor
 def test_it_is_found_again_after_an_interruption(tmp_path, scripted):
     kept = scripted([0.1, 0.6, 0.2, 0.3])
     interrupted(tmp_path / "run", tiny_recipe("finetune", *BEST), "updated", 15)  # 4 or more in each of the four epochs
-    assert Run(tmp_path / "run").load_state(0)["best"]["epoch"] == 1
+    assert Run(tmp_path / "run").load_state(0).best["epoch"] == 1
     run = learn(tmp_path / "run", tiny_recipe("finetune", *BEST))
     assert same(weights(run, 0), kept[1])
 
@@ -102,7 +102,7 @@ def test_what_the_method_remembers_is_of_the_epoch_that_is_kept(tmp_path, script
     if cut_off:
         interrupted(tmp_path / "run", recipe, "updated", 17, method=Counting())  # in the last of four epochs
     run = learn(tmp_path / "run", recipe, method=Counting())
-    assert run.load_state(0)["method"]["updates"] == 10  # after two epochs of five updates
+    assert run.load_state(0).method["updates"] == 10  # after two epochs of five updates
 
 
 class TestLaterSteps:
@@ -150,7 +150,7 @@ class TestLaterSteps:
     def test_what_the_score_cannot_see_is_said(self, step):
         said = validation_scope(step)
         assert "the 5 classes alone" in said
-        assert "the score cannot notice forgetting" in said
+        assert "the score does not measure forgetting" in said
 
     def test_a_step_that_labels_old_classes_is_scored_by_all(self):
         options = ScenarioOptions(split="5-5", setting="sequential", policy="mib", validation=0.5)
@@ -185,7 +185,7 @@ def test_a_score_that_cannot_be_measured_is_none_and_the_last_epoch_stays(tmp_pa
         kept.append({name: value.clone() for name, value in segmenter.state_dict().items()})
         return torch.zeros(classes, classes, dtype=torch.int64)
 
-    monkeypatch.setattr("contseg.engine.step.evaluate", measured)
+    monkeypatch.setattr("contseg.engine.measure.evaluate", measured)
     run = learn(tmp_path / "run", tiny_recipe("finetune", *BEST))
     assert [line["validation"] for line in lines(run, "epoch")] == [None] * 4
     assert same(weights(run, 0), kept[-1])

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contseg.data.augment import CentreCrop, RandomResizedCrop, WholeImage
 from contseg.data.open import open_dataset
+from contseg.data.pipelines.augment import CentreCrop, RandomResizedCrop, WholeImage
 from contseg.engine.loading import Batches, Draw, Shard, epoch_draws, evaluation_draws, updates_per_epoch
 from contseg.engine.options import TrainingOptions
 from contseg.errors import ContsegError

@@ -166,17 +166,17 @@ class TestState:
         recipe = tiny_recipe("finetune")
         interrupted(tmp_path / "run", recipe, "updated", update, method=self.Counting())
         run = learn(tmp_path / "run", recipe, method=self.Counting())
-        assert int(run.load_state(0)["method"]["updates"]) == 8
-        assert int(run.load_state(1)["method"]["updates"]) == 16
+        assert int(run.load_state(0).method["updates"]) == 8
+        assert int(run.load_state(1).method["updates"]) == 16
 
     def test_a_method_that_is_used_again_begins_without_memory(self, tmp_path):
         method = self.Counting()
         for name in ("one", "two"):
             run = learn(tmp_path / name, tiny_recipe("finetune"), method=method)
-            assert int(run.load_state(1)["method"]["updates"]) == 16
+            assert int(run.load_state(1).method["updates"]) == 16
 
     def test_it_comes_back_with_a_recalled_first_step(self, tmp_path):
         recipe = tiny_recipe("finetune")
         learn(tmp_path / "one", recipe, method=self.Counting(), cache=tmp_path / "cache")
         run = learn(tmp_path / "two", recipe, method=self.Counting(), cache=tmp_path / "cache")
-        assert int(run.load_state(1)["method"]["updates"]) == 16
+        assert int(run.load_state(1).method["updates"]) == 16

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from contseg.data.files import read_image
-from contseg.engine.train import summarise
+from contseg.engine.summary import summarise
 from contseg.evaluation.metrics import run_figures
 from contseg.evaluation.predict import predict_image
 from contseg.interop.segmenter_file import load_segmenter

@@ -105,5 +105,5 @@ def test_the_gradient_scale_is_part_of_a_resume(tmp_path):
     recipe = tiny_recipe("finetune", *GENTLE, "training.precision=16-mixed")
     whole = learn(tmp_path / "whole", recipe, method=Loud())
     interrupted(tmp_path / "cut", recipe, "updated", 6, method=Loud())
-    assert Run(tmp_path / "cut").load_state(0)["scaler"]["scale"] < 2**16
+    assert Run(tmp_path / "cut").load_state(0).scaler["scale"] < 2**16
     assert same(weights(learn(tmp_path / "cut", recipe, method=Loud())), weights(whole))

@@ -43,8 +43,8 @@ def assert_like(two: Run, one: Run) -> None:
     for step in (0, 1):
         precise = [load_file(run.segmenter_path(step)) for run in (two, one)]
         assert distance(*precise) < 1e-6, f"step {step}"  # rounding that grew; a mean of one rank alone is 1e-4 away
-        for name, value in one.load_state(step)["method"].items():  # PLOP's thresholds, SDR's prototypes
-            apart = abs(two.load_state(step)["method"][name] - value).max()
+        for name, value in one.load_state(step).method.items():  # PLOP's thresholds, SDR's prototypes
+            apart = abs(two.load_state(step).method[name] - value).max()
             assert apart < 1e-6 * max(1, abs(value).max()), name
     for left, right in zip(two.confusions(), one.confusions(), strict=True):
         assert left.sum() == right.sum()  # every test image once
@@ -62,7 +62,7 @@ class TestTwoProcesses:
         rates = (*gentle, "network.dropout=0.0")  # every rank draws masks of its own
         one = learn(tmp_path / "one", tiny_recipe(method.name, *rates), method=method)
         two = learn(tmp_path / "two", tiny_recipe(method.name, *rates, "training.devices=2"), method=method)
-        assert ("thresholds" in one.load_state(1)["method"]) == (method.name == "plop")
+        assert ("thresholds" in one.load_state(1).method) == (method.name == "plop")
         assert_like(two, one)
         for left, right in zip(lines(two, "epoch"), lines(one, "epoch"), strict=True):
             assert left["terms"] == pytest.approx(right["terms"], rel=1e-6)

@@ -5,7 +5,9 @@ import shutil
 import pytest
 import torch
 
+from contseg.engine.job import Reporter
 from contseg.engine.run import Run
+from contseg.engine.step_state import StepState
 from contseg.errors import ContsegError
 from tests.engine.runs import Watching, interrupted, job_in, learn, lines, same, tiny_recipe, weights
 
@@ -22,7 +24,7 @@ def assert_like(run: Run, whole: Run) -> None:
     assert lines(run) == lines(whole)
     for step in (0, 1):
         assert same(weights(run, step), weights(whole, step)), f"step {step}"
-        assert same(run.load_state(step)["method"], whole.load_state(step)["method"])
+        assert same(run.load_state(step).method, whole.load_state(step).method)
     assert {**run.summary(), "seconds": 0} == {**whole.summary(), "seconds": 0}
     names = {path.relative_to(run.folder) for path in run.folder.rglob("*") if "tensorboard" not in path.parts}
     assert names == {path.relative_to(whole.folder) for path in whole.folder.rglob("*") if "tensorboard" not in path.parts}
@@ -64,7 +66,7 @@ def test_however_often_it_was_stopped(whole, tmp_path):
 def test_with_a_state_that_every_batch_moves(tmp_path, method, variant, moved):
     recipe = tiny_recipe(method, f"method.variant={variant}")
     whole = learn(tmp_path / "whole", recipe)
-    assert whole.load_state(1)["method"][moved][1:].any()
+    assert whole.load_state(1).method[moved][1:].any()
     for event, count in (("updated", 6), ("step_finished", 1), ("updated", 7)):
         interrupted(tmp_path / "run", recipe, event, count)
     assert_like(learn(tmp_path / "run", recipe), whole)
@@ -116,3 +118,30 @@ def test_states_hold_no_code(whole):
 def test_a_job_does_not_touch_its_folder(tmp_path):
     job_in(tmp_path / "run", RECIPE)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["recipe.yaml"]
+
+
+def test_a_finished_run_has_nothing_left_to_train(tmp_path):
+    recipe, messages = tiny_recipe("finetune", "training.epochs=1", "scenario.split=offline"), []
+
+    class Listening(Reporter):
+        def message(self, text):
+            messages.append(text)
+
+    learn(tmp_path / "run", recipe, reporter=Listening())
+    assert not any("nothing is left to train" in text for text in messages)
+    learn(tmp_path / "run", recipe, reporter=Listening())
+    assert "all 1 steps are finished; nothing is left to train" in messages
+
+
+def test_a_state_of_an_earlier_version_is_read(tmp_path):
+    """It has no scaler, and only the keys of its shape."""
+    run = Run(tmp_path)
+    torch.save({"finished": True, "seconds": 2.0, "method": {}, "metrics_bytes": 7}, run.step_folder(0) / "state.pt")
+    assert run.load_state(0) == StepState(finished=True, seconds=2.0, method={}, metrics_bytes=7)
+
+
+def test_a_state_of_another_kind_is_an_error_that_names_the_key(tmp_path):
+    run = Run(tmp_path)
+    torch.save({"finished": True, "seconds": 2.0, "method": {}, "other": 7}, run.step_folder(0) / "state.pt")
+    with pytest.raises(ContsegError, match=r"state\.pt: cannot be read \(.*'other'\); delete it to repeat step 0"):
+        run.load_state(0)

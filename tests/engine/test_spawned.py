@@ -73,8 +73,8 @@ class TestAScript:
         done = run_script(tmp_path, without_guard(example(document)))
         assert done.returncode == 1
         assert done.stderr.strip().splitlines()[-1] == (
-            "contseg.errors.ContsegError: training.devices: every rank imports the script that trains; put what the script"
-            ' does below `if __name__ == "__main__":`'
+            "contseg.errors.ContsegError: training.devices: every rank imports the training script; put the code of the"
+            ' script below `if __name__ == "__main__":`'
         )
         assert done.stderr.count("Traceback") == 1  # that of the script itself
 

@@ -12,6 +12,7 @@ from contseg.data.classes import ClassTable, voc_palette
 from contseg.data.files import write_palette_png
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
+from contseg.interop import segmenter_file
 from contseg.interop.pretrained import load_pretrained, save_pretrained
 from contseg.interop.segmenter_file import load_segmenter
 from contseg.methods.finetune import Finetune
@@ -21,7 +22,19 @@ from contseg.recipes.build import make_job, resumed_recipe, start_run
 from contseg.recipes.read import read_recipe
 from contseg.scenarios.plan import make_plan
 from tests.conftest import TINY
-from tests.engine.runs import Watching, command, interrupted, job_in, learn, lines, same, tiny_recipe, weights
+from tests.engine.runs import (
+    COLOURS,
+    Watching,
+    command,
+    folder_of_a_new_class,
+    interrupted,
+    job_in,
+    learn,
+    lines,
+    same,
+    tiny_recipe,
+    weights,
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +70,7 @@ def test_what_follows_is_what_follows_a_step_of_its_own(whole, folder, tmp_path)
 
 def test_a_method_with_prototypes_makes_them_of_the_segmenter_that_was_given(whole, folder, tmp_path):
     run = learn(tmp_path / "run", tiny_recipe("sdr", f"start_from={str(folder)!r}"))
-    first, last = (run.load_state(step)["method"] for step in (0, 1))
+    first, last = (run.load_state(step).method for step in (0, 1))
     assert first["counts"][1:].all()
     assert same(weights(run, 0), weights(whole, 0))
     assert torch.equal(last["prototypes"][:6], first["prototypes"]), "old classes rest"
@@ -96,7 +109,22 @@ def test_a_folder_without_a_finished_step_or_without_anything_is_told(tmp_path):
         job_in(tmp_path / "run", recipe_from(tmp_path / "begun"))
 
 
-def test_no_cache_is_asked_or_filled(folder, tmp_path):
+def test_its_weights_are_loaded_once(folder, tmp_path, monkeypatch):
+    assemble, loaded = segmenter_file.assemble, []
+
+    def watched(description, tensors, where):
+        if str(folder) in where and not any(tensor.is_meta for tensor in tensors.values()):
+            loaded.append(where)
+        return assemble(description, tensors, where)
+
+    monkeypatch.setattr(segmenter_file, "assemble", watched)
+    options = ("training.epochs=1", "training.batch=40")
+    learn(tmp_path / "run", recipe_from(folder, *options))
+    learn(tmp_path / "run", recipe_from(folder, *options))
+    assert len(loaded) == 1
+
+
+def test_no_cache_is_used_or_filled(folder, tmp_path):
     learn(tmp_path / "run", recipe_from(folder), cache=tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
@@ -121,8 +149,8 @@ def test_the_method_looks_at_it_as_after_training(folder, tmp_path):
             self.state[f"after{context.step.index}"] = torch.tensor(float(sum(len(batch.names) for batch in context.loader)))
 
     run = learn(tmp_path / "run", recipe_from(folder), method=Looking())
-    assert run.load_state(0)["method"].keys() == {"before0", "after0"}
-    assert run.load_state(0)["method"]["after0"] > 0
+    assert run.load_state(0).method.keys() == {"before0", "after0"}
+    assert run.load_state(0).method["after0"] > 0
 
 
 def test_commands_take_it_from_the_recipe(folder, tmp_path):
@@ -135,23 +163,11 @@ def test_commands_take_it_from_the_recipe(folder, tmp_path):
 
 def test_a_folder_of_nothing_but_the_new_class_is_enough(tmp_path):
     """What a practitioner has: a segmenter, and images in which the one new class is marked."""
-    names = ("background", "red", "green", "blue")
-    root = tmp_path / "data"
-    rng = np.random.default_rng(0)
-    (root / "images").mkdir(parents=True)
-    (root / "masks").mkdir()
-    for number in range(6):
-        mask = np.zeros((32, 32), dtype=np.uint8)
-        mask[8:24, 8:24] = 3
-        Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(root / "images" / f"{number}.png")
-        write_palette_png(root / "masks" / f"{number}.png", mask, voc_palette())
-    (root / "train.txt").write_text("0\n1\n2\n3\n")
-    (root / "test.txt").write_text("4\n5\n")
-    (root / "classes.txt").write_text("\n".join(names) + "\n")
+    names, root = COLOURS, tmp_path / "data"
+    data = folder_of_a_new_class(root)
     torch.manual_seed(0)
     segmenter = Segmenter(NetworkOptions(backbone="resnet18", width=8, head_width=16, initialisation="he"), [3])
     given = save_pretrained(tmp_path / "given", segmenter, ClassTable.of(names[:3]))
-    data = ["data.dataset=folder", f"data.path={root}", "data.options={}", "scenario.split=2-1", "training.batch=2"]
     run = learn(tmp_path / "run", recipe_from(given, *data))
     assert run.summary()["steps"] == 2
     warnings = make_plan(job_in(run.folder, recipe_from(given, *data)).scenario, 2).warnings

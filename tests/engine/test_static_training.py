@@ -118,7 +118,7 @@ def test_the_best_epoch_is_sought_at_one_scale_through_the_windows_of_the_recipe
         asked.append(inference)
         return torch.eye(classes, dtype=torch.int64)
 
-    monkeypatch.setattr("contseg.engine.step.evaluate", measured)
+    monkeypatch.setattr("contseg.engine.measure.evaluate", measured)
     looks = ["evaluation={mode: slide, crop: 24, flip: true, scales: [1.0, 1.5]}"]
     best = ["training.keep=best", "scenario.validation=0.25"]
     learn(tmp_path / "run", tiny_recipe("finetune", *ONE_STEP, *best, *looks))

@@ -1,11 +1,14 @@
 """Step 0 is learned once by all runs whose first step is the same, and by no other."""
 
+import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from contseg.engine.code import package_digest
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.methods.finetune import Finetune
@@ -93,10 +96,10 @@ def test_what_a_method_remembers_of_the_first_step_comes_with_it(tmp_path):
     first = learn(tmp_path / "first", tiny_recipe("sdr"), cache=tmp_path / "cache")
     second = learn(tmp_path / "second", tiny_recipe("sdr"), cache=tmp_path / "cache", reporter=watching)
     assert watching.updates == [0, 8]
-    assert first.load_state(0)["method"]["counts"].any()
-    assert same(second.load_state(0)["method"], first.load_state(0)["method"])
+    assert first.load_state(0).method["counts"].any()
+    assert same(second.load_state(0).method, first.load_state(0).method)
     assert same(weights(second), weights(first))
-    assert same(second.load_state(1)["method"], first.load_state(1)["method"])
+    assert same(second.load_state(1).method, first.load_state(1).method)
 
 
 def key(folder, method: str = "finetune", *overrides: str) -> str:
@@ -186,6 +189,25 @@ def test_what_a_derived_method_learned_is_not_taken_over_by_its_parent(tmp_path)
     assert watching.updates == [8, 8]
 
 
+@dataclass(frozen=True)
+class Counted(Finetune):
+    """Leaves a file for every process that computes its key."""
+
+    folder: str = ""
+
+    def first_step_key(self):
+        (Path(self.folder) / str(os.getpid())).touch()
+        return super().first_step_key()
+
+
+@pytest.mark.slow
+def test_one_rank_computes_the_key_for_all(tmp_path):
+    (tmp_path / "processes").mkdir()
+    recipe = tiny_recipe("finetune", "training.devices=2", "training.epochs=1", "scenario.split=offline")
+    learn(tmp_path / "run", recipe, method=Counted(folder=str(tmp_path / "processes")), cache=tmp_path / "cache")
+    assert len(list((tmp_path / "processes").iterdir())) == 1
+
+
 class TestSaliency:
     """Maps are labels: another folder of the same maps is the same, other maps are not."""
 
@@ -238,3 +260,13 @@ def test_a_begun_run_that_finds_its_first_step_in_the_cache_tells_every_epoch_on
     recipe = tiny_recipe("finetune")
     interrupted(tmp_path / "cut", recipe, "updated", 6)  # in the second epoch
     assert lines(learn(tmp_path / "cut", recipe, cache=tmp_path / "cache")) == lines(first)
+
+
+def test_the_digest_of_the_code_covers_the_files_beside_the_rooms(tmp_path, monkeypatch):
+    monkeypatch.setattr("contseg.engine.code.files", lambda package: tmp_path)
+    digests = []
+    for name in ("ranks.py", "engine/step.py", "cli/main.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+        digests.append(package_digest.__wrapped__())
+    assert digests[0] != digests[1] == digests[2]

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from contseg.data.classes import ClassTable, voc_palette
-from contseg.data.files import read_image, write_palette_png
+from contseg.data.classes import ClassTable
+from contseg.data.files import read_image
 from contseg.engine.run import Run
 from contseg.evaluation.predict import predict_image
 from contseg.interop.pretrained import save_pretrained
@@ -21,9 +21,8 @@ from contseg.interop.segmenter_file import load_segmenter
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
 from tests.conftest import TINY
-from tests.engine.runs import command
+from tests.engine.runs import COLOURS, command, folder_of_a_new_class
 
-NAMES = ("background", "red", "green", "blue")
 WHY = "not measured, no class of step 0 is labelled in the test set"
 FORGETTING = "not measured, no old class is labelled in the test set"
 
@@ -32,17 +31,8 @@ FORGETTING = "not measured, no old class is labelled in the test set"
 def extended(tmp_path_factory):
     """The run, the folder of its data, and what the command said."""
     folder = tmp_path_factory.mktemp("unlabelled")
-    root, rng = folder / "data", np.random.default_rng(0)
-    (root / "images").mkdir(parents=True)
-    (root / "masks").mkdir()
-    for number in range(6):
-        mask = np.zeros((32, 32), dtype=np.uint8)
-        mask[8:24, 8:24] = 3
-        Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(root / "images" / f"{number}.png")
-        write_palette_png(root / "masks" / f"{number}.png", mask, voc_palette())
-    (root / "train.txt").write_text("0\n1\n2\n3\n")
-    (root / "test.txt").write_text("4\n5\n")
-    (root / "classes.txt").write_text("\n".join(NAMES) + "\n")
+    root = folder / "data"
+    data = folder_of_a_new_class(root)
     torch.manual_seed(3)
     segmenter = Segmenter(
         NetworkOptions(backbone="resnet18", width=8, head_width=16, initialisation="he", output_stride=8, pooling_size=12),
@@ -58,8 +48,7 @@ def extended(tmp_path_factory):
             2
         )  # as growing costs background
         segmenter.classifier.steps[0].bias[2] -= 100
-    given = save_pretrained(folder / "given", segmenter, ClassTable.of(NAMES[:3]))
-    data = ["data.dataset=folder", f"data.path={root}", "data.options={}", "scenario.split=2-1", "training.batch=2"]
+    given = save_pretrained(folder / "given", segmenter, ClassTable.of(COLOURS[:3]))
     options = [*TINY, *data, f"start_from={given}", "training.epochs=1", "training.lr_later=1.0e-4"]
     code, said, errors = command("train", "digits/plop_5-1", *options, "--out", folder / "run")
     assert (code, errors) == (0, "")

@@ -33,7 +33,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights_and_importances(name,
     interrupted(tmp_path / "run", recipe, event, count, method=METHODS[name]())
     run = learn(tmp_path / "run", recipe, method=METHODS[name]())
     assert same(weights(run), weights(whole))
-    assert same(run.load_state(1)["method"], whole.load_state(1)["method"])
+    assert same(run.load_state(1).method, whole.load_state(1).method)
 
 
 def test_importances_come_out_of_the_cache_with_the_weights(tmp_path):
@@ -42,7 +42,7 @@ def test_importances_come_out_of_the_cache_with_the_weights(tmp_path):
     first = learn(tmp_path / "first", recipe, method=EWC(), cache=tmp_path / "cache", reporter=watching)
     second = learn(tmp_path / "second", recipe, method=EWC(), cache=tmp_path / "cache", reporter=watching)
     assert watching.updates == [8, 8, 8, 8, 0, 8]
-    assert same(second.load_state(0)["method"], first.load_state(0)["method"])
+    assert same(second.load_state(0).method, first.load_state(0).method)
     assert same(weights(second), weights(first))
 
 
@@ -54,7 +54,7 @@ def test_a_given_first_step_is_held_on_to(tmp_path):
         run = learn(tmp_path / f"run{number}", recipe, method=method)
         assert same(weights(run, 0), weights(given, 0))
         then, now = weights(run, 0), weights(run, 1)
-        fishers = run.load_state(0)["method"]
+        fishers = run.load_state(0).method
         assert fishers
         ways.append(
             sum(float((now[name] - then[name]).square().sum()) for name in (key.removeprefix("fisher.") for key in fishers))
@@ -72,7 +72,7 @@ def test_two_processes_remember_what_one_does(start, tmp_path):
     one = learn(tmp_path / "one", tiny_recipe("finetune", *recipe), method=DoubleRW(interval=3))
     two = learn(tmp_path / "two", tiny_recipe("finetune", *recipe, "training.devices=2"), method=DoubleRW(interval=3))
     for step in (0, 1):
-        ones, twos = (run.load_state(step)["method"] for run in (one, two))
+        ones, twos = (run.load_state(step).method for run in (one, two))
         assert ones.keys() == twos.keys()
         for key, value in ones.items():
             assert torch.allclose(twos[key], value, rtol=1e-5, atol=1e-9 * float(value.abs().max())), key

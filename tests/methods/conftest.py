@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from contseg.data.folder import Folder
+from contseg.data.datasets.folder import Folder
 from contseg.methods.method import Method, StepContext
 from contseg.models.options import NetworkOptions, first_widths
 from contseg.models.segmenter import Segmenter, SegmenterOutput

@@ -208,5 +208,5 @@ class TestResuming:
             resumed_recipe(folder, read_recipe(NAME, [*TINY, "training.lr=1", "training.seed=1", "data.flip=0.4"]))
 
     def test_a_folder_that_holds_no_run_is_said_so(self, tmp_path):
-        with pytest.raises(ContsegError, match=r"holds no run \(recipe\.yaml is missing\)"):
+        with pytest.raises(ContsegError, match=r"contains no run \(recipe\.yaml is missing\)"):
             resumed_recipe(tmp_path)

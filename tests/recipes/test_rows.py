@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from contseg.dryrun.rehearsal import rehearse
 from contseg.engine.schedule import learning_rate
 from contseg.models.options import first_widths
 from contseg.models.segmenter import Segmenter
 from contseg.recipes.catalogue import Entry, system_of
 from contseg.recipes.published import published_rows
 from contseg.recipes.read import is_of_published_data, read_recipe, recipe_names, recipe_text, resolve
-from contseg.recipes.rehearsal import rehearse
 from contseg.scenarios.splits import parse_split
 
 ROWS = list(csv.DictReader((Path(__file__).parent / "rows.csv").read_text(encoding="utf-8").splitlines()))

@@ -13,8 +13,8 @@ from PIL import Image
 
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
-from contseg.recipes.comparison import compare_run
 from contseg.recipes.read import read_recipe, to_yaml
+from contseg.report.comparison import compare_run
 from contseg.report.figures import curves, run_style
 from contseg.report.page import write_report
 from tests.engine.runs import Guessing, interrupted, learn, tiny_recipe
@@ -268,7 +268,7 @@ class TestUnfinishedRuns:
         assert not (tmp_path / "page.html").exists()
 
     def test_what_is_no_run_is_an_error(self, tmp_path):
-        with pytest.raises(ContsegError, match="holds no run"):
+        with pytest.raises(ContsegError, match="contains no run"):
             write_report([tmp_path], tmp_path / "page.html")
 
 

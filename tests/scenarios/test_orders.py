@@ -3,7 +3,7 @@
 import pytest
 
 from contseg.data.classes import ClassTable
-from contseg.data.voc import VOC
+from contseg.data.datasets.voc import VOC
 from contseg.errors import ContsegError
 from contseg.scenarios.orders import class_order, published_orders
 

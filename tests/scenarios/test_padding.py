@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from contseg.data.augment import RandomScaleCrop
 from contseg.data.classes import IGNORE, ClassTable
-from contseg.data.ssseg import FreeResizeCrop, KeepRatioCrop
+from contseg.data.pipelines.augment import RandomScaleCrop
+from contseg.data.pipelines.ssseg import FreeResizeCrop, KeepRatioCrop
 from contseg.scenarios.policy import LabelPolicy
 
 SIDE = 32

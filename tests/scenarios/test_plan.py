@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from contseg.data.digits import Digits
-from contseg.data.folder import Folder
+from contseg.data.datasets.digits import Digits
+from contseg.data.datasets.folder import Folder
 from contseg.errors import ContsegError
 from contseg.scenarios import plan
 from contseg.scenarios.batch import Batch, Samples

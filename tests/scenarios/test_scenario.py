@@ -14,7 +14,7 @@ from PIL import Image
 
 from contseg.data.classes import IGNORE, ClassTable
 from contseg.data.dataset import SegmentationDataset
-from contseg.data.folder import Folder
+from contseg.data.datasets.folder import Folder
 from contseg.errors import ContsegError
 from contseg.scenarios.options import ScenarioOptions
 from contseg.scenarios.plan import make_plan

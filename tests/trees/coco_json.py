@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from contseg.data.coco_json import CocoJSON
+from contseg.data.datasets.coco_json import CocoJSON
 
 HEIGHT, WIDTH = 24, 30
 CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 3, "name": "car"}, {"id": 17, "name": "cat"}]

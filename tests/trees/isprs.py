@@ -7,8 +7,8 @@ import numpy as np
 import rasterio
 from PIL import Image
 
-from contseg.data.isprs import CLASSES, ISPRS
-from contseg.data.isprs_tiles import OFFICIAL
+from contseg.data.datasets.isprs import CLASSES, ISPRS
+from contseg.data.isprs.tiles import OFFICIAL
 
 COLOURS = np.array(list(CLASSES.values()), dtype=np.uint8)
 SIZE = (24, 30)

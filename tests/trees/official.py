@@ -7,11 +7,11 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from contseg.data.ade20k import ADE20K
-from contseg.data.cityscapes import Cityscapes
-from contseg.data.coco_stuff import COCOStuff10k, COCOStuff164k
-from contseg.data.lip import LIP
-from contseg.data.pascal_context import PascalContext
+from contseg.data.datasets.ade20k import ADE20K
+from contseg.data.datasets.cityscapes import Cityscapes
+from contseg.data.datasets.coco_stuff import COCOStuff10k, COCOStuff164k
+from contseg.data.datasets.lip import LIP
+from contseg.data.datasets.pascal_context import PascalContext
 
 SIZE = (24, 30)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from contseg.data.digits import Digits
-from contseg.data.folder import Folder
+from contseg.data.datasets.digits import Digits
+from contseg.data.datasets.folder import Folder
 
 SIZE = (24, 30)
 

@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 from contseg.data.classes import voc_palette
+from contseg.data.datasets.voc import VOC
 from contseg.data.files import write_palette_png
-from contseg.data.voc import VOC
 
 SIZE = (24, 30)
 

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from contseg.errors import visible
+from contseg.report.table import percent, remark_lines
 
 
 class PlainConsole(Console):
@@ -68,11 +69,6 @@ COLUMNS = {
 }
 
 
-def percent(value: float | None) -> str:
-    """A figure for a table; absent ones are a dash."""
-    return "-" if value is None else f"{value:.1f}"
-
-
 def summary_table(summaries: Mapping[str, Mapping[str, Any]]) -> Group:
     """Method x figures, mIoU in percent without background; beneath, why a figure is a dash or over fewer classes."""
     table = Table(caption="mIoU in %, background not counted; old: classes of step 0, new: of all later steps")
@@ -88,16 +84,6 @@ def summary_table(summaries: Mapping[str, Mapping[str, Any]]) -> Group:
             methods.setdefault(line, []).append(name)
     several = len(summaries) > 1
     return Group(table, *(Text(f"{line} ({', '.join(names)})" if several else line) for line, names in methods.items()))
-
-
-def remark_lines(notes: Mapping[str, str], shown: Iterable[str]) -> list[str]:
-    """Remarks on the figures that are shown, a line each.
-
-    Example:
-        >>> remark_lines({"old": "over 2 of 3 classes", "harmonic": "not measured"}, ["old", "new"])
-        ['old: over 2 of 3 classes']
-    """
-    return [f"{key}: {notes[key]}" for key in shown if key in notes]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`contseg data`: what a dataset holds, and what is wrong with it."""
+"""`contseg data`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,30 +14,33 @@ if TYPE_CHECKING:
     from contseg.data.check import Problem, SubsetStatistics
     from contseg.data.classes import ClassTable
 
-app = typer.Typer(help="Look at a dataset before training does.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 
-@app.callback()
+@app.callback(epilog="Example: contseg data check voc VOC2012")
 def data() -> None:
-    """Look at a dataset before training does."""
+    """Inspect a dataset before training."""
 
 
-@app.command()
+@app.command(epilog="Example: contseg data check folder photos background=false")
 def check(
-    dataset: Annotated[str, typer.Argument(help="Its kind, such as voc or folder.", metavar="DATASET")],
-    path: Annotated[str | None, typer.Argument(help="Its folder; digits needs none.", metavar="[PATH]")] = None,
+    dataset: Annotated[str, typer.Argument(help="Kind of dataset, e.g. voc or folder.", metavar="DATASET")],
+    path: Annotated[str | None, typer.Argument(help="Folder of the dataset; none for digits.", metavar="[PATH]")] = None,
     options: Annotated[
-        list[str] | None, typer.Argument(help="What data.options says in a recipe.", metavar="[KEY=VALUE]...")
+        list[str] | None, typer.Argument(help="Options, as under data.options in a recipe.", metavar="[KEY=VALUE]...")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Files read at a time; default: all cores.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Files read in parallel; default: all cores.")] = None,
 ) -> None:
-    """Read every image and mask to the end, list all that is wrong or left out, and count images and pixels per class."""
+    """Read all images and masks of a dataset, and list problems.
+
+    Also counts the images and pixels of every class.
+    """
     from contseg.cli.console import console, scan_progress
     from contseg.data.check import check_dataset, remarks
     from contseg.data.open import open_dataset
 
     values = list(options or [])
-    if path is not None and "=" in path and not Path(path).exists():  # `check digits train=60` has no path
+    if path is not None and "=" in path and not Path(path).exists():  # `check digits train=60` names no path
         values.insert(0, path)
         path = None
     opened = open_dataset(dataset, path, **parse_options(values))
@@ -54,15 +57,15 @@ def check(
     if problems:
         files = len({(problem.file, problem.text if not problem.file else "") for problem in problems})
         raise ContsegError(f"{opened.root}: {len(problems)} problems in {files} files, as listed above")
-    told = f"no file of {opened.root} is broken; see the notes above" if noted else f"nothing is wrong with {opened.root}"
-    console.print(told, soft_wrap=True, highlight=False, markup=False)
+    verdict = f"{opened.root}: no problems found" + ("; see the notes above" if noted else "")
+    console.print(verdict, soft_wrap=True, highlight=False, markup=False)
 
 
 def parse_options(values: Sequence[str]) -> dict[str, Any]:
-    """`KEY=VALUE` pairs, values as in YAML.
+    """Options from `KEY=VALUE` pairs, with values in YAML.
 
     Raises:
-        ContsegError: there is no `=`, or the value is no YAML.
+        ContsegError: no `=`, or a value that is not YAML.
 
     Example:
         >>> parse_options(["background=false", "size=48"])
@@ -79,12 +82,12 @@ def parse_options(values: Sequence[str]) -> dict[str, Any]:
         try:
             options[key] = YAML(typ="safe").load(text)
         except YAMLError:
-            raise ContsegError(f"'{value}': what follows = is no YAML value") from None
+            raise ContsegError(f"'{value}': the value is not YAML") from None
     return options
 
 
 def problem_table(problems: Sequence["Problem"]) -> "Table":
-    """Subset, sample, file and what is wrong, one row each."""
+    """A row for each problem: subset, sample, file and problem."""
     from rich.table import Table
     from rich.text import Text
 
@@ -97,7 +100,7 @@ def problem_table(problems: Sequence["Problem"]) -> "Table":
 
 
 def left_out_table(rows: Sequence[tuple[Path, str]]) -> "Table":
-    """File and what of it is not used, one row each."""
+    """A row for each line of a file that is not used."""
     from rich.table import Table
     from rich.text import Text
 
@@ -110,11 +113,11 @@ def left_out_table(rows: Sequence[tuple[Path, str]]) -> "Table":
 
 
 def class_table(classes: "ClassTable", statistics: Sequence["SubsetStatistics"]) -> "Table":
-    """Images and pixels of every class in each subset; a class that is nowhere in a subset is marked."""
+    """Images and pixels of every class in each subset; a class that a subset does not contain is marked."""
     from rich.table import Table
 
-    told = ", ".join(f"{one.samples} {one.subset}" for one in statistics)
-    table = Table(title=f"{len(classes)} classes in {told} samples")
+    counts = ", ".join(f"{one.samples} {one.subset}" for one in statistics)
+    table = Table(title=f"{len(classes)} classes in {counts} samples")
     table.add_column("id", justify="right")
     table.add_column("class")
     for one in statistics:

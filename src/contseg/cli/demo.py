@@ -1,7 +1,6 @@
 """`contseg demo`: the same six steps by several methods, side by side."""
 
 import json
-import os
 import shlex
 import shutil
 import subprocess
@@ -14,14 +13,15 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
+from contseg.children import end, last_line, start
 from contseg.cli.console import PlainColumn, console, summary_table
-from contseg.cli.lock import Lock, held
 from contseg.cli.progress import TerminalReporter, numbered
 from contseg.cli.train import prepared_job
 from contseg.engine.run import Run
 from contseg.engine.train import train
 from contseg.errors import ContsegError, did_you_mean
-from contseg.interruption import ENDS_WITH_INPUT, Interrupted
+from contseg.interruption import Interrupted
+from contseg.lock import Lock, held
 from contseg.methods.registry import METHODS
 from contseg.recipes.build import require_kept, resumed_recipe, start_run
 from contseg.recipes.read import read_recipe, to_yaml
@@ -29,8 +29,6 @@ from contseg.recipes.recipe import Recipe
 from contseg.report.page import write_report
 from contseg.scenarios.plan import make_plan
 
-GRACE = 20.0
-"""Seconds that the joint run has for saving."""
 SUMMARY_KEYS = ("old", "new", "all", "average", "forgetting", "seconds")
 
 
@@ -118,34 +116,11 @@ def _beside(recipe: Recipe, folder: Path, wanted: bool, lock: Lock) -> Iterator[
         return
     run.write_text("recipe.yaml", to_yaml(recipe))
     command = [sys.executable, "-m", "contseg", "train", "--resume", str(folder), "--no-cache"]
-    environment = os.environ | {ENDS_WITH_INPUT: "1", "PYTHONIOENCODING": "utf-8"}
-    with (folder / "log.txt").open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            env=environment,
-            pass_fds=lock.kept_by_children,
-            start_new_session=True,  # Ctrl-C reaches it through this process, once
-        )
-        try:
-            yield lambda: _waited(process, run, recipe.training.epochs_of(0))
-        finally:
-            _ended(process)
-
-
-def _ended(process: subprocess.Popen) -> None:
-    """End a process, which saves after the update that it is making; nothing where it has ended."""
-    process.terminate()
+    process = start(command, folder / "log.txt", lock)
     try:
-        process.wait(GRACE)
-    except subprocess.TimeoutExpired:
-        process.kill()  # its last epoch is kept
-        process.wait()
+        yield lambda: _waited(process, run, recipe.training.epochs_of(0))
     finally:
-        if process.stdin:
-            process.stdin.close()
+        end([process])
 
 
 def _waited(process: subprocess.Popen, run: Run, epochs: int) -> dict[str, Any]:
@@ -163,9 +138,8 @@ def _waited(process: subprocess.Popen, run: Run, epochs: int) -> dict[str, Any]:
             time.sleep(0.2)
     summary = run.summary()
     if process.returncode or summary is None:
-        said = (run.folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"]
         raise ContsegError(
-            f"{run.folder}: the joint run stopped ({said[-1].removeprefix('error: ')}); run the demo again to go on"
+            f"{run.folder}: the joint run stopped ({last_line(run.folder / 'log.txt')}); run the demo again to continue"
         )
     old, new, both = (f"{summary[key]:.1f}" if summary[key] is not None else "-" for key in ("old", "new", "all"))
     console.print(f"joint {numbered('step', 0, 1)}: old {old}  new {new}  all {both}", highlight=False)

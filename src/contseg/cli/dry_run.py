@@ -16,11 +16,11 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from contseg.cli.console import PlainColumn, console
+from contseg.dryrun.rehearsal import Rehearsal, rehearse
+from contseg.dryrun.stand_ins import write_images
 from contseg.errors import ContsegError
 from contseg.recipes.published import network_key
 from contseg.recipes.read import is_of_published_data, read_recipe, recipe_names
-from contseg.recipes.rehearsal import Rehearsal, rehearse
-from contseg.recipes.stand_ins import write_images
 
 
 @dataclass(frozen=True)

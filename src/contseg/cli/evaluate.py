@@ -1,28 +1,26 @@
 """`contseg evaluate`."""
 
-from itertools import zip_longest
 from pathlib import Path
 
 import torch
 from rich.table import Table
 
-from contseg.cli.console import console, percent, remark_lines, scan_progress
-from contseg.data.augment import evaluation_pipeline
-from contseg.data.classes import ClassTable
-from contseg.engine.devices import workers_of
-from contseg.engine.loading import Batches, evaluation_draws
+from contseg.cli.console import console, scan_progress
+from contseg.data.classes import ClassTable, class_differences
+from contseg.data.pipelines.augment import evaluation_pipeline
+from contseg.engine.loading import evaluation_batches
+from contseg.engine.measure import figures_of
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.evaluation.inference import Inference
-from contseg.evaluation.metrics import step_figures
 from contseg.evaluation.predict import evaluate
-from contseg.evaluation.remarks import step_remarks
 from contseg.interop.pretrained import is_pretrained, open_segmenter
 from contseg.interop.segmenter_file import load_segmenter
 from contseg.models.segmenter import Segmenter
 from contseg.recipes.build import make_scenario
 from contseg.recipes.read import read_recipe
 from contseg.recipes.recipe import Recipe
+from contseg.report.table import percent, remark_lines
 from contseg.scenarios.plan import plan_warnings
 from contseg.scenarios.scenario import Scenario
 
@@ -30,34 +28,32 @@ from contseg.scenarios.scenario import Scenario
 def run_evaluation(
     folder: Path, step: int | None, data: Path | None, overrides: list[str], source: str | None = None
 ) -> None:
-    """Measure a step's segmenter on the step's test set, or a segmenter (folder or file) on a recipe's; print IoU per class.
+    """Measure the segmenter of a run on a step's test set, or a segmenter (folder or file) on a recipe's; print the IoUs.
 
     Args:
-        overrides: of the recipe's `evaluation`; the rest of a run is what it is. Of any key where `source` is given.
-        source: the recipe, for a segmenter that is no run.
+        overrides: for a run, keys of the recipe's `evaluation` only; any key if `source` is set.
+        source: the recipe, for a segmenter that is not a run.
 
     Raises:
-        ContsegError: no such run, step or segmenter, an override of something else, a finished step without its figures, or
-            a dataset with other classes.
+        ContsegError: the run, step or segmenter does not exist, an override is not allowed, the confusion matrix of a
+            finished step is missing, or the dataset has other classes.
     """
     values = [*overrides, *([f"data.path={str(data)!r}"] if data else [])]
     if folder.is_file() or is_pretrained(folder):
         if source is None:
-            raise ContsegError(f"{folder}: holds a segmenter and no run; name a recipe for its test set with --recipe")
+            raise ContsegError(f"{folder}: contains a segmenter, not a run; set the recipe of its test set with --recipe")
         if step is not None:
             raise ContsegError("--step: applies to runs; the step of a segmenter follows from its classes")
         segmenter, classes = open_segmenter(folder)
         recipe = read_recipe(source, values)
         scenario = read_scenario(recipe)
-        measure(folder, segmenter, classes, recipe, scenario, step_knowing(classes, scenario, folder))
+        measure(folder, segmenter, classes, recipe, scenario, step_with(classes, scenario, folder))
         return
     if source is not None:
-        raise ContsegError(f"--recipe: {folder} is a run and has a recipe of its own; leave it out")
+        raise ContsegError(f"--recipe: {folder} is a run with its own recipe; remove the option")
     for override in overrides:
         if not override.startswith(("evaluation.", "evaluation=")):
-            raise ContsegError(
-                f"override '{override}': a run can be measured otherwise (evaluation.KEY=VALUE), nothing else"
-            )
+            raise ContsegError(f"override '{override}': only evaluation.KEY=VALUE can be set for a run")
     run = Run(folder).require()
     recipe = read_recipe(run.folder / "recipe.yaml", values)
     scenario = read_scenario(recipe)
@@ -71,7 +67,7 @@ def run_evaluation(
 
 
 def read_scenario(recipe: Recipe) -> Scenario:
-    """The scenario of a recipe, with a bar while masks are scanned; prints what should be known of it."""
+    """The scenario of a recipe, with a progress bar while masks are scanned; prints the warnings of its plan."""
     with scan_progress() as progress:
         scenario = make_scenario(recipe, progress)
     for text in plan_warnings(scenario):
@@ -80,50 +76,44 @@ def read_scenario(recipe: Recipe) -> Scenario:
 
 
 def require_same_classes(classes: ClassTable, scenario: Scenario, index: int, path: Path) -> None:
-    """Raise ContsegError if the classes of a segmenter are not those of a step, by name and in order."""
+    """Raise ContsegError unless a segmenter has the classes of a step, by name and in order."""
     wanted = scenario[index].table.names
-    for place, (own, other) in enumerate(zip_longest(classes.names, wanted)):
-        if own != other:
-            known, found = (f"'{name}'" if name is not None else "nothing" for name in (own, other))
-            raise ContsegError(
-                f"{scenario.dataset.root}: class {place} of step {index} is {found}, and the segmenter ({path}) knows it as"
-                f" {known}; list the classes as the run did: {', '.join(classes.names)}"
-            )
+    for place, own, found in class_differences(classes.names, wanted):
+        raise ContsegError(
+            f"{scenario.dataset.root}: class {place} of step {index} is {found}, but {own} in the segmenter ({path});"
+            f" list the classes as the run did: {', '.join(classes.names)}"
+        )
 
 
-def step_knowing(classes: ClassTable, scenario: Scenario, folder: Path) -> int:
-    """The step after which exactly these classes are known, in this order; of several, the last.
+def step_with(classes: ClassTable, scenario: Scenario, folder: Path) -> int:
+    """The last step that ends with exactly these classes, in this order.
 
     Raises:
-        ContsegError: there is none.
+        ContsegError: there is no such step.
     """
     found = [step.index for step in scenario if step.table.names == classes.names]
     if not found:
         counts = ", ".join(str(step.seen_count) for step in scenario)
         last = scenario[-1].table.names
         raise ContsegError(
-            f"{folder}: knows {len(classes)} classes ({', '.join(classes.names)}), and no step of the recipe knows the same"
-            f" in the same order; its steps know {counts} of {', '.join(last)}; set scenario.split and scenario.order"
+            f"{folder}: has {len(classes)} classes ({', '.join(classes.names)}), and no step of the recipe ends with these"
+            f" in this order; its steps end with {counts} of {', '.join(last)}; set scenario.split and scenario.order"
         )
     return found[-1]
 
 
 def measure(folder: Path, segmenter: Segmenter, classes: ClassTable, recipe: Recipe, scenario: Scenario, index: int) -> None:
-    """Print what a segmenter reaches on the test set of a step."""
+    """Measure a segmenter on the test set of a step, and print the metrics."""
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.training.accelerator != "cpu" else "cpu")
     segmenter.to(device)
-    pipeline, test = evaluation_pipeline(recipe.data.test_crop), scenario[index].test
-    draws = evaluation_draws(len(test), recipe.training.batch, pipeline)
-    workers = workers_of(recipe.training)
-    batches = Batches(test, pipeline, draws, seed=0, step=index, device=device, workers=workers)
+    step, pipeline = scenario[index], evaluation_pipeline(recipe.data.test_crop)
+    batches = evaluation_batches(step.test, pipeline, recipe.training, device)
     inference = Inference.of(recipe.evaluation, scenario.dataset.mirror, classes.ids)
     with scan_progress("testing") as progress:
         done = iter(range(1, len(batches) + 1))
         confusion = evaluate(segmenter, batches, len(classes), lambda: progress(next(done), len(batches)), inference)
-    counts, annotated = confusion.cpu().numpy(), scenario[index].test.annotated
-    figures = step_figures(counts, scenario.groups, scenario.has_background)
-    notes = step_remarks(counts, scenario.groups, scenario.has_background, classes.names, annotated)
-    table = Table(title=f"{folder}, step {index}: {len(test)} images")
+    figures = figures_of(scenario, step, confusion.cpu().numpy())
+    table = Table(title=f"{folder}, step {index}: {len(step.test)} images")
     table.add_column("class")
     table.add_column("from step", justify="right")
     table.add_column("IoU %", justify="right")
@@ -134,5 +124,5 @@ def measure(folder: Path, segmenter: Segmenter, classes: ClassTable, recipe: Rec
     console.print(
         "  ".join(f"{key} {percent(None if figures[key] is None else 100 * figures[key])}" for key in shown), highlight=False
     )
-    for line in remark_lines(notes, ["background", *shown]):
+    for line in remark_lines(figures["notes"], ["background", *shown]):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

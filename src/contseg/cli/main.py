@@ -1,4 +1,4 @@
-"""The command `contseg`. PyTorch is imported by the commands that need it, so that help is quick."""
+"""The command `contseg`. Commands import what they need when they run, so that help is fast."""
 
 import os
 import sys
@@ -14,11 +14,11 @@ from contseg.cli.prepare import app as prepare_app
 from contseg.cli.recipes import app as recipes_app
 from contseg.cli.streams import write_anything
 from contseg.errors import ContsegError, visible
-from contseg.interruption import ENDS_WITH_INPUT, Interrupted, catching, end_with
+from contseg.interruption import Interrupted, catching, end_with_input
 
 
 class _Interruptible(TyperGroup):
-    """Commands that a signal ends with one line and the exit code of shells, 130 for Ctrl-C."""
+    """Commands that end on a signal with one line and the exit code of shells, 130 for Ctrl-C."""
 
     def invoke(self, ctx: Any) -> Any:
         """Invoke the command."""
@@ -26,7 +26,7 @@ class _Interruptible(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
             interrupted = Interrupted(stop.number, stop.resume) if isinstance(stop, Interrupted) else Interrupted(2)
-        # the one that was caught, and all that its frames hold, such as readers of images, has ended
+        # the exception is gone here, and with it what its frames hold, such as readers of images
         print(interrupted, file=sys.stderr)
         sys.exit(interrupted.exit_code)
 
@@ -34,7 +34,8 @@ class _Interruptible(TyperGroup):
 app = typer.Typer(
     name="contseg",
     cls=_Interruptible,
-    help="Continual semantic segmentation: learn new classes step by step, and measure what was forgotten.",
+    help="Train segmentation networks on classes that arrive step by step, and measure forgetting.",
+    epilog="Example: contseg demo",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -44,18 +45,14 @@ app.add_typer(data_app, name="data")
 app.add_typer(prepare_app, name="prepare")
 app.add_typer(recipes_app, name="recipes")
 
-RecipeArgument = Annotated[
-    str, typer.Argument(help="A recipe: a YAML file, or a name such as digits/plop_5-1.", metavar="RECIPE")
-]
-OverridesArgument = Annotated[
-    list[str] | None, typer.Argument(help="Changes to the recipe, such as training.lr=0.01.", metavar="[KEY=VALUE]...")
-]
-DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of the dataset; the same as data.path=FOLDER.")]
+RecipeArgument = Annotated[str, typer.Argument(help="A YAML file, or a packaged recipe.", metavar="RECIPE")]
+OverridesArgument = Annotated[list[str] | None, typer.Argument(help="Changes to the recipe.", metavar="[KEY=VALUE]...")]
+DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of the dataset; short for data.path=FOLDER.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Folder to write to.")]
 
 
 def print_version(wanted: bool) -> None:
-    """Print the version and end, if it is wanted."""
+    """Print the version and exit, if requested."""
     if wanted:
         print(f"contseg {__version__}")
         raise typer.Exit
@@ -64,46 +61,46 @@ def print_version(wanted: bool) -> None:
 @app.callback()
 def contseg(
     version: Annotated[
-        bool, typer.Option("--version", "-V", help="Print the version.", callback=print_version, is_eager=True)
+        bool, typer.Option("--version", "-V", help="Print the version and exit.", callback=print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Continual semantic segmentation: learn new classes step by step, and measure what was forgotten."""
+    """Train segmentation networks on classes that arrive step by step, and measure forgetting."""
 
 
-@app.command()
+@app.command(epilog="Example: contseg demo --methods finetune,mib,plop")
 def demo(
-    methods: Annotated[str, typer.Option(help="Methods to compare, beside the joint upper bound.")] = "finetune,mib",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Train everything again in a new folder.")] = False,
+    methods: Annotated[str, typer.Option(help="Methods to compare, along with joint training.")] = "finetune,mib",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start again, in a new folder.")] = False,
     out: OutOption = None,
     overrides: OverridesArgument = None,
 ) -> None:
-    """Learn ten handwritten digits in six steps, with and without forgetting, and write a report."""
+    """Compare methods on ten handwritten digits in six steps, and write a report."""
     from contseg.cli.demo import run_demo
 
     run_demo([name.strip() for name in methods.split(",") if name.strip()], fresh, out, overrides or [])
 
 
-@app.command()
+@app.command(epilog="Example: contseg train digits/plop_5-1 training.epochs=5")
 def train(
-    recipe: Annotated[str | None, typer.Argument(help="A recipe: a YAML file, or a name.", metavar="[RECIPE]")] = None,
+    recipe: Annotated[str | None, typer.Argument(help="A YAML file, or a packaged recipe.", metavar="[RECIPE]")] = None,
     overrides: OverridesArgument = None,
     data: DataOption = None,
     backbone_weights: Annotated[
         str | None,
-        typer.Option(help="ImageNet weights for step 0: a file, or hub; the same as backbone_weights=FILE.", metavar="FILE"),
+        typer.Option(help="ImageNet weights for step 0: a file, or hub.", metavar="FILE"),
     ] = None,
     out: OutOption = None,
-    resume: Annotated[Path | None, typer.Option("--resume", help="Continue the run in this folder.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run that is in the way.")] = False,
-    cache: Annotated[bool, typer.Option(help="Share step 0 with other runs.")] = True,
+    resume: Annotated[Path | None, typer.Option("--resume", help="Resume the run in this folder.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite an existing run in the output folder.")] = False,
+    cache: Annotated[bool, typer.Option(help="Share step 0 with other runs through a cache.")] = True,
 ) -> None:
-    """Train a recipe, step by step; ends with the figures and a report."""
+    """Train a recipe step by step, print the results and write a report."""
     from contseg.cli.train import run_training
 
     values = list(overrides or [])
     if (
         recipe is not None and "=" in recipe and not Path(recipe).is_file()
-    ):  # `train --resume RUN training.devices=2` has no recipe
+    ):  # `train --resume RUN training.devices=2` names no recipe
         values.insert(0, recipe)
         recipe = None
     if backbone_weights is not None:
@@ -111,37 +108,68 @@ def train(
     run_training(recipe, with_data(values, data), out, resume, overwrite, cache)
 
 
-@app.command()
+@app.command(epilog="Example: contseg sweep digits/mib_5-1 digits/plop_5-1 --out runs/sweep")
+def sweep(
+    words: Annotated[
+        list[str], typer.Argument(help="Recipes, and changes to all of them.", metavar="RECIPE... [KEY=VALUE]...")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the runs and of sweep.md.")],
+    seeds: Annotated[str, typer.Option(help="Seeds to train each recipe with, divided by commas.")] = "0,1,2",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Values of a key, e.g. training.lr=0.1,0.01; repeatable.", metavar="KEY=VALUES"),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes in parallel; default: all cores.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace runs in the folder that have another recipe.")
+    ] = False,
+) -> None:
+    """Train recipes with several seeds, and tabulate mean and standard deviation.
+
+    Repeat the command to resume it.
+    """
+    from contseg.cli.sweep import run_sweep
+
+    run_sweep(words, settings or [], seeds, out, workers or os.cpu_count() or 1, overwrite)
+
+
+@app.command(epilog="Example: contseg evaluate runs/digits-plop_5-1 evaluation.flip=true")
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="The folder of a run, or of a segmenter.", metavar="RUN")],
-    step: Annotated[int | None, typer.Option(help="Which step's segmenter; default: the last.")] = None,
+    run: Annotated[Path, typer.Argument(help="Folder of a run or of a segmenter.", metavar="RUN")],
+    step: Annotated[int | None, typer.Option(help="Step of the segmenter; default: the last.")] = None,
     data: DataOption = None,
-    recipe: Annotated[str | None, typer.Option(help="For a segmenter's folder: whose test set and classes.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Recipe with the test set, for a segmenter that is no run.")] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="How images are seen, such as evaluation.flip=true.", metavar="[evaluation.KEY=VALUE]..."),
+        typer.Argument(help="Changes to the inference.", metavar="[evaluation.KEY=VALUE]..."),
     ] = None,
 ) -> None:
-    """Measure a segmenter on a test set, class by class: of a run again, or any other on the test set of a recipe."""
+    """Measure a segmenter on a test set, class by class.
+
+    The segmenter of a run is measured on the test set of its step, any other on that of --recipe.
+    """
     from contseg.cli.evaluate import run_evaluation
 
     run_evaluation(run, step, data, overrides or [], recipe)
 
 
-@app.command()
+@app.command(epilog="Example: contseg predict runs/digits-plop_5-1 photos --out predictions")
 def predict(
-    segmenter: Annotated[Path, typer.Argument(help="Folder of a run or a segmenter, or its file.", metavar="SEGMENTER")],
+    segmenter: Annotated[Path, typer.Argument(help="Folder of a run or segmenter, or its file.", metavar="SEGMENTER")],
     images: Annotated[Path, typer.Argument(help="An image, or a folder of images.", metavar="IMAGES")],
     out: Annotated[Path, typer.Option("--out", help="Folder for ids/, colours/ and overlays/.")] = Path("predictions"),
-    slide: Annotated[int | None, typer.Option(help="See images through a sliding window of this side, in pixels.")] = None,
-    scales: Annotated[str | None, typer.Option(help="Average over these scales, such as 0.75,1,1.25.")] = None,
+    slide: Annotated[int | None, typer.Option(help="Predict in sliding windows of this side, in pixels.")] = None,
+    scales: Annotated[str | None, typer.Option(help="Average over scales, e.g. 0.75,1,1.25.")] = None,
     flip: Annotated[bool | None, typer.Option("--flip/--no-flip", help="Average with the mirrored image.")] = None,
-    bands: Annotated[str | None, typer.Option(help="Bands that become red, green and blue, such as 4,3,2.")] = None,
+    bands: Annotated[str | None, typer.Option(help="Bands used as red, green and blue, e.g. 4,3,2.")] = None,
     values: Annotated[
-        str | None, typer.Option("--range", help="Values that become 0 and 255, such as 0,4095; default: those of the run.")
+        str | None, typer.Option("--range", help="Values mapped to 0 and 255, e.g. 0,4095; default: as in the run.")
     ] = None,
 ) -> None:
-    """Segment images: id masks, colour masks and overlays. Images above 179 megapixels: set CONTSEG_MAX_PIXELS."""
+    """Segment images: write id masks, colour masks and overlays.
+
+    The environment variable CONTSEG_MAX_PIXELS allows images above 179 megapixels.
+    """
     from contseg.cli.predict import run_prediction
 
     changes: dict[str, Any] = {} if slide is None else {"mode": "slide", "crop": slide, "stride": None}
@@ -153,41 +181,48 @@ def predict(
     run_prediction(segmenter, images, out, changes, chosen, None if values is None else numbers("--range", values))
 
 
-@app.command()
+@app.command(epilog="Example: contseg convert plop.pth --classes voc --split 15-1 --out plop")
 def convert(
-    file: Annotated[Path, typer.Argument(help="A published checkpoint: .pth, .safetensors.", metavar="FILE")],
-    classes: Annotated[str, typer.Option(help="A dataset (voc, ade20k ...), or a list of names (.txt), background first.")],
+    file: Annotated[Path, typer.Argument(help="A published checkpoint (.pth, .safetensors).", metavar="FILE")],
+    classes: Annotated[str, typer.Option(help="A dataset, e.g. voc, or a list of names (.txt), background first.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write the segmenter to.")],
     source: Annotated[
         str | None,
-        typer.Option("--from", help="csseg, mib, plop, sdr, idec, lag, ssul or ssseg; default: told by its names."),
+        typer.Option("--from", help="csseg, mib, plop, sdr, idec, lag, ssul or ssseg; default: detected."),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="The split it was trained on, such as 15-1.")] = None,
-    order: Annotated[str, typer.Option(help="The order of the classes, as scenario.order.")] = "natural",
+    split: Annotated[str | None, typer.Option(help="Split of the training, e.g. 15-1.")] = None,
+    order: Annotated[str, typer.Option(help="Order of the classes, as scenario.order.")] = "natural",
     changes: Annotated[
         list[str] | None,
-        typer.Argument(help="What the file does not tell, such as output_stride=8.", metavar="[KEY=VALUE]..."),
+        typer.Argument(
+            help="Network options that cannot be inferred from the file, e.g. output_stride=8.", metavar="[KEY=VALUE]..."
+        ),
     ] = None,
 ) -> None:
-    """Turn a published segmenter into a folder for predict, evaluate and start_from. Nothing in the file is executed."""
+    """Convert a published checkpoint for predict, evaluate and start_from.
+
+    The code base is detected from tensor names; no code in the file is executed.
+    """
     from contseg.cli.convert import run_conversion
 
     run_conversion(file, source, classes, split, order, out, changes or [])
 
 
-@app.command()
+@app.command(epilog="Example: contseg models resnet101 deeplabv3-mib output_stride=8")
 def models(
-    backbone: Annotated[str | None, typer.Argument(help="Such as resnet50.", metavar="[BACKBONE]")] = None,
-    head: Annotated[str, typer.Argument(help="Such as fcn.", metavar="[HEAD]")] = "deeplabv3-mib",
-    idrnet: Annotated[bool, typer.Option("--idrnet", help="With IDRNet over the head.")] = False,
-    classes: Annotated[int, typer.Option(help="Outputs.")] = 21,
+    backbone: Annotated[
+        str | None, typer.Argument(help="Without it, all networks are listed.", metavar="[BACKBONE]")
+    ] = None,
+    head: Annotated[str, typer.Argument(help="For example fcn.", metavar="[HEAD]")] = "deeplabv3-mib",
+    idrnet: Annotated[bool, typer.Option("--idrnet", help="Add IDRNet to the head.")] = False,
+    classes: Annotated[int, typer.Option(help="Number of classes.")] = 21,
     crop: Annotated[int, typer.Option(help="Side of the image in pixels.")] = 512,
     changes: Annotated[
         list[str] | None,
-        typer.Argument(help="Options of the network, such as output_stride=8.", metavar="[KEY=VALUE]..."),
+        typer.Argument(help="Network options.", metavar="[KEY=VALUE]..."),
     ] = None,
 ) -> None:
-    """List networks; or print the parameters of one, and what an image costs."""
+    """List available networks, or print the parameter count and GFLOPs of one."""
     from contseg.cli.models import print_model, print_models
     from contseg.cli.networks import network_of
 
@@ -201,54 +236,58 @@ def models(
     print_model(network_of(network, values), classes, crop)
 
 
-@app.command()
+@app.command(epilog="Example: contseg plan voc/plop_15-1_overlapped --data VOC2012")
 def plan(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
     data: DataOption = None,
-    pixels: Annotated[bool, typer.Option("--pixels", help="Also print pixels per class and step.")] = False,
-    draw: Annotated[Path | None, typer.Option("--draw", help="Also draw it into this file (.png, .svg, .pdf).")] = None,
+    pixels: Annotated[bool, typer.Option("--pixels", help="Also print the pixels per class and step.")] = False,
+    draw: Annotated[Path | None, typer.Option("--draw", help="Also draw the plan to a file (.png, .svg, .pdf).")] = None,
 ) -> None:
-    """Print which images and classes each step of a recipe uses, and whether a published selection is matched."""
+    """Print the images and classes of each step of a recipe.
+
+    Also prints which published selection of images each step equals.
+    """
     from contseg.cli.plan import print_plan
 
     print_plan(recipe, with_data(list(overrides or []), data), pixels, draw)
 
 
-@app.command("dry-run")
+@app.command("dry-run", epilog="Example: contseg dry-run voc/plop_15-1_overlapped training.lr=0.1")
 def dry_run(
     names: Annotated[str, typer.Argument(help="A recipe, a pattern such as 'voc/*', or all.", metavar="NAME|all")],
     overrides: OverridesArgument = None,
-    processes: Annotated[int | None, typer.Option(min=1, help="Recipes at a time; default: two of several.")] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Recipes in parallel; default: 2.")] = None,
     full: Annotated[
-        bool | None, typer.Option("--full/--quarter", help="At the true crop (default for one), or at a quarter.")
+        bool | None, typer.Option("--full/--quarter", help="Images of full size (default for one recipe), or of a quarter.")
     ] = None,
 ) -> None:
-    """Try a recipe without its data: its true network, two updates and a test in steps 0 and 1, on images made for it."""
+    """Check a recipe without its data.
+
+    Runs two updates and one evaluation of steps 0 and 1 with the real network on synthetic images.
+    """
     from contseg.cli.dry_run import run_dry_run
 
     run_dry_run(names, list(overrides or []), processes=processes, full=full)
 
 
-@app.command()
+@app.command(epilog="Example: contseg table runs/plop runs/mib --out table.md")
 def table(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="RUN...")],
-    out: Annotated[Path | None, typer.Option("--out", help="Also write it here (.md, .csv).")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Also write the table to a file (.md, .csv).")] = None,
 ) -> None:
-    """Put finished runs beside what was published on the same protocol, with what differs."""
+    """Compare runs with published numbers of the same protocol."""
     from contseg.cli.table import print_table
 
     print_table(runs, out)
 
 
-@app.command()
+@app.command(epilog="Example: contseg report runs/plop runs/mib --out report.html")
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs; several are compared.", metavar="RUN...")],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="The page to write; default: report.html in the first run.")
-    ] = None,
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="RUN...")],
+    out: Annotated[Path | None, typer.Option("--out", help="The report; default: report.html in the first run.")] = None,
 ) -> None:
-    """Write the page of one run, or of several side by side, as one HTML file."""
+    """Write a report of one run, or of several side by side, as one HTML file."""
     from contseg.cli.console import console
     from contseg.report.page import write_report
 
@@ -256,12 +295,12 @@ def report(
 
 
 def with_data(overrides: list[str], data: Path | None) -> list[str]:
-    """The overrides, and the dataset's folder among them."""
+    """The overrides, including the folder of the dataset."""
     return [*overrides, f"data.path={str(data)!r}"] if data else overrides
 
 
 def numbers(option: str, text: str) -> list[float]:
-    """Numbers that are divided by commas.
+    """Numbers divided by commas.
 
     Raises:
         ContsegError: something else.
@@ -273,27 +312,20 @@ def numbers(option: str, text: str) -> list[float]:
     try:
         return [float(word) for word in text.split(",")]
     except ValueError:
-        raise ContsegError(f"{option}: '{text}' is no list of numbers; write such as 0.75,1,1.25") from None
+        raise ContsegError(f"{option}: expected numbers divided by commas, such as 0.75,1,1.25 (got '{text}')") from None
 
 
 def main() -> None:
-    """Entry point: mistakes in the input become one line and exit code 2."""
+    """Entry point. An error in the input becomes one line and exit code 2."""
     write_anything()
     with catching():
-        if os.environ.pop(ENDS_WITH_INPUT, ""):
-            end_with(_input_ended)
+        end_with_input()
         try:
             app()
         except ContsegError as error:
             line = visible(str(error)).replace("\n", "\\n")
             print(f"error: {line}", file=sys.stderr)
             sys.exit(2)
-
-
-def _input_ended() -> None:
-    """Wait until nobody can write to standard input any more."""
-    while os.read(sys.stdin.fileno(), 1):  # not through a buffer, whose lock the end of the interpreter would wait for
-        pass
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from PIL import Image
 from rich.progress import track
 
 from contseg.cli.console import console
-from contseg.cli.predict_files import KINDS, find_images, require_inputs_kept, result_names, told_formats, write_marker
+from contseg.cli.predict_files import KINDS, find_images, require_inputs_kept, result_names, skipped_text, write_marker
 from contseg.data.classes import ClassTable, Colour
 from contseg.data.files import read_image, write_palette_png
 from contseg.data.open import DATASETS
@@ -76,7 +76,7 @@ def run_prediction(
                 f"{out / 'ids' / name}: cannot be written ({error.strerror}); make room, or change --out"
             ) from None
     if skipped:
-        console.print(told_formats(skipped), soft_wrap=True, highlight=False, markup=False)
+        console.print(skipped_text(skipped), soft_wrap=True, highlight=False, markup=False)
     if problems and len(found) == 1:
         raise problems[0]
     for problem in problems:

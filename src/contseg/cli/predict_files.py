@@ -34,7 +34,7 @@ def find_images(path: Path) -> tuple[list[Path], Counter[str]]:
     images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file not in results]
     skipped = Counter(file.suffix.lower() for file in files if _is_other_picture(file))
     if not images:
-        other = f"; {told_formats(skipped)}" if skipped else ""
+        other = f"; {skipped_text(skipped)}" if skipped else ""
         raise ContsegError(f"{path}: holds no images ({', '.join(IMAGE_SUFFIXES)}){other}")
     return images, skipped
 
@@ -44,7 +44,7 @@ def _is_other_picture(file: Path) -> bool:
     return suffix not in IMAGE_SUFFIXES and (suffix in _CAMERA_SUFFIXES or suffix in Image.registered_extensions())
 
 
-def told_formats(skipped: Counter[str]) -> str:
+def skipped_text(skipped: Counter[str]) -> str:
     """Such as `skipped 3 pictures of formats that are not read (.gif 2, .heic 1); convert them to PNG or JPEG`."""
     formats = ", ".join(f"{suffix} {count}" for suffix, count in sorted(skipped.items()))
     return f"skipped {skipped.total()} pictures of formats that are not read ({formats}); convert them to PNG or JPEG"

@@ -9,9 +9,10 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from contseg.cli.console import PlainColumn, console, percent, remark_lines
+from contseg.cli.console import PlainColumn, console
 from contseg.cli.streams import write_anything
 from contseg.engine.job import Reporter
+from contseg.report.table import percent, remark_lines
 
 
 def numbered(what: str, index: int, count: int) -> str:

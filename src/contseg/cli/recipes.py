@@ -1,49 +1,49 @@
-"""`contseg recipes`: what there is to train, and what exactly a name stands for."""
+"""`contseg recipes`."""
 
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="List the packaged recipes beside what was published; or show one in full.")
+app = typer.Typer()
 
 
-@app.callback(invoke_without_command=True)
+@app.callback(invoke_without_command=True, epilog="Example: contseg recipes --dataset voc --split 15-1")
 def recipes(
     context: typer.Context,
-    system: Annotated[str | None, typer.Option(help="Only of this system: plop, sdr, idrnet, mib ...")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Only of this data set: voc, ade20k ...")] = None,
-    split: Annotated[str | None, typer.Option(help="Only of this split: 15-1, offline ...")] = None,
+    system: Annotated[str | None, typer.Option(help="Only of a system, e.g. plop.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only of a dataset, e.g. voc.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only of a split, e.g. 15-1.")] = None,
 ) -> None:
-    """List the packaged recipes, with what was published on the same protocol; `recipes show NAME` shows one in full."""
+    """List the packaged recipes with published numbers of the same protocol."""
     if context.invoked_subcommand is not None:
         return
-    from rich import box
-    from rich.table import Table
-
     from contseg.cli.console import console
     from contseg.recipes.catalogue import catalogue
 
     entries = catalogue(system, dataset, split)
-    table = Table(box=box.SIMPLE_HEAD, caption="old / new / all, mIoU in %; bg: background counted")
-    for title in ("recipe", "published", "source"):
-        table.add_column(title, no_wrap=title != "source", overflow="fold")
+    rows = [("recipe", "published", "")]
     for entry in entries:
-        told = [row.told + (" bg" if row.background == "yes" else "") for row in entry.published] or [""]
-        rows = zip(told, [f"{row.source} ({row.sure})" for row in entry.published] or [""], strict=True)
-        for number, (figures, source) in enumerate(rows):
-            table.add_row("" if number else entry.name, figures, source)
-    console.print(table)
-    console.print(f"{len(entries)} recipes; contseg recipes show NAME prints one in full", highlight=False)
+        published = [(row.shown + (" bg" if row.background == "yes" else ""), row.sure) for row in entry.published]
+        rows += [("" if number else entry.name, *row) for number, row in enumerate(published or [("", "")])]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for name, figures, kind in rows:
+        console.print(f"{name:{widths[0]}}  {figures:{widths[1]}}  {kind}".rstrip(), highlight=False, soft_wrap=True)
+    console.print(
+        "\nold / new / all: mIoU in % of the classes of step 0, of later steps, of all;\nbg: background counted\n"
+        f"{len(entries)} recipes. Show one with its sources: contseg recipes show NAME",
+        highlight=False,
+    )
 
 
-@app.command()
+@app.command(epilog="Example: contseg recipes show voc/plop_15-1_overlapped")
 def show(
     name: Annotated[str, typer.Argument(help="A packaged recipe, or a YAML file.", metavar="NAME")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="Changes, such as training.lr=0.01.", metavar="[KEY=VALUE]...")
-    ] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="Changes to the recipe.", metavar="[KEY=VALUE]...")] = None,
 ) -> None:
-    """Print a recipe in full as YAML: every value, the part that it comes from, why, links, and what was published."""
+    """Print a recipe in full as YAML.
+
+    Shows every value with its origin and reason, links, and published numbers.
+    """
     from contseg.recipes.describe import describe
 
     print(describe(name, overrides or []))

@@ -13,9 +13,9 @@ from contseg.engine.train import train
 from contseg.errors import ContsegError
 from contseg.recipes.build import keep_data_path, make_job, resumed_recipe, start_run
 from contseg.recipes.choices import choices
-from contseg.recipes.comparison import comparability
 from contseg.recipes.read import read_recipe
 from contseg.recipes.recipe import Recipe
+from contseg.report.comparison import comparability
 from contseg.report.page import write_report
 from contseg.scenarios.plan import make_plan
 

@@ -141,7 +141,7 @@ def remarks(dataset: SegmentationDataset, statistics: Sequence[SubsetStatistics]
         statistics: of `check_dataset`, train first.
 
     Example:
-        >>> from contseg.data.digits import Digits
+        >>> from contseg.data.datasets.digits import Digits
         >>> digits = Digits(train=5, test=3, size=32)
         >>> [text.partition(":")[0] for text in remarks(digits, check_dataset(digits)[1])][-1]
         'no test mask holds zero, four, five, six'

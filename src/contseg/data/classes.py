@@ -1,9 +1,10 @@
 """Class tables: what the numbers in a mask mean."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import zip_longest
 from typing import Literal
 
 import numpy as np
@@ -31,6 +32,19 @@ def voc_palette(count: int = 256) -> list[Colour]:
             blue |= (number >> (3 * bit + 2) & 1) << (7 - bit)
         colours.append((red, green, blue))
     return colours
+
+
+def class_differences(names: Sequence[str], expected: Sequence[str]) -> Iterator[tuple[int, str, str]]:
+    """Positions at which two lists of classes differ, with both names in quotes; "nothing" beyond the end of a list.
+
+    Example:
+        >>> list(class_differences(["cat", "dog"], ["cat", "cow", "hen"]))
+        [(1, "'dog'", "'cow'"), (2, 'nothing', "'hen'")]
+    """
+    for place, pair in enumerate(zip_longest(names, expected)):
+        if pair[0] != pair[1]:
+            one, other = (f"'{name}'" if name is not None else "nothing" for name in pair)
+            yield place, one, other
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from contseg.data import ade20k, cityscapes, isprs, lip, pascal_context
 from contseg.data.classes import IGNORE, ClassTable, voc_palette
 from contseg.data.dataset import SubsetName
+from contseg.data.datasets import ade20k, cityscapes, isprs, lip, pascal_context
+from contseg.data.datasets.voc import VOC
 from contseg.data.files import write_palette_png
 from contseg.data.textures import draw_scene
-from contseg.data.voc import VOC
 from contseg.errors import ContsegError, did_you_mean
 
 SMALLEST = 32

@@ -4,18 +4,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from contseg.data.ade20k import ADE20K
-from contseg.data.cityscapes import Cityscapes
-from contseg.data.coco_json import CocoJSON
-from contseg.data.coco_stuff import COCOStuff10k, COCOStuff164k
 from contseg.data.dataset import SegmentationDataset
-from contseg.data.digits import Digits
-from contseg.data.folder import Folder
-from contseg.data.isprs import ISPRS
-from contseg.data.lip import LIP
-from contseg.data.pascal_context import PascalContext
+from contseg.data.datasets.ade20k import ADE20K
+from contseg.data.datasets.cityscapes import Cityscapes
+from contseg.data.datasets.coco_json import CocoJSON
+from contseg.data.datasets.coco_stuff import COCOStuff10k, COCOStuff164k
+from contseg.data.datasets.digits import Digits
+from contseg.data.datasets.folder import Folder
+from contseg.data.datasets.isprs import ISPRS
+from contseg.data.datasets.lip import LIP
+from contseg.data.datasets.pascal_context import PascalContext
+from contseg.data.datasets.voc import VOC
 from contseg.data.pixels import Reading
-from contseg.data.voc import VOC
 from contseg.errors import ContsegError, did_you_mean
 
 DATASETS: dict[str, Callable[..., SegmentationDataset]] = {

@@ -1,4 +1,4 @@
-"""Step 0, shared between runs: many methods learn their first step alike, so it is learned once."""
+"""A cache of step 0: methods with an identical first step share it."""
 
 import shutil
 import uuid
@@ -19,9 +19,13 @@ FILES = ("segmenter.safetensors", "rest.pt")
 class StepCache:
     """Content-addressed results of step 0: `<folder>/<key>/{segmenter.safetensors, rest.pt}`.
 
-    The key covers what influences the weights: options, method, network, files, ranks, precision and code (see
-    `Job.first_step_key`), so a hit is what training would give, up to rounding where another machine filled the cache.
-    Any number of processes may use one folder: a result appears whole, under its key, or not at all.
+    The key covers everything that influences the weights: options, method, network, files, ranks, precision and code (see
+    `Job.first_step_key`). A hit equals the result of training, up to rounding if another machine filled the cache. Any
+    number of processes may share a folder: a result is stored atomically.
+
+    Args:
+        folder: of all results, or None for a cache that is always empty.
+        key: of this result.
     """
 
     def __init__(self, folder: Path | None, key: str):
@@ -29,11 +33,18 @@ class StepCache:
 
     @property
     def filled(self) -> bool:
-        """Whether there is something to load; a folder that someone began to delete is none."""
+        """Whether there is a result to load; a partly deleted folder has none."""
         return self._place is not None and all((self._place / name).is_file() for name in FILES)
 
     def load(self, segmenter: Segmenter) -> dict[str, Any] | None:
-        """Put the cached weights into a segmenter; returns what was stored with them, or None on a miss."""
+        """Load the cached weights into a segmenter.
+
+        Returns:
+            the `rest` that was stored with them, or None if there is no result.
+
+        Raises:
+            ContsegError: the files are damaged.
+        """
         if self._place is None or not self.filled:
             return None
         try:
@@ -50,7 +61,11 @@ class StepCache:
         return rest
 
     def store(self, segmenter: Segmenter, job: Job, rest: dict[str, Any]) -> None:
-        """Keep the result of step 0: weights, the method's state, the epochs' metric lines."""
+        """Store the result of step 0, unless there is one.
+
+        Args:
+            rest: tensors and plain types: the state of the method and of the scaler, and the lines of metrics.jsonl.
+        """
         if self._place is None or self.filled:
             return
         # not the process id: it is not unique where machines or containers share the folder
@@ -61,7 +76,7 @@ class StepCache:
         try:
             partial.rename(self._place)
         except OSError:
-            if not self.filled:  # half deleted, so nobody reads it; another run was not faster
+            if not self.filled:  # a partly deleted folder is in the way, not the result of a faster run
                 shutil.rmtree(self._place, ignore_errors=True)
                 with suppress(OSError):
                     partial.rename(self._place)

@@ -1,4 +1,4 @@
-"""A digest of the code that computes: what one version of it learned, another does not take over."""
+"""Digests of the code, so that a step 0 trained by another version is not reused."""
 
 import hashlib
 import inspect
@@ -11,24 +11,23 @@ from pathlib import Path
 import torch
 
 PACKAGE = __name__.partition(".")[0]
-APART = ("cli", "recipes", "report")
-"""Rooms that compute no weights."""
+APART = ("cli", "dryrun", "recipes", "report", "sweeps")
+"""Rooms that do not influence weights."""
 
 
 @cache
 def package_digest() -> str:
-    """SHA-256 over PyTorch's version and the sources of every room of the package that can change what is learned."""
+    """SHA-256 over PyTorch's version and the sources of all rooms that can influence weights."""
     digest = hashlib.sha256(torch.__version__.encode())
-    for entry in sorted(files(PACKAGE).iterdir(), key=lambda entry: entry.name):
-        if entry.is_dir() and entry.name not in APART:
-            _add(entry, digest)
+    _add(files(PACKAGE), digest, APART)
     return digest.hexdigest()
 
 
-def _add(folder: Traversable, digest: "hashlib._Hash") -> None:
+def _add(folder: Traversable, digest: "hashlib._Hash", apart: tuple[str, ...] = ()) -> None:
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if entry.is_dir():
-            _add(entry, digest)
+            if entry.name not in apart:
+                _add(entry, digest)
         elif entry.name.endswith(".py"):
             digest.update(f"{entry.name}\n".encode() + entry.read_bytes())
 
@@ -44,15 +43,15 @@ def is_foreign(kind: type) -> bool:
 
 
 def foreign_digest(kind: type) -> str:
-    """SHA-256 over a class outside the package and what it is derived from: names, and the files that define them (their
-    byte code, where there is no file); "" for a class of the package.
+    """SHA-256 over a class outside the package and its bases: their names and source files (byte code, if there is no
+    file); "" for a class of the package.
     """
     if not is_foreign(kind):
         return ""
     digest = hashlib.sha256()
     for one in kind.__mro__:
         if is_foreign(one) and one.__module__ not in ("builtins", "abc", "typing"):
-            digest.update(f"{one.__qualname__}\n".encode())  # its module has another name in a spawned rank
+            digest.update(f"{one.__qualname__}\n".encode())  # without the module, whose name differs in a spawned rank
             digest.update(_source(one))
     return digest.hexdigest()
 

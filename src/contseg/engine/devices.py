@@ -1,4 +1,4 @@
-"""Where a run computes, and at which precision, once the machine is known."""
+"""Accelerator, precision and worker processes on this machine."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from contseg.engine.options import TrainingOptions
 
 
 def accelerator_of(options: TrainingOptions) -> str:
-    """`cpu` or `cuda`; `auto` is a GPU where there is one.
+    """`cpu` or `cuda`; `auto` is `cuda` if a GPU is available.
 
     Example:
         >>> accelerator_of(TrainingOptions(accelerator="cpu"))
@@ -21,7 +21,7 @@ def accelerator_of(options: TrainingOptions) -> str:
 
 
 def precision_of(options: TrainingOptions) -> str:
-    """The precision that is computed with: `amp` is `16-mixed` on a GPU and `32` on a CPU.
+    """The precision of a run on this machine: `amp` is `16-mixed` on a GPU and `32` on a CPU.
 
     Example:
         >>> precision_of(TrainingOptions(accelerator="cpu", precision="amp"))
@@ -33,20 +33,20 @@ def precision_of(options: TrainingOptions) -> str:
 
 
 MOST_WORKERS = 8
-"""More processes than this hardly read faster."""
+"""More processes are hardly faster."""
 ROOM_TO_SHARE = 1 << 30
-"""Bytes of shared memory below which batches of several processes may not fit."""
+"""Free bytes of shared memory that the batches of several processes need."""
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def workers_of(options: TrainingOptions) -> int:
-    """The processes that read images for a rank; `auto` is one less than the cores of the rank, at most `MOST_WORKERS`.
+    """Processes that read images, per rank; `auto` is one less than the cores of the rank, at most `MOST_WORKERS`.
 
-    None where batches could not be shared with them: containers often have little memory at /dev/shm.
+    `auto` is 0 if /dev/shm is too small to share batches, as in many containers.
 
     Example:
         >>> workers_of(TrainingOptions(workers=3)), workers_of(TrainingOptions(workers="auto", devices=10_000))

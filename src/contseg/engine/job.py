@@ -1,4 +1,4 @@
-"""Everything a run needs, and who is told how it goes."""
+"""A resolved run, and the interface of progress reports."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contseg.data.augment import Pipeline
+from contseg.data.pipelines.augment import Pipeline
 from contseg.engine.code import foreign_digest, package_digest
 from contseg.engine.devices import accelerator_of, precision_of
 from contseg.engine.options import MACHINE_KEYS, TrainingOptions
@@ -19,34 +19,38 @@ from contseg.scenarios.step import Step
 
 
 class Reporter:
-    """Told of progress by rank 0; the command line draws it. All calls are optional."""
+    """Receives the progress of a run, on rank 0; this one ignores it. Override the calls that you need."""
 
     def start(self) -> None:
-        """Before anything else, in the process that trains."""
+        """Called first, in the training process."""
 
     def step_started(self, step: int, steps: int, classes: tuple[str, ...], updates: int, note: str = "") -> None:
-        """A step begins (or goes on); `updates` are still to come."""
+        """A step begins or continues; `updates` are left."""
 
     def updated(self, epoch: int, epochs: int, loss: float, images: int) -> None:
-        """One update of the weights is done; `loss` is that of the update before, and its own at the first of a step."""
+        """An update is done; `loss` is that of its last forward pass."""
 
     def epoch_finished(self, epoch: int, epochs: int, loss: float, images_per_second: float) -> None:
-        """An epoch is done and saved; `loss` is its mean."""
+        """An epoch is done and saved; `loss` is the mean."""
 
     def evaluating(self, batches: int) -> None:
-        """An evaluation of this many batches begins."""
+        """An evaluation begins."""
 
     def evaluated(self) -> None:
-        """One batch of it is done."""
+        """One batch of the evaluation is done."""
 
     def step_finished(self, step: int, figures: dict[str, Any]) -> None:
-        """The figures after a step."""
+        """A step is finished.
+
+        Args:
+            figures: its line of metrics.jsonl; metrics are in [0, 1] or None.
+        """
 
     def message(self, text: str) -> None:
-        """Something worth a line."""
+        """One line of text for the user."""
 
     def stop(self) -> None:
-        """After everything else, also after an error."""
+        """Called last, also after an error."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +58,15 @@ class Job:
     """A resolved run.
 
     Args:
-        scenario, method, network, training: what is learned, how, with what.
+        scenario: the steps.
+        method, network, training: how they are learned.
         training_pipeline, evaluation_pipeline: how samples are cut.
         recipe: the resolved recipe, as written to the run.
         folder: of the run.
         backbone_weights: ImageNet weights for step 0, see `load_backbone`.
-        cache: folder in which step 0 is shared between runs, or None to train it always.
-        inference: how images are seen when a step is measured.
-        start_from: a trained segmenter (folder or file) that stands for step 0, or None to train step 0.
+        cache: folder in which runs share step 0, or None to always train it.
+        inference: sliding windows, scales and flips when a step is measured.
+        start_from: a trained segmenter (folder or file) that is used in place of step 0, or None to train step 0.
     """
 
     scenario: Scenario
@@ -78,14 +83,14 @@ class Job:
     start_from: Path | None = None
 
     def inference_at(self, step: Step) -> Inference:
-        """How the segmenter of a step is asked."""
+        """Inference options for the classes of a step."""
         return Inference.of(self.inference, self.scenario.dataset.mirror, step.table.ids)
 
     def first_step_key(self) -> str:
         """SHA-256 over everything that influences the weights after step 0: the key of the step cache.
 
-        Options, method, network and pipelines, names and contents of the files (of saliency maps too), the weights of the
-        backbone, how many ranks compute on what at which precision, and the code that computes.
+        It covers options, method, network and pipelines; names and contents of the files, saliency maps included; the
+        weights of the backbone; ranks, accelerator and precision; and the source code.
 
         Raises:
             ContsegError: a saliency map or the file of the backbone's weights is missing.
@@ -118,7 +123,7 @@ class Job:
 
 
 def file_digest(path: Path | None) -> str:
-    """SHA-256 of the bytes of a file, or of the weights in a folder; "" for None, and `hub` stands for itself."""
+    """SHA-256 of the bytes of a file, or of the weights in a folder; "" for None, and "hub" for `hub`."""
     if path is None:
         return ""
     if str(path) == "hub":

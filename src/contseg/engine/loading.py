@@ -1,4 +1,4 @@
-"""Batches of a step: which samples, in which order, cut how - the same for any number of workers and ranks."""
+"""Batches of a step: which samples, in which order, and how they are cut; the same for any number of workers and ranks."""
 
 import os
 import signal
@@ -11,22 +11,24 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from contseg.data.augment import Pipeline, WholeImage
+from contseg.data.pipelines.augment import Pipeline, WholeImage
 from contseg.data.recoding import look_up
+from contseg.engine.devices import workers_of
 from contseg.engine.options import TrainingOptions
 from contseg.engine.randomness import ORDER, SAMPLE, data_generator
 from contseg.errors import ContsegError
 from contseg.scenarios.batch import Batch, Pool, Samples
+from contseg.scenarios.step import Step
 
 LAST_READS = 5.0
-"""Seconds that a reader has after SIGTERM, so that the batch at hand is not lost."""
+"""Seconds that a worker continues after SIGTERM, so that the current batch is not lost."""
 THRESHOLD_PASS = 1_000_000
-"""The epoch number of a pass that is no epoch of training, such as PLOP's threshold pass."""
+"""The epoch number of a pass outside training, such as PLOP's threshold pass."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One sample to be cut: the generator of its augmentation follows from (seed, step, epoch, position)."""
+    """One sample to be cut; its augmentation is seeded by (seed, step, epoch, position)."""
 
     epoch: int
     position: int
@@ -35,14 +37,14 @@ class Draw:
 
 @dataclass(frozen=True)
 class Shard:
-    """Which of how many ranks."""
+    """One of `count` ranks."""
 
     rank: int = 0
     count: int = 1
 
 
 def updates_per_epoch(samples: int, options: TrainingOptions) -> int:
-    """Updates of one epoch: whole batches only, and one at least (a step smaller than a batch repeats its images)."""
+    """Updates per epoch: whole batches only, and at least one (a step smaller than a batch repeats its images)."""
     return max(1, samples // (options.batch * options.accumulate))
 
 
@@ -59,9 +61,9 @@ def epoch_draws(
     each rank takes its contiguous part.
 
     Args:
-        samples: how many there are to draw from.
-        exemplars: further samples, numbered after these, that replace `share` of every batch (rounded down) at random
-            places; they too come in shuffled order, all of them before any comes again.
+        samples: number of samples to draw from.
+        exemplars: number of further samples, numbered after these, that replace `share` of every batch (rounded down) at
+            random positions; they are shuffled too, and all are used before one is repeated.
 
     Example:
         >>> batches = epoch_draws(5, TrainingOptions(batch=2), step=0, epoch=0)
@@ -87,7 +89,7 @@ def epoch_draws(
 
 @dataclass(frozen=True)
 class _Cut:
-    """A sample ready to be stacked, or the message of what is wrong with its files."""
+    """A sample ready to be stacked, or the error message of its files."""
 
     image: Tensor | None
     labels: np.ndarray | None
@@ -97,7 +99,7 @@ class _Cut:
 
 
 class _CutSamples(Dataset):
-    """Samples cut by a pipeline. Errors travel as values, so that a worker's traceback never stands before the message."""
+    """Samples cut by a pipeline. Workers return errors as values, so that the user sees one message, not a traceback."""
 
     def __init__(self, samples: Pool, pipeline: Pipeline, seed: int, step: int):
         self.samples, self.pipeline, self.seed, self.step = samples, pipeline, seed, step
@@ -121,7 +123,7 @@ class _CutSamples(Dataset):
         return _Cut(pixels, look_up(samples.lookup, ids), name, samples.annotated)
 
     def stack(self, cuts: list[_Cut]) -> Batch | str:
-        """A batch, or the first problem."""
+        """A batch, or the first error message."""
         images, labels = [], []
         for cut in cuts:
             if cut.problem or cut.image is None or cut.labels is None:
@@ -130,14 +132,14 @@ class _CutSamples(Dataset):
             labels.append(cut.labels)
         if len({ids.shape for ids in labels}) > 1:
             return (
-                "data.crop: a rectangular crop is turned as its image is, and all crops of a batch must have one size;"
-                " use a square crop (with head fcn, training.batch=1 will do)"
+                "data.crop: a rectangular crop is rotated with its image, and all crops of a batch must have one size;"
+                " use a square crop (with head fcn, training.batch=1 also works)"
             )
         return Batch.stack(images, labels, [cut.name for cut in cuts], [cut.annotated for cut in cuts])
 
 
 class Batches:
-    """Batches of one pass over samples, on a device; iterate as often as you like.
+    """Batches of one pass over samples, on a device; can be iterated repeatedly.
 
     Raises (iterating):
         ContsegError: a file cannot be read.
@@ -175,13 +177,47 @@ class Batches:
             yield batch.to(self._device)
 
 
-def _outlive_signals(worker: int) -> None:
-    """Let a reader go on while its parent makes the update at hand and saves, though a signal was sent to all processes.
+class StepBatches:
+    """The batches that a step is trained on: its own images and the exemplars of earlier steps.
 
-    The parent ends it, or it ends on its own soon after.
+    Args:
+        share: part of every batch that exemplars replace; 0 adds them to the images that batches are drawn from.
+
+    Attributes:
+        updates: per epoch.
+    """
+
+    def __init__(
+        self, step: Step, pipeline: Pipeline, options: TrainingOptions, share: float, device: torch.device, shard: Shard
+    ):
+        self._step, self._pipeline, self._options, self._share = step, pipeline, options, share
+        self._device, self._shard = device, shard
+        self._pool = Pool((step.train, *step.memory))
+        self.updates = updates_per_epoch(len(step.train if share else self._pool), options)
+
+    def epoch(self, number: int, passes_done: int = 0) -> Batches:
+        """The batches of an epoch, without the first ones that an interrupted attempt has used."""
+        return self._batches(self._pool, number, passes_done)
+
+    def own_images(self, epoch: int) -> Batches:
+        """Batches of the step's own images, drawn as in an epoch."""
+        return self._batches(Pool((self._step.train,)), epoch)
+
+    def _batches(self, pool: Pool, epoch: int, passes_done: int = 0) -> Batches:
+        step, options = self._step.index, self._options
+        own = len(self._step.train) if self._share else len(pool)
+        draws = epoch_draws(own, options, step, epoch, self._shard, len(pool) - own, self._share)[passes_done:]
+        workers = workers_of(options)
+        return Batches(pool, self._pipeline, draws, seed=options.seed, step=step, device=self._device, workers=workers)
+
+
+def _outlive_signals(worker: int) -> None:
+    """Keep a worker alive while its parent finishes the current update and saves, when a signal went to all processes.
+
+    The parent ends the worker; without the parent it exits soon after.
     """
     if hasattr(os, "setpgid"):
-        os.setpgid(0, 0)  # Ctrl-C of the terminal goes to the group of the command
+        os.setpgid(0, 0)  # the terminal sends Ctrl-C to the process group of the command
 
     def later(number: int, frame: object) -> None:
         timer = threading.Timer(LAST_READS, os._exit, (0,))  # another code would be reported as a crash
@@ -193,7 +229,7 @@ def _outlive_signals(worker: int) -> None:
 
 
 def evaluation_draws(samples: int, batch: int, pipeline: Pipeline, shard: Shard = Shard()) -> list[list[Draw]]:
-    """Every sample once over all ranks, none twice; batches of one where images keep their own sizes.
+    """Every sample exactly once over all ranks; batches of one if images keep their own sizes.
 
     Example:
         >>> [len(batch) for batch in evaluation_draws(5, 2, WholeImage(), Shard(1, 2))]
@@ -202,3 +238,11 @@ def evaluation_draws(samples: int, batch: int, pipeline: Pipeline, shard: Shard 
     size = 1 if isinstance(pipeline, WholeImage) else batch
     mine = [Draw(0, index, index) for index in range(shard.rank, samples, shard.count)]
     return [mine[start : start + size] for start in range(0, len(mine), size)]
+
+
+def evaluation_batches(
+    samples: Samples, pipeline: Pipeline, options: TrainingOptions, device: torch.device, shard: Shard = Shard()
+) -> Batches:
+    """One pass over all samples, see `evaluation_draws`."""
+    draws = evaluation_draws(len(samples), options.batch, pipeline, shard)
+    return Batches(samples, pipeline, draws, seed=0, step=0, device=device, workers=workers_of(options))

@@ -1,64 +1,56 @@
-"""A finished step is measured on its test set, and measured again where its figures were lost."""
+"""Measuring a segmenter on the test set of a step and on held-out images, and recording the results."""
+
+import time
+from typing import Any
 
 import numpy as np
-from lightning_fabric import Fabric
 
-from contseg.engine.devices import workers_of
-from contseg.engine.job import Job, Reporter
-from contseg.engine.loading import Batches, evaluation_draws
-from contseg.engine.ranks import ranks_of, shard_of
-from contseg.engine.run import STEP_ARRAYS, Run
+from contseg.engine.loading import evaluation_batches
+from contseg.engine.ranks import scaler_state
+from contseg.engine.run import STEP_ARRAYS
 from contseg.engine.samples import keep_predictions
+from contseg.engine.session import Session
+from contseg.engine.step_state import StepState
+from contseg.engine.tensorboard import write_events
 from contseg.errors import ContsegError
-from contseg.evaluation.predict import evaluate_domains
+from contseg.evaluation.alarms import background_warnings
+from contseg.evaluation.inference import Inference
+from contseg.evaluation.metrics import step_figures
+from contseg.evaluation.predict import evaluate, evaluate_domains
+from contseg.evaluation.remarks import step_remarks
 from contseg.interop.segmenter_file import load_segmenter
 from contseg.models.segmenter import Segmenter
+from contseg.scenarios.scenario import Scenario
 from contseg.scenarios.step import Step
 
 
-def measure_step(fabric: Fabric, job: Job, step: Step, student: Segmenter, reporter: Reporter) -> np.ndarray:
-    """The confusion matrices of a step on its test set, over all ranks: (domains, K, K), one domain where there are none."""
-    pipeline, shard = job.evaluation_pipeline, shard_of(fabric)
-    batches = Batches(
-        step.test,
-        pipeline,
-        evaluation_draws(len(step.test), job.training.batch, pipeline, shard),
-        seed=0,
-        step=step.index,
-        device=fabric.device,
-        workers=workers_of(job.training),
-    )
-    leads = fabric.global_rank == 0
-    if leads:
-        reporter.evaluating(len(batches))
+def measure_test(session: Session, step: Step, segmenter: Segmenter) -> np.ndarray:
+    """Confusion matrices (domains, K, K) on the test set of a step, over all ranks; one domain if there are none."""
+    job, reporter = session.job, session.reporter
+    batches = evaluation_batches(step.test, job.evaluation_pipeline, job.training, session.fabric.device, session.shard)
+    reporter.evaluating(len(batches))
     domains = job.scenario.domains or ("",)
     domain_of = job.scenario.dataset.domain_of if job.scenario.domains else lambda name: ""
-    told = reporter.evaluated if leads else None
-    counts = evaluate_domains(student, batches, step.seen_count, domains, domain_of, told, job.inference_at(step))
-    return ranks_of(fabric).sum(counts).cpu().numpy()
+    inference = job.inference_at(step)
+    counts = evaluate_domains(segmenter, batches, step.seen_count, domains, domain_of, reporter.evaluated, inference)
+    return session.ranks.sum(counts).cpu().numpy()
 
 
-def keep_confusion(run: Run, job: Job, step: Step, by_domain: np.ndarray) -> None:
-    """Write the confusion matrices of a step, as `measure_step` gives them."""
-    run.save_arrays(
-        f"steps/{step.index:02d}/confusion.npz",
-        confusion=by_domain.sum(axis=0),
-        groups=np.array(job.scenario.groups),
-        background=np.array(job.scenario.has_background),
-        names=np.array(step.table.names, dtype=str),
-        annotated=step.test.annotated,
-        domains=np.array(job.scenario.domains, dtype=str),
-        by_domain=by_domain[: len(job.scenario.domains)],
-    )
+def measure_validation(session: Session, step: Step, student: Segmenter, rows: int) -> np.ndarray:
+    """Confusion matrix (rows, rows) on the held-out images of a step, over all ranks, at one scale and not mirrored."""
+    job = session.job
+    batches = evaluation_batches(step.val, job.evaluation_pipeline, job.training, session.fabric.device, session.shard)
+    inference = Inference(job.inference.single(), job.inference_at(step).mirror)
+    return session.ranks.sum(evaluate(student, batches, rows, inference=inference)).cpu().numpy()
 
 
-def measure_again(fabric: Fabric, job: Job, step: Step, run: Run, reporter: Reporter) -> None:
-    """Make what a finished step lacks, from its segmenter: the confusion matrix, the predictions for the sample images.
+def measure_again(session: Session, step: Step) -> None:
+    """Rebuild the missing files of a finished step from its segmenter: the confusion matrix and the sample predictions.
 
     Raises:
-        ContsegError: the segmenter is lost too, or is of other classes.
+        ContsegError: the segmenter is missing too, or has other classes.
     """
-    leads = fabric.global_rank == 0
+    run, fabric = session.run, session.fabric
     lost = fabric.broadcast([name for name in STEP_ARRAYS if not run.is_readable(f"steps/{step.index:02d}/{name}")])
     if not lost:
         return
@@ -71,14 +63,79 @@ def measure_again(fabric: Fabric, job: Job, step: Step, run: Run, reporter: Repo
     segmenter, classes = load_segmenter(path)
     if classes.names != step.table.names:
         raise ContsegError(
-            f"{path}: knows {', '.join(classes.names)} where step {step.index} ends with {', '.join(step.table.names)};"
-            " put back the file that this run wrote"
+            f"{path}: has the classes {', '.join(classes.names)}, but step {step.index} ends with"
+            f" {', '.join(step.table.names)}; put back the file that this run wrote"
         )
-    if leads:
-        reporter.message(f"step {step.index}: {' and '.join(lost)} missing or damaged, made again from its segmenter")
+    session.reporter.message(f"step {step.index}: {' and '.join(lost)} missing or damaged, made again from its segmenter")
     segmenter.to(fabric.device)
-    by_domain = measure_step(fabric, job, step, segmenter, reporter)
-    if leads:
-        keep_confusion(run, job, step, by_domain)
-        keep_predictions(run, job, step, segmenter)
+    by_domain = measure_test(session, step, segmenter)
+    if session.leads:
+        keep_confusion(session, step, by_domain)
+        keep_predictions(session, step, segmenter)
     fabric.barrier()
+
+
+def figures_of(scenario: Scenario, step: Step, confusion: np.ndarray) -> dict[str, Any]:
+    """The metrics of a step, and `notes` on what they leave out.
+
+    Args:
+        confusion: (K, K) over the step's test set.
+    """
+    groups, background = scenario.groups, scenario.has_background
+    notes = step_remarks(confusion, groups, background, step.table.names, step.test.annotated)
+    return step_figures(confusion, groups, background) | {"notes": notes}
+
+
+def keep_confusion(session: Session, step: Step, by_domain: np.ndarray) -> None:
+    """Write the confusion matrices of a step, as `measure_test` returns them."""
+    scenario = session.job.scenario
+    session.run.save_arrays(
+        f"steps/{step.index:02d}/confusion.npz",
+        confusion=by_domain.sum(axis=0),
+        groups=np.array(scenario.groups),
+        background=np.array(scenario.has_background),
+        names=np.array(step.table.names, dtype=str),
+        annotated=step.test.annotated,
+        domains=np.array(scenario.domains, dtype=str),
+        by_domain=by_domain[: len(scenario.domains)],
+    )
+
+
+def record(session: Session, step: Step, student: Segmenter, by_domain: np.ndarray, started: float) -> dict[str, Any]:
+    """Write the files of a finished step; `state.pt`, which makes it finished, comes last.
+
+    Args:
+        by_domain: confusion matrices, as `measure_test` returns them.
+        started: time of `time.perf_counter` at which the step would have begun without interruptions.
+
+    Returns:
+        the step's line of metrics.jsonl.
+    """
+    job, run, confusion = session.job, session.run, by_domain.sum(axis=0)
+    source = {"recipe": job.recipe.get("name", ""), "step": step.index, "plan": run.plan_hash}
+    if job.start_from is not None:
+        source["start_from"] = str(job.start_from)
+    run.save_segmenter(step.index, student, step.table, source)
+    keep_predictions(session, step, student)
+    keep_confusion(session, step, by_domain)
+    figures = figures_of(job.scenario, step, confusion)
+    warnings: list[str] = []
+    if step.index and job.scenario.has_background:
+        warnings = background_warnings(run.confusion(step.index - 1), confusion, step.table.names)
+    seconds = time.perf_counter() - started
+    line = {"kind": "step", "step": step.index, "seconds": round(seconds, 3), **figures, "warnings": warnings}
+    run.append_metrics(line)
+    run.save_state(step.index, StepState(True, seconds, job.method.state_dict(), scaler_state(session.fabric)))
+    write_events(run)
+    return line
+
+
+def announce(session: Session, line: dict[str, Any]) -> None:
+    """Report the metrics and the warnings of a finished step.
+
+    Args:
+        line: as `record` returns it.
+    """
+    session.reporter.step_finished(line["step"], line)
+    for text in line["warnings"]:
+        session.reporter.message(f"after step {line['step']}: {text}")

@@ -11,33 +11,32 @@ from contseg.models.segmenter import Segmenter
 def make_optimiser(
     groups: list[dict[str, Any]], segmenter: Segmenter, options: TrainingOptions, step: int = 0
 ) -> torch.optim.Optimizer:
-    """SGD or AdamW over the method's parameter groups, each divided by the parts of the segmenter that learn at rates of
-    their own and by what is not decayed.
+    """SGD or AdamW over the method's parameter groups, each split by learning-rate factor and by weight decay.
 
-    Every group carries `lr_factor`, by which the schedule's rate is multiplied.
+    Every group has an `lr_factor` that multiplies the scheduled rate.
 
     Args:
         groups: from `Method.parameter_groups`.
-        step: the parts' rates may differ between step 0 and later ones.
+        step: selects `lr_factors` (step 0) or `lr_factors_later`.
     """
     factors = options.lr_factors_of(step)
     name_of = {parameter: name for name, parameter in segmenter.named_parameters()}
-    divided = []
+    split = []
     for group in groups:
         rest = {key: value for key, value in group.items() if key not in ("params", "lr_factor")}
-        alike: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
+        by_kind: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
         for parameter in group["params"]:
             name = name_of[parameter]
             factor = group.get("lr_factor", 1.0) * factors.get(name.split(".")[0], 1.0)  # type: ignore[call-overload]
-            spared = any(part in name for part in options.no_decay)
-            alike.setdefault((factor, spared), []).append(parameter)
-        for (factor, spared), params in alike.items():
-            divided.append({"params": params, "lr_factor": factor, **rest, **({"weight_decay": 0.0} if spared else {})})
+            no_decay = any(part in name for part in options.no_decay)
+            by_kind.setdefault((factor, no_decay), []).append(parameter)
+        for (factor, no_decay), params in by_kind.items():
+            split.append({"params": params, "lr_factor": factor, **rest, **({"weight_decay": 0.0} if no_decay else {})})
     if options.optimiser == "adamw":
         betas = (options.betas[0], options.betas[1])
-        return torch.optim.AdamW(divided, lr=options.lr, betas=betas, weight_decay=options.weight_decay)
+        return torch.optim.AdamW(split, lr=options.lr, betas=betas, weight_decay=options.weight_decay)
     return torch.optim.SGD(
-        divided,
+        split,
         lr=options.lr,
         momentum=options.momentum,
         nesterov=options.nesterov and options.momentum > 0,

@@ -1,4 +1,4 @@
-"""How a step is trained: everything of a recipe that belongs to the loop."""
+"""Training options of a recipe."""
 
 from typing import Annotated, Any, Literal
 
@@ -12,42 +12,42 @@ class TrainingOptions(BaseModel):
     """Optimisation, precision and machines.
 
     Attributes:
-        epochs: of every step, or a list, one per step, whose last entry also serves the steps after it.
+        epochs: of every step, or a list with one number per step, whose last one also applies to all later steps.
         batch: images per forward pass, over all ranks together.
-        accumulate: forward passes per update. The update is that of one batch of `batch` times `accumulate` images, but for
-            what a network does batch by batch (batch norm in training, dropout masks) and `scenario.memory.share`. Methods
-            with terms over the whole batch are refused (`Method.whole_batch_terms`).
+        accumulate: forward passes per update. The update equals that of one batch of `batch` x `accumulate` images, except
+            for per-batch operations of the network (batch norm in training, dropout masks) and `scenario.memory.share`.
+            Methods with terms over the whole batch are refused (`Method.whole_batch_terms`).
         lr, lr_later: learning rate of step 0 and of later steps.
         lr_factors, lr_factors_later: multiples of the learning rate for parts of the segmenter, in step 0 and in later
-            steps; none for later steps: the same.
+            steps; by default later steps use those of step 0.
         optimiser: `sgd` or `adamw` (Loshchilov and Hutter, ICLR 2019).
         momentum, nesterov: of SGD.
         betas: of AdamW.
         weight_decay: on every parameter, norms and biases too, as published.
-        no_decay: parts of dotted names; a parameter whose name holds one of them is not decayed (Swin:
-            absolute_pos_embed, relative_position_bias_table, norm).
-        clip: largest norm of all gradients together, to which longer ones are shortened; none leaves them.
-        average: the supervised loss is the mean over `all` pixels, ignored ones counting as 0, or over the `valid` ones of
-            a rank's batch; `valid` is for methods with plain cross-entropy.
-        schedule: `poly` (1 - i/I)^power, `warm-poly` with a linear start, `step` (x gamma at each milestone), `constant`;
-            each runs anew in every step, per update.
+        no_decay: substrings of parameter names that are not decayed (Swin: absolute_pos_embed,
+            relative_position_bias_table, norm).
+        clip: maximum norm of all gradients; none does not clip.
+        average: the supervised loss is the mean over `all` pixels, where ignored ones count as 0, or over `valid` pixels;
+            `valid` is for methods with plain cross-entropy.
+        schedule: `poly` (1 - i/I)^power, `warm-poly` with a linear warm-up, `step` (x gamma at each milestone), or
+            `constant`; it is computed per update and restarts in every step.
         power: of poly.
         floor: share of the learning rate at which poly ends.
-        lr_min: no group's rate falls below this one (IDEC, LAG: 1e-6 under poly).
-        warmup: share of the updates over which `warm-poly` rises.
-        warmup_updates, warmup_ratio: instead, the number of updates over which it rises, from that share of poly.
+        lr_min: minimum learning rate of every group (IDEC, LAG: 1e-6 with poly).
+        warmup: share of the updates in the warm-up of `warm-poly`.
+        warmup_updates, warmup_ratio: alternatively, updates in the warm-up, and the share of poly at which it starts.
         milestones: shares of the updates at which `step` multiplies by `gamma`.
-        milestone_every: instead, the number of updates from one milestone to the next (IDEC on ADE20K).
-        precision: `32`, `bf16-mixed`, `16-mixed` with gradient scaling, or `amp`: `16-mixed` on a GPU and `32` on a CPU, as
-            published runs with automatic mixed precision.
+        milestone_every: alternatively, the number of updates between milestones (IDEC on ADE20K).
+        precision: `32`, `bf16-mixed`, `16-mixed` with gradient scaling, or `amp`: `16-mixed` on a GPU and `32` on a CPU,
+            like published runs with automatic mixed precision.
         channels_last, compile: memory layout and `torch.compile`.
         keep: `last`, or the `best` epoch by mIoU on held-out validation images (`scenario.validation`), never on test. In
-            steps that do not annotate old classes it is the mIoU of the new ones: no label there shows what is forgotten.
-        seed: of everything drawn in training.
-        accelerator, devices, nodes: where it runs; `devices` are ranks per node.
-        workers: processes that read images, per rank; 0 reads in the training process, `auto` follows the cores (see
-            `devices.workers_of`). What is learned does not depend on it.
-        threads: CPU threads of a rank; none leaves it to PyTorch.
+            steps that do not annotate old classes it is the mIoU of the new classes, which does not measure forgetting.
+        seed: of all random draws in training.
+        accelerator, devices, nodes: hardware; `devices` are ranks per node.
+        workers: processes that read images, per rank; 0 reads in the training process, `auto` depends on the cores (see
+            `devices.workers_of`). Results do not depend on it.
+        threads: CPU threads per rank; none uses PyTorch's default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -112,4 +112,4 @@ class TrainingOptions(BaseModel):
 
 
 MACHINE_KEYS = frozenset({"accelerator", "devices", "nodes", "workers", "threads"})
-"""Options that change where a run computes, not what."""
+"""Options that do not change what a run computes."""

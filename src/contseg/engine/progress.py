@@ -1,4 +1,4 @@
-"""Where an epoch is: what a resume in the middle of it continues from."""
+"""The finished part of an epoch, from which a resume continues."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,14 +11,14 @@ from contseg.ranks import Ranks
 
 @dataclass
 class Progress:
-    """The part of an epoch that is done.
+    """The finished part of an epoch.
 
     Attributes:
-        epoch: which.
-        updates: that are done.
-        sums: of each term over the passes of this rank.
-        pseudo: pixels that got each label, of this rank; None where nothing is relabelled.
-        seconds: spent on the epoch by attempts that were interrupted.
+        epoch: its number, 0-based.
+        updates: finished so far.
+        sums: the sum of each term over the passes of this rank.
+        pseudo: `PseudoLabelCount.counts` of this rank, or None if nothing is relabelled.
+        seconds: spent on the epoch by interrupted attempts.
 
     Example:
         >>> begun = Progress(3, 7, {"cross_entropy": torch.tensor(1.5)})
@@ -33,7 +33,7 @@ class Progress:
     seconds: float = 0.0
 
     def saved(self, ranks: Ranks) -> dict[str, Any]:
-        """As it is saved, with the sums of every rank; to be called on all ranks."""
+        """Tensors and plain types for `StepState.within`, with the sums of every rank. Call it on all ranks."""
         return {
             "updates": self.updates,
             "sums": {name: ranks.gather(value[None]).cpu() for name, value in self.sums.items()},
@@ -43,13 +43,13 @@ class Progress:
 
     @classmethod
     def of(cls, epoch: int, saved: dict[str, Any] | None, ranks: Ranks, device: torch.device) -> "Progress":
-        """What `saved` gave, for this rank; rank 0 has everything where there were more or fewer ranks before."""
+        """Restore what `saved` returned, for this rank. If the number of ranks changed, rank 0 holds all sums."""
         if saved is None:
             return cls(epoch)
         sums = {name: values.to(device) for name, values in saved["sums"].items()}
         if all(len(values) == ranks.count for values in sums.values()):
             sums = {name: values[ranks.rank] for name, values in sums.items()}
-        else:  # they are averaged over ranks
+        else:  # sums are averaged over ranks
             share = ranks.count if ranks.rank == 0 else 0
             sums = {name: share * values.mean(dim=0) for name, values in sums.items()}
         pseudo = saved["pseudo"]

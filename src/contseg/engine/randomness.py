@@ -1,4 +1,4 @@
-"""Where every draw comes from: generators derived from numbers, so that workers, ranks and restarts change nothing."""
+"""Generators seeded by (seed, step, ...), so that workers, ranks and restarts do not change random draws."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 ORDER, SAMPLE, MODEL, GROW, METHOD = range(1, 6)
-"""What a stream is for; part of its seed, so that streams never coincide."""
+"""Purposes; part of every seed, so that the streams of two purposes differ."""
 
 
 def data_generator(purpose: int, *numbers: int) -> np.random.Generator:
@@ -32,11 +32,11 @@ def torch_generator(purpose: int, *numbers: int) -> torch.Generator:
 
 @contextmanager
 def own_randomness() -> Iterator[None]:
-    """Leave the caller's global PyTorch generators as they were, whatever is seeded inside."""
+    """Restore the caller's global PyTorch generators at the end of the block."""
     with torch.random.fork_rng():
         yield
 
 
 def seed_model(*numbers: int) -> None:
-    """Seed what layers such as dropout draw from, for (seed, step, iteration, rank)."""
+    """Seed PyTorch's global generators, which layers such as dropout use, for (seed, step, iteration, rank)."""
     torch.manual_seed(derived_seed(MODEL, *numbers))

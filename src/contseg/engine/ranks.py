@@ -1,11 +1,13 @@
 """Devices and processes: one code path from a laptop CPU to several nodes, on Lightning Fabric."""
 
 import os
+import platform
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision import MixedPrecision
@@ -20,7 +22,7 @@ from contseg.ranks import Ranks
 
 
 def joined_rank() -> int | None:
-    """This process's rank where torchrun or SLURM started one process per rank, None elsewhere."""
+    """The rank of this process if torchrun or SLURM started one process per rank, else None."""
     for marker, rank in (("TORCHELASTIC_RUN_ID", "RANK"), ("SLURM_NTASKS", "SLURM_PROCID")):
         if marker in os.environ and rank in os.environ:
             return int(os.environ[rank])
@@ -30,11 +32,11 @@ def joined_rank() -> int | None:
 def make_fabric(options: TrainingOptions) -> Fabric:
     """The Fabric of a run.
 
-    Under torchrun or SLURM the processes exist already and strategy `ddp` joins them; otherwise several devices are spawned
-    from this process.
+    Under torchrun or SLURM the processes exist already, and strategy `ddp` joins them. Otherwise this process spawns one
+    process per device.
 
     Raises:
-        ContsegError: no such accelerator here, or the batch does not divide over the ranks.
+        ContsegError: the accelerator is not available, or the batch does not divide over the ranks.
     """
     world = options.devices * options.nodes
     if options.batch % world:
@@ -43,12 +45,12 @@ def make_fabric(options: TrainingOptions) -> Fabric:
     if accelerator == "cuda" and not torch.cuda.is_available():
         raise ContsegError("training.accelerator: no CUDA device here; use accelerator=cpu or auto")
     if accelerator == "cuda" and torch.cuda.device_count() < options.devices:
-        raise ContsegError(f"training.devices: asks for {options.devices} GPUs, {torch.cuda.device_count()} are here")
+        raise ContsegError(f"training.devices: {options.devices} GPUs requested, {torch.cuda.device_count()} available")
     strategy = "auto" if world == 1 else "ddp_spawn" if joined_rank() is None else "ddp"
     plugins: list[Any] = []
     precision: Any = precision_of(options)
     if precision == "16-mixed":
-        # given as a plugin because Fabric turns fp16 on CPU into bf16 silently
+        # a plugin, because Fabric silently replaces fp16 by bf16 on CPU
         plugins.append(MixedPrecision("16-mixed", accelerator, torch.amp.GradScaler(accelerator)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -66,7 +68,7 @@ def launch(fabric: Fabric, function: Callable[..., Any], *arguments: Any) -> Any
     """Run `function(fabric, *arguments)` on every rank and return what rank 0 returns.
 
     Raises:
-        ContsegError: what a rank raised, without the traceback of the process it happened in; or a spawned rank ended.
+        ContsegError: raised on a rank, without the traceback of its process; or a spawned rank died.
         Interrupted: a signal ended the ranks.
     """
     if fabric.strategy.launcher is not None and joined_rank() is None:  # under torchrun and SLURM the ranks exist already
@@ -76,7 +78,7 @@ def launch(fabric: Fabric, function: Callable[..., Any], *arguments: Any) -> Any
 
 @contextmanager
 def own_threads(count: int | None) -> Iterator[None]:
-    """Compute with so many CPU threads, and leave the caller's number as it was; None changes nothing."""
+    """Use `count` CPU threads inside the block, and restore the caller's number; None changes nothing."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
@@ -86,12 +88,12 @@ def own_threads(count: int | None) -> Iterator[None]:
 
 
 def shard_of(fabric: Fabric) -> Shard:
-    """Which part of the data is this rank's."""
+    """The part of the data that belongs to this rank."""
     return Shard(fabric.global_rank, fabric.world_size)
 
 
 def ranks_of(fabric: Fabric) -> Ranks:
-    """Sums and gathers for methods."""
+    """Sums and gathers over the ranks of a run."""
     if fabric.world_size == 1:
         return Ranks()
 
@@ -108,19 +110,34 @@ def ranks_of(fabric: Fabric) -> Ranks:
 
 
 def grad_scaler_of(fabric: Fabric) -> torch.amp.GradScaler | None:
-    """The gradient scaler of fp16, which belongs into checkpoints."""
+    """The gradient scaler of fp16, or None at other precisions."""
     precision = fabric.strategy.precision
     return precision.scaler if isinstance(precision, MixedPrecision) else None
 
 
 def scaler_state(fabric: Fabric) -> dict[str, Any]:
-    """What the gradient scaler of fp16 has found out so far; {} at other precisions."""
+    """State of the gradient scaler of fp16, for checkpoints; {} at other precisions."""
     scaler = grad_scaler_of(fabric)
     return scaler.state_dict() if scaler else {}
 
 
 def restore_scaler(fabric: Fabric, saved: dict[str, Any]) -> None:
-    """Put back what `scaler_state` gave; {} changes nothing."""
+    """Restore what `scaler_state` returned; {} changes nothing."""
     scaler = grad_scaler_of(fabric)
     if scaler and saved:
         scaler.load_state_dict(saved)
+
+
+def environment(fabric: Fabric, threads: int | None) -> dict[str, Any]:
+    """Versions and hardware, for the report."""
+    device = torch.cuda.get_device_name() if fabric.device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": device,
+        "cores": os.cpu_count(),
+        "threads": threads or torch.get_num_threads(),
+        "ranks": fabric.world_size,
+    }

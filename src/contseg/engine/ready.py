@@ -1,4 +1,4 @@
-"""What can be known to go wrong on this machine before a run begins."""
+"""Checks of devices and network before a run begins."""
 
 import torch
 
@@ -9,10 +9,10 @@ from contseg.models.segmenter import Segmenter
 
 
 def require_startable(training: TrainingOptions, network: NetworkOptions, classes: int) -> None:
-    """Raise ContsegError unless the devices are there, the batch divides over them, and the network can be made.
+    """Raise ContsegError unless the devices exist, the batch divides over them, and the network can be built.
 
     Args:
-        classes: of step 0.
+        classes: number of classes of step 0.
 
     Example:
         >>> require_startable(TrainingOptions(batch=6, devices=4, accelerator="cpu"), NetworkOptions(), 3)
@@ -20,5 +20,5 @@ def require_startable(training: TrainingOptions, network: NetworkOptions, classe
         contseg.errors.ContsegError: training.batch: 6 images do not divide over 4 ranks; choose a multiple
     """
     make_fabric(training)
-    with torch.device("meta"):  # shapes only: neither memory nor random numbers
+    with torch.device("meta"):  # shapes only: no memory, no random numbers
         Segmenter(network, first_widths(network, classes))

@@ -1,4 +1,4 @@
-"""A run goes on with the data that it began with, or not at all."""
+"""Checks that a resumed run has the data with which it began."""
 
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
@@ -9,13 +9,13 @@ SHOWN = 3
 
 
 def require_same_data(run: Run, plan: Plan) -> str:
-    """Raise ContsegError if a run began with other data than a plan is of.
+    """Raise ContsegError if the data differs from that of the run's plan.json.
 
     Returns:
-        What could not be compared, in one line, for plan.json of an earlier version; "" otherwise, or without plan.json.
+        one line on what could not be compared, if an earlier version wrote plan.json; otherwise "".
 
     Raises:
-        ContsegError: what changed.
+        ContsegError: the data changed, or plan.json is not a plan.
     """
     saved = run.plan()
     if saved is None:
@@ -23,16 +23,16 @@ def require_same_data(run: Run, plan: Plan) -> str:
     try:
         changes, whole = plan_changes(saved, plan), is_comparable(saved)
     except (KeyError, TypeError, AttributeError):
-        raise ContsegError(f"{run.folder / 'plan.json'}: is no plan; put back the file that this run wrote") from None
+        raise ContsegError(f"{run.folder / 'plan.json'}: not a plan; restore the file that this run wrote") from None
     if changes:
         more = f" (and {len(changes) - SHOWN} more)" if len(changes) > SHOWN else ""
         raise ContsegError(
             f"{run.folder}: the data changed since the run began: {'; '.join(changes[:SHOWN])}{more};"
-            " put the old data back, or start another run with --out"
+            " restore the old data, or start another run with --out"
         )
     if whole:
         return ""
     return (
-        f"{run.folder / 'plan.json'}: was written by an earlier version; numbers of images and pixels are the same, other"
-        " changes of the data cannot be noticed"
+        f"{run.folder / 'plan.json'}: written by an earlier version; the numbers of images and pixels are unchanged, other"
+        " changes of the data cannot be detected"
     )

@@ -1,4 +1,4 @@
-"""A run: the folder in which a continual training leaves everything that a report shows."""
+"""A run: the folder to which continual training writes everything that a report shows."""
 
 import json
 import os
@@ -13,14 +13,18 @@ import torch
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from contseg.data.classes import ClassTable
+from contseg.engine.step_state import StepState
 from contseg.errors import ContsegError
+from contseg.interop.segmenter_file import save_segmenter
+from contseg.models.segmenter import Segmenter
 
 FILES = (
     "recipe.yaml", "plan.json", "environment.json", "metrics.jsonl", "samples.npz", "summary.json", "report.html", "log.txt",
 )  # fmt: skip
 FOLDERS = ("steps", "tensorboard")
 STEP_ARRAYS = ("confusion.npz", "predictions.npz")
-"""What is made of a segmenter and the test set, and can be made again."""
+"""Files of a step that are computed from its segmenter and the test set, and can be computed again."""
 
 
 class Run:
@@ -29,29 +33,30 @@ class Run:
     Layout:
 
         recipe.yaml                     as resolved
-        plan.json                       images per step, pixels per class, digests of both, plan hash; of the data that the
-                                        run began with
+        plan.json                       images per step, pixels per class, digests of both, plan hash; of the data with
+                                        which the run began
         environment.json                versions and machine
         metrics.jsonl                   one line per epoch (`kind: epoch`: losses, rate, speed, pseudo labels) and per step
-                                        (`kind: step`: figures, warnings)
-        samples.npz                     a few test images and their truth, class names and colours, for the report
+                                        (`kind: step`: metrics, warnings)
+        samples.npz                     a few test images and their labels, class names and colours, for the report
         steps/03/segmenter.safetensors  the segmenter after step 3, with its classes
-        steps/03/state.pt               of a step that is learned: weights, optimiser, the method's state and the best epoch
-                                        so far; of a finished one: that it is finished, and the method's state
-        steps/03/confusion.npz          the confusion matrix on the step's test set, also per domain; of each class the name,
-                                        the step, and whether the masks label it; whether the first is background; the names
-                                        of the domains
+        steps/03/state.pt               a `StepState`: of a step in training, weights, optimiser, the method's state and the
+                                        best epoch so far; of a finished step, the method's state
+        steps/03/confusion.npz          the confusion matrix on the step's test set, also per domain; of each class its name,
+                                        its step, and whether the masks label it; whether the first is background; names of
+                                        the domains
         steps/03/predictions.npz        predictions for the sample images
-        summary.json                    the figures at the end; its presence means that the run is finished
-        report.html                     the page, written by the commands `train` and `report`
+        summary.json                    the metrics of the run; written when the run is finished
+        report.html                     the report, written by the commands `train` and `report`
         tensorboard/                    events made from metrics.jsonl after every step, where the extra is installed
         log.txt                         output of the process of a run that `contseg demo` trains alongside others
 
-    A resume reads `state.pt` of the step, the segmenter of the step before, and everything else from the recipe; it
+    A resume reads `state.pt` of the step, the segmenter of the step before, and everything else from the recipe. It
     compares the data with `plan.json`.
-    Ctrl-C and SIGTERM lose nothing: the update that is being made is saved, in the middle of an epoch too. A kill at any
-    moment loses the current epoch at most: every file but `metrics.jsonl` appears whole or not at all, `state.pt` is
-    written last and records how long `metrics.jsonl` was, which is cut back to that on resume.
+
+    Ctrl-C and SIGTERM lose nothing: the current update is finished and saved, also in the middle of an epoch. A kill loses
+    at most the current epoch: every file but `metrics.jsonl` is written atomically, and `state.pt`, written last, holds the
+    length of `metrics.jsonl`, to which a resume truncates it.
     """
 
     def __init__(self, folder: Path | str):
@@ -65,7 +70,7 @@ class Run:
         return f"Run('{self.folder}', recipe={self._recipe_name()!r}, steps={steps}, finished={finished})"
 
     def _recipe_name(self) -> str | None:
-        """The name in recipe.yaml, or None where there is none that can be read."""
+        """The name in recipe.yaml, or None if it cannot be read."""
         try:
             content = YAML(typ="safe").load((self.folder / "recipe.yaml").read_text(encoding="utf-8"))
             return content["name"]
@@ -73,23 +78,23 @@ class Run:
             return None
 
     def refuse_if_taken(self, overwrite: bool = False) -> None:
-        """Raise ContsegError unless a new run may be made here.
+        """Raise ContsegError unless a new run may be created here.
 
         Raises:
-            ContsegError: the folder holds a run already and `overwrite` is False, or it holds something else.
+            ContsegError: the folder contains a run and `overwrite` is False, or it contains other files.
         """
         if self.folder.is_file():
             raise ContsegError(f"{self.folder}: is a file; choose another folder with --out")
         if self.folder.exists() and any(self.folder.iterdir()):
             if not (self.folder / "recipe.yaml").is_file():
-                raise ContsegError(f"{self.folder}: is not empty and holds no run; choose another folder with --out")
+                raise ContsegError(f"{self.folder}: is not empty and contains no run; choose another folder with --out")
             if not overwrite:
                 raise ContsegError(
-                    f"{self.folder}: holds a run already; continue it with --resume {self.folder}, or --overwrite"
+                    f"{self.folder}: contains a run already; continue it with --resume {self.folder}, or use --overwrite"
                 )
 
     def create(self, overwrite: bool = False) -> None:
-        """Make the folder; of a run that is overwritten, only what a run writes is deleted.
+        """Create the folder. When a run is overwritten, only the files of a run are deleted.
 
         Raises:
             ContsegError: see `refuse_if_taken`.
@@ -97,27 +102,27 @@ class Run:
         self.refuse_if_taken(overwrite)
         for name in FOLDERS:
             shutil.rmtree(self.folder / name, ignore_errors=True)
-        for name in reversed(FILES):  # the recipe last: killed before, it is a run still, and can be overwritten again
+        for name in reversed(FILES):  # the recipe last: after a kill the folder is still a run and can be overwritten
             (self.folder / name).unlink(missing_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def would_delete(self, path: Path) -> bool:
-        """Whether `create` deletes a file or folder, or something in it that makes it a run."""
+        """Whether `create` deletes a file or folder, or one of the run files in it."""
         path, place = path.resolve(), self.folder.resolve()
         return path == place or any(path.is_relative_to(place / name) for name in (*FILES, *FOLDERS))
 
     def require(self) -> "Run":
-        """This run, if it is one.
+        """This run, after a check that the folder contains one.
 
         Raises:
-            ContsegError: the folder holds no run.
+            ContsegError: the folder contains no run.
         """
         if not (self.folder / "recipe.yaml").is_file():
-            raise ContsegError(f"{self.folder}: holds no run (recipe.yaml is missing)")
+            raise ContsegError(f"{self.folder}: contains no run (recipe.yaml is missing)")
         return self
 
     def step_folder(self, step: int) -> Path:
-        """`steps/NN`, made if missing."""
+        """`steps/NN`, created if missing."""
         folder = self.folder / "steps" / f"{step:02d}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -127,7 +132,7 @@ class Run:
         return self.folder / "steps" / f"{step:02d}" / "segmenter.safetensors"
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a file of the run; it appears whole or not at all."""
+        """Write a file of the run atomically."""
         partial = self.folder / f"{name}.partial"
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, self.folder / name)
@@ -144,32 +149,36 @@ class Run:
             return []
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
 
-    def save_state(self, step: int, state: dict[str, Any]) -> None:
-        """Write where training stands (tensors and plain types only)."""
+    def save_segmenter(self, step: int, segmenter: Segmenter, classes: ClassTable, source: dict[str, Any]) -> None:
+        """Write the segmenter of a step; see `contseg.interop.segmenter_file.save_segmenter`."""
+        save_segmenter(self.step_folder(step) / "segmenter.safetensors", segmenter, classes, source)
+
+    def save_state(self, step: int, state: StepState) -> None:
+        """Write the state of a step, and with it how long metrics.jsonl is."""
         metrics = self.folder / "metrics.jsonl"
-        state = state | {"metrics_bytes": metrics.stat().st_size if metrics.is_file() else 0}
+        state.metrics_bytes = metrics.stat().st_size if metrics.is_file() else 0
         path = self.step_folder(step) / "state.pt"
         partial = path.with_name("state.pt.partial")
-        torch.save(state, partial)
+        torch.save(state.to_dict(), partial)
         os.replace(partial, path)
 
-    def load_state(self, step: int) -> dict[str, Any] | None:
-        """What `save_state` wrote last, or None.
+    def load_state(self, step: int) -> StepState | None:
+        """The last saved state of a step, or None.
 
         Raises:
-            ContsegError: the file is damaged.
+            ContsegError: the file is damaged, or its keys are not those of a `StepState`.
         """
         path = self.folder / "steps" / f"{step:02d}" / "state.pt"
         if not path.is_file():
             return None
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return StepState.from_dict(torch.load(path, map_location="cpu", weights_only=True))
         except Exception as error:  # torch raises many kinds for a damaged file
             reason = " ".join(str(error).split())[:120]
             raise ContsegError(f"{path}: cannot be read ({reason}); delete it to repeat step {step}") from None
 
     def last_begun(self) -> int:
-        """The last step with a saved state, or -1. Every step before it is finished, and its own state no longer needed."""
+        """The last step with a saved state, or -1. Every step before it is finished; their states are no longer needed."""
         found = [int(path.parent.name) for path in self.folder.glob("steps/*/state.pt") if path.parent.name.isdigit()]
         return max(found, default=-1)
 
@@ -182,16 +191,16 @@ class Run:
         if self.last_begun():
             return self.last_begun() > 0
         state = self.load_state(0)
-        return state is not None and state["finished"]
+        return state is not None and state.finished
 
-    def rewind_metrics(self, state: dict[str, Any] | None) -> None:
-        """Forget metric lines written after this state."""
+    def rewind_metrics(self, state: StepState | None) -> None:
+        """Delete the metric lines that were written after this state."""
         path = self.folder / "metrics.jsonl"
         if path.is_file():
-            os.truncate(path, state["metrics_bytes"] if state else 0)
+            os.truncate(path, state.metrics_bytes if state else 0)
 
     def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
-        """Write a compressed .npz under the run's folder; it appears whole or not at all."""
+        """Write a compressed .npz in the run's folder atomically."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.stem}.partial.npz")
@@ -199,10 +208,10 @@ class Run:
         os.replace(partial, path)
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
-        """What `save_arrays` wrote.
+        """The arrays of a file that `save_arrays` wrote.
 
         Raises:
-            ContsegError: the file is missing or damaged; names the command that makes it again.
+            ContsegError: the file is missing or damaged; the message has the command that writes it again.
         """
         path = self.folder / name
         try:
@@ -211,19 +220,19 @@ class Run:
         except FileNotFoundError:
             problem = "is missing"
         except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
-            # NotImplementedError: zipfile, of a flag that damage has set
+            # NotImplementedError: zipfile, for a flag set by damage
             problem = "is damaged"
         raise ContsegError(f"{path}: {problem}; make it again with: contseg train --resume {self.folder}")
 
     def is_readable(self, name: str) -> bool:
-        """Whether `arrays` gives what `save_arrays` wrote."""
+        """Whether `arrays` can read a file."""
         try:
             return bool(self.arrays(name))
         except ContsegError:
             return False
 
     def finished_steps(self) -> int:
-        """How many steps were finished and measured, by all that the run has written; files may have been lost since."""
+        """Number of finished and measured steps, by all files of the run, as some may have been lost since."""
         folder = self.folder / "steps"
         there = [int(path.parent.name) for path in folder.glob("*/confusion.npz") if path.parent.name.isdigit()]
         measured = [line["step"] for line in self.metrics() if line["kind"] == "step"]
@@ -242,21 +251,21 @@ class Run:
         """The confusion matrix after each finished step.
 
         Raises:
-            ContsegError: that of a finished step is missing or damaged: a gap is not the end of a run.
+            ContsegError: the matrix of a finished step is missing or damaged; a gap is not the end of a run.
         """
         return [self.confusion(step) for step in range(self.finished_steps())]
 
     def groups(self) -> tuple[int, ...]:
-        """The step that brought each class, as figures are grouped."""
+        """The step that added each class; metrics are grouped by it."""
         return tuple(int(value) for value in self._measured(0)["groups"])
 
     def has_background(self) -> bool:
-        """Whether the first class is background, which figures leave out."""
+        """Whether the first class is background, which most metrics exclude."""
         return bool(self._measured(0)["background"])
 
     def tested(self) -> tuple[tuple[str, ...], np.ndarray | None]:
-        """The classes known after the last finished step, and which of them the masks label (bool); () and None in runs of
-        versions that did not write them down.
+        """The classes after the last finished step, and which of them the masks label (bool); () and None in runs of
+        versions that did not save them.
 
         Raises:
             ContsegError: see `arrays`.
@@ -289,8 +298,13 @@ class Run:
         except ValueError as error:
             raise ContsegError(f"{path}: not JSON ({str(error)[:120]}); put back the file that this run wrote") from None
 
+    @property
+    def plan_hash(self) -> str:
+        """The hash in plan.json, or "" before it is written."""
+        return (self.plan() or {}).get("hash", "")
+
     def require_plan(self) -> dict[str, Any]:
-        """plan.json, of a run that is reported.
+        """plan.json, which a report needs.
 
         Raises:
             ContsegError: the file is missing or damaged.
@@ -305,3 +319,25 @@ class Run:
         """summary.json, or None while the run is not finished."""
         path = self.folder / "summary.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+class ReadOnlyRun(Run):
+    """A run as the ranks other than 0 see it: they read its files, and their writes do nothing."""
+
+    def write_text(self, name: str, text: str) -> None:
+        pass
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        pass
+
+    def rewind_metrics(self, state: StepState | None) -> None:
+        pass
+
+    def save_segmenter(self, step: int, segmenter: Segmenter, classes: ClassTable, source: dict[str, Any]) -> None:
+        pass
+
+    def save_state(self, step: int, state: StepState) -> None:
+        pass
+
+    def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
+        pass

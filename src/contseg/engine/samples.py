@@ -1,9 +1,9 @@
-"""A few test images that are predicted after every step, so that a report shows what is learned and lost."""
+"""A few test images, predicted after every step, so that a report shows what the run learned and forgot."""
 
 import numpy as np
 
 from contseg.engine.job import Job
-from contseg.engine.run import Run
+from contseg.engine.session import Session
 from contseg.evaluation.predict import predict_batch
 from contseg.models.segmenter import Segmenter
 from contseg.scenarios.step import Step
@@ -12,7 +12,7 @@ COUNT = 6
 
 
 def chosen_names(job: Job) -> list[str]:
-    """Test images that hold many classes together: each next one brings the most that are missing (ties: list order)."""
+    """Test images that show many classes together: each next one adds the most missing classes (ties: list order)."""
     presence = job.scenario.test_presence
     rows = {name: row for row, name in enumerate(presence.names)}
     names = list(job.scenario[-1].test.names)
@@ -30,8 +30,9 @@ def chosen_names(job: Job) -> list[str]:
     return [names[row] for row in chosen]
 
 
-def keep_samples(run: Run, job: Job) -> None:
-    """Write the sample images, cut as evaluation cuts them, their truth in final training ids, names and colours."""
+def keep_samples(session: Session) -> None:
+    """Write the sample images, cut for evaluation, with their labels after the last step, names and colours."""
+    job = session.job
     table = job.scenario[-1].table
     arrays: dict[str, np.ndarray] = {
         "names": np.array(chosen_names(job)),
@@ -42,17 +43,17 @@ def keep_samples(run: Run, job: Job) -> None:
         pixels, ids = job.evaluation_pipeline(*job.scenario.dataset.read(str(name)), np.random.default_rng(0))
         arrays[f"image{number}"] = pixels.permute(1, 2, 0).contiguous().numpy()
         arrays[f"truth{number}"] = job.scenario[-1].test.lookup[ids]
-    run.save_arrays("samples.npz", **arrays)
+    session.run.save_arrays("samples.npz", **arrays)
 
 
-def keep_predictions(run: Run, job: Job, step: Step, segmenter: Segmenter) -> None:
+def keep_predictions(session: Session, step: Step, segmenter: Segmenter) -> None:
     """Write the predictions for the sample images after a step."""
-    training = segmenter.training
+    job, training = session.job, segmenter.training
     segmenter.eval()
-    predictions, inference = {}, job.inference_at(step)
+    arrays, inference = {}, job.inference_at(step)
     for number, name in enumerate(chosen_names(job)):
         pixels, _ = job.evaluation_pipeline(*job.scenario.dataset.read(name), np.random.default_rng(0))
-        said = predict_batch(segmenter, pixels.unsqueeze(0).to(segmenter.mean.device), inference=inference)
-        predictions[f"prediction{number}"] = said[0].cpu().numpy().astype(np.uint8)
+        predicted = predict_batch(segmenter, pixels.unsqueeze(0).to(segmenter.mean.device), inference=inference)
+        arrays[f"prediction{number}"] = predicted[0].cpu().numpy().astype(np.uint8)
     segmenter.train(training)
-    run.save_arrays(f"steps/{step.index:02d}/predictions.npz", **predictions)
+    session.run.save_arrays(f"steps/{step.index:02d}/predictions.npz", **arrays)

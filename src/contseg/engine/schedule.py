@@ -6,9 +6,9 @@ from contseg.engine.options import TrainingOptions
 def lr_multiple(options: TrainingOptions, update: int, updates: int) -> float:
     """The multiple of the learning rate at an update, 0-based, of a step with this many updates.
 
-    `poly` is (1 - floor) (1 - i/I)^power + floor: from 1, and just above the floor at the last update. `warm-poly`
-    multiplies it by a linear rise: over a share of the updates, or as in the toolbox of IDRNet by 1 - (1 - i/w)(1 - ratio)
-    up to update w.
+    `poly` is (1 - floor) (1 - i/I)^power + floor: it starts at 1 and ends just above the floor. `warm-poly` multiplies it
+    by a linear warm-up: over a share of the updates, or by 1 - (1 - i/w)(1 - ratio) up to update w as in the toolbox of
+    IDRNet.
 
     Example:
         >>> [round(lr_multiple(TrainingOptions(), i, 4), 3) for i in range(4)]
@@ -37,14 +37,14 @@ def lr_multiple(options: TrainingOptions, update: int, updates: int) -> float:
 
 
 def learning_rate(options: TrainingOptions, step: int, update: int, updates: int, factor: float = 1.0) -> float:
-    """The rate of a group of parameters at an update, 0-based, of a step with this many updates.
+    """The learning rate of a parameter group at an update, 0-based, of a step with this many updates.
 
     Args:
-        factor: of the group, by which the step's rate is multiplied.
+        factor: of the group; multiplies the rate of the step.
 
     Example:
         >>> [learning_rate(TrainingOptions(lr=0.1, lr_min=0.02), 0, update, 10, 0.5) for update in (0, 9)]
         [0.05, 0.02]
     """
     rate = options.lr_of(step) * factor * lr_multiple(options, update, updates)
-    return max(rate, options.lr_min) if factor else 0.0  # what is held still stays so
+    return max(rate, options.lr_min) if factor else 0.0  # a factor of 0 freezes the group; lr_min must not move it

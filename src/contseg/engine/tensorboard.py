@@ -1,4 +1,4 @@
-"""TensorBoard events beside a run, where the extra `tensorboard` is installed."""
+"""TensorBoard events of a run, if the extra `tensorboard` is installed."""
 
 import importlib.util
 import shutil
@@ -7,9 +7,9 @@ from contseg.engine.run import Run
 
 
 def write_events(run: Run) -> bool:
-    """Write a run's metrics so far as events under `tensorboard/`, replacing older ones; False without the extra.
+    """Write the metrics of a run as events under `tensorboard/`; returns False without the extra.
 
-    They are made from metrics.jsonl after every step, so that a resumed run has every point once.
+    The events are rewritten from metrics.jsonl after every step, so that a resumed run has no point twice.
     """
     if importlib.util.find_spec("tensorboard") is None:
         return False

@@ -1,4 +1,4 @@
-"""What is watched while a step is learned: losses, terms, and what labels become. Nothing here waits for the device."""
+"""Checks during training: losses, terms and pseudo labels. None of them makes the device wait."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from contseg.data.classes import IGNORE
+from contseg.engine.options import TrainingOptions
 from contseg.errors import ContsegError
 from contseg.methods.method import Method
 from contseg.ranks import Ranks
-from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step
 
 IGNORED = "ignored"
@@ -18,60 +18,73 @@ UNKNOWN = "unknown"
 
 
 class LossWatch:
-    """Stops training when a loss is not finite, on whichever rank it is.
+    """Stops training when a loss is not finite, before it changes the weights, on whichever rank it occurs.
 
-    A loss is read one iteration late, when the device has long computed it, so that reading it costs no waiting.
-
-    Args:
-        rate: the key of the step's learning rate and its value, for the advice.
-        last: the loss that was read last in the epoch before; not a number where there was none.
+    On a GPU the terms are copied to the host as soon as the forward pass has computed them. `require_finite` waits for
+    this copy alone, while the device computes the backward pass, so that the device stays busy.
 
     Attributes:
-        last: the newest loss that was read.
+        last: the loss of the newest pass.
+
+    Example:
+        >>> watch = LossWatch(0, TrainingOptions(lr=0.1))
+        >>> watch.read({"cross_entropy": torch.tensor(1.5)})
+        >>> watch.require_finite(epoch=0, iteration=0, samples=["a"])
+        >>> watch.last
+        1.5
     """
 
-    def __init__(self, step: int, epoch: int, rate: tuple[str, float], last: float = math.nan):
-        self._step, self._epoch, self._rate = step, epoch, rate
-        self._pending: tuple[dict[str, Tensor], Batch, int] | None = None
-        self.last = last
+    def __init__(self, step: int, options: TrainingOptions):
+        self._step, self._key = step, "training.lr_later" if step else "training.lr"
+        self._rate = options.lr_of(step)
+        self._names: tuple[str, ...] = ()
+        self._values = torch.zeros(0)
+        self._copied: torch.cuda.Event | None = None
+        self.last = math.nan
 
-    def see(self, terms: dict[str, Tensor], batch: Batch, iteration: int) -> None:
-        """Remember this iteration's terms and read those of the one before.
+    def read(self, terms: Mapping[str, Tensor]) -> None:
+        """Begin to read the terms of a pass, before its backward."""
+        self._names, values = tuple(terms), torch.stack([value.detach() for value in terms.values()])
+        self._values = values.to("cpu", non_blocking=True)
+        if values.is_cuda:
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+
+    def require_finite(self, epoch: int, iteration: int, samples: Sequence[str]) -> None:
+        """Raise ContsegError unless the terms that were read and their sum are finite; call it before the update.
+
+        Args:
+            samples: names of the images of the pass.
 
         Raises:
-            ContsegError: a term is not finite; says which, where, and on which samples.
+            ContsegError: names the terms, the epoch, the batch and the samples.
         """
-        self.flush()
-        self._pending = ({name: value.detach() for name, value in terms.items()}, batch, iteration)
-
-    def flush(self) -> None:
-        """Read what is pending."""
-        if self._pending is None:
-            return
-        terms, batch, iteration = self._pending
-        self._pending = None
-        values = dict(zip(terms, torch.stack(list(terms.values())).tolist(), strict=True))
+        if self._copied is not None:
+            self._copied.synchronize()
+        values = dict(zip(self._names, self._values.tolist(), strict=True))
         self.last = sum(values.values())
         if not math.isfinite(self.last):
             bad = ", ".join(f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)) or "their sum"
             raise ContsegError(
-                f"loss is not finite at step {self._step}, epoch {self._epoch}, batch {iteration} ({bad});"
-                f" samples {', '.join(batch.names)}; {self._advice(iteration)}"
+                f"loss is not finite at step {self._step}, epoch {epoch}, batch {iteration} ({bad});"
+                f" samples {', '.join(samples)}; {self._advice(iteration)}"
             )
 
     def _advice(self, iteration: int) -> str:
-        """What helps: not a resume, which begins with the weights and keeps the rate that led here."""
-        key, rate = self._rate
+        """Not a resume, which has the same weights and the same rate."""
         if iteration == 0:
-            return "no update was made yet, so look at these samples and at the weights that the step began with"
-        return f"a resume would meet it again; start anew with --overwrite and a lower rate, such as {key}={rate / 10:.2g}"
+            return "no update was made yet; check these samples and the initial weights"
+        return (
+            "a resume would fail again; start over with --overwrite and a lower rate, such as"
+            f" {self._key}={self._rate / 10:.2g}"
+        )
 
 
 class TermWatch:
-    """Compares what the terms of a step train with what the method declares (`Method.inert_terms`).
+    """Checks that the terms of a step without gradients are those that the method declares (`Method.inert_terms`).
 
     Args:
-        told: gets one line when terms first occur that train nothing by design.
+        report: receives one line when declared terms first occur.
 
     Example:
         >>> from contseg.methods.finetune import Finetune
@@ -79,79 +92,79 @@ class TermWatch:
         ...     inert_terms = frozenset({"aside"})
         >>> watch = TermWatch(Odd(), 1, print)
         >>> terms = {"cross_entropy": torch.ones(1, requires_grad=True).sum(), "aside": torch.tensor(0.5)}
-        >>> watch.see(terms)
+        >>> watch.check(terms)
         step 1: term aside trains nothing in this variant, by design
-        >>> watch.see(terms)
+        >>> watch.check(terms)
     """
 
-    def __init__(self, method: Method, step: int, told: Callable[[str], None]):
-        self._method, self._step, self._tell = method, step, told
+    def __init__(self, method: Method, step: int, report: Callable[[str], None]):
+        self._method, self._step, self._report = method, step, report
         self._known: set[str] = set()
 
-    def see(self, terms: Mapping[str, Tensor]) -> None:
-        """Look at the terms of an iteration.
+    def check(self, terms: Mapping[str, Tensor]) -> None:
+        """Check the terms of a pass.
 
         Raises:
-            ContsegError: a term reaches no trainable parameter and is not declared, or reaches one against its declaration.
+            ContsegError: a term reaches no trainable parameter and is not declared, or is declared and reaches one.
         """
         declared = self._method.inert_terms
         for name, value in terms.items():
             if value.requires_grad == (name in declared):
                 what, way = (
-                    ("is declared in inert_terms and reaches a trainable parameter", "take it out of inert_terms")
+                    ("is declared in inert_terms and reaches a trainable parameter", "remove it from inert_terms")
                     if value.requires_grad
-                    else ("reaches no trainable parameter", "drop it, or declare it in inert_terms")
+                    else ("reaches no trainable parameter", "remove it, or declare it in inert_terms")
                 )
                 raise ContsegError(f"method {self._method.name}: term '{name}' {what} at step {self._step}; {way}")
         new = [name for name in terms if name in declared and name not in self._known]
         if new:
             self._known.update(new)
             what = f"term {new[0]} trains" if len(new) == 1 else f"terms {', '.join(new)} train"
-            self._tell(f"step {self._step}: {what} nothing in this variant, by design")
+            self._report(f"step {self._step}: {what} nothing in this variant, by design")
 
 
 class PseudoLabelCount:
-    """How many pixels of an epoch got another label by `Method.relabel`; counted on the device, read at the end.
+    """Counts the pixels of an epoch that `Method.relabel` changed; on the device, read at the end.
 
     Args:
         names: of the outputs, in order.
-        before: `counts` of the part of the epoch before an interruption.
+        before: `counts` of the epoch before an interruption.
 
     Attributes:
-        counts: pixels that got each label, then those ignored, then those that kept theirs; of this rank.
+        counts: pixels changed to each label, then those changed to ignored, then unchanged ones; of this rank.
 
     Example:
-        >>> count = PseudoLabelCount(["background", "cat", "dog"], torch.device("cpu"))
-        >>> count.see(torch.tensor([[[0, 0, 0, 2]]]), torch.tensor([[[1, 255, 0, 2]]]))
-        >>> count.shares(Ranks())
+        >>> pseudo = PseudoLabelCount(["background", "cat", "dog"], torch.device("cpu"))
+        >>> pseudo.count(torch.tensor([[[0, 0, 0, 2]]]), torch.tensor([[[1, 255, 0, 2]]]))
+        >>> pseudo.shares(Ranks())
         {'cat': 0.25, 'ignored': 0.25}
     """
 
     def __init__(self, names: Sequence[str], device: torch.device, before: Tensor | None = None):
         self._names = (*names, IGNORED)
-        # last, the pixels that keep their label
+        # the last entry counts unchanged pixels
         self.counts = torch.zeros(len(self._names) + 1, dtype=torch.int64, device=device) if before is None else before
 
     @classmethod
     def of(
         cls, method: Method, step: Step, teacher: object | None, device: torch.device, before: Tensor | None = None
     ) -> "PseudoLabelCount | None":
-        """A new count, or None where nothing is relabelled: the method does not, or there is no teacher."""
+        """A new counter, or None if nothing is relabelled, for lack of a teacher or of `Method.relabel`."""
         if teacher is None or type(method).relabel is Method.relabel:
             return None
         return cls(([UNKNOWN] if step.has_unknown else []) + list(step.table.names), device, before)
 
-    def see(self, before: Tensor, after: Tensor) -> None:
-        """Labels (B, H, W) as they came and as the method left them."""
+    def count(self, before: Tensor, after: Tensor) -> None:
+        """Add the labels (B, H, W) of a batch, before and after `Method.relabel`."""
         if after is before:
             self.counts[-1] += after.numel()
             return
-        kept = len(self._names)
-        became = after.where(after != IGNORE, kept - 1).where(after != before, kept).flatten()
-        # not bincount, which waits for the device to learn the highest label
-        self.counts.scatter_add_(0, became, self.counts.new_ones(()).expand_as(became))
+        unchanged = len(self._names)
+        labels = after.where(after != IGNORE, unchanged - 1).where(after != before, unchanged).flatten()
+        # not bincount, which waits for the device to find the highest label
+        self.counts.scatter_add_(0, labels, self.counts.new_ones(()).expand_as(labels))
 
     def shares(self, ranks: Ranks) -> dict[str, float]:
-        """Label -> pixels that got it / all pixels of all ranks so far, without labels that none got; `ignored` is 255."""
+        """Share of the pixels of all ranks that was changed to each label, for labels with any; `ignored` is 255."""
         counts = ranks.sum(self.counts).tolist()
         return {name: count / sum(counts) for name, count in zip(self._names, counts, strict=False) if count}

@@ -8,8 +8,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from contseg.data.augment import resize_image
 from contseg.data.files import read_image
+from contseg.data.pipelines.augment import resize_image
 from contseg.errors import ContsegError
 from contseg.evaluation.confusion import confusion_matrix, scored_labels
 from contseg.evaluation.inference import WHOLE, Inference, ask_in_bands

@@ -7,9 +7,9 @@ from typing import Any, get_args
 
 from torch import Tensor
 
-from contseg.data import digits, isprs, voc
-from contseg.data.class_list import read_class_list
 from contseg.data.classes import ClassTable
+from contseg.data.datasets import digits, isprs, voc
+from contseg.data.datasets.class_list import read_class_list
 from contseg.data.lists import read_list
 from contseg.errors import ContsegError, did_you_mean
 from contseg.interop.checkpoint import read_tensors

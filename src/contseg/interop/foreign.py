@@ -14,7 +14,7 @@ def is_safetensors(path: Path) -> bool:
         return file.read(9)[8:] == b"{"
 
 
-def told(path: Path) -> str:
+def describe(path: Path) -> str:
     """What a file is that is no segmenter of ours, as the end of an error line: what it looks like, and what to do.
 
     Example:

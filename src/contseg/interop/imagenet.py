@@ -82,13 +82,15 @@ def _fitting(backbone: Backbone, path: Path) -> tuple[nn.Module, dict[str, Tenso
         found = convert_backbone(tensors)
     elif isinstance(backbone, Swin):
         found = convert_swin(tensors, backbone)
-    else:
+    elif isinstance(backbone, (TimmBackbone, PlainViT)):
         try:
             found = understood_by_timm(backbone.model, tensors)
         except (KeyError, IndexError, RuntimeError, AssertionError) as error:
             raise ContsegError(f"{path}: is not understood by timm as {backbone.timm_name} ({error})") from None
-    found = {name: value for name, value in found.items() if not name.startswith(CLASSIFIERS[type(backbone)])}
-    target = backbone if isinstance(backbone, (ResNet, Swin)) else backbone.model
+    else:
+        found = tensors  # in the names of a backbone of one's own
+    found = {name: value for name, value in found.items() if not name.startswith(CLASSIFIERS.get(type(backbone), ()))}
+    target = backbone.model if isinstance(backbone, (TimmBackbone, PlainViT)) else backbone
     own = target.state_dict()
     for name in own:
         if name.endswith("num_batches_tracked"):
@@ -108,7 +110,8 @@ def backbone_in(backbone: Backbone, tensors: dict[str, Tensor], path: Path | str
     Raises:
         ContsegError: the file holds several backbones.
     """
-    own = list(backbone.model.state_dict()) if isinstance(backbone, (TimmBackbone, PlainViT)) else []
+    target = backbone.model if isinstance(backbone, (TimmBackbone, PlainViT)) else backbone
+    own = [] if isinstance(backbone, (ResNet, Swin)) else list(target.state_dict())
     kinds = RESNET_PARTS if isinstance(backbone, ResNet) else SWIN_PARTS if isinstance(backbone, Swin) else ((*own,),)
     prefixes = [prefix for parts in kinds for prefix in prefixes_of(tensors, parts)]
     if "" in prefixes:
@@ -190,8 +193,8 @@ def resized_table(table: Tensor, rows: int) -> Tensor:
 
 
 def _downloaded(backbone: Backbone) -> dict[str, Tensor]:
-    if isinstance(backbone, ResNet):
-        raise ContsegError("backbone_weights: hub is for Swin and the backbones of timm; give a file for a ResNet")
+    if not isinstance(backbone, (Swin, TimmBackbone, PlainViT)):
+        raise ContsegError("backbone_weights: hub is for Swin and the backbones of timm; give a file")
     if isinstance(backbone, Swin):
         size = (backbone.channels[0], len(backbone.stages()[2][1]))  # type: ignore[arg-type]
         if size not in SWIN_HUB:

@@ -60,8 +60,11 @@ def save_pretrained(
     return folder
 
 
-def load_pretrained(folder: Path | str) -> tuple[Segmenter, ClassTable]:
-    """The segmenter of a folder that `save_pretrained` wrote, in eval mode on CPU, and its classes in output order.
+def load_pretrained(folder: Path | str, device: str = "cpu") -> tuple[Segmenter, ClassTable]:
+    """The segmenter of a folder that `save_pretrained` wrote, in eval mode, and its classes in output order.
+
+    Args:
+        device: see `load_segmenter`.
 
     Raises:
         ContsegError: a file is missing or damaged, the weights are not those that were described (hash), or the two files
@@ -78,7 +81,7 @@ def load_pretrained(folder: Path | str) -> tuple[Segmenter, ClassTable]:
             f"{weights}: SHA-256 is {found[:12]}... but {DESCRIPTION} says {str(description['sha256'])[:12]}...;"
             " the file was changed or cut short; fetch it again"
         )
-    segmenter, classes = load_segmenter(weights)
+    segmenter, classes = load_segmenter(weights, device)
     with safe_open(weights, framework="pt") as file:
         header = json.loads(file.metadata()[HEADER])
     differing = [key for key in KEYS if description[key] != header.get(key)]
@@ -87,14 +90,17 @@ def load_pretrained(folder: Path | str) -> tuple[Segmenter, ClassTable]:
     return segmenter, classes
 
 
-def open_segmenter(path: Path | str) -> tuple[Segmenter, ClassTable]:
-    """The segmenter that a path means: a folder of `save_pretrained`, or a single `segmenter.safetensors`.
+def open_segmenter(path: Path | str, device: str = "cpu") -> tuple[Segmenter, ClassTable]:
+    """The segmenter in a folder of `save_pretrained`, or in a single `segmenter.safetensors`.
+
+    Args:
+        device: see `load_segmenter`.
 
     Raises:
         ContsegError: see `load_pretrained` and `load_segmenter`.
     """
     path = Path(path)
-    return load_pretrained(path) if path.is_dir() else load_segmenter(path)
+    return load_pretrained(path, device) if path.is_dir() else load_segmenter(path, device)
 
 
 def is_pretrained(folder: Path | str) -> bool:

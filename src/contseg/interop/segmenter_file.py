@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -56,8 +57,11 @@ def describe(segmenter: Segmenter, classes: ClassTable, source: dict[str, Any] |
     }
 
 
-def load_segmenter(path: Path | str) -> tuple[Segmenter, ClassTable]:
-    """Read a segmenter and its classes (in output order), in eval mode on CPU.
+def load_segmenter(path: Path | str, device: str = "cpu") -> tuple[Segmenter, ClassTable]:
+    """Read a segmenter and its classes (in output order), in eval mode.
+
+    Args:
+        device: `cpu`, or `meta` to check the file and read its network and classes without loading the weights.
 
     Raises:
         ContsegError: the file is missing, truncated, of another kind (says which, and what to do with it), or its tensors
@@ -69,14 +73,19 @@ def load_segmenter(path: Path | str) -> tuple[Segmenter, ClassTable]:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})[HEADER])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+            names = file.keys()
+            if device == "meta":
+                tensors = {name: torch.empty(file.get_slice(name).get_shape(), device=device) for name in names}
+            else:
+                tensors = {name: file.get_tensor(name) for name in names}
     except KeyError:
-        raise ContsegError(f"{path}: no segmenter of contseg; {foreign.told(path)}") from None
+        raise ContsegError(f"{path}: no segmenter of contseg; {foreign.describe(path)}") from None
     except (SafetensorError, OSError, ValueError) as error:
         if path.stat().st_size and not foreign.is_safetensors(path):
-            raise ContsegError(f"{path}: no segmenter of contseg; {foreign.told(path)}") from None
+            raise ContsegError(f"{path}: no segmenter of contseg; {foreign.describe(path)}") from None
         raise ContsegError(f"{path}: cannot be read as a segmenter ({_line(error)}); the file is damaged") from None
-    return assemble(header, tensors, str(path))
+    with torch.device(device):
+        return assemble(header, tensors, str(path))
 
 
 def assemble(description: dict[str, Any], tensors: dict[str, Tensor], where: str) -> tuple[Segmenter, ClassTable]:

@@ -10,11 +10,12 @@ from contseg.models.heads.idrnet.options import IDRNetOptions
 from contseg.models.heads.options import DEFAULT_HEAD, HEADS, DeepLabV3MiBOptions, HeadInput, HeadOptions
 from contseg.models.names import Decision
 from contseg.models.old_options import nested
-from contseg.models.parts import chosen, shared_keys
+from contseg.models.parts import PartOptions, chosen, shared_keys
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 TAPS = ("stage1", "stage2", "stage3", "stage4", "head", "logits")
+PARTS: dict[str, Mapping[str, type[PartOptions]]] = {"backbone": BACKBONES, "head": HEADS}
 Colour = Annotated[tuple[float, float, float], Field(strict=False)]
 
 
@@ -123,8 +124,7 @@ def laid_over(before: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, A
     for key, value in nested(over, before).items():
         old = result.get(key)
         if isinstance(value, Mapping) and isinstance(old, Mapping):
-            kinds = {"backbone": BACKBONES, "head": HEADS}.get(key, {})
-            value = _merged(shared_keys(kinds, old, value.get("name")), value)
+            value = _merged(shared_keys(PARTS.get(key, {}), old, value.get("name")), value)
         result[key] = value
     return result
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from contseg.data.augment import Pipeline, evaluation_pipeline, training_pipeline
 from contseg.data.dataset import SegmentationDataset
 from contseg.data.open import open_dataset
+from contseg.data.pipelines.augment import Pipeline, evaluation_pipeline, training_pipeline
 from contseg.data.presence import Progress
 from contseg.engine.job import Job
 from contseg.engine.options import MACHINE_KEYS, TrainingOptions
@@ -19,7 +19,7 @@ from contseg.methods.method import Method
 from contseg.methods.registry import METHODS, make_method
 from contseg.models.options import NetworkOptions, first_widths
 from contseg.models.segmenter import Segmenter
-from contseg.recipes.read import differences, read_recipe, to_yaml, told_differences
+from contseg.recipes.read import differences, differences_text, read_recipe, to_yaml
 from contseg.recipes.recipe import Recipe
 from contseg.recipes.start import begun_with, given_start, resolved_start, with_network_of_start
 from contseg.scenarios.scenario import Scenario
@@ -294,7 +294,7 @@ def resumed_recipe(folder: Path | str, wanted: Recipe | None = None) -> Recipe:
     }
     if changed:
         raise ContsegError(
-            f"{folder}: the recipe changed since the run began: {told_differences(changed)};"
+            f"{folder}: the recipe changed since the run began: {differences_text(changed)};"
             " resume with the run's own recipe, or start another run with --out"
         )
     return wanted

@@ -98,4 +98,4 @@ def published_line(row: PublishedRow) -> str:
         >>> published_line(published_for(read_recipe("voc/mib_15-1_disjoint"))[0])
         '46.2 / 12.9 / 37.9 (background not counted; published: MiB repository, VOC table)'
     """
-    return f"{row.told} (background {COUNTED[row.background]}; {row.sure}: {row.source})"
+    return f"{row.shown} (background {COUNTED[row.background]}; {row.sure}: {row.source})"

@@ -54,7 +54,7 @@ class PublishedRow:
     source: str
 
     @property
-    def told(self) -> str:
+    def shown(self) -> str:
         """Its figures in few characters, and the look if it is not a single one: `65.12 / 21.11 / 54.64`, `60.83 (flip)`."""
         values = (self.old, self.new, self.all) if self.old is not None or self.new is not None else (self.all,)
         figures = " / ".join("-" if value is None else f"{value:g}" for value in values)

@@ -205,11 +205,11 @@ WEIGHTIEST = ("network", "backbone_weights", "start_from", "method", "scenario",
 """Parts of a recipe, those first that change most of what a run learns."""
 
 
-def told_differences(changed: Mapping[str, tuple[Any, Any]], most: int = 4) -> str:
+def differences_text(changed: Mapping[str, tuple[Any, Any]], most: int = 4) -> str:
     """Changed keys with both values in one line, the weightiest first; of more than `most`, the other keys alone.
 
     Example:
-        >>> told_differences({"training.lr": (0.1, 0.2), "network.backbone.name": ("resnet101", "resnet18")}, most=1)
+        >>> differences_text({"training.lr": (0.1, 0.2), "network.backbone.name": ("resnet101", "resnet18")}, most=1)
         'network.backbone.name was resnet101, is resnet18 (and 1 more: training.lr)'
     """
 

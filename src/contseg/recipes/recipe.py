@@ -11,7 +11,7 @@ from contseg.scenarios.options import ScenarioOptions
 
 
 class JitterOptions(BaseModel):
-    """Colour jitter, see `contseg.data.augment.Jitter`."""
+    """Colour jitter, see `contseg.data.pipelines.augment.Jitter`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -34,7 +34,7 @@ class DataOptions(BaseModel):
             `coco-json`, `folder` or `digits`, see `contseg.data.open.DATASETS`.
         path: its folder (`digits` needs none).
         options: of the dataset's class; and `bands` and `range` of every dataset, see `contseg.data.pixels.Reading`.
-        pipeline: `mib`, `ssul`, `ssseg` or `ssseg-lip`, see `contseg.data.augment`.
+        pipeline: `mib`, `ssul`, `ssseg` or `ssseg-lip`, see `contseg.data.pipelines.augment`.
         crop: side of the training crop in pixels, or [height, width].
         scale: [least, most] factor that images are scaled by; none: the pipeline's own (`mib` has no such factor).
         resize: [long, short] side in pixels that `ssseg` and `ssseg-lip` fit images into before they scale them; none:

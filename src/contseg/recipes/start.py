@@ -1,9 +1,8 @@
 """A run that begins with a segmenter that somebody trained: does it fit the recipe, and does the recipe fit it?"""
 
-from itertools import zip_longest
 from pathlib import Path
 
-from contseg.data.classes import ClassTable
+from contseg.data.classes import ClassTable, class_differences
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.interop.pretrained import WEIGHTS, is_pretrained, open_segmenter
@@ -49,8 +48,7 @@ def given_start(recipe: Recipe, scenario: Scenario) -> NetworkOptions:
     segmenter, classes = _opened(recipe)
     path, wanted = Path(str(recipe.start_from)), scenario[0].table.names
     if classes.names != wanted:
-        pairs = enumerate(zip_longest(classes.names, wanted, fillvalue="nothing"))
-        place = next(number for number, (one, other) in pairs if one != other)
+        place = next(class_differences(classes.names, wanted))[0]
         strange = [name for name in classes.names if name not in scenario.dataset.classes.names]
         advice = "set scenario.split and scenario.order to match"
         if (
@@ -84,7 +82,7 @@ def given_start(recipe: Recipe, scenario: Scenario) -> NetworkOptions:
 def begun_with(recipe: Recipe, run: Run) -> NetworkOptions:
     """The network of a run whose step 0 is finished: of its segmenter after step 0, or what its recipe says without one."""
     path = run.segmenter_path(0)
-    return load_segmenter(path)[0].options if path.is_file() else recipe.network
+    return load_segmenter(path, "meta")[0].options if path.is_file() else recipe.network
 
 
 def with_network_of_start(recipe: Recipe) -> Recipe:
@@ -103,7 +101,7 @@ def with_network_of_start(recipe: Recipe) -> Recipe:
 def _opened(recipe: Recipe) -> tuple[Segmenter, ClassTable]:
     path = resolved_start(recipe)
     try:
-        return open_segmenter(path)
+        return open_segmenter(path, "meta")  # the engine loads the weights
     except ContsegError as error:
         raise ContsegError(f"start_from: {error}") from None
 

@@ -12,10 +12,10 @@ from contseg.engine.run import Run
 from contseg.errors import ContsegError, visible
 from contseg.evaluation.metrics import class_forgetting, class_iou, domain_figures, run_figures, step_figures
 from contseg.evaluation.remarks import run_remarks
-from contseg.recipes.comparison import comparability, compare_run, notes_on, recorded_recipe
 from contseg.recipes.published import COUNTED
 from contseg.report import figures as draw
 from contseg.report import tables
+from contseg.report.comparison import comparability, compare_run, notes_on, recorded_recipe, run_names
 from contseg.report.pseudo_map import draw_pseudo_labels, pseudo_legend
 
 
@@ -28,7 +28,7 @@ def write_report(folders: Sequence[Path | str] | Path | str, out: Path | str) ->
         folders: runs (or a single one), of which at least one step is finished.
 
     Returns:
-        `out`, absolute.
+        `out`.
 
     Raises:
         ContsegError: a folder holds no run, or no finished step.
@@ -60,7 +60,7 @@ def write_report(folders: Sequence[Path | str] | Path | str, out: Path | str) ->
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8")
-    return out.resolve()
+    return out
 
 
 def _environment() -> Environment:
@@ -77,21 +77,6 @@ def _environment() -> Environment:
 def _shown(value: Any) -> Any:
     """What the page shows of a value: text without characters that a page may not hold."""
     return visible(value) if type(value) is str else value  # not of markup, which is escaped already
-
-
-def run_names(runs: Sequence[Run]) -> list[str]:
-    """Folder names, with as many of the folders above as it takes to tell them apart.
-
-    Example:
-        >>> run_names([Run("here/plop"), Run("there/plop")])
-        ['here/plop', 'there/plop']
-    """
-    places = [run.folder.resolve().parts for run in runs]
-    for depth in range(1, max(map(len, places))):
-        names = ["/".join(parts[-depth:]) for parts in places]
-        if len(set(names)) == len(names):
-            break
-    return names
 
 
 def _facts(run: Run) -> dict[str, Any]:

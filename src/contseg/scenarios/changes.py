@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import zip_longest
 from typing import Any
 
+from contseg.data.classes import class_differences
 from contseg.scenarios.plan import Plan
 
 ROLES = {"train": "training", "val": "validation", "test": "test", "memory": "memory"}
@@ -21,7 +21,8 @@ def plan_changes(saved: Mapping[str, Any], plan: Plan) -> list[str]:
         KeyError, TypeError: it is no plan.
     """
     now = json.loads(plan.to_json())
-    found = [*_classes(saved["class_names"], now["class_names"])]
+    classes = class_differences(saved["class_names"], now["class_names"])
+    found = [f"class {number} was {old}, and is {new}" for number, old, new in classes]
     if len(saved["steps"]) != len(now["steps"]):
         return [*found, f"there were {len(saved['steps'])} steps, and are {len(now['steps'])}"]
     for before, after in zip(saved["steps"], now["steps"], strict=True):
@@ -34,13 +35,6 @@ def plan_changes(saved: Mapping[str, Any], plan: Plan) -> list[str]:
 def is_comparable(saved: Mapping[str, Any]) -> bool:
     """Whether a plan says enough to notice every change that a hash covers."""
     return all("digests" in step for step in saved["steps"])
-
-
-def _classes(before: Sequence[str], after: Sequence[str]) -> Iterator[str]:
-    for number, (was, is_) in enumerate(zip_longest(before, after)):
-        if was != is_:
-            old, new = (f"'{name}'" if name is not None else "nothing" for name in (was, is_))
-            yield f"class {number} was {old}, and is {new}"
 
 
 def _step(before: Mapping[str, Any], after: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:

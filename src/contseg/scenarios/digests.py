@@ -62,7 +62,7 @@ def step_digests(scenario: Scenario, step: Step) -> dict[str, dict[str, str]]:
         ContsegError: a saliency map is missing.
 
     Example:
-        >>> from contseg.data.digits import Digits
+        >>> from contseg.data.datasets.digits import Digits
         >>> from contseg.scenarios.options import ScenarioOptions
         >>> scenario = Scenario(Digits(train=40, test=10), ScenarioOptions(split="5-1"))
         >>> one, other = (step_digests(scenario, step) for step in scenario[:2])

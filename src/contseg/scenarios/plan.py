@@ -76,7 +76,7 @@ def make_plan(scenario: Scenario, batch: int | None = None) -> Plan:
         batch: images per update, to warn of steps that have fewer.
 
     Example:
-        >>> from contseg.data.digits import Digits
+        >>> from contseg.data.datasets.digits import Digits
         >>> from contseg.scenarios.options import ScenarioOptions
         >>> plan = make_plan(Scenario(Digits(train=40, test=10), ScenarioOptions(split="offline")))
         >>> plan.steps[0].train_images, len(plan.hash)

@@ -50,7 +50,7 @@ class Scenario(Sequence[Step]):
         train_presence, test_presence: what the images hold.
 
     Example:
-        >>> from contseg.data.digits import Digits
+        >>> from contseg.data.datasets.digits import Digits
         >>> scenario = Scenario(Digits(train=40, test=10), ScenarioOptions(split="5-1"))
         >>> len(scenario), scenario[1].new_classes, scenario[1].old_count
         (6, (6,), 6)
@@ -105,7 +105,7 @@ class Scenario(Sequence[Step]):
             others: of the held-out ones, of those to test on, and of every part of the memory.
 
         Example:
-            >>> from contseg.data.digits import Digits
+            >>> from contseg.data.datasets.digits import Digits
             >>> short = Scenario(Digits(train=40, test=10), ScenarioOptions(split="5-1")).head(2, images=4, others=1)
             >>> [(len(step.train), len(step.test), step.new_count) for step in short]
             [(4, 1, 6), (4, 1, 1)]

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from contseg.data.pipelines.resize import Pipeline, Sample
 from contseg.data.recoding import look_up
-from contseg.data.resize import Pipeline, Sample
 
 _CACHED_ROWS = 64
 """Rows of a crop whose colours change at a time: as floats they fit into the processor's cache."""

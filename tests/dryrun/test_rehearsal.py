@@ -8,6 +8,9 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
+from contseg.dryrun import rehearsal
+from contseg.dryrun.rehearsal import rehearse, require_figures
+from contseg.dryrun.stand_ins import quartered, ready_norms, write_images
 from contseg.engine.job import Job
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
@@ -15,10 +18,7 @@ from contseg.methods.finetune import Finetune
 from contseg.methods.registry import METHODS, register_method
 from contseg.models.options import NetworkOptions, first_widths
 from contseg.models.segmenter import Segmenter
-from contseg.recipes import rehearsal
 from contseg.recipes.read import parse_recipe, read_recipe
-from contseg.recipes.rehearsal import rehearse, require_figures
-from contseg.recipes.stand_ins import quartered, ready_norms, write_images
 
 TINY = {
     "name": "tiny",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contseg.data.class_list import is_background
+from contseg.data.datasets.class_list import is_background
 from contseg.data.lists import read_text
 from contseg.errors import ContsegError
 

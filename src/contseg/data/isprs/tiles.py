@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from contseg.data.dataset import SubsetName, require_folder
-from contseg.data.isprs import VAIHINGEN_FROM
+from contseg.data.datasets.isprs import VAIHINGEN_FROM
 from contseg.errors import ContsegError, did_you_mean
 
 Domain = Literal["potsdam", "vaihingen"]

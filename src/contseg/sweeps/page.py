@@ -1,63 +1,59 @@
-"""The page of a table of runs: what was run, means and deviations over seeds, and notes that outlive a rewrite."""
+"""The page of a sweep: circumstances, means and standard deviations over seeds, and notes that a rewrite keeps."""
 
 import json
 import os
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.table_runs import ORIGIN, Cell, Row
 from contseg.errors import ContsegError
+from contseg.sweeps.runs import ORIGIN, Cell, Row
 
 NOTES = ("<!-- notes -->", "<!-- /notes -->")
 FIGURES = ("old", "new", "all", "forgetting")
 
 
 @dataclass(frozen=True)
-class Table:
-    """What is run, and what the page says of it.
+class Page:
+    """The rows of a sweep, and the texts of its page.
 
     Args:
-        name: of the make target that trains and writes it, and of the folder of its runs.
-        docs: the page.
+        command: that trains the rows and writes the page.
         title: of the page.
-        caption: what its columns are.
-        sections: title to rows by name; the first row of each is what the others are compared with.
-        alone: what stands before the command lines of single rows.
-        prepare: makes what the rows need in the folder of the runs, if it is not there; returns overrides of every recipe.
+        caption: below the circumstances, what the columns are.
+        sections: title to rows by name; the others of a section are compared with its first row.
+        alone: stands before the commands of single rows.
     """
 
-    name: str
-    docs: Path
+    command: str
     title: str
     caption: str
     sections: Mapping[str, Mapping[str, Row]]
     alone: str = ""
-    prepare: Callable[[Path], list[str]] = lambda out: []
 
     @property
     def rows(self) -> dict[str, Row]:
-        """The rows of all sections by name, which is the folder of their runs."""
+        """The rows of all sections by name, the folder of their runs."""
         return {name: row for rows in self.sections.values() for name, row in rows.items()}
 
     @property
     def seeds(self) -> list[int]:
-        """Those of any row."""
+        """The seeds of all rows."""
         return sorted({seed for row in self.rows.values() for seed in row.seeds})
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run, as the page needs it.
+    """What the page shows of a finished run.
 
     Args:
-        figures: in percent, None where nothing was measured.
-        notes: why, and over what the others are; a sentence by figure.
+        figures: in percent, None if not measured.
+        notes: why not, or over which classes; a sentence by figure.
         seconds: of one core, without what came from the cache.
         plan: the hash of its plan.
-        scenario: dataset and scenario as text, equal for runs that should have equal plans.
-        versions, machines, commits: what it was trained with.
+        scenario: dataset and scenario as text; runs of the same scenario should have the same plan.
+        versions, machines, commits: that it was trained with.
     """
 
     figures: Mapping[str, float | None]
@@ -75,7 +71,7 @@ Results = Mapping[tuple[str, int], Result]
 
 
 def read_results(cells: Iterable[Cell]) -> dict[tuple[str, int], Result]:
-    """The finished runs among the cells; those of another recipe are left out."""
+    """The finished runs among the cells, without those of another recipe."""
     return {(cell.row, cell.seed): _read(cell) for cell in cells if cell.finished}
 
 
@@ -121,7 +117,7 @@ def differences(results: Results, row: str, base: str, figure: str = "old") -> l
 
 
 def plan_warnings(results: Results) -> list[str]:
-    """A line for every scenario whose runs have different plans: they did not see the same data."""
+    """A line for every scenario whose runs have different plans, i.e. were not trained on the same data."""
     found: dict[str, dict[str, list[str]]] = {}
     for (row, seed), result in results.items():
         found.setdefault(result.scenario, {}).setdefault(result.plan, []).append(f"{row} ({seed})")
@@ -134,7 +130,7 @@ def plan_warnings(results: Results) -> list[str]:
 
 
 def page(
-    table: Table,
+    sweep: Page,
     results: Results,
     overrides: Sequence[str] = (),
     seconds: float | None = None,
@@ -144,30 +140,28 @@ def page(
 
     Args:
         overrides: of every recipe.
-        seconds: by the clock, over all times that the command ran.
+        seconds: of wall-clock time, over all starts of the command.
     """
-    wanted = [(name, seed) for name, row in table.rows.items() for seed in row.seeds]
+    wanted = [(name, seed) for name, row in sweep.rows.items() for seed in row.seeds]
     shown = {key: results[key] for key in wanted if key in results}
     parts = [
-        f"# {table.title}\n",
+        f"# {sweep.title}\n",
         "Written by a command, numbers and all; only the notes at the end are written by hand.\n",
-        *_circumstances(table, shown, len(wanted), overrides, seconds),
+        *_circumstances(sweep, shown, len(wanted), overrides, seconds),
         "mIoU in % after the last step, background not counted: mean ± standard deviation (n - 1) over n finished seeds.\n"
-        f"{table.caption} [What forgetting is](metrics.md).\n",
+        f"{sweep.caption}\n",
     ]
-    for title, rows in table.sections.items():
+    for title, rows in sweep.sections.items():
         parts += [f"## {title}\n", _section(rows, shown)]
-    missing = _missing(table.rows, shown)
+    missing = _missing(sweep.rows, shown)
     if missing:
         parts.append(f"Not finished (seeds): {missing}.\n")
     parts += ["## Notes\n", f"{NOTES[0]}{notes}{NOTES[1]}\n", "## One row alone\n"]
-    parts += [f"{table.alone}\n"] if table.alone else []
-    return "\n".join([*parts, _commands(table.rows, overrides)])
+    parts += [f"{sweep.alone}\n"] if sweep.alone else []
+    return "\n".join([*parts, _commands(sweep.rows, overrides)])
 
 
-def _circumstances(
-    table: Table, results: Results, wanted: int, overrides: Sequence[str], seconds: float | None
-) -> list[str]:
+def _circumstances(sweep: Page, results: Results, wanted: int, overrides: Sequence[str], seconds: float | None) -> list[str]:
     def each(name: str) -> str:
         values = [getattr(result, name) for result in results.values()]
         flat = [value for one in values for value in ([one] if isinstance(one, str) else one)]
@@ -177,8 +171,8 @@ def _circumstances(
     clock = "" if seconds is None else f"{seconds / 60:.0f} min by the clock, "
     changed = f", every recipe with `{' '.join(overrides)}`" if overrides else ""
     facts = {
-        "command": f"`make {table.name}`{changed}",
-        "runs": f"{len(results)} of {wanted} finished, seeds {', '.join(map(str, table.seeds))}",
+        "command": f"`{sweep.command}`{changed}",
+        "runs": f"{len(results)} of {wanted} finished, seeds {', '.join(map(str, sweep.seeds))}",
         "commit": each("commits"),
         "machine": each("machines"),
         "versions": each("versions"),
@@ -190,7 +184,7 @@ def _circumstances(
 
 
 def _plans(results: Results) -> str:
-    """Plan hashes, each with its rows; the one of most rows is that of all others."""
+    """Plan hashes, each with its rows."""
     rows: dict[str, list[str]] = {}
     for (row, _), result in results.items():
         if row not in rows.setdefault(result.plan, []):
@@ -218,8 +212,8 @@ def _section(rows: Mapping[str, Row], results: Results) -> str:
                 remarks.setdefault(f"{key}: {text}", []).append(row.label)
         lines.append(f"| {' | '.join([row.label, *figures, against, str(len(mine))])} |")
     judged = f"\nNo better than {rows[base].label} on old classes: {', '.join(behind)}.\n" if behind else ""
-    told = "".join(f"\n{', '.join(labels)}: {text}.\n" for text, labels in remarks.items())
-    return "\n".join(lines) + f"\n{judged}{told}"
+    remarked = "".join(f"\n{', '.join(labels)}: {text}.\n" for text, labels in remarks.items())
+    return "\n".join(lines) + f"\n{judged}{remarked}"
 
 
 def _missing(rows: Mapping[str, Row], results: Results) -> str:
@@ -246,10 +240,10 @@ def training_command(*words: str) -> str:
 
 
 def kept_notes(path: Path) -> str:
-    """What stands between the marks of the page, to be written again.
+    """The text between the marks of the page, to be written again.
 
     Raises:
-        ContsegError: the page has one mark without the other, or marks twice, so that notes might be lost.
+        ContsegError: a mark is missing or there twice, so that notes might be lost.
     """
     if not path.is_file():
         return "\n"
@@ -260,13 +254,13 @@ def kept_notes(path: Path) -> str:
     before, _, rest = text.partition(NOTES[0])
     if counts != [1, 1] or NOTES[1] in before:
         raise ContsegError(
-            f"{path}: expected one {NOTES[0]} and one {NOTES[1]} after it; put them right, so that no note is lost"
+            f"{path}: expected one {NOTES[0]} and one {NOTES[1]} after it; correct them, so that no note is lost"
         )
     return rest.partition(NOTES[1])[0]
 
 
 def write(path: Path, text: str) -> None:
-    """Write the page; it appears whole or not at all."""
+    """Write a text file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(text, encoding="utf-8")

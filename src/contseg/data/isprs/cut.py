@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from contseg.data.dataset import SubsetName
-from contseg.data.isprs import CLASSES, MANIFEST, VAIHINGEN_FROM
-from contseg.data.isprs_tiles import Domain, Numbered, Tile, raster_tools
+from contseg.data.datasets.isprs import CLASSES, MANIFEST, VAIHINGEN_FROM
+from contseg.data.isprs.tiles import Domain, Numbered, Tile, raster_tools
 from contseg.data.lists import read_text
 from contseg.errors import ContsegError
 

@@ -8,9 +8,12 @@ from typing import Any
 from contseg.engine.options import MACHINE_KEYS
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
-from contseg.recipes.published import FIGURES, PublishedRow, published_for
-from contseg.recipes.read import differences, is_of_published_data, read_recipe, recipe_names, told_differences
+from contseg.evaluation.metrics import run_figures
+from contseg.evaluation.remarks import run_remarks
+from contseg.recipes.published import COUNTED, FIGURES, PublishedRow, published_for
+from contseg.recipes.read import differences, differences_text, is_of_published_data, read_recipe, recipe_names
 from contseg.recipes.recipe import Recipe
+from contseg.report.table import Block, Line, remark_lines
 
 Changes = dict[str, tuple[Any, Any]]
 """Key -> its value in the packaged recipe, and in this one."""
@@ -84,7 +87,7 @@ def comparability(recipe: Recipe) -> list[str]:
     changes = protocol_changes(recipe)
     if published_for(recipe):
         changes.pop("scenario.ratio", None)
-    return [told_differences({key: values}) for key, values in changes.items()]
+    return [differences_text({key: values}) for key, values in changes.items()]
 
 
 def warnings_for(recipe: Recipe, row: PublishedRow) -> list[str]:
@@ -152,10 +155,71 @@ def recorded_recipe(run: Run) -> Recipe | None:
         return None
 
 
+def run_names(runs: Sequence[Run]) -> list[str]:
+    """Folder names, with as many of the folders above as it takes to tell them apart.
+
+    Example:
+        >>> run_names([Run("here/plop"), Run("there/plop")])
+        ['here/plop', 'there/plop']
+    """
+    places = [run.folder.resolve().parts for run in runs]
+    for depth in range(1, max(map(len, places))):
+        names = ["/".join(parts[-depth:]) for parts in places]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
 def compare_run(run: Run) -> list[Comparison]:
     """A run beside published numbers; nothing before it is finished, and where nothing was published."""
     recipe, summary = recorded_recipe(run), run.summary()
     return compare(recipe, summary) if recipe and summary else []
+
+
+def protocol_of(run: Run) -> str:
+    """What a run learns in which steps, in a few words; runs with the same words share a table."""
+    recipe = recorded_recipe(run)
+    if recipe is None:
+        plan = run.require_plan()
+        return f"{plan['dataset']} {plan['split']} {plan['setting']}"
+    scenario = recipe.scenario
+    split = scenario.scored_as or scenario.split
+    how = "by domain" if scenario.by == "domain" else "lists" if scenario.lists else scenario.setting
+    words = [recipe.data.dataset, split] + ([how] if split != "offline" else [])
+    words += [f"order {scenario.order}"] if scenario.order != "natural" else []
+    words += [f"domains {', '.join(scenario.domains)}"] if scenario.domains else []
+    words += [f"ratio {scenario.ratio}"] if scenario.ratio < 1 else []
+    words += [f"memory {scenario.memory.size}"] if scenario.memory else []
+    return " ".join(words)
+
+
+def block_of(run: Run, name: str) -> Block:
+    """The rows of a run, with and without background where both are needed, and of the published numbers next to it.
+
+    Args:
+        name: of the run in the table.
+    """
+    recipe, summary = recorded_recipe(run), run.summary()
+    reasons = comparability(recipe) if recipe else []
+    marks = [f"not comparable with published numbers: {'; '.join(reasons)}"] if reasons else []
+    if summary is None:
+        confusions = run.confusions()
+        measured = confusions, run.groups(), run.has_background()
+        figures = run_figures(*measured)
+        shown = {key: None if figures[key] is None else 100 * figures[key] for key in FIGURES}
+        last, steps = len(confusions) - 1, len(run.require_plan()["steps"])
+        state = f"not finished: the numbers are those after step {last} of 0 to {steps - 1}; not compared"
+        notes = (state, *marks, *remark_lines(run_remarks(*measured, *run.tested()), FIGURES))
+        return Block(name, (Line("unfinished", COUNTED["no"], shown, notes=notes),), notes)
+    remarks = remark_lines(summary.get("notes", {}), FIGURES)
+    comparisons = compare_run(run)
+    lines = [Line("run", COUNTED["no"], {key: summary[key] for key in FIGURES}, notes=(*marks, *remarks))]
+    with_background = [one.run for one in comparisons if one.row.background == "yes"]
+    lines += [Line("run", COUNTED["yes"], figures) for figures in with_background[:1]]
+    for one in comparisons:
+        row, published = one.row, {key: getattr(one.row, key) for key in FIGURES}
+        lines.append(Line(row.sure, COUNTED[row.background], published, one.delta, one.comparable, row.source, one.warnings))
+    return Block(name, tuple(lines), (*(notes_on(comparisons) or marks), *remarks))
 
 
 def _packaged(recipe: Recipe) -> Recipe | None:
@@ -227,6 +291,6 @@ def _reservations(recipe: Recipe, row: PublishedRow) -> Iterator[str]:
         yield "the recipe comes from no recipe of the package, so only what the table says of the protocol was checked"
     changed = other_changes(recipe)
     if changed:
-        yield f"beside the protocol the recipe was changed: {told_differences(changed)}"
+        yield f"beside the protocol the recipe was changed: {differences_text(changed)}"
     if recipe.backbone_weights is None and recipe.start_from is None:
         yield "the backbone began at random, the published one with ImageNet weights (backbone_weights)"

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from contseg.data.classes import IGNORE, ClassTable, voc_palette
-from contseg.data.coco_layout import find_places
-from contseg.data.coco_rows import CocoFile, Image, read_coco
-from contseg.data.coco_segments import mask_tools, segment
 from contseg.data.dataset import SegmentationDataset, SubsetName, require_folder
+from contseg.data.datasets.coco_layout import find_places
+from contseg.data.datasets.coco_rows import CocoFile, Image, read_coco
+from contseg.data.datasets.coco_segments import mask_tools, segment
+from contseg.data.datasets.folder import held_out
 from contseg.data.files import image_size, orientation
-from contseg.data.folder import held_out
 from contseg.data.lists import without_ending
 from contseg.errors import ContsegError, did_you_mean
 

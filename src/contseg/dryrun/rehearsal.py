@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from contseg.dryrun.stand_ins import own_cache, quartered, ready_norms, rehearsed, with_changes
 from contseg.engine.job import Job, Reporter
 from contseg.engine.loading import updates_per_epoch
 from contseg.engine.run import Run
@@ -23,7 +24,6 @@ from contseg.models.segmenter import Segmenter
 from contseg.recipes.build import make_job, start_run
 from contseg.recipes.effect import without_effect
 from contseg.recipes.read import Resolved, resolve
-from contseg.recipes.stand_ins import own_cache, quartered, ready_norms, rehearsed, with_changes
 from contseg.scenarios.step import Step
 
 STEPS = 2

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from contseg.data.class_list import read_class_list
 from contseg.data.dataset import SegmentationDataset, SubsetName, require_folder
+from contseg.data.datasets.class_list import read_class_list
+from contseg.data.datasets.own_masks import find_masks, missing_mask, read_values, sample_name
 from contseg.data.files import IMAGE_SUFFIXES, image_files
 from contseg.data.lists import read_list, without_ending
-from contseg.data.own_masks import find_masks, missing_mask, read_values, sample_name
 from contseg.data.recoding import Recoding
 from contseg.errors import ContsegError
 

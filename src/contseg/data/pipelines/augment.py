@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from contseg.data.files import max_pixels
-from contseg.data.photometric import Jitter
-from contseg.data.resize import Pipeline, Sample, Size, resize_image, resize_mask, sides, swap_ids
-from contseg.data.ssseg import FreeResizeCrop, KeepRatioCrop
+from contseg.data.pipelines.photometric import Jitter
+from contseg.data.pipelines.resize import Pipeline, Sample, Size, resize_image, resize_mask, sides, swap_ids
+from contseg.data.pipelines.ssseg import FreeResizeCrop, KeepRatioCrop
 from contseg.errors import ContsegError, did_you_mean
 
 __all__ = [

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from contseg.data.cityscapes import CITIES
+from contseg.data.datasets.cityscapes import CITIES
 from contseg.data.fake import LAYOUTS, write_fake
 from contseg.errors import ContsegError
 from contseg.models.backbones.options import ResNetOptions
@@ -87,7 +87,7 @@ def rehearsed(recipe: Recipe, shared: Path, own: Path) -> Recipe:
     """The recipe with stand-ins for all that must be there, batches of 2 (Swin-Large: 1), one process, and nothing loaded:
     a ResNet starts from He-normal weights.
 
-    Shares of images are large enough to leave some of the few. Epochs stay; see `contseg.recipes.rehearsal`.
+    Shares of images are large enough to leave some of the few. Epochs stay; see `contseg.dryrun.rehearsal`.
 
     Args:
         shared: where images are written, and found again by the next recipe of the same dataset.

@@ -4,7 +4,10 @@ import pytest
 
 from contseg.engine.run import Run
 from contseg.recipes.build import start_run
-from contseg.recipes.comparison import (
+from contseg.recipes.published import PublishedRow, published_rows
+from contseg.recipes.read import read_recipe
+from contseg.recipes.recipe import Recipe
+from contseg.report.comparison import (
     comparability,
     compare,
     compare_run,
@@ -13,9 +16,6 @@ from contseg.recipes.comparison import (
     recorded_recipe,
     warnings_for,
 )
-from contseg.recipes.published import PublishedRow, published_rows
-from contseg.recipes.read import read_recipe
-from contseg.recipes.recipe import Recipe
 
 NAME = "voc/plop_15-1_overlapped"
 WEIGHTS = "backbone_weights=resnet101.pth"

@@ -9,8 +9,8 @@ from PIL import Image
 
 from contseg.data.cache import cache_folder
 from contseg.data.classes import ClassTable
+from contseg.data.datasets.folder import Folder
 from contseg.data.files import write_palette_png
-from contseg.data.folder import Folder
 from contseg.errors import ContsegError
 
 NAMES = ("background", "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

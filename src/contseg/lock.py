@@ -12,7 +12,7 @@ from contseg.errors import ContsegError
 
 @dataclass(frozen=True)
 class Lock:
-    """A lock that the system takes back when the process ends, however it ends.
+    """A lock that the system releases when the process ends, however it ends.
 
     Args:
         file: its open file.
@@ -22,19 +22,20 @@ class Lock:
 
     @property
     def kept_by_children(self) -> tuple[int, ...]:
-        """What a child must inherit to hold the lock too (`subprocess.Popen(pass_fds=...)`); nothing on Windows."""
+        """The files that a child must inherit to hold the lock too (`subprocess.Popen(pass_fds=...)`); none on Windows."""
         return () if os.name == "nt" else (self.file,)
 
 
 @contextmanager
-def held(path: Path, what: str) -> Iterator[Lock]:
-    """Hold the lock of a file, which is made, and deleted at the end.
+def held(path: Path, what: str, patience: float = 0.0) -> Iterator[Lock]:
+    """Hold the lock of a file, which is created, and deleted at the end.
 
     Args:
-        what: is at work, in the error: "runs/demo: a demo".
+        what: the work that the lock protects, as the error names it: "runs/demo: a demo".
+        patience: seconds to wait for another process that holds the lock.
 
     Raises:
-        ContsegError: another process holds it; says which, and since when.
+        ContsegError: another process holds it (which one, and since when).
 
     Example:
         >>> import tempfile
@@ -45,17 +46,20 @@ def held(path: Path, what: str) -> Iterator[Lock]:
         >>> path.exists()
         False
     """
-    made = not path.parent.exists()
+    made, deadline = not path.parent.exists(), time.monotonic() + patience
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         if not _locked(file):
             owner = path.read_text(encoding="utf-8").strip() or "another process"
             os.close(file)
+            if time.monotonic() < deadline:
+                time.sleep(0.1)
+                continue
             raise ContsegError(
-                f"{what} is at work there already ({owner}); wait for its end, or choose another folder with --out"
+                f"{what} is already running there ({owner}); wait for it to end, or choose another folder with --out"
             )
-        if _still_there(path, file):  # the one before may have deleted it after we opened it
+        if _still_there(path, file):  # the previous holder may have deleted it after we opened it
             break
         os.close(file)
     os.truncate(file, 0)

@@ -9,9 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from contseg.data.classes import IGNORE
-from contseg.data.photometric import distort
+from contseg.data.pipelines.photometric import distort
+from contseg.data.pipelines.resize import Sample, Size, resize_image, resize_mask, sides, swap_ids
 from contseg.data.recoding import count_ids
-from contseg.data.resize import Sample, Size, resize_image, resize_mask, sides, swap_ids
 
 MEAN_COLOUR = (124, 116, 104)
 """ImageNet's mean colour in whole grey levels: what a 0 after normalisation, as published, is before it."""

@@ -1,0 +1,54 @@
+"""Processes that a command starts: they end with it, and keep what they have learned."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from contseg.interruption import ENDS_WITH_INPUT
+from contseg.lock import Lock
+
+GRACE = 20.0
+"""Seconds that a child has for saving."""
+
+
+def start(command: Sequence[str], log: Path, lock: Lock, **environment: str) -> subprocess.Popen:
+    """Start a command of this package, with its output in a log file.
+
+    Its standard input is a pipe that only this process holds, so the child ends with this process, however that ends.
+    The child holds the lock too, until it has ended.
+
+    Args:
+        environment: variables in addition to those of this process.
+    """
+    with log.open("w", encoding="utf-8") as file:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=file,
+            env=os.environ | {ENDS_WITH_INPUT: "1", "PYTHONIOENCODING": "utf-8"} | environment,
+            pass_fds=lock.kept_by_children,
+            start_new_session=True,  # Ctrl-C reaches it through this process, once
+        )
+
+
+def end(processes: Sequence[subprocess.Popen]) -> None:
+    """End children, which save after their current update; does nothing for those that have ended."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()  # its last epoch is kept
+            process.wait()
+        finally:
+            if process.stdin:
+                process.stdin.close()
+
+
+def last_line(log: Path) -> str:
+    """The last line of a child's output without `error: `, or "no output"."""
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"]
+    return lines[-1].removeprefix("error: ")

@@ -1,0 +1,53 @@
+"""A run on one rank: what every part of the engine needs."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from lightning_fabric import Fabric
+
+from contseg.engine.job import Job, Reporter
+from contseg.engine.loading import Shard
+from contseg.engine.ranks import ranks_of, shard_of
+from contseg.engine.run import ReadOnlyRun, Run
+from contseg.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class Session:
+    """A run on one rank.
+
+    All ranks make the same calls: on ranks other than 0 the run writes nothing and the reporter reports nothing.
+
+    Args:
+        fabric: device, precision and processes.
+        job: the resolved run.
+        run: its folder.
+        reporter: of progress.
+    """
+
+    fabric: Fabric
+    job: Job
+    run: Run
+    reporter: Reporter
+
+    @classmethod
+    def of(cls, fabric: Fabric, job: Job, reporter: Reporter) -> "Session":
+        """The session of this rank."""
+        if fabric.global_rank == 0:
+            return cls(fabric, job, Run(job.folder), reporter)
+        return cls(fabric, job, ReadOnlyRun(job.folder), Reporter())
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is rank 0, which does the work that is done once."""
+        return self.fabric.global_rank == 0
+
+    @cached_property
+    def ranks(self) -> Ranks:
+        """Sums and gathers over all ranks."""
+        return ranks_of(self.fabric)
+
+    @cached_property
+    def shard(self) -> Shard:
+        """The part of the data that belongs to this rank."""
+        return shard_of(self.fabric)

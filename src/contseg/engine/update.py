@@ -1,0 +1,190 @@
+"""One update of a student: forward passes, the method's terms, backward, and the optimiser's step."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from contseg.engine.loading import THRESHOLD_PASS, StepBatches
+from contseg.engine.optimiser import make_optimiser
+from contseg.engine.randomness import METHOD, seed_model, torch_generator
+from contseg.engine.schedule import learning_rate
+from contseg.engine.session import Session
+from contseg.engine.watch import LossWatch, PseudoLabelCount, TermWatch
+from contseg.methods.method import Method, StepContext
+from contseg.models.layers import resize
+from contseg.models.segmenter import Segmenter, SegmenterOutput
+from contseg.scenarios.batch import Batch
+from contseg.scenarios.step import Step
+
+
+@dataclass
+class _Pass:
+    """A forward pass of an update: its batch, and the same batch with its final labels once they are known."""
+
+    batch: Batch
+    iteration: int
+    generator: torch.Generator
+    last: bool
+    relabelled: Batch | None = None
+
+
+class Updater:
+    """Prepares a student for a step and makes its updates.
+
+    Args:
+        student: already grown to the classes of the step.
+        teacher: the segmenter of the step before, which is frozen; or None.
+
+    Attributes:
+        context: what the method receives.
+        optimiser: of the step.
+        pseudo: counts of pseudo labels in the current epoch, or None if nothing is relabelled.
+    """
+
+    def __init__(self, session: Session, step: Step, student: Segmenter, teacher: Segmenter | None, batches: StepBatches):
+        fabric, method, options = session.fabric, session.job.method, session.job.training
+        self.fabric, self.method, self.options = fabric, method, options
+        self.step, self.student, self.teacher = step, student, teacher
+        self.layout = torch.channels_last if options.channels_last else torch.contiguous_format
+        method.prepare(student, step)
+        self.taps = method.taps if teacher is not None else method.first_taps
+        student.freeze_unused(self.taps)
+        student.to(memory_format=self.layout)  # type: ignore[call-overload]
+        if teacher is not None:
+            teacher.to(fabric.device, memory_format=self.layout).eval().requires_grad_(False)  # type: ignore[call-overload]
+        if options.compile:
+            student.compile()
+        optimiser = make_optimiser(method.parameter_groups(student, step), student, options, step.index)
+        self.module, self.optimiser = fabric.setup(student, optimiser)
+        self.context = StepContext(
+            student=student,
+            teacher=teacher,
+            step=step,
+            epochs=options.epochs_of(step.index),
+            loader=batches.own_images(THRESHOLD_PASS),
+            ranks=session.ranks,
+            predict_teacher=self._teacher_output if teacher is not None else None,
+            average=options.average,
+            passes=options.accumulate,
+        )
+        self.terms = TermWatch(method, step.index, session.reporter.message)
+        self.losses = LossWatch(step.index, options)
+        self.pseudo: PseudoLabelCount | None = None
+
+    @property
+    def loss(self) -> float:
+        """The loss of the newest pass."""
+        return self.losses.last
+
+    def begin_epoch(self, epoch: int, pseudo: Tensor | None) -> None:
+        """Enter training mode.
+
+        Args:
+            pseudo: `PseudoLabelCount.counts` of an interrupted attempt.
+        """
+        self.module.train()
+        self.context.epoch = epoch
+        self.pseudo = PseudoLabelCount.of(self.method, self.step, self.teacher, self.fabric.device, pseudo)
+
+    def update(self, batches: Iterator[Batch], number: int, updates: int) -> list[dict[str, Tensor]]:
+        """Update the weights once.
+
+        Args:
+            batches: from which the next ones are taken, one per pass.
+            number: of this update in the step, 0-based.
+            updates: in the step.
+
+        Returns:
+            the terms of each pass, detached.
+
+        Raises:
+            ContsegError: a loss is not finite (the weights are not changed), or a term does not fit `inert_terms`.
+        """
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.options, self.step.index, number, updates, group["lr_factor"])
+        terms = [self._forward_backward(one) for one in self._passes(batches, number)]
+        self._apply_gradients()
+        return terms
+
+    def _passes(self, batches: Iterator[Batch], update: int) -> list[_Pass]:
+        """The passes of an update.
+
+        All batches are read first: means over valid pixels are means over all passes, so that the final labels of all
+        passes are needed in the first. Methods without such a mean relabel each batch in its own pass.
+        """
+        count, options = self.options.accumulate, self.options
+        passes: list[_Pass] = []
+        for iteration in range(update * count, (update + 1) * count):
+            generator = torch_generator(METHOD, options.seed, self.step.index, iteration)
+            passes.append(_Pass(next(batches), iteration, generator, iteration == (update + 1) * count - 1))
+
+        def final_labels() -> list[Tensor]:
+            return [self._relabelled(one).labels for one in passes]
+
+        self.context.labels_of_update = final_labels if count > 1 else None
+        return passes
+
+    def _relabelled(self, one: _Pass, teacher_output: SegmenterOutput | None = None) -> Batch:
+        """The batch of a pass with its final labels, computed once.
+
+        Args:
+            teacher_output: computed here if None and needed, for labels that are used before their pass.
+        """
+        if one.relabelled is None:
+            method, context = self.method, self.context
+            if teacher_output is None and self.teacher is not None and type(method).relabel is not Method.relabel:
+                teacher_output = self._teacher_output(one.batch)
+            outer, context.generator = context.generator, one.generator
+            one.relabelled = method.relabel(one.batch, teacher_output, context)
+            context.generator = outer
+        return one.relabelled
+
+    def _forward_backward(self, one: _Pass) -> dict[str, Tensor]:
+        """Student and teacher forward, the method's terms, backward; returns the terms, detached."""
+        method, context, batch = self.method, self.context, one.batch
+        seed_model(self.options.seed, self.step.index, one.iteration, self.fabric.global_rank)
+        context.generator = one.generator
+        teacher_output = self._teacher_output(batch) if self.teacher is not None else None
+        with self.fabric.no_backward_sync(self.module, enabled=not one.last):
+            output = self.module(self._inputs(batch), taps=self.taps)
+            labels_before = batch.labels
+            batch = self._relabelled(one, teacher_output)
+            if self.pseudo:
+                self.pseudo.count(labels_before, batch.labels)
+            terms = dict(method.losses(batch, output, teacher_output, context))
+            for name, logits, weight in output.auxiliary:
+                terms[f"auxiliary_{name}"] = weight * method.supervise(resize(logits, batch.size), batch, context)
+            self.terms.check(terms)
+            self.losses.read(terms)
+            self.fabric.backward(torch.stack(list(terms.values())).sum() / self.options.accumulate)
+        self.losses.require_finite(context.epoch, one.iteration, batch.names)
+        with self.fabric.autocast():
+            self.student.observe(output, batch.labels, context.ranks, context.generator)
+        return {name: value.detach() for name, value in terms.items()}
+
+    def _inputs(self, batch: Batch) -> Tensor:
+        return self.student.normalise(batch.images).contiguous(memory_format=self.layout)
+
+    @torch.no_grad()
+    def _teacher_output(self, batch: Batch) -> SegmenterOutput:
+        """Under `no_grad`, as inference tensors cannot be saved for backward."""
+        assert self.teacher is not None
+        with self.fabric.autocast():
+            return self.teacher(self._inputs(batch), taps=self.method.taps)
+
+    def _apply_gradients(self) -> None:
+        """The optimiser's step, with the method's calls before and after it."""
+        changed, limit = type(self.method).after_backward is not Method.after_backward, self.options.clip
+        if changed or limit is not None:
+            # unscales fp16 gradients; an infinite limit never clips
+            self.fabric.clip_gradients(self.module, self.optimiser, max_norm=math.inf, error_if_nonfinite=False)
+        if changed:
+            self.method.after_backward(self.context)
+        if limit is not None:
+            torch.nn.utils.clip_grad_norm_(self.student.parameters(), limit)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.method.after_update(self.context)

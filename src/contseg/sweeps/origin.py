@@ -1,0 +1,36 @@
+"""With which code and on which machine a run was trained."""
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+
+def origin() -> dict[str, str | int | None]:
+    """`commit` of the package, `cpu`, and its number of `cores`."""
+    return {"commit": commit(), "cpu": cpu_model(), "cores": os.cpu_count()}
+
+
+def cpu_model() -> str:
+    """The name of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
+
+
+def commit() -> str:
+    """The last commit that changed the package, `with changes` if it was changed since; `unknown` if not in a checkout."""
+    package = Path(__file__).parents[1]
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments, "--", "."]
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=package).stdout.strip()
+
+    try:
+        found, changed = git("log", "-1", "--format=%h"), git("status", "--porcelain")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{found or 'unknown'}{' with changes' if changed else ''}"

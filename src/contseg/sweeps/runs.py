@@ -1,0 +1,246 @@
+"""The runs of a sweep: each in its own process, step 0 trained once for all that share it, resumable after any kill."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from contseg.children import end, last_line, start
+from contseg.engine.cache import StepCache
+from contseg.engine.run import Run
+from contseg.errors import ContsegError
+from contseg.lock import Lock, held
+from contseg.recipes.build import make_job, resumed_recipe, start_run
+from contseg.recipes.read import read_recipe
+from contseg.recipes.recipe import Recipe
+from contseg.sweeps.origin import origin
+
+ORIGIN = "origin.jsonl"
+"""Next to the files of a run: commit and machine, a line for each time that it was started or resumed."""
+PATIENCE = 30.0
+"""Seconds to wait for the children of a sweep that was killed, which are saving."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: a recipe that is trained with several seeds.
+
+    Args:
+        label: in the table.
+        recipe: name or file.
+        overrides: of the recipe.
+        seeds: one run each.
+    """
+
+    label: str
+    recipe: str
+    overrides: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """A row with one seed: one run, in `OUT/ROW/SEED`."""
+
+    row: str
+    seed: int
+    recipe: Recipe
+    folder: Path
+
+    @property
+    def run(self) -> Run:
+        """The run in the folder."""
+        return Run(self.folder)
+
+    @property
+    def title(self) -> str:
+        """Row and seed."""
+        return f"{self.row}, seed {self.seed}"
+
+    @property
+    def begun(self) -> bool:
+        """Whether the folder contains a run of exactly this recipe."""
+        try:
+            resumed_recipe(self.folder, self.recipe)
+        except ContsegError:
+            return False
+        return True
+
+    @property
+    def finished(self) -> bool:
+        """Whether that run is finished."""
+        return self.run.summary() is not None and self.begun
+
+    @property
+    def past_step_0(self) -> bool:
+        """Whether its step 0 is finished."""
+        return (self.folder / "steps" / "00" / "confusion.npz").is_file()
+
+
+def cells_of(rows: Mapping[str, Row], overrides: Sequence[str], out: Path) -> list[Cell]:
+    """All runs, seed by seed, so that a sweep that is cut short has the same number of seeds in every row.
+
+    Raises:
+        ContsegError: no such recipe, or a wrong key.
+    """
+    return [
+        Cell(
+            row=name,
+            seed=seed,
+            recipe=read_recipe(row.recipe, [*row.overrides, *overrides, f"training.seed={seed}"]),
+            folder=out / name / str(seed),
+        )
+        for seed in sorted({seed for row in rows.values() for seed in row.seeds})
+        for name, row in rows.items()
+        if seed in row.seeds
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A cell that is not finished.
+
+    Args:
+        key: of its step 0.
+        images: per epoch, of each step.
+    """
+
+    cell: Cell
+    key: str
+    images: tuple[int, ...]
+
+    def work(self, shares: bool) -> int:
+        """Training images over all epochs; of later steps only if step 0 is shared."""
+        epochs = self.cell.recipe.training.epochs_of
+        return sum(count * epochs(step) for step, count in enumerate(self.images) if step or not shares)
+
+    def done(self, shares: bool) -> int:
+        """Training images so far, see `work`."""
+        lines = self.cell.run.metrics()
+        return sum(self.images[line["step"]] for line in lines if line["kind"] == "epoch" and (line["step"] or not shares))
+
+
+def tasks_of(cells: Sequence[Cell], overwrite: bool = True) -> list[Task]:
+    """The cells that are not finished, checked as training would check them.
+
+    Args:
+        overwrite: replace runs of other recipes.
+
+    Raises:
+        ContsegError: a recipe cannot be trained, a folder contains something else, or a run of another recipe.
+    """
+    tasks = []
+    for cell in cells:
+        if cell.finished:
+            continue
+        cell.run.refuse_if_taken(overwrite=True)
+        if not overwrite and (cell.folder / "recipe.yaml").is_file():
+            resumed_recipe(cell.folder, cell.recipe)
+        job = make_job(cell.recipe, cell.folder, new=not cell.begun)
+        tasks.append(Task(cell, job.first_step_key(), tuple(len(step.train) for step in job.scenario)))
+    return tasks
+
+
+def next_task(waiting: Sequence[Task], learning: set[str], cached: Callable[[str], bool]) -> Task | None:
+    """The first task whose step 0 is cached, or is not being trained by another run.
+
+    Args:
+        learning: keys of the steps 0 that are being trained.
+        cached: whether the step 0 of a key is in the cache.
+    """
+    return next((task for task in waiting if task.key not in learning or cached(task.key)), None)
+
+
+class Watcher:
+    """Is called with the progress of a sweep. All calls are optional."""
+
+    def started(self) -> None:
+        """Every run has its folder."""
+
+    def progressed(self, running: Sequence[Task]) -> None:
+        """Called several times a second."""
+
+    def ended(self, task: Task, problem: str | None) -> None:
+        """A run is finished, or failed with this problem."""
+
+
+def train_all(tasks: Sequence[Task], out: Path, workers: int, watcher: Watcher | None = None) -> dict[str, str]:
+    """Train every task in its own process, `workers` in parallel; a run that fails does not stop the others.
+
+    Returns:
+        Title and problem of every run that failed.
+
+    Raises:
+        ContsegError: another sweep is running in the folder.
+    """
+    watcher, cache = watcher or Watcher(), (out / "cache").resolve()
+    waiting, problems = list(tasks), {}
+    running: dict[Task, subprocess.Popen] = {}
+
+    def cached(key: str) -> bool:
+        return StepCache(cache, key).filled
+
+    with only_sweep(out) as lock:
+        for task in tasks:
+            begin(task.cell)
+        try:
+            watcher.started()
+            while waiting or running:
+                for task in [task for task, process in running.items() if process.poll() is not None]:
+                    problem = _problem(task.cell, running.pop(task))
+                    if problem:
+                        problems[task.cell.title] = problem
+                    watcher.ended(task, problem)
+                learning = {task.key for task in running if not task.cell.past_step_0}
+                task = next_task(waiting, learning, cached) if len(running) < workers else None
+                if task:
+                    waiting.remove(task)
+                    running[task] = _started(task.cell, cache, lock)
+                    continue
+                watcher.progressed(list(running))
+                time.sleep(0.2)
+        finally:
+            end(list(running.values()))
+    return problems
+
+
+def only_sweep(out: Path, patience: float = PATIENCE) -> AbstractContextManager[Lock]:
+    """The lock on the folder of a sweep, which its runs hold too."""
+    return held(out / "sweep.lock", f"{out}: a sweep", patience)
+
+
+def begin(cell: Cell) -> None:
+    """Create the run of a cell if there is none of this recipe; one of another recipe is replaced, whole or not at all."""
+    if cell.begun:
+        return
+    cell.run.refuse_if_taken(overwrite=True)
+    new, old = (cell.folder.with_name(f"{cell.seed}.{word}") for word in ("new", "old"))
+    for folder in (new, old):
+        shutil.rmtree(folder, ignore_errors=True)
+    start_run(cell.recipe, new)
+    if cell.folder.exists():
+        cell.folder.rename(old)
+    new.rename(cell.folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _started(cell: Cell, cache: Path, lock: Lock) -> subprocess.Popen:
+    """A process that trains or resumes the run of a cell, on one thread."""
+    with (cell.folder / ORIGIN).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(origin()) + "\n")
+    command = [sys.executable, "-m", "contseg.sweeps.worker", str(cell.folder), str(cache)]
+    return start(command, cell.folder / "log.txt", lock, OMP_NUM_THREADS="1")
+
+
+def _problem(cell: Cell, process: subprocess.Popen) -> str | None:
+    end([process])  # closes its pipe
+    if process.returncode == 0 and cell.run.summary():
+        return None
+    if process.returncode < 0:
+        return f"killed by signal {-process.returncode}"
+    return last_line(cell.folder / "log.txt")

@@ -1,0 +1,77 @@
+"""`contseg sweep`: recipes x settings x seeds in one command."""
+
+import pytest
+
+from contseg.cli.sweep import chosen_seeds, rows_of, values_of
+from contseg.engine.run import Run
+from contseg.errors import ContsegError
+from contseg.sweeps.runs import begin, cells_of
+from tests.conftest import TINY
+from tests.engine.runs import command
+
+SMALL = [*TINY, "training.epochs=1", "training.batch=10"]
+
+
+def test_every_combination_of_recipe_and_settings_is_a_row_with_a_folder_of_its_own():
+    rows = rows_of(["digits/mib_5-1", "digits/plop_5-1"], ["training.lr=0.1,0.2", "data.flip=0"], (0,))
+    assert {name: row.overrides for name, row in rows.items()} == {
+        "digits-mib_5-1,training.lr=0.1,data.flip=0": ("training.lr=0.1", "data.flip=0"),
+        "digits-mib_5-1,training.lr=0.2,data.flip=0": ("training.lr=0.2", "data.flip=0"),
+        "digits-plop_5-1,training.lr=0.1,data.flip=0": ("training.lr=0.1", "data.flip=0"),
+        "digits-plop_5-1,training.lr=0.2,data.flip=0": ("training.lr=0.2", "data.flip=0"),
+    }
+
+
+@pytest.mark.parametrize("setting", ["training.lr", "training.lr=", "=0.1", "training.lr=[0.1"])
+def test_a_setting_that_lists_no_values_is_an_error(setting):
+    with pytest.raises(ContsegError, match=r"--set: .* expected KEY=VALUE,VALUE"):
+        values_of(setting)
+
+
+def test_a_recipe_that_is_there_twice_is_an_error():
+    with pytest.raises(ContsegError, match="is there twice"):
+        rows_of(["digits/mib_5-1", "digits/mib_5-1"], [], (0,))
+
+
+@pytest.mark.parametrize("seeds", ["", "0,one", "-1"])
+def test_seeds_are_whole_numbers(seeds):
+    with pytest.raises(ContsegError, match="--seeds: expected whole numbers"):
+        chosen_seeds(seeds)
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["training.lr=0.1"], "sweep: name at least one recipe"),
+        (["digits/mob_5-1"], "recipe 'digits/mob_5-1': not found; did you mean 'digits/mib_5-1'"),
+        (["digits/mib_5-1", "--set", "training.lrr=1,2"], "training.lrr: unknown key"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_no_folder(tmp_path, words, problem):
+    code, _, errors = command("sweep", *words, "--out", tmp_path / "sweep")
+    assert (code, len(errors.splitlines())) == (2, 1)
+    assert problem in errors
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_run_of_another_recipe_is_replaced_only_if_requested(tmp_path):
+    row = rows_of(["digits/mib_5-1"], [], (0,))
+    (cell,) = cells_of(row, SMALL, tmp_path)
+    begin(cell)
+    code, _, errors = command("sweep", "digits/mib_5-1", "--seeds", "0", *SMALL, "training.lr=0.5", "--out", tmp_path)
+    assert code == 2
+    assert "the recipe changed since the run began: training.lr was 0.1, is 0.5" in errors
+    assert cell.begun
+
+
+@pytest.mark.slow
+def test_a_sweep_trains_what_is_missing_and_tabulates_mean_and_deviation(tmp_path):
+    words = ["sweep", "digits/finetune_5-1", *SMALL, "scenario.split=offline", "--workers", "2", "--out", tmp_path]
+    assert command(*words, "--seeds", "0")[0] == 0
+    first = Run(tmp_path / "digits-finetune_5-1" / "0")
+    before = first.metrics()
+    code, out, errors = command(*words, "--seeds", "0,1")
+    assert (code, errors) == (0, "")
+    assert first.metrics() == before
+    assert "±" in out
+    assert "2 of 2 finished, seeds 0, 1" in (tmp_path / "sweep.md").read_text(encoding="utf-8")
