@@ -3,13 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: install demo check test test-slow test-parity test-real bench digits-table voc-table readme-table clean
+.PHONY: install demo check test test-slow test-parity test-real bench docs digits-table voc-table works-table clean
 
 install: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[demo,tensorboard,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[demo,tensorboard,docs,dev]"
 	touch $(READY)
 
 demo: $(READY)
@@ -38,6 +38,10 @@ test-real: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 
+# The documentation site, into site/index.html; a warning is an error.
+docs: $(READY)
+	$(BIN)/zensical build --strict --clean
+
 # All methods on the demo's digits, three seeds, into docs/digits-results.md; stopped and started again it goes on.
 digits-table: $(READY)
 	$(BIN)/python -m benchmarks.digits_table
@@ -46,9 +50,9 @@ digits-table: $(READY)
 voc-table: $(READY)
 	$(BIN)/python -m benchmarks.voc_table
 
-# The README's table of what works, from the packaged recipes.
-readme-table: $(READY)
-	$(BIN)/python -m benchmarks.readme_table
+# The table of packaged recipes in docs/what-works.md.
+works-table: $(READY)
+	$(BIN)/python -m benchmarks.works_table
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .cache site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -48,8 +48,8 @@ def sample_pipeline() -> tuple[float, float, float]:
         pipeline, lookup = training_pipeline("mib", CROP, 0.5), np.arange(65536).astype(np.uint8)
 
         def sample() -> object:
-            pixels, ids = pipeline(read_image(image_path), read_mask(mask_path), rng)
-            return pixels, look_up(lookup, ids)
+            pixels, layers = pipeline(read_image(image_path), {"mask": read_mask(mask_path)}, rng)
+            return pixels, look_up(lookup, layers["mask"])
 
         def decode() -> object:
             with Image.open(image_path) as image:

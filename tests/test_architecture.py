@@ -56,7 +56,7 @@ def test_documents_name_only_files_that_are_there(path):
     rooms = "|".join(
         room for room in ROOMS if room not in ("data", "evaluation", "report")
     )  # keys of a recipe, and report.html
-    names = re.findall(rf"\bcontseg\.([a-z_.]+\b)|`((?:{rooms})\.[a-z_.]+\b)", path.read_text(encoding="utf-8"))
+    names = re.findall(rf"\bcontseg\.([a-z_]+(?:\.[a-z_]+)+)|`((?:{rooms})(?:\.[a-z_]+)+)", path.read_text(encoding="utf-8"))
     assert [name for name in sorted({one or other for one, other in names}) if not is_there(name)] == []
 
 

@@ -1,4 +1,4 @@
-"""What the README promises."""
+"""Commands and examples of the README and the documentation work."""
 
 import re
 import shlex
@@ -14,7 +14,17 @@ from contseg.methods.registry import METHODS
 from contseg.recipes.read import read_recipe, recipe_names
 from tests.conftest import TINY
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+WRITTEN = [path for path in sorted((ROOT / "docs").glob("*.md")) if not path.stem.endswith("-results")]  # by hand
+PAGES = "\n".join([README, *(path.read_text(encoding="utf-8") for path in WRITTEN)])
+
+
+def commands(pattern: str) -> list[str]:
+    """Commands of the README and the documentation, each once, without comments."""
+    return list(
+        dict.fromkeys(found.strip() for found in re.findall(rf"^    (contseg {pattern}[^#\n]*)", PAGES, re.MULTILINE))
+    )
 
 
 def test_every_public_name_is_there():
@@ -22,15 +32,15 @@ def test_every_public_name_is_there():
         assert getattr(contseg, name) is not None
 
 
-@pytest.mark.parametrize("line", re.findall(r"^    (contseg (?:train|plan) [^-#\n][^#\n]*)", README, re.MULTILINE))
-def test_commands_of_the_readme_name_real_recipes_and_keys(line):
+@pytest.mark.parametrize("line", commands("(?:train|plan) +[^-#\\n ]"))
+def test_commands_of_the_documents_name_real_recipes_and_keys(line):
     words = shlex.split(line)[2:]
     recipe = read_recipe(words[0], [word for word in words[1:] if "=" in word])
     assert recipe.name in recipe_names()
 
 
-@pytest.mark.parametrize("line", re.findall(r"^    (contseg [a-z][^#\n]*)", README, re.MULTILINE))
-def test_commands_of_the_readme_are_understood(line):
+@pytest.mark.parametrize("line", commands("[a-z]"))
+def test_commands_of_the_documents_are_understood(line):
     command, words = get_command(app), shlex.split(line)[1:]
     while hasattr(command, "get_command") and not words[0].startswith("-"):  # a group and one of its commands
         command, words = command.get_command(None, words[0]), words[1:]
@@ -39,7 +49,7 @@ def test_commands_of_the_readme_are_understood(line):
 
 
 def test_table_of_what_works_names_every_method_and_dataset():
-    works = README.partition("## What works today")[2]
+    works = (ROOT / "docs" / "what-works.md").read_text(encoding="utf-8")
     for name in [*METHODS, *DATASETS]:
         assert f"`{name}`" in works
 

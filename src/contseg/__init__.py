@@ -8,7 +8,32 @@ Names below are loaded when they are first used, so that importing the package i
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for editors, type checkers and the API reference
+    from contseg.data.classes import ClassTable as ClassTable
+    from contseg.data.open import open_dataset as open_dataset
+    from contseg.engine.run import Run as Run
+    from contseg.engine.train import train as train
+    from contseg.errors import ContsegError as ContsegError
+    from contseg.evaluation.predict import predict_image as predict_image
+    from contseg.interop.pretrained import load_pretrained as load_pretrained
+    from contseg.interop.pretrained import save_pretrained as save_pretrained
+    from contseg.interop.segmenter_file import load_segmenter as load_segmenter
+    from contseg.interop.segmenter_file import save_segmenter as save_segmenter
+    from contseg.methods.method import Method as Method
+    from contseg.methods.method import StepContext as StepContext
+    from contseg.methods.registry import make_method as make_method
+    from contseg.methods.registry import register_method as register_method
+    from contseg.models.segmenter import NetworkOptions as NetworkOptions
+    from contseg.models.segmenter import Segmenter as Segmenter
+    from contseg.recipes.build import make_job as make_job
+    from contseg.recipes.build import start_run as start_run
+    from contseg.recipes.read import read_recipe as read_recipe
+    from contseg.report.page import write_report as write_report
+    from contseg.scenarios.plan import make_plan as make_plan
+    from contseg.scenarios.scenario import Scenario as Scenario
+    from contseg.scenarios.scenario import ScenarioOptions as ScenarioOptions
 
 __version__ = "0.1.0"
 

@@ -1,4 +1,4 @@
-"""The one exception users meet: a single line that says where, what was found, and what to do."""
+"""The exception for errors in the input: one line with the place, what was found, and what to do."""
 
 import re
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from difflib import get_close_matches
 
 
 class ContsegError(Exception):
-    """A mistake in the input (a file, a recipe key, a folder) told in one line; the command line exits with code 2.
+    """An error in the input (a file, a recipe key, a folder), in one line; the command line exits with code 2.
 
     Example:
         >>> raise ContsegError("masks/a.png: ids 9 are not in the class table; add them to classes.txt")
@@ -18,11 +18,11 @@ class ContsegError(Exception):
 INVISIBLE = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"  # but the line feed
 )
-"""Characters that steer a terminal, turn the direction of a text, or may not stand in a page or a picture."""
+"""Characters that control a terminal, change the direction of text, or are invalid in a page or a picture."""
 
 
 def visible(text: str) -> str:
-    """A text as it can be shown: characters that steer a terminal or break a picture are written as escapes.
+    """A text as it can be shown: characters that control a terminal or break a picture are written as escapes.
 
     Example:
         >>> print(visible("a\\x1b[31mred"))

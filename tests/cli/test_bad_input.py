@@ -158,7 +158,7 @@ class TestRuns:
     @pytest.mark.parametrize("option", [["--out", "elsewhere"], ["--overwrite"]], ids=lambda words: words[0])
     def test_resuming_with_what_only_a_new_run_has(self, run, option):
         before = sorted(run.folder.rglob("*"))
-        refused("train", "--resume", run.folder, *option, telling=f"{option[0]}: a resumed run goes on in its own folder")
+        refused("train", "--resume", run.folder, *option, telling=f"{option[0]}: a resumed run stays in its own folder")
         assert sorted(run.folder.rglob("*")) == before
 
     def test_nothing_to_train(self):
@@ -175,7 +175,7 @@ class TestRuns:
         refused("predict", tmp_path / "gone.safetensors", tmp_path, telling="segmenter file not found")
 
     def test_images_that_are_none(self, tmp_path, run):
-        refused("predict", run.folder, tmp_path, telling=f"{tmp_path}: holds no images")
+        refused("predict", run.folder, tmp_path, telling=f"{tmp_path}: contains no images")
         refused("predict", run.folder, tmp_path / "gone", telling=f"{tmp_path / 'gone'}: no such image or folder")
 
     def test_a_step_that_is_not_finished(self, run):

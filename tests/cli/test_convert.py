@@ -95,7 +95,9 @@ def test_convert_with_wrong_words(published, tmp_path):
     )
     refused("convert", published, "--classes", "voc", "--split", "15-2", *out, telling="'15-2' does not fit 20 classes")
     refused("convert", published, "--classes", "voc", "--from", "sssseg", *out, telling="did you mean 'ssseg'?")
-    refused("convert", published, "--classes", "voc", "--from", "mib", *out, telling="no classifier under the names of mib")
+    refused(
+        "convert", published, "--classes", "voc", "--from", "mib", *out, telling="no classifier with the tensor names of mib"
+    )
     refused("convert", published, "--classes", "voc", "--order", "z", *out, telling="scenario.order: 'z' is neither natural")
     refused("convert", tmp_path / "no.pth", "--classes", "voc", *out, telling="no.pth: weights file not found")
     cut = tmp_path / "cut.pth"
@@ -105,7 +107,7 @@ def test_convert_with_wrong_words(published, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("")
     for taken in (tmp_path / "mine", cut):
-        refused("convert", published, "--classes", "voc", "--out", taken, telling="is not empty and holds no segmenter")
+        refused("convert", published, "--classes", "voc", "--out", taken, telling="is not empty and contains no segmenter")
 
 
 def test_a_folder_predicts_as_the_run_it_came_from(run, folder, tmp_path):

@@ -25,7 +25,7 @@ SOUND = {
 
 @pytest.fixture
 def recipes(tmp_path):
-    """Two recipe files: one that holds together, and one with a key that its head lacks."""
+    """Two recipe files: one that passes, and one with a key that its head lacks."""
     paths = [tmp_path / "sound.yaml", tmp_path / "vain.yaml"]
     for path, extra in zip(paths, ({}, {"fpn_width": 16}), strict=True):
         YAML().dump(SOUND | {"network": SOUND["network"] | extra}, path)
@@ -72,16 +72,16 @@ class TestWhichRecipes:
     def test_a_name_is_tried_at_its_own_crop_and_what_a_pattern_matches_at_a_quarter(self, source, full, rows):
         assert rows_of(source, full=full) == rows
 
-    def test_a_pattern_that_matches_nothing_is_told(self):
+    def test_a_pattern_that_matches_nothing_is_an_error(self):
         with pytest.raises(ContsegError, match=r"'digitz/\*': no packaged recipe matches"):
             rows_of("digitz/*")
 
-    def test_no_process_is_told(self):
-        with pytest.raises(ContsegError, match="--processes: 0 is none"):
+    def test_at_least_one_process_is_required(self):
+        with pytest.raises(ContsegError, match="--processes: must be at least 1"):
             run_dry_run("all", [], processes=0)
 
 
-class TestWhatIsSaid:
+class TestOutput:
     @pytest.mark.parametrize("processes", ["this one", pytest.param("own ones", marks=pytest.mark.slow)])
     def test_all_are_tried_and_those_that_fail_are_named_at_the_end(self, processes, recipes, monkeypatch):
         sound, vain = map(str, recipes)
@@ -90,25 +90,25 @@ class TestWhatIsSaid:
             in_this_process(monkeypatch)
         code, out, err = command("dry-run", "*", "--processes", 1 if processes == "this one" else 2)
         assert code == 2
-        assert err.startswith("error: dry-run: 2 of 3 recipes do not hold together: ")
+        assert err.startswith("error: dry-run: 2 of 3 recipes failed: ")
         assert err.count("\n") == 1
         assert f"{vain} (1/4)" in err
         assert f"{sound} (1/4)" not in err
         lines = {line.split(" ")[0]: line for line in out.splitlines()}
         assert "network.head: fcn has no key 'fpn_width' (got 16)" in lines[vain]
         assert "recipe 'absent': not found" in lines["absent"]
-        assert lines["1"].startswith("1 of 3 hold together, ")
+        assert lines["1"].startswith("1 of 3 recipes passed in ")
         millions, seconds, memory, verdict = lines[sound].split()[-4:]
         assert float(millions) == 0.05
         assert float(seconds) > 0
         assert memory == "-" or float(memory) > 0
         assert verdict == "ok"
 
-    def test_a_recipe_that_holds_together_ends_well(self, recipes, monkeypatch):
+    def test_a_recipe_that_passes_ends_with_exit_code_0(self, recipes, monkeypatch):
         in_this_process(monkeypatch)
         code, out, err = command("dry-run", recipes[0], "data.crop=40")
         assert (code, err) == (0, "")
-        assert out.splitlines()[-1].startswith("1 of 1 hold together, ")
+        assert out.splitlines()[-1].startswith("1 of 1 recipes passed in ")
 
     def test_a_recipe_that_makes_the_program_fail_does_not_end_the_others(self, recipes, monkeypatch, tmp_path):
         def fail(*arguments, **options):

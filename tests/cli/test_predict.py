@@ -109,7 +109,7 @@ class TestBadFiles:
             "predict",
             segmenter,
             tmp_path / "only",
-            telling="holds no images (.jpg, .jpeg, .png, .bmp, .webp, .tif, .tiff); skipped 1",
+            telling="contains no images (.jpg, .jpeg, .png, .bmp, .webp, .tif, .tiff); skipped 1",
         )
 
     def test_a_linked_folder_is_followed_once(self, segmenter, photos, tmp_path):

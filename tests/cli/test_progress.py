@@ -18,7 +18,7 @@ ONE_UPDATE = [*TINY, "data.options={train: 10, test: 2, size: 32}", "scenario.sp
 
 
 def test_a_message_is_one_line_in_a_log_under_the_name_of_its_run_and_word_for_word():
-    text = "background fell by more than half: " + "65% of it is taken for '[red]cat'; " * 5
+    text = "background fell by more than half: " + "65% of it is predicted as '[red]cat'; " * 5
     with console.capture() as capture:
         TerminalReporter("plop").message(text)
     assert capture.get() == f"plop {text}\n"

@@ -32,8 +32,8 @@ def coordinates(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def seeded(pipeline, image, mask, seed):
-    pixels, ids = pipeline(image, mask, np.random.default_rng(seed))
-    return pixels.numpy().astype(int), ids.astype(int)
+    pixels, layers = pipeline(image, {"mask": mask}, np.random.default_rng(seed))
+    return pixels.numpy().astype(int), layers["mask"].astype(int)
 
 
 @QUICK
@@ -53,7 +53,9 @@ def test_image_and_mask_stay_aligned(size, name, crop, seed):
 def test_a_crop_has_the_asked_size_and_the_types_it_was_given(size, name, crop, seed):
     image, mask, _ = coordinates(*size)
     for kind in (np.uint8, np.uint16):
-        pixels, ids = training_pipeline(name, crop, flip=0.5)(image, mask.astype(kind), np.random.default_rng(seed))
+        layers = {"mask": mask.astype(kind)}
+        pixels, layers = training_pipeline(name, crop, flip=0.5)(image, layers, np.random.default_rng(seed))
+        ids = layers["mask"]
         assert pixels.shape == (3, crop, crop)
         assert str(pixels.dtype) == "torch.uint8"
         assert ids.shape == (crop, crop)
@@ -160,22 +162,23 @@ def test_a_resized_mask_shows_the_id_under_each_pixel_centre(size, target):
 def test_centre_crop_shows_the_middle_of_the_shorter_side_resized(size):
     crop = 20
     image, columns, rows = coordinates(*size)
-    pixels, ids = CentreCrop(crop)(image, columns)
+    pixels, layers = CentreCrop(crop)(image, {"columns": columns, "rows": rows})
+    ids = layers["columns"]
     assert pixels.shape == (3, crop, crop)
     assert ids.shape == (crop, crop)
     for channel, mask in enumerate((columns, rows)):
-        middle = CentreCrop(crop)(image, mask)[1].mean()
+        middle = layers[("columns", "rows")[channel]].mean()
         assert abs(middle - mask.mean()) <= 1.5
         assert abs(pixels[channel].float().mean() - middle) <= 1
-    shown = np.ptp(CentreCrop(crop)(image, rows)[1]), np.ptp(ids)
+    shown = np.ptp(layers["rows"]), np.ptp(ids)
     assert np.abs(np.array(shown) - (min(size) - min(size) / crop)).max() <= 1, "the shorter side is seen whole"
 
 
 def test_whole_images_stay_as_they_are():
     image, mask, _ = coordinates(13, 21)
-    pixels, ids = evaluation_pipeline(None)(image, mask)
+    pixels, layers = evaluation_pipeline(None)(image, {"mask": mask})
     assert np.array_equal(pixels.permute(1, 2, 0).numpy(), image)
-    assert ids is mask
+    assert layers["mask"] is mask
 
 
 def test_jitter_of_no_width_changes_nothing():
@@ -212,4 +215,4 @@ def test_a_picture_too_thin_for_the_test_crop_is_refused_before_memory_is_taken(
     with pytest.raises(
         ContsegError, match=r"1x20000 resized for data.test_crop=512 is 512x10240000, more than 178956970 pixels"
     ):
-        CentreCrop(512)(thin, thin[..., 0])
+        CentreCrop(512)(thin, {"mask": thin[..., 0]})

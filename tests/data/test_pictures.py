@@ -132,8 +132,9 @@ class TestOrientation:
             dataset, ("000", "001", "002", "003"), np.zeros(65536, np.uint8), np.array([True]), tmp_path / "salient"
         )
         for index in range(4):
-            image, mask = samples.read(index)
-            assert np.array_equal(image[..., 0] > 100, mask & 0x7FFF == 1)
+            image, layers = samples.read(index)
+            assert np.array_equal(image[..., 0] > 100, layers["mask"] == 1)
+            assert np.array_equal(image[..., 0] > 100, layers["saliency"] > 0)
 
     def test_a_mask_drawn_on_the_stored_picture_is_told_with_the_reason(self, folder):
         save_turned(np.zeros((32, 48, 3), np.uint8), folder / "images" / "000.png", 6)

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from contseg.data.pipelines import ssseg
 from contseg.data.pipelines.augment import training_pipeline
-from contseg.data.pipelines.resize import swap_ids
 from contseg.data.pipelines.ssseg import MEAN_COLOUR, FreeResizeCrop, KeepRatioCrop
 from contseg.errors import ContsegError
 
@@ -34,8 +33,8 @@ def halves(height, width, ids=(1, 2), kind=np.uint8):
 
 
 def cut(pipeline, image, mask, seed=0):
-    pixels, ids = pipeline(image, mask, np.random.default_rng(seed))
-    return pixels.numpy().astype(int), ids
+    pixels, layers = pipeline(image, {"mask": mask}, np.random.default_rng(seed))
+    return pixels.numpy().astype(int), layers["mask"]
 
 
 def shape_of(size, crop):
@@ -48,7 +47,8 @@ def test_shapes_types_and_no_new_ids(size, crop, name, seed, kind):
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
     mask = rng.integers(1, 6, size).astype(kind)
-    pixels, ids = training_pipeline(name, crop, 0.5, resize=(70, 50))(image, mask, rng)
+    pixels, layers = training_pipeline(name, crop, 0.5, resize=(70, 50))(image, {"mask": mask}, rng)
+    ids = layers["mask"]
     assert pixels.dtype == torch.uint8
     assert ids.dtype == kind
     assert pixels.shape[1:] == ids.shape
@@ -194,11 +194,25 @@ def test_a_flip_exchanges_left_and_right(name, kind, plain_colours):
         assert (always[1] == 3).any()
 
 
-def test_ids_are_exchanged_with_and_without_the_mark_of_salient_pixels():
-    marked = np.array([[2, 3, 2 | 1 << 15, 3 | 1 << 15, 4 | 1 << 15, 255]], dtype=np.uint16)
-    expected = [[3, 2, 3 | 1 << 15, 2 | 1 << 15, 4 | 1 << 15, 255]]
-    assert swap_ids(marked, [(2, 3)]).tolist() == expected
-    assert np.array_equal(swap_ids(swap_ids(marked, [(2, 3)]), [(2, 3)]), marked)
+@pytest.mark.parametrize("name", ["mib", "ssul", "ssseg", "ssseg-lip"])
+@pytest.mark.parametrize("seed", range(4))
+def test_every_layer_is_cut_like_the_mask(name, seed):
+    """Padding differs: 0 in all layers but the mask of `ssseg`."""
+    rng = np.random.default_rng(seed)
+    image, mask = rng.integers(0, 256, (40, 60, 3), dtype=np.uint8), rng.integers(1, 7, (40, 60), dtype=np.uint8)
+    resize = (60, 40) if "ssseg" in name else None
+    pipeline = training_pipeline(name, 48, 0.5, resize=resize, mirror=((2, 3),))
+    alone, alone_layers = pipeline(image, {"mask": mask}, np.random.default_rng(seed))
+    layers = {"mask": mask, "saliency": (mask > 3).astype(np.uint8), "instances": 700 * mask.astype(np.uint16)}
+    pixels, cut_layers = pipeline(image, layers, np.random.default_rng(seed))
+    assert torch.equal(pixels, alone)
+    assert np.array_equal(cut_layers["mask"], alone_layers["mask"])
+    assert {one: layer.dtype for one, layer in cut_layers.items()} == {one: layer.dtype for one, layer in layers.items()}
+    unnamed = cut_layers["instances"] // 700
+    assert np.array_equal(cut_layers["saliency"] > 0, unnamed > 3)
+    as_stored, exchanged = np.array([0, 1, 2, 3, 4, 5, 6]), np.array([0, 1, 3, 2, 4, 5, 6])
+    shown = cut_layers["mask"] % 255
+    assert any(np.array_equal(shown, names[unnamed]) for names in (as_stored, exchanged))
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -62,7 +62,7 @@ class TestBackground:
         (warning,) = lines(run, "step")[1]["warnings"]
         assert warning.startswith("background fell by more than half: IoU ")
         assert "-> 0.0%" in warning
-        assert "100% of it is taken for 'six'" in warning
+        assert "100% of it is predicted as 'six'" in warning
         assert listening.messages == [f"after step 1: {warning}"]
         assert lines(run, "step")[0]["warnings"] == []
         assert command("report", run.folder)[0] == 0

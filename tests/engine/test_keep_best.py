@@ -120,9 +120,9 @@ class TestLaterSteps:
         place[list(step.seen_classes)] = range(step.seen_count)
         confusion = torch.zeros(validation_rows(step), validation_rows(step), dtype=torch.int64)
         for index in range(len(step.val)):
-            _, mask = step.val.read(index)
-            said = torch.from_numpy(predict(place[mask].copy()))
-            confusion += confusion_matrix(torch.from_numpy(step.val.lookup[mask]), said, validation_rows(step))
+            _, layers = step.val.read(index)
+            said = torch.from_numpy(predict(place[layers["mask"]].copy()))
+            confusion += confusion_matrix(torch.from_numpy(step.val.labels(layers).copy()), said, validation_rows(step))
         return validation_score(confusion.numpy(), step)
 
     def test_a_perfect_predictor_has_the_best_score_there_is(self, step):

@@ -1,5 +1,6 @@
 """Batches are the same for any number of workers and ranks."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 
 from contseg.data.open import open_dataset
 from contseg.data.pipelines.augment import CentreCrop, RandomResizedCrop, WholeImage
+from contseg.data.pipelines.sample import cut_layers
 from contseg.engine.loading import Batches, Draw, Shard, epoch_draws, evaluation_draws, updates_per_epoch
 from contseg.engine.options import TrainingOptions
 from contseg.errors import ContsegError
@@ -162,9 +164,10 @@ class TestExemplars:
 def test_upright_and_lying_images_do_not_mix_in_a_rectangular_crop(samples):
     draws = [[Draw(0, place, place) for place in range(2)]]
 
-    def turning(image, mask, rng):
-        pixels, ids = CUT(image, mask, rng)
-        return (pixels[:, 8:], ids[8:]) if rng.random() < 0.5 else (pixels[:, :, 8:], ids[:, 8:])
+    def turning(image, layers, rng):
+        pixels, layers = CUT(image, layers, rng)
+        rows, columns = np.s_[8:, :] if rng.random() < 0.5 else np.s_[:, 8:]
+        return pixels[:, rows, columns], cut_layers(layers, (rows, columns))
 
     seeds = range(20)
     told = []

@@ -95,7 +95,7 @@ class TestUnknown:
 
     @pytest.mark.parametrize("method", [name for name, kind in METHODS.items() if not kind.handles_unknown])
     def test_methods_that_know_no_unknown_are_refused(self, tmp_path, method):
-        with pytest.raises(ContsegError, match=rf"method\.name: '{method}' knows no output \"unknown\".*use finetune"):
+        with pytest.raises(ContsegError, match=rf"method\.name: '{method}' has no output \"unknown\".*use finetune"):
             make_job(tiny_recipe(method, "scenario.policy=ssul"), tmp_path)
 
     @pytest.mark.parametrize("method", [name for name, kind in METHODS.items() if kind.needs_unknown])

@@ -100,7 +100,7 @@ def test_the_folder_of_a_step_means_the_segmenter_after_it(whole, tmp_path):
 
 def test_a_folder_without_a_finished_step_or_without_anything_is_told(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ContsegError, match=r"start_from: .*empty holds neither a segmenter .* nor a run"):
+    with pytest.raises(ContsegError, match=r"start_from: .*empty contains neither a segmenter .* nor a run"):
         job_in(tmp_path / "run", recipe_from(tmp_path / "empty"))
     start_run(tiny_recipe("plop"), tmp_path / "begun")
     with pytest.raises(
@@ -191,7 +191,7 @@ def test_a_folder_of_nothing_but_the_new_class_is_enough(tmp_path):
 MISTAKES = {
     "another split": (
         ["scenario.split=4-6"],
-        r"start_from: .* knows 6 classes \(background, zero, one, two, three, four\), step 0 brings 5"
+        r"start_from: .* has 6 classes \(background, zero, one, two, three, four\), step 0 brings 5"
         r" \(background, zero, one, two, three\); they first differ at number 5; set scenario.split",
     ),
     "another order": (
@@ -224,7 +224,9 @@ def test_a_segmenter_without_background_cannot_be_extended_and_that_is_the_reaso
     (tmp_path / "data" / "classes.txt").write_text("\n".join((*names, "blue")) + "\n")
     data = ("data.dataset=folder", f"data.path={str(tmp_path / 'data')!r}", "data.options={background: none}")
     recipe = read_recipe("folder/plop", [f"start_from={str(given)!r}", *data, "scenario.split=3-1"])
-    with pytest.raises(ContsegError, match=r"a segmenter without an output for background cannot say .* cannot be extended"):
+    with pytest.raises(
+        ContsegError, match=r"a segmenter without an output for background cannot mark .* cannot be extended"
+    ):
         make_job(recipe, tmp_path / "run")
 
 

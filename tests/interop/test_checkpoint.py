@@ -70,7 +70,7 @@ def test_code_is_refused_by_name_and_not_executed(tmp_path, make, name, wrapped)
     mark = tmp_path / "executed"
     call = make(mark)
     torch.save({"model_state": STATE, "best_score": call} if wrapped else call, tmp_path / "file.pth")
-    with pytest.raises(ContsegError, match=rf"file\.pth: cannot be read as plain weights: it asks to run {name}") as caught:
+    with pytest.raises(ContsegError, match=rf"file\.pth: cannot be read as plain weights: it would run {name}") as caught:
         read_tensors(tmp_path / "file.pth")
     assert "nothing was executed" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -104,5 +104,5 @@ def test_the_wrong_kind_of_file_is_told(tmp_path, content, message):
 
 def test_a_file_without_tensors_says_what_it_holds(tmp_path):
     torch.save({"epoch": 1, "lr": 2.0}, tmp_path / "file.pth")
-    with pytest.raises(ContsegError, match=r"holds no tensors \(found epoch, lr\); weights stand under state_dict"):
+    with pytest.raises(ContsegError, match=r"contains no tensors \(found epoch, lr\); expected weights under state_dict"):
         read_tensors(tmp_path / "file.pth")

@@ -71,7 +71,7 @@ def test_a_tensor_that_does_not_fit_is_named(name, mistake):
 
 
 def test_other_names_are_told(tmp_path):
-    with pytest.raises(ContsegError, match=r"names such as conv1\.weight, fc\.bias are of no known code base; known: csseg"):
+    with pytest.raises(ContsegError, match=r"names such as conv1\.weight, fc\.bias match no code base; supported: csseg"):
         recognise(["conv1.weight", "fc.bias"])
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "file.pth")
     with pytest.raises(ContsegError, match=r"file\.pth: weights: names such as"):
@@ -107,7 +107,7 @@ def test_a_segmenter_is_found_behind_a_prefix(tmp_path, prefix):
 def test_what_stands_beside_a_segmenter_is_named(tmp_path):
     toolbox_file(tmp_path / "file.pth", "model.", ["criterion.weight"])
     told = (
-        r"names of ssseg are below model\. and 1 more next to it, first criterion\.weight; save what is below model\. alone"
+        r"names of ssseg are below model\. and 1 more outside it, first criterion\.weight; save what is below model\. alone"
     )
     with pytest.raises(ContsegError, match=told):
         convert_file(tmp_path / "file.pth")
@@ -163,7 +163,7 @@ def test_outputs_get_their_classes(classes, outputs, split, order, count, last, 
             "voc",
             17,
             "15-5",
-            r"--split 15-5: 16, 21 classes of voc are known after its steps, but the network has 17 outputs",
+            r"--split 15-5: 16, 21 classes of voc after its steps, but the network has 17 outputs",
         ),
         ("voc", 16, "15-2", r"scenario\.split: '15-2' does not fit 20 classes"),
         ("vok", 16, None, r"--classes: 'vok' is neither a dataset nor a list of names \(\.txt\); did you mean 'voc'\?"),

@@ -92,7 +92,7 @@ def test_of_several_backbones_none_is_taken(tmp_path):
     state = torchvision_state(backbone())
     both = {f"{prefix}{name}": value for prefix in ("encoder_q.", "encoder_k.") for name, value in state.items()}
     torch.save(both, tmp_path / "weights.pth")
-    with pytest.raises(ContsegError, match=r"weights\.pth: holds 2 backbones, below encoder_k\., encoder_q\.; save"):
+    with pytest.raises(ContsegError, match=r"weights\.pth: contains 2 backbones, below encoder_k\., encoder_q\.; save"):
         load_backbone(backbone(), tmp_path / "weights.pth")
 
 
@@ -185,5 +185,5 @@ def test_a_damaged_or_missing_file_is_told(tmp_path, suffix):
 
 def test_a_file_without_tensors_is_told(tmp_path):
     torch.save([1, 2], tmp_path / "weights.pth")
-    with pytest.raises(ContsegError, match="holds a list; expected a dictionary of tensors"):
+    with pytest.raises(ContsegError, match="contains a list; expected a dictionary of tensors"):
         read_tensors(tmp_path / "weights.pth")

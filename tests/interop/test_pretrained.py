@@ -84,14 +84,17 @@ def flip(folder) -> None:
 
 
 MISTAKES = {
-    "truncated": (cut, r"segmenter\.safetensors: SHA-256 is \w{12}\.\.\. but segmenter\.json says .*cut short"),
+    "truncated": (cut, r"segmenter\.safetensors: SHA-256 is \w{12}\.\.\., in segmenter\.json .*cut short"),
     "one bit": (flip, r"segmenter\.safetensors: SHA-256 is"),
-    "hash": (lambda f: changed(f, lambda about: about.update(sha256="0" * 64)), r"says 000000000000\.\.\."),
-    "hash of another kind": (lambda f: changed(f, lambda about: about.update(sha256=None)), r"says None\.\.\."),
+    "hash": (lambda f: changed(f, lambda about: about.update(sha256="0" * 64)), r"in segmenter\.json 000000000000\.\.\."),
+    "hash of another kind": (
+        lambda f: changed(f, lambda about: about.update(sha256=None)),
+        r"in segmenter\.json None\.\.\.",
+    ),
     "no json": (lambda f: (f / "segmenter.json").unlink(), r"segmenter\.json: not found"),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), r"segmenter\.safetensors: segmenter file not found"),
     "torn json": (lambda f: (f / "segmenter.json").write_text("{"), r"segmenter\.json: not JSON"),
-    "a list": (lambda f: (f / "segmenter.json").write_text("[]"), r"segmenter\.json: holds a list"),
+    "a list": (lambda f: (f / "segmenter.json").write_text("[]"), r"segmenter\.json: contains a list"),
     **{
         f"without {key}": (
             lambda f, key=key: changed(f, lambda about: about.pop(key)),
@@ -101,7 +104,7 @@ MISTAKES = {
     },
     "renamed class": (
         lambda f: changed(f, lambda about: about["classes"]["names"].__setitem__(1, "wolf")),
-        r"segmenter\.json: 'classes' differs from what segmenter\.safetensors says",
+        r"segmenter\.json: 'classes' differs from segmenter\.safetensors",
     ),
     "other mean": (
         lambda f: changed(f, lambda about: about["network"].update(mean=[0, 0, 0])),

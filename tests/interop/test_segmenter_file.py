@@ -107,8 +107,11 @@ def foreign_files(folder):
             {"classifier.aspp_l1.a": torch.zeros(1), "backbone.a": torch.zeros(1)},
             "checkpoint of idec; turn it into",
         ),
-        "other.pth": ({"a.b": torch.zeros(1), "c": torch.zeros(1)}, r"it holds 2 tensors such as a\.b, c, of no code base"),
-        "epochs.pth": ({"epoch": 3}, r"holds no tensors \(found epoch\)"),
+        "other.pth": (
+            {"a.b": torch.zeros(1), "c": torch.zeros(1)},
+            r"it contains 2 tensors such as a\.b, c, of no supported code base",
+        ),
+        "epochs.pth": ({"epoch": 3}, r"contains no tensors \(found epoch\)"),
     }
     for name, (content, advice) in contents.items():
         torch.save(content, folder / name)

@@ -1,18 +1,18 @@
-"""The list of recipes, a recipe in full, and the README's table that is made of them."""
+"""The list of recipes, a recipe in full, and the table of them in the documentation."""
 
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
-from benchmarks.readme_table import with_table, works_table
+from benchmarks.works_table import with_table, works_table
 from contseg.errors import ContsegError
 from contseg.recipes.catalogue import catalogue, system_of
 from contseg.recipes.describe import comments_of, describe
 from contseg.recipes.published import network_key, published_for
 from contseg.recipes.read import COMMAND_LINE, is_of_published_data, parse_recipe, read_recipe, recipe_names, resolve
 
-README = Path(__file__).parent.parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "what-works.md"
 
 
 class TestTheList:
@@ -65,7 +65,7 @@ class TestARecipeInFull:
 
     def test_shows_what_was_published_and_says_where_nothing_was(self):
         assert "65.12 / 21.11 / 54.64 (background counted; published" in describe("voc/plop_15-1_overlapped")
-        assert "nothing that this package knows of" in describe("voc/frozen_15-1_overlapped")
+        assert "published on this protocol: none in this package" in describe("voc/frozen_15-1_overlapped")
 
     def test_a_file_of_ones_own_is_shown_too(self, tmp_path):
         path = tmp_path / "mine.yaml"
@@ -77,10 +77,10 @@ class TestARecipeInFull:
         assert comments_of("a:\n  b:\n    c: [1, 2] # deep\nd: x\n") == {"a.b.c": "deep"}
 
 
-class TestTheReadme:
+class TestThePageOfWhatWorks:
     def test_has_the_table_that_the_recipes_make(self):
-        text = README.read_text(encoding="utf-8")
-        assert with_table(text) == text, "run make readme-table"
+        text = PAGE.read_text(encoding="utf-8")
+        assert with_table(text) == text, "run make works-table"
 
     def test_the_table_names_every_system_and_data_set(self):
         table = works_table()

@@ -149,7 +149,7 @@ def test_published_numbers_belong_to_systems_of_the_package_or_to_others_by_name
 
 
 class TestRehearsals:
-    """Rows on stand-ins for their data, at a quarter of their crop: a row of each system, and more of each in slow tests."""
+    """Rows on synthetic data, at a quarter of their crop: a row of each system, and more of each in slow tests."""
 
     QUICK = (
         "voc/plop_15-1_overlapped",
@@ -188,10 +188,10 @@ class TestRehearsals:
         return tmp_path_factory.mktemp("stand-ins")
 
     @pytest.mark.parametrize("name", QUICK)
-    def test_a_row_of_each_system_holds_together(self, name, stand_ins):
+    def test_a_row_of_each_system_passes(self, name, stand_ins):
         assert rehearse(name, quarter=True, folder=stand_ins).parameters > 4e7
 
     @pytest.mark.slow
     @pytest.mark.parametrize("name", SLOW)
-    def test_twenty_more_hold_together(self, name, stand_ins):
+    def test_twenty_more_pass(self, name, stand_ins):
         assert rehearse(name, quarter=True, folder=stand_ins).parameters > 4e7

@@ -5,7 +5,6 @@ import pytest
 from PIL import Image
 
 from contseg.data.dataset import SegmentationDataset
-from contseg.data.recoding import look_up
 from contseg.errors import ContsegError
 from contseg.recipes.build import make_job, make_pipelines, make_scenario
 from contseg.recipes.read import read_recipe
@@ -61,8 +60,8 @@ def test_sides_of_other_steps_stay_hidden_in_a_flip(lip_recipe):
     mask[:, 0:6], mask[:, 6:12], mask[:, 12:18] = 14, 15, 16
     seen = set()
     for seed in range(4):
-        _, ids = pipeline(np.zeros((24, 24, 3), np.uint8), mask, np.random.default_rng(seed))
-        seen |= set(np.unique(look_up(step.train.lookup, np.ascontiguousarray(ids))))
+        _, layers = pipeline(np.zeros((24, 24, 3), np.uint8), {"mask": mask}, np.random.default_rng(seed))
+        seen |= set(np.unique(step.train.labels(layers)))
     left, right = step.seen_classes.index(14), step.seen_classes.index(15)
     assert seen <= {0, left, right}
     assert seen & {left, right}

@@ -139,9 +139,9 @@ class TestWarnings:
             ((), {"setting": "disjoint"}, "the setting is overlapped; published: disjoint"),
             (("data.test_crop=null",), {}, "whole images are scored; published: crop 512"),
             ((), {"method": "lag", "policy": "ssul"}, "crop 512 is scored; published: whole"),
-            (("evaluation.flip=true",), {}, "images are seen flip; published: single"),
-            (("evaluation.scales=[0.5, 1.0]",), {}, "images are seen ms; published: single"),
-            (("evaluation.scales=[0.5, 1.0]", "evaluation.flip=true"), {}, "images are seen ms+flip; published: single"),
+            (("evaluation.flip=true",), {}, "inference is flip; published: single"),
+            (("evaluation.scales=[0.5, 1.0]",), {}, "inference is ms; published: single"),
+            (("evaluation.scales=[0.5, 1.0]", "evaluation.flip=true"), {}, "inference is ms+flip; published: single"),
             (("scenario.split=15-5",), {"split": "15-5"}, "the recipe was changed: scenario.split was 15-1, is 15-5"),
             (
                 ("scenario.ignore_test_background=true",),
@@ -173,10 +173,10 @@ class TestWarnings:
     @pytest.mark.parametrize(
         ("overrides", "told"),
         [
-            (("backbone_weights=null",), "the backbone began at random, the published one with ImageNet weights"),
-            (("training.lr=0.5",), "beside the protocol the recipe was changed: training.lr was 0.01, is 0.5"),
+            (("backbone_weights=null",), "the backbone was initialised at random, the published one with ImageNet weights"),
+            (("training.lr=0.5",), "the recipe was also changed outside the protocol: training.lr was 0.01, is 0.5"),
             (("training.lr=0.5", "training.clip=1"), "training.clip was none, is 1.0, training.lr was 0.01, is 0.5"),
-            (("based_on=voc/gone",), "the recipe comes from no recipe of the package"),
+            (("based_on=voc/gone",), "the recipe is not based on a packaged one"),
         ],
     )
     def test_of_the_rest_leave_them_comparable(self, overrides, told):
@@ -187,7 +187,7 @@ class TestWarnings:
     def test_tell_where_background_is_not_known_to_count(self):
         recipe = read_recipe("voc/plop_15-1_overlapped", [WEIGHTS])
         (told,) = (text for text in warnings_for(recipe, published("star")) if "background" in text)
-        assert told == "whether the published mean counts background is not known; that of the run does not"
+        assert told == "unknown whether the published mean counts background; that of the run does not"
 
     def test_tell_that_lists_drawn_once_cannot_be_drawn_again(self):
         row = published("mib", "partitioned", "100-50")

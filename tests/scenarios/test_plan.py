@@ -132,7 +132,7 @@ def test_samples_stack_into_a_batch_that_keeps_labels_names_and_annotations(data
     read = [samples.read(index) for index in range(2)]
     batch = Batch.stack(
         [torch.from_numpy(image.copy()).permute(2, 0, 1) for image, _ in read],
-        [samples.lookup[mask] for _, mask in read],
+        [samples.labels(layers) for _, layers in read],
         samples.names[:2],
         [samples.annotated] * 2,
     ).to(torch.device("cpu"))
@@ -153,4 +153,4 @@ def test_warnings_of_a_plan_need_no_saliency_map_though_its_digests_do(tmp_path)
     scenario = Scenario(Digits(train=40, test=10), options)
     with pytest.raises(ContsegError, match="saliency map cannot be read"):
         make_plan(scenario)
-    assert any("of a batch of 24" in text for text in plan_warnings(scenario, batch=24))
+    assert any("than a batch of 24" in text for text in plan_warnings(scenario, batch=24))

@@ -16,7 +16,6 @@ from contseg.scenarios.domains import divide_pool
 from contseg.scenarios.memory import Exemplar, select_exemplars
 from contseg.scenarios.options import MemoryOptions, ScenarioOptions
 from contseg.scenarios.plan import make_plan
-from contseg.scenarios.policy import SALIENT
 from contseg.scenarios.scenario import Scenario
 from contseg.scenarios.selection import limit, partition
 from tests.scenarios.towns import TABLE, Towns, cities
@@ -344,14 +343,16 @@ class TestSSUL:
             (tmp_path / "saliency").mkdir(exist_ok=True)
             Image.fromarray(salient).save(tmp_path / "saliency" / f"{name}.png")
         step = make(zoo, policy="ssul", saliency=str(tmp_path / "saliency"))[1]
-        image, mask = step.train.read(step.train.names.index("c"))  # classes 2 and 3, a row each
-        labels = step.train.lookup[mask]
+        image, layers = step.train.read(step.train.names.index("c"))  # classes 2 and 3, a row each
+        labels = step.train.labels(layers)
         assert image.shape == (8, 8, 3)
         assert labels[0].tolist() == [0] * 4 + [1] * 4  # class 2 is old, so background here
         assert labels[1].tolist() == [4] * 8
         assert labels[5].tolist() == [0] * 4 + [1] * 4
-        assert step.train.lookup[IGNORE | SALIENT] == IGNORE
-        assert step.test.read(0)[1].max() < SALIENT
+        ignored = np.full((1, 2), IGNORE, np.uint8)
+        assert step.train.labels({"mask": ignored, "saliency": np.array([[0, 9]])}).tolist() == [[IGNORE, IGNORE]]
+        assert list(layers) == ["mask", "saliency"]
+        assert list(step.test.read(0)[1]) == ["mask"]
 
     @pytest.mark.parametrize(("size", "problem"), [(None, "c.png: mask not found"), ((4, 4), "saliency map is 4x4 but its")])
     def test_missing_and_missized_saliency_maps_are_told(self, zoo, tmp_path, size, problem):
@@ -410,7 +411,7 @@ def test_options_that_contradict_each_other_are_refused(options, problem):
 
 def test_the_plan_warns_of_short_steps_and_of_classes_that_no_test_image_holds(tmp_path):
     plan = make_plan(make(Towns(tmp_path, ZOO, {"x": {1, 2, 3}})), batch=4)
-    assert "step 1 trains on 3 of a batch of 4: images will be repeated" in plan.warnings
+    assert "step 1: fewer training images than a batch of 4 (3 at least); images are repeated" in plan.warnings
     assert "no test image holds owl: left out of every mean" in plan.warnings
     assert not any("trained on" in warning for warning in plan.warnings)
 

@@ -1,4 +1,4 @@
-"""The terminal: one console, and how figures look on it."""
+"""The console, and the summary table."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ from contseg.report.table import percent, remark_lines
 
 
 class PlainConsole(Console):
-    """A console that shows text as it is: classes, files and runs may be called `[/x]`, `:smile:` or hold escape codes.
+    """A console that shows text as it is: names of classes, files and runs may be `[/x]`, `:smile:` or contain escape codes.
 
     Example:
         >>> plain = PlainConsole()
@@ -31,17 +31,17 @@ class PlainConsole(Console):
         super().__init__(markup=False, emoji=False, **options)
 
     def on_broken_pipe(self) -> None:
-        """Go silent where nobody reads any more (`contseg train ... | head`); the work that is reported on continues."""
+        """Stop printing when the reader of a pipe has ended (`contseg train ... | head`); the work continues."""
         self.quiet = True
         with suppress(OSError, ValueError):  # a stream without a file
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """A text to be laid out; its width is that of what is shown."""
+        """A text whose width is that of the characters shown."""
         return super().render_str(visible(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
-        """The parts of what is shown; what moves the cursor is only what rich itself means to."""
+        """The segments to print; only rich itself moves the cursor."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=visible(segment.text))
 
@@ -70,7 +70,7 @@ COLUMNS = {
 
 
 def summary_table(summaries: Mapping[str, Mapping[str, Any]]) -> Group:
-    """Method x figures, mIoU in percent without background; beneath, why a figure is a dash or over fewer classes."""
+    """Method x figures, mIoU in percent without background; below it, why a number is a dash or over fewer classes."""
     table = Table(caption="mIoU in %, background not counted; old: classes of step 0, new: of all later steps")
     table.add_column("method")
     for title in COLUMNS.values():

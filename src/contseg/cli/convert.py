@@ -14,16 +14,16 @@ SAME_NAMES = {"mib": " (the names of plop are the same)", "idec": " (the names o
 def run_conversion(
     file: Path, source: str | None, classes: str, split: str | None, order: str, out: Path, changes: list[str]
 ) -> None:
-    """Write a published segmenter into a folder of ours, and say what it is.
+    """Convert a published segmenter to a folder, and print what it is.
 
     Args:
-        changes: of the network as the file tells it, KEY=VALUE.
+        changes: KEY=VALUE, network options in addition to those inferred from the file.
 
     Raises:
-        ContsegError: the file, its code base or its classes are not what was said, or `out` holds something else.
+        ContsegError: the file does not match the code base or the classes, or `out` contains something else.
     """
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not is_pretrained(out)):
-        raise ContsegError(f"{out}: is not empty and holds no segmenter; choose another folder with --out")
+        raise ContsegError(f"{out}: is not empty and contains no segmenter; choose another folder with --out")
     segmenter, used = convert_file(file, source)
     if changes:
         segmenter = under(segmenter, network_of(segmenter.options.model_dump(), changes))

@@ -35,11 +35,11 @@ SUMMARY_KEYS = ("old", "new", "all", "average", "forgetting", "seconds")
 def run_demo(methods: list[str], fresh: bool, out: Path | None, overrides: list[str]) -> None:
     """Train the methods and the joint upper bound, print one table, write `summary.json` and `report.html`.
 
-    The joint run shares nothing with the others, so it learns beside them in a process of its own. Without `fresh` a demo
-    that was cut off goes on, and a finished one is shown again.
+    The joint run shares nothing with the others, so it trains in parallel in its own process. Without `fresh`, an
+    interrupted demo is resumed, and a finished one is shown again.
 
     Raises:
-        ContsegError: an unknown method, other options than the demo in the folder has, or another demo is at work there.
+        ContsegError: an unknown method, other options than the demo in the folder has, or another demo is running there.
         Interrupted: a signal ended it; every run is saved.
     """
     for name in methods:
@@ -108,7 +108,7 @@ def _learned(name: str, recipe: Recipe, folder: Path) -> dict[str, Any]:
 def _beside(recipe: Recipe, folder: Path, wanted: bool, lock: Lock) -> Iterator[Any]:
     """Continue the run of a folder in another process; yields a call that waits for its summary (None if not wanted).
 
-    The other process ends with this one, however this one ends: its standard input is a pipe that nobody else holds.
+    See `contseg.children`: the other process ends with this one, however this one ends.
     """
     run = Run(folder)
     if not wanted or run.summary():

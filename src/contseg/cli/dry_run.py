@@ -25,11 +25,11 @@ from contseg.recipes.read import is_of_published_data, read_recipe, recipe_names
 
 @dataclass(frozen=True)
 class Row:
-    """A recipe to try.
+    """A recipe to check.
 
     Args:
         source: its name or file.
-        full: at its own crop; otherwise at a quarter.
+        full: at its crop; otherwise at a quarter.
     """
 
     source: str
@@ -37,31 +37,31 @@ class Row:
 
     @property
     def label(self) -> str:
-        """As the table calls it."""
+        """Its name in the table."""
         return self.source if self.full else f"{self.source} (1/4)"
 
 
 Outcome = Rehearsal | str
-"""What was found out, or what is wrong."""
+"""The results, or the problem."""
 
 
 def run_dry_run(source: str, overrides: list[str], *, processes: int | None = None, full: bool | None = None) -> None:
-    """Rehearse recipes, each in a process of its own, and print a line for each as it ends.
+    """Check recipes, each in its own process, and print a line when one ends.
 
     Args:
         source: a recipe file or name; a pattern such as `voc/*`; or `all`, every packaged recipe of a published dataset.
-        processes: how many recipes at a time; they share the cores. Default: two of several, if there are two cores.
-        full: at the recipe's own crop, or at a quarter of it; default: its own for a single recipe and a quarter for
-            several. `all` then begins with a recipe of every network at its own crop.
+        processes: recipes checked in parallel; they share the cores. Default: 2, if there are two recipes and cores.
+        full: at the crop of the recipe, or at a quarter of it; default: in full for a single recipe, a quarter for
+            several. `all` then begins with one recipe of every network in full.
 
     Raises:
-        ContsegError: nothing matches; or, at the end, the recipes that do not hold together.
+        ContsegError: nothing matches; or, at the end, the recipes that failed.
     """
     rows = rows_of(source, overrides, full)
     if processes is None:
         processes = min(2, len(rows), os.cpu_count() or 1)
     if processes < 1:
-        raise ContsegError(f"--processes: {processes} is none; give 1 or more")
+        raise ContsegError(f"--processes: must be at least 1 (got {processes})")
     started, failed = time.perf_counter(), []
     width = max(len(row.label) for row in rows)
     with tempfile.TemporaryDirectory(prefix="contseg-") as folder, _bar() as progress:
@@ -69,16 +69,16 @@ def run_dry_run(source: str, overrides: list[str], *, processes: int | None = No
         task = progress.add_task("recipes", total=len(rows))
         for row, outcome in _outcomes(rows, overrides, processes, Path(folder)):
             progress.advance(task)
-            _print(f"{row.label:{width}}  {_told(outcome)}")
+            _print(f"{row.label:{width}}  {_columns(outcome)}")
             if isinstance(outcome, str):
                 failed.append(row.label)
-    _print(f"{len(rows) - len(failed)} of {len(rows)} hold together, {time.perf_counter() - started:.0f} s")
+    _print(f"{len(rows) - len(failed)} of {len(rows)} recipes passed in {time.perf_counter() - started:.0f} s")
     if failed:
-        raise ContsegError(f"dry-run: {len(failed)} of {len(rows)} recipes do not hold together: {', '.join(failed)}")
+        raise ContsegError(f"dry-run: {len(failed)} of {len(rows)} recipes failed: {', '.join(failed)}")
 
 
 def rows_of(source: str, overrides: Sequence[str] = (), full: bool | None = None) -> list[Row]:
-    """The recipes that are meant; arguments as of `run_dry_run`.
+    """The recipes to check; arguments as of `run_dry_run`.
 
     Raises:
         ContsegError: a pattern that no packaged recipe matches.
@@ -95,16 +95,16 @@ def rows_of(source: str, overrides: Sequence[str] = (), full: bool | None = None
         # the longest first, so that no process is left with one of them at the end
         return [Row(name, True) for name in one_of_each_network(names, overrides)] + rows if full is None else rows
     if not any(sign in source for sign in "*?[") or Path(source).is_file():
-        read_recipe(source, overrides)  # a wrong name or key is told before anything is written
+        read_recipe(source, overrides)  # a wrong name or key fails before anything is written
         return [Row(source, full is not False)]
     names = [name for name in recipe_names() if fnmatch(name, source)]
     if not names:
-        raise ContsegError(f"'{source}': no packaged recipe matches; contseg recipes lists all {len(recipe_names())}")
+        raise ContsegError(f"'{source}': no packaged recipe matches; list all {len(recipe_names())} with: contseg recipes")
     return [Row(name, len(names) == 1 if full is None else full) for name in names]
 
 
 def one_of_each_network(names: Sequence[str], overrides: Sequence[str] = ()) -> list[str]:
-    """The first of those recipes that have the same head on the same backbone; what else differs is seen at a quarter.
+    """The first recipe of each combination of head and backbone.
 
     Example:
         >>> one_of_each_network(["voc/mib_15-5_disjoint", "voc/plop_15-1_disjoint", "voc/ssul_15-1_disjoint"])
@@ -112,13 +112,13 @@ def one_of_each_network(names: Sequence[str], overrides: Sequence[str] = ()) -> 
     """
     first: dict[str, str] = {}
     for name in names:
-        with suppress(ContsegError):  # which its row tells
+        with suppress(ContsegError):  # which the row reports
             first.setdefault(network_key(read_recipe(name, overrides)), name)
     return list(first.values())
 
 
 def _outcomes(rows: Sequence[Row], overrides: list[str], processes: int, folder: Path) -> Iterator[tuple[Row, Outcome]]:
-    """Every row with what became of it, in the order in which they end."""
+    """Every row with its outcome, in the order in which they end."""
     _write_images(rows, overrides, folder)
     threads = max(1, (os.cpu_count() or 1) // processes)
     with ThreadPoolExecutor(processes) as pool:
@@ -129,7 +129,7 @@ def _outcomes(rows: Sequence[Row], overrides: list[str], processes: int, folder:
             while waiting:
                 for ended in wait(waiting, return_when=FIRST_COMPLETED).done:
                     yield waiting.pop(ended), ended.result()
-        except KeyboardInterrupt:  # a rehearsal may take minutes, and leaves nothing that is worth the wait
+        except KeyboardInterrupt:  # a check may take minutes and leaves nothing to save
             pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():
                 process.kill()
@@ -139,23 +139,23 @@ def _outcomes(rows: Sequence[Row], overrides: list[str], processes: int, folder:
 
 
 def _write_images(rows: Sequence[Row], overrides: list[str], folder: Path) -> None:
-    """Before any row needs them, so that rows do not write the same ones side by side."""
+    """Write the images before any row needs them, so that two rows do not write the same ones."""
     for row in rows:
-        with suppress(ContsegError):  # which its row tells
+        with suppress(ContsegError):  # which the row reports
             write_images(read_recipe(row.source, overrides).data.dataset, folder)
 
 
 def _in_own_process(row: Row, overrides: list[str], folder: Path, threads: int) -> Outcome:
-    """Its peak of memory is its own, and so is its end where it needs too much of it."""
+    """Check a row in a new process, which has its own peak of memory and may run out of it."""
     with ProcessPoolExecutor(1, mp_context=_context()) as pool:
         try:
             return pool.submit(attempt, row, overrides, folder, threads).result()
         except BrokenProcessPool:
-            return "its process was killed; out of memory?"
+            return "its process was killed, perhaps because memory ran out"
 
 
 def _context() -> multiprocessing.context.BaseContext:
-    """Processes that begin with everything imported, where the system has such."""
+    """Processes that start with everything imported, on systems that have them."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -164,10 +164,10 @@ def _context() -> multiprocessing.context.BaseContext:
 
 
 def attempt(row: Row, overrides: list[str], folder: Path, threads: int) -> Outcome:
-    """Rehearse a row with so many threads at most; an error of any kind becomes its text.
+    """Check a row with at most so many threads; an error of any kind is returned as text.
 
     Args:
-        folder: where stand-ins for data are shared between rows.
+        folder: where rows share synthetic images.
     """
     torch.set_num_threads(min(threads, torch.get_num_threads()))  # what OMP_NUM_THREADS allows
     try:
@@ -178,7 +178,7 @@ def attempt(row: Row, overrides: list[str], folder: Path, threads: int) -> Outco
         return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-def _told(outcome: Outcome) -> str:
+def _columns(outcome: Outcome) -> str:
     if isinstance(outcome, str):
         return f"{'-':>13}  {'-':>7}  {'-':>11}  {outcome}"
     memory = "-" if outcome.memory is None else f"{outcome.memory:.1f}"

@@ -37,7 +37,6 @@ app = typer.Typer(
     help="Train segmentation networks on classes that arrive step by step, and measure forgetting.",
     epilog="Example: contseg demo",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -17,10 +17,10 @@ PARTS = ("backbone", "head", "classifier", "auxiliary")
 
 
 def print_models() -> None:
-    """List backbones, heads, and where IDRNet can stand."""
-    console.print(f"backbones: {', '.join(BACKBONES)}", soft_wrap=True, highlight=False)
-    table = Table(caption="any backbone goes with any head; IDRNet stands over a head, with its own context or another")
-    for title in ("head", "of", "under IDRNet: own context", "also", "refine"):
+    """List backbones and heads, and the options of IDRNet for each head."""
+    console.print(f"backbones: {', '.join(BACKBONES)}", highlight=False)
+    table = Table(caption="any backbone fits any head; IDRNet is added to a head, with its context or another")
+    for title in ("head", "used by", "IDRNet context", "or", "refine"):
         table.add_column(title)
     for head in HEADS:
         if head not in CONTEXT:
@@ -32,7 +32,7 @@ def print_models() -> None:
 
 
 def print_model(options: NetworkOptions, classes: int, crop: int) -> None:
-    """Parameters of every part of a network, and what one image costs.
+    """Print the parameter count and GFLOPs of every part of a network.
 
     Args:
         classes: outputs, an unknown not counted.
@@ -43,8 +43,8 @@ def print_model(options: NetworkOptions, classes: int, crop: int) -> None:
     """
     least = 1 + options.unknown
     if classes < least or crop < options.backbone.stride:
-        told = f"give at least {least} and {options.backbone.stride} pixels"
-        raise ContsegError(f"--classes {classes} --crop {crop}: {told}")
+        needed = f"must be at least {least} and {options.backbone.stride} pixels"
+        raise ContsegError(f"--classes {classes} --crop {crop}: {needed}")
     segmenter = Segmenter(options, first_widths(options, classes)).eval()
     flops = flops_by_part(segmenter, crop)
     parts = f"{options.backbone.name}, {options.head.name}{', IDRNet' if options.idrnet else ''}"
@@ -61,7 +61,7 @@ def print_model(options: NetworkOptions, classes: int, crop: int) -> None:
             table.add_row(part, f"{count / 1e6:.2f}", f"{flops.get(part, 0) / 1e9:.2f}")
     table.add_section()
     table.add_row("all", f"{total / 1e6:.2f}", f"{flops['all'] / 1e9:.2f}")
-    table.caption = "one image, in evaluation (the auxiliary head rests); a multiplication and an addition are two"
+    table.caption = "one image, in evaluation (without the auxiliary head); a multiply-add counts as two"
     console.print(table)
 
 

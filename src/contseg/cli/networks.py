@@ -19,7 +19,7 @@ def network_of(base: Mapping[str, Any], changes: Sequence[str]) -> NetworkOption
         changes: KEY=VALUE, likewise.
 
     Raises:
-        ContsegError: a key or a value is wrong, or they do not go together (says which).
+        ContsegError: a key or a value is wrong, or the options contradict each other (names which).
 
     Example:
         >>> network_of({"backbone": "resnet18", "head": "fcn"}, ["head.width=8"]).head.width

@@ -13,7 +13,7 @@ from contseg.scenarios.plan import Plan, make_plan
 
 
 def print_plan(source: str, overrides: list[str], pixels: bool, picture: Path | None) -> None:
-    """Print the plan of a recipe's scenario, and draw it if asked to."""
+    """Print the plan of a recipe's scenario, and optionally draw it."""
     recipe = read_recipe(source, overrides)
     with scan_progress() as progress:
         plan = make_plan(make_scenario(recipe, progress), recipe.training.batch)

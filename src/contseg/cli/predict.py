@@ -35,7 +35,7 @@ def run_prediction(
     """Write `ids/NAME.png` (ids of the dataset), `colours/NAME.png` and `overlays/NAME.png` for each image.
 
     Args:
-        changes: of how the run of this segmenter sees images, keys as in `InferenceOptions`.
+        changes: of the inference of the run, keys as in `InferenceOptions`.
         bands, values: `bands` and `range` of `Reading`; default: those of the run.
 
     Raises:
@@ -89,7 +89,7 @@ def run_prediction(
 
 
 def decide(segmenter: Segmenter, image: np.ndarray, inference: Inference, path: Path) -> np.ndarray:
-    """`predict_image`, where what goes wrong names the image.
+    """`predict_image`, with errors that name the image.
 
     Raises:
         ContsegError: the image is too small, or too large for the memory.
@@ -106,10 +106,10 @@ def decide(segmenter: Segmenter, image: np.ndarray, inference: Inference, path: 
 
 
 def reading_of(file: Path, bands: list[int] | None, values: list[float] | None) -> Reading:
-    """How to read images: as the run that a segmenter lies in, changed.
+    """How to read images: as in the run of the segmenter, changed.
 
     Raises:
-        ContsegError: `bands` or `values` are none (says which option).
+        ContsegError: `bands` or `values` are wrong (names the option).
     """
     own = run_recipe(file)
     options = {} if own is None else own.data.options
@@ -121,16 +121,16 @@ def reading_of(file: Path, bands: list[int] | None, values: list[float] | None) 
 
 
 def run_recipe(file: Path) -> Recipe | None:
-    """The recipe of the run that a segmenter lies in, RUN/steps/NN/segmenter.safetensors; None where there is no run."""
+    """The recipe of the run that contains a segmenter, RUN/steps/NN/segmenter.safetensors; None where there is no run."""
     own = file.resolve().parent.parent.parent / "recipe.yaml"
     return read_recipe(own) if file.is_file() and own.is_file() else None
 
 
 def inference_of(file: Path, classes: ClassTable, changes: dict[str, Any]) -> Inference:
-    """How to ask a segmenter: as the run that it lies in says, changed; one look at the whole image where there is no run.
+    """How to predict: as in the run of the segmenter, changed; a single view of the whole image if there is no run.
 
     Raises:
-        ContsegError: a change is of the wrong kind (says which).
+        ContsegError: a change is of the wrong type (names which).
     """
     settings, mirror = {}, ()
     if (recipe := run_recipe(file)) is not None:
@@ -147,7 +147,7 @@ def overlay(image: np.ndarray, colours: np.ndarray, shown: np.ndarray) -> np.nda
 
 
 def find_segmenter(source: Path) -> Path:
-    """The segmenter that a path means: itself (a file, or a folder of `save_pretrained`), or the last step of a run."""
+    """The segmenter at a path: itself (a file, or a folder of `save_pretrained`), or the last step of a run."""
     if not source.is_dir() or is_pretrained(source):
         return source
     run = Run(source).require()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from contseg.atomic import write_text
 from contseg.data.files import IMAGE_SUFFIXES, files_below
 from contseg.data.lists import read_text
 from contseg.errors import ContsegError
@@ -35,7 +36,7 @@ def find_images(path: Path) -> tuple[list[Path], Counter[str]]:
     skipped = Counter(file.suffix.lower() for file in files if _is_other_picture(file))
     if not images:
         other = f"; {skipped_text(skipped)}" if skipped else ""
-        raise ContsegError(f"{path}: holds no images ({', '.join(IMAGE_SUFFIXES)}){other}")
+        raise ContsegError(f"{path}: contains no images ({', '.join(IMAGE_SUFFIXES)}){other}")
     return images, skipped
 
 
@@ -83,11 +84,9 @@ def write_marker(folder: Path, names: Iterable[Path]) -> None:
         ContsegError: the folder cannot be written.
     """
     known = read_marker(folder) | {name.as_posix() for name in names}
-    partial = folder / f"{MARKER}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(sorted(known), ensure_ascii=False), encoding="utf-8")
-        partial.replace(folder / MARKER)
+        write_text(folder / MARKER, json.dumps(sorted(known), ensure_ascii=False))
     except OSError as error:
         raise ContsegError(f"{folder}: cannot be written ({error.strerror}); choose another folder with --out") from None
 

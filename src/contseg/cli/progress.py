@@ -16,13 +16,13 @@ from contseg.report.table import percent, remark_lines
 
 
 def numbered(what: str, index: int, count: int) -> str:
-    """A step or an epoch and the last one, counted from 0.
+    """A step or an epoch and the last one, counted from 0; a single one has no last.
 
     Example:
-        >>> numbered("step", 0, 6), numbered("step", 5, 6)
-        ('step 0/5', 'step 5/5')
+        >>> numbered("step", 0, 6), numbered("step", 5, 6), numbered("epoch", 0, 1)
+        ('step 0/5', 'step 5/5', 'epoch 0')
     """
-    return f"{what} {index}/{count - 1}"
+    return f"{what} {index}" if count == 1 else f"{what} {index}/{count - 1}"
 
 
 def duration(seconds: float) -> str:
@@ -43,7 +43,7 @@ class TerminalReporter(Reporter):
     """Draws a bar per step, and a line when a step is done; where there is no terminal, also a line per epoch.
 
     Args:
-        title: stands in front of every line (the method's name).
+        title: printed before every line (the name of the method).
     """
 
     def __init__(self, title: str = ""):
@@ -105,7 +105,7 @@ class TerminalReporter(Reporter):
         shown = {key: None if figures[key] is None else 100 * figures[key] for key in keys}
         self._print(f"{self._label}: " + "  ".join(f"{key} {percent(value)}" for key, value in shown.items()))
         for line in remark_lines(figures["notes"], keys):
-            if line not in self._remarks:  # later steps would only say it again
+            if line not in self._remarks:  # later steps would only repeat it
                 self._remarks.add(line)
                 self._print(f"  {line}")
 

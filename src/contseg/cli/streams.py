@@ -6,5 +6,5 @@ import sys
 def write_anything() -> None:
     """Write characters that the encoding of a stream lacks (a log in cp1252) as `\\u9053` instead of failing."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # not where a test or a notebook has put its own
+        if hasattr(stream, "reconfigure"):  # not the streams of a test or a notebook
             stream.reconfigure(errors="backslashreplace")

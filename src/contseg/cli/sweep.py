@@ -35,7 +35,7 @@ def run_sweep(words: Sequence[str], settings: Sequence[str], seeds: str, out: Pa
     overrides = [word for word in words if "=" in word and not Path(word).is_file()]
     recipes = [word for word in words if word not in overrides]
     if not recipes:
-        raise ContsegError("sweep: name at least one recipe (contseg recipes lists the packaged ones)")
+        raise ContsegError("sweep: name at least one recipe (list the packaged ones with: contseg recipes)")
     given = [*words, *(part for setting in settings for part in ("--set", setting)), "--seeds", seeds, "--out", str(out)]
     command = shlex.join(["contseg", "sweep", *given])
     sweep = Page(

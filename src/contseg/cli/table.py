@@ -15,18 +15,18 @@ from contseg.report.table import CAPTION, COLUMNS, Block, comma_separated, markd
 
 
 def print_table(runs: Sequence[Path], out: Path | None = None) -> None:
-    """Print runs beside published numbers, those of one protocol together.
+    """Print runs next to published numbers, one table per protocol.
 
     Args:
         runs: folders of runs, of which at least one step is finished.
         out: also write the table there, as Markdown (.md) or CSV (.csv).
 
     Raises:
-        ContsegError: a folder holds no run or no finished step, or `out` has another ending.
+        ContsegError: a folder contains no run or no finished step, or `out` has another suffix.
     """
     writers = {".md": markdown, ".csv": comma_separated}
     if out is not None and out.suffix not in writers:
-        raise ContsegError(f"--out: {out} ends in '{out.suffix}'; a table is written as {' or '.join(writers)}")
+        raise ContsegError(f"--out: {out} unknown suffix '{out.suffix}'; write a table as {' or '.join(writers)}")
     found = [Run(folder).require() for folder in runs]
     groups: dict[str, list[Block]] = {}
     for run, name in zip(found, run_names(found), strict=True):
@@ -43,7 +43,7 @@ def print_table(runs: Sequence[Path], out: Path | None = None) -> None:
 
 
 def print_group(protocol: str, blocks: Sequence[Block]) -> None:
-    """A table of one protocol, and beneath it what is to be said of its runs."""
+    """A table of one protocol, and the notes on its runs below it."""
     table = Table(title=Text(protocol), title_justify="left")
     for column in COLUMNS:
         table.add_column(column, justify="right" if column in FIGURES else "left", overflow="fold")

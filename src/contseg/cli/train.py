@@ -23,12 +23,12 @@ from contseg.scenarios.plan import make_plan
 def run_training(
     source: str | None, overrides: list[str], out: Path | None, resume: Path | None, overwrite: bool, share: bool
 ) -> None:
-    """Train a recipe in a new folder, or continue the run of a folder; print the figures and write the report."""
+    """Train a recipe in a new folder, or continue the run of a folder; print the results and write a report."""
     cache = cache_folder("steps") if share else None
     if resume:
         if out is not None or overwrite:
             given = "--out" if out is not None else "--overwrite"
-            raise ContsegError(f"{given}: a resumed run goes on in its own folder, {resume}; leave out {given} or --resume")
+            raise ContsegError(f"{given}: a resumed run stays in its own folder, {resume}; remove {given} or --resume")
         folder, run = resume, Run(resume)
         own = resumed_recipe(folder)
         wanted = read_recipe(source or folder / "recipe.yaml", overrides) if source or overrides else own

@@ -1,7 +1,6 @@
 """Small synthetic copies of published datasets, in their official layouts: for trying a recipe without the data."""
 
 import io
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from contseg.atomic import atomic_folder
 from contseg.data.classes import IGNORE, ClassTable, voc_palette
 from contseg.data.dataset import SubsetName
 from contseg.data.datasets import ade20k, cityscapes, isprs, lip, pascal_context
@@ -84,16 +84,15 @@ def write_fake(
         )
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise ContsegError(f"{root}: holds something already; give a folder that is empty or does not exist")
-    layout, partial = LAYOUTS[dataset], root.with_name(f"{root.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    layout = LAYOUTS[dataset]
     subsets: tuple[tuple[SubsetName, int], ...] = (("train", train), ("test", test))
-    for part, (subset, count) in enumerate(subsets):
-        for number, (image, mask) in enumerate(layout.places(partial, subset, count)):
-            pixels, ids = _sample(layout, number, size, objects, np.random.default_rng([seed, part, number]))
-            _save(image, mask, pixels, ids)
-    if root.exists():
-        root.rmdir()
-    partial.rename(root)
+    with atomic_folder(root) as partial:
+        for part, (subset, count) in enumerate(subsets):
+            for number, (image, mask) in enumerate(layout.places(partial, subset, count)):
+                pixels, ids = _sample(layout, number, size, objects, np.random.default_rng([seed, part, number]))
+                _save(image, mask, pixels, ids)
+        if root.exists():
+            root.rmdir()
     return root
 
 

@@ -1,6 +1,5 @@
 """Which image holds how many pixels of which class: one table per subset, made once, read by every selection rule."""
 
-import hashlib
 import os
 import zipfile
 from collections.abc import Callable, Sequence
@@ -12,11 +11,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from contseg.atomic import atomic_file
 from contseg.data.cache import cache_folder
 from contseg.data.classes import IGNORE, ClassTable
 from contseg.data.dataset import SegmentationDataset, SubsetName, unequal
 from contseg.data.files import image_size
 from contseg.data.recoding import count_ids, told_counts
+from contseg.digest import sha256
 from contseg.errors import ContsegError
 
 Progress = Callable[[int, int], None]
@@ -114,7 +115,7 @@ def build_presence(
             with np.load(place) as saved:
                 return Presence(tuple(names), dataset.classes.ids, saved["pixels"], fingerprint)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            place.unlink(missing_ok=True)  # a half-written file of a killed process
+            place.unlink(missing_ok=True)  # damaged
     done = 0
     pixels = np.empty((len(names), len(dataset.classes)), dtype=np.int64)
     for part in loader if parts is None else parts:
@@ -126,9 +127,8 @@ def build_presence(
             if progress:
                 progress(done, len(names))
     if cached:
-        partial = place.with_name(f"{place.stem}.{os.getpid()}.partial.npz")
-        np.savez_compressed(partial, pixels=pixels)
-        partial.replace(place)
+        with atomic_file(place, shared=True) as partial, partial.open("wb") as file:
+            np.savez_compressed(file, pixels=pixels)
     return Presence(tuple(names), dataset.classes.ids, pixels, fingerprint)
 
 
@@ -212,4 +212,4 @@ def _fingerprint(dataset: SegmentationDataset, names: list[str]) -> str:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return sha256(text)[:32]

@@ -1,4 +1,4 @@
-"""Does a recipe hold together? Two iterations of its first two steps on stand-ins for its data, with everything checked."""
+"""Check a recipe without its data: two updates of its first two steps on synthetic images."""
 
 import math
 import sys
@@ -34,14 +34,14 @@ OTHERS = 2
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What a rehearsal found out about a recipe that holds together.
+    """The results for a recipe that passed.
 
     Attributes:
         recipe: its name.
         parameters: of the network after the last step of the recipe.
-        seconds: that it took.
+        seconds: of the check.
         memory: the most that this process has used so far, in GiB: of the GPU if it computed there, of main memory
-            otherwise; None where the system does not tell.
+            otherwise; None if the system does not report it.
     """
 
     recipe: str
@@ -53,18 +53,18 @@ class Rehearsal:
 def rehearse(
     source: str | Path, overrides: Sequence[str] = (), *, quarter: bool = False, folder: Path | None = None
 ) -> Rehearsal:
-    """Try a recipe without its data: the true network and the true classes, two iterations of steps 0 and 1, and an
-    evaluation after each, by the engine itself; nothing is downloaded and nothing stays.
+    """Check a recipe without its data: run two updates and one evaluation of steps 0 and 1 with the real network and
+    classes on synthetic images. Nothing is downloaded, and no file is left.
 
     Args:
         source, overrides: as of `read_recipe`.
         quarter: at a quarter of the recipe's crop.
-        folder: where stand-ins for data are shared with other rehearsals; none: a temporary one.
+        folder: where synthetic images are shared with other checks; None: a temporary one.
 
     Raises:
-        ContsegError: what is wrong: whatever the engine finds (losses that are not finite, terms that train nothing, taps
-            that a network lacks ...), a segmenter that is not the same when it is read back from its file, figures that
-            are missing, or a key that the recipe sets has no effect.
+        ContsegError: the problem: any error of the engine (losses that are not finite, terms that train nothing, taps
+            that a network lacks ...), a segmenter that differs when it is read from its file, missing metrics, or a key
+            that the recipe sets and that has no effect.
 
     Example:
         >>> tiny = ["network.backbone.width=4", "network.head.width=8", "data.crop=32", "data.options={size: 32}"]
@@ -85,7 +85,7 @@ def rehearse(
 def _rehearse(resolved: Resolved, quarter: bool, shared: Path, own: Path) -> int:
     recipe = rehearsed(quartered(resolved.recipe) if quarter else resolved.recipe, shared, own)
     run = start_run(recipe, own / "run")
-    # norms that see a single image are made fit for that later, see `ready_norms`
+    # norms of single images are prepared later, see `ready_norms`
     several = with_changes(recipe, training=with_changes(recipe.training, batch=max(2, recipe.training.batch)))
     whole = replace(make_job(several, run.folder), training=recipe.training)
     checks = _Checks(run, single=recipe.training.batch == 1)
@@ -129,7 +129,7 @@ class _Checks(Reporter):
         self._run, self._single, self.read = run, single, set[str]()
 
     def follow(self, method: Method) -> Method:
-        """The method, which from now on reports its student and the hyper-parameters that it reads."""
+        """The method, which from now on keeps its student and the names of the hyper-parameters that it reads."""
         kind, checks = type(method), self
         keys = {field.name for field in fields(method) if field.init}
 
@@ -155,7 +155,7 @@ class _Checks(Reporter):
 
 
 def require_same(path: Path, segmenter: Segmenter) -> None:
-    """Nothing, if a new network that is read from a file has all tensors of a segmenter, bit for bit, and no others.
+    """Raise ContsegError unless a file contains exactly the tensors of a segmenter, bit for bit.
 
     Raises:
         ContsegError: which tensor is missing, has another shape, or differs.
@@ -166,11 +166,11 @@ def require_same(path: Path, segmenter: Segmenter) -> None:
         raise ContsegError(_strange_tensor(path, segmenter) or str(error)) from None
     for name, value in segmenter.state_dict().items():
         if value.dtype != read[name].dtype or not torch.equal(value.cpu(), read[name]):
-            raise ContsegError(f"tensor {name}: is another one when the segmenter is read back from its file")
+            raise ContsegError(f"tensor {name}: differs when the segmenter is read from its file")
 
 
 def _strange_tensor(path: Path, segmenter: Segmenter) -> str | None:
-    """What is wrong with the tensors of a file that a new network cannot take."""
+    """The first tensor of a file that does not fit a new network."""
     with safe_open(path, framework="pt") as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
     new = Segmenter(segmenter.options, segmenter.widths)
@@ -178,15 +178,15 @@ def _strange_tensor(path: Path, segmenter: Segmenter) -> str | None:
     for name in sorted(shapes.keys() | wanted.keys()):
         found, needed = shapes.get(name, "nothing"), wanted.get(name, "nothing")
         if found != needed:
-            return f"tensor {name}: the segmenter's file holds {found} where a new network needs {needed}"
+            return f"tensor {name}: the file of the segmenter contains {found}, a new network needs {needed}"
     return None
 
 
 def require_figures(run: Run, steps: int) -> None:
-    """Nothing, if every step has left lines of its epochs and of itself in metrics.jsonl, with finite numbers.
+    """Raise ContsegError unless metrics.jsonl has lines with finite numbers of every step and of its epochs.
 
     Raises:
-        ContsegError: which line is missing or holds no number.
+        ContsegError: which line is missing or has no number.
     """
     lines = run.metrics()
     for step in range(steps):
@@ -200,7 +200,7 @@ def require_figures(run: Run, steps: int) -> None:
 
 
 def require_effect(resolved: Resolved, read_of_method: Collection[str]) -> None:
-    """Raise ContsegError where a key that the recipe sets has no effect.
+    """Raise ContsegError if the recipe sets a key that has no effect.
 
     Args:
         read_of_method: the hyper-parameters that the method read.
@@ -209,8 +209,8 @@ def require_effect(resolved: Resolved, read_of_method: Collection[str]) -> None:
     methods = [key for key in resolved.origins if key.startswith("method.") and key != "method.name"]
     vain |= {key: "another method" for key in methods if key.split(".")[1] not in read_of_method}
     if vain:
-        told = ", ".join(f"{key} (set by {resolved.origins[key]}) without {condition}" for key, condition in vain.items())
-        raise ContsegError(f"no effect: {told}; remove it")
+        keys = [f"{key} has no effect without {need} (set by {resolved.origins[key]})" for key, need in vain.items()]
+        raise ContsegError(f"{', '.join(keys)}; remove it")
 
 
 def _peak_of_process() -> float | None:

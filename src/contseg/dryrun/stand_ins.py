@@ -1,4 +1,4 @@
-"""What stands in for the data of a recipe, and what is made small, so that it can be tried anywhere in short time."""
+"""Synthetic data and small sizes for a recipe, so that a check of it runs anywhere in a short time."""
 
 import os
 from collections.abc import Iterator
@@ -62,19 +62,19 @@ def _quarter(sides: Any) -> Any:
 
 
 def write_images(dataset: str, folder: Path) -> Path:
-    """The images of a dataset that stand in for it, in its layout; made once per folder. Every class occurs in several, in
+    """Synthetic images of a dataset, in its layout; written once per folder. Every class occurs in several, in
     every domain, alone or with earlier classes, so that every step of every split and setting has some.
 
     Raises:
-        ContsegError: nobody knows how to write this dataset.
+        ContsegError: there are no synthetic images of this dataset.
     """
     place = folder / "images" / dataset
-    if dataset == "digits":  # which makes its own
+    if dataset == "digits":  # its images are synthetic already
         place.mkdir(parents=True, exist_ok=True)
     elif not place.is_dir():
         if dataset not in LAYOUTS:
             raise ContsegError(
-                f"data.dataset: '{dataset}' has no stand-in; a dry run needs one of {', '.join((*LAYOUTS, 'digits'))}"
+                f"data.dataset: no synthetic images of '{dataset}'; a dry run needs one of {', '.join((*LAYOUTS, 'digits'))}"
             )
         classes = len(LAYOUTS[dataset].values)
         each = len(CITIES) - 3 if dataset == "cityscapes" else 2 if classes > MANY_CLASSES else 4
@@ -84,8 +84,8 @@ def write_images(dataset: str, folder: Path) -> Path:
 
 
 def rehearsed(recipe: Recipe, shared: Path, own: Path) -> Recipe:
-    """The recipe with stand-ins for all that must be there, batches of 2 (Swin-Large: 1), one process, and nothing loaded:
-    a ResNet starts from He-normal weights.
+    """The recipe with synthetic data, batches of 2 (Swin-Large: 1), one process, and no loaded weights: a ResNet starts
+    from He-normal ones.
 
     Shares of images are large enough to leave some of the few. Epochs stay; see `contseg.dryrun.rehearsal`.
 
@@ -112,7 +112,7 @@ def rehearsed(recipe: Recipe, shared: Path, own: Path) -> Recipe:
         ),
         training=with_changes(
             training,
-            # beside five times its weights (gradients, two moments, teacher), Swin-Large leaves little room for images
+            # next to five times its weights (gradients, two moments, teacher), Swin-Large leaves little room for images
             batch=1 if recipe.network.backbone.name == "swin_large" and recipe.scenario.memory is None else BATCH,
             accumulate=min(training.accumulate, 2),
             precision=training.precision if cuda else "32",
@@ -193,7 +193,7 @@ def ready_norms(segmenter: Segmenter, single: bool) -> None:
 
 @contextmanager
 def own_cache(folder: Path) -> Iterator[None]:
-    """Keep what is cached meanwhile in a folder, so that nothing of stand-ins stays in the user's cache."""
+    """Use a folder as the cache, so that nothing synthetic is left in the cache of the user."""
     before = os.environ.get("CONTSEG_CACHE")
     os.environ["CONTSEG_CACHE"] = str(folder)
     try:

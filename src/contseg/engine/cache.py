@@ -1,13 +1,12 @@
 """A cache of step 0: methods with an identical first step share it."""
 
 import shutil
-import uuid
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from contseg.atomic import atomic_folder
 from contseg.engine.job import Job
 from contseg.errors import ContsegError
 from contseg.interop.segmenter_file import load_segmenter, save_segmenter
@@ -68,16 +67,8 @@ class StepCache:
         """
         if self._place is None or self.filled:
             return
-        # not the process id: it is not unique where machines or containers share the folder
-        partial = self._place.with_name(f"{self._place.name}.partial-{uuid.uuid4().hex[:12]}")
-        partial.mkdir(parents=True)
-        save_segmenter(partial / "segmenter.safetensors", segmenter, job.scenario[0].table)
-        torch.save(rest, partial / "rest.pt")
-        try:
-            partial.rename(self._place)
-        except OSError:
+        with atomic_folder(self._place, shared=True) as partial:
+            save_segmenter(partial / "segmenter.safetensors", segmenter, job.scenario[0].table)
+            torch.save(rest, partial / "rest.pt")
             if not self.filled:  # a partly deleted folder is in the way, not the result of a faster run
                 shutil.rmtree(self._place, ignore_errors=True)
-                with suppress(OSError):
-                    partial.rename(self._place)
-        shutil.rmtree(partial, ignore_errors=True)

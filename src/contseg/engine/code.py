@@ -1,14 +1,16 @@
 """Digests of the code, so that a step 0 trained by another version is not reused."""
 
-import hashlib
 import inspect
 import marshal
+from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import torch
+
+from contseg.digest import sha256
 
 PACKAGE = __name__.partition(".")[0]
 APART = ("cli", "dryrun", "recipes", "report", "sweeps")
@@ -18,18 +20,16 @@ APART = ("cli", "dryrun", "recipes", "report", "sweeps")
 @cache
 def package_digest() -> str:
     """SHA-256 over PyTorch's version and the sources of all rooms that can influence weights."""
-    digest = hashlib.sha256(torch.__version__.encode())
-    _add(files(PACKAGE), digest, APART)
-    return digest.hexdigest()
+    return sha256(torch.__version__, *_sources(files(PACKAGE), APART))
 
 
-def _add(folder: Traversable, digest: "hashlib._Hash", apart: tuple[str, ...] = ()) -> None:
+def _sources(folder: Traversable, apart: tuple[str, ...] = ()) -> Iterator[bytes]:
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if entry.is_dir():
             if entry.name not in apart:
-                _add(entry, digest)
+                yield from _sources(entry)
         elif entry.name.endswith(".py"):
-            digest.update(f"{entry.name}\n".encode() + entry.read_bytes())
+            yield f"{entry.name}\n".encode() + entry.read_bytes()
 
 
 def is_foreign(kind: type) -> bool:
@@ -48,12 +48,9 @@ def foreign_digest(kind: type) -> str:
     """
     if not is_foreign(kind):
         return ""
-    digest = hashlib.sha256()
-    for one in kind.__mro__:
-        if is_foreign(one) and one.__module__ not in ("builtins", "abc", "typing"):
-            digest.update(f"{one.__qualname__}\n".encode())  # without the module, whose name differs in a spawned rank
-            digest.update(_source(one))
-    return digest.hexdigest()
+    own = [one for one in kind.__mro__ if is_foreign(one) and one.__module__ not in ("builtins", "abc", "typing")]
+    # without the module, whose name differs in a spawned rank
+    return sha256(*(f"{one.__qualname__}\n".encode() + _source(one) for one in own))
 
 
 def _source(kind: type) -> bytes:

@@ -1,12 +1,12 @@
 """A resolved run, and the interface of progress reports."""
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from contseg.data.pipelines.augment import Pipeline
+from contseg.digest import file_sha256, sha256
 from contseg.engine.code import foreign_digest, package_digest
 from contseg.engine.devices import accelerator_of, precision_of
 from contseg.engine.options import MACHINE_KEYS, TrainingOptions
@@ -119,7 +119,7 @@ class Job:
             "samples": [samples_digest(samples) for samples in (step.train, step.val)],
             "backbone": file_digest(self.backbone_weights),
         }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return sha256(json.dumps(parts, sort_keys=True))
 
 
 def file_digest(path: Path | None) -> str:
@@ -130,5 +130,4 @@ def file_digest(path: Path | None) -> str:
         return "hub"
     if path.is_dir():
         path = path / "model.safetensors"
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)

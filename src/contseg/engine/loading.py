@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from contseg.data.pipelines.augment import Pipeline, WholeImage
-from contseg.data.recoding import look_up
 from contseg.engine.devices import workers_of
 from contseg.engine.options import TrainingOptions
 from contseg.engine.randomness import ORDER, SAMPLE, data_generator
@@ -111,16 +110,16 @@ class _CutSamples(Dataset):
         samples, index = self.samples.locate(draw.index)
         name = samples.names[index]
         try:
-            image, mask = samples.read(index)
+            image, layers = samples.read(index)
         except ContsegError as error:
             return _Cut(None, None, name, samples.annotated, str(error))
         rng = data_generator(SAMPLE, self.seed, self.step, draw.epoch, draw.position)
         try:
-            pixels, ids = self.pipeline(image, mask, rng)
+            pixels, layers = self.pipeline(image, layers, rng)
         except ContsegError as error:
             place = samples.dataset.image_path(name)
             return _Cut(None, None, name, samples.annotated, f"{place}: {error}")
-        return _Cut(pixels, look_up(samples.lookup, ids), name, samples.annotated)
+        return _Cut(pixels, samples.labels(layers), name, samples.annotated)
 
     def stack(self, cuts: list[_Cut]) -> Batch | str:
         """A batch, or the first error message."""

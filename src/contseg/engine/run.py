@@ -13,6 +13,7 @@ import torch
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from contseg import atomic
 from contseg.data.classes import ClassTable
 from contseg.engine.step_state import StepState
 from contseg.errors import ContsegError
@@ -133,9 +134,7 @@ class Run:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file of the run atomically."""
-        partial = self.folder / f"{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, self.folder / name)
+        atomic.write_text(self.folder / name, text)
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
@@ -158,9 +157,8 @@ class Run:
         metrics = self.folder / "metrics.jsonl"
         state.metrics_bytes = metrics.stat().st_size if metrics.is_file() else 0
         path = self.step_folder(step) / "state.pt"
-        partial = path.with_name("state.pt.partial")
-        torch.save(state.to_dict(), partial)
-        os.replace(partial, path)
+        with atomic.atomic_file(path) as partial:
+            torch.save(state.to_dict(), partial)
 
     def load_state(self, step: int) -> StepState | None:
         """The last saved state of a step, or None.
@@ -203,9 +201,8 @@ class Run:
         """Write a compressed .npz in the run's folder atomically."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.stem}.partial.npz")
-        np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
-        os.replace(partial, path)
+        with atomic.atomic_file(path) as partial, partial.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
         """The arrays of a file that `save_arrays` wrote.

@@ -40,9 +40,10 @@ def keep_samples(session: Session) -> None:
         "colours": np.array(table.colours, dtype=np.uint8),
     }
     for number, name in enumerate(arrays["names"]):
-        pixels, ids = job.evaluation_pipeline(*job.scenario.dataset.read(str(name)), np.random.default_rng(0))
+        image, mask = job.scenario.dataset.read(str(name))
+        pixels, layers = job.evaluation_pipeline(image, {"mask": mask}, np.random.default_rng(0))
         arrays[f"image{number}"] = pixels.permute(1, 2, 0).contiguous().numpy()
-        arrays[f"truth{number}"] = job.scenario[-1].test.lookup[ids]
+        arrays[f"truth{number}"] = job.scenario[-1].test.labels(layers)
     session.run.save_arrays("samples.npz", **arrays)
 
 
@@ -52,7 +53,8 @@ def keep_predictions(session: Session, step: Step, segmenter: Segmenter) -> None
     segmenter.eval()
     arrays, inference = {}, job.inference_at(step)
     for number, name in enumerate(chosen_names(job)):
-        pixels, _ = job.evaluation_pipeline(*job.scenario.dataset.read(name), np.random.default_rng(0))
+        image, mask = job.scenario.dataset.read(name)
+        pixels, _ = job.evaluation_pipeline(image, {"mask": mask}, np.random.default_rng(0))
         predicted = predict_batch(segmenter, pixels.unsqueeze(0).to(segmenter.mean.device), inference=inference)
         arrays[f"prediction{number}"] = predicted[0].cpu().numpy().astype(np.uint8)
     segmenter.train(training)

@@ -1,4 +1,4 @@
-"""Has background collapsed? The failure that continual methods meet most, and that means over classes hide."""
+"""Warn when background IoU collapses: the most common failure of continual methods, hidden by means over classes."""
 
 from collections.abc import Sequence
 
@@ -7,11 +7,11 @@ import numpy as np
 from contseg.evaluation.metrics import BACKGROUND, class_iou
 
 FALL = 0.5
-"""What has to be left of a figure of the step before; less is a collapse."""
+"""The share of the previous value below which a metric counts as collapsed."""
 
 
 def background_warnings(before: np.ndarray, after: np.ndarray, classes: Sequence[str]) -> list[str]:
-    """What to say where background's IoU or its predicted share fell by more than half from one step to the next.
+    """The warning if background's IoU or its predicted share fell by more than half from one step to the next.
 
     The share is relative to the truth: predicted pixels / true pixels of background, each from the step's own matrix. Plain
     shares of all pixels do not compare: the later matrix counts new classes and, under policy `mib`, images and pixels that
@@ -28,8 +28,8 @@ def background_warnings(before: np.ndarray, after: np.ndarray, classes: Sequence
 
     Example:
         >>> before, names = np.array([[90, 10], [5, 45]]), ["background", "cat", "dog"]
-        >>> (told,) = background_warnings(before, np.array([[30, 5, 65], [0, 40, 10], [0, 0, 50]]), names)
-        >>> print(told.split(",")[0])
+        >>> (warning,) = background_warnings(before, np.array([[30, 5, 65], [0, 40, 10], [0, 0, 50]]), names)
+        >>> print(warning.split(",")[0])
         background fell by more than half: IoU 85.7% -> 30.0%
         >>> background_warnings(before, np.array([[80, 10, 10], [5, 40, 5], [0, 0, 50]]), names)
         []
@@ -54,11 +54,11 @@ def _meaning(confusion: np.ndarray, classes: Sequence[str]) -> str:
     if lost.sum() >= gained.sum():
         name = classes[int(lost.argmax())]
         return (
-            f"{lost.max() / truth:.0%} of it is taken for '{name}', which pseudo labels, distillation or too high a rate may"
-            " have spread; look at the test images, the pseudo labels and the loss terms"
+            f"{lost.max() / truth:.0%} of it is predicted as '{name}', which pseudo labels, distillation or too high a rate"
+            " may have spread; look at the test images, the pseudo labels and the loss terms"
         )
     name = classes[int(gained.argmax())]
     return (
-        f"'{name}' and others are taken for it, forgotten or never learned; look at the IoU of each class, the test images"
-        " and the loss terms"
+        f"'{name}' and others are predicted as background, forgotten or never learned; look at the IoU of each"
+        " class, the test images and the loss terms"
     )

@@ -1,4 +1,4 @@
-"""Confusion matrices: what was there against what was said."""
+"""Confusion matrices: truth against predictions."""
 
 import torch
 from torch import Tensor
@@ -33,11 +33,11 @@ def scored_labels(labels_BHW: Tensor, predictions_BHW: Tensor, annotated_BK: Ten
 
     Args:
         labels_BHW, predictions_BHW: integers; predictions in 0..K-1.
-        annotated_BK: bool, the classes that were marked in each sample; what it says of background does not matter.
+        annotated_BK: bool, the classes that were annotated in each sample; the entry of background has no effect.
 
     Example:
-        >>> said, marked = torch.tensor([[[0, 1, 2]]]), torch.tensor([[True, False, True]])
-        >>> scored_labels(torch.tensor([[[0, 0, 0]]]), said, marked)
+        >>> predicted, marked = torch.tensor([[[0, 1, 2]]]), torch.tensor([[True, False, True]])
+        >>> scored_labels(torch.tensor([[[0, 0, 0]]]), predicted, marked)
         tensor([[[  0, 255,   0]]])
     """
     if bool(annotated_BK[:, BACKGROUND + 1 :].all()):

@@ -1,7 +1,7 @@
 """Figures of one confusion matrix and of a sequence of them. Equations are in docs/metrics.md; all values in [0, 1].
 
-A class that does not occur in the truth is absent: NaN in arrays, left out of every mean, never 0. A figure of which nothing
-was measured is None; `contseg.evaluation.remarks` says why. `measured` counts what a figure is the mean of.
+A class that does not occur in the truth is absent: NaN in arrays, left out of every mean, never 0. A metric without any
+measurement is None; `contseg.evaluation.remarks` gives the reason. `measured` counts the values behind a mean.
 """
 
 from collections.abc import Sequence

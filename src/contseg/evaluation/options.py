@@ -1,4 +1,4 @@
-"""What a recipe says about how an image is seen at evaluation. PyTorch is not imported: lists of recipes are quick."""
+"""Options of inference at evaluation. PyTorch is not imported, so that listing recipes is fast."""
 
 from typing import Annotated, Any, Literal
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from contseg.errors import ContsegError
 
 CONTAINERS = ("state_dict", "model_state", "model_state_dict", "segmentor", "model")
-"""Under what code bases keep the weights, beside optimisers, epochs and scores."""
+"""The keys under which code bases keep the weights, next to optimisers, epochs and scores."""
 
 INSERTED = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """Parts of names that PyTorch's compiler and its wrappers insert, at any depth; no network has a part of such a name."""
@@ -32,11 +32,11 @@ NUMPY_NUMBERS: list[Any] = [
 def read_tensors(path: Path | str) -> dict[str, Tensor]:
     """The tensors of a checkpoint file (.safetensors, or a PyTorch file read without executing anything).
 
-    A dictionary that holds the weights under one of `CONTAINERS` is opened. What PyTorch's wrappers insert into names is
+    A dictionary with the weights under one of `CONTAINERS` is opened. What PyTorch's wrappers insert into names is
     dropped: `_orig_mod.` anywhere (a compiled network), and `module.` in front of every name (several devices).
 
     Raises:
-        ContsegError: the file is missing, damaged, holds no tensors, or something that would have to be executed.
+        ContsegError: the file is missing, damaged, contains no tensors, or code.
 
     Example:
         >>> import tempfile
@@ -53,7 +53,7 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict):
-        raise ContsegError(f"{path}: holds a {type(content).__name__}; expected a dictionary of tensors")
+        raise ContsegError(f"{path}: contains a {type(content).__name__}; expected a dictionary of tensors")
     tensors = {
         INSERTED.sub("", name): value
         for name, value in content.items()
@@ -61,7 +61,9 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
     }
     if not tensors:
         keys = ", ".join(map(str, list(content)[:5])) or "nothing"
-        raise ContsegError(f"{path}: holds no tensors (found {keys}); weights stand under {', '.join(CONTAINERS)} or bare")
+        raise ContsegError(
+            f"{path}: contains no tensors (found {keys}); expected weights under {', '.join(CONTAINERS)}, or without a key"
+        )
     while all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     return tensors
@@ -79,10 +81,10 @@ def _read_pickle(path: Path) -> Any:
         with torch.serialization.safe_globals(NUMPY_NUMBERS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if asked:
+        requested = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if requested:
             raise ContsegError(
-                f"{path}: cannot be read as plain weights: it asks to run {asked[1]}, and nothing was executed;"
+                f"{path}: cannot be read as plain weights: it would run {requested[1]}, and nothing was executed;"
                 " save its state_dict alone"
             ) from None
         raise ContsegError(f"{path}: cannot be read as plain weights (no PyTorch file, or a damaged one)") from None

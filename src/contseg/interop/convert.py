@@ -1,4 +1,4 @@
-"""Published segmenters of any known code base, by name: which one a file is of, its network, and its classes."""
+"""Published segmenters: detect the code base of a file from tensor names, and convert network and classes."""
 
 from collections.abc import Callable, Iterable
 from itertools import accumulate
@@ -34,7 +34,7 @@ def convert_ssseg(tensors: dict[str, Tensor], source: str = "ssseg") -> tuple[Se
     found = ssseg_names(tensors, options)
     classifier = found.get("classifier.steps.0.weight")
     if classifier is None:
-        raise ContsegError(f"weights: hold no classifier under the names of {source}")
+        raise ContsegError(f"weights: no classifier with the tensor names of {source}")
     widths = [int(classifier.shape[0])]
     return load_strictly(Segmenter(options, widths), found), widths
 
@@ -54,10 +54,10 @@ MARKS = (
 
 
 def recognise(names: Iterable[str]) -> str:
-    """The code base whose names these are: `mib` also stands for PLOP and SDR's in-place variant, `idec` for LAG.
+    """The code base with these tensor names: `mib` also means PLOP and SDR's in-place variant, `idec` for LAG.
 
     Raises:
-        ContsegError: none is known by such names.
+        ContsegError: no code base has these names.
 
     Example:
         >>> recognise(["classifier.head.0.0.weight", "classifier.aspp_l1.convs.0.0.weight"])
@@ -70,14 +70,14 @@ def recognise(names: Iterable[str]) -> str:
     for source, mark in MARKS:
         prefix = next((name[: name.index(f".{mark}") + 1] for name in names if f".{mark}" in name), None)
         if prefix:
-            beside = [name for name in names if not name.startswith(prefix)]
+            others = [name for name in names if not name.startswith(prefix)]
             raise ContsegError(
-                f"weights: names of {source} are below {prefix} and {len(beside)} more next to it, first {beside[0]};"
+                f"weights: names of {source} are below {prefix} and {len(others)} more outside it, first {others[0]};"
                 f" save what is below {prefix} alone"
             )
     if prefixes_of(names, RESNET_NAMES):
         raise ContsegError("weights: are those of a backbone alone; give them to training as backbone_weights=FILE")
-    raise ContsegError(f"weights: names such as {', '.join(names[:2])} are of no known code base; known: {known_sources()}")
+    raise ContsegError(f"weights: names such as {', '.join(names[:2])} match no code base; supported: {known_sources()}")
 
 
 def known_sources() -> str:
@@ -111,7 +111,7 @@ def under(segmenter: Segmenter, options: NetworkOptions) -> Segmenter:
     """The same weights in a network of other options, such as another output stride; in eval mode.
 
     Raises:
-        ContsegError: the options ask for weights of other names or shapes.
+        ContsegError: the options need weights of other names or shapes.
 
     Example:
         >>> segmenter = Segmenter(NetworkOptions(backbone="resnet18"), [3])
@@ -132,7 +132,7 @@ def classes_of_outputs(
         classes: what to call the table in errors; the name of a dataset for its published orders.
         outputs: how many there are, an unknown not counted.
         table: all classes of the dataset; default: read by the name, see `named_table`.
-        split: the steps of its training, where it knows a part of the classes; default: it knows them all.
+        split: the steps of its training, if it has a part of the classes; default: it has all.
         order: of its training, see `class_order`.
 
     Raises:
@@ -159,7 +159,7 @@ def classes_of_outputs(
     known = list(accumulate(parse_split(split, len(table.foreground)), initial=int(table.has_background)))[1:]
     if outputs not in known:
         raise ContsegError(
-            f"--split {split}: {', '.join(map(str, known))} classes of {classes} are known after its steps, but the network"
+            f"--split {split}: {', '.join(map(str, known))} classes of {classes} after its steps, but the network"
             f" has {outputs} outputs"
         )
     return table.subset(ids[:outputs])

@@ -1,4 +1,4 @@
-"""What a file is that was taken for a segmenter of ours, and how it can be used."""
+"""Describe a file that is no segmenter of contseg, and how to use it."""
 
 from pathlib import Path
 
@@ -15,15 +15,15 @@ def is_safetensors(path: Path) -> bool:
 
 
 def describe(path: Path) -> str:
-    """What a file is that is no segmenter of ours, as the end of an error line: what it looks like, and what to do.
+    """The end of an error line about a file that is no segmenter of contseg: what it contains, and what to do.
 
     Example:
         >>> import tempfile, torch
         >>> from contseg.models.backbones.resnet import ResNet
         >>> path = Path(tempfile.mkdtemp()) / "weights.pth"
         >>> torch.save(ResNet("resnet18", width=4).state_dict(), path)
-        >>> told(path)
-        'it holds the weights of a backbone alone; start step 0 from them with backbone_weights=FILE'
+        >>> describe(path)
+        'it contains the weights of a backbone only; start step 0 from them with backbone_weights=FILE'
     """
     try:
         tensors = read_tensors(path)
@@ -33,10 +33,10 @@ def describe(path: Path) -> str:
         source = recognise(unwrapped(tensors))
     except ContsegError:
         if prefixes_of(tensors, RESNET_NAMES):
-            return "it holds the weights of a backbone alone; start step 0 from them with backbone_weights=FILE"
+            return "it contains the weights of a backbone only; start step 0 from them with backbone_weights=FILE"
         names = ", ".join(list(tensors)[:2])
         return (
-            f"it holds {len(tensors)} tensors such as {names}, of no code base that contseg convert knows;"
+            f"it contains {len(tensors)} tensors such as {names}, of no supported code base;"
             " give a segmenter that contseg wrote"
         )
     return (

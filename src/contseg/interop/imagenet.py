@@ -36,7 +36,7 @@ SWIN_HUB = {
     (192, 18): "swin_large_patch4_window12_384",
 }
 MADE = re.compile(r"\.(relative_position_index|attn_mask)$")
-"""What some files of Swin hold although it follows from the sizes."""
+"""Tensors in some files of Swin that follow from the sizes."""
 
 
 RESNET_PARTS = (
@@ -57,7 +57,7 @@ def load_backbone(backbone: Backbone, path: Path | str) -> None:
 
     Raises:
         ContsegError: the file cannot be read or the download fails, or the tensors do not fit (which are missing,
-            unexpected, mis-shaped), or the file holds several backbones.
+            unexpected, mis-shaped), or the file contains several backbones.
     """
     target, found = _fitting(backbone, Path(path))
     target.load_state_dict(found)
@@ -105,10 +105,10 @@ def _fitting(backbone: Backbone, path: Path) -> tuple[nn.Module, dict[str, Tenso
 
 
 def backbone_in(backbone: Backbone, tensors: dict[str, Tensor], path: Path | str) -> dict[str, Tensor]:
-    """The tensors of the backbone in a file, without what stands in front of their names.
+    """The tensors of the backbone in a file, without the prefix of their names.
 
     Raises:
-        ContsegError: the file holds several backbones.
+        ContsegError: the file contains several backbones.
     """
     target = backbone.model if isinstance(backbone, (TimmBackbone, PlainViT)) else backbone
     own = [] if isinstance(backbone, (ResNet, Swin)) else list(target.state_dict())
@@ -118,7 +118,7 @@ def backbone_in(backbone: Backbone, tensors: dict[str, Tensor], path: Path | str
         return tensors
     if len(prefixes) > 1:
         raise ContsegError(
-            f"{path}: holds {len(prefixes)} backbones, below {', '.join(prefixes)}; save the state_dict of one of them alone"
+            f"{path}: contains {len(prefixes)} backbones, below {', '.join(prefixes)}; save the state_dict of one of them"
         )
     if prefixes:
         return below(tensors, prefixes[0])

@@ -1,4 +1,4 @@
-"""Foreign tensors into a segmenter of ours: every one is used, or an error says which does not fit."""
+"""Load foreign tensors into a segmenter: every one is used, or an error names the one that does not fit."""
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -31,7 +31,7 @@ def renamed(name: str, rules: Sequence[Rule]) -> str:
 
 
 def prefixes_of(names: Collection[str], parts: Sequence[str]) -> list[str]:
-    """What stands in front of a network's names: `""`, `"model.backbone."`; several where a file holds several networks.
+    """The prefixes of the names of a network: `""`, `"model.backbone."`; several if a file contains several networks.
 
     Args:
         names: of all tensors of a file.

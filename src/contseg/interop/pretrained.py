@@ -1,14 +1,14 @@
-"""A segmenter as a folder that can be handed on: weights, what they are in JSON, and a hash that says they are unchanged."""
+"""A segmenter as a folder to share: weights, a description in JSON, and a hash that detects changes."""
 
-import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 
+from contseg.atomic import write_text
 from contseg.data.classes import ClassTable
+from contseg.digest import file_sha256
 from contseg.errors import ContsegError
 from contseg.interop.segmenter_file import HEADER, KEYS, describe, load_segmenter, save_segmenter
 from contseg.models.segmenter import Segmenter
@@ -21,13 +21,13 @@ def save_pretrained(
 ) -> Path:
     """Write `segmenter.safetensors` and `segmenter.json` into a folder, which is made if missing.
 
-    The JSON holds the network's options (mean and standard deviation of its input among them), the outputs of each step,
+    The JSON contains the network's options (mean and standard deviation of its input among them), the outputs of each step,
     the classes in output order, where it all comes from, and the SHA-256 of the weights. The weights are the file that
     `save_segmenter` writes, so they can also be used alone.
 
     Args:
         classes: in output order.
-        source: where it comes from; anything that JSON holds.
+        source: where it comes from; anything that JSON can contain.
 
     Returns:
         the folder.
@@ -52,9 +52,7 @@ def save_pretrained(
         (folder / DESCRIPTION).unlink(missing_ok=True)  # until the new one is there, the folder is no segmenter
         save_segmenter(folder / WEIGHTS, segmenter, classes, source)
         description = describe(segmenter, classes, source) | {"sha256": file_sha256(folder / WEIGHTS)}
-        partial = folder / f"{DESCRIPTION}.partial"
-        partial.write_text(json.dumps(description, indent=1), encoding="utf-8")
-        os.replace(partial, folder / DESCRIPTION)
+        write_text(folder / DESCRIPTION, json.dumps(description, indent=1))
     except OSError as error:
         raise ContsegError(f"{folder}: cannot be written ({error.strerror or error})") from None
     return folder
@@ -78,7 +76,7 @@ def load_pretrained(folder: Path | str, device: str = "cpu") -> tuple[Segmenter,
     found = file_sha256(weights)
     if found != description["sha256"]:
         raise ContsegError(
-            f"{weights}: SHA-256 is {found[:12]}... but {DESCRIPTION} says {str(description['sha256'])[:12]}...;"
+            f"{weights}: SHA-256 is {found[:12]}..., in {DESCRIPTION} {str(description['sha256'])[:12]}...;"
             " the file was changed or cut short; fetch it again"
         )
     segmenter, classes = load_segmenter(weights, device)
@@ -86,7 +84,7 @@ def load_pretrained(folder: Path | str, device: str = "cpu") -> tuple[Segmenter,
         header = json.loads(file.metadata()[HEADER])
     differing = [key for key in KEYS if description[key] != header.get(key)]
     if differing:
-        raise ContsegError(f"{path}: '{differing[0]}' differs from what {WEIGHTS} says; one of the files was changed")
+        raise ContsegError(f"{path}: '{differing[0]}' differs from {WEIGHTS}; one of the files was changed")
     return segmenter, classes
 
 
@@ -108,21 +106,15 @@ def is_pretrained(folder: Path | str) -> bool:
     return (Path(folder) / DESCRIPTION).is_file()
 
 
-def file_sha256(path: Path | str) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _read_description(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise ContsegError(f"{path}: not found; a segmenter's folder holds {WEIGHTS} and {DESCRIPTION}")
+        raise ContsegError(f"{path}: not found; a segmenter folder contains {WEIGHTS} and {DESCRIPTION}")
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ContsegError(f"{path}: not JSON ({str(error)[:120]})") from None
     if not isinstance(description, dict):
-        raise ContsegError(f"{path}: holds a {type(description).__name__}; expected keys {', '.join((*KEYS, 'sha256'))}")
+        raise ContsegError(f"{path}: contains a {type(description).__name__}; expected keys {', '.join((*KEYS, 'sha256'))}")
     missing = [key for key in (*KEYS, "sha256") if key not in description]
     if missing:
         raise ContsegError(f"{path}: lacks '{missing[0]}'; expected keys {', '.join((*KEYS, 'sha256'))}")

@@ -109,7 +109,7 @@ def _widths(found: dict[str, Tensor], name: str, source: str) -> list[int]:
     while (weight := found.get(name.format(len(widths)))) is not None:
         widths.append(int(weight.shape[0]))
     if not widths:
-        raise ContsegError(f"weights: hold no classifier under the names of {source}")
+        raise ContsegError(f"weights: no classifier with the tensor names of {source}")
     return widths
 
 

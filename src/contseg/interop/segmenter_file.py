@@ -1,8 +1,6 @@
 """A segmenter as one file: safetensors, with network, classes and source in the header. Loading executes nothing."""
 
 import json
-import os
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from contseg.atomic import atomic_file
 from contseg.data.classes import ClassTable
 from contseg.errors import ContsegError
 from contseg.interop import foreign
@@ -33,12 +32,8 @@ def save_segmenter(
     """
     path, header = Path(path), describe(segmenter, classes, source)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in segmenter.state_dict().items()}
-    partial = path.with_name(f"{path.name}.partial")
-    partial.touch()
-    mode = stat.S_IMODE(partial.stat().st_mode)
-    save_file(tensors, partial, metadata={HEADER: json.dumps(header)})  # which makes its files private, whatever the umask
-    partial.chmod(mode)
-    os.replace(partial, path)
+    with atomic_file(path) as partial:
+        save_file(tensors, partial, metadata={HEADER: json.dumps(header)})
 
 
 def describe(segmenter: Segmenter, classes: ClassTable, source: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -64,7 +59,7 @@ def load_segmenter(path: Path | str, device: str = "cpu") -> tuple[Segmenter, Cl
         device: `cpu`, or `meta` to check the file and read its network and classes without loading the weights.
 
     Raises:
-        ContsegError: the file is missing, truncated, of another kind (says which, and what to do with it), or its tensors
+        ContsegError: the file is missing, truncated, of another kind (names it, and what to do with it), or its tensors
             do not fit its header.
     """
     path = Path(path)

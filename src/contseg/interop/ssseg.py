@@ -1,4 +1,4 @@
-"""Published networks of the IDRNet toolbox: their names, and what they are made of as far as a file tells."""
+"""Published networks of the IDRNet toolbox: their names, and the network options that can be inferred from a file."""
 
 import re
 from typing import Any
@@ -68,11 +68,11 @@ def ssseg_options(tensors: dict[str, Tensor], **changes: Any) -> NetworkOptions:
 
     Args:
         tensors: in the toolbox's names.
-        changes: what a file does not tell: `stage1_on` (`bottleneck` in the published PSPNet of Cityscapes, which is
-            recognised by its 19 classes and 1024 channels), and any option of the network.
+        changes: options not inferred from the file: `stage1_on` (`bottleneck` in the published PSPNet of Cityscapes, which
+            is recognised by its 19 classes and 1024 channels), and any option of the network.
 
     Raises:
-        ContsegError: the tensors are of no network that is known here.
+        ContsegError: the tensors are of an unknown network.
     """
     idrnet = "class_relations_mean" in tensors
     family, context = _family(tensors)
@@ -119,14 +119,14 @@ def _family(tensors: dict[str, Tensor]) -> tuple[str, str]:
         return "upernet", context
     if "decoder_stage2.4.weight" in names or "decoder.7.weight" in names or context != "none":
         return {"none": "fcn", "ppm": "pspnet", "aspp": "deeplabv3"}[context], context
-    raise ContsegError("weights: hold no head under the names of ssseg (decoder_stage2.4, decoder.7, ppm_net, aspp_net)")
+    raise ContsegError("weights: no head with the tensor names of ssseg (decoder_stage2.4, decoder.7, ppm_net, aspp_net)")
 
 
 def _resnet(tensors: dict[str, Tensor]) -> dict[str, Any]:
     """Which ResNet a file of the toolbox holds, as options of the backbone."""
     depth = sum(bool(re.fullmatch(r"backbone_net\.layer3\.\d+\.conv1\.weight", name)) for name in tensors)
     if depth not in (6, 23) or "backbone_net.layer3.0.conv3.weight" not in tensors:
-        raise ContsegError(f"weights: layer3 has {depth} blocks; known are ResNet-50 (6) and ResNet-101 (23)")
+        raise ContsegError(f"weights: layer3 has {depth} blocks; supported: ResNet-50 (6), ResNet-101 (23)")
     return {
         "name": {6: "resnet50", 23: "resnet101"}[depth],
         "stem": "deep" if "backbone_net.stem.0.weight" in tensors else "plain",

@@ -49,10 +49,10 @@ def _reordered(values: Tensor) -> Tensor:
 
 
 def swin_options(tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Which Swin a file of the toolbox holds, as options of the backbone.
+    """The options of the Swin backbone in a file of the toolbox.
 
     Raises:
-        ContsegError: none that is known.
+        ContsegError: an unknown Swin.
     """
     width = int(tensors["backbone_net.patch_embed.projection.weight"].shape[0])
     count = re.compile(r"backbone_net\.stages\.(\d)\.blocks\.\d+\.norm1\.weight")
@@ -63,4 +63,4 @@ def swin_options(tensors: dict[str, Tensor]) -> dict[str, Any]:
             rows = len(tensors["backbone_net.stages.0.blocks.0.attn.w_msa.relative_position_bias_table"])
             window = (math.isqrt(rows) + 1) // 2
             return {"name": name, "drop_path": DROP_PATH} | ({} if window == about["window"] else {"window": window})
-    raise ContsegError(f"weights: Swin of width {width} and depths {depths}; known are {', '.join(VARIANTS)}")
+    raise ContsegError(f"weights: Swin of width {width} and depths {depths}; supported: {', '.join(VARIANTS)}")

@@ -10,7 +10,7 @@ from contseg.precision import precisely
 
 @precisely
 def entropy(probabilities_BKHW: Tensor) -> Tensor:
-    """Entropy over the classes in parts of its maximum, -(1/log K) sum_c p_c log p_c: (B, H, W) in [0, 1].
+    """Entropy over the classes, normalised by its maximum: -(1/log K) sum_c p_c log p_c: (B, H, W) in [0, 1].
 
     Example:
         >>> entropy(torch.tensor([0.5, 0.5]).view(1, 2, 1, 1))

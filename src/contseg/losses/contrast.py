@@ -62,12 +62,12 @@ def region_contrast(
 def released_regions(
     student_BCHW: Tensor, teacher_BCHW: Tensor, said_BHW: Tensor, classes: list[int], length: int = 256
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """What the released IDEC code takes for the regions of ARCL, defects included.
+    """The regions of ARCL as the released IDEC code computes them, defects included.
 
     One mask for the whole batch grows round by round by the pixels of a drawn class and is never cleared; only the first
     image's features are used; anchor, positive and negative are the first `length` positive numbers in the teacher's and
     the student's feature inside the mask and in the student's outside it, channel by channel. A round in which they are
-    not equally many is left out; one in which there is none at all counts with the margin.
+    not equally many is left out; one without any such number counts with the margin.
 
     Args:
         student_BCHW, teacher_BCHW: features of any size, resized here to that of `said_BHW`.

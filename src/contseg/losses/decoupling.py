@@ -14,7 +14,7 @@ from contseg.precision import precisely
 
 @precisely
 def channel_divergence(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
-    """KL(P_d of the teacher || P_d of the student) of every channel d, P_d its soft-max over space: (C,), mean over images.
+    """KL(P_d of the teacher || P_d of the student) of every channel d, P_d its softmax over space: (C,), mean over images.
 
     Example:
         >>> same = torch.rand(2, 3, 4, 4)
@@ -44,7 +44,7 @@ def invariant_channels(divergence_C: Tensor, specific_share: float) -> Tensor:
 def released_consistency(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
     """What the released LAG code computes for its channel-wise consistency: (H,), a value for each of the first H channels.
 
-    It takes the *height* of the map for the number of channels, the soft-max over rows, and swaps the roles: the teacher's
+    It takes the *height* of the map for the number of channels, the softmax over rows, and swaps the roles: the teacher's
     log-probabilities are weighted by the student's probabilities.
     """
     height = student_BCHW.shape[2]

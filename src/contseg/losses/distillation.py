@@ -36,7 +36,7 @@ def unbiased_distillation(student_BKHW: Tensor, teacher_BOHW: Tensor, alpha: flo
 
 @precisely
 def distillation(student_BKHW: Tensor, teacher_BOHW: Tensor, alpha: float = 1.0) -> Tensor:
-    """Cross-entropy of the student's first O channels against the teacher's, both soft-maxed over them, in parts of O.
+    """Cross-entropy of the student's first O channels against the teacher's, both after softmax over them, divided by O.
 
     -(1/O) sum_c softmax(alpha x°)_c log softmax(x)_c. On logits it is the distillation of LwF and ILT; on features, with
     alpha 2, the criterion of IDEC and LAG. It is not 0 where student and teacher agree.

@@ -1,7 +1,7 @@
 """Prototypes, one feature vector per class: what features are pulled to, and what holds them apart (SDR, CVPR 2021).
 
-Everything begins with sums and counts per class: they are what ranks add up before means are taken. No class is looked at on
-its own, and one without a pixel has the count 0 and is masked. Labels outside 0..K-1, such as 255, are of no class.
+Everything begins with sums and counts per class: they are what ranks add up before means are taken. There is no loop
+over classes; a class without a pixel has the count 0 and is masked. Labels outside 0..K-1, such as 255, are of no class.
 """
 
 import torch

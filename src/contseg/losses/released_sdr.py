@@ -2,7 +2,7 @@
 
 It gathers the features of a class from (B, D, H, W) by a mask, which lists them image by image, channel by channel, pixel by
 pixel, and then reads that list as a matrix: as D rows of n pixels (right for one image only), or, in prototype matching, as
-n rows of D channels (never right). A value thus keeps its place in the image and is taken for another channel.
+n rows of D channels (never right). A value thus keeps its place in the image and is treated as another channel.
 """
 
 from typing import Literal
@@ -16,7 +16,7 @@ Layout = Literal["channels first", "pixels first"]
 
 
 def misread_channels(labels_BHW: Tensor, classes: int, depth: int, layout: Layout) -> Tensor:
-    """The channel that each value is taken for: (B, D, H, W) int64.
+    """The channel that each value is treated as: (B, D, H, W) int64.
 
     The value of the r-th pixel of a class in image b, channel d, stands at D n_before + d n_b + r of the list of the class.
 
@@ -73,7 +73,7 @@ def misread_errors(
 
 
 def without_lowest(present_K: Tensor) -> Tensor:
-    """All classes that are there but the lowest, which is meant to be the background, and is not where there is none.
+    """All classes that occur, without the lowest, which is meant to be the background (and is not if background is absent).
 
     Example:
         >>> without_lowest(torch.tensor([False, True, True]))

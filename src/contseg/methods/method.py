@@ -27,7 +27,8 @@ class StepContext:
         student: the segmenter that learns (the plain module, without wrappers).
         teacher: frozen copy of the last step's segmenter, or None at step 0 and for methods that need none.
         step: what is new and what is old.
-        epoch, epochs: where in the step we are.
+        epoch: the current epoch of the step, from 0.
+        epochs: of the step.
         loader: one pass over the step's own training images (no exemplars of a memory), as batches on the device, augmented
             and drawn as in no epoch of training, the same whenever it is iterated. As in an epoch, it is whole updates of
             `batch` x `accumulate` images: what is left over is not in it, and a step of fewer images repeats some to fill

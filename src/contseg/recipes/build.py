@@ -35,7 +35,7 @@ def open_recipe_dataset(recipe: Recipe) -> SegmentationDataset:
 
 
 def make_scenario(recipe: Recipe, progress: Progress | None = None) -> Scenario:
-    """The scenario a recipe names; `progress` is told of the presence scan.
+    """The scenario a recipe names; `progress` is called during the presence scan.
 
     Raises:
         ContsegError: the dataset or the split is wrong.
@@ -74,7 +74,7 @@ def make_job(
     """The job of a recipe in a run folder; nothing is written.
 
     Args:
-        progress: told of the presence scan.
+        progress: called during the presence scan.
         cache: folder for sharing step 0, or None.
         new: a new run will begin in the folder: all that it starts from is checked, and nothing in the folder is read.
 
@@ -112,7 +112,7 @@ def make_job(
             raise ContsegError(f"start_from: {start_from} is in {folder}, which the new run replaces; set another --out")
     method.check(network, scenario)
     _require_large_batch(recipe.training, method, network)
-    if start_from is None or type(method).prepare is Method.prepare:  # a method may hold the norms of later steps
+    if start_from is None or type(method).prepare is Method.prepare:  # a method may freeze the norms of later steps
         _require_images_enough_for_norms(recipe, network)
     if recipe.backbone_weights and (new or run.last_begun() < 0):
         require_fitting(network, Path(recipe.backbone_weights))
@@ -137,7 +137,7 @@ def _require_both_sides(recipe: Recipe, scenario: Scenario) -> None:
     """No flips where a step labels the left of something and not its right.
 
     In a mirrored image a left arm is a right arm. Where only left arms are labelled, the mirrored right arm would have to
-    become a left arm that nobody marked, and the labelled one would be of a class that is not there: no label is right.
+    become an unlabelled left arm, and the labelled one would get an absent class: no label is right.
     """
     table = scenario.dataset.classes
     name_of = dict(zip(table.ids, table.names, strict=True))
@@ -158,7 +158,7 @@ def _require_unknown_handled(recipe: Recipe, scenario: Scenario, method: Method)
     if scenario.policy.has_unknown and not method.handles_unknown:
         able = ", ".join(name for name, kind in METHODS.items() if kind.handles_unknown)
         raise ContsegError(
-            f"method.name: '{method.name}' knows no output \"unknown\", which policy {recipe.scenario.policy} learns;"
+            f"method.name: '{method.name}' has no output \"unknown\", which policy {recipe.scenario.policy} needs;"
             f" use {able}, or scenario.policy=plop"
         )
     if method.needs_unknown and not scenario.policy.has_unknown:
@@ -229,14 +229,14 @@ def _require_large_batch(training: TrainingOptions, method: Method, network: Net
 
 
 def start_run(recipe: Recipe, folder: Path | str, overwrite: bool = False, resume: bool = False) -> Run:
-    """A new run folder that holds the resolved recipe, with the network of the segmenter in `start_from` if there is one.
+    """A new run folder that contains the resolved recipe, with the network of the segmenter in `start_from` if there is one.
 
     Args:
         overwrite: delete the run that is there. `make_job` with `new=True` checks everything else before.
         resume: continue with the run that is in the folder, if it is of the same recipe.
 
     Raises:
-        ContsegError: the folder holds a run already, or with `resume` one of another recipe; `start_from` cannot be read or
+        ContsegError: the folder contains a run, or with `resume` one of another recipe; `start_from` cannot be read or
             has another network than the recipe sets; or something that the recipe names would be deleted.
     """
     refuse_unguarded()
@@ -273,10 +273,10 @@ def resumed_recipe(folder: Path | str, wanted: Recipe | None = None) -> Recipe:
     """The recipe of the run in a folder, with the machine keys (devices, workers) and the data's folder of the wanted one.
 
     Args:
-        wanted: what the user asks to go on with, or None for the run's own.
+        wanted: the recipe to resume with, or None for that of the run.
 
     Raises:
-        ContsegError: no run there, or the wanted recipe differs in what is learned (says in what).
+        ContsegError: no run there, or the wanted recipe differs in what is learned (names the keys).
     """
     run = Run(folder).require()
     saved = read_recipe(run.folder / "recipe.yaml")

@@ -1,4 +1,4 @@
-"""The packaged recipes as a list: what each is about, in a few words."""
+"""The list of packaged recipes."""
 
 from dataclasses import dataclass
 
@@ -35,7 +35,7 @@ class Entry:
         """The entry of a packaged recipe.
 
         Raises:
-            ContsegError: there is none of this name.
+            ContsegError: no recipe of this name.
         """
         recipe = outline(name)
         scenario = recipe.scenario
@@ -51,7 +51,7 @@ class Entry:
 
     @property
     def released(self) -> bool:
-        """The variant that the released code computes, beside a recipe of the paper's."""
+        """Whether the recipe is of the released code, not of the paper."""
         return self.name.endswith("_released")
 
 
@@ -67,10 +67,10 @@ def system_of(recipe: Recipe) -> str:
 
 
 def catalogue(system: str | None = None, dataset: str | None = None, split: str | None = None) -> list[Entry]:
-    """The packaged recipes, perhaps of one system, data set or split only, by data set, split, system and name.
+    """The packaged recipes, optionally of one system, dataset or split only, sorted by dataset, split, system and name.
 
     Raises:
-        ContsegError: no recipe has this system, data set or split.
+        ContsegError: no recipe has this system, dataset or split.
 
     Example:
         >>> [entry.name for entry in catalogue("idrnet", "lip")][:2]

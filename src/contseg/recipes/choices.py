@@ -1,4 +1,4 @@
-"""What a recipe leaves to the machine, and what it leaves to chance: printed before a run begins."""
+"""Options that depend on the machine, and random initial weights: printed before a run begins."""
 
 from contseg.engine.devices import accelerator_of, cores, precision_of, workers_of
 from contseg.recipes.recipe import Recipe
@@ -8,7 +8,7 @@ def choices(recipe: Recipe, *, resumed: bool = False) -> list[str]:
     """A line about the options that were chosen for this machine, and one about random weights, where there is such.
 
     Args:
-        resumed: the run has begun: its weights are its own, and what it began with can no longer be chosen.
+        resumed: the run has begun, so its initial weights can no longer be chosen.
 
     Example:
         >>> from contseg.recipes.read import read_recipe

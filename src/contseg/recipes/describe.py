@@ -16,7 +16,7 @@ DEFAULT = "default"
 
 
 def describe(source: str | Path, overrides: Sequence[str] = ()) -> str:
-    """The resolved recipe as YAML, with the origin of every value and what its file says about it as comments.
+    """The resolved recipe as YAML, with the origin of every value and the comment in its file, as comments.
 
     Args:
         source, overrides: as of `read_recipe`.
@@ -29,7 +29,7 @@ def describe(source: str | Path, overrides: Sequence[str] = ()) -> str:
         plop  # parts/plop-voc
     """
     resolved = resolve(source, overrides)
-    told = {name: comments_of(recipe_text(name)) for name in resolved.layers}
+    comments = {name: comments_of(recipe_text(name)) for name in resolved.layers}
     lines = list(_lines(resolved.recipe.model_dump(mode="json")))
     width = min(48, max(len(text) for text, key in lines if key))
     head = [f"# laid over each other: {', '.join(resolved.layers)}"]
@@ -38,13 +38,13 @@ def describe(source: str | Path, overrides: Sequence[str] = ()) -> str:
             head.append(text)
             continue
         origin = _origin(resolved.origins, key)
-        remark = told.get(origin, {}).get(key, "")
+        remark = comments.get(origin, {}).get(key, "")
         head.append(f"{text:<{width}}  # {origin}" + (f": {remark}" if remark else ""))
     return "\n".join([*head, *_published(published_for(resolved.recipe))])
 
 
 def comments_of(text: str) -> dict[str, str]:
-    """What stands behind the keys of a YAML text: key (`training.lr`) to the comment on its line.
+    """The comments of a YAML text: key (`training.lr`) to the comment on its line.
 
     Example:
         >>> comments_of("a: 1 # one\\nb:\\n  c: 2 # two\\n  d: 3")
@@ -56,9 +56,9 @@ def comments_of(text: str) -> dict[str, str]:
 def _comments(content: CommentedMap, prefix: str) -> Iterator[tuple[str, str]]:
     for key, value in content.items():
         tokens = content.ca.items.get(key) or [None] * 4
-        said = tokens[2].value.splitlines()[0] if tokens[2] is not None else ""
-        if said.startswith("#"):
-            yield f"{prefix}{key}", said.lstrip("# ")
+        comment = tokens[2].value.splitlines()[0] if tokens[2] is not None else ""
+        if comment.startswith("#"):
+            yield f"{prefix}{key}", comment.lstrip("# ")
         if isinstance(value, CommentedMap):
             yield from _comments(value, f"{prefix}{key}.")
 
@@ -86,7 +86,7 @@ def _origin(origins: Any, key: str) -> str:
 
 def _published(rows: Sequence[PublishedRow]) -> list[str]:
     if not rows:
-        return ["# published on this protocol: nothing that this package knows of"]
+        return ["# published on this protocol: none in this package"]
     return ["# published on this protocol, old / new / all in %:", *(f"#   {published_line(row)}" for row in rows)]
 
 

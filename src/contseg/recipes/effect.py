@@ -1,4 +1,4 @@
-"""Keys of a recipe that have no effect beside other keys of it."""
+"""Keys of a recipe that other keys of it make ineffective."""
 
 from collections.abc import Callable, Iterable
 
@@ -11,7 +11,7 @@ CONDITIONS: dict[str, tuple[str, Callable[[Recipe], bool]]] = {
     "training.power": ("training.schedule=poly or warm-poly", lambda recipe: "poly" in recipe.training.schedule),
     "training.floor": ("training.schedule=poly or warm-poly", lambda recipe: "poly" in recipe.training.schedule),
     "training.warmup": (
-        "training.schedule=warm-poly, or beside training.warmup_updates",
+        "training.schedule=warm-poly, or together with training.warmup_updates",
         lambda recipe: recipe.training.schedule == "warm-poly" and recipe.training.warmup_updates is None,
     ),
     "training.warmup_updates": ("training.schedule=warm-poly", lambda recipe: recipe.training.schedule == "warm-poly"),
@@ -20,7 +20,7 @@ CONDITIONS: dict[str, tuple[str, Callable[[Recipe], bool]]] = {
         lambda recipe: recipe.training.schedule == "warm-poly" and recipe.training.warmup_updates is not None,
     ),
     "training.milestones": (
-        "training.schedule=step, or beside training.milestone_every",
+        "training.schedule=step, or together with training.milestone_every",
         lambda recipe: recipe.training.schedule == "step" and recipe.training.milestone_every is None,
     ),
     "training.milestone_every": ("training.schedule=step", lambda recipe: recipe.training.schedule == "step"),

@@ -1,4 +1,4 @@
-"""Published numbers, and which of them belong beside a recipe."""
+"""Published numbers, and those that match a recipe."""
 
 import csv
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ FIGURES = ("old", "new", "all")
 """What a row publishes: mIoU of the classes of step 0, of all later steps, and of all classes."""
 
 COUNTED = {"yes": "counted", "no": "not counted", "": "unknown"}
-"""How a table for people says whether `old` and `all` count background."""
+"""How a table shows whether `old` and `all` count background."""
 
 HEAD_NAMES = {"pspnet": "psp", "upernet": "uper"}
 """What the published tables call a head, where it is not what a recipe calls it."""
@@ -20,7 +20,7 @@ HEAD_NAMES = {"pspnet": "psp", "upernet": "uper"}
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """A line of `published.csv`: what somebody reached, and how it was measured. An empty text: the source does not say.
+    """A line of `published.csv`: a published result, and how it was measured. An empty text: not stated by the source.
 
     Attributes:
         method: as of `method_key`; also methods that the package has not (`rcil`, `star`, `simcis`).
@@ -34,7 +34,7 @@ class PublishedRow:
         policy: the label conventions, see `LabelPolicy`.
         test: what of an image was scored: `crop 512`, the centre of the resized image, or `whole`.
         sure: `published` by its authors, `quoted` by later papers, `rerun` by others, the authors' `log`, or from `memory`.
-        source: where it stands.
+        source: where it was published.
     """
 
     method: str
@@ -55,7 +55,7 @@ class PublishedRow:
 
     @property
     def shown(self) -> str:
-        """Its figures in few characters, and the look if it is not a single one: `65.12 / 21.11 / 54.64`, `60.83 (flip)`."""
+        """The numbers, and the inference if not a single view: `65.12 / 21.11 / 54.64`, `60.83 (flip)`."""
         values = (self.old, self.new, self.all) if self.old is not None or self.new is not None else (self.all,)
         figures = " / ".join("-" if value is None else f"{value:g}" for value in values)
         return figures if self.look == "single" else f"{figures} ({self.look})"
@@ -63,7 +63,7 @@ class PublishedRow:
 
 @cache
 def published_rows() -> tuple[PublishedRow, ...]:
-    """All published numbers that the package knows.
+    """All published numbers in the package.
 
     Example:
         >>> next(row.all for row in published_rows() if (row.method, row.split, row.sure) == ("plop", "15-1", "published"))
@@ -74,9 +74,9 @@ def published_rows() -> tuple[PublishedRow, ...]:
 
 
 def published_for(recipe: Recipe) -> list[PublishedRow]:
-    """What was published for the method, dataset, split, setting and ratio of a recipe; for its network, if that is told.
+    """What was published for method, dataset, split, setting and ratio of a recipe, and for its network if the table has it.
 
-    Nothing for class orders, lists of images and domains that no row is about.
+    Empty for class orders, lists of images and domains that no row has.
 
     Example:
         >>> from contseg.recipes.read import read_recipe

@@ -34,7 +34,7 @@ def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         overrides: `a.b=c`, the value in YAML (`training.lr=1e-3`, `training.epochs=[30, 10]`).
 
     Raises:
-        ContsegError: no such recipe, no YAML, an unknown key or a value of the wrong kind (says key and value).
+        ContsegError: no such recipe, no YAML, an unknown key or a value of the wrong type (names key and value).
 
     Example:
         >>> read_recipe("digits/plop_5-1", ["training.lr=0.5", "method.variant=released"]).training.lr
@@ -150,7 +150,7 @@ def parse_recipe(content: Mapping[str, Any], source: str) -> Recipe:
 
 
 def _typed(content: Mapping[str, Any], source: str) -> Recipe:
-    """The recipe of plain values; what stands under `method` is not looked at."""
+    """The recipe of plain values; the keys under `method` are not checked."""
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
@@ -179,7 +179,7 @@ def recipe_names() -> list[str]:
 
 
 def is_of_published_data(name: str) -> bool:
-    """Whether a packaged recipe is of a data set on which numbers are published, not of the demo's or one's own images.
+    """Whether a packaged recipe is of a dataset with published numbers, not of the demo or of your own images.
 
     Example:
         >>> is_of_published_data("voc/plop_15-1_overlapped"), is_of_published_data("digits/plop_5-1")
@@ -218,9 +218,9 @@ def differences_text(changed: Mapping[str, tuple[Any, Any]], most: int = 4) -> s
         return WEIGHTIEST.index(top) if top in WEIGHTIEST else len(WEIGHTIEST)
 
     keys = sorted(changed, key=lambda key: (place(key), key != "network.backbone.name", key))
-    told = [f"{key} was {before}, is {now}" for key in keys[:most] for before, now in [map(_word, changed[key])]]
+    texts = [f"{key} was {before}, is {now}" for key in keys[:most] for before, now in [map(_word, changed[key])]]
     more = f" (and {len(keys) - most} more: {', '.join(keys[most:])})" if len(keys) > most else ""
-    return ", ".join(told) + more
+    return ", ".join(texts) + more
 
 
 def _word(value: Any) -> Any:
@@ -245,7 +245,7 @@ def _packaged(folder: Traversable, prefix: str) -> Iterator[tuple[str, Traversab
 
 
 def recipe_text(source: str) -> str:
-    """What a recipe file, or a packaged recipe or part, says itself.
+    """The text of a recipe file, or of a packaged recipe or part, without its parts.
 
     Raises:
         ContsegError: no such recipe; names the nearest.
@@ -259,7 +259,7 @@ def recipe_text(source: str) -> str:
         raise ContsegError(f"{source}: recipe file not found")
     near = get_close_matches(source, recipe_names(), n=3, cutoff=0.5)
     meant = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    raise ContsegError(f"recipe '{source}': not found; {meant}contseg recipes lists all {len(recipe_names())}")
+    raise ContsegError(f"recipe '{source}': not found; {meant}list all {len(recipe_names())} with: contseg recipes")
 
 
 @cache
@@ -335,7 +335,7 @@ def _apply(content: dict[str, Any], override: str) -> list[str]:
         if isinstance(inner, str) and folder in ("backbone", "head"):
             inner = content[folder] = {"name": inner}
         if not isinstance(inner, dict):
-            raise ContsegError(f"override '{override}': '{folder}' holds {inner!r}, not keys")
+            raise ContsegError(f"override '{override}': '{folder}' is {inner!r} and has no keys")
         content = inner
     if last == "name" and folders == ["method"] and content.get("name") != value:
         content.clear()
@@ -346,7 +346,7 @@ def _apply(content: dict[str, Any], override: str) -> list[str]:
 
 
 def _model_at(place: Sequence[int | str]) -> type[BaseModel]:
-    """The model whose keys stand at a place of a recipe."""
+    """The model with the keys at a place of a recipe."""
     model: type[BaseModel] = Recipe
     for part in place:
         kinds = (model, *BACKBONES.values(), *HEADS.values())

@@ -79,11 +79,11 @@ class Recipe(BaseModel):
 
     Attributes:
         name: of the run; names its folder, so it is not empty, `.` or `..`.
-        note: what a reader should know: sources, and why a value is what it is.
+        note: for readers: sources, and the reasons for values.
         links: where it was published: `config`, `model`, `log`, `code` to an address.
-        based_on: the packaged recipe that this one was made from, which says what was changed; set when a recipe is read.
+        based_on: the packaged recipe that this one was made from, to report what was changed; set when a recipe is read.
         data, scenario, network, training: see there.
-        evaluation: how images are seen when a step is measured.
+        evaluation: the inference with which a step is measured.
         method: `name` and hyper-parameters of a method.
         initial_weights: the weights that the publication starts from, in words; `backbone_weights` loads them.
         backbone_weights: ImageNet weights for step 0: a file, a folder with `model.safetensors`, `hub` (timm downloads them;

@@ -1,4 +1,4 @@
-"""A run that begins with a segmenter that somebody trained: does it fit the recipe, and does the recipe fit it?"""
+"""A run that begins with a trained segmenter, which must match the recipe."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def resolved_start(recipe: Recipe) -> Path:
     """The segmenter that `start_from` means: the path itself, that of a step, or that of the last finished step of a run.
 
     Raises:
-        ContsegError: the folder is that of a run without a finished step, or holds neither a run nor a segmenter.
+        ContsegError: the folder is that of a run without a finished step, or contains neither a run nor a segmenter.
     """
     path = Path(str(recipe.start_from))
     if not path.is_dir() or is_pretrained(path):
@@ -27,8 +27,8 @@ def resolved_start(recipe: Recipe) -> Path:
         return path / WEIGHTS
     if not (path / "recipe.yaml").is_file():
         raise ContsegError(
-            f"start_from: {path} holds neither a segmenter (segmenter.json) nor a run (recipe.yaml); give the folder of one,"
-            " or a segmenter.safetensors"
+            f"start_from: {path} contains neither a segmenter (segmenter.json) nor a run (recipe.yaml); give the folder of"
+            " one, or a segmenter.safetensors"
         )
     finished = len(Run(path).confusions())
     if not finished:
@@ -57,8 +57,8 @@ def given_start(recipe: Recipe, scenario: Scenario) -> NetworkOptions:
             and wanted[1:][: len(classes)] == classes.names
         ):
             advice = (
-                f"a segmenter without an output for {wanted[0]} cannot say that a pixel is of none of its classes, and"
-                " cannot be extended; train it in steps, or with data.options.background=annotated or unlabelled"
+                f"a segmenter without an output for {wanted[0]} cannot mark pixels of other classes, and cannot be"
+                " extended; train it in steps, or with data.options.background=annotated or unlabelled"
             )
         elif strange:
             advice = (
@@ -66,7 +66,7 @@ def given_start(recipe: Recipe, scenario: Scenario) -> NetworkOptions:
                 " in their order, new ones after them, and the masks have the ids of that list"
             )
         raise ContsegError(
-            f"start_from: {path} knows {len(classes)} classes ({', '.join(classes.names)}), step 0 brings {len(wanted)}"
+            f"start_from: {path} has {len(classes)} classes ({', '.join(classes.names)}), step 0 brings {len(wanted)}"
             f" ({', '.join(wanted)}); they first differ at number {place}; {advice}"
         )
     if segmenter.options.unknown != scenario.policy.has_unknown:
@@ -80,7 +80,7 @@ def given_start(recipe: Recipe, scenario: Scenario) -> NetworkOptions:
 
 
 def begun_with(recipe: Recipe, run: Run) -> NetworkOptions:
-    """The network of a run whose step 0 is finished: of its segmenter after step 0, or what its recipe says without one."""
+    """The network of a run whose step 0 is finished: of its segmenter after step 0, or of its recipe if there is none."""
     path = run.segmenter_path(0)
     return load_segmenter(path, "meta")[0].options if path.is_file() else recipe.network
 
@@ -110,9 +110,9 @@ def _require_agreement(recipe: Recipe, network: NetworkOptions) -> None:
     """Raise ContsegError where a key of `network` that the user set differs from the segmenter's; parts and packaged
     recipes only set what a network of their own would be. (`unknown` follows the policy.)"""
     own = dict(flat(network.model_dump()))
-    for key, asked in sorted(flat(recipe.network.model_dump(exclude_unset=True, exclude={"unknown"}))):
-        if key and asked != {} and asked != own.get(key):
+    for key, requested in sorted(flat(recipe.network.model_dump(exclude_unset=True, exclude={"unknown"}))):
+        if key and requested != {} and requested != own.get(key):
             raise ContsegError(
-                f"network.{key}: {asked!r} was set, and the segmenter in start_from ({recipe.start_from}) has"
-                f" {own.get(key)!r}; leave network.{key} out, as the network comes with the segmenter"
+                f"network.{key}: {requested!r} was set, and the segmenter in start_from ({recipe.start_from}) has"
+                f" {own.get(key)!r}; remove network.{key}, as the network comes with the segmenter"
             )

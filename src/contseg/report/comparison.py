@@ -1,4 +1,4 @@
-"""A run beside published numbers: their distance, and whether they may be compared."""
+"""A run next to published numbers: their distance, and whether they can be compared."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ Changes = dict[str, tuple[Any, Any]]
 
 PROTOCOL = ("data.dataset", "data.options", "data.test_crop", "scenario", "evaluation")
 NO_PROTOCOL = ("scenario.saliency", "evaluation.windows")
-"""Of these, a folder that only a machine knows, and how many windows fit its memory."""
+"""Exceptions: a folder on this machine, and the number of windows that fit its memory."""
 
 NO_NUMBER = (
     "name", "note", "links", "based_on", "data.path", "backbone_weights", "evaluation.windows", "training.seed",
@@ -31,7 +31,7 @@ NO_NUMBER = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """A run beside one published row.
+    """A run next to one published row.
 
     Attributes:
         row: what was published.
@@ -105,7 +105,7 @@ def warnings_for(recipe: Recipe, row: PublishedRow) -> list[str]:
 
 
 def compare(recipe: Recipe, summary: Mapping[str, Any]) -> list[Comparison]:
-    """A run beside every row that was published for its recipe.
+    """A run next to every row that was published for its recipe.
 
     Args:
         recipe: of the run.
@@ -132,7 +132,7 @@ def notes_on(comparisons: Sequence[Comparison]) -> list[str]:
         >>> recipe = read_recipe("voc/plop_15-1_overlapped")
         >>> figures = dict.fromkeys(("old", "new", "all", "old_with_background", "all_with_background"))
         >>> notes_on(compare(recipe, figures))
-        ['the backbone began at random, the published one with ImageNet weights (backbone_weights)']
+        ['the backbone was initialised at random, the published one with ImageNet weights (backbone_weights)']
     """
     about: dict[str, list[str]] = {}
     for one in comparisons:
@@ -156,7 +156,7 @@ def recorded_recipe(run: Run) -> Recipe | None:
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:
-    """Folder names, with as many of the folders above as it takes to tell them apart.
+    """Folder names, with as many of the folders above as make them unique.
 
     Example:
         >>> run_names([Run("here/plop"), Run("there/plop")])
@@ -171,7 +171,7 @@ def run_names(runs: Sequence[Run]) -> list[str]:
 
 
 def compare_run(run: Run) -> list[Comparison]:
-    """A run beside published numbers; nothing before it is finished, and where nothing was published."""
+    """A run next to published numbers; empty before it is finished, and if nothing was published."""
     recipe, summary = recorded_recipe(run), run.summary()
     return compare(recipe, summary) if recipe and summary else []
 
@@ -259,7 +259,7 @@ def _under(key: str, places: tuple[str, ...]) -> bool:
 
 
 def _protocol_differences(recipe: Recipe, row: PublishedRow) -> Iterator[str]:
-    """What was learned or measured otherwise."""
+    """Differences in the scenario or the evaluation."""
     scenario, evaluation = recipe.scenario, recipe.evaluation
     changed = comparability(recipe)
     if changed:
@@ -272,25 +272,25 @@ def _protocol_differences(recipe: Recipe, row: PublishedRow) -> Iterator[str]:
     if row.test and row.test != test:
         yield f"{test.replace('whole', 'whole images')} {'are' if test == 'whole' else 'is'} scored; published: {row.test}"
     several = any(scale != 1 for scale in evaluation.scales)
-    look = {(False, False): "single", (False, True): "flip", (True, False): "ms", (True, True): "ms+flip"}
-    if row.look != look[several, evaluation.flip]:
-        yield f"images are seen {look[several, evaluation.flip]}; published: {row.look}"
+    view = {(False, False): "single", (False, True): "flip", (True, False): "ms", (True, True): "ms+flip"}
+    if row.look != view[several, evaluation.flip]:
+        yield f"inference is {view[several, evaluation.flip]}; published: {row.look}"
     if row.background == "yes" and scenario.ignore_test_background:
         yield "the published mean counts background, which this run does not score (scenario.ignore_test_background)"
 
 
 def _reservations(recipe: Recipe, row: PublishedRow) -> Iterator[str]:
-    """What else to know before the distance between two numbers is read."""
+    """Reservations about the distance between two numbers."""
     if not row.background:
-        yield "whether the published mean counts background is not known; that of the run does not"
+        yield "unknown whether the published mean counts background; that of the run does not"
     if row.setting == "partitioned":
         yield "the published lists were drawn once; setting partitioned has their rule, not their images"
     if row.dataset == "isprs" and not recipe.scenario.domains:
-        yield "published on Potsdam alone; scenario.domains=[potsdam] leaves Vaihingen out where the folder holds both"
+        yield "published on Potsdam alone; scenario.domains=[potsdam] leaves Vaihingen out where the folder contains both"
     if _packaged(recipe) is None:
-        yield "the recipe comes from no recipe of the package, so only what the table says of the protocol was checked"
+        yield "the recipe is not based on a packaged one, so only the protocol in the table was checked"
     changed = other_changes(recipe)
     if changed:
-        yield f"beside the protocol the recipe was changed: {differences_text(changed)}"
+        yield f"the recipe was also changed outside the protocol: {differences_text(changed)}"
     if recipe.backbone_weights is None and recipe.start_from is None:
-        yield "the backbone began at random, the published one with ImageNet weights (backbone_weights)"
+        yield "the backbone was initialised at random, the published one with ImageNet weights (backbone_weights)"

@@ -23,7 +23,7 @@ MOST_WIDE_NAMES = 60
 
 
 def draw_plan(plan: Mapping[str, Any]) -> Figure:
-    """Training images that hold each class, step by step, and how many images each step has.
+    """Training images that contain each class, step by step, and how many images each step has.
 
     A frame marks the classes that are annotated in a step; in the other cells of a row the class is there and its label is
     not, which is what makes background shift its meaning. Bars at the left count images; memory is a part of its own.
@@ -62,7 +62,7 @@ def draw_plan(plan: Mapping[str, Any]) -> Figure:
     right.set_xticks(range(count), [plain(name) for name in names], **named)
     right.tick_params(length=0)
     right.spines[:].set_visible(False)
-    figure.colorbar(image, ax=right, label="training images that hold the class", fraction=0.02, pad=0.01)
+    figure.colorbar(image, ax=right, label="training images that contain the class", fraction=0.02, pad=0.01)
     what = f"{plan['dataset']}, {plan['split']} by {plan['by']}, {plan['setting']}"
     figure.suptitle(plain(f"{what}, policy {plan['policy']}, plan {plan['hash']}"), fontsize=10)
     return figure
@@ -86,5 +86,5 @@ def write_plan_picture(plan: Mapping[str, Any], path: Path | str) -> Path:
 
 def _label(step: Mapping[str, Any]) -> str:
     domains = list(step["domains"])
-    told = plain(", ".join(domains)) if len(domains) <= 2 else f"{len(domains)} domains"
-    return f"step {step['index']}" + (f"\n{told}" if told else "")
+    shown = plain(", ".join(domains)) if len(domains) <= 2 else f"{len(domains)} domains"
+    return f"step {step['index']}" + (f"\n{shown}" if shown else "")

@@ -161,15 +161,15 @@ def sample_tables(runs: Mapping[str, Facts]) -> list[dict[str, Any]]:
         rows, seen = [], set()
         for number, name in enumerate(samples["names"]):
             truth = samples[f"truth{number}"]
-            said = [[step[f"prediction{number}"] for step in facts["predictions"]] for facts in group.values()]
-            for ids in (truth, *(ids for steps in said for ids in steps)):
+            predictions = [[step[f"prediction{number}"] for step in facts["predictions"]] for facts in group.values()]
+            for ids in (truth, *(ids for steps in predictions for ids in steps)):
                 seen.update(np.unique(ids).tolist())
             rows.append(
                 {
                     "name": str(name),
                     "image": draw.thumbnail(samples[f"image{number}"]),
                     "truth": draw.coloured(truth, colours),
-                    "runs": [[draw.coloured(ids, colours) for ids in steps] for steps in said],
+                    "runs": [[draw.coloured(ids, colours) for ids in steps] for steps in predictions],
                 }
             )
         legend = [(number, str(name), html_colour(colours[number])) for number, name in enumerate(samples["classes"])]

@@ -1,4 +1,4 @@
-"""What a method sees of the data: samples as labelled crops, stacked into batches."""
+"""Samples with the label map of a step, and batches of their crops: all that a method sees of the data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,8 +10,10 @@ from torch import Tensor
 
 from contseg.data.dataset import SegmentationDataset, size
 from contseg.data.files import read_mask
+from contseg.data.pipelines.sample import Layers
+from contseg.data.recoding import look_up
 from contseg.errors import ContsegError
-from contseg.scenarios.policy import SALIENT
+from contseg.scenarios.policy import without_salience
 
 
 @dataclass(frozen=True)
@@ -19,12 +21,12 @@ class Samples:
     """A list of samples of a dataset with the label map of one step.
 
     Args:
-        dataset: where images and masks are read.
-        names: which, in list order.
+        dataset: reads images and masks.
+        names: of the samples, in list order.
         lookup: (65536,) uint8, training id of every mask value.
-        annotated: (outputs so far,) bool: which classes an annotator marked in these samples. A background label hides
-            only classes that are not annotated. Of samples to train on it counts an "unknown" output, as their labels do.
-        saliency: folder of saliency maps; where one is above 0, masks carry `SALIENT`.
+        annotated: (outputs so far,) bool: the classes that are annotated in these samples. A background label hides only
+            classes that are not annotated. Training samples count an "unknown" output, as their labels do.
+        saliency: folder of saliency maps, NAME.png; unknown becomes background where a map is 0.
     """
 
     dataset: SegmentationDataset
@@ -36,25 +38,37 @@ class Samples:
     def __len__(self) -> int:
         return len(self.names)
 
-    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image (H, W, 3) uint8 and the mask still in dataset ids (the label map comes after cropping).
+    def read(self, index: int) -> tuple[np.ndarray, Layers]:
+        """Image (H, W, 3) uint8 and label layers (H, W): `mask` in dataset ids, and `saliency` where there are maps.
 
         Raises:
             ContsegError: a file is missing, unreadable, or has another size than the image.
         """
         image, mask = self.dataset.read(self.names[index])
         if self.saliency is None:
-            return image, mask
+            return image, {"mask": mask}
         path = self.saliency / f"{self.names[index]}.png"
         salient = read_mask(path)
         if salient.shape != mask.shape:
             raise ContsegError(f"{path}: saliency map is {size(salient)} but its image is {size(mask)}; they must be equal")
-        return image, mask.astype(np.uint16) | np.where(salient > 0, SALIENT, 0).astype(np.uint16)
+        return image, {"mask": mask, "saliency": salient}
+
+    def labels(self, layers: Layers) -> np.ndarray:
+        """Training ids (H, W) uint8 of label layers, usually of a crop.
+
+        Example:
+            >>> samples = Samples(None, ("a",), np.array([0, 2, *[255] * 65534], np.uint8), np.array([False, True, True]))
+            >>> mask = np.array([[0, 0, 1]], np.uint8)
+            >>> samples.labels({"mask": mask}), samples.labels({"mask": mask, "saliency": mask})
+            (array([[0, 0, 2]], dtype=uint8), array([[1, 1, 2]], dtype=uint8))
+        """
+        labels = look_up(self.lookup, layers["mask"])
+        return without_salience(labels, layers["saliency"]) if "saliency" in layers else labels
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Samples with different label maps as one list: a step's own images, then the parts of its memory.
+    """Samples with different label maps as one list: the images of a step, then the parts of its memory.
 
     Example:
         >>> part = Samples(None, ("a", "b"), np.zeros(65536, np.uint8), np.array([True]))
@@ -69,12 +83,12 @@ class Pool:
         return sum(map(len, self.parts))
 
     def locate(self, index: int) -> tuple[Samples, int]:
-        """The part that holds sample `index`, and its position there."""
+        """The part that contains sample `index`, and its position there."""
         for part in self.parts:
             if index < len(part):
                 return part, index
             index -= len(part)
-        raise IndexError(f"a pool of {len(self)} samples has none this high")
+        raise IndexError(f"sample index out of range: the pool has {len(self)} samples")
 
 
 @dataclass(frozen=True)
@@ -85,8 +99,8 @@ class Batch:
         images: (B, 3, H, W) uint8, RGB.
         labels: (B, H, W) int64 training ids, 255 ignored.
         names: B names, for messages.
-        annotated: (B, K) bool, which of the K outputs so far stand for a class that was annotated in the sample.
-        weights: (B,) factor of each sample's supervised loss, or None for 1 (a method's `relabel` sets it).
+        annotated: (B, K) bool: whether the class of each of the K outputs so far is annotated in the sample.
+        weights: (B,) factor of each sample's supervised loss, or None for 1 (set by a method's `relabel`).
     """
 
     images: Tensor
@@ -101,11 +115,11 @@ class Batch:
         return int(self.labels.shape[-2]), int(self.labels.shape[-1])
 
     def relabelled(self, labels_BHW: Tensor, weights_B: Tensor | None = None) -> "Batch":
-        """This batch with the method's final labels."""
+        """This batch with new labels and weights."""
         return replace(self, labels=labels_BHW, weights=weights_B)
 
     def to(self, device: torch.device) -> "Batch":
-        """This batch on a device, colours in planes; copies do not block."""
+        """This batch on a device, images channels-first in memory; copies do not block."""
         return replace(
             self,
             images=self.images.to(device, non_blocking=True).contiguous(),
@@ -118,8 +132,8 @@ class Batch:
     def stack(
         cls, images: Sequence[Tensor], labels: Sequence[np.ndarray], names: Sequence[str], annotated: Sequence[np.ndarray]
     ) -> "Batch":
-        """A batch from samples. Labels stay uint8, and pixels lie in memory as they came, until they reach the device, which
-        widens and sorts them faster than the loader's cores.
+        """A batch from samples. Labels stay uint8 and images keep their memory layout until they reach the device, which
+        converts them faster than the loader's cores.
         """
         planes = images[0].is_contiguous()
         return cls(

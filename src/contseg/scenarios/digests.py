@@ -1,6 +1,5 @@
 """What a step reads, as digests: equal ones mean the same images, labels and saliency maps."""
 
-import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from contseg.data.presence import Presence
+from contseg.digest import file_sha256, sha256
 from contseg.errors import ContsegError
 from contseg.scenarios.batch import Samples
 from contseg.scenarios.scenario import Scenario
@@ -23,10 +23,8 @@ def samples_digest(samples: Samples) -> str:
     Raises:
         ContsegError: a saliency map is missing.
     """
-    digest = hashlib.sha256("\n".join(samples.names).encode())
-    digest.update(samples.lookup.tobytes() + samples.annotated.tobytes())
-    digest.update(saliency_digest(samples).encode())
-    return digest.hexdigest()
+    labels = samples.lookup.tobytes() + samples.annotated.tobytes()
+    return sha256("\n".join(samples.names), labels, saliency_digest(samples))
 
 
 def saliency_digest(samples: Samples) -> str:
@@ -37,22 +35,21 @@ def saliency_digest(samples: Samples) -> str:
     """
     if samples.saliency is None:
         return ""
-    digest = hashlib.sha256()
+    files = []
     for name in samples.names:
         path = samples.saliency / f"{name}.png"
         try:
             stat = path.stat()
-            digest.update(_file_digest(path, stat.st_size, stat.st_mtime_ns))
+            files.append(_file_digest(path, stat.st_size, stat.st_mtime_ns))
         except OSError as error:
             reason = error.strerror or error
             raise ContsegError(f"{path}: saliency map cannot be read ({reason}); every training image needs one") from None
-    return digest.hexdigest()
+    return sha256(*files)
 
 
 @lru_cache(maxsize=1 << 18)  # a plan and the key of step 0 read the same files
 def _file_digest(path: Path, size: int, changed: int) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    return bytes.fromhex(file_sha256(path))
 
 
 def step_digests(scenario: Scenario, step: Step) -> dict[str, dict[str, str]]:
@@ -78,7 +75,7 @@ def step_digests(scenario: Scenario, step: Step) -> dict[str, dict[str, str]]:
     kinds: dict[str, dict[str, str]] = {"images": {}, "label_map": {}, "labels": {}, "saliency": {}}
     for role, (presence, parts) in roles.items():
         kinds["images"][role] = _digest("\n".join(name for part in parts for name in part.names).encode())
-        kinds["label_map"][role] = _digest(b"".join(part.lookup.tobytes() + part.annotated.tobytes() for part in parts))
+        kinds["label_map"][role] = _digest(b"".join(_label_map(part) + part.annotated.tobytes() for part in parts))
         counts = [presence.pixels[presence.rows_of(part.names)].astype("<i8") for part in parts]
         kinds["labels"][role] = _digest(b"".join(np.ascontiguousarray(count).tobytes() for count in counts))
         maps = "".join(saliency_digest(part) for part in parts)
@@ -87,5 +84,15 @@ def step_digests(scenario: Scenario, step: Step) -> dict[str, dict[str, str]]:
     return kinds
 
 
+def _label_map(samples: Samples) -> bytes:
+    """The training id of every mask value; with saliency maps, of the values below 32768 where nothing and something is
+    salient.
+    """
+    if samples.saliency is None:
+        return samples.lookup.tobytes()
+    values, salient = np.arange(1 << 15, dtype=np.uint16), np.ones(1 << 15, dtype=np.uint8)
+    return b"".join(samples.labels({"mask": values, "saliency": layer}).tobytes() for layer in (0 * salient, salient))
+
+
 def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:LENGTH]
+    return sha256(content)[:LENGTH]

@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from contseg.data.dataset import SUBSETS, repeated_names
+from contseg.digest import sha256
 from contseg.scenarios.digests import step_digests
 from contseg.scenarios.scenario import Scenario
 from contseg.scenarios.step import Step
@@ -84,9 +85,10 @@ def make_plan(scenario: Scenario, batch: int | None = None) -> Plan:
     """
     classes, options = scenario.dataset.classes, scenario.options
     steps = tuple(_plan_step(scenario, step) for step in scenario)
-    digest = hashlib.sha256(json.dumps([classes.names, classes.ids, classes.background]).encode())
-    for step in steps:
-        digest.update(json.dumps(step.digests, sort_keys=True).encode())
+    digest = sha256(
+        json.dumps([classes.names, classes.ids, classes.background]),
+        *(json.dumps(step.digests, sort_keys=True) for step in steps),
+    )
     return Plan(
         dataset=scenario.dataset.name,
         by=options.by,
@@ -97,7 +99,7 @@ def make_plan(scenario: Scenario, batch: int | None = None) -> Plan:
         class_names=classes.names,
         steps=steps,
         warnings=tuple(plan_warnings(scenario, batch)),
-        hash=digest.hexdigest()[:12],
+        hash=digest[:12],
     )
 
 
@@ -129,7 +131,7 @@ def _files_of(scenario: Scenario, name: str) -> tuple[Path, Path]:
 
 
 def plan_warnings(scenario: Scenario, batch: int | None = None) -> Iterator[str]:
-    """What should be known before training, a line each; no file is read.
+    """Warnings before training, a line each; no file is read.
 
     These are the dataset's notes, images that are listed twice, short steps, tests on training images, and classes that
     cannot be measured.
@@ -142,10 +144,15 @@ def plan_warnings(scenario: Scenario, batch: int | None = None) -> Iterator[str]
         repeated = repeated_names(scenario.dataset.names(subset))
         if repeated:
             yield f"the {subset} list names {len(repeated)} images more than once, such as '{repeated[0]}': each counts once"
+    short = {step.index: len(step.train) for step in scenario if batch and 0 < len(step.train) < batch}
+    if short:
+        steps = ", ".join(map(str, short))
+        yield (
+            f"{'steps' if len(short) > 1 else 'step'} {steps}: fewer training images than a batch of {batch}"
+            f" ({min(short.values())} at least); images are repeated"
+        )
     trained: set[str] = set()
     for step in scenario:
-        if batch and 0 < len(step.train) < batch:
-            yield f"step {step.index} trains on {len(step.train)} of a batch of {batch}: images will be repeated"
         trained |= {*step.train.names, *step.val.names}
         leaked = trained & set(step.test.names)
         if leaked:

@@ -43,8 +43,8 @@ Role = Literal["train", "val", "test"]
 PolicyName = Literal["mib", "plop", "ssul"]
 SettingName = Literal["disjoint", "overlapped", "sequential", "partitioned"]
 
-SALIENT = 1 << 15
-"""Added to a mask value where a saliency map is above 0; the upper half of a lookup table says what that means."""
+UNKNOWN, BACKGROUND = 0, 1
+"""The first outputs of `ssul` in training."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,6 @@ class LabelPolicy:
     Args:
         name: `mib` (MiB, SDR), `plop` (PLOP, cssegmentation) or `ssul` (SSUL, IDEC, LAG).
         ignore_test_background: PLOP's option for ADE20K: background and unseen classes are not scored.
-        saliency: `ssul` only: masks carry `SALIENT`.
 
     Example:
         >>> table = ClassTable.of(["background", "cat", "dog", "fox"])
@@ -66,7 +65,6 @@ class LabelPolicy:
 
     name: PolicyName = "plop"
     ignore_test_background: bool = False
-    saliency: bool = False
 
     @property
     def has_unknown(self) -> bool:
@@ -115,7 +113,7 @@ class LabelPolicy:
         for position, number in enumerate(order):
             if number in kept and not (number == 0 and classes.has_background):
                 table[number] = position
-        return self._with_unknown(table) if self.has_unknown and role == "train" else table
+        return with_unknown(table) if self.has_unknown and role == "train" else table
 
     def _elsewhere(self, classes: ClassTable, role: Role) -> int:
         """Classes that this step does not name."""
@@ -136,10 +134,21 @@ class LabelPolicy:
             return IGNORE
         return IGNORE if self.name == "mib" and classes.background == "unlabelled" else 0
 
-    def _with_unknown(self, table: np.ndarray) -> np.ndarray:
-        """Outputs counted from the unknown: every label moves up by one, and background becomes unknown where it may be."""
-        moved = np.where(table == IGNORE, IGNORE, table + 1).astype(np.uint8)
-        unknown = np.where(table == 0, 0, moved).astype(np.uint8)
-        if not self.saliency:
-            return unknown
-        return np.concatenate([moved[:SALIENT], unknown[:SALIENT]])
+
+def with_unknown(table: np.ndarray) -> np.ndarray:
+    """A lookup table that counts the output "unknown" first: class labels move up by one, background becomes unknown.
+
+    Example:
+        >>> with_unknown(np.array([0, 1, 2, 255], dtype=np.uint8))
+        array([  0,   2,   3, 255], dtype=uint8)
+    """
+    return np.where((table == 0) | (table == IGNORE), table, table + 1).astype(np.uint8)
+
+
+def without_salience(labels: np.ndarray, saliency: np.ndarray) -> np.ndarray:
+    """Training labels (H, W) with background in place of unknown where nothing is salient.
+
+    Args:
+        saliency: (H, W), above 0 where something is salient.
+    """
+    return np.where((labels == UNKNOWN) & (saliency == 0), np.uint8(BACKGROUND), labels)

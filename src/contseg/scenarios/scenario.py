@@ -73,7 +73,7 @@ class Scenario(Sequence[Step]):
         if options.scored_as and options.split != "offline":
             raise ContsegError("scenario.scored_as: only the split offline can be scored as another; leave it out")
         self.order = class_order(options.order, dataset.classes, dataset.name, options.split)
-        self.policy = LabelPolicy(options.policy, options.ignore_test_background, options.saliency is not None)
+        self.policy = LabelPolicy(options.policy, options.ignore_test_background)
         self._saliency = (
             require_folder(Path(options.saliency), "a folder of saliency maps, NAME.png") if options.saliency else None
         )

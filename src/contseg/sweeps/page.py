@@ -1,12 +1,12 @@
 """The page of a sweep: circumstances, means and standard deviations over seeds, and notes that a rewrite keeps."""
 
 import json
-import os
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from contseg.atomic import write_text
 from contseg.errors import ContsegError
 from contseg.sweeps.runs import ORIGIN, Cell, Row
 
@@ -23,7 +23,7 @@ class Page:
         title: of the page.
         caption: below the circumstances, what the columns are.
         sections: title to rows by name; the others of a section are compared with its first row.
-        alone: stands before the commands of single rows.
+        alone: text before the commands of single rows.
     """
 
     command: str
@@ -260,8 +260,6 @@ def kept_notes(path: Path) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
+    """Write the page; it is written atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, text)

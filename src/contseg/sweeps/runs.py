@@ -197,10 +197,10 @@ def train_all(tasks: Sequence[Task], out: Path, workers: int, watcher: Watcher |
                         problems[task.cell.title] = problem
                     watcher.ended(task, problem)
                 learning = {task.key for task in running if not task.cell.past_step_0}
-                task = next_task(waiting, learning, cached) if len(running) < workers else None
-                if task:
-                    waiting.remove(task)
-                    running[task] = _started(task.cell, cache, lock)
+                following = next_task(waiting, learning, cached) if len(running) < workers else None
+                if following:
+                    waiting.remove(following)
+                    running[following] = _started(following.cell, cache, lock)
                     continue
                 watcher.progressed(list(running))
                 time.sleep(0.2)

@@ -1,12 +1,11 @@
 """Scenes of real handwriting, small enough to learn on a laptop: the dataset of the demo."""
 
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from contseg.atomic import atomic_folder
 from contseg.data.cache import cache_folder
 from contseg.data.classes import ClassTable
 from contseg.data.datasets.folder import Folder
@@ -52,23 +51,18 @@ class Digits(Folder):
 
 
 def _generate(folder: Path, counts: dict[str, int], size: int, seed: int) -> None:
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
     divided = _divided_digits(seed)
-    for part, (subset, count) in enumerate(counts.items()):
-        pictures, targets = divided[part]
-        (partial / "images" / subset).mkdir(parents=True)
-        (partial / "masks" / subset).mkdir(parents=True)
-        for number in range(count):
-            rng = np.random.default_rng([seed, part, number])
-            image, mask = compose_scene(pictures, targets, size, rng)
-            Image.fromarray(image).save(partial / "images" / subset / f"{number:04d}.png")
-            write_palette_png(partial / "masks" / subset / f"{number:04d}.png", mask, list(COLOURS))
-    (partial / "classes.txt").write_text("\n".join(NAMES) + "\n", encoding="utf-8")
-    try:
-        partial.rename(folder)
-    except OSError:  # another process made the same scenes first
-        shutil.rmtree(partial, ignore_errors=True)
+    with atomic_folder(folder, shared=True) as partial:
+        for part, (subset, count) in enumerate(counts.items()):
+            pictures, targets = divided[part]
+            (partial / "images" / subset).mkdir(parents=True)
+            (partial / "masks" / subset).mkdir(parents=True)
+            for number in range(count):
+                rng = np.random.default_rng([seed, part, number])
+                image, mask = compose_scene(pictures, targets, size, rng)
+                Image.fromarray(image).save(partial / "images" / subset / f"{number:04d}.png")
+                write_palette_png(partial / "masks" / subset / f"{number:04d}.png", mask, list(COLOURS))
+        (partial / "classes.txt").write_text("\n".join(NAMES) + "\n", encoding="utf-8")
 
 
 def _divided_digits(seed: int) -> list[tuple[np.ndarray, np.ndarray]]:

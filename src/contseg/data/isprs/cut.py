@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from contseg.atomic import atomic_file, write_text
 from contseg.data.dataset import SubsetName
 from contseg.data.datasets.isprs import CLASSES, MANIFEST, VAIHINGEN_FROM
 from contseg.data.isprs.tiles import Domain, Numbered, Tile, raster_tools
@@ -24,7 +25,6 @@ _FOLDERS: dict[SubsetName, str] = {"train": "training", "test": "validation"}
 _CODES = np.array([red << 16 | green << 8 | blue for red, green, blue in CLASSES.values()], dtype=np.int32)
 _NO_CLASS = 255
 _AT_ONCE = 50  # rows whose colours are turned at once: wide numbers take four times the memory
-_PARTIAL = ".partial"
 
 
 def cut_tiles(
@@ -58,7 +58,7 @@ def cut_tiles(
     try:
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
-            for left in folder.glob(f"*{_PARTIAL}"):
+            for left in folder.glob("*.partial"):
                 left.unlink()
         if overwrite:
             _delete(out, domain, folders)
@@ -182,11 +182,10 @@ def _paths(out: Path, tile: Tile, number: int) -> tuple[Path, Path]:
 
 
 def _write(path: Path, pixels: np.ndarray) -> None:
-    """Write a PNG that is there whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
+    """Write a PNG atomically."""
     try:
-        Image.fromarray(np.ascontiguousarray(pixels)).save(partial, format="PNG", compress_level=3)
-        partial.replace(path)
+        with atomic_file(path, shared=True) as partial:
+            Image.fromarray(np.ascontiguousarray(pixels)).save(partial, format="PNG", compress_level=3)
     except OSError as error:
         raise ContsegError(f"{path}: cannot be written ({error})") from None
 
@@ -250,6 +249,4 @@ def _sections(out: Path, forgiving: bool = False) -> dict[str, dict[str, Any]]:
 
 
 def _save(out: Path, sections: dict[str, dict[str, Any]]) -> None:
-    partial = out / f".{MANIFEST}.{os.getpid()}{_PARTIAL}"
-    partial.write_text(json.dumps(sections, indent=1) + "\n", encoding="utf-8")
-    partial.replace(out / MANIFEST)
+    write_text(out / MANIFEST, json.dumps(sections, indent=1) + "\n", shared=True)

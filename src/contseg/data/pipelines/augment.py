@@ -1,8 +1,4 @@
-"""Augmentation on uint8, crop first: named pipelines, each exactly one code base's.
-
-A pipeline turns (image (H, W, 3) uint8, mask (H, W) ids) into (image (3, h, w) uint8 tensor, mask (h, w) ids), drawing
-from the generator it is given and from nothing else.
-"""
+"""Pipelines by name, each that of one code base. They crop first and work on uint8."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,7 +9,18 @@ import torch
 
 from contseg.data.files import max_pixels
 from contseg.data.pipelines.photometric import Jitter
-from contseg.data.pipelines.resize import Pipeline, Sample, Size, resize_image, resize_mask, sides, swap_ids
+from contseg.data.pipelines.sample import (
+    Layers,
+    Pipeline,
+    Sample,
+    Size,
+    cut_layers,
+    resize_image,
+    resize_layers,
+    resize_mask,
+    sides,
+    swap_sides,
+)
 from contseg.data.pipelines.ssseg import FreeResizeCrop, KeepRatioCrop
 from contseg.errors import ContsegError, did_you_mean
 
@@ -27,9 +34,8 @@ __all__ = [
 class RandomResizedCrop:
     """Pipeline `mib` (MiB, PLOP, SDR): a random part of the image, resized to the crop; flipped half the time.
 
-    Ten tries at an area of 0.5 to 2 times the image's and an aspect of 3/4 to 4/3; a try that does not fit is thrown
-    away, so nothing is ever padded or enlarged beyond the image. After ten failures: the largest centre crop of
-    allowed aspect.
+    Ten tries at an area of 0.5 to 2 times the image's and an aspect of 3/4 to 4/3. A try that does not fit is rejected,
+    so nothing is padded. After ten failures: the largest centre crop of an allowed aspect.
 
     Args:
         size: of the crop in pixels: a side, or (height, width).
@@ -43,13 +49,13 @@ class RandomResizedCrop:
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     mirror: tuple[tuple[int, int], ...] = ()
 
-    def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Sample:
-        top, left, height, width = self._box(mask.shape[0], mask.shape[1], rng)
+    def __call__(self, image: np.ndarray, layers: Layers, rng: np.random.Generator) -> Sample:
+        top, left, height, width = self._box(image.shape[0], image.shape[1], rng)
         window = np.s_[top : top + height, left : left + width]
         mirrored = rng.random() < self.flip
         pixels = resize_image(image[window], *sides(self.size))
-        ids = resize_mask(mask[window], *sides(self.size), mirrored)
-        return (pixels.flip(2), swap_ids(ids, self.mirror)) if mirrored else (pixels, ids)
+        layers = resize_layers(cut_layers(layers, window), *sides(self.size), mirrored)
+        return (pixels.flip(2), swap_sides(layers, self.mirror)) if mirrored else (pixels, layers)
 
     def _box(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         for _ in range(10):
@@ -67,8 +73,8 @@ class RandomResizedCrop:
 class RandomScaleCrop:
     """Pipeline `ssul` (SSUL, IDEC, LAG): scale by 0.5 to 2, pad what is smaller than the crop, crop; flip half the time.
 
-    Padding is black in the image and **0 in the mask** (background, not ignored), as the published runs had it, and is
-    symmetric by floor((1 + deficit) / 2). Only the part of the image that the crop shows is resized.
+    Padding is black in the image and **0 in the mask** (background, not ignored), as in the published runs, and is
+    symmetric by floor((1 + deficit) / 2). Only the visible part of the image is resized.
 
     Args:
         size: of the crop in pixels: a side (513 in the publications), or (height, width).
@@ -81,27 +87,28 @@ class RandomScaleCrop:
     scale: tuple[float, float] = (0.5, 2.0)
     mirror: tuple[tuple[int, int], ...] = ()
 
-    def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Sample:
+    def __call__(self, image: np.ndarray, layers: Layers, rng: np.random.Generator) -> Sample:
         scale = rng.uniform(*self.scale)
         vertical, horizontal = (
-            _window(length, scale, side, rng) for length, side in zip(mask.shape, sides(self.size), strict=True)
+            _window(length, scale, side, rng) for length, side in zip(image.shape[:2], sides(self.size), strict=True)
         )
         pixels = torch.zeros((*sides(self.size), 3), dtype=torch.uint8).permute(2, 0, 1)
-        ids = np.zeros(sides(self.size), dtype=mask.dtype)
+        padded = {name: np.zeros(sides(self.size), dtype=layer.dtype) for name, layer in layers.items()}
         source = np.s_[vertical.source[0] : vertical.source[1], horizontal.source[0] : horizontal.source[1]]
         target = np.s_[vertical.target[0] : vertical.target[1], horizontal.target[0] : horizontal.target[1]]
         height = vertical.target[1] - vertical.target[0]
         width = horizontal.target[1] - horizontal.target[0]
         pixels[:, target[0], target[1]] = resize_image(image[source], height, width)
-        ids[target] = resize_mask(mask[source], height, width)
+        for name, layer in layers.items():
+            padded[name][target] = resize_mask(layer[source], height, width)
         if rng.random() < self.flip:
-            return pixels.flip(2), swap_ids(ids[:, ::-1], self.mirror)
-        return pixels, ids
+            return pixels.flip(2), swap_sides(cut_layers(padded, np.s_[:, ::-1]), self.mirror)
+        return pixels, padded
 
 
 @dataclass(frozen=True)
 class _Window:
-    """One axis of a crop: which part of the source is seen, and where in the crop it lands."""
+    """One axis of a crop: the visible part of the source, and its place in the crop."""
 
     source: tuple[int, int]
     target: tuple[int, int]
@@ -136,7 +143,7 @@ def training_pipeline(
     mirror: Sequence[tuple[int, int]] = (),
     void: Sequence[int] = (),
 ) -> Pipeline:
-    """A pipeline by name, with colour jitter after it if asked for.
+    """A pipeline by name, followed by colour jitter where `jitter` is given.
 
     Args:
         crop: a side, or (height, width).
@@ -152,8 +159,9 @@ def training_pipeline(
 
     Example:
         >>> pipeline = training_pipeline("mib", crop=8, flip=0.5)
-        >>> image, mask = pipeline(np.zeros((20, 30, 3), np.uint8), np.ones((20, 30), np.uint8), np.random.default_rng(0))
-        >>> image.shape, mask.shape
+        >>> image, layers = np.zeros((20, 30, 3), np.uint8), {"mask": np.ones((20, 30), np.uint8)}
+        >>> image, layers = pipeline(image, layers, np.random.default_rng(0))
+        >>> image.shape, layers["mask"].shape
         (torch.Size([3, 8, 8]), (8, 8))
     """
     if name not in PIPELINES:
@@ -173,22 +181,22 @@ def training_pipeline(
 class WholeImage:
     """Evaluation on the full image at its own size (batches of one)."""
 
-    def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator | None = None) -> Sample:
-        return resize_image(image, *mask.shape), mask
+    def __call__(self, image: np.ndarray, layers: Layers, rng: np.random.Generator | None = None) -> Sample:
+        return resize_image(image, *image.shape[:2]), layers
 
 
 @dataclass(frozen=True)
 class CentreCrop:
-    """Evaluation as MiB and PLOP do it: shorter side to the crop, centre crop, for image and mask alike.
+    """Evaluation as in MiB and PLOP: the shorter side is resized to the crop, then the centre is cut, labels included.
 
     Raises (called):
-        ContsegError: an image is so thin that it has more than `max_pixels` after that.
+        ContsegError: an image is so thin that it has more than `max_pixels` after resizing.
     """
 
     size: int
 
-    def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator | None = None) -> Sample:
-        height, width = mask.shape
+    def __call__(self, image: np.ndarray, layers: Layers, rng: np.random.Generator | None = None) -> Sample:
+        height, width = image.shape[:2]
         scale = self.size / min(height, width)
         tall, wide = max(self.size, round(height * scale)), max(self.size, round(width * scale))
         if tall * wide > (most := max_pixels()):
@@ -198,9 +206,10 @@ class CentreCrop:
             )
         top, left = (tall - self.size) // 2, (wide - self.size) // 2
         window = np.s_[top : top + self.size, left : left + self.size]
-        return resize_image(image, tall, wide)[:, window[0], window[1]], resize_mask(mask, tall, wide)[window]
+        pixels = resize_image(image, tall, wide)[:, window[0], window[1]]
+        return pixels, cut_layers(resize_layers(layers, tall, wide), window)
 
 
 def evaluation_pipeline(crop: int | None) -> Pipeline:
-    """Resize + centre crop to `crop` pixels, or the whole image for None."""
+    """`CentreCrop` of `crop` pixels, or `WholeImage` for None."""
     return WholeImage() if crop is None else CentreCrop(crop)

@@ -1,4 +1,4 @@
-"""Colours that change at random: one matrix (MiB's jitter), or step by step in RGB and HSV (SSSegmentation)."""
+"""Random colour changes: one matrix (MiB's jitter), or a sequence in RGB and HSV (SSSegmentation)."""
 
 import math
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contseg.data.pipelines.resize import Pipeline, Sample
+from contseg.data.pipelines.sample import Layers, Pipeline, Sample
 from contseg.data.recoding import look_up
 
 _CACHED_ROWS = 64
-"""Rows of a crop whose colours change at a time: as floats they fit into the processor's cache."""
+"""Rows of a crop that are processed together: as floats they fit into the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Jitter:
     """Colour jitter as one 3x4 matrix: brightness, contrast, saturation (factors around 1) and hue (turns).
 
     Args:
-        pipeline: what cuts the crop before the colours change.
-        brightness, contrast, saturation: half-widths of the factor's range, 0 for none.
-        hue: half-width of the rotation's range, as a part of a full turn.
+        pipeline: cuts the crop before the colours change.
+        brightness, contrast, saturation: half-width of the factor's range, 0 for none.
+        hue: half-width of the rotation's range, as a fraction of a full turn.
     """
 
     pipeline: Pipeline
@@ -30,8 +30,8 @@ class Jitter:
     saturation: float = 0.0
     hue: float = 0.0
 
-    def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Sample:
-        pixels, ids = self.pipeline(image, mask, rng)
+    def __call__(self, image: np.ndarray, layers: Layers, rng: np.random.Generator) -> Sample:
+        pixels, layers = self.pipeline(image, layers, rng)
         grey = np.array([0.299, 0.587, 0.114])
         brightness, contrast, saturation = (
             1 + rng.uniform(-width, width) for width in (self.brightness, self.contrast, self.saturation)
@@ -46,7 +46,7 @@ class Jitter:
         for block, target in zip(blocks, result.split(_CACHED_ROWS, dim=1), strict=True):
             turned = weights @ block.contiguous().float().flatten(1)
             target.copy_(turned.add_(middle + 0.5).clamp_(0, 255).view(block.shape))
-        return result, ids
+        return result, layers
 
 
 def _hue_rotation(angle: float) -> np.ndarray:
@@ -61,8 +61,8 @@ def distort(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     """Brightness, contrast, saturation and hue of a (3, H, W) uint8 image, each changed with probability 1/2.
 
     Brightness by up to 32, contrast (before or after the rest) and saturation by a factor of 0.5 to 1.5, hue by up to 18
-    of 180; every one is cut to 0..255 and truncated to whole numbers before the next. From SSD (Liu et al., ECCV 2016), as
-    SSSegmentation has it.
+    of 180; each result is clipped to 0..255 and truncated to whole numbers before the next change. From SSD (Liu et al.,
+    ECCV 2016), as in SSSegmentation.
 
     Returns:
         (3, H, W) uint8.
@@ -88,7 +88,7 @@ def distort(pixels: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def turn_hsv(pixels: Tensor, saturation: float = 1.0, hue: int = 0) -> Tensor:
-    """A (3, H, W) uint8 image with saturation times a factor and hue turned by so many of 180, by way of uint8 HSV."""
+    """A (3, H, W) uint8 image with saturation times a factor and hue rotated by `hue` of 180, through uint8 HSV."""
     result = torch.empty(pixels.shape, dtype=torch.uint8)
     for block, target in zip(pixels.split(_CACHED_ROWS, dim=1), result.split(_CACHED_ROWS, dim=1), strict=True):
         hues, saturations, values = to_hsv(block)
@@ -134,7 +134,7 @@ def _whole(levels: np.ndarray) -> np.ndarray:
 
 
 def _through(levels: np.ndarray, pixels: Tensor) -> Tensor:
-    """The image (3, H, W) with every grey level replaced; the very image if none changes."""
+    """The image (3, H, W) with every grey level replaced; the same tensor if none changes."""
     table = levels.astype(np.uint8)
     if np.array_equal(table, np.arange(256)):
         return pixels

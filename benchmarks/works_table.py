@@ -1,6 +1,6 @@
-"""The README's table of what works: system x data set x protocol, from the packaged recipes.
+"""The table of what works: system x dataset x protocol, from the packaged recipes.
 
-python -m benchmarks.readme_table    # rewrites the table between its markers in README.md
+python -m benchmarks.works_table    # rewrites the table between its markers in docs/what-works.md
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ BEGIN, END = "<!-- works -->", "<!-- /works -->"
 
 
 def works_table() -> str:
-    """What works, as Markdown: system x data set x protocol. Systems with the same protocols share a line.
+    """What works, as Markdown: system x dataset x protocol. Systems with the same protocols share a line.
 
     Example:
         >>> print(works_table().splitlines()[0])
-        | system | data set | splits and settings | network |
+        | system | dataset | splits and settings | network |
     """
     lines: dict[tuple[str, str, str], list[str]] = {}
     entries = [entry for entry in catalogue() if is_of_published_data(entry.name)]
@@ -26,7 +26,7 @@ def works_table() -> str:
     for (system, dataset), group in groupby(by_system, key=lambda entry: (entry.system, entry.dataset)):
         own = list(group)
         lines.setdefault((dataset, _protocols(own), _networks(own)), []).append(_label(system, own))
-    head = ["| system | data set | splits and settings | network |", "|---|---|---|---|"]
+    head = ["| system | dataset | splits and settings | network |", "|---|---|---|---|"]
     rows = sorted((", ".join(systems), *key) for key, systems in lines.items())
     return "\n".join([*head, *(f"| {' | '.join(row)} |" for row in rows)])
 
@@ -60,11 +60,11 @@ def _networks(entries: Sequence[Entry]) -> str:
 
 
 def with_table(text: str) -> str:
-    """A README with the table as it should be.
+    """The page with the table as it should be.
 
     Example:
         >>> with_table("a\\n<!-- works -->old<!-- /works -->\\nb").splitlines()[2]
-        '| system | data set | splits and settings | network |'
+        '| system | dataset | splits and settings | network |'
     """
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
@@ -72,7 +72,7 @@ def with_table(text: str) -> str:
 
 
 def main() -> None:
-    path = Path("README.md")
+    path = Path("docs/what-works.md")
     path.write_text(with_table(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
