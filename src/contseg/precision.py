@@ -1,4 +1,4 @@
-"""Losses compute in float32 or better, also where the network computes in half precision."""
+"""The precision of losses: float32 or better, whatever the precision of the network."""
 
 from collections.abc import Callable
 from functools import wraps

@@ -119,9 +119,9 @@ def test_options_of_datasets_with_folders(tmp_path):
         (["folder"], "dataset 'folder' needs a folder"),
         (["folder", "absent"], "absent: folder not found"),
         (["digits", "colour=1"], "colour"),
-        (["digits", "train=3", "size"], "'size': expected KEY=VALUE"),
+        (["digits", "train=3", "size"], "'size': write KEY=VALUE, such as background=false"),
         (["folder", ".", "x=[1"], "'x=[1': the value is not YAML"),
-        (["folder", ".", "=1"], "'=1': expected KEY=VALUE"),
+        (["folder", ".", "=1"], "'=1': write KEY=VALUE"),
     ],
 )
 def test_arguments_that_mean_nothing_are_told(tmp_path, monkeypatch, arguments, telling):

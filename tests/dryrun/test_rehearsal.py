@@ -213,8 +213,8 @@ class TestWhatIsFound:
             def first_step_key(self):
                 return {"weight": self.weight}
 
-            def supervise(self, logits_BKHW, batch, context):
-                return self.shown * super().supervise(logits_BKHW, batch, context)
+            def supervise(self, output, batch, context):
+                return self.shown * super().supervise(output, batch, context)
 
         rehearse(recipe(method={"name": "vain", "shown": 2.0}), folder=images)
         with pytest.raises(ContsegError, match=r"^method\.weight has no effect without another method"):
@@ -240,8 +240,8 @@ class TestWhatIsFound:
         class Broken(Finetune):
             name = "broken"
 
-            def supervise(self, logits_BKHW, batch, context):
-                loss = super().supervise(logits_BKHW, batch, context)
+            def supervise(self, output, batch, context):
+                loss = super().supervise(output, batch, context)
                 return loss / 0 if context.step.index else loss
 
         with pytest.raises(ContsegError, match="loss is not finite at step 1"):

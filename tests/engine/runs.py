@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,7 +21,7 @@ from contseg.engine.train import train
 from contseg.interop.segmenter_file import load_segmenter
 from contseg.methods.method import Method
 from contseg.methods.mib import MiB
-from contseg.methods.registry import METHODS
+from contseg.methods.registry import METHODS, RELEASED
 from contseg.recipes.build import make_job, start_run
 from contseg.recipes.read import read_recipe
 from contseg.recipes.recipe import Recipe
@@ -179,6 +179,13 @@ def _in_double(kind: type[Method]) -> type[Method]:
 
 
 DOUBLES = {name: _in_double(kind) for name, kind in METHODS.items()}
+RELEASED_DOUBLES = {name: _in_double(kind) for name, kind in RELEASED.items()}
+
+
+def in_double(method: Method) -> Method:
+    """The same method in float64."""
+    kind = (RELEASED_DOUBLES if method.variant == "released" else DOUBLES)[method.name]
+    return kind(**{field.name: getattr(method, field.name) for field in fields(method) if field.init})
 
 
 @dataclass(frozen=True)

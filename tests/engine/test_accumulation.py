@@ -13,7 +13,7 @@ from contseg.methods.finetune import Finetune
 from contseg.methods.registry import METHODS
 from contseg.models.segmenter import Segmenter
 from contseg.recipes.build import make_job
-from tests.engine.runs import DOUBLES, distance, job_in, learn, lines, tiny_recipe, weights
+from tests.engine.runs import DOUBLES, distance, in_double, job_in, learn, lines, tiny_recipe, weights
 
 # images of many scales are padded with ignored pixels, so that batches have unequal numbers of valid ones
 OPTIONS = (
@@ -42,7 +42,7 @@ def assert_alike(tmp_path, name, *overrides, method=None, keys=()):
     for how in (LARGE, GATHERED):
         recipe = tiny_recipe(name, *OPTIONS, *keys, *(f"method.{key}" for key in overrides), *how)
         job = job_in(tmp_path / how[0], recipe)
-        own = method or DOUBLES[name](**{key: value for key, value in recipe.method.items() if key != "name"})
+        own = method or in_double(job.method)
         runs.append(learn(tmp_path / how[0], recipe, method=replace(own)))
         assert len(job.scenario) == 2
     large, gathered = runs
@@ -113,8 +113,8 @@ def test_so_are_the_tables_of_idrnet(tmp_path):
 
 def test_a_mean_over_labels_of_its_own_is_refused(tmp_path):
     class Own(Finetune):
-        def supervise(self, logits, batch, context):
-            return context.mean_over_valid(logits.sum(dim=1), batch.labels.clone())
+        def supervise(self, output, batch, context):
+            return context.mean_over_valid(output.logits_at(batch.size).sum(dim=1), batch.labels.clone())
 
     with pytest.raises(ContsegError, match=r"^training.accumulate: .* give mean_over_valid a `derive`"):
         engine.train(job_in(tmp_path / "run", tiny_recipe("finetune", *OPTIONS, *GATHERED), method=Own()))

@@ -206,9 +206,9 @@ class TestLosses:
 
         calls: list[int] = field(default_factory=list, compare=False)
 
-        def supervise(self, logits, batch, context):
+        def supervise(self, output, batch, context):
             self.calls.append(1)
-            loss = super().supervise(logits, batch, context)
+            loss = super().supervise(output, batch, context)
             return loss / 0 if len(self.calls) % 2 == 0 else loss
 
     def test_auxiliary_ones_are_watched_too(self, tmp_path):

@@ -9,6 +9,7 @@ from contseg.losses.cross_entropy import cross_entropy
 from contseg.methods.finetune import Finetune
 from contseg.methods.method import StepContext
 from contseg.methods.mib import MiB
+from contseg.models.segmenter import SegmenterOutput
 from contseg.scenarios.batch import Batch
 from tests.engine.runs import distance, interrupted, job_in, learn, lines, same, tiny_recipe, weights
 
@@ -20,7 +21,7 @@ def supervised(average: str, labels: torch.Tensor) -> tuple[torch.Tensor, torch.
     logits = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
     batch = Batch(torch.empty(0), labels, ("a", "b"), torch.ones(2, 3, dtype=torch.bool))
     context = StepContext(student=None, teacher=None, step=None, epochs=1, loader=(), average=average)
-    term = Finetune().supervise(logits, batch, context)
+    term = Finetune().supervise(SegmenterOutput(logits), batch, context)
     return term, torch.autograd.grad(term, logits)[0], cross_entropy(logits, labels)
 
 

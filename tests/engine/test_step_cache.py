@@ -151,8 +151,8 @@ def test_a_method_derived_from_a_packaged_one_shares_nothing_unless_it_says_so(t
     kind = METHODS[parent]
 
     class Smooth(kind):
-        def supervise(self, logits_BKHW, batch, context):
-            return 0.5 * super().supervise(logits_BKHW, batch, context)
+        def supervise(self, output, batch, context):
+            return 0.5 * super().supervise(output, batch, context)
 
     class Plain(Smooth):
         first_step_is_plain = True
@@ -180,8 +180,8 @@ def test_a_method_without_a_promise_is_known_by_name_and_hyper_parameters(tmp_pa
 
 def test_what_a_derived_method_learned_is_not_taken_over_by_its_parent(tmp_path):
     class Doubled(Finetune):
-        def supervise(self, logits_BKHW, batch, context):
-            return 2 * super().supervise(logits_BKHW, batch, context)
+        def supervise(self, output, batch, context):
+            return 2 * super().supervise(output, batch, context)
 
     learn(tmp_path / "own", tiny_recipe("finetune"), method=Doubled(), cache=tmp_path / "cache")
     watching = Watching()

@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 from contseg.evaluation import bands
 from contseg.evaluation.bands import RowResizer, is_large, rows_of_band
-from contseg.evaluation.inference import Inference, InferenceOptions, ask, ask_in_bands
+from contseg.evaluation.inference import Inference, InferenceOptions, infer, infer_in_bands
 from contseg.evaluation.predict import predict_batch, predict_image
 from contseg.models.layers import resize
 from contseg.models.options import NetworkOptions
@@ -75,8 +75,8 @@ def test_answers_in_bands_are_the_whole_answer_bit_for_bit(segmenter, picture, i
     options = InferenceOptions(**options)
     image = segmenter.normalise(torch.from_numpy(picture).permute(2, 0, 1)[None])
     with torch.no_grad():
-        whole = ask(lambda seen: segmenter(seen).logits, image, options, None, segmenter.scores, [(1, 2)])
-        parts = list(ask_in_bands(lambda seen: segmenter(seen).logits, image, options, None, segmenter.scores, [(1, 2)]))
+        whole = infer(lambda seen: segmenter(seen).logits, image, options, None, segmenter.scores, [(1, 2)])
+        parts = list(infer_in_bands(lambda seen: segmenter(seen).logits, image, options, None, segmenter.scores, [(1, 2)]))
     assert len(parts) > 1
     assert torch.equal(torch.cat(parts, dim=2), whole)
 
@@ -91,7 +91,7 @@ def test_decisions_in_bands_are_those_of_the_whole_map(picture, in_bands, option
     images = torch.from_numpy(np.stack([picture, picture[::-1]])).permute(0, 3, 1, 2).contiguous()
     with torch.no_grad():
         for number, image in enumerate(images.split(1)):
-            said = ask(lambda seen: segmenter(seen).logits, segmenter.normalise(image), options, None, segmenter.scores)
+            said = infer(lambda seen: segmenter(seen).logits, segmenter.normalise(image), options, None, segmenter.scores)
             scores = said if options.average == "scores" else segmenter.scores(said)
             assert torch.equal(
                 predict_batch(segmenter, images, inference=Inference(options))[number], scores[0].argmax(dim=0)

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from contseg.errors import ContsegError
-from contseg.evaluation.inference import Inference, InferenceOptions, ask, windows_of
+from contseg.evaluation.inference import Inference, InferenceOptions, accumulate, infer, views, windows_of
 from contseg.evaluation.predict import evaluate, predict_batch, predict_image
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
@@ -75,7 +75,7 @@ def test_the_stride_is_two_thirds_of_the_window_if_not_told():
 @pytest.mark.parametrize("size", [(37, 53), (20, 80)])
 def test_a_network_without_context_says_the_same_through_windows(size):
     image = torch.randn(2, 3, *size)
-    torch.testing.assert_close(ask(pixelwise, image, slide([24, 20], [16, 13])), pixelwise(image))
+    torch.testing.assert_close(infer(pixelwise, image, slide([24, 20], [16, 13])), pixelwise(image))
 
 
 @pytest.mark.parametrize("crop", [64, [37, 53], 1000])
@@ -85,9 +85,9 @@ def test_a_window_that_covers_the_image_is_the_whole_image(segmenter, image, cro
 
     with torch.no_grad():
         for average in ("logits", "scores"):
-            whole = ask(network, image, InferenceOptions(average="logits"), scores=segmenter.scores)
+            whole = infer(network, image, InferenceOptions(average="logits"), scores=segmenter.scores)
             whole = whole if average == "logits" else segmenter.scores(whole)
-            said = ask(network, image, slide(crop, average=average), scores=segmenter.scores)
+            said = infer(network, image, slide(crop, average=average), scores=segmenter.scores)
             torch.testing.assert_close(said, whole)
 
 
@@ -100,7 +100,7 @@ def test_no_more_windows_are_run_at_once_than_asked_for_however_large_the_image(
         return images
 
     options = slide(8, 4, windows=windows)
-    torch.testing.assert_close(ask(network, image := torch.randn(1, 3, 40, 60), options), image)
+    torch.testing.assert_close(infer(network, image := torch.randn(1, 3, 40, 60), options), image)
     assert all(shape[1:] == (3, 8, 8) and shape[0] <= windows for shape in passes)
     assert sum(shape[0] for shape in passes) == len(windows_of(40, 60, options))
 
@@ -126,7 +126,7 @@ def test_the_only_thing_that_grows_with_the_image_is_the_map_of_the_answer(side)
     network = torch.nn.Conv2d(3, 16, 3, padding=1)
     image = torch.randn(1, 3, side, side)
     with torch.no_grad(), Storages() as storages:
-        ask(network, image, slide(16, 10, windows=2))
+        infer(network, image, slide(16, 10, windows=2))
     given = image.untyped_storage()
     sizes = sorted((size for address, size in storages.found if address != given.data_ptr()), reverse=True)
     answer, two_rows_of_windows = 16 * side * side * 4, 2 * 16 * side * 16 * 4
@@ -144,18 +144,18 @@ def test_a_batch_is_seen_image_by_image_where_windows_slide(segmenter, pictures)
 
 
 def test_one_look_is_the_answer_itself(image):
-    assert torch.equal(ask(pixelwise, image, InferenceOptions()), pixelwise(image))
+    assert torch.equal(infer(pixelwise, image, InferenceOptions()), pixelwise(image))
 
 
 @pytest.mark.parametrize("options", [InferenceOptions(flip=True), slide(16, 12, flip=True)])
 def test_a_network_that_does_not_mind_mirrors_says_the_same_with_them(image, options):
-    torch.testing.assert_close(ask(pixelwise, image, options), pixelwise(image))
+    torch.testing.assert_close(infer(pixelwise, image, options), pixelwise(image))
 
 
 def test_left_and_right_change_places_in_a_mirrored_image(image):
     alone = sided(image)
-    torch.testing.assert_close(ask(sided, image, InferenceOptions(flip=True), mirror=[(0, 1)]), alone)
-    mixed = ask(sided, image, InferenceOptions(flip=True))
+    torch.testing.assert_close(infer(sided, image, InferenceOptions(flip=True), mirror=[(0, 1)]), alone)
+    mixed = infer(sided, image, InferenceOptions(flip=True))
     torch.testing.assert_close(mixed[:, :2], torch.zeros_like(mixed[:, :2]))  # told apart no longer
     torch.testing.assert_close(mixed[:, 2], alone[:, 2])
 
@@ -167,11 +167,11 @@ def test_pairs_of_ids_become_pairs_of_positions_and_half_known_pairs_are_left_ou
 
 def test_looks_are_averaged_at_the_size_of_the_answer(image):
     said = [
-        ask(pixelwise, image, InferenceOptions(scales=[scale], flip=flip), (20, 30))
+        infer(pixelwise, image, InferenceOptions(scales=[scale], flip=flip), (20, 30))
         for scale in (0.5, 1.0, 1.5)
         for flip in (False, True)
     ]
-    together = ask(pixelwise, image, InferenceOptions(**LOOKS), (20, 30))
+    together = infer(pixelwise, image, InferenceOptions(**LOOKS), (20, 30))
     assert together.shape == (1, 4, 20, 30)
     torch.testing.assert_close(together, sum(said) / 6)
 
@@ -179,7 +179,7 @@ def test_looks_are_averaged_at_the_size_of_the_answer(image):
 def test_a_flat_image_is_flat_however_it_is_looked_at():
     flat = torch.tensor([0.5, -1.0, 2.0]).view(1, 3, 1, 1).expand(1, 3, 30, 40)
     for options in (InferenceOptions(**LOOKS), slide(8, 5, **LOOKS), slide(8, fit=[64, 20]), slide(8, resize=[20, 70])):
-        torch.testing.assert_close(ask(pixelwise, flat, options), pixelwise(flat))
+        torch.testing.assert_close(infer(pixelwise, flat, options), pixelwise(flat))
 
 
 @pytest.mark.parametrize(("size", "seen"), [((375, 500), (512, 683)), ((100, 900), (228, 2048)), ((2048, 512), (2048, 512))])
@@ -190,8 +190,8 @@ def test_an_image_is_fitted_into_a_frame_with_its_aspect_kept(size, seen):
         found.append(tuple(images.shape[2:]))
         return images[:, :, ::8, ::8]
 
-    assert ask(network, torch.zeros(1, 3, *size), InferenceOptions(fit=[2048, 512])).shape[2:] == size
-    ask(network, torch.zeros(1, 3, *size), InferenceOptions(resize=[47, 33]))
+    assert infer(network, torch.zeros(1, 3, *size), InferenceOptions(fit=[2048, 512])).shape[2:] == size
+    infer(network, torch.zeros(1, 3, *size), InferenceOptions(resize=[47, 33]))
     assert found == [seen, (47, 33)]
 
 
@@ -199,21 +199,21 @@ def test_scores_are_averaged_only_if_asked_for(image):
     def scores(logits):
         return logits.softmax(dim=1)
 
-    said = ask(pixelwise, image, InferenceOptions(average="scores", **LOOKS), scores=scores)
+    said = infer(pixelwise, image, InferenceOptions(average="scores", **LOOKS), scores=scores)
     torch.testing.assert_close(said.sum(dim=1), torch.ones(1, 37, 53))
-    assert (ask(pixelwise, image, InferenceOptions(**LOOKS), scores=scores).sum(dim=1) - 1).abs().max() > 0.1
+    assert (infer(pixelwise, image, InferenceOptions(**LOOKS), scores=scores).sum(dim=1) - 1).abs().max() > 0.1
 
 
 def test_a_scale_that_leaves_nothing_is_told(image):
     with pytest.raises(ContsegError, match=r"evaluation.scales: 0.01 leaves nothing of an image of 53x37 pixels"):
-        ask(pixelwise, image, InferenceOptions(scales=[1.0, 0.01]))
+        infer(pixelwise, image, InferenceOptions(scales=[1.0, 0.01]))
 
 
 def test_bf16_is_close_to_float32_and_averages_in_float32(segmenter, pictures):
     images = segmenter.normalise(pictures)
     with torch.no_grad():
         exact, rough = (
-            ask(lambda x: segmenter(x).logits, images, slide(32, precision=precision)) for precision in ("32", "bf16")
+            infer(lambda x: segmenter(x).logits, images, slide(32, precision=precision)) for precision in ("32", "bf16")
         )
     assert rough.dtype == torch.float32
     assert not torch.equal(exact, rough)
@@ -318,3 +318,20 @@ def test_options_are_checked_where_they_are_made():
 def test_measuring_often_means_one_scale():
     options = InferenceOptions(mode="slide", crop=9, **LOOKS)
     assert options.single() == InferenceOptions(mode="slide", crop=9)
+
+
+@pytest.mark.parametrize("windows", [1, 3, 50])
+@pytest.mark.parametrize("size", [(37, 29), (16, 16), (9, 40)])
+def test_a_raster_that_is_read_window_by_window_gives_the_same_bits(size, windows):
+    torch.manual_seed(0)
+    raster, options = torch.randn(2, 3, *size), slide(16, 11, windows=windows)
+    network = torch.nn.Conv2d(3, 5, 3, padding=1).requires_grad_(False)
+
+    def parts():
+        for group in views(*size, options):
+            yield group, network(torch.cat([raster[:, :, rows, columns] for rows, columns in group]))
+
+    strips = list(accumulate(parts(), size[1]))
+    assert torch.equal(torch.cat(strips, dim=2), infer(network, raster, options))
+    if size[0] > 16 and windows == 1:
+        assert len(strips) > 1, "rows are there before the last window"

@@ -10,6 +10,7 @@ import torch
 from contseg.errors import ContsegError
 from contseg.methods.finetune import Finetune
 from contseg.methods.registry import METHODS, hyper_parameters, make_method
+from contseg.models.segmenter import SegmenterOutput
 
 CASES = [(name, {}) for name in METHODS] + [
     ("plop", {"variant": "released"}),
@@ -83,7 +84,7 @@ class TestEveryMethod:
         batch = lesson.fitting(batch)
         logits = torch.randn(3, batch.annotated.shape[1], 64, 64, requires_grad=True)
         ignored = batch.relabelled(torch.full_like(batch.labels, 255), torch.ones(3))
-        method.supervise(logits, ignored, lesson.context).backward()
+        method.supervise(SegmenterOutput(logits), ignored, lesson.context).backward()
         assert not logits.grad.any()
 
     def test_the_first_step_is_plain_cross_entropy_unless_its_key_says_otherwise(self, method, give_lesson, batch):
@@ -107,7 +108,7 @@ class TestEveryMethod:
             return lesson.terms(batch)
 
         expected = terms()
-        other = type(method)(**{key: value for key, value in hyper_parameters(method).items() if key != "name"})
+        other = type(method)(**{field.name: getattr(method, field.name) for field in fields(method) if field.init})
         assert not other.state
         other.load_state_dict(saved)
         lesson.method = other
@@ -167,7 +168,7 @@ def test_an_annotated_old_label_of_an_exemplar_pushes_its_logit_up(name, give_le
     _, teacher = lesson.forward(exemplar)
     labelled = method.relabel(exemplar, teacher, lesson.context)
     logits = torch.randn(3, 4, 64, 64, requires_grad=True)
-    method.supervise(logits, labelled, lesson.context).backward()
+    method.supervise(SegmenterOutput(logits), labelled, lesson.context).backward()
     assert (logits.grad[:, 2] < 0).all()
     assert (logits.grad[:, [0, 1, 3]] > 0).all()
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from contseg.methods.plop import PLOP
+from contseg.methods.plop_released import PLOPReleased
 from contseg.methods.registry import METHODS, make_method
 from contseg.models.segmenter import SegmenterOutput
 from contseg.precision import precisely
@@ -60,10 +61,10 @@ def test_losses_are_those_of_the_same_numbers_in_float32(case, dtype, give_lesso
             assert torch.equal(value, expected[name]), name
 
 
-@pytest.mark.parametrize("variant", ["paper", "released"])
+@pytest.mark.parametrize("variant", [PLOP, PLOPReleased])
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_a_teacher_is_at_no_distance_from_itself(variant, dtype, give_lesson, batch):
-    method = PLOP(variant=variant)
+    method = variant()
     lesson = give_lesson(method)
     _, teacher = lesson.forward(batch)
     maps = list(large(teacher, dtype).features.values())

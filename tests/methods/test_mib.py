@@ -6,6 +6,7 @@ import torch
 from contseg.losses.cross_entropy import unbiased_cross_entropy
 from contseg.losses.distillation import unbiased_distillation
 from contseg.methods.mib import MiB
+from contseg.models.segmenter import SegmenterOutput
 
 
 def test_the_terms_are_unbiased_cross_entropy_and_weighted_unbiased_distillation(give_lesson, batch):
@@ -38,6 +39,6 @@ def test_background_of_an_exemplar_speaks_against_its_annotated_classes_only(giv
     empty.annotated[:, 2] = annotated
     empty.annotated[:, 3] = True  # the class of this step
     logits = torch.zeros(3, 4, 64, 64, requires_grad=True)
-    lesson.method.supervise(logits, empty, lesson.context).backward()
+    lesson.method.supervise(SegmenterOutput(logits), empty, lesson.context).backward()
     assert (logits.grad[:, 1] < 0).all(), "class 1 may hide behind background"
     assert ((logits.grad[:, 2] > 0) == annotated).all()

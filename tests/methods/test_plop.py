@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from contseg.losses.confidence import entropy
 from contseg.losses.pod import fold_new_classes, local_pod_loss
 from contseg.methods.plop import PLOP
+from contseg.methods.plop_released import PLOPReleased
 from contseg.methods.pseudo_labels import pseudo_labelled
+from contseg.models.segmenter import SegmenterOutput
 from contseg.scenarios.batch import Batch
 
 OLD, SEEN = 3, 5
-VARIANTS = ("paper", "released")
+VARIANTS = (PLOP, PLOPReleased)
 
 
 @st.composite
@@ -115,17 +117,17 @@ class TestThresholds:
 
     @pytest.mark.parametrize("variant", VARIANTS)
     def test_they_are_kept_in_the_state(self, give_lesson, batch, variant):
-        lesson = give_lesson(PLOP(variant=variant))
+        lesson = give_lesson(variant())
         _, teacher = lesson.forward(batch)
         expected = lesson.method.relabel(batch, teacher, lesson.context)
-        resumed = PLOP(variant=variant)
+        resumed = variant()
         resumed.load_state_dict(lesson.method.state_dict())
         found = resumed.relabel(batch, teacher, lesson.context)
         assert torch.equal(found.labels, expected.labels)
         assert torch.equal(found.weights, expected.weights)
 
     def test_released_thresholds_are_never_below_the_floor(self, give_lesson):
-        thresholds = give_lesson(PLOP(variant="released", floor=0.03)).method.state["thresholds"]
+        thresholds = give_lesson(PLOPReleased(floor=0.03)).method.state["thresholds"]
         assert (thresholds >= 0.03).all()
 
     def test_histograms_are_summed_over_ranks(self, give_lesson):
@@ -140,13 +142,13 @@ class TestThresholds:
 def test_the_variants_measure_uncertainty_differently(give_lesson, batch):
     uncertainty, thresholds = {}, {}
     for variant in VARIANTS:
-        lesson = give_lesson(PLOP(variant=variant))
+        lesson = give_lesson(variant())
         _, teacher = lesson.forward(batch)
         probabilities = teacher.logits_at(batch.size).softmax(dim=1)
         uncertainty[variant] = lesson.method.uncertainty(probabilities, 4)
         thresholds[variant] = lesson.method.state["thresholds"]
-    assert uncertainty["paper"].max() > 3 * uncertainty["released"].max()
-    assert not torch.allclose(thresholds["paper"], thresholds["released"])
+    assert uncertainty[PLOP].max() > 3 * uncertainty[PLOPReleased].max()
+    assert not torch.allclose(thresholds[PLOP], thresholds[PLOPReleased])
 
 
 def test_the_variants_cut_maps_that_are_not_square_differently():
@@ -171,7 +173,9 @@ def test_each_image_counts_by_its_weight(give_lesson, batch):
     logits = torch.randn(3, 4, 64, 64, requires_grad=True)
     weights = torch.tensor([0.0, 0.5, 1.0])
     weighted, plain = (
-        torch.autograd.grad(method.supervise(logits, batch.relabelled(batch.labels, each), context), logits)[0]
+        torch.autograd.grad(
+            method.supervise(SegmenterOutput(logits), batch.relabelled(batch.labels, each), context), logits
+        )[0]
         for each in (weights, None)
     )
     assert plain.any()

@@ -12,10 +12,11 @@ from contseg.losses.cross_entropy import cross_entropy, unbiased_cross_entropy
 from contseg.losses.distillation import unbiased_distillation
 from contseg.losses.prototypes import class_means, class_sums, nearest
 from contseg.methods.sdr import SDR, old_classes_in
+from contseg.methods.sdr_released import SDRReleased
 from contseg.models.options import NetworkOptions, first_widths
 from contseg.models.segmenter import Segmenter, SegmenterOutput
 
-VARIANTS = ("paper", "released")
+VARIANTS = (SDR, SDRReleased)
 
 
 def activated(output):
@@ -110,7 +111,7 @@ class TestWholeStep:
 
     @pytest.mark.parametrize("variant", VARIANTS)
     def test_step_0_has_sparsity_alone_and_makes_prototypes(self, give_lesson, batch, variant):
-        lesson = give_lesson(SDR(variant=variant), 0)
+        lesson = give_lesson(variant(), 0)
         batch = batch.relabelled(batch.labels.where(batch.labels != 3, 1))
         batch.annotated[:, 1] = True
         terms, student, _, before = losses(lesson, batch)
@@ -123,7 +124,7 @@ class TestWholeStep:
     @pytest.mark.parametrize("variant", VARIANTS)
     @pytest.mark.parametrize("labels", [255, 0])
     def test_a_batch_without_classes_gives_terms_with_gradients_that_are_finite(self, give_lesson, batch, variant, labels):
-        terms = give_lesson(SDR(variant=variant)).terms(batch.relabelled(torch.full_like(batch.labels, labels)))
+        terms = give_lesson(variant()).terms(batch.relabelled(torch.full_like(batch.labels, labels)))
         assert len(terms) == 6
         for name, value in terms.items():
             assert value.requires_grad, name
@@ -133,7 +134,7 @@ class TestWholeStep:
     @pytest.mark.parametrize("variant", VARIANTS)
     @pytest.mark.parametrize("background", [True, False])
     def test_a_step_that_brings_no_class_is_learned_with_plain_cross_entropy(self, give_lesson, batch, variant, background):
-        lesson = give_lesson(SDR(variant=variant))
+        lesson = give_lesson(variant())
         names = ["background", "red", "green", "blue"] if background else ["red", "green", "blue", "grey"]
         table = ClassTable.of(names) if background else ClassTable.of(names, "none")
         lesson.context.step = replace(lesson.context.step, new_classes=(), old_classes=(0, 1, 2, 3), table=table)
@@ -200,7 +201,7 @@ class TestPrototypes:
     @pytest.mark.parametrize("annotated", [True, False])
     @pytest.mark.parametrize("variant", VARIANTS)
     def test_background_moves_its_prototype_where_it_is_annotated(self, give_lesson, batch, variant, annotated):
-        lesson = give_lesson(SDR(variant=variant))
+        lesson = give_lesson(variant())
         batch.annotated[:, :3] = annotated
         _, student, _, before = losses(lesson, batch)
         labels = small(batch.labels, student.features["stage4"])
@@ -219,16 +220,16 @@ class TestPrototypes:
         lesson.method.state["prototypes"].zero_()
         lesson.method.state["counts"].zero_()
         assert lesson.terms(batch)["matching"] == 0
-        released = give_lesson(SDR(variant="released"))
+        released = give_lesson(SDRReleased())
         released.method.state["prototypes"].zero_()
         released.method.state["counts"].zero_()
         assert released.terms(batch)["matching"] > 0
 
     @pytest.mark.parametrize("variant", VARIANTS)
     def test_they_go_on_after_a_resume(self, give_lesson, batch, variant):
-        lesson = give_lesson(SDR(variant=variant))
+        lesson = give_lesson(variant())
         lesson.terms(batch)
-        resumed = SDR(variant=variant)
+        resumed = variant()
         resumed.load_state_dict(copy.deepcopy(lesson.method.state_dict()))
         expected = lesson.terms(batch)
         lesson.method, first = resumed, lesson.method
@@ -239,7 +240,7 @@ class TestPrototypes:
         key = SDR().first_step_key()
         assert key == SDR(on="alone", matching=1.0, attraction=1.0, repulsion=1.0, distillation=1.0).first_step_key()
         assert key != SDR(sparsity=0.1).first_step_key()
-        assert key != SDR(variant="released").first_step_key()
+        assert key != SDRReleased().first_step_key()
 
 
 class TestGivenStep:
@@ -320,8 +321,8 @@ def test_as_released_a_pixel_that_adds_up_to_something_negative_has_a_negative_s
     features = torch.tensor([[2.0, 1.0], [1.0, -3.0]]).view(1, 2, 1, 2)
     labels = torch.zeros(1, 1, 2, dtype=torch.int64)
     e = torch.tensor([1.0, 0.5, 0.5, -1.5]).exp()
-    for variant, expected in (("paper", (e[0] + e[1]) / 1.5 / 2), ("released", ((e[0] + e[1]) / 1.5 - (e[2] + e[3])) / 2)):
-        lesson = give_lesson(SDR(variant=variant))
+    for variant, expected in ((SDR, (e[0] + e[1]) / 1.5 / 2), (SDRReleased, ((e[0] + e[1]) / 1.5 - (e[2] + e[3])) / 2)):
+        lesson = give_lesson(variant())
         torch.testing.assert_close(lesson.method.sparse(features, labels, lesson.context), expected)
 
 

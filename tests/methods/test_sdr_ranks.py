@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from contseg.methods.sdr import SDR
+from contseg.methods.sdr_released import SDRReleased
 from contseg.models.segmenter import SegmenterOutput
 from contseg.ranks import Ranks
 
@@ -79,7 +80,7 @@ def test_the_mean_of_their_losses_has_the_value_and_the_gradient_of_one_process(
 
 
 def test_released_ranks_end_a_step_with_the_prototypes_of_the_first(give_lesson):
-    lesson = give_lesson(SDR(variant="released"))
+    lesson = give_lesson(SDRReleased())
     mine = copy.deepcopy(lesson.method.state_dict())
     first = {name: value + 1 for name, value in mine.items()}
     lesson.context.ranks = Ranks(gather=lambda value: torch.cat([value + 1, value]), rank=1, count=2)

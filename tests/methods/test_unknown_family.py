@@ -7,24 +7,26 @@ from torch.nn import functional
 from contseg.errors import ContsegError
 from contseg.losses.confidence import histogram_median
 from contseg.methods.idec import IDEC
+from contseg.methods.idec_released import IDECReleased
 from contseg.methods.lag import LAG
+from contseg.methods.lag_released import LAGReleased
 from contseg.methods.registry import make_method
 from contseg.methods.ssul import SSUL
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import SegmenterOutput
 from tests.methods.conftest import random_batch
 
-HEADS_ONLY = [SSUL(), IDEC(variant="released"), LAG(variant="released")]
+HEADS_ONLY = [SSUL(), IDECReleased(), LAGReleased()]
 ALL_LEARN = [IDEC(), LAG()]
 FAMILY = [*HEADS_ONLY, *ALL_LEARN]
 
 
 def named(methods):
-    return pytest.mark.parametrize("method", methods, ids=lambda m: f"{m.name} {getattr(m, 'variant', '')}".strip())
+    return pytest.mark.parametrize("method", methods, ids=lambda m: f"{m.name} {m.variant}")
 
 
 def fresh(method):
-    return type(method)(**{name: getattr(method, name) for name in ("variant",) if hasattr(method, name)})
+    return type(method)()
 
 
 class TestWhatLearns:
@@ -92,7 +94,7 @@ class TestWhatLearns:
         with pytest.raises(ContsegError, match=r"network\.head=deeplabv3-ssul"):
             method.check(network, make_scenario(method))
         if method.name == "idec":
-            IDEC(variant=method.variant, features="stages").check(network, make_scenario(method))
+            type(method)(features="stages").check(network, make_scenario(method))
 
 
 class TestPseudoLabels:
@@ -132,12 +134,12 @@ class TestPseudoLabels:
 
     def test_the_released_ranking_of_lag_turns_a_sure_pixel_away(self, give_lesson):
         sure = (0.001, 0.001, 0.999, 0.001)
-        assert self.labels(LAG(variant="released"), give_lesson, sure, 0) == [2]
-        assert self.labels(LAG(variant="released", ranking=True), give_lesson, sure, 0) == [0]
+        assert self.labels(LAGReleased(), give_lesson, sure, 0) == [2]
+        assert self.labels(LAGReleased(ranking=True), give_lesson, sure, 0) == [0]
 
     def test_idec_lowers_the_threshold_of_a_class_of_which_the_teacher_is_never_very_sure(self, give_lesson):
         unsure = (0.1, 0.1, 0.1, 0.557)  # above the middle of its bin
-        assert self.labels(IDEC(variant="released"), give_lesson, unsure, 0) == [0]
+        assert self.labels(IDECReleased(), give_lesson, unsure, 0) == [0]
         assert self.labels(IDEC(), give_lesson, unsure, 0) == [3]  # 3 x 64 x 64 pixels are enough to know
 
     def test_idec_counts_the_confidences_of_every_batch_and_forgets_slowly(self, give_lesson):
@@ -160,15 +162,15 @@ class TestTerms:
         assert all(not terms[name].requires_grad for name in method.inert_terms)
 
     def test_the_released_contrast_of_idec_adds_unknown_to_background_before_the_supervised_term(self, give_lesson, batch):
-        lesson = give_lesson(IDEC(variant="released"))
+        lesson = give_lesson(IDECReleased())
         labels = lesson.fitting(batch)
         student, teacher = lesson.forward(batch)
         logits = student.logits_at(batch.size)
         merged = torch.cat([logits[:, :1], logits[:, :1] + logits[:, 1:2], logits[:, 2:]], dim=1)
         for contrast, expected in ((1.0, merged), (0.0, logits)):
-            method = IDEC(variant="released", contrast=contrast)
+            method = IDECReleased(contrast=contrast)
             found = method.losses(labels, student, teacher, lesson.context)
-            assert torch.equal(found["cross_entropy"], method.supervise(expected, labels, lesson.context))
+            assert torch.equal(found["cross_entropy"], method.supervise(SegmenterOutput(expected), labels, lesson.context))
             assert ("contrast" in found) == bool(contrast)
 
     def test_idec_contrasts_each_region_with_everything_else(self, give_lesson, batch):
@@ -208,10 +210,10 @@ class TestTerms:
         method = lesson.method
         _, teacher = lesson.forward(batch)
         features = teacher.features["head"]
-        said = method.surely_said(teacher, lesson.context)
+        said = method.confident_classes(teacher, lesson.context)
         invariant = torch.ones(features.shape[1], dtype=torch.bool)
         for scale in (1.0, 3.0):
-            method.solid(features, scale * features, invariant, teacher, lesson.context)
+            method.prototype_distance(features, scale * features, invariant, teacher, lesson.context)
         for number in (2, 3):
             inside = (said == number)[:, None].expand_as(features)
             if inside.any():
@@ -229,19 +231,19 @@ class TestTerms:
         lesson.context.student.load_state_dict(lesson.context.student.state_dict())
         lesson.context.student.eval()  # as the teacher, of which it is a copy
         student, teacher = lesson.forward(batch)
-        assert lesson.method.looks(student, teacher, lesson.context).abs() < 1e-6
+        assert lesson.method.relevance_distance(student, teacher, lesson.context).abs() < 1e-6
         with torch.no_grad():
             for parameter in lesson.context.student.classifier.steps[2].parameters():
                 parameter.add_(torch.randn_like(parameter))
         student, teacher = lesson.forward(batch)
-        assert lesson.method.looks(student, teacher, lesson.context) > 1e-3
+        assert lesson.method.relevance_distance(student, teacher, lesson.context) > 1e-3
 
     def test_lag_leaves_the_norms_of_the_classifiers_as_they_were(self, give_lesson, batch):
         lesson = give_lesson(LAG())
         student, teacher = lesson.forward(batch)
         norm = lesson.context.student.classifier.steps[2][1]
         before = norm.running_mean.clone()
-        lesson.method.looks(student, teacher, lesson.context)
+        lesson.method.relevance_distance(student, teacher, lesson.context)
         assert norm.training
         assert torch.equal(norm.running_mean, before)
 
@@ -249,9 +251,9 @@ class TestTerms:
         lesson = give_lesson(LAG())
         features = torch.rand(1, 8, 4, 4, requires_grad=True)
         specific = torch.ones(8, dtype=torch.bool)
-        assert lesson.method.told_apart(features, features.detach(), specific, lesson.context) == 0
+        assert lesson.method.image_contrast(features, features.detach(), specific, lesson.context) == 0
         two = features.expand(2, 8, 4, 4)
-        assert lesson.method.told_apart(two, two.detach(), specific, lesson.context).isfinite()
+        assert lesson.method.image_contrast(two, two.detach(), specific, lesson.context).isfinite()
 
     @pytest.mark.parametrize("name", ["idec", "lag"])
     def test_the_pull_of_a_later_epoch_is_weaker_by_lambda(self, name, give_lesson, batch):

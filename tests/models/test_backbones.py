@@ -53,7 +53,7 @@ def test_any_backbone_carries_any_head(backbone, head):
     assert [tuple(output.features[f"stage{n}"].shape[2:]) for n in (1, 2, 3, 4)] == [(16, 20), (8, 10), (4, 5), (2, 3)]
     assert [output.features[f"stage{n}"].shape[1] for n in (1, 2, 3, 4)] == segmenter.backbone.channels
     assert output.logits.shape == (2, 3, *((16, 20) if "upernet" in head else (2, 3)))
-    loss = output.logits.square().sum() + sum(extra.square().sum() for _, extra, _ in output.auxiliary)
+    loss = output.logits.square().sum() + sum(extra.logits.square().sum() for extra in output.auxiliary)
     loss.backward()
     silent = [name for name, p in segmenter.named_parameters() if p.requires_grad and p.grad is None]
     assert not silent

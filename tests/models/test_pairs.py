@@ -73,9 +73,9 @@ def test_logits_are_at_feature_resolution_with_an_output_per_class(segmenter):
 
 def test_training_has_auxiliary_outputs_of_the_same_classes(segmenter):
     output = segmenter.train()(images())
-    names = [name for name, _, _ in output.auxiliary]
+    names = [extra.name for extra in output.auxiliary]
     assert names == (["stage1"] if segmenter.options.idrnet else []) + ["stage3"]
-    assert all(logits.shape[:2] == (2, 3) and weight == 0.4 for _, logits, weight in output.auxiliary)
+    assert all(extra.logits.shape[:2] == (2, 3) and extra.weight == 0.4 for extra in output.auxiliary)
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -104,7 +104,7 @@ def test_gradients_reach_every_parameter(segmenter):
     segmenter.train()
     segmenter.grow(1, "random")
     output = segmenter(images(), taps=segmenter.taps)
-    terms = [output.logits, *(logits for _, logits, _ in output.auxiliary), *output.features.values()]
+    terms = [output.logits, *(extra.logits for extra in output.auxiliary), *output.features.values()]
     sum(term.square().mean() for term in terms).backward()
     missing = [name for name, parameter in segmenter.named_parameters() if parameter.grad is None]
     assert not missing

@@ -7,6 +7,7 @@ from torch import nn
 
 from contseg.losses.cross_entropy import sigmoid_cross_entropy
 from contseg.losses.distillation import distillation
+from contseg.losses.regularisers import penalty
 from contseg.losses.soft_targets import sigmoid_distillation
 from contseg.methods.ewc import EWC
 from contseg.methods.ilt import ILT
@@ -120,6 +121,12 @@ def check_rw(golden):
     check_regulariser(golden, method)
 
 
+def penalty_of(method, student):
+    """sum w (p - p°)^2 in the middle of a step."""
+    pulled = method.pulled(dict(student.named_parameters()))
+    return penalty(list(pulled.values()), method.recall("anchor", pulled), method.recall("strength", pulled))
+
+
 def check_regulariser(golden, method):
     """A step of a toy model by the method's own calls: penalty before and after, its gradient, what is remembered."""
     assert golden.meta["normalize"], "importances are always stretched"
@@ -133,7 +140,7 @@ def check_regulariser(golden, method):
     method.before_step(context)
     move_to(parameters, start)
 
-    penalty = method.penalty_of(student) / method.importance
+    penalty = penalty_of(method, student)
     golden.check("out_penalty_start", penalty)
     pulls = torch.autograd.grad(penalty, list(parameters.values()), allow_unused=True, materialize_grads=True)
     for name, pull in zip(parameters, pulls, strict=True):
@@ -150,7 +157,7 @@ def check_regulariser(golden, method):
             parameter.data -= MOVE * given[name]
         method.after_update(context)
 
-    golden.check("out_penalty_end", method.penalty_of(student) / method.importance)
+    golden.check("out_penalty_end", penalty_of(method, student))
     for name in named(golden, "out_delta_"):
         golden.check(f"out_delta_{name}", method.state[f"path.{name}"])
     method.after_step(context)

@@ -9,7 +9,7 @@ from contseg.evaluation.confusion import confusion_matrix
 from contseg.evaluation.metrics import class_accuracy, class_iou, frequency_weighted_iou, overall_accuracy
 from contseg.losses.contrast import fold_unknown, released_region_contrast, released_regions, triplet
 from contseg.losses.cross_entropy import cross_entropy, focal_cross_entropy, sigmoid_cross_entropy
-from contseg.losses.distillation import dense_distillation, distillation, raw_divergence
+from contseg.losses.distillation import dense_distillation, distillation
 from contseg.methods.pseudo_labels import fill_in
 from contseg.scenarios.batch import Batch
 from tests.parity.goldens import claims, gradients
@@ -51,6 +51,11 @@ def check_distillation(golden):
     for end, value in (("", loss.mean()), ("_masked", masked.mean()), ("_alpha1", plain.mean())):
         golden.check(f"out{end or '_mean'}" if end != "_masked" else "out_mean_masked", value, VALUE)
         golden.check(f"grad_student{end}", *gradients(value, student), GRADIENT)
+
+
+def raw_divergence(student, teacher):
+    """T log T - T S per element: the default criterion of the released code, on features that are no distributions."""
+    return torch.xlogy(teacher, teacher) - teacher * student
 
 
 @claims(r"idec/dada.*")

@@ -108,7 +108,7 @@ def check_training(golden):
     for step in (1, 2):
         tolerance = 1e-3 if deep and step == 2 else 1e-5
         output = segmenter(image)
-        terms = [(output.logits, 1.0)] + [(logits, weight) for _, logits, weight in output.auxiliary]
+        terms = [(output.logits, 1.0)] + [(extra.logits, extra.weight) for extra in output.auxiliary]
         loss = sum(weight * published_loss(logits, labels) for logits, weight in terms)
         present = assign(output.passed.stage1).present
         removed = torch.stack([row.nonzero().max() for row in present])

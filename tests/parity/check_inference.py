@@ -7,7 +7,7 @@ from torch.nn import functional
 from contseg.engine.options import TrainingOptions
 from contseg.engine.schedule import lr_multiple
 from contseg.evaluation.confusion import confusion_matrix
-from contseg.evaluation.inference import InferenceOptions, ask
+from contseg.evaluation.inference import InferenceOptions, infer
 from contseg.evaluation.metrics import class_accuracy, class_fscore, class_iou, class_precision, overall_accuracy
 from tests.parity.goldens import claims
 
@@ -24,11 +24,11 @@ def check_inference(golden):
     windows = {"crop": meta["cropsize"], "stride": meta["stride"]}
     looks = {"scales": [float(scale) for scale in meta["scales"]], "flip": meta["flip"]}
     for probabilities, average in enumerate(("logits", "scores")):
-        said = ask(stand_in, image, InferenceOptions(mode="slide", average=average, **windows), scores=softmax)
+        said = infer(stand_in, image, InferenceOptions(mode="slide", average=average, **windows), scores=softmax)
         golden.check(f"out_slide_probs{probabilities}", said, 1e-6)
         for mode in ("whole", "slide"):
             options = InferenceOptions(mode=mode, average=average, **windows, **looks)
-            said = ask(stand_in, image, options, tuple(meta["final_size"]), softmax, meta["flip_pairs"])
+            said = infer(stand_in, image, options, tuple(meta["final_size"]), softmax, meta["flip_pairs"])
             golden.check(f"out_tta_{mode}_probs{probabilities}", said, 1e-6)
 
 

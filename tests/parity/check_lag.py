@@ -7,7 +7,7 @@ from contseg.losses.contrast import decoupled_contrast
 from contseg.losses.cross_entropy import sigmoid_cross_entropy
 from contseg.losses.decoupling import released_consistency
 from contseg.losses.distillation import dense_distillation, distillation
-from contseg.methods.lag import RELEASED_OWN
+from contseg.methods.lag_released import OWN
 from contseg.methods.pseudo_labels import fill_in
 from contseg.scenarios.batch import Batch
 from tests.parity.goldens import claims, gradients
@@ -21,7 +21,7 @@ def check_decoupled_contrast(golden):
     for name, scale, count in (("small", 1.0, None), ("large", meta["scale"]["large"], None), ("batch1", 1.0, 1)):
         student = (golden.tensor("in_student")[:count] * scale).requires_grad_()
         teacher = golden.tensor("in_teacher")[:count] * scale
-        loss = decoupled_contrast(student.flatten(1), teacher.flatten(1), meta["temperature"], RELEASED_OWN)
+        loss = decoupled_contrast(student.flatten(1), teacher.flatten(1), meta["temperature"], OWN)
         golden.check(f"out_{name}", loss, VALUE)
         golden.check(f"grad_student_{name}", *gradients(loss, student), GRADIENT)
 
@@ -30,7 +30,7 @@ def check_decoupled_contrast(golden):
 def check_weighted_decoupled_contrast(golden):
     meta, student = golden.meta, golden.tensor("in_student", grad=True)
     rows = student.flatten(1), golden.tensor("in_teacher").flatten(1)
-    loss = decoupled_contrast(*rows, meta["temperature"], RELEASED_OWN, sigma=meta["sigma"])
+    loss = decoupled_contrast(*rows, meta["temperature"], OWN, sigma=meta["sigma"])
     golden.check("out_default", loss, VALUE)
     golden.check("grad_student", *gradients(loss, student), GRADIENT)
 
@@ -60,7 +60,7 @@ def check_invariance(golden):
     for place, layer in enumerate(layers):
         golden.check(f"out_{layer}", dense([weight * (place == other) for other, weight in enumerate(weights)]), VALUE)
     last = students[-1].flatten(1), teachers[-1].flatten(1)
-    contrast = decoupled_contrast(*last, meta["dcl_temperature"], RELEASED_OWN)
+    contrast = decoupled_contrast(*last, meta["dcl_temperature"], OWN)
     consistency = released_consistency(students[-1], teachers[-1]).mean()
     golden.check("out_dec", contrast, VALUE)
     golden.check("out_channel", consistency, VALUE)

@@ -8,7 +8,7 @@ from contseg.losses.confidence import class_histogram, histogram_median, mean_en
 from contseg.losses.cross_entropy import cross_entropy, unbiased_cross_entropy
 from contseg.losses.distillation import unbiased_distillation
 from contseg.losses.pod import fold_new_classes, local_pod_distance, local_pod_embedding, local_pod_loss
-from contseg.methods.plop import PLOP
+from contseg.methods.plop_released import PLOPReleased
 from tests.parity.goldens import claims, gradients
 
 
@@ -96,4 +96,4 @@ def check_median_thresholds(golden):
     bounded = released.clamp(min=base) if meta["mode"] == "entropy" else released.clamp(max=base)
     golden.check("out_thresholds", bounded, tolerance=1e-6)  # float32
     if meta["mode"] == "entropy" and bins == 100:
-        golden.check("out_thresholds", PLOP(variant="released", floor=base).thresholds(histogram), tolerance=1e-6)
+        golden.check("out_thresholds", PLOPReleased(floor=base).thresholds(histogram), tolerance=1e-6)

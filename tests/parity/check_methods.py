@@ -7,7 +7,7 @@ from contseg.engine.options import TrainingOptions
 from contseg.engine.schedule import lr_multiple
 from contseg.evaluation.confusion import confusion_matrix
 from contseg.evaluation.metrics import class_accuracy, class_iou, frequency_weighted_iou, overall_accuracy
-from contseg.methods.plop import PLOP
+from contseg.methods.plop_released import PLOPReleased
 from contseg.models.classifier import GrowingClassifier
 from contseg.models.segmenter import SegmenterOutput
 from contseg.scenarios.batch import Batch
@@ -18,7 +18,7 @@ from tests.parity.goldens import claims, gradients
 def check_plop_step(golden):
     meta, tolerance = golden.meta, 1e-7  # the official factor is float32
     old_classes, new_classes = meta["classes"]
-    method = PLOP(pod=meta["pod_factor"], pod_logits=meta["last_factor"], variant="released")
+    method = PLOPReleased(pod=meta["pod_factor"], pod_logits=meta["last_factor"])
     method.state["thresholds"] = golden.tensor("in_thresholds")
     labels = golden.tensor("in_labels")
     size = (labels.shape[1], labels.shape[2])

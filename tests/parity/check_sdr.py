@@ -22,12 +22,13 @@ from contseg.losses.released_sdr import (
 )
 from contseg.losses.sparsity import channel_entropy, class_maxima, sparsity
 from contseg.methods.sdr import SDR, old_classes_in
+from contseg.methods.sdr_released import SDRReleased
 from contseg.models.segmenter import SegmenterOutput
 from contseg.ranks import Ranks
 from contseg.scenarios.batch import Batch
 from tests.parity.goldens import claims, gradients
 
-VARIANTS = {"out": "released", "ref": "paper"}
+VARIANTS = {"out": SDRReleased, "ref": SDR}
 
 
 def context_of(old_count: int, new_count: int):
@@ -63,7 +64,7 @@ def check_running_prototypes(golden):
         setting, step = ending.split("_step")
         complete = setting == "sequential" or (setting == "disjoint" and step == "0")  # no later class hides in background
         for kind, variant in VARIANTS.items():
-            method = SDR(variant=variant)
+            method = variant()
             method.state.update(prototypes=golden.tensor("in_prototypes"), counts=golden.tensor("in_counts"))
             method.remember(features, labels, annotation(golden, complete, complete), context_in(golden))
             golden.check(f"{kind}_prototypes_{ending}", method.state["prototypes"])
@@ -88,7 +89,7 @@ def check_contrast(golden):
                 golden.check(f"{grad}_features_{name}_{ending}", *gradients(value, features))
     for kind, variant in VARIANTS.items():  # as the method weighs them
         meta = golden.meta
-        method = SDR(variant=variant, attraction=meta["weight_attraction"], repulsion=meta["weight_repulsion"])
+        method = variant(attraction=meta["weight_attraction"], repulsion=meta["weight_repulsion"])
         method.state.update(prototypes=prototypes, counts=torch.ones(len(prototypes), dtype=torch.int64))
         for name, value in method.contrast(features, labels, context_in(golden)).items():
             golden.check(f"{kind}_{name}_with_bg", value / meta[f"weight_{name}"])
@@ -107,7 +108,7 @@ def check_prototype_matching(golden):
         known = old_classes_in(batch, labels, SegmenterOutput(said), context)
         golden.check(f"out_pseudo_{mode}_classmean", known.where(known != 255, 0).unsqueeze(1))
         for kind, variant in VARIANTS.items():
-            method = SDR(variant=variant)
+            method = variant()
             method.state.update(prototypes=prototypes, counts=torch.ones(len(prototypes), dtype=torch.int64))
             loss = method.match(features, known, context)
             golden.check(f"{kind}_{mode}_classmean", loss)
@@ -136,22 +137,21 @@ def check_sparsity(golden):
     for name, (loss, own) in found.items():
         golden.check(f"out_{name}", loss)
         golden.check(f"grad_features_{name}", *gradients(loss, own))
-    golden.check("out_default", SDR(variant="released").sparse(features, labels, context_of(2, 1)))
+    golden.check("out_default", SDRReleased().sparse(features, labels, context_of(2, 1)))
     if (features / maxima).sum(dim=1).min() > 0:  # nothing that `paper` guards against
-        golden.check("out_default", SDR(variant="paper").sparse(features, labels, context_of(2, 1)))
+        golden.check("out_default", SDR().sparse(features, labels, context_of(2, 1)))
 
 
 @claims(r"sdr/sdr_step")
 def check_step(golden):
     old, new = golden.meta["classes"]
     weights = golden.meta["weights"]
-    method = SDR(
+    method = SDRReleased(
         distillation=float(weights["kd"]),
         matching=weights["prototypes_matching"],
         attraction=weights["attraction"],
         repulsion=weights["repulsion"],
         sparsity=weights["sparsification"],
-        variant="released",
     )
     method.state.update(prototypes=golden.tensor("in_prototypes"), counts=golden.tensor("in_counts"))
     logits, features = golden.tensor("in_new_logits", grad=True), golden.tensor("in_features", grad=True)

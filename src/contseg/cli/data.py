@@ -65,25 +65,15 @@ def parse_options(values: Sequence[str]) -> dict[str, Any]:
     """Options from `KEY=VALUE` pairs, with values in YAML.
 
     Raises:
-        ContsegError: no `=`, or a value that is not YAML.
+        ContsegError: there is no `=`, no key, or the value is not YAML.
 
     Example:
         >>> parse_options(["background=false", "size=48"])
         {'background': False, 'size': 48}
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
+    from contseg.settings import key_value
 
-    options = {}
-    for value in values:
-        key, equals, text = value.partition("=")
-        if not equals or not key.isidentifier():
-            raise ContsegError(f"'{value}': expected KEY=VALUE, an option of the dataset")
-        try:
-            options[key] = YAML(typ="safe").load(text)
-        except YAMLError:
-            raise ContsegError(f"'{value}': the value is not YAML") from None
-    return options
+    return dict(key_value(value, "background=false") for value in values)
 
 
 def problem_table(problems: Sequence["Problem"]) -> "Table":

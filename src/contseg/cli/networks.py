@@ -3,12 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from contseg.errors import ContsegError
 from contseg.models.options import NetworkOptions, laid_over
 from contseg.recipes.read import parse_recipe
+from contseg.settings import key_value
 
 
 def network_of(base: Mapping[str, Any], changes: Sequence[str]) -> NetworkOptions:
@@ -27,16 +25,13 @@ def network_of(base: Mapping[str, Any], changes: Sequence[str]) -> NetworkOption
     """
     network: dict[str, Any] = {}
     for change in changes:
-        key, equals, text = change.partition("=")
+        key, value = key_value(change, "head.width=512 or head.idrnet.refine=after")
         *folders, last = key.removeprefix("network.").split(".")
         place: Any = network
         for folder in folders:
             place = place.setdefault(folder, {}) if isinstance(place, dict) else None
-        if not equals or not last or not isinstance(place, dict):
+        if not last or not isinstance(place, dict):
             raise ContsegError(f"'{change}': write KEY=VALUE, such as head.width=512 or head.idrnet.refine=after")
-        try:
-            place[last] = YAML(typ="safe").load(text) if text else None
-        except YAMLError:
-            raise ContsegError(f"'{change}': the value is not YAML") from None
+        place[last] = value
     content = {"name": "network", "data": {"dataset": "folder"}, "network": laid_over(base, network)}
     return parse_recipe(content, "options").network

@@ -144,6 +144,17 @@ def stored_mode(path: Path) -> tuple[str, str]:
         return (picture.image.mode, picture.image.format or "") if picture.image is not None else ("", "TIFF")
 
 
+def has_even_transparency(path: Path) -> bool:
+    """Whether all pixels of an RGBA or LA file have the same transparency.
+
+    Raises:
+        ContsegError: as `read_mask`.
+    """
+    with _opened(path, "mask") as picture:
+        low, high = _loaded(path, picture).getchannel("A").getextrema()
+        return low == high
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """(height, width) of the upright image, from the file's header, without decoding it.
 

@@ -91,7 +91,8 @@ def _rehearse(resolved: Resolved, quarter: bool, shared: Path, own: Path) -> int
     checks = _Checks(run, single=recipe.training.batch == 1)
     job = _short(replace(whole, method=checks.follow(whole.method)))
     train(job, checks)
-    require_figures(run, len(job.scenario))
+    steps = range(len(job.scenario))
+    require_figures(run, len(steps), untrained=[step for step in steps if not job.training.epochs_of(step)])
     require_effect(resolved, checks.read)
     student = checks.student
     for step in whole.scenario[STEPS:]:
@@ -108,7 +109,10 @@ def _short(job: Job) -> Job:
     drawn = [
         len(step.train) + (sum(map(len, step.memory)) if memory and memory.mix == "sampling" else 0) for step in scenario
     ]
-    epochs = [-(-ITERATIONS // updates_per_epoch(images, training)) for images in drawn]
+    epochs = [
+        -(-ITERATIONS // updates_per_epoch(images, training)) if training.epochs_of(step.index) else 0
+        for step, images in zip(scenario, drawn, strict=True)
+    ]
     return replace(job, scenario=scenario, training=with_changes(training, epochs=epochs))
 
 
@@ -182,8 +186,11 @@ def _strange_tensor(path: Path, segmenter: Segmenter) -> str | None:
     return None
 
 
-def require_figures(run: Run, steps: int) -> None:
+def require_figures(run: Run, steps: int, untrained: Sequence[int] = ()) -> None:
     """Raise ContsegError unless metrics.jsonl has lines with finite numbers of every step and of its epochs.
+
+    Args:
+        untrained: steps without epochs.
 
     Raises:
         ContsegError: which line is missing or has no number.
@@ -194,6 +201,8 @@ def require_figures(run: Run, steps: int) -> None:
             kind: [line[key] for line in lines if line["kind"] == kind and line["step"] == step]
             for kind, key in (("epoch", "loss"), ("step", "all_with_background"))
         }
+        if step in untrained:
+            del values["epoch"]
         for kind, found in values.items():
             if not found or not all(value is not None and math.isfinite(value) for value in found):
                 raise ContsegError(f"metrics.jsonl: the figures of a {kind} line of step {step} are {found or 'missing'}")

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
 Part = Literal["backbone", "head", "classifier"]
 
 
@@ -12,7 +12,8 @@ class TrainingOptions(BaseModel):
     """Optimisation, precision and machines.
 
     Attributes:
-        epochs: of every step, or a list with one number per step, whose last one also applies to all later steps.
+        epochs: of every step, or a list with one entry per step, whose last one applies to all later steps too. 0 needs
+            a method that learns without updates (`Method.learns_without_updates`).
         batch: images per forward pass, over all ranks together.
         accumulate: forward passes per update. The update equals that of one batch of `batch` x `accumulate` images, except
             for per-batch operations of the network (batch norm in training, dropout masks) and `scenario.memory.share`.

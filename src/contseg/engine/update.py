@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from contseg.engine.loading import THRESHOLD_PASS, StepBatches
+from contseg.engine.loading import THRESHOLD_PASS, StepBatches, evaluation_batches
 from contseg.engine.optimiser import make_optimiser
 from contseg.engine.randomness import METHOD, seed_model, torch_generator
 from contseg.engine.schedule import learning_rate
 from contseg.engine.session import Session
 from contseg.engine.watch import LossWatch, PseudoLabelCount, TermWatch
 from contseg.methods.method import Method, StepContext
-from contseg.models.layers import resize
 from contseg.models.segmenter import Segmenter, SegmenterOutput
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step
@@ -65,6 +64,9 @@ class Updater:
             step=step,
             epochs=options.epochs_of(step.index),
             loader=batches.own_images(THRESHOLD_PASS),
+            every_sample=evaluation_batches(
+                step.train, session.job.evaluation_pipeline, options, fabric.device, session.shard
+            ),
             ranks=session.ranks,
             predict_teacher=self._teacher_output if teacher is not None else None,
             average=options.average,
@@ -155,8 +157,8 @@ class Updater:
             if self.pseudo:
                 self.pseudo.count(labels_before, batch.labels)
             terms = dict(method.losses(batch, output, teacher_output, context))
-            for name, logits, weight in output.auxiliary:
-                terms[f"auxiliary_{name}"] = weight * method.supervise(resize(logits, batch.size), batch, context)
+            for extra in output.auxiliary:
+                terms[f"auxiliary_{extra.name}"] = extra.weight * method.supervise(extra, batch, context)
             self.terms.check(terms)
             self.losses.read(terms)
             self.fabric.backward(torch.stack(list(terms.values())).sum() / self.options.accumulate)

@@ -1,10 +1,10 @@
-"""How an image is seen at evaluation: whole or through a sliding window, at several scales, mirrored too.
+"""Inference on whole images or sliding windows, at several scales, and mirrored.
 
-The rules are those of the toolbox that IDRNet was released in (SegmentationBLWX/sssegmentation). Everything here works on
-any function from normalised images to logits, at whatever resolution it answers.
+The rules are those of SSSegmentation, the toolbox of IDRNet (SegmentationBLWX/sssegmentation). Everything here works with
+any function from normalised images to logits of any resolution.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +22,7 @@ Window = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class Inference:
-    """How a segmenter is asked: the options, and which of its classes change places in a mirrored image.
+    """Options of inference, and the classes that change places in a mirrored image.
 
     Args:
         mirror: pairs of positions among the classes.
@@ -48,10 +48,10 @@ class Inference:
 
 
 WHOLE = Inference(InferenceOptions())
-"""One look at the whole image."""
+"""A single view of the whole image."""
 
 
-def ask(
+def infer(
     network: Network,
     images_BCHW: Tensor,
     options: InferenceOptions,
@@ -59,37 +59,37 @@ def ask(
     scores: Network = lambda logits: logits,
     mirror: Sequence[tuple[int, int]] = (),
 ) -> Tensor:
-    """What a network says of images, averaged over looks: (B, K, H, W) in float32 or better.
+    """Logits or scores of images, averaged over views: (B, K, H, W) in float32 or better.
 
-    Memory is that of the answer and of one forward pass (`windows` windows where they slide); no look is kept.
-    `ask_in_bands` gives the same without holding a large answer whole.
+    Memory is that of the result and of one forward pass (of `windows` windows where they slide); no view is kept.
+    `infer_in_bands` gives the same without a large result in memory.
 
     Args:
         network: normalised images to logits (B, K, h, w) at any resolution.
-        size: (H, W) of the answer; default: that of the images.
+        size: (H, W) of the result; default: that of the images.
         scores: of logits, (B, K', h, w); only used where the options average scores. A whole image is scored at the
             resolution of its logits, a window at its own size, as the toolbox does.
-        mirror: pairs of channels of the answer that change places in a mirrored image.
+        mirror: pairs of channels of the result that change places in a mirrored image.
 
     Raises:
         ContsegError: a scale leaves nothing of an image.
 
     Example:
         >>> options = InferenceOptions(mode="slide", crop=4, stride=3, flip=True)
-        >>> ask(lambda images: images[:, :2], torch.ones(1, 3, 6, 9), options).shape
+        >>> infer(lambda images: images[:, :2], torch.ones(1, 3, 6, 9), options).shape
         torch.Size([1, 2, 6, 9])
     """
     size = size or (images_BCHW.shape[2], images_BCHW.shape[3])
     total: Tensor | None = None
-    images, looks = _started(images_BCHW, options), _looks(options)
-    for look in looks:
-        said = resize(_look(network, images, options, scores, mirror, look), size)
-        total = said if total is None else total.add_(said)
+    images, variants = _started(images_BCHW, options), _variants(options)
+    for variant in variants:
+        result = resize(_view(network, images, options, scores, mirror, variant), size)
+        total = result if total is None else total.add_(result)
     assert total is not None
-    return total if len(looks) == 1 else total.div_(len(looks))
+    return total if len(variants) == 1 else total.div_(len(variants))
 
 
-def ask_in_bands(
+def infer_in_bands(
     network: Network,
     images_BCHW: Tensor,
     options: InferenceOptions,
@@ -97,29 +97,29 @@ def ask_in_bands(
     scores: Network = lambda logits: logits,
     mirror: Sequence[tuple[int, int]] = (),
 ) -> Iterator[Tensor]:
-    """What `ask` gives, bit for bit, as (B, K, rows, W) from top to bottom; where that is large, it is never held whole.
+    """The result of `infer`, bit for bit, in bands (B, K, rows, W) from top to bottom; a large one is never in memory whole.
 
-    Windows that slide over the image once are averaged strip by strip; looks at the whole image are kept at the resolution
-    of the network and resized a band at a time. Only several looks through windows are added up at full size.
+    Windows that slide over the image once are averaged strip by strip; views of the whole image are kept at the resolution
+    of the network and resized band by band. Only several views through windows are added up at full size.
 
-    Args: as of `ask`.
+    Args: as of `infer`.
 
     Raises:
         ContsegError: a scale leaves nothing of an image.
     """
     size = size or (images_BCHW.shape[2], images_BCHW.shape[3])
-    images, looks = _started(images_BCHW, options), _looks(options)
-    if options.mode == "slide" and len(looks) == 1:
+    images, variants = _started(images_BCHW, options), _variants(options)
+    if options.mode == "slide" and len(variants) == 1:
         if tuple(images.shape[2:]) == tuple(size):
             yield from _strips(network, images, options, scores)
             return
         maps = [_slide(network, images, options, scores)]
     elif options.mode == "slide":
-        total = ask(network, images_BCHW, options, size, scores, mirror)
+        total = infer(network, images_BCHW, options, size, scores, mirror)
         yield from total.split(rows_of_band(len(total), total.shape[1], size[1]), dim=2)
         return
     else:
-        maps = [_look(network, images, options, scores, mirror, look) for look in looks]
+        maps = [_view(network, images, options, scores, mirror, variant) for variant in variants]
     count, channels = maps[0].shape[:2]
     if is_large(count, channels, size):
         yield from bands_of([RowResizer(map, size) for map in maps], count, channels, size)
@@ -130,8 +130,8 @@ def ask_in_bands(
     yield total if len(maps) == 1 else total.div_(len(maps))
 
 
-def _looks(options: InferenceOptions) -> list[tuple[float, bool]]:
-    """Scale of each look, and whether it is mirrored."""
+def _variants(options: InferenceOptions) -> list[tuple[float, bool]]:
+    """Scale of each view, and whether it is mirrored."""
     return [(scale, flipped) for scale in options.scales for flipped in ((False, True) if options.flip else (False,))]
 
 
@@ -141,24 +141,24 @@ def _started(images_BCHW: Tensor, options: InferenceOptions) -> Tensor:
     return images_BCHW if start is None else resize(images_BCHW, start)
 
 
-def _look(
+def _view(
     network: Network,
     images_BCHW: Tensor,
     options: InferenceOptions,
     scores: Network,
     mirror: Sequence[tuple[int, int]],
-    look: tuple[float, bool],
+    variant: tuple[float, bool],
 ) -> Tensor:
-    """The answer of one look at images that `_started` gave, upright, at the resolution that it has."""
+    """The result of one view of images from `_started`, not mirrored, at its own resolution."""
     score = scores if options.average == "scores" else lambda logits: logits
-    scale, flipped = look
+    scale, flipped = variant
     seen = images_BCHW if scale == 1 else _scaled(images_BCHW, scale)
     seen = seen.flip(3) if flipped else seen
     if options.mode == "slide":
-        said = _slide(network, seen, options, scores)
+        result = _slide(network, seen, options, scores)
     else:
-        said = score(_run(network, seen, options))
-    return said.flip(3)[:, _swapped(said.shape[1], mirror)] if flipped else said
+        result = score(_run(network, seen, options))
+    return result.flip(3)[:, _swapped(result.shape[1], mirror)] if flipped else result
 
 
 def windows_of(height: int, width: int, options: InferenceOptions) -> list[Window]:
@@ -181,7 +181,7 @@ def _starts(length: int, side: int, stride: int) -> list[int]:
 
 
 def _slide(network: Network, images_BCHW: Tensor, options: InferenceOptions, scores: Network) -> Tensor:
-    """Mean over the windows that see a pixel."""
+    """Mean over the windows that cover a pixel."""
     total: Tensor | None = None
     top = 0
     for strip in _strips(network, images_BCHW, options, scores):
@@ -194,33 +194,69 @@ def _slide(network: Network, images_BCHW: Tensor, options: InferenceOptions, sco
 
 
 def _strips(network: Network, images_BCHW: Tensor, options: InferenceOptions, scores: Network) -> Iterator[Tensor]:
-    """Mean over the windows that see a pixel, from top to bottom, as soon as no later window sees a row."""
+    """`accumulate` over the windows of images in memory."""
     score = scores if options.average == "scores" else lambda logits: logits
-    count, _, height, width = images_BCHW.shape
-    top, held, seen = 0, None, None  # the sums and counts of rows `top` and below
-    for group in _groups(windows_of(height, width, options), options.windows):
-        crops = torch.cat([images_BCHW[:, :, rows, columns] for rows, columns in group])
-        said = score(resize(_run(network, crops, options), (crops.shape[2], crops.shape[3])))
-        first, bottom = group[0][0].start, group[-1][0].stop
-        if held is None or seen is None:
-            held, seen = (said.new_zeros((*shape, 0, width)) for shape in ((count, said.shape[1]), (1, 1)))
+
+    def parts() -> Iterator[tuple[list[Window], Tensor]]:
+        for windows in views(images_BCHW.shape[2], images_BCHW.shape[3], options):
+            crops = torch.cat([images_BCHW[:, :, rows, columns] for rows, columns in windows])
+            yield windows, score(resize(_run(network, crops, options), (crops.shape[2], crops.shape[3])))
+
+    return accumulate(parts(), images_BCHW.shape[3])
+
+
+def views(height: int, width: int, options: InferenceOptions) -> Iterator[list[Window]]:
+    """The windows over an image or raster, from top to bottom, in groups that pass through the network together.
+
+    Example:
+        >>> [len(group) for group in views(4, 9, InferenceOptions(crop=4, stride=3, windows=2))]
+        [2, 1]
+    """
+    windows = windows_of(height, width, options)
+    for start in range(0, len(windows), options.windows):
+        yield windows[start : start + options.windows]
+
+
+def accumulate(parts: Iterable[tuple[list[Window], Tensor]], width: int) -> Iterator[Tensor]:
+    """Mean over overlapping windows, (B, K, rows, W), from top to bottom; rows are yielded when no later window covers them.
+
+    Only the rows of the current windows are in memory, so that a raster of any height can be streamed.
+
+    Args:
+        parts: each group of `views`, in order, and the logits or scores of its crops at their own size:
+            (windows x B, K, h, w), window by window.
+        width: of the image.
+
+    Example:
+        >>> image, options = torch.rand(1, 3, 6, 9), InferenceOptions(mode="slide", crop=4, stride=3, windows=2)
+        >>> groups = views(6, 9, options)
+        >>> parts = ((group, torch.cat([image[:, :, rows, columns] for rows, columns in group])) for group in groups)
+        >>> torch.allclose(torch.cat(list(accumulate(parts, width=9)), dim=2), image)
+        True
+    """
+    top, sums, counts = 0, None, None  # of rows `top` and below
+    for windows, values in parts:
+        batch = len(values) // len(windows)
+        first, bottom = windows[0][0].start, windows[-1][0].stop
+        if sums is None or counts is None:
+            sums, counts = (values.new_zeros((*shape, 0, width)) for shape in ((batch, values.shape[1]), (1, 1)))
         if first > top:
-            yield from _means(held[:, :, : first - top], seen[:, :, : first - top])
-            held, seen, top = held[:, :, first - top :], seen[:, :, first - top :], first
-        if (more := bottom - top - held.shape[2]) > 0:
-            held, seen = (torch.cat([one, one.new_zeros((*one.shape[:2], more, width))], dim=2) for one in (held, seen))
-        for (rows, columns), part in zip(group, said.split(count), strict=True):
+            yield from _means(sums[:, :, : first - top], counts[:, :, : first - top])
+            sums, counts, top = sums[:, :, first - top :], counts[:, :, first - top :], first
+        if (more := bottom - top - sums.shape[2]) > 0:
+            sums, counts = (torch.cat([one, one.new_zeros((*one.shape[:2], more, width))], dim=2) for one in (sums, counts))
+        for (rows, columns), part in zip(windows, values.split(batch), strict=True):
             here = slice(rows.start - top, rows.stop - top)
-            held[:, :, here, columns] += part
-            seen[:, :, here, columns] += 1
-    assert held is not None
-    assert seen is not None
-    yield from _means(held, seen)
+            sums[:, :, here, columns] += part
+            counts[:, :, here, columns] += 1
+    assert sums is not None
+    assert counts is not None
+    yield from _means(sums, counts)
 
 
-def _means(total_BKHW: Tensor, seen: Tensor) -> Iterator[Tensor]:
-    step = rows_of_band(len(total_BKHW), total_BKHW.shape[1], total_BKHW.shape[3])
-    for part, times in zip(total_BKHW.split(step, dim=2), seen.split(step, dim=2), strict=True):
+def _means(sums_BKHW: Tensor, counts: Tensor) -> Iterator[Tensor]:
+    step = rows_of_band(len(sums_BKHW), sums_BKHW.shape[1], sums_BKHW.shape[3])
+    for part, times in zip(sums_BKHW.split(step, dim=2), counts.split(step, dim=2), strict=True):
         yield part / times
 
 
@@ -257,8 +293,3 @@ def _swapped(channels: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
     for one, other in pairs:
         order[one], order[other] = other, one
     return order
-
-
-def _groups(windows: list[Window], size: int) -> Iterator[list[Window]]:
-    for start in range(0, len(windows), size):
-        yield windows[start : start + size]

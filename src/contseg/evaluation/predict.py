@@ -12,7 +12,7 @@ from contseg.data.files import read_image
 from contseg.data.pipelines.augment import resize_image
 from contseg.errors import ContsegError
 from contseg.evaluation.confusion import confusion_matrix, scored_labels
-from contseg.evaluation.inference import WHOLE, Inference, ask_in_bands
+from contseg.evaluation.inference import WHOLE, Inference, infer_in_bands
 from contseg.models.segmenter import Segmenter
 from contseg.scenarios.batch import Batch
 
@@ -49,7 +49,7 @@ def _decide(
     first = int(segmenter.options.unknown and options.average == "logits")
     # a large image that is seen in windows is never held as floats
     late = options.mode == "slide" and not options.resizes
-    bands = ask_in_bands(
+    bands = infer_in_bands(
         lambda images: segmenter(segmenter.normalise(images) if late else images).logits,
         images_BCHW if late else segmenter.normalise(images_BCHW),
         options,

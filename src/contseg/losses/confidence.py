@@ -1,4 +1,4 @@
-"""How sure a model is of a pixel, and from where on it is believed."""
+"""Confidence measures and pseudo-label thresholds."""
 
 import math
 
@@ -10,7 +10,7 @@ from contseg.precision import precisely
 
 @precisely
 def entropy(probabilities_BKHW: Tensor) -> Tensor:
-    """Entropy over the classes, normalised by its maximum: -(1/log K) sum_c p_c log p_c: (B, H, W) in [0, 1].
+    """Entropy over the classes divided by its maximum, -(1/log K) sum_c p_c log p_c: (B, H, W) in [0, 1].
 
     Example:
         >>> entropy(torch.tensor([0.5, 0.5]).view(1, 2, 1, 1))
@@ -43,7 +43,7 @@ def class_histogram(values_N: Tensor, classes_N: Tensor, count: int, bins: int) 
 
 
 def histogram_median(histogram_KM: Tensor) -> Tensor:
-    """Median per class by linear interpolation inside the bin where the running count reaches half: (K,) float64; 0: empty.
+    """Median per class by linear interpolation in the bin where the running count reaches half: (K,) float64; 0 if empty.
 
     Example:
         >>> histogram_median(torch.tensor([[2, 2, 0, 0], [0, 0, 0, 4]]))
@@ -61,7 +61,7 @@ def histogram_median(histogram_KM: Tensor) -> Tensor:
 
 
 def released_median(histogram_KM: Tensor) -> Tensor:
-    """What the released PLOP code has for a median, defects included: (K,) float32, may be +-inf or NaN; 0 if empty.
+    """The median of the released PLOP code, including its defects: (K,) float32, may be +-inf or NaN; 0 if empty.
 
     The walk over the bins advances its running count by the bin's *index*, not by its count, and reads bin
     int((i / bins) * bins), which truncates for some i; where no bin stops the walk, the last one is used.
@@ -81,7 +81,7 @@ def released_median(histogram_KM: Tensor) -> Tensor:
 
 
 def top_two(scores_BKHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The best class of each pixel, its score, and how far it is ahead of the second: three (B, H, W).
+    """Best class of each pixel, its score, and its margin over the second class: three (B, H, W).
 
     Example:
         >>> best, score, margin = top_two(torch.tensor([0.25, 1.0, 0.5]).view(1, 3, 1, 1))
@@ -95,16 +95,16 @@ def top_two(scores_BKHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def released_ranking(best_BHW: Tensor, margin_BHW: Tensor) -> Tensor:
     """The released LAG code's ranking of a pixel, (1 - margin) times the *number* of its class: (B, H, W).
 
-    It rejects sure pixels of classes with low numbers and accepts nearly all of those with high ones.
+    It rejects confident pixels of classes with low numbers and accepts nearly all of those with high ones.
     """
     return (1 - margin_BHW) * best_BHW
 
 
 def running_thresholds(histogram_KM: Tensor, ceiling: float, least: int = 1000) -> Tensor:
-    """Class-wise thresholds, min(ceiling, median of the confidences in each class's histogram): (K,) float64.
+    """Thresholds per class, min(ceiling, median of the confidences in the histogram of the class): (K,) float64.
 
-    Our reading of IDEC's dynamic, class-specific pseudo labels, whose formula is not published: a class of which the
-    teacher is never very sure is believed sooner.
+    Our reading of IDEC's dynamic, class-specific pseudo-labels, whose formula is not published: a class on which the teacher
+    is never very confident has a lower threshold.
 
     Args:
         histogram_KM: counts of confidences in [0, 1].

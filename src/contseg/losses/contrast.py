@@ -11,7 +11,7 @@ MARGIN, NEAR = 1.0, 1e-6
 
 @precisely
 def fold_unknown(logits_BKHW: Tensor) -> Tensor:
-    """Logits without the output "unknown", which is added to background's (IDEC's contrast adds logits, not probabilities).
+    """Logits with the output "unknown" added to that of background (IDEC's contrast adds logits, not probabilities).
 
     Example:
         >>> fold_unknown(torch.tensor([1.0, 2.0, 4.0]).view(1, 3, 1, 1)).flatten()
@@ -34,8 +34,8 @@ def region_contrast(
 ) -> Tensor:
     """Asymmetric contrast of regions (ARCL of IDEC), with one region per class and normalised means: our reading.
 
-    Of every class that the teacher sees: the anchor is the teacher's mean feature in its region, the positive the
-    student's in the same region, the negative the student's everywhere else.
+    For every class that the teacher predicts: the anchor is the teacher's mean feature in its region, the positive the
+    student's in the same region, the negative the student's outside it.
 
     Args:
         student_sums_KD, teacher_sums_KD: sums of the features in each region, see `prototypes.class_sums`.
@@ -60,9 +60,9 @@ def region_contrast(
 
 
 def released_regions(
-    student_BCHW: Tensor, teacher_BCHW: Tensor, said_BHW: Tensor, classes: list[int], length: int = 256
+    student_BCHW: Tensor, teacher_BCHW: Tensor, predicted_BHW: Tensor, classes: list[int], length: int = 256
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """The regions of ARCL as the released IDEC code computes them, defects included.
+    """The regions of ARCL in the released IDEC code, including its defects.
 
     One mask for the whole batch grows round by round by the pixels of a drawn class and is never cleared; only the first
     image's features are used; anchor, positive and negative are the first `length` positive numbers in the teacher's and
@@ -70,22 +70,22 @@ def released_regions(
     not equally many is left out; one without any such number counts with the margin.
 
     Args:
-        student_BCHW, teacher_BCHW: features of any size, resized here to that of `said_BHW`.
-        said_BHW: the teacher's classes, background 0.
+        student_BCHW, teacher_BCHW: features of any size, resized here to that of `predicted_BHW`.
+        predicted_BHW: the teacher's classes, background 0.
         classes: the class drawn in each round.
 
     Returns:
         anchor, positive and negative of the rounds that are used.
     """
-    size = (said_BHW.shape[1], said_BHW.shape[2])
+    size = (predicted_BHW.shape[1], predicted_BHW.shape[2])
     student, teacher = (
         functional.interpolate(precise(features[:1]), size, mode="bilinear", align_corners=False)[0, :256]
         for features in (student_BCHW, teacher_BCHW)
     )
-    mask = torch.zeros(size, dtype=torch.bool, device=said_BHW.device)
+    mask = torch.zeros(size, dtype=torch.bool, device=predicted_BHW.device)
     rounds = []
     for drawn in classes:
-        mask = mask | (said_BHW == drawn).any(dim=0)
+        mask = mask | (predicted_BHW == drawn).any(dim=0)
         anchor, positive, negative = (
             _first_positives(features, region, length)
             for features, region in ((teacher, mask), (student, mask), (student, ~mask))
@@ -96,10 +96,10 @@ def released_regions(
 
 
 def released_region_contrast(
-    student_BCHW: Tensor, teacher_BCHW: Tensor, said_BHW: Tensor, classes: list[int], length: int = 256
+    student_BCHW: Tensor, teacher_BCHW: Tensor, predicted_BHW: Tensor, classes: list[int], length: int = 256
 ) -> Tensor:
-    """What the released IDEC code computes for ARCL: the sum of `triplet` over `released_regions` / rounds drawn."""
-    rounds = released_regions(student_BCHW, teacher_BCHW, said_BHW, classes, length)
+    """ARCL of the released IDEC code: the sum of `triplet` over `released_regions` / rounds drawn."""
+    rounds = released_regions(student_BCHW, teacher_BCHW, predicted_BHW, classes, length)
     if not rounds:
         return precise(student_BCHW[:0]).sum()  # 0, with a gradient
     return torch.stack([triplet(*(vector[None] for vector in regions))[0] for regions in rounds]).sum() / len(classes)

@@ -1,4 +1,4 @@
-"""Supervised terms, per pixel. Every code base of the field then averages over *all* pixels, ignored ones counting as 0."""
+"""Supervised terms per pixel. Code bases of the field then average over *all* pixels, with 0 for ignored ones."""
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ def unbiased_cross_entropy(
 ) -> Tensor:
     """Cross-entropy in which "background" means background *or any old class* (MiB, Cermelli et al., CVPR 2020, eq. 5).
 
-    In a later step the annotators only marked new classes, so a pixel labelled 0 may hold anything learned before:
+    In a later step only new classes are annotated, so a pixel labelled 0 may belong to any old class:
     log p(0) = lse(x_0 .. x_{O-1}) - lse(x), log p(c) = x_c - lse(x) for new c.
 
     Args:
@@ -90,7 +90,7 @@ def sigmoid_cross_entropy(logits_BKHW: Tensor, labels_BHW: Tensor) -> Tensor:
 
 @precisely
 def focal_cross_entropy(logits_BKHW: Tensor, labels_BHW: Tensor, alpha: float = 1.0, gamma: float = 0.0) -> Tensor:
-    """Cross-entropy that trusts what is learned already: alpha (1 - p_y)^gamma (-log p_y) (Lin et al., ICCV 2017).
+    """Cross-entropy with a smaller weight on confident pixels: alpha (1 - p_y)^gamma (-log p_y) (Lin et al., ICCV 2017).
 
     An optional supervised term of SSUL, IDEC and LAG, with alpha 1 and gamma 0 there, which is plain cross-entropy.
 

@@ -1,4 +1,4 @@
-"""What two steps share in their features, and where a class looks: the parts of LAG.
+"""Agreement between the features of two steps, and relevance maps of classes: the parts of LAG.
 
 The formulas of the paper cannot be recovered from what is published; except for `released_consistency` these are this
 project's reading.
@@ -26,7 +26,7 @@ def channel_divergence(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
 
 
 def invariant_channels(divergence_C: Tensor, specific_share: float) -> Tensor:
-    """Which channels are semantic-invariant, the round((1 - share) C) that diverge least; the others are sample-specific.
+    """Semantic-invariant channels: the round((1 - share) C) that diverge least. The others are sample-specific.
 
     Returns:
         (C,) bool.
@@ -42,9 +42,9 @@ def invariant_channels(divergence_C: Tensor, specific_share: float) -> Tensor:
 
 @precisely
 def released_consistency(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
-    """What the released LAG code computes for its channel-wise consistency: (H,), a value for each of the first H channels.
+    """Channel-wise consistency of the released LAG code: (H,), a value for each of the first H channels.
 
-    It takes the *height* of the map for the number of channels, the softmax over rows, and swaps the roles: the teacher's
+    It uses the *height* of the map as the number of channels, the softmax over rows, and swaps the roles: the teacher's
     log-probabilities are weighted by the student's probabilities.
     """
     height = student_BCHW.shape[2]
@@ -54,7 +54,7 @@ def released_consistency(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
 
 @precisely
 def relevance_strength(features_BCHW: Tensor, gradient_BCHW: Tensor) -> Tensor:
-    """How much each place counts for a class: relu(sum_d f_d dg/df_d), gradient times input: (B, H W).
+    """Relevance of each position for a class: relu(sum_d f_d dg/df_d), gradient times input: (B, H W).
 
     Args:
         gradient_BCHW: of the class's score with respect to the features.
@@ -68,10 +68,10 @@ def relevance_strength(features_BCHW: Tensor, gradient_BCHW: Tensor) -> Tensor:
 
 @precisely
 def normalised_relevance(strength_BN: Tensor, floor: Tensor | float = 0.0) -> Tensor:
-    """A strength divided by its sum over space, (B, N); 0 where nothing counts.
+    """A strength divided by its sum over space, (B, N); 0 where the sum is 0.
 
     Args:
-        floor: smallest sum to divide by, so that a map that has almost faded is not blown up to 1.
+        floor: smallest sum to divide by, so that a map of almost 0 is not scaled up to 1.
 
     Example:
         >>> normalised_relevance(torch.tensor([[1.0, 3.0], [0.0, 0.0]]))
@@ -86,7 +86,7 @@ def normalised_relevance(strength_BN: Tensor, floor: Tensor | float = 0.0) -> Te
 
 @precisely
 def relevance(features_BCHW: Tensor, gradient_BCHW: Tensor) -> Tensor:
-    """Where a class looks: the normalised strength of each place, (B, H W).
+    """Relevance map of a class: the normalised strength of each position, (B, H W).
 
     Example:
         >>> relevance(torch.ones(1, 1, 1, 2), torch.tensor([[[[1.0, 3.0]]]]))

@@ -18,7 +18,7 @@ def unbiased_distillation(student_BKHW: Tensor, teacher_BOHW: Tensor, alpha: flo
     Args:
         student_BKHW: logits of the student, K >= O.
         teacher_BOHW: logits of the teacher, without gradient.
-        alpha: sharpens the teacher.
+        alpha: inverse temperature of the teacher.
 
     Returns:
         (B, H, W).
@@ -36,15 +36,15 @@ def unbiased_distillation(student_BKHW: Tensor, teacher_BOHW: Tensor, alpha: flo
 
 @precisely
 def distillation(student_BKHW: Tensor, teacher_BOHW: Tensor, alpha: float = 1.0) -> Tensor:
-    """Cross-entropy of the student's first O channels against the teacher's, both after softmax over them, divided by O.
+    """Cross-entropy between the softmax of the first O channels of student and teacher, divided by O.
 
     -(1/O) sum_c softmax(alpha x°)_c log softmax(x)_c. On logits it is the distillation of LwF and ILT; on features, with
     alpha 2, the criterion of IDEC and LAG. It is not 0 where student and teacher agree.
 
     Args:
-        student_BKHW: K >= O channels, of which the first O count.
+        student_BKHW: K >= O channels, of which the first O are used.
         teacher_BOHW: without gradient.
-        alpha: sharpens the teacher.
+        alpha: inverse temperature of the teacher.
 
     Returns:
         (B, H, W).
@@ -55,18 +55,6 @@ def distillation(student_BKHW: Tensor, teacher_BOHW: Tensor, alpha: float = 1.0)
     """
     log_student = student_BKHW[:, : teacher_BOHW.shape[1]].log_softmax(dim=1)
     return -((alpha * teacher_BOHW).softmax(dim=1) * log_student).mean(dim=1)
-
-
-@precisely
-def raw_divergence(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
-    """T log T - T S per element: Kullback-Leibler divergence of features as they are, the released IDEC's default.
-
-    They are no distributions, so it is linear in the student and has no lower bound; for comparison only.
-
-    Returns:
-        (B, C, H, W).
-    """
-    return torch.xlogy(teacher_BCHW, teacher_BCHW) - teacher_BCHW * student_BCHW
 
 
 def dense_distillation(

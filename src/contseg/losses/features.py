@@ -31,7 +31,7 @@ def cosine_distance(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
 
 
 def old_positions(labels_BHW: Tensor, size: tuple[int, int], old_classes: int) -> Tensor:
-    """Where a label, down-sampled to a map by nearest, is old or background: (B, h, w), 0 there and 255 elsewhere.
+    """Positions whose label, resized by nearest neighbour, is old or background: (B, h, w), 0 there and 255 elsewhere.
 
     Args:
         labels_BHW: int64 labels, 255 ignored, which is not old.
@@ -41,6 +41,6 @@ def old_positions(labels_BHW: Tensor, size: tuple[int, int], old_classes: int) -
         >>> old_positions(torch.tensor([[[0, 1, 4, 4, 255, 1]]]), (1, 3), old_classes=3)
         tensor([[[  0, 255, 255]]])
     """
-    # in float64, which holds every label and which `interpolate` takes
+    # float64 represents every label and is accepted by `interpolate`
     near = functional.interpolate(labels_BHW.unsqueeze(1).double(), size, mode="nearest").squeeze(1)
     return torch.where(near < old_classes, 0, IGNORE)

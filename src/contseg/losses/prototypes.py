@@ -1,7 +1,7 @@
-"""Prototypes, one feature vector per class: what features are pulled to, and what holds them apart (SDR, CVPR 2021).
+"""Prototypes, one feature vector per class, which attract the features of the class and keep classes apart (SDR, CVPR 2021).
 
-Everything begins with sums and counts per class: they are what ranks add up before means are taken. There is no loop
-over classes; a class without a pixel has the count 0 and is masked. Labels outside 0..K-1, such as 255, are of no class.
+The functions start from sums and counts per class, which can be added over ranks before means are taken. There is no loop
+over classes: a class without pixels has count 0 and is masked. Labels outside 0..K-1, such as 255, belong to no class.
 """
 
 import torch
@@ -12,7 +12,7 @@ from contseg.precision import precisely
 
 
 def nearest(map_HW: Tensor, size: tuple[int, int]) -> Tensor:
-    """The rows and columns of a map (..., H, W) that are nearest to those of a smaller one: (..., h, w).
+    """Rows and columns of a map (..., H, W) that are nearest to those of a smaller one: (..., h, w).
 
     Example:
         >>> nearest(torch.arange(16).view(1, 4, 4), (2, 2))
@@ -28,7 +28,7 @@ def nearest(map_HW: Tensor, size: tuple[int, int]) -> Tensor:
 
 @precisely
 def class_sums(features_BDHW: Tensor, labels_BHW: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Sum of the features of each class, and its pixels: (K, D), and (K,) int64.
+    """Sum of the features of each class, and its number of pixels: (K, D), and (K,) int64.
 
     Example:
         >>> class_sums(torch.tensor([[[[1.0, 2.0, 4.0]]]]), torch.tensor([[[0, 1, 1]]]), 3)
@@ -38,7 +38,7 @@ def class_sums(features_BDHW: Tensor, labels_BHW: Tensor, classes: int) -> tuple
     """
     numbers_K = torch.arange(classes, device=labels_BHW.device)
     members_BKN = labels_BHW.flatten(1)[:, None] == numbers_K[:, None]
-    # a product of matrices: the same sum on every device, and no copy of the features
+    # a matrix product: deterministic on every device, without a copy of the features
     sums_BKD = members_BKN.to(features_BDHW.dtype) @ features_BDHW.flatten(2).mT
     return sums_BKD.sum(dim=0), members_BKN.sum(dim=(0, 2))
 
@@ -59,7 +59,7 @@ def class_errors(features_BDHW: Tensor, labels_BHW: Tensor, prototypes_KD: Tenso
 
 @precisely
 def class_means(sums_KD: Tensor, counts_K: Tensor) -> Tensor:
-    """Mean feature of each class, (K, D); 0 where there is no pixel."""
+    """Mean feature of each class, (K, D); 0 for a class without pixels."""
     return sums_KD / counts_K.clamp(min=1).unsqueeze(1)
 
 
@@ -83,7 +83,7 @@ def update_prototypes(prototypes_KD: Tensor, counts_K: Tensor, sums_KD: Tensor, 
 
 
 def mean_over_classes(values_K: Tensor, present_K: Tensor) -> Tensor:
-    """The mean of a value over the classes that are there; a zero with a gradient where none is.
+    """Mean of a value over the present classes; a zero with a gradient if there are none.
 
     Example:
         >>> mean_over_classes(torch.tensor([1.0, 2.0, 5.0]), torch.tensor([True, False, True]))
@@ -99,7 +99,7 @@ def attraction(errors_K: Tensor, counts_K: Tensor, present_K: Tensor) -> Tensor:
     Args:
         errors_K: see `class_errors`.
         counts_K: pixels of each class.
-        present_K: the classes that count; others may hold anything.
+        present_K: (K,) bool, the classes to average over; others may have any value.
 
     Example:
         >>> attraction(torch.tensor([2.0, 9.0]), torch.tensor([4, 3]), torch.tensor([True, True]))
@@ -110,7 +110,7 @@ def attraction(errors_K: Tensor, counts_K: Tensor, present_K: Tensor) -> Tensor:
 
 @precisely
 def repulsion(means_KD: Tensor, present_K: Tensor) -> Tensor:
-    """Means of different classes apart: mean over the pairs of classes that are there of 1 / |m_c - m_c'|.
+    """Distance between the means of classes: mean of 1 / |m_c - m_c'| over the pairs of present classes.
 
     A pair at distance 0, to the rounding of means over many pixels, does not count; without a pair the value is 0.
 
@@ -118,7 +118,7 @@ def repulsion(means_KD: Tensor, present_K: Tensor) -> Tensor:
         >>> repulsion(torch.tensor([[0.0, 0.0], [3.0, 4.0], [7.0, 7.0]]), torch.tensor([True, True, False]))
         tensor(0.2000)
     """
-    # differences, not products: those cancel where means are close
+    # differences, because products lose precision where means are close
     distances_KK = torch.cdist(means_KD, means_KD, compute_mode="donot_use_mm_for_euclid_dist")
     lengths_K = means_KD.detach().norm(dim=1)
     rounding_KK = 100 * torch.finfo(means_KD.dtype).eps * (lengths_K[:, None] + lengths_K)
@@ -129,7 +129,7 @@ def repulsion(means_KD: Tensor, present_K: Tensor) -> Tensor:
 
 @precisely
 def matching(means_KD: Tensor, prototypes_KD: Tensor, present_K: Tensor) -> Tensor:
-    """What a class looks like now to what it looked like before: mean over classes of (1/D) |m_c - p_c|^2.
+    """Distance from class means to prototypes: mean over classes of (1/D) |m_c - p_c|^2.
 
     Example:
         >>> matching(torch.tensor([[1.0], [5.0]]), torch.tensor([[3.0], [0.0]]), torch.tensor([True, False]))

@@ -1,8 +1,8 @@
-"""What the released SDR computes in place of the functions of `losses.prototypes`.
+"""The formulas of the released SDR code, used instead of those of `losses.prototypes`.
 
 It gathers the features of a class from (B, D, H, W) by a mask, which lists them image by image, channel by channel, pixel by
 pixel, and then reads that list as a matrix: as D rows of n pixels (right for one image only), or, in prototype matching, as
-n rows of D channels (never right). A value thus keeps its place in the image and is treated as another channel.
+n rows of D channels (never right). So a value keeps its position in the image and is treated as another channel.
 """
 
 from typing import Literal
@@ -18,7 +18,7 @@ Layout = Literal["channels first", "pixels first"]
 def misread_channels(labels_BHW: Tensor, classes: int, depth: int, layout: Layout) -> Tensor:
     """The channel that each value is treated as: (B, D, H, W) int64.
 
-    The value of the r-th pixel of a class in image b, channel d, stands at D n_before + d n_b + r of the list of the class.
+    The value of the r-th pixel of a class in image b, channel d, is at D n_before + d n_b + r in the list of the class.
 
     Example:
         >>> misread_channels(torch.tensor([[[0, 0]], [[1, 0]]]), 2, 2, "channels first").flatten(2)
@@ -73,7 +73,7 @@ def misread_errors(
 
 
 def without_lowest(present_K: Tensor) -> Tensor:
-    """All classes that occur, without the lowest, which is meant to be the background (and is not if background is absent).
+    """All present classes except the lowest, which is meant to be background, but is not if there is none.
 
     Example:
         >>> without_lowest(torch.tensor([False, True, True]))

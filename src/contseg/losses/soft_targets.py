@@ -1,4 +1,4 @@
-"""A teacher's opinion of every output on its own as the target of binary cross-entropy (LwF-MC)."""
+"""Binary cross-entropy per output with the probabilities of a teacher as targets (LwF-MC)."""
 
 from torch import Tensor
 from torch.nn import functional
@@ -29,13 +29,13 @@ def sigmoid_distillation(student_BKHW: Tensor, teacher_BOHW: Tensor) -> Tensor:
 
 @precisely
 def disjoint_cross_entropy(logits_BKHW: Tensor, labels_BHW: Tensor, teacher_BOHW: Tensor, annotated_BK: Tensor) -> Tensor:
-    """Binary cross-entropy summed over outputs; the target of an old output is the teacher's opinion, not the label's.
+    """Binary cross-entropy summed over outputs; the target of an old output is the teacher's probability, not the label.
 
     Args:
         logits_BKHW: full-resolution logits.
-        labels_BHW: int64 labels; at ignored pixels (255) only the teacher speaks, and outputs it does not have are to be 0.
+        labels_BHW: int64 labels; at ignored pixels (255) only the teacher is used, and the target of new outputs is 0.
         teacher_BOHW: logits, without gradient.
-        annotated_BK: bool, of which classes a label is truth in each image; new ones always are.
+        annotated_BK: bool, the classes whose labels are truth in each image; new ones always are.
 
     Returns:
         (B, H, W).
@@ -50,7 +50,7 @@ def disjoint_cross_entropy(logits_BKHW: Tensor, labels_BHW: Tensor, teacher_BOHW
     truth = annotated_BK.clone()
     truth[:, old_classes:] = True
     column = labels_BHW.where(labels_BHW != IGNORE, 0)
-    told = truth.gather(1, column.flatten(1)).view_as(labels_BHW) & (labels_BHW != IGNORE)
-    own = logits_BKHW.gather(1, column.unsqueeze(1)).squeeze(1).where(told, 0.0)
-    guessed = teacher_BOHW.sigmoid() * ~truth[:, :old_classes, None, None]
-    return functional.softplus(logits_BKHW).sum(dim=1) - own - (guessed * logits_BKHW[:, :old_classes]).sum(dim=1)
+    labelled = truth.gather(1, column.flatten(1)).view_as(labels_BHW) & (labels_BHW != IGNORE)
+    own = logits_BKHW.gather(1, column.unsqueeze(1)).squeeze(1).where(labelled, 0.0)
+    targets = teacher_BOHW.sigmoid() * ~truth[:, :old_classes, None, None]
+    return functional.softplus(logits_BKHW).sum(dim=1) - own - (targets * logits_BKHW[:, :old_classes]).sum(dim=1)

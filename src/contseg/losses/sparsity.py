@@ -1,4 +1,4 @@
-"""How few channels are active in a pixel (SDR, CVPR 2021); for features that are hardly ever negative."""
+"""Sparsity of the active channels of a pixel (SDR, CVPR 2021), for features that are rarely negative."""
 
 from collections.abc import Callable
 

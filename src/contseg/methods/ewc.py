@@ -17,9 +17,9 @@ class EWC(WeightPenalty):
 
     The paper takes the Fisher information at the end of a step and a penalty per step; here it is a running mean of
     squared gradients, F <- alpha g^2 + (1 - alpha) F at every update of all steps, and there is one penalty, towards the
-    last step, with w = F at the step's start, stretched to [0, 1] in each tensor.
+    last step, with w = F at the step's start, rescaled to [0, 1] in each tensor.
 
-    A step 0 that was given (`start_from`) has had no update: there F is the mean over one pass of its images.
+    With `start_from`, step 0 has no updates: F is then the mean over one pass of its images.
 
     Args:
         importance: weight of the penalty.
@@ -32,7 +32,7 @@ class EWC(WeightPenalty):
     name = "ewc"
 
     def first_step_key(self) -> dict[str, Any]:
-        """Step 0 is learned as by any method, but F is remembered."""
+        """Step 0 is plain cross-entropy, but F is kept."""
         return {"remembers": "fisher", "alpha": self.alpha}
 
     def strength(self, name: str) -> Tensor | None:
@@ -41,12 +41,12 @@ class EWC(WeightPenalty):
         return None if fisher is None else normalise(fisher)
 
     def estimate(self, learning: Learning, gradients: list[Tensor]) -> None:
-        """F <- alpha g^2 + (1 - alpha) F; what is new starts with 1."""
+        """F <- alpha g^2 + (1 - alpha) F; F of new parameters starts with 1."""
         fishers = self.recall("fisher", learning, torch.ones_like)
-        self.remember_sound("fisher", learning, running_fisher(fishers, gradients, self.alpha), fishers)
+        self.remember_finite("fisher", learning, running_fisher(fishers, gradients, self.alpha), fishers)
 
     def after_step(self, context: StepContext) -> None:
-        """F stays."""
+        """Keep F."""
         if context.epochs == 0:
             self.state.update({f"fisher.{name}": fisher for name, fisher in fisher_of_pass(self, context).items()})
         super().after_step(context)

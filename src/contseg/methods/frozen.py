@@ -1,25 +1,22 @@
-"""The other lower bound: forget nothing, and learn little."""
+"""Frozen network: the other lower bound, which forgets nothing and learns little."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from contseg.errors import ContsegError
-from contseg.methods.method import Method, StepContext
+from contseg.methods.method import Method
 from contseg.models.options import NetworkOptions
-from contseg.models.segmenter import Segmenter, SegmenterOutput
-from contseg.scenarios.batch import Batch
+from contseg.models.segmenter import Segmenter
 from contseg.scenarios.step import Step
 
 
 @dataclass(frozen=True)
 class Frozen(Method):
-    """Plain cross-entropy in which, after step 0, only the classifiers of the new classes learn.
+    """Plain cross-entropy; after step 0, only the classifiers of the new classes are trained.
 
-    All else is held, statistics of norms included, so the logits of old classes stay what they were, bit for bit; old
-    classes are only lost to new ones that outbid them. (Under IDRNet they move nevertheless: its tables, which are no
-    parameters, go on learning from every batch.)
+    Everything else is frozen, including the statistics of norms, so the logits of old classes are bit-equal from step to
+    step. An old class is only lost where a new one has a higher logit. (With IDRNet old logits do change: its tables are no
+    parameters and are updated by every batch.)
     """
 
     name = "frozen"
@@ -27,7 +24,7 @@ class Frozen(Method):
     handles_unknown = True
 
     def check(self, network: NetworkOptions, steps: Sequence[Step]) -> None:
-        """Every later step must bring classes, or nothing is left that may learn."""
+        """Every later step must add classes; otherwise it has nothing to train."""
         super().check(network, steps)
         for step in steps[1:]:
             if step.new_count == 0:
@@ -37,12 +34,6 @@ class Frozen(Method):
                 )
 
     def prepare(self, segmenter: Segmenter, step: Step) -> None:
-        """Hold everything but the newest step of every classifier."""
+        """Freeze everything but the newest step of every classifier."""
         if step.old_count:
             segmenter.freeze_all_but(-1)
-
-    def losses(
-        self, batch: Batch, student: SegmenterOutput, teacher: SegmenterOutput | None, context: StepContext
-    ) -> dict[str, Tensor]:
-        """Cross-entropy, mean over all pixels."""
-        return {"cross_entropy": self.supervise(student.logits_at(batch.size), batch, context)}

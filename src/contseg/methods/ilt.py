@@ -17,11 +17,11 @@ DISTANCES = {"squared": squared_distance, "cosine": cosine_distance}
 
 @dataclass(frozen=True)
 class ILT(Method):
-    """Cross-entropy + distillation of the old outputs (as LwF) + distance between what the encoders give.
+    """Cross-entropy + distillation of the old outputs (as LwF) + distance between the features of the backbones.
 
     Args:
         distillation: weight of the distillation of logits.
-        encoder: weight of the distance of features, those of the last stage after its activation.
+        encoder: weight of the distance between features, those of the last stage after its activation.
         distance: of features: `squared`, or `cosine` over channels.
         only_old: measure it only where the label is old or background.
     """
@@ -40,17 +40,17 @@ class ILT(Method):
         self, batch: Batch, student: SegmenterOutput, teacher: SegmenterOutput | None, context: StepContext
     ) -> dict[str, Tensor]:
         """Cross-entropy + distillation of logits + distillation of features."""
-        logits = student.logits_at(batch.size)
-        terms = {"cross_entropy": self.supervise(logits, batch, context)}
+        terms = super().losses(batch, student, teacher, context)
         if teacher is not None:
-            kept = distillation(logits, teacher.logits_at(batch.size))
+            kept = distillation(student.logits_at(batch.size), teacher.logits_at(batch.size))
             terms["distillation"] = self.distillation * kept.mean()
-            new, old = (context.student.backbone.activate(precise(said.features["stage4"])) for said in (student, teacher))
+            activate = context.student.backbone.activate
+            new, old = (activate(precise(output.features["stage4"])) for output in (student, teacher))
             terms["encoder"] = self.encoder * self.encoder_distance(new, old, batch, context)
         return terms
 
     def encoder_distance(self, student_BCHW: Tensor, teacher_BCHW: Tensor, batch: Batch, context: StepContext) -> Tensor:
-        """Mean distance over all positions, or over those of all ranks that are old (0 where none is)."""
+        """Mean distance over all positions, or over the old ones of all ranks (0 if there are none)."""
         loss_BHW = DISTANCES[self.distance](student_BCHW, teacher_BCHW)
         if not self.only_old:
             return loss_BHW.mean()

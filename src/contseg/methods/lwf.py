@@ -12,13 +12,13 @@ from contseg.scenarios.batch import Batch
 
 @dataclass(frozen=True)
 class LwF(Method):
-    """Cross-entropy + distillation of the old outputs, soft-maxed among themselves.
+    """Cross-entropy + distillation of the old outputs, with a softmax over these alone.
 
-    Nothing knows that background changes its meaning: the labels say "background" where the teacher says "old class".
+    The shift of background is ignored: labels are background where the teacher predicts an old class.
 
     Args:
-        distillation: weight of the distillation term. It is a mean over the old classes too, hence so large.
-        alpha: sharpens the teacher.
+        distillation: weight of the distillation term. It is a mean over the old classes too, so the weight is large.
+        alpha: inverse temperature of the teacher.
     """
 
     distillation: float = 100.0
@@ -32,9 +32,8 @@ class LwF(Method):
         self, batch: Batch, student: SegmenterOutput, teacher: SegmenterOutput | None, context: StepContext
     ) -> dict[str, Tensor]:
         """Cross-entropy + distillation, means over all pixels."""
-        logits = student.logits_at(batch.size)
-        terms = {"cross_entropy": self.supervise(logits, batch, context)}
+        terms = super().losses(batch, student, teacher, context)
         if teacher is not None:
-            kept = distillation(logits, teacher.logits_at(batch.size), self.alpha)
+            kept = distillation(student.logits_at(batch.size), teacher.logits_at(batch.size), self.alpha)
             terms["distillation"] = self.distillation * kept.mean()
         return terms

@@ -14,17 +14,17 @@ from contseg.scenarios.batch import Batch
 
 @dataclass(frozen=True)
 class LwFMC(Method):
-    """Every output is a binary classifier of its own; the old ones are also told what the teacher thinks.
+    """Every output is a binary classifier; the old ones are also trained with the teacher's probabilities.
 
-    The arg max of the sigmoids is that of the soft-max, so any network will do; `network.decision=sigmoid` matters only
+    The argmax of the sigmoids is that of the softmax, so any network can be used; `network.decision=sigmoid` only matters
     where scores are averaged.
 
     Args:
         distillation: weight of the distillation term, times the number of old classes.
-        targets: what old outputs learn from: `combined`, labels and teacher, a term each; `disjoint`, the teacher in place
-            of the labels (as the paper has it), at ignored pixels too; `disjoint-background`, the same, but for background
-            the label. In the disjoint ones the teacher never replaces what was annotated (replay memory), and auxiliary
-            outputs, of which it has none, learn from the labels.
+        targets: targets of the old outputs. `combined`: labels and teacher, one term each. `disjoint`: the teacher instead
+            of the labels (as in the paper), also at ignored pixels. `disjoint-background`: the same, but the label for
+            background. The disjoint ones never replace annotated labels (replay memory), and auxiliary outputs, which the
+            teacher does not have, are trained with the labels.
     """
 
     distillation: float = 10.0
@@ -34,25 +34,24 @@ class LwFMC(Method):
     needs_teacher = True
 
     def first_step_key(self) -> dict[str, Any]:
-        """Binary cross-entropy from the start."""
+        """Binary cross-entropy from step 0 on."""
         return {"supervised": "sigmoid", "average": "all"}
 
-    def supervise(self, logits_BKHW: Tensor, batch: Batch, context: StepContext) -> Tensor:
+    def supervise(self, output: SegmenterOutput, batch: Batch, context: StepContext) -> Tensor:
         """Binary cross-entropy summed over outputs, mean over all pixels."""
-        return sigmoid_cross_entropy(logits_BKHW, batch.labels).mean()
+        return sigmoid_cross_entropy(output.logits_at(batch.size), batch.labels).mean()
 
     def losses(
         self, batch: Batch, student: SegmenterOutput, teacher: SegmenterOutput | None, context: StepContext
     ) -> dict[str, Tensor]:
-        """Binary cross-entropy, against labels and teacher."""
-        logits = student.logits_at(batch.size)
+        """Binary cross-entropy against labels and teacher."""
         if teacher is None:
-            return {"cross_entropy": self.supervise(logits, batch, context)}
-        asked = teacher.logits_at(batch.size)
+            return super().losses(batch, student, teacher, context)
+        logits, teacher_logits = student.logits_at(batch.size), teacher.logits_at(batch.size)
         if self.targets == "combined":
-            kept = sigmoid_distillation(logits, asked)
-            weight = self.distillation * asked.shape[1]
-            return {"cross_entropy": self.supervise(logits, batch, context), "distillation": weight * kept.mean()}
+            kept = sigmoid_distillation(logits, teacher_logits)
+            weight = self.distillation * teacher_logits.shape[1]
+            return super().losses(batch, student, teacher, context) | {"distillation": weight * kept.mean()}
         truth = batch.annotated.clone()
         truth[:, 0] |= self.targets == "disjoint-background"
-        return {"cross_entropy": disjoint_cross_entropy(logits, batch.labels, asked, truth).mean()}
+        return {"cross_entropy": disjoint_cross_entropy(logits, batch.labels, teacher_logits, truth).mean()}

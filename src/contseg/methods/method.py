@@ -1,6 +1,5 @@
-"""What a continual method is: a few calls, all optional but `losses`."""
+"""The interface of a continual method: calls around the updates of a step, all of them optional."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
@@ -21,25 +20,27 @@ from contseg.scenarios.step import Step
 
 @dataclass
 class StepContext:
-    """What a method may look at, beside the batch and the outputs.
+    """What a method can read besides the batch and the outputs.
 
     Args:
-        student: the segmenter that learns (the plain module, without wrappers).
-        teacher: frozen copy of the last step's segmenter, or None at step 0 and for methods that need none.
-        step: what is new and what is old.
-        epoch: the current epoch of the step, from 0.
-        epochs: of the step.
-        loader: one pass over the step's own training images (no exemplars of a memory), as batches on the device, augmented
-            and drawn as in no epoch of training, the same whenever it is iterated. As in an epoch, it is whole updates of
-            `batch` x `accumulate` images: what is left over is not in it, and a step of fewer images repeats some to fill
-            one. A rank gets its share of each batch.
-        predict_teacher: normalised forward of the teacher at the run's precision.
-        generator: for draws of the method, on CPU, derived from (seed, step, iteration).
+        student: the segmenter being trained (the plain module, without wrappers).
+        teacher: frozen copy of the previous step's segmenter. None in step 0 and for methods without a teacher.
+        step: the new and the old classes.
+        epoch, epochs: current epoch and number of epochs of the step. `epochs` is 0 in a step without updates.
+        loader: one pass over the step's own training images (without the exemplars of a memory), in batches on the device.
+            Its augmentation and order are those of no training epoch, and the same in every iteration. As in an epoch, it
+            is whole updates of `batch` x `accumulate` images: the rest is dropped, and a step with fewer images repeats
+            some. Each rank gets its share of every batch.
+        every_sample: one pass over the same images without augmentation, cut as in evaluation, each image exactly once,
+            with the labels of training. For class means and closed-form solutions. Each rank gets its share of the images
+            and may get one batch more than another: use `ranks` after the pass, not within it.
+        predict_teacher: normalised forward pass of the teacher at the precision of the run.
+        generator: for random draws of the method, on CPU, seeded by (seed, step, iteration).
         ranks: sums and gathers over processes.
-        average: what the supervised term is the mean over, see `TrainingOptions`.
+        average: which pixels the supervised term averages over, see `TrainingOptions`.
         passes: forward passes per update (`training.accumulate`).
-        labels_of_update: the final labels of every pass of this update, those of the batch at hand among them; None where
-            an update has one pass.
+        labels_of_update: returns the final labels of every pass of this update, including those of the current batch. None
+            if an update has one pass.
     """
 
     student: Segmenter
@@ -47,6 +48,7 @@ class StepContext:
     step: Step
     epochs: int
     loader: Iterable[Batch]
+    every_sample: Iterable[Batch] = ()
     ranks: Ranks = field(default_factory=Ranks)
     generator: torch.Generator = field(default_factory=torch.Generator)
     predict_teacher: Callable[[Batch], SegmenterOutput] | None = None
@@ -55,20 +57,26 @@ class StepContext:
     passes: int = 1
     labels_of_update: Callable[[], Sequence[Tensor]] | None = None
 
+    @property
+    def progress(self) -> float:
+        """Share of the step's epochs at the end of the current one, in (0, 1]."""
+        return (self.epoch + 1) / self.epochs
+
     def mean_over_valid(
         self, loss_BHW: Tensor, labels_BHW: Tensor, derive: Callable[[Tensor], Tensor] | None = None
     ) -> Tensor:
-        """The mean of a loss over the pixels of all ranks that are not ignored; 0 where all are.
+        """Mean of a loss over the valid (not ignored) pixels of all ranks; 0 if there are none.
 
         Averaged over ranks and over the passes of an update, the results (and their gradients) are the mean over the large
         batch.
 
         Args:
-            labels_BHW: the batch's labels (the tensor itself), or those that `derive` makes of them.
-            derive: how; needed where an update has several passes, to count in the others too.
+            loss_BHW: loss per pixel, 0 where ignored.
+            labels_BHW: labels of the batch (the tensor itself), or labels that `derive` computes from them.
+            derive: that function. Required if an update has several passes, to count valid pixels in the other passes.
 
         Raises:
-            ContsegError: an update has several passes, and the labels are others than the batch's.
+            ContsegError: an update has several passes, and the labels are not those of the batch.
         """
         if self.labels_of_update is None:
             valid = self.ranks.sum((labels_BHW != IGNORE).sum()) / self.ranks.count
@@ -85,74 +93,83 @@ class StepContext:
 
 
 @dataclass(frozen=True)
-class Method(ABC):
-    """A way of learning a step. Subclasses are frozen dataclasses of hyper-parameters that read like their paper.
+class Method:
+    """A continual method. Subclasses are frozen dataclasses whose fields are the hyper-parameters of the paper.
 
-    What a method must remember between steps goes into `state`, a dictionary of tensors: it is saved with every
-    checkpoint and is there again after a resume. Nothing else in a method changes.
+    What a method remembers between steps goes into `state`, a dictionary of tensors. It is saved with every checkpoint and
+    restored on resume. Nothing else in a method changes.
 
     Class attributes:
-        name: in recipes.
-        needs_teacher: whether later steps run the old segmenter.
-        new_classes_start_from: how `grow` begins.
+        name: its name in recipes.
+        variant: `paper` or `released` if the released code computes something else than the paper: two classes of one name.
+        needs_teacher: whether later steps run the previous segmenter.
+        new_classes_start_from: how the classifiers of new classes are initialised, see `Segmenter.grow`.
         handles_unknown: whether it can learn with an output "unknown" before background (label policy `ssul`).
-        needs_unknown: whether it cannot learn without one.
-        first_step_is_plain: step 0 is plain cross-entropy, and nothing of it is remembered, so that it is shared with other
-            such methods. It holds for the class that sets it, not for what is derived from that.
+        needs_unknown: whether it requires that output.
+        first_step_is_plain: step 0 is plain cross-entropy and leaves no state, so that it is shared with other such methods.
+            Applies to the class that sets it, not to its subclasses.
+        learns_without_updates: whether `training.epochs` may be 0: it learns a step in `before_step` or `after_step`.
+        inert_terms: terms that by design reach no trainable parameter (only in `released` variants).
+        whole_batch_terms: what compares the images of a batch with each other, or updates `state` with every batch. Over
+            several passes (`training.accumulate`) it differs from the large batch, so it is refused there.
 
-    Attributes or properties:
-        taps: features that `losses` reads, see `Segmenter.forward`; asked for when there is a teacher.
+    Class attributes or properties:
+        taps: features that `losses` reads in steps with a teacher, see `Segmenter.forward`.
         first_taps: features that it reads without a teacher.
-        inert_terms: terms that by design reach no trainable parameter (only of `released` variants).
     """
 
     name: ClassVar[str]
+    variant: ClassVar[Literal["paper", "released"]] = "paper"
     needs_teacher: ClassVar[bool] = False
     new_classes_start_from: ClassVar[Start] = "random"
     handles_unknown: ClassVar[bool] = False
     needs_unknown: ClassVar[bool] = False
     first_step_is_plain: ClassVar[bool] = False
+    learns_without_updates: ClassVar[bool] = False
+    inert_terms: ClassVar[frozenset[str]] = frozenset()
+    whole_batch_terms: ClassVar[tuple[str, ...]] = ()
 
     @property
     def taps(self) -> tuple[str, ...]:
-        """None, unless the method reads features."""
+        """None by default."""
         return ()
 
     @property
     def first_taps(self) -> tuple[str, ...]:
-        """None, unless the method reads features without a teacher, at step 0."""
+        """None by default."""
         return ()
-
-    @property
-    def whole_batch_terms(self) -> tuple[str, ...]:
-        """What relates the images of a batch to each other, or moves `state` with every batch.
-
-        Over several passes (`training.accumulate`) it is not what it is over the large batch, so it is refused there. None,
-        unless a method has such.
-        """
-        return ()
-
-    @property
-    def inert_terms(self) -> frozenset[str]:
-        """None, unless a term trains nothing by design."""
-        return frozenset()
 
     state: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    @abstractmethod
     def losses(
         self, batch: Batch, student: SegmenterOutput, teacher: SegmenterOutput | None, context: StepContext
     ) -> dict[str, Tensor]:
-        """The terms of the objective, name to scalar; their sum is minimised.
+        """Terms of the objective, name to scalar; their sum is minimised. By default, the supervised term alone.
 
-        `batch` went through `relabel`; `teacher` is None at step 0.
+        Args:
+            batch: with the labels that `relabel` returned.
+            student, teacher: their outputs; `teacher` is None in step 0 and for methods without a teacher.
         """
+        return {"cross_entropy": self.supervise(student, batch, context)}
+
+    def supervise(self, output: SegmenterOutput, batch: Batch, context: StepContext) -> Tensor:
+        """Supervised term of an output, a scalar. Also applied to each auxiliary output and multiplied by its weight.
+
+        By default, cross-entropy: the mean over all pixels, or over the valid ones with `training.average=valid` (0 if there
+        are none).
+        """
+        loss = cross_entropy(output.logits_at(batch.size), batch.labels)
+        return loss.mean() if context.average == "all" else context.mean_over_valid(loss, batch.labels)
+
+    def relabel(self, batch: Batch, teacher: SegmenterOutput | None, context: StepContext) -> Batch:
+        """Batch with the final labels of the method (pseudo-labels). Called once per batch, before the losses."""
+        return batch
 
     def check(self, network: NetworkOptions, steps: Sequence[Step]) -> None:
-        """Whether this method can learn these steps with this network; before anything is made.
+        """Check that this method can learn these steps with this network. Called before a run is created.
 
         Raises:
-            ContsegError: it cannot; here, because the network lacks a feature that it reads.
+            ContsegError: it cannot. By default: the network lacks a feature that the method reads.
         """
         there = network.taps
         for tap in (*self.taps, *self.first_taps):
@@ -162,24 +179,12 @@ class Method(ABC):
                     f" {', '.join(there)}; set network.head=deeplabv3-ssul, or use another method"
                 )
 
-    def relabel(self, batch: Batch, teacher: SegmenterOutput | None, context: StepContext) -> Batch:
-        """The batch with the method's final labels (pseudo labels); once per batch, before the losses, without gradient."""
-        return batch
-
-    def supervise(self, logits_BKHW: Tensor, batch: Batch, context: StepContext) -> Tensor:
-        """The supervised term on full-size logits, a scalar; also applied to every auxiliary output times its weight.
-
-        Mean over all pixels, or over those that are not ignored where the context says so (0 where all are).
-        """
-        loss = cross_entropy(logits_BKHW, batch.labels)
-        return loss.mean() if context.average == "all" else context.mean_over_valid(loss, batch.labels)
-
     def first_step_key(self) -> dict[str, Any]:
-        """What of this method changes step 0; `{}` is plain cross-entropy, shared with other methods through the cache.
+        """What of this method changes step 0. `{}` is plain cross-entropy, shared with other methods through the cache.
 
-        By default all of it: name and hyper-parameters. Methods with `first_step_is_plain` give `{}`.
+        By default, name and hyper-parameters. Methods with `first_step_is_plain` return `{}`.
         """
-        if vars(type(self)).get("first_step_is_plain", False):  # a derived class may change what this one promised
+        if vars(type(self)).get("first_step_is_plain", False):  # not inherited: a subclass may learn step 0 differently
             return {}
         key: dict[str, Any] = {"method": self.name}
         for each in fields(self):
@@ -189,29 +194,32 @@ class Method(ABC):
         return key
 
     def prepare(self, segmenter: Segmenter, step: Step) -> None:
-        """Surgery after `grow`, before optimiser and ranks; deterministic, repeated at resume."""
+        """Change or freeze parts of the segmenter after `grow`, before the optimiser is created.
+
+        Must be deterministic; repeated on resume.
+        """
 
     def parameter_groups(self, segmenter: Segmenter, step: Step) -> list[dict[str, Any]]:
-        """Groups for the optimiser; `lr_factor` multiplies the step's learning rate, other keys go to the optimiser."""
+        """Parameter groups. `lr_factor` multiplies the learning rate of the step; other keys go to the optimiser."""
         return [{"params": [p for p in segmenter.parameters() if p.requires_grad], "lr_factor": 1.0}]
 
     def before_step(self, context: StepContext) -> None:
-        """Once before the first batch of a step, teacher at hand; what it finds goes into `state`."""
+        """Called once before the first batch of a step. Not repeated on resume, so results go into `state`."""
 
     def after_backward(self, context: StepContext) -> None:
-        """After every backward pass of an update, gradients unscaled and averaged over ranks; may add to `.grad`."""
+        """Called once per update, with gradients unscaled and averaged over ranks. May add to `.grad`."""
 
     def after_update(self, context: StepContext) -> None:
-        """After every update of the weights."""
+        """Called after every update of the weights."""
 
     def after_step(self, context: StepContext) -> None:
-        """After the last update of a step, teacher still alive."""
+        """Called after the last update of a step. The teacher is still there."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What to remember, on CPU."""
+        """`state` on CPU."""
         return {name: value.detach().cpu() for name, value in self.state.items()}
 
     def load_state_dict(self, saved: dict[str, Tensor]) -> None:
-        """Put back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self.state.clear()
         self.state.update(saved)

@@ -12,13 +12,13 @@ from contseg.methods.weight_penalty import Learning, WeightPenalty, copied
 
 @dataclass(frozen=True)
 class PI(WeightPenalty):
-    """A weight is important if its way through the step lowered the loss much, for how far it went.
+    """A weight is important if its path through the step lowered the loss much, relative to its distance.
 
     path += g (p_before - p), summed over the updates; after the step, score += max(0, path / ((p - p_start)^2 + 1e-20)).
-    As released, a movement is paired with the gradient *after* it (the paper: before it), and w is the score stretched to
+    As released, a movement is paired with the gradient *after* it (the paper: before it), and w is the score rescaled to
     [0, 1] in each tensor.
 
-    A step 0 that was given (`start_from`) has no path, so step 1 is then without penalty, plain fine-tuning.
+    With `start_from`, step 0 has no path, so step 1 has no penalty: it is plain fine-tuning.
 
     Args:
         importance: weight of the penalty.
@@ -29,7 +29,7 @@ class PI(WeightPenalty):
     name = "pi"
 
     def first_step_key(self) -> dict[str, Any]:
-        """Step 0 is learned as by any method, but the score is remembered."""
+        """Step 0 is plain cross-entropy, but the score is kept."""
         return {"remembers": "path"}
 
     def strength(self, name: str) -> Tensor | None:
@@ -38,15 +38,15 @@ class PI(WeightPenalty):
         return None if score is None else normalise(score)
 
     def estimate(self, learning: Learning, gradients: list[Tensor]) -> None:
-        """path += g (p_before - p); nothing at the first update, which nothing came before."""
+        """path += g (p_before - p); 0 at the first update."""
         before = self.recall("before", learning, copied)
         path = self.recall("path", learning)
         more = path_integral(gradients, before, list(learning.values()))
-        self.remember_sound("path", learning, [old + new for old, new in zip(path, more, strict=True)], path)
+        self.remember_finite("path", learning, [old + new for old, new in zip(path, more, strict=True)], path)
         self.remember("before", learning, map(copied, learning.values()))
 
     def after_step(self, context: StepContext) -> None:
-        """The path becomes score."""
+        """Turn the path into the score."""
         walked = {name: p.detach() for name, p in context.student.named_parameters() if f"path.{name}" in self.state}
         parts = [self.recall(kind, walked) for kind in ("path", "anchor", "score")]
         for (name, parameter), path, start, score in zip(walked.items(), *parts, strict=True):

@@ -13,18 +13,18 @@ from contseg.methods.weight_penalty import Learning, WeightPenalty, copied, fish
 
 @dataclass(frozen=True)
 class RW(WeightPenalty):
-    """EWC and PI together, the path measured by how much it changed what is predicted.
+    """EWC and PI together, with the path relative to the change of the predictions.
 
-    At every `interval`-th update path += g d / (F d^2 / 2 + 1e-8), d the movement since the last time; F as in EWC. After
-    the step, score = max(0, path), and where there was a score before, the mean of both. w = n(F) + n(score), each
-    stretched to [0, 1] in each tensor.
+    At every `interval`-th update path += g d / (F d^2 / 2 + 1e-8), d the movement since the last one; F as in EWC. After
+    the step, score = max(0, path), or the mean of it and the previous score if there is one. w = n(F) + n(score), each
+    rescaled to [0, 1] in each tensor.
 
-    A step 0 that was given (`start_from`) has no path: there F is the mean over one pass of its images, and w = n(F).
+    With `start_from`, step 0 has no path: F is then the mean over one pass of its images, and w = n(F).
 
     Args:
         importance: weight of the penalty.
         alpha: share of the newest gradient in F.
-        interval: updates between two looks at the path.
+        interval: updates between two measurements of the path.
     """
 
     importance: float = 100.0
@@ -34,7 +34,7 @@ class RW(WeightPenalty):
     name = "rw"
 
     def first_step_key(self) -> dict[str, Any]:
-        """Step 0 is learned as by any method, but F and the score are remembered."""
+        """Step 0 is plain cross-entropy, but F and the score are kept."""
         return {"remembers": "fisher and path", "alpha": self.alpha, "interval": self.interval}
 
     def strength(self, name: str) -> Tensor | None:
@@ -45,20 +45,20 @@ class RW(WeightPenalty):
         return normalise(fisher) if score is None else normalise(fisher) + normalise(score)
 
     def estimate(self, learning: Learning, gradients: list[Tensor]) -> None:
-        """Now and then the path, with the F of the update before; always F."""
+        """Add to the path at every `interval`-th update, with F of the previous update; update F at every one."""
         fishers = self.recall("fisher", learning, torch.ones_like)
-        updates = int(self.state.get("updates", 0))  # a tensor that stays on CPU: reading it waits for nothing
+        updates = int(self.state.get("updates", 0))  # on CPU, so that reading it does not wait for the device
         self.state["updates"] = torch.tensor(updates + 1)
         if updates % self.interval == 0:
-            before = self.recall("before", learning, copied)  # the first time nothing has moved
+            before = self.recall("before", learning, copied)  # at first, nothing has moved
             path = self.recall("path", learning)
             more = path_per_divergence(gradients, before, list(learning.values()), fishers)
-            self.remember_sound("path", learning, [old + new for old, new in zip(path, more, strict=True)], path)
+            self.remember_finite("path", learning, [old + new for old, new in zip(path, more, strict=True)], path)
             self.remember("before", learning, map(copied, learning.values()))
-        self.remember_sound("fisher", learning, running_fisher(fishers, gradients, self.alpha), fishers)
+        self.remember_finite("fisher", learning, running_fisher(fishers, gradients, self.alpha), fishers)
 
     def after_step(self, context: StepContext) -> None:
-        """The path becomes score; F stays."""
+        """Turn the path into the score; keep F."""
         if context.epochs == 0:
             self.state.update({f"fisher.{name}": fisher for name, fisher in fisher_of_pass(self, context).items()})
         walked = {name: p for name, p in context.student.named_parameters() if f"path.{name}" in self.state}

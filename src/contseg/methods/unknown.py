@@ -1,12 +1,16 @@
-"""What SSUL, IDEC and LAG share: an output "unknown" for what is not learned yet, and steps that train classifiers only."""
+"""The base of SSUL, IDEC and LAG: an output "unknown" for classes to come, and steps that train classifiers only."""
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from contseg.errors import ContsegError
 from contseg.losses.cross_entropy import sigmoid_cross_entropy
-from contseg.methods.method import StepContext
+from contseg.methods.method import Method, StepContext
+from contseg.methods.pseudo_labels import fill_in
 from contseg.models.classifier import GrowingClassifier
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter, SegmenterOutput
@@ -14,59 +18,83 @@ from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step
 
 UNKNOWN, BACKGROUND, NEWEST = 0, 1, -1
-FIRST_STEP = {"supervised": "sigmoid"}
-"""What the three change in step 0; they share it."""
 
 
-def supervise_each_output(logits_BKHW: Tensor, batch: Batch, context: StepContext) -> Tensor:
-    """Binary cross-entropy summed over outputs, mean over the pixels of all ranks that are not ignored."""
-    return context.mean_over_valid(sigmoid_cross_entropy(logits_BKHW, batch.labels), batch.labels)
-
-
-def require_sigmoid(network: NetworkOptions, method: str) -> None:
-    """Nothing, if the network decides output by output.
-
-    Raises:
-        ContsegError: it decides by soft-max.
-    """
-    if network.decision != "sigmoid":
-        raise ContsegError(
-            f"network.decision: method '{method}' learns every output on its own; set network.decision=sigmoid"
-            f" (it is {network.decision})"
-        )
-
-
-def freezes(step: Step) -> bool:
-    """Whether a step has new classifiers that can learn alone."""
-    return step.old_count > 0 and step.new_count > 0
-
-
-def learn_classifiers_only(segmenter: Segmenter) -> None:
-    """Hold everything but the classifiers of unknown, background and the newest classes, and the norms of these too."""
-    segmenter.freeze_all_but(UNKNOWN, BACKGROUND, NEWEST)
-
-
-def classifier_groups(segmenter: Segmenter, background_factor: float, old_factor: float = 1.0) -> list[dict[str, Any]]:
-    """What learns, in groups by rate: the classifiers of background and of old classes at fractions of it, and the rest.
+@dataclass(frozen=True)
+class WithUnknown(Method):
+    """Binary cross-entropy per output; pseudo-labels above a threshold; later steps may train classifiers only.
 
     Args:
-        background_factor: in SSUL's labels no pixel is background where there are no saliency maps; its classifier, told
-            only what it is not, must hardly move.
-        old_factor: of classes that are neither new nor unknown nor background.
+        threshold: score of the teacher from which on its class replaces background.
+        background_factor: factor of the learning rate for background's classifier in later steps. In the labels of SSUL
+            without saliency maps no pixel is background, so its classifier only has negative targets and must hardly move.
     """
-    factors: dict[int, float] = {}
-    for module in segmenter.modules():
-        if isinstance(module, GrowingClassifier):
-            _, background, *old, _ = module.steps
-            factors |= {id(parameter): background_factor for parameter in background.parameters()}
-            factors |= {id(parameter): old_factor for step in old for parameter in step.parameters()}
-    groups: dict[float, list[nn.Parameter]] = {}
-    for parameter in segmenter.parameters():
-        if parameter.requires_grad:
-            groups.setdefault(factors.get(id(parameter), 1.0), []).append(parameter)
-    return [{"params": parameters, "lr_factor": factor} for factor, parameters in groups.items()]
+
+    threshold: float = 0.7
+    background_factor: float = 1e-4
+
+    needs_teacher = True
+    new_classes_start_from = "unknown"
+    handles_unknown = True
+    needs_unknown = True
+
+    classifiers_only: ClassVar[bool] = True
+    """Whether later steps train only the classifiers of unknown, background and the new classes."""
+    old_factor = 1.0
+    """Factor of the learning rate for the classifiers of old classes in later steps; a hyper-parameter of IDEC and LAG."""
+
+    def first_step_key(self) -> dict[str, Any]:
+        """Binary cross-entropy from step 0 on, the same for all of them."""
+        return {"supervised": "sigmoid"}
+
+    def check(self, network: NetworkOptions, steps: Sequence[Step]) -> None:
+        """The network must decide with a sigmoid per output."""
+        super().check(network, steps)
+        if network.decision != "sigmoid":
+            raise ContsegError(
+                f"network.decision: method '{self.name}' learns every output on its own; set network.decision=sigmoid"
+                f" (it is {network.decision})"
+            )
+
+    def prepare(self, segmenter: Segmenter, step: Step) -> None:
+        """Freeze everything else, including norms, in later steps with `classifiers_only`."""
+        if self.classifiers_only and _adds_classes(step):
+            segmenter.freeze_all_but(UNKNOWN, BACKGROUND, NEWEST)
+
+    def parameter_groups(self, segmenter: Segmenter, step: Step) -> list[dict[str, Any]]:
+        """In later steps, smaller learning rates for the classifiers of background and of old classes."""
+        if not _adds_classes(step):
+            return super().parameter_groups(segmenter, step)
+        factors: dict[int, float] = {}
+        for module in segmenter.modules():
+            if isinstance(module, GrowingClassifier):
+                _, background, *old, _ = module.steps
+                factors |= {id(parameter): self.background_factor for parameter in background.parameters()}
+                factors |= {id(parameter): self.old_factor for part in old for parameter in part.parameters()}
+        groups: dict[float, list[nn.Parameter]] = {}
+        for parameter in segmenter.parameters():
+            if parameter.requires_grad:
+                groups.setdefault(factors.get(id(parameter), 1.0), []).append(parameter)
+        return [{"params": parameters, "lr_factor": factor} for factor, parameters in groups.items()]
+
+    @torch.no_grad()
+    def relabel(self, batch: Batch, teacher: SegmenterOutput | None, context: StepContext) -> Batch:
+        """Replace unknown and background by the teacher's class where the teacher is confident."""
+        if teacher is None:
+            return batch
+        predicted, confident = self.confident(teacher.logits_at(batch.size).sigmoid(), context)
+        return fill_in(batch, predicted, confident, context.step.foreground)
+
+    def confident(self, scores_BOHW: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
+        """The teacher's class of each pixel and whether it is a pseudo-label: (B, H, W) int64 and bool."""
+        score, predicted = scores_BOHW.max(dim=1)
+        return predicted, score >= self.threshold
+
+    def supervise(self, output: SegmenterOutput, batch: Batch, context: StepContext) -> Tensor:
+        """Binary cross-entropy summed over outputs, mean over the valid pixels of all ranks."""
+        loss = sigmoid_cross_entropy(output.logits_at(batch.size), batch.labels)
+        return context.mean_over_valid(loss, batch.labels)
 
 
-def opinion(teacher: SegmenterOutput, size: tuple[int, int]) -> Tensor:
-    """What the teacher thinks of every output, on its own: (B, O, H, W) in [0, 1]."""
-    return teacher.logits_at(size).sigmoid()
+def _adds_classes(step: Step) -> bool:
+    return step.old_count > 0 and step.new_count > 0

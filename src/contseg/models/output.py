@@ -15,13 +15,13 @@ class SegmenterOutput:
     Args:
         logits: (B, K, h, w), at feature resolution.
         features: the taps, by name.
-        auxiliary: (name, logits (B, K, h, w), weight) of each auxiliary output; in training only.
+        auxiliary: the auxiliary outputs; in training only.
         passed: what the head keeps for `Segmenter.observe`; in training only.
     """
 
     logits: Tensor
     features: dict[str, Tensor] = field(default_factory=dict)
-    auxiliary: list[tuple[str, Tensor, float]] = field(default_factory=list)
+    auxiliary: list["AuxiliaryOutput"] = field(default_factory=list)
     passed: Any = None
     _resized: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False, repr=False)
 
@@ -30,3 +30,16 @@ class SegmenterOutput:
         if size not in self._resized:
             self._resized[size] = resize(self.logits, size)
         return self._resized[size]
+
+
+@dataclass
+class AuxiliaryOutput(SegmenterOutput):
+    """An additional output in training.
+
+    Args:
+        name: of its term, `auxiliary_NAME`.
+        weight: of its supervised term.
+    """
+
+    name: str = ""
+    weight: float = 1.0

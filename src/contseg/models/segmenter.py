@@ -13,7 +13,7 @@ from contseg.models.classifier import GrowingClassifier, Start
 from contseg.models.decision import class_scores
 from contseg.models.freezing import freeze_parameters, parameters_below, parameters_except
 from contseg.models.options import TAPS, NetworkOptions
-from contseg.models.output import SegmenterOutput
+from contseg.models.output import AuxiliaryOutput, SegmenterOutput
 from contseg.ranks import Ranks
 
 
@@ -129,7 +129,8 @@ class Segmenter(nn.Module):
             output.passed = passed
             output.auxiliary = self.head.auxiliary(passed)
             if self.auxiliary is not None:
-                output.auxiliary.append(("stage3", self.auxiliary(activated(2)), self.auxiliary.weight))
+                third = self.auxiliary(activated(2))
+                output.auxiliary.append(AuxiliaryOutput(third, name="stage3", weight=self.auxiliary.weight))
         return output
 
     def _require(self, taps: Sequence[str]) -> None:

@@ -99,6 +99,7 @@ def make_job(
     _require_unknown_handled(recipe, scenario, method)
     _require_exemplars_per_batch(recipe)
     _require_average_heeded(recipe, method)
+    _require_updates(recipe, scenario, method)
     _require_both_sides(recipe, scenario)
     training, evaluation = make_pipelines(recipe, scenario.dataset)
     network = recipe.network.model_copy(update={"unknown": scenario.policy.has_unknown})
@@ -212,6 +213,17 @@ def _require_average_heeded(recipe: Recipe, method: Method) -> None:
             f"training.average: '{recipe.training.average}' is for plain cross-entropy; method '{method.name}' has a"
             " supervised term of its own; set training.average=all"
         )
+
+
+def _require_updates(recipe: Recipe, scenario: Scenario, method: Method) -> None:
+    if method.learns_without_updates:
+        return
+    for step in scenario[1:] if recipe.start_from else scenario:
+        if recipe.training.epochs_of(step.index) == 0:
+            raise ContsegError(
+                f"training.epochs: 0 in step {step.index}, but method '{method.name}' learns by updates; set at least 1, or"
+                " use a method with learns_without_updates"
+            )
 
 
 def _require_large_batch(training: TrainingOptions, method: Method, network: NetworkOptions) -> None:

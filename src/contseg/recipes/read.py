@@ -22,6 +22,7 @@ from contseg.models.heads.options import HEADS
 from contseg.models.old_options import nested
 from contseg.models.options import laid_over
 from contseg.recipes.recipe import Recipe
+from contseg.settings import key_value
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -322,13 +323,7 @@ def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def _apply(content: dict[str, Any], override: str) -> list[str]:
     """Change the content; returns the keys that were set."""
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ContsegError(f"override '{override}': write KEY=VALUE, such as training.lr=0.01")
-    try:
-        value = YAML(typ="safe").load(text) if text else None
-    except YAMLError:
-        raise ContsegError(f"override '{override}': the value is not YAML") from None
+    key, value = key_value(override, "training.lr=0.01", "override ")
     *folders, last = key.split(".")
     for folder in folders:
         inner = content.setdefault(folder, {})

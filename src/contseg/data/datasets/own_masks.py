@@ -6,10 +6,17 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from contseg.data.classes import Colour
-from contseg.data.files import IMAGE_SUFFIXES, files_below, image_files, read_image, read_mask, stored_mode
+from contseg.data.files import (
+    IMAGE_SUFFIXES,
+    files_below,
+    has_even_transparency,
+    image_files,
+    read_image,
+    read_mask,
+    stored_mode,
+)
 from contseg.errors import ContsegError
 
 _JPEG = (".jpg", ".jpeg")
@@ -85,13 +92,8 @@ def read_values(path: Path, colours: Mapping[Colour, int], palettes_tell: bool =
     if mode not in ("RGB", "RGBA", "LA"):
         return read_mask(path)
     pixels = read_image(path)
-    if mode != "RGB":
-        with Image.open(path) as image:
-            low, high = image.getchannel("A").getextrema()
-        if low != high:
-            raise ContsegError(
-                f"{path}: mask has mode {mode} and a transparency that differs; export it without transparency"
-            )
+    if mode != "RGB" and not has_even_transparency(path):
+        raise ContsegError(f"{path}: mask has mode {mode} and a transparency that differs; export it without transparency")
     if colours and (values := _values_of(pixels, colours)) is not None:
         return values
     first = pixels[:, :, 0]

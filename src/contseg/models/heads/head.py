@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from contseg.models.classifier import Start
 from contseg.models.initialisation import initialise_convolutions
 from contseg.models.names import Initialisation
+from contseg.models.output import AuxiliaryOutput
 from contseg.ranks import Ranks
 
 
@@ -43,8 +44,8 @@ class Head(nn.Module):
         """The result of `forward`, and what `auxiliary` and `observe` need of this pass (by default None)."""
         return self(maps), None
 
-    def auxiliary(self, passed: Any) -> list[tuple[str, Tensor, float]]:
-        """Further outputs for training: name, logits (B, K, h, w), weight.
+    def auxiliary(self, passed: Any) -> list[AuxiliaryOutput]:
+        """Additional outputs in training.
 
         Args:
             passed: of `run`.

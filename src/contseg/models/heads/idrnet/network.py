@@ -14,6 +14,7 @@ from contseg.models.heads.idrnet.attention import SelfAttention
 from contseg.models.heads.idrnet.options import IDRNetOptions
 from contseg.models.heads.idrnet.tables import Tables, label_statistics, label_sums
 from contseg.models.layers import ASPP, PPM, FeaturePyramid, conv_norm_act, resize
+from contseg.models.output import AuxiliaryOutput
 from contseg.ranks import Ranks
 
 STAGE1_WEIGHT = 0.4
@@ -140,9 +141,9 @@ class IDRNet(Head):
             parts = [*(resize(part, size) for part in parts), passed.context]
         return self.decoder_stage2(torch.cat(parts, dim=1)) * passed.dropout
 
-    def auxiliary(self, passed: Passed) -> list[tuple[str, Tensor, float]]:
+    def auxiliary(self, passed: Passed) -> list[AuxiliaryOutput]:
         """The logits of stage 1."""
-        return [("stage1", passed.stage1, STAGE1_WEIGHT)]
+        return [AuxiliaryOutput(passed.stage1, name="stage1", weight=STAGE1_WEIGHT)]
 
     def grow(self, count: int, start: Start) -> None:
         """Add classes to the stage-1 classifier and to all tables.
