@@ -265,7 +265,8 @@ class TestFrozen:
     def test_every_old_logit_stays_bit_equal_however_long_it_learns(self, auxiliary, give_lesson, batch):
         lesson = give_lesson(Frozen())
         torch.manual_seed(0)
-        options = NetworkOptions(backbone="resnet18", width=4, head_width=8, auxiliary=auxiliary, dropout=0.0)
+        backbone, extra = {"name": "resnet18", "width": 4}, {"dropout": 0.0} if auxiliary else None
+        options = NetworkOptions(backbone=backbone, head={"width": 8}, auxiliary=extra)
         student = Segmenter(options, [3])
         student.grow(1, "random")
         student.train()
