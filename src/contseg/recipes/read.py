@@ -128,7 +128,8 @@ def _combined(
             plugins, origins["plugins"] = joined(plugins, layer.pop("plugins"), Path(name).parent), name
     for override in overrides:
         if override.startswith("plugins="):
-            _apply(given := {}, override)
+            given: dict[str, Any] = {}
+            _apply(given, override)
             plugins, origins["plugins"] = joined(plugins, given["plugins"], Path()), COMMAND_LINE
     load_plugins(plugins, required=required)
     for name, layer in layers:
