@@ -169,7 +169,7 @@ def test_logits_are_resized_once_and_in_float32(make_segmenter):
     [
         ({"backbone": "resnet20"}, r"unknown backbone 'resnet20'; did you mean 'resnet"),
         ({"head": "deeplabv4"}, r"unknown head 'deeplabv4'; did you mean 'deeplabv3'"),
-        ({"output_stride": 4}, r"stride 4 is not possible; choose 8, 16, 32"),
+        ({"output_stride": 4}, r"backbone\.output_stride\n.*8, 16 or 32"),
         ({"decision": "maximum"}, r"decision"),
         ({"backbon": "resnet18"}, r"backbon"),
     ],
@@ -184,7 +184,7 @@ def test_options_that_name_no_network_are_refused(options, message):
     ("arguments", "message"),
     [
         (("resnet20",), r"network\.backbone: unknown backbone 'resnet20'; did you mean 'resnet"),
-        (("resnet18", 4), r"network\.output_stride: 4 is not possible; choose 8, 16 or 32"),
+        (("resnet18", 4), r"network\.backbone\.output_stride: 4 is not possible; choose 8, 16 or 32"),
     ],
     ids=str,
 )
