@@ -63,7 +63,7 @@ def _placed(
     complete = network.keys() >= COMPLETE
     auxiliary = _has_auxiliary(result, before)
     for key, value in network.items():
-        if value is None and HEAD_KEYS.get(key, key) not in head.model_fields:
+        if value is None and (complete or HEAD_KEYS.get(key, key) not in head.model_fields):
             continue  # nothing is set
         if key in BACKBONE_KEYS and (BACKBONE_KEYS[key] in backbone.model_fields or not complete):
             yield "backbone", BACKBONE_KEYS[key], value
