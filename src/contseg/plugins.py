@@ -132,10 +132,9 @@ class Registry(Generic[Part]):
             <class '...Square'>
         """
         own = getattr(part, "__name__", repr(part))
-        found = name or getattr(part, "name", None) or _default_name(part)
-        if not isinstance(found, str):
+        name = name or _name_of(part)
+        if name is None:
             raise ContsegError(f"{own}: a {self._noun} needs a name; give the class an attribute `name`")
-        name = found
         self._require(part)
         for other in self._found.get(name, []):
             if not _places(part) & _places(other):
@@ -258,10 +257,11 @@ def _load(entry: EntryPoint, key: str) -> Any:
     return found
 
 
-def _default_name(part: object) -> object:
-    """The default of the field `name` of pydantic options, as in `name: Literal["mine"] = "mine"`."""
+def _name_of(part: object) -> str | None:
+    """The attribute `name` of a class, or the default of this field in pydantic options."""
     field = getattr(part, "model_fields", {}).get("name")
-    return getattr(field, "default", None)
+    name = getattr(part, "name", None) if field is None else field.default
+    return name if isinstance(name, str) else None
 
 
 def _places(part: object) -> set[str]:

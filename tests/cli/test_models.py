@@ -9,7 +9,7 @@ from torch import nn
 from contseg.cli.models import flops_by_part
 from contseg.cli.networks import network_of
 from contseg.models.heads.idrnet.options import CONTEXT
-from contseg.models.options import HEADS
+from contseg.models.heads.options import HEADS
 from contseg.models.segmenter import Segmenter
 from tests.engine.runs import command
 

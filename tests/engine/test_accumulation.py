@@ -107,7 +107,7 @@ def test_methods_that_relate_images_to_each_other_are_refused_before_anything_is
 
 def test_so_are_the_tables_of_idrnet(tmp_path):
     recipe = tiny_recipe("mib", *OPTIONS, *GATHERED, "network.head=fcn", "network.idrnet={attention_width: 8}")
-    with pytest.raises(ContsegError, match=r"^training.accumulate: the tables of network.idrnet"):
+    with pytest.raises(ContsegError, match=r"^training.accumulate: the tables of network.head.idrnet"):
         make_job(recipe, tmp_path / "run")
 
 

@@ -187,8 +187,8 @@ def test_own_lists_name_the_outputs(tmp_path):
 def test_the_whole_way_from_a_file(tmp_path):
     """A small network of the toolbox: written in its names, read back, every number in its place."""
     torch.manual_seed(0)
-    options = NetworkOptions(backbone="resnet50", head="fcn", head_width=4, slope=0.0, contracted=True, output_stride=8,
-                             dilations=(1, 12, 24, 36))  # fmt: skip
+    backbone = {"name": "resnet50", "slope": 0.0, "contracted": True, "output_stride": 8}
+    options = NetworkOptions(backbone=backbone, head={"name": "fcn", "width": 4})
     segmenter = Segmenter(options, [5]).eval()
     torch.nn.init.normal_(segmenter.classifier.steps[0].bias)
     theirs = {}

@@ -110,7 +110,8 @@ def backbone_in(backbone: Backbone, tensors: dict[str, Tensor], path: Path | str
     Raises:
         ContsegError: the file contains several backbones.
     """
-    own = list(getattr(backbone, "model", backbone).state_dict())
+    target = backbone.model if isinstance(backbone, (TimmBackbone, PlainViT)) else backbone
+    own = [] if isinstance(backbone, (ResNet, Swin)) else list(target.state_dict())
     kinds = RESNET_PARTS if isinstance(backbone, ResNet) else SWIN_PARTS if isinstance(backbone, Swin) else ((*own,),)
     prefixes = [prefix for parts in kinds for prefix in prefixes_of(tensors, parts)]
     if "" in prefixes:
@@ -192,8 +193,8 @@ def resized_table(table: Tensor, rows: int) -> Tensor:
 
 
 def _downloaded(backbone: Backbone) -> dict[str, Tensor]:
-    if isinstance(backbone, ResNet):
-        raise ContsegError("backbone_weights: hub has no ResNet of the published form; give a file")
+    if not isinstance(backbone, (Swin, TimmBackbone, PlainViT)):
+        raise ContsegError("backbone_weights: hub is for Swin and the backbones of timm; give a file")
     if isinstance(backbone, Swin):
         size = (backbone.channels[0], len(backbone.stages()[2][1]))  # type: ignore[arg-type]
         if size not in SWIN_HUB:

@@ -242,7 +242,7 @@ def _require_large_batch(training: TrainingOptions, method: Method, network: Net
             f"training.accumulate: method '{method.name}' computes {terms} over the whole batch at once; {way}"
         )
     if network.idrnet is not None:
-        raise ContsegError(f"training.accumulate: the tables of network.idrnet are updated by every batch; {way}")
+        raise ContsegError(f"training.accumulate: the tables of network.head.idrnet are updated by every batch; {way}")
 
 
 def start_run(recipe: Recipe, folder: Path | str, overwrite: bool = False, resume: bool = False) -> Run:
