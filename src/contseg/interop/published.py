@@ -114,7 +114,7 @@ def _widths(found: dict[str, Tensor], name: str, source: str) -> list[int]:
 
 
 def convert_backbone(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of a backbone under torchvision's names, which are ours; those of in-place ABN (`mod2...`) are converted."""
+    """The state dict of a backbone in our (torchvision's) names; those of in-place ABN (`mod2...`) are converted."""
     if not any(name.startswith("mod1.") for name in tensors):
         return tensors
     names = {renamed(f"body.{name}", MIB_NAMES).removeprefix("backbone."): value for name, value in tensors.items()}
