@@ -103,7 +103,7 @@ def make_job(
     method = make_method(given.pop("name"), **given)
     _require_unknown_handled(recipe, scenario, method)
     _require_exemplars_per_batch(recipe)
-    _require_average_heeded(recipe, method)
+    _require_average_supported(recipe, method)
     _require_updates(recipe, scenario, method)
     _require_both_sides(recipe, scenario)
     training, evaluation = make_pipelines(recipe, scenario.dataset)
@@ -119,7 +119,7 @@ def make_job(
     method.check(network, scenario)
     _require_large_batch(recipe.training, method, network)
     if start_from is None or type(method).prepare is Method.prepare:  # a method may freeze the norms of later steps
-        _require_images_enough_for_norms(recipe, network)
+        _require_batch_for_norms(recipe, network)
     if recipe.backbone_weights and (new or run.last_begun() < 0):
         require_fitting(network, Path(recipe.backbone_weights))
     require_startable(recipe.training, network, scenario[0].seen_count)
@@ -188,7 +188,7 @@ def _require_exemplars_per_batch(recipe: Recipe) -> None:
         )
 
 
-def _require_images_enough_for_norms(recipe: Recipe, network: NetworkOptions) -> None:
+def _require_batch_for_norms(recipe: Recipe, network: NetworkOptions) -> None:
     """Raise ContsegError if a norm would see a single value per channel, as a forward pass on the meta device shows."""
     if recipe.training.batch > 1:
         return
@@ -212,7 +212,7 @@ def _require_images_enough_for_norms(recipe: Recipe, network: NetworkOptions) ->
             ) from None
 
 
-def _require_average_heeded(recipe: Recipe, method: Method) -> None:
+def _require_average_supported(recipe: Recipe, method: Method) -> None:
     if recipe.training.average != "all" and type(method).supervise is not Method.supervise:
         raise ContsegError(
             f"training.average: '{recipe.training.average}' is for plain cross-entropy; method '{method.name}' has a"
