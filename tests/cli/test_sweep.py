@@ -29,7 +29,7 @@ def test_a_setting_that_lists_no_values_is_an_error(setting):
 
 
 def test_a_recipe_that_is_there_twice_is_an_error():
-    with pytest.raises(ContsegError, match="is there twice"):
+    with pytest.raises(ContsegError, match="is listed twice"):
         rows_of(["digits/mib_5-1", "digits/mib_5-1"], [], (0,))
 
 
