@@ -4,7 +4,7 @@ import pytest
 
 from contseg.engine.run import Run
 from contseg.recipes.build import start_run
-from contseg.recipes.published import PublishedRow, published_rows
+from contseg.recipes.published import PublishedRow, published_for, published_rows
 from contseg.recipes.read import read_recipe
 from contseg.recipes.recipe import Recipe
 from contseg.report.comparison import (
@@ -225,8 +225,9 @@ class TestRuns:
         run.write_text("summary.json", '{"old": 1, "new": 1, "all": 1, "old_with_background": 2, "all_with_background": 2}')
         assert [one.run["all"] for one in compare_run(run)] == [2, 2]
 
-    def test_of_a_method_that_is_not_registered_here_have_nothing_beside_them(self, tmp_path):
+    def test_of_a_method_that_is_not_registered_here_have_no_published_numbers(self, tmp_path):
         run = start_run(read_recipe("digits/plop_5-1"), tmp_path / "run")
         path = run.folder / "recipe.yaml"
         path.write_text(path.read_text().replace("name: plop", "name: somebody-s-own"))
-        assert recorded_recipe(Run(run.folder)) is None
+        recipe = recorded_recipe(Run(run.folder))
+        assert (recipe.method["name"], published_for(recipe)) == ("somebody-s-own", [])
