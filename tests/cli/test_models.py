@@ -59,7 +59,7 @@ def test_operations_are_multiplications_and_additions():
     options = network_of({"backbone": "resnet18", "head": "fcn"}, ["backbone.width=4", "head.width=8"])
     segmenter = Segmenter(options, [5]).eval()
     counted = flops_by_part(segmenter, 64)
-    assert counted["classifier"] == 2 * 8 * 5 * (64 // options.output_stride) ** 2
+    assert counted["classifier"] == 2 * 8 * 5 * (64 // options.backbone.output_stride) ** 2
     convolutions = [module for module in segmenter.modules() if isinstance(module, nn.Conv2d)]
     total = 0
 

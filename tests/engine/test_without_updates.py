@@ -112,9 +112,10 @@ class TestEverySample:
         for batch, again in zip(first, second, strict=True):
             assert torch.equal(batch.images, again.images)
             for position, name in enumerate(batch.names):
-                pixels, ids = self.job.evaluation_pipeline(*train.read(train.names.index(name)))
+                image, layers = train.read(train.names.index(name))
+                pixels, layers = self.job.evaluation_pipeline(image, layers, np.random.default_rng(0))
                 assert torch.equal(batch.images[position], pixels)
-                assert np.array_equal(batch.labels[position], train.lookup[ids])
+                assert np.array_equal(batch.labels[position], train.labels(layers))
 
 
 class TestOtherMethods:
