@@ -39,7 +39,7 @@ def test_the_reference_has_every_exported_name():
 @pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("zensical"), reason="pip install contseg[docs]")
 def test_the_site_builds_without_warnings(tmp_path):
-    for name in ("zensical.toml", "docs_examples.py"):
+    for name in ("zensical.toml", "docs_examples.py", "README.md"):
         shutil.copy(ROOT / name, tmp_path / name)
     shutil.copytree(DOCS, tmp_path / "docs")
     shutil.copytree(ROOT / "src", tmp_path / "src")
