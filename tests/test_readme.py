@@ -78,7 +78,7 @@ def test_a_loop_of_your_own_runs(monkeypatch, capsys):
         "range(10)": "range(1)",
         "batch=16, crop=64": "batch=4, crop=48",
     }
-    for found, change in {**small, '"width": 16}': '"width": 4}, head={"width": 8}', 'split="5-1"': 'split="5-5"'}.items():
+    for found, change in {**small, '"width": 16})': '"width": 4}, head={"width": 8})', 'split="5-1"': 'split="5-5"'}.items():
         assert found in code
         code = code.replace(found, change)
     exec(compile(code, "README.md", "exec"), {})
