@@ -64,6 +64,11 @@ def test_commands_of_the_documents_are_understood(line):
     command.make_context("contseg", words)  # parses, does nothing
 
 
+def test_the_readme_is_an_introduction():
+    assert README[: README.index("## From Python")].count("\n") <= 60
+    assert len(re.findall(r"^!\[", README, re.MULTILINE)) == 1
+
+
 def test_table_of_what_works_names_every_method_and_dataset():
     works = (ROOT / "docs" / "what-works.md").read_text(encoding="utf-8")
     for name in [*METHODS, *DATASETS]:
