@@ -46,10 +46,10 @@ BETTER = {
 }
 """What is not written, and what is written in its place."""
 UNUSUAL = re.compile(rf"\b({'|'.join(BETTER)})\b", re.IGNORECASE)
-ALLOWED: dict[str, set[str]] = {}
+ALLOWED: dict[str, set[str]] = {"report": {"is none"}}  # the value of a key, as in "data.test_crop was 512, is none"
 """Room or document -> words that are right there."""
 UNFINISHED = {
-    *("cli", "data", "engine", "errors.py", "evaluation", "interop", "methods", "models", "recipes", "scenarios"),
+    *("data", "evaluation", "models", "scenarios"),
 }
 """Rooms and documents whose text is still being rewritten; a test fails when one of them is done."""
 

@@ -122,7 +122,7 @@ def test_a_mean_over_labels_of_its_own_is_refused(tmp_path):
         def supervise(self, output, batch, context):
             return context.mean_over_valid(output.logits_at(batch.size).sum(dim=1), batch.labels.clone())
 
-    with pytest.raises(ContsegError, match=r"^training.accumulate: .* give mean_over_valid a `derive`"):
+    with pytest.raises(ContsegError, match=r"^training.accumulate: .* pass `derive` to mean_over_valid"):
         engine.train(job_in(tmp_path / "run", tiny_recipe("finetune", *OPTIONS, *GATHERED), method=Own()))
 
 

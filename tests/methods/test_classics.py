@@ -298,9 +298,7 @@ class TestFrozen:
     def test_a_step_without_a_new_class_is_refused_in_one_line(self):
         steps = [SimpleNamespace(index=index, new_count=count) for index, count in enumerate((3, 1, 0))]
         Frozen().check(NetworkOptions(), steps[:2])
-        with pytest.raises(
-            ContsegError, match=r"'frozen' learns nothing but new classes, and step 2 brings none; .*"
-        ) as caught:
+        with pytest.raises(ContsegError, match=r"'frozen' only trains new classes, and step 2 has none; .*") as caught:
             Frozen().check(NetworkOptions(), steps)
         assert "\n" not in str(caught.value)
 
