@@ -3,7 +3,7 @@
 import pytest
 
 from contseg.recipes.build import start_run
-from contseg.recipes.published import PublishedRow, published_for, published_rows
+from contseg.recipes.published import PublishedRow, published_rows
 from contseg.recipes.read import read_recipe
 from contseg.recipes.recipe import Recipe
 from contseg.report.comparison import (
