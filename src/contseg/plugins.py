@@ -50,7 +50,7 @@ class Registry(Generic[Part]):
     def __init__(
         self, kind: str, key: str, own: Mapping[str, Part | str], require: Callable[[Part], None] = lambda part: None
     ):
-        self.kind, self._noun, self._key, self._own, self._require = kind, kind.removesuffix("s"), key, own, require
+        self.kind, self.noun, self._key, self._own, self._require = kind, kind.removesuffix("s"), key, own, require
         self._loaded: dict[str, Part] = {}
 
     @cached_property
@@ -99,7 +99,7 @@ class Registry(Generic[Part]):
         near = did_you_mean(name, self)
         missing = "".join(f"; {problem}" for problem in _not_loaded.values())
         hint = missing or ("" if near.startswith("did") else f"; {HOW}")
-        return f"unknown {self._noun} '{name}'; {near}{hint}"
+        return f"unknown {self.noun} '{name}'; {near}{hint}"
 
     def check(self, name: str) -> None:
         """Raise ContsegError unless exactly one part has this name; nothing is imported."""
@@ -134,7 +134,7 @@ class Registry(Generic[Part]):
         own = getattr(part, "__name__", repr(part))
         name = name or _name_of(part)
         if name is None:
-            raise ContsegError(f"{own}: a {self._noun} needs a name; give the class an attribute `name`")
+            raise ContsegError(f"{own}: a {self.noun} needs a name; give the class an attribute `name`")
         self._require(part)
         for other in self._found.get(name, []):
             if not _places(part) & _places(other):

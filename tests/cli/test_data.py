@@ -67,7 +67,7 @@ def test_a_class_that_never_occurs_is_marked(folder):
     assert code == 0
     (gold,) = (row for row in rows(said) if row[1] == "[gold]")
     assert gold[2:] == ["never", "-", "never", "-"]
-    assert "note: no mask holds [gold]: cannot be learned from these masks\n" in said
+    assert "note: no mask contains [gold]: cannot be learned from these masks\n" in said
     assert "nothing is wrong" not in said
     assert said.endswith(f"{folder}: no problems found; see the notes above\n")
 

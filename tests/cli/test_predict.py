@@ -187,7 +187,10 @@ class TestReading:
         pixels = np.asarray(Image.open(picture(tmp_path / "a.png")))
         Image.fromarray(np.dstack([pixels[..., ::-1], pixels[..., 0] // 2])).save(tmp_path / "b.tif")
         refused(
-            "predict", segmenter, tmp_path / "b.tif", telling="has 4 bands of uint8, the last of them no mask; choose three"
+            "predict",
+            segmenter,
+            tmp_path / "b.tif",
+            telling="has 4 bands of uint8, the last of them not a mask; choose three",
         )
         for name, words in {"a.png": [], "b.tif": ["--bands", "3,2,1"]}.items():
             code, _, _ = command("predict", segmenter, tmp_path / name, "--out", tmp_path / "out", *words)

@@ -160,7 +160,7 @@ def test_a_32_bit_mask_with_values_that_are_no_ids_is_told(folder, value):
     """65537 does not become 1."""
     Image.fromarray(np.full((32, 32), value, dtype=np.int32)).save(folder / "masks" / "000.tif")
     (folder / "masks" / "000.png").unlink()
-    with pytest.raises(ContsegError, match=rf"masks/000\.tif: mask holds {value} to {value}; ids are 0 to 65535"):
+    with pytest.raises(ContsegError, match=rf"masks/000\.tif: mask has values {value} to {value}; ids must be 0 to 65535"):
         Folder(folder).read("000")
 
 

@@ -145,13 +145,13 @@ class TestRemarks:
 
     def test_a_class_without_a_pixel_is_told(self, sound):
         (sound / "classes.txt").write_text("background\nred\ngreen\nblue\ngold\n")
-        assert self.of(sound) == ([], ["no mask holds gold: cannot be learned from these masks"])
+        assert self.of(sound) == ([], ["no mask contains gold: cannot be learned from these masks"])
 
     @pytest.mark.parametrize(
         ("rows", "text"),
         [
-            (range(9), "no training mask holds blue: cannot be learned from these masks"),
-            (range(9, 12), "no test mask holds blue: left out of every mean"),
+            (range(9), "no training mask contains blue: cannot be learned from these masks"),
+            (range(9, 12), "no test mask contains blue: left out of every mean"),
         ],
     )
     def test_a_class_that_one_subset_lacks_is_told(self, sound, rows, text):
@@ -167,8 +167,8 @@ class TestRemarks:
         self.masks(sound, lambda mask: np.where(mask > 0, 255, 0).astype(np.uint8))
         problems, notes = self.of(sound)
         assert problems == []
-        assert notes[0] == "no mask holds cell: cannot be learned from these masks"
-        assert notes[1].startswith("255 is in 12 of 12 masks and always means 'ignore': if it stands for cell, write")
+        assert notes[0] == "no mask contains cell: cannot be learned from these masks"
+        assert notes[1].startswith("255 is in 12 of 12 masks and always means 'ignore': if it marks cell, write")
 
     def test_255_beside_classes_that_are_there_is_a_border(self, sound):
         self.masks(sound, lambda mask: np.where(np.arange(32) == 9, 255, mask).astype(np.uint8))
@@ -177,11 +177,11 @@ class TestRemarks:
     def test_an_id_that_8_bits_cannot_hold_is_told(self, sound):
         (sound / "classes.yaml").write_text("{0: background, 1: red, 2: green, 3: blue, 300: gold}")
         _, notes = self.of(sound)
-        assert notes[1] == "the masks have 8 bits and hold ids up to 255, less than that of gold: write 16-bit PNGs"
+        assert notes[1] == "the masks have 8 bits, so ids end at 255, below that of gold: write 16-bit PNGs"
 
     def test_more_classes_than_outputs_are_told(self, sound):
         (sound / "classes.txt").write_text("background\n" + "\n".join(f"class {number}" for number in range(300)))
-        assert "301 classes: training holds 255 outputs at most" in self.of(sound)[1]
+        assert "301 classes: training is limited to 255 outputs" in self.of(sound)[1]
 
     def test_an_image_in_both_lists_is_wrong(self, sound):
         (sound / "test.txt").write_text("009\n010\n011\n000\n")
@@ -195,8 +195,7 @@ class TestRemarks:
         problems, notes = self.of(sound)
         assert problems == []
         assert notes == [
-            "1 test images equal a training image pixel by pixel, such as '011' and '002':"
-            " the figures overestimate what is learned"
+            "1 test images equal a training image pixel by pixel, such as '011' and '002': test metrics are too high"
         ]
 
     def test_a_name_that_a_list_repeats_is_told_and_counted_once(self, sound):
@@ -221,4 +220,6 @@ class TestRemarks:
     def test_an_unscored_background_need_not_be_anywhere(self, sound):
         self.masks(sound, lambda mask: np.maximum(mask, 1))
         assert self.of(sound, background="unlabelled") == ([], [])
-        assert self.of(sound, background="annotated")[1] == ["no mask holds background: cannot be learned from these masks"]
+        assert self.of(sound, background="annotated")[1] == [
+            "no mask contains background: cannot be learned from these masks"
+        ]

@@ -46,13 +46,16 @@ def first(written: dict[str, Any]) -> dict[str, Any]:
 ODD_ROWS = {
     "empty segmentation": (lambda w: first(w).update(segmentation=[]), "annotation 1000: its segmentation is empty"),
     "no segmentation": (lambda w: first(w).update(segmentation=None), "annotation 1000: has no segmentation"),
-    "a box": (lambda w: first(w).pop("segmentation"), "annotation 1000: has no segmentation (a box is no mask)"),
+    "a box": (lambda w: first(w).pop("segmentation"), "annotation 1000: has no segmentation (a box is not a mask)"),
     "a line": (
         lambda w: first(w).update(segmentation=[[3, 3, 5, 5]]),
         "annotation 1000: 1 of its 1 polygons have fewer than three points",
     ),
-    "unknown image": (lambda w: first(w).update(image_id=555), "annotation 1000: is of image 555, which 'images' does not"),
-    "an image of lists": (lambda w: first(w).update(image_id=[]), "annotation 1000: is of image []"),
+    "unknown image": (
+        lambda w: first(w).update(image_id=555),
+        "annotation 1000: belongs to image 555, which 'images' does not",
+    ),
+    "an image of lists": (lambda w: first(w).update(image_id=[]), "annotation 1000: belongs to image []"),
     "unknown category": (lambda w: first(w).update(category_id=7), "annotation 1000: has category 7, which 'categories'"),
 }
 
@@ -165,7 +168,9 @@ class TestCategories:
             written["categories"].append({"id": 40, "name": "fox"})
 
         assert change(root, edit, "val").classes.names[-1] == "dog"
-        with pytest.raises(ContsegError, match=r"instances_val\.json: has objects of 'fox', which is no class of .*drop="):
+        with pytest.raises(
+            ContsegError, match=r"instances_val\.json: has objects of 'fox', which is not a class of .*drop="
+        ):
             change(root, lambda w: first(w).update(category_id=40), "val")
         assert CocoJSON(root, drop=["fox"]).names("test")
 
@@ -181,9 +186,9 @@ class TestCategories:
         [
             ({"drop": ["cart"]}, r"data\.options\.drop: no category 'cart'; did you mean 'ca[rt]'"),
             ({"rename": {"carr": "x"}}, r"data\.options\.rename: no category 'carr'; did you mean 'car'"),
-            ({"drop": 3}, r"data\.options\.drop: 3 is no list"),
-            ({"rename": "car"}, r"data\.options\.rename: 'car' does not give"),
-            ({"drop": ["car", "cat", "dog"]}, "no category is left to learn"),
+            ({"drop": 3}, r"data\.options\.drop: 3 is not a list"),
+            ({"rename": "car"}, r"data\.options\.rename: 'car' is not a mapping"),
+            ({"drop": ["car", "cat", "dog"]}, "no category left to learn"),
         ],
     )
     def test_options_about_nothing_are_refused(self, root, options, message):

@@ -241,9 +241,9 @@ def test_a_wrong_file_is_told_when_opened(root, mistake):
 
 
 SEGMENTATIONS = {
-    "odd polygon": ([[1, 1, 5, 1, 5, 5, 2]], "a polygon of 7 numbers; it takes an even count, 6 at least"),
+    "odd polygon": ([[1, 1, 5, 1, 5, 5, 2]], "a polygon of 7 numbers; it needs an even count of at least 6"),
     "flat list": ([1, 1, 5, 1, 5, 5], "a polygon must be a list of numbers"),
-    "text in a polygon": ([[1, 1, 5, 1, 5, "x"]], "a polygon holds something that is no number"),
+    "text in a polygon": ([[1, 1, 5, 1, 5, "x"]], "a polygon contains a value that is not a number"),
     "nested polygon": ([[[1, 1], [5, 1], [5, 5], [1, 1], [5, 1], [5, 5]]], "a polygon reaches far out|no number"),
     "endless polygon": ([[1, 1, 5, 1, 1e12, 5]], "a polygon reaches far out of its image of 30x24"),
     "no number at all": ([[1, 1, 5, 1, float("nan"), 5]], "a polygon reaches far out of its image"),
@@ -258,10 +258,10 @@ SEGMENTATIONS = {
     "runs of text": ({"size": [24, 30], "counts": ["a"]}, "counts must be whole numbers or compressed text"),
     "ragged runs": ({"size": [24, 30], "counts": [[1], [2, 3]]}, "counts must be whole numbers or compressed text"),
     "no counts": ({"size": [24, 30]}, "counts must be whole numbers or compressed text"),
-    "empty text": ({"size": [24, 30], "counts": ""}, "the compressed text is cut or holds other characters"),
-    "text cut off": ({"size": [24, 30], "counts": "`"}, "the compressed text is cut or holds other characters"),
-    "text of other characters": ({"size": [24, 30], "counts": "0 1"}, "is cut or holds other characters"),
-    "text not ASCII": ({"size": [24, 30], "counts": "é"}, "is cut or holds other characters"),
+    "empty text": ({"size": [24, 30], "counts": ""}, "the compressed text is truncated or contains other characters"),
+    "text cut off": ({"size": [24, 30], "counts": "`"}, "the compressed text is truncated or contains other characters"),
+    "text of other characters": ({"size": [24, 30], "counts": "0 1"}, "is truncated or contains other characters"),
+    "text not ASCII": ({"size": [24, 30], "counts": "é"}, "is truncated or contains other characters"),
     "endless number": ({"size": [24, 30], "counts": "o" * 20 + "0"}, "a number in the compressed text is too long"),
 }
 
@@ -294,7 +294,7 @@ def test_missing_folders_and_empty_lists_are_told(root):
     with pytest.raises(ContsegError, match="nowhere: folder not found; expected a dataset folder"):
         CocoJSON(root / "nowhere")
     dataset = rewrite(root, lambda written: written.update(images=[], annotations=[]))
-    with pytest.raises(ContsegError, match="the JSON file of the train images lists none"):
+    with pytest.raises(ContsegError, match="the JSON file of the train subset lists no images"):
         dataset.names("train")
 
 

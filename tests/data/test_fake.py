@@ -166,7 +166,7 @@ def test_what_cannot_be_written_is_refused(tmp_path, dataset, options, message):
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
-    with pytest.raises(ContsegError, match="holds something already"):
+    with pytest.raises(ContsegError, match="not empty; choose an empty or a new folder"):
         written("voc", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 

@@ -134,9 +134,9 @@ MISTAKES = {
     "no patch": (lambda root: empty(root / "images" / "validation"), "images/validation: holds no patches"),
     "half cut": (
         lambda root: (root / "prepared.json").write_text(json.dumps({"potsdam": {"complete": False}})),
-        "data: the patches of potsdam are not all there; run contseg prepare isprs again",
+        "data: patches of potsdam are missing; run contseg prepare isprs again",
     ),
-    "record broken": (lambda root: (root / "prepared.json").write_text("{"), r"prepared\.json: cannot be understood"),
+    "record broken": (lambda root: (root / "prepared.json").write_text("{"), r"prepared\.json: cannot be read; cut"),
 }
 
 
@@ -167,11 +167,11 @@ def test_a_wrong_layout_is_told(patches, mistake):
 def test_wrong_options_are_told(patches):
     with pytest.raises(ContsegError, match=r"data\.options\.variant: 'papre' is unknown; known: paper, released"):
         ISPRS(patches, variant="papre")
-    with pytest.raises(ContsegError, match=r"data\.options\.background: false is of variant paper"):
+    with pytest.raises(ContsegError, match=r"data\.options\.background: false needs variant paper"):
         ISPRS(patches, variant="released", background=False)
 
 
 def test_a_number_that_is_no_class_is_told(patches):
     write_patch(patches, "training", 1, (0, 6))
-    with pytest.raises(ContsegError, match=r"training/00001\.png: values that the dataset does not know: 6 \(\d+ pixels\)"):
+    with pytest.raises(ContsegError, match=r"training/00001\.png: unknown values: 6 \(\d+ pixels\)"):
         ISPRS(patches).read_mask("00001")

@@ -281,7 +281,7 @@ class TestBadInput:
         name = next(name for name in dataset.names("train") if dataset.mask_path(name).suffix == ".mat")
         for content in ({"T": np.ones((24, 30))}, {"S": np.ones((24, 30)) * 999}, {"S": np.ones((2, 2, 2))}):
             savemat(dataset.mask_path(name), content)
-            with pytest.raises(ContsegError, match=rf"{name}\.mat: holds no two-dimensional array `S`"):
+            with pytest.raises(ContsegError, match=rf"{name}\.mat: has no two-dimensional array `S`"):
                 dataset.read(name)
 
     @pytest.mark.parametrize("value", [np.nan, 1.5, -1.0, np.inf])

@@ -241,7 +241,7 @@ class TestBands:
         pixels = np.dstack([UPRIGHT, np.full(UPRIGHT.shape[:2], alpha, np.uint8)])
         Image.fromarray(pixels).save(tmp_path / "a.tif")
         if alpha == 9:
-            with pytest.raises(ContsegError, match="has 4 bands of uint8, the last of them no mask"):
+            with pytest.raises(ContsegError, match="has 4 bands of uint8, the last of them not a mask"):
                 read_image(tmp_path / "a.tif")
         else:
             assert np.array_equal(read_image(tmp_path / "a.tif"), UPRIGHT)
@@ -331,7 +331,7 @@ class TestWhatIsOpened:
         monkeypatch.setenv("CONTSEG_MAX_PIXELS", "24")
         assert read_image(tmp_path / "a.png").shape == (4, 6, 3)
         monkeypatch.setenv("CONTSEG_MAX_PIXELS", "many")
-        with pytest.raises(ContsegError, match="CONTSEG_MAX_PIXELS: 'many' is no number"):
+        with pytest.raises(ContsegError, match="CONTSEG_MAX_PIXELS: 'many' is not a number"):
             read_image(tmp_path / "a.png")
 
     @pytest.mark.filterwarnings("error")

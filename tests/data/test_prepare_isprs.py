@@ -197,7 +197,7 @@ class TestGoingOn:
                 assert np.asarray(Image.open(path)).shape[:2] == (40, 40)
         assert kills >= 3
         refused_by_dataset = command("data", "check", "isprs", tmp_path)
-        assert "are not all there; run contseg prepare isprs again" in refused_by_dataset[2]
+        assert "are missing; run contseg prepare isprs again" in refused_by_dataset[2]
         subprocess.run(list(map(str, line)), check=True, stdout=subprocess.DEVNULL)
         assert contents(tmp_path) == contents(prepared[0])
 
@@ -211,7 +211,7 @@ class TestGoingOn:
     def test_a_tile_that_was_cut_cannot_be_left_out_later(self, tiles, tmp_path):
         arguments = ["--potsdam", tiles / "potsdam"]
         prepare(tmp_path, *arguments)
-        refused(tmp_path, *arguments, "--skip-tile", "6_7", telling="holds patches of tile 6_7, which is left out now")
+        refused(tmp_path, *arguments, "--skip-tile", "6_7", telling="contains patches of tile 6_7, which is left out now")
         assert prepare(tmp_path, *arguments, "--keep-faulty")[0] == 0  # one more is welcome
         assert len(patches(tmp_path)) == 38 * PER_TILE
 
@@ -226,7 +226,12 @@ class TestGoingOn:
     def test_patches_of_unknown_origin_are_not_mixed_with(self, tiles, tmp_path):
         (tmp_path / "images" / "training").mkdir(parents=True)
         Image.new("RGB", (40, 40)).save(tmp_path / "images" / "training" / "09999.png")
-        refused(tmp_path, "--potsdam", tiles / "potsdam", telling="09999.png: is there, but no prepared.json says")
+        refused(
+            tmp_path,
+            "--potsdam",
+            tiles / "potsdam",
+            telling="09999.png: exists, but there is no prepared.json with its origin",
+        )
         assert prepare(tmp_path, "--potsdam", tiles / "potsdam", "--overwrite")[0] == 0
         assert 9999 not in patches(tmp_path)
 
@@ -243,7 +248,7 @@ class TestColours:
         colours = COLOURS[tile_pixels("4_12", 120, 120)[1]]
         colours[0, :7], colours[119, 1] = (252, 255, 0), (1, 2, 3)
         write_raster(label, colours)
-        telling = f"{label}: tile 4_12 has 8 pixels in 2 colours that are no class: (252, 255, 0) 7x, (1, 2, 3) 1x"
+        telling = f"{label}: tile 4_12 has 8 pixels in 2 colours of no class: (252, 255, 0) 7x, (1, 2, 3) 1x"
         refused(tmp_path / "out", "--potsdam", potsdam, telling=telling)
         assert len(patches(tmp_path / "out")) == 36 * PER_TILE
         refused(tmp_path / "out", "--potsdam", potsdam, telling="leave the tile out with --skip-tile 4_12")
@@ -253,9 +258,7 @@ class TestColours:
     def test_of_many_colours_the_five_most_frequent_are_named(self, potsdam, tmp_path):
         _, label = potsdam_files(potsdam, "2_10")
         write_raster(label, np.tile(np.arange(120, dtype=np.uint8)[:, None, None], (1, 120, 3)))
-        said = refused(
-            tmp_path / "out", "--potsdam", potsdam, telling="14400 pixels in 120 colours that are no class: (0, 0, 0)"
-        )
+        said = refused(tmp_path / "out", "--potsdam", potsdam, telling="14400 pixels in 120 colours of no class: (0, 0, 0)")
         assert said.count("2_10") == 0
 
     def test_every_tile_that_fails_is_told(self, potsdam, tmp_path):
@@ -335,7 +338,7 @@ class TestMistakes:
     def test_arguments_that_mean_nothing_are_told(self, tiles, tmp_path):
         refused(tmp_path, telling="nothing to cut; give --potsdam FOLDER, --vaihingen FOLDER or both")
         refused(tmp_path, "--potsdam", tiles / "absent", telling="absent: folder not found; expected the official tiles")
-        refused(tmp_path, "--potsdam", tiles / "vaihingen", telling="holds no tiles of Potsdam")
+        refused(tmp_path, "--potsdam", tiles / "vaihingen", telling="contains no tiles of Potsdam")
         refused(tmp_path, "--potsdam", tiles / "potsdam", "--skip-tile", "7_20", telling="there is no tile '7_20'")
         assert not list(tmp_path.iterdir())
 
@@ -345,7 +348,12 @@ class TestMistakes:
 
     def test_rasterio_missing_is_told_with_what_installs_it(self, tiles, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "rasterio", None)
-        refused(tmp_path, "--potsdam", tiles / "potsdam", telling="rasterio is missing, which reads the tiles; pip install")
+        refused(
+            tmp_path,
+            "--potsdam",
+            tiles / "potsdam",
+            telling="rasterio is missing, which is needed to read the tiles; pip install",
+        )
 
 
 @pytest.mark.slow

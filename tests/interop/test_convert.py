@@ -178,7 +178,7 @@ def test_own_lists_name_the_outputs(tmp_path):
         assert named_table(str(place)).names == ("background", "roof", "road")
         assert classes_of_outputs(str(place), 2).names == ("roof", "road")
     (tmp_path / "classes.txt").write_text("background\nroof\nroof\n")
-    with pytest.raises(ContsegError, match=r"classes\.txt: class table: the name 'roof' stands more than once"):
+    with pytest.raises(ContsegError, match=r"classes\.txt: class table: the name 'roof' occurs more than once"):
         named_table(str(tmp_path / "classes.txt"))
 
 

@@ -224,7 +224,7 @@ class TestRuns:
         run.write_text("summary.json", '{"old": 1, "new": 1, "all": 1, "old_with_background": 2, "all_with_background": 2}')
         assert [one.run["all"] for one in compare_run(run)] == [2, 2]
 
-    def test_of_a_method_that_is_not_registered_here_have_nothing_beside_them(self, tmp_path):
+    def test_of_a_method_that_is_not_registered_here_have_no_published_numbers(self, tmp_path):
         run = start_run(changed(), tmp_path / "run")
         run.write_text("summary.json", '{"old": 1, "new": 1, "all": 1, "old_with_background": 2, "all_with_background": 2}')
         path = run.folder / "recipe.yaml"

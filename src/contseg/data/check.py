@@ -1,4 +1,4 @@
-"""Looking at every file of a dataset before training does: what is wrong with it, and what it holds."""
+"""Check every file of a dataset before training: problems, and statistics of the masks."""
 
 import hashlib
 import os
@@ -15,18 +15,18 @@ from contseg.data.classes import IGNORE
 from contseg.data.dataset import SUBSETS, SegmentationDataset, SubsetName, repeated_names, unequal
 from contseg.data.files import notes, read_image
 from contseg.data.presence import Progress
-from contseg.data.recoding import told_counts
+from contseg.data.recoding import describe_counts
 from contseg.errors import ContsegError
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong.
+    """One problem of a dataset.
 
     Args:
-        sample: its name; empty if the list of samples itself is wrong.
-        file: where it is wrong; empty if the text tells.
-        text: what is wrong.
+        sample: name of the sample; empty if the list of samples itself is wrong.
+        file: the file with the problem; empty if the text names it.
+        text: the problem.
     """
 
     subset: SubsetName
@@ -37,18 +37,18 @@ class Problem:
 
 @dataclass(frozen=True)
 class SubsetStatistics:
-    """What the readable masks of a subset hold, of K classes.
+    """Statistics of the readable masks of a subset, over K classes.
 
     Args:
-        samples: how many different ones there are, readable or not.
+        samples: number of different samples, readable or not.
         images: (K,) int64, masks with at least one pixel of a class.
         pixels: (K,) int64, pixels of a class.
         ignored: pixels that are void or 255.
-        notes: how many images are read otherwise than they are stored, by `contseg.data.files.notes`.
+        notes: number of images that are rotated or rescaled when read, by the text of `contseg.data.files.notes`.
         marked: masks with at least one pixel of 255.
-        highest: the largest value that the masks can hold: 255 or 65535; 0 where none could be read.
+        highest: largest value of the masks' integer type, 255 or 65535; 0 if no mask could be read.
         repeated: samples that the list names more than once.
-        named: a sample for every image, by a digest of its pixels.
+        named: sample names by the digest of their image's pixels.
     """
 
     subset: SubsetName
@@ -77,11 +77,11 @@ class _Checked:
 def check_dataset(
     dataset: SegmentationDataset, *, workers: int | None = None, progress: Progress | None = None
 ) -> tuple[list[Problem], list[SubsetStatistics]]:
-    """Decode every image and mask of both subsets to the end; a bad one stops nothing.
+    """Decode every image and mask of both subsets completely; the check continues after a bad file.
 
     Args:
         workers: threads; default: all cores (the decoders release the interpreter lock).
-        progress: called with (done, total) as samples are read.
+        progress: called with (done, total) after each sample.
 
     Returns:
         The problems in list order, and the statistics of each subset.
@@ -108,7 +108,7 @@ def check_dataset(
         for subset in SUBSETS:
             images, pixels = (np.zeros(len(dataset.classes), dtype=np.int64) for _ in range(2))
             ignored = marked = highest = 0
-            told: Counter[str] = Counter()
+            read_otherwise: Counter[str] = Counter()
             named: dict[bytes, str] = {}
             checks = (pool.submit(check_sample, dataset, subset, name, known) for name in names[subset])
             for name, future in zip(names[subset], list(checks), strict=True):
@@ -118,7 +118,7 @@ def check_dataset(
                 pixels += checked.pixels
                 ignored, marked = ignored + checked.ignored, marked + checked.marked
                 highest = max(highest, checked.highest)
-                told.update(checked.notes)
+                read_otherwise.update(checked.notes)
                 if checked.digest:
                     named.setdefault(checked.digest, name)
                 done += 1
@@ -126,16 +126,18 @@ def check_dataset(
                     progress(done, total)
             twice, samples = tuple(repeated[subset]), len(names[subset])
             statistics.append(
-                SubsetStatistics(subset, samples, images, pixels, ignored, dict(told), marked, highest, twice, named)
+                SubsetStatistics(
+                    subset, samples, images, pixels, ignored, dict(read_otherwise), marked, highest, twice, named
+                )
             )
     for name in sorted(set(names["train"]) & set(names["test"])):
-        text = "is in the training and in the test list, so the figures overestimate what is learned; remove it from one"
+        text = "is in the training and in the test list, so test metrics are too high; remove it from one"
         problems.append(Problem("test", name, str(dataset.image_path(name)), text))
     return problems, statistics
 
 
 def remarks(dataset: SegmentationDataset, statistics: Sequence[SubsetStatistics]) -> list[str]:
-    """What is not wrong with any file, and should be known: a line each.
+    """Remarks on a dataset that are not problems of a file, one line each.
 
     Args:
         statistics: of `check_dataset`, train first.
@@ -144,7 +146,7 @@ def remarks(dataset: SegmentationDataset, statistics: Sequence[SubsetStatistics]
         >>> from contseg.data.datasets.digits import Digits
         >>> digits = Digits(train=5, test=3, size=32)
         >>> [text.partition(":")[0] for text in remarks(digits, check_dataset(digits)[1])][-1]
-        'no test mask holds zero, four, five, six'
+        'no test mask contains zero, four, five, six'
     """
     train, test = statistics
     table = dataset.classes
@@ -164,44 +166,42 @@ def remarks(dataset: SegmentationDataset, statistics: Sequence[SubsetStatistics]
     absent = {one.subset: _absent(dataset, one) for one in statistics}
     nowhere = [name for name in absent["train"] if name in absent["test"]]
     for names, what in (
-        (nowhere, "no mask holds {}: cannot be learned from these masks"),
+        (nowhere, "no mask contains {}: cannot be learned from these masks"),
         (
             [name for name in absent["train"] if name not in nowhere],
-            "no training mask holds {}: cannot be learned from these masks",
+            "no training mask contains {}: cannot be learned from these masks",
         ),
-        ([name for name in absent["test"] if name not in nowhere], "no test mask holds {}: left out of every mean"),
+        ([name for name in absent["test"] if name not in nowhere], "no test mask contains {}: left out of every mean"),
     ):
         if names:
             found.append(what.format(_listed(names)))
     marked, masks = train.marked + test.marked, train.samples + test.samples
     if nowhere and marked:
         found.append(
-            f"{IGNORE} is in {marked} of {masks} masks and always means 'ignore': if it stands for {_listed(nowhere)}, write"
+            f"{IGNORE} is in {marked} of {masks} masks and always means 'ignore': if it marks {_listed(nowhere)}, write"
             " the id of that class instead"
         )
     highest = max(train.highest, test.highest)
     beyond = [name for name, number in zip(table.names, table.ids, strict=True) if 0 < highest < number]
     if beyond:
-        found.append(
-            f"the masks have 8 bits and hold ids up to {highest}, less than that of {_listed(beyond)}: write 16-bit PNGs"
-        )
+        found.append(f"the masks have 8 bits, so ids end at {highest}, below that of {_listed(beyond)}: write 16-bit PNGs")
     if len(table) > IGNORE:
-        found.append(f"{len(table)} classes: training holds {IGNORE} outputs at most")
+        found.append(f"{len(table)} classes: training is limited to {IGNORE} outputs")
     same = [(train.named[digest], test.named[digest]) for digest in train.named if digest in test.named]
     same = [(one, other) for one, other in same if one != other]
     if same:
         found.append(
             f"{len(same)} test images equal a training image pixel by pixel, such as '{same[0][1]}' and '{same[0][0]}':"
-            " the figures overestimate what is learned"
+            " test metrics are too high"
         )
     return found
 
 
 def _linked_folders(dataset: SegmentationDataset) -> dict[Path, int]:
-    """Folders in the dataset's that are links, and how many of its images are below each."""
+    """Linked folders in the dataset's folder, with the number of images below each."""
     samples: Counter[Path] = Counter()
     for subset in SUBSETS:
-        with suppress(ContsegError):  # told as a problem
+        with suppress(ContsegError):  # reported as a problem
             samples.update(dataset.image_path(name).parent for name in dict.fromkeys(dataset.names(subset)))
     linked: Counter[Path] = Counter()
     for folder, images in samples.items():
@@ -212,7 +212,7 @@ def _linked_folders(dataset: SegmentationDataset) -> dict[Path, int]:
 
 
 def _absent(dataset: SegmentationDataset, one: SubsetStatistics) -> list[str]:
-    """The classes without a pixel in a subset, where there is one to look at and the class is one to be scored."""
+    """The scored classes without a pixel in a subset; empty if the subset has no readable mask."""
     table = dataset.classes
     wanted = table.foreground if table.background == "unscored" else table.ids
     rows = zip(table.names, table.ids, one.images, strict=True)
@@ -224,23 +224,23 @@ def _listed(names: Sequence[str], most: int = 8) -> str:
 
 
 def check_sample(dataset: SegmentationDataset, subset: SubsetName, name: str, known: np.ndarray) -> _Checked:
-    """Everything that is wrong with one sample, and the pixels of its classes.
+    """All problems of one sample, and the pixels of its classes.
 
     Args:
-        known: of `ClassTable.known_values`.
+        known: see `ClassTable.known_values`.
     """
     problems: list[Problem] = []
 
     def found(file: Path, error: Exception | str) -> None:
         problem = Problem(subset, name, str(file), str(error).removeprefix(f"{file}: "))
-        if problem not in problems:  # a mask may need its image's size, and tell it again
+        if problem not in problems:  # reading a mask may read its image's size and report the same problem again
             problems.append(problem)
 
     image = mask = None
-    told: list[str] = []
+    remarks: list[str] = []
     try:
         image = read_image(dataset.image_path(name), dataset.reading)
-        told = notes(dataset.image_path(name), dataset.reading)
+        remarks = notes(dataset.image_path(name), dataset.reading)
     except ContsegError as error:
         found(dataset.image_path(name), error)
     try:
@@ -253,13 +253,13 @@ def check_sample(dataset: SegmentationDataset, subset: SubsetName, name: str, kn
         b"" if image is None else hashlib.blake2b(image.tobytes(), digest_size=16, key=str(image.shape).encode()).digest()
     )
     if mask is None:
-        return _Checked(problems, np.zeros(len(ids), dtype=np.int64), 0, told, digest=digest)
+        return _Checked(problems, np.zeros(len(ids), dtype=np.int64), 0, remarks, digest=digest)
     if image is not None and image.shape[:2] != mask.shape:
         found(dataset.mask_path(name), unequal(mask, image.shape, dataset.image_path(name)))
     counts = np.bincount(mask.ravel(), minlength=max(ids.max(), IGNORE) + 1)
     strange = np.flatnonzero((counts > 0) & ~known[: len(counts)])
     if len(strange):
-        found(dataset.mask_path(name), f"ids outside the class table: {told_counts(strange, counts[strange])}")
+        found(dataset.mask_path(name), f"ids outside the class table: {describe_counts(strange, counts[strange])}")
     pixels = counts[ids].astype(np.int64)
     ignored = int(counts.sum() - pixels.sum() - counts[strange].sum())
-    return _Checked(problems, pixels, ignored, told, bool(counts[IGNORE]), int(np.iinfo(mask.dtype).max), digest)
+    return _Checked(problems, pixels, ignored, remarks, bool(counts[IGNORE]), int(np.iinfo(mask.dtype).max), digest)

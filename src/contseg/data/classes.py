@@ -1,4 +1,4 @@
-"""Class tables: what the numbers in a mask mean."""
+"""Class tables: the meaning of the values in a mask."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ Background = Literal["annotated", "unlabelled", "unscored", "none"]
 
 
 def voc_palette(count: int = 256) -> list[Colour]:
-    """The bit-interleaved palette of PASCAL VOC: the bits of an id dealt to red, green and blue, highest first.
+    """The bit-interleaved palette of PASCAL VOC: bits of the id are distributed over red, green and blue, highest first.
 
     Example:
         >>> voc_palette(4)
@@ -55,18 +55,17 @@ class ClassTable:
         names: one name per class, background first.
         ids: the mask value of each class, in the same order; at most 65535, and never 255, which means "ignore".
         colours: RGB, 0-255, one per class.
-        background: what a 0 in a mask means:
-            `annotated`: somebody looked, and it is nothing (VOC);
-            `unlabelled`: nobody named the pixel (ADE20K);
-            `unscored`: the dataset names every pixel that counts; 0 is there for what a step does not annotate, and is
-            never scored (Cityscapes and ISPRS when learned class by class; your own folder where 0 says that nobody named
-            the pixel);
-            `none`: there is no background output; every entry is a class like any other.
-        void: further mask values that are known and are no class. They are ignored, but for training in the presence of a
-            background, where they belong to it.
+        background: the meaning of 0 in a mask:
+            `annotated`: annotated background (VOC);
+            `unlabelled`: pixels without annotation (ADE20K);
+            `unscored`: pixels that a step does not annotate, never scored (Cityscapes and ISPRS in steps by class; a
+            folder of one's own in which 0 marks pixels without annotation);
+            `none`: no background output; every entry is an ordinary class.
+        void: further known mask values that are not classes. They are ignored, except in training with a background, where
+            they are part of it.
 
     Raises:
-        ContsegError: lengths differ, names or ids repeat, or a background is announced and the first id is not 0.
+        ContsegError: lengths differ, names or ids repeat, or the table has a background and its first id is not 0.
 
     Example:
         >>> table = ClassTable.of(["background", "cat", "dog"])
@@ -89,15 +88,15 @@ class ClassTable:
             raise ContsegError(f"class table: the first id is {self.ids[:1]}; background must come first with id 0")
         repeated = sorted({name for name in self.names if self.names.count(name) > 1})
         if repeated:
-            raise ContsegError(f"class table: the name '{repeated[0]}' stands more than once; names tell classes apart")
+            raise ContsegError(f"class table: the name '{repeated[0]}' occurs more than once; names must be unique")
         if not all(0 <= number < 65536 for number in (*self.ids, *self.void)):
-            raise ContsegError(f"class table: ids {self.ids}: masks hold 0 to 65535")
+            raise ContsegError(f"class table: ids {self.ids}: ids must be 0 to 65535")
         if len(set(self.ids)) != len(self.ids) or IGNORE in self.ids or set(self.ids) & set(self.void):
             raise ContsegError(f"class table: ids {self.ids} repeat or contain {IGNORE}, which means 'ignore'")
 
     @classmethod
     def of(cls, names: Sequence[str], background: Background = "annotated") -> "ClassTable":
-        """A table with ids 0, 1, 2, ... (stepping over 255) and the VOC palette."""
+        """A table with ids 0, 1, 2, ... (skipping 255) and the VOC palette."""
         ids = [number for number in range(len(names) + 1) if number != IGNORE][: len(names)]
         colours = voc_palette()
         return cls(tuple(names), tuple(ids), tuple(colours[number % 256] for number in ids), background)
@@ -155,7 +154,7 @@ class ClassTable:
         )
 
     def without_background(self) -> "ClassTable":
-        """The same classes with no background among them: id 0 is void, and ignored.
+        """The same classes without background: id 0 is void and ignored.
 
         Example:
             >>> table = ClassTable.of(["background", "cat", "dog"]).without_background()
@@ -167,7 +166,7 @@ class ClassTable:
         return ClassTable(self.names[1:], self.ids[1:], self.colours[1:], "none", (0, *self.void))
 
     def with_unscored_background(self) -> "ClassTable":
-        """The same classes after an unscored background of id 0, for steps that do not annotate everything.
+        """The same classes with an unscored background of id 0 in front, for steps that do not annotate everything.
 
         Example:
             >>> table = ClassTable(("road", "car"), (1, 2), ((9, 9, 9), (0, 0, 9)), "none").with_unscored_background()

@@ -1,4 +1,4 @@
-"""What a dataset is: a class table, lists of names, and a way to read one sample. It knows nothing of steps."""
+"""Base class of datasets: a class table, lists of names, and reading one sample. Datasets are independent of steps."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -20,25 +20,24 @@ SUBSETS: tuple[SubsetName, ...] = ("train", "test")
 class SegmentationDataset(ABC):
     """Images with masks of class ids.
 
-    `train` is what steps are cut from; `test` is what every step is measured on (the official validation set where the
-    official test set is not public, as in VOC and ADE20K).
+    Steps take their images from `train` and are measured on `test` (the official validation set if the official test set
+    is not public, as for VOC and ADE20K).
 
     Attributes:
-        name: under which `open_dataset` knows it.
-        needs_folder: True; False where the dataset makes its own images.
-        root: its folder.
-        classes: what the ids of `read_mask` mean. Of the class itself: without options, where that is known before a folder
-            is opened.
-        domains: where the images come from (cities, sensors), in their usual order; empty where that is not told.
-        mirror: pairs of class ids that change places when an image is flipped (left and right arm).
-        counts_background: False; True where a class that matters plays the background (ISPRS as released), so that splits
-            count it and figures include it.
-        reading: which bands of an image file become its colours, and which values become 0 and 255.
-        adds_background: False; True where an unscored background of id 0 may be added to a table without one, when steps
-            bring classes.
-        notes: what was found on opening that should be known before training, a line each.
-        left_out: rows of its files that are not used, as (file, what and why).
-        selection_offset: 0; what published lists of this dataset add to an id before they select images (ISPRS).
+        name: name in recipes and for `open_dataset`.
+        needs_folder: whether a folder is required; False if the dataset creates its own images.
+        root: folder of the dataset.
+        classes: classes of the ids in `read_mask`. As a class attribute: the table without options, if it is known before
+            a folder is opened.
+        domains: origins of the images (cities, sensors) in their usual order; empty if unknown.
+        mirror: pairs of class ids that are exchanged when an image is flipped (left and right arm).
+        counts_background: whether an ordinary class is used as background (ISPRS as released), so that splits count it and
+            metrics include it.
+        reading: bands and value range of image files.
+        adds_background: whether an unscored background of id 0 may be added to a table without one in steps by class.
+        notes: findings on opening that a user should know before training, one line each.
+        left_out: unused rows of the dataset's files, as (file, row and reason).
+        selection_offset: added to class ids in published lists of this dataset before images are selected (ISPRS).
     """
 
     name: str
@@ -56,7 +55,7 @@ class SegmentationDataset(ABC):
 
     @abstractmethod
     def names(self, subset: SubsetName) -> list[str]:
-        """Names of the samples of a subset, in list order (published selections depend on it)."""
+        """Names of the samples of a subset, in list order (which published selections depend on)."""
 
     @abstractmethod
     def image_path(self, name: str) -> Path:
@@ -64,27 +63,27 @@ class SegmentationDataset(ABC):
 
     @abstractmethod
     def mask_path(self, name: str) -> Path:
-        """The file that the mask of a sample comes from."""
+        """The file that contains the mask of a sample."""
 
     @classmethod
     def write_stand_in(cls, root: Path) -> None:
-        """Write a few synthetic samples into a new folder, in this dataset's layout, for `contseg dry-run`.
+        """Write a few synthetic samples in this dataset's layout into a new folder, for `contseg dry-run`.
 
-        Every class occurs in several of `train` and in `test`, also without later classes, so that every step has some.
+        Every class occurs in several images of `train` and in `test`, also without later classes, so that no step is empty.
 
         Raises:
-            ContsegError: this dataset cannot be written.
+            ContsegError: there is no synthetic version of this dataset.
         """
         raise ContsegError(
             f"data.dataset: '{cls.name}' has no synthetic images for a dry run; use another dataset or train on few images"
         )
 
     def domain_of(self, name: str) -> str:
-        """The domain of a sample, one of `domains`; "" where there are none."""
+        """The domain of a sample, one of `domains`; "" if the dataset has none."""
         return ""
 
     def read_mask(self, name: str) -> np.ndarray:
-        """Mask (H, W) of dataset ids, uint8 or uint16. Datasets with another coding than ids in a PNG override this.
+        """Mask (H, W) of dataset ids, uint8 or uint16. Override it if masks are not PNGs of ids.
 
         Raises:
             ContsegError: the file is missing or unreadable.
@@ -104,7 +103,7 @@ class SegmentationDataset(ABC):
 
 
 def size(array: np.ndarray) -> str:
-    """Width x height, as people write it.
+    """Width x height, for messages.
 
     Example:
         >>> size(np.zeros((3, 5)))
@@ -114,12 +113,12 @@ def size(array: np.ndarray) -> str:
 
 
 def unequal(mask: np.ndarray, shape: Sequence[int], image: Path) -> str:
-    """What is wrong with a mask of another size than its image.
+    """The error text for a mask whose size differs from its image's.
 
     Args:
         mask: (H, W).
-        shape: of the upright image, height first.
-        image: its file, whose EXIF orientation is the usual reason.
+        shape: shape of the upright image, height first.
+        image: the image file; its EXIF orientation is the usual cause.
     """
     height, width = shape[:2]
     turned = ""
@@ -129,7 +128,7 @@ def unequal(mask: np.ndarray, shape: Sequence[int], image: Path) -> str:
 
 
 def repeated_names(names: Sequence[str]) -> list[str]:
-    """The names that stand in a list more than once, each once.
+    """The names that occur more than once in a list, each once.
 
     Example:
         >>> repeated_names(["a", "b", "a", "c", "a"])
@@ -139,26 +138,26 @@ def repeated_names(names: Sequence[str]) -> list[str]:
 
 
 def require_layout(root: Path, folders: Sequence[str], what: str) -> Path:
-    """The root, if it holds these folders.
+    """Return `root` if it contains these folders.
 
     Raises:
-        ContsegError: it is not there, or holds something else: says what was expected and what was found.
+        ContsegError: the root or a folder is missing; the message lists what was expected and found.
     """
     if not root.is_dir():
         raise ContsegError(f"{root}: folder not found; expected {what}")
     if not all((root / folder).is_dir() for folder in folders):
         found = sorted(path.name + ("/" if path.is_dir() else "") for path in root.iterdir())
-        told = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "") or "nothing"
+        listed = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "") or "nothing"
         missing = next(folder for folder in folders if not (root / folder).is_dir())
-        raise ContsegError(f"{root / missing}: folder not found; expected {what} ({', '.join(folders)}), found {told}")
+        raise ContsegError(f"{root / missing}: folder not found; expected {what} ({', '.join(folders)}), found {listed}")
     return root
 
 
 def folder_of_each(names: Mapping[str, Sequence[str]], root: Path) -> dict[str, str]:
-    """The folder of every sample, from the names of each folder.
+    """The folder of every sample, from the sample names of each folder.
 
     Raises:
-        ContsegError: a name is of two folders, so that what is trained on would be tested on.
+        ContsegError: a name is in two folders, so training images would be tested on.
 
     Example:
         >>> folder_of_each({"training": ["a", "b"], "validation": ["c"]}, Path("data"))
@@ -173,10 +172,10 @@ def folder_of_each(names: Mapping[str, Sequence[str]], root: Path) -> dict[str, 
 
 
 def require_folder(path: Path, what: str) -> Path:
-    """The path, if it is a folder.
+    """Return `path` if it is a folder.
 
     Raises:
-        ContsegError: it is not there.
+        ContsegError: the folder is missing.
     """
     if not path.is_dir():
         raise ContsegError(f"{path}: folder not found; expected {what}")

@@ -1,4 +1,4 @@
-"""Small synthetic copies of published datasets, in their official layouts: for trying a recipe without the data."""
+"""Small synthetic copies of published datasets in their official layouts, to try a recipe without its data."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from contseg.data.textures import draw_scene
 from contseg.errors import ContsegError, did_you_mean
 
 SMALLEST = 32
-"""Pixels of the shortest side with which a shape still has an inside within its border."""
+"""Smallest side in pixels: shapes still have an interior inside their border."""
 
 Places = list[tuple[Path, Path]]
 """Image and mask file of each sample of a subset."""
@@ -26,12 +26,12 @@ Places = list[tuple[Path, Path]]
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a dataset lies on disk.
+    """The layout of a dataset on disk.
 
     Args:
         values: the raw mask value of every class, in the order of the class table, the first for class 1.
-        background: raw values for what no shape covers, which take turns.
-        places: writes the lists of a subset of so many samples, if there are any, and names its files.
+        background: raw values of pixels that no shape covers, used in turn.
+        places: writes the lists of a subset with this many samples (if the layout has lists) and returns its files.
         borders: whether objects have borders of 255.
     """
 
@@ -46,25 +46,25 @@ def write_fake(
 ) -> Path:
     """Write a synthetic copy of a dataset in its official layout, which `open_dataset(dataset, root)` opens.
 
-    Images show textured shapes, one texture per class (`class_texture`). The shape in front in image i is of class
-    i mod K + 1 of the K classes; the others are of classes drawn up to that one, so that from K images on every class has
-    an image that holds no later class: in their natural order, every step has images in every setting. What no shape covers
-    is background, unlabelled or clutter, whatever the dataset has. Images of ISPRS and Cityscapes take turns between the
-    domains, so that with enough of them every domain holds every class. The copy appears whole or not at all.
+    Images show textured shapes, one texture per class (`class_texture`). The front shape of image i has class i mod K + 1
+    of the K classes; the other shapes have random classes up to that one. With K images or more, every class thus has an
+    image without later classes: in natural order, every step has images in every setting. Pixels that no shape covers are
+    background, unlabelled or clutter, depending on the dataset. Images of ISPRS and Cityscapes alternate between domains,
+    so that with enough images every domain contains every class. The folder is written atomically.
 
     Args:
         dataset: a name of `LAYOUTS`.
-        root: the folder; it must not hold anything yet.
+        root: the folder; must be empty or missing.
         train, test: numbers of images.
         size: height and width in pixels.
-        seed: of everything drawn; equal arguments give equal files.
+        seed: random seed; equal arguments give equal files.
         objects: shapes in an image.
 
     Returns:
         The folder.
 
     Raises:
-        ContsegError: there is no such layout, a number is too small, or the folder holds something.
+        ContsegError: there is no such layout, a number is too small, or the folder is not empty.
 
     Example:
         >>> import tempfile
@@ -83,7 +83,7 @@ def write_fake(
             f" give 1 or more of each, and {SMALLEST} or more pixels per side"
         )
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise ContsegError(f"{root}: holds something already; give a folder that is empty or does not exist")
+        raise ContsegError(f"{root}: not empty; choose an empty or a new folder")
     layout = LAYOUTS[dataset]
     subsets: tuple[tuple[SubsetName, int], ...] = (("train", train), ("test", test))
     with atomic_folder(root) as partial:
@@ -99,7 +99,7 @@ def write_fake(
 def _sample(
     layout: _Layout, number: int, size: tuple[int, int], objects: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Image and raw mask of the sample with this number."""
+    """Image and raw mask of one sample."""
     first = number % len(layout.values) + 1
     pixels, classes = draw_scene([first, *rng.integers(1, first + 1, objects - 1).tolist()], size, rng)
     ids = np.array([layout.background[number % len(layout.background)], *layout.values], dtype=np.uint8)[classes]
@@ -109,7 +109,7 @@ def _sample(
 
 
 def _borders(classes: np.ndarray) -> np.ndarray:
-    """The pixels at both sides of where the class changes."""
+    """The pixels on both sides of class boundaries."""
     found = np.zeros(classes.shape, dtype=bool)
     for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
         changes = classes[one] != classes[other]
@@ -133,7 +133,7 @@ def _write_matlab(path: Path, ids: np.ndarray) -> None:
 
     content = io.BytesIO()
     savemat(content, {"S": ids})
-    # The first 116 bytes are free text, in which SciPy tells the time; equal arguments must give equal files.
+    # SciPy writes the time into the first 116 bytes (free text); equal arguments must give equal files.
     path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(116) + content.getvalue()[116:])
 
 
@@ -162,7 +162,7 @@ def _ade20k(root: Path, subset: SubsetName, count: int) -> Places:
 
 def _cityscapes(root: Path, subset: SubsetName, count: int) -> Places:
     folder = cityscapes.FOLDERS[subset]
-    # 18 cities for training and 3 for testing take turns, and 19 classes: every city gets every class in the end.
+    # The 18 training and 3 test cities alternate, over 19 classes, so that every city eventually gets every class.
     cities = cityscapes.CITIES[:-3] if subset == "train" else cityscapes.CITIES[-3:]
     places = []
     for number in range(count):
@@ -186,7 +186,7 @@ def _coco_stuff_10k(root: Path, subset: SubsetName, count: int) -> Places:
         import scipy.io  # noqa: F401
 
         suffix = ".mat"
-    except ImportError:  # the same numbers; without SciPy nobody could read them from a .mat file
+    except ImportError:  # the same ids as PNG, as .mat files cannot be read without SciPy
         suffix = ".png"
     names = [f"COCO_{'train' if subset == 'train' else 'val'}2014_{number:012d}" for number in range(count)]
     _write_list(root / "imageLists" / f"{subset}.txt", names)
@@ -197,7 +197,7 @@ def _isprs(root: Path, subset: SubsetName, count: int) -> Places:
     folder = "training" if subset == "train" else "validation"
     places = []
     for number in range(count):
-        # Potsdam and Vaihingen take turns, and there are five classes: both domains get every class in the end.
+        # Potsdam and Vaihingen alternate, over five classes, so that both domains eventually get every class.
         domain_from = isprs.VAIHINGEN_FROM if number % 2 else 1
         patch = domain_from + number // 2 + (0 if subset == "train" else 5000)
         places.append((root / "images" / folder / f"{patch:05d}.png", root / "annotations" / folder / f"{patch:05d}.png"))
@@ -217,4 +217,4 @@ LAYOUTS: dict[str, _Layout] = {
     "pascal-context": _Layout(_official("pascal_context"), (0,), _pascal_context),
     "isprs": _Layout(range(isprs.CLUTTER), (isprs.CLUTTER,), _isprs),
 }
-"""The datasets that can be written."""
+"""Datasets with a synthetic version."""

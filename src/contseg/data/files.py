@@ -1,4 +1,4 @@
-"""Reading and writing image and mask files, with errors that name the file."""
+"""Read and write image and mask files, with errors that name the file."""
 
 import os
 import struct
@@ -11,7 +11,7 @@ from typing import IO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps
-from PIL import WebPImagePlugin as _  # noqa: F401  (makes the format known)
+from PIL import WebPImagePlugin as _  # noqa: F401  (registers the format)
 from PIL.TiffImagePlugin import TiffImageFile
 
 from contseg.data.classes import Colour
@@ -24,15 +24,14 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "PPM")
 _COLOUR_MODES = ("1", "L", "P", "RGB", "RGBA", "LA", "PA", "RGBX", "CMYK", "YCbCr", "La", "RGBa")
 _MAX_PIXELS = 178_956_970
-"""Where Pillow takes a file for an attack: twice the pixels of a quarter gigabyte of RGB."""
+"""Pillow's limit for decompression bombs: twice the pixels of a quarter gigabyte of RGB."""
 
 
 def files_below(root: Path) -> list[Path]:
-    """Every file below a folder, sorted by path; folders are never among them, whatever they are called.
+    """Every file below a folder, sorted by path; folders are never included, whatever their name.
 
-    Links to folders are followed, each folder once: a link back to a folder that was already visited, such as a loop, adds
-    nothing. What is hidden is left out: files and folders whose name begins with a dot (`._a.jpg`, `.ipynb_checkpoints`).
-    Broken links to files are among the files, so that they are reported and not lost.
+    Linked folders are followed, each folder once, so that loops add nothing. Hidden files and folders (names that begin
+    with a dot, such as `._a.jpg` and `.ipynb_checkpoints`) are skipped. Broken links are included, and get reported.
 
     Raises:
         ContsegError: a folder cannot be listed.
@@ -50,7 +49,7 @@ def files_below(root: Path) -> list[Path]:
     found: list[Path] = []
     visited: set[tuple[int, int]] = set()
     real: list[Path] = [root]
-    linked: list[Path] = []  # followed last, so that a folder keeps its own path where a link leads to it too
+    linked: list[Path] = []  # followed last, so that a folder keeps its own path if a link leads to it too
     while real or linked:
         folder = real.pop() if real else linked.pop(0)
         try:
@@ -76,12 +75,12 @@ def files_below(root: Path) -> list[Path]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself: no folder, and no file either, as whoever opens it finds
+    except OSError:  # a link to itself is neither a folder nor a file; opening it reports the error
         return False
 
 
 def image_files(root: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """The files of `files_below` that end in one of these suffixes (lower case, with their dot), in any case.
+    """The files of `files_below` with one of these suffixes (lower case, with dot); case is ignored.
 
     Raises:
         ContsegError: a folder cannot be listed.
@@ -90,14 +89,14 @@ def image_files(root: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Pa
 
 
 def read_image(path: Path, reading: Reading = AS_STORED) -> np.ndarray:
-    """An image file as (H, W, 3) uint8 RGB, upright (its EXIF orientation is applied), read-only.
+    """Read an image file as (H, W, 3) uint8 RGB, read-only, with its EXIF orientation applied.
 
-    Transparency is dropped. Values of more than 8 bits are rescaled and bands are chosen by `reading`; a file for which
-    it is not enough (a fourth band that is no transparency, signed values) is refused, and so is an animation.
+    Transparency is dropped. `reading` rescales values of more than 8 bits and chooses bands. Files that remain ambiguous
+    (a fourth band that is not transparency, signed values) are refused, as are animations.
 
     Raises:
-        ContsegError: the file is missing, truncated, no image, of a format that is not read, larger than `max_pixels`, or
-            `reading` is not enough for it.
+        ContsegError: the file is missing, truncated, not an image, of an unsupported format, larger than `max_pixels`, or
+            ambiguous with this `reading`.
     """
     with _opened(path, "image") as picture:
         layout = picture.layout
@@ -116,10 +115,10 @@ def read_image(path: Path, reading: Reading = AS_STORED) -> np.ndarray:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """A mask file as (H, W) uint8 or uint16 ids, upright. Palette PNGs give their indices, never their colours.
+    """Read a mask file as (H, W) uint8 or uint16 ids, upright. Palette PNGs give their indices, never their colours.
 
     Raises:
-        ContsegError: the file is missing, truncated, larger than `max_pixels`, or its pixels are not single numbers (RGB).
+        ContsegError: the file is missing, truncated, larger than `max_pixels`, or has several channels (RGB).
     """
     with _opened(path, "mask") as picture:
         image = None if picture.opened is None else _loaded(path, picture)
@@ -130,22 +129,22 @@ def read_mask(path: Path) -> np.ndarray:
     if mask.dtype == np.uint8:
         return mask
     if mask.size and not 0 <= mask.min() <= mask.max() < 65536:
-        raise ContsegError(f"{path}: mask holds {mask.min()} to {mask.max()}; ids are 0 to 65535")
+        raise ContsegError(f"{path}: mask has values {mask.min()} to {mask.max()}; ids must be 0 to 65535")
     return mask.astype(np.uint8 if mask.dtype == bool else np.uint16)
 
 
 def stored_mode(path: Path) -> tuple[str, str]:
-    """How a mask file stores its pixels, in Pillow's words (`P`, `RGB`; "" where it has none), and its format (`PNG`).
+    """The mode of a mask file in Pillow's terms (`P`, `RGB`; "" if Pillow has none), and its format (`PNG`).
 
     Raises:
-        ContsegError: the file is missing, no image, of a format that is not read, or larger than `max_pixels`.
+        ContsegError: the file is missing, not an image, of an unsupported format, or larger than `max_pixels`.
     """
     with _opened(path, "mask") as picture:
         return (picture.image.mode, picture.image.format or "") if picture.image is not None else ("", "TIFF")
 
 
 def has_even_transparency(path: Path) -> bool:
-    """Whether all pixels of an RGBA or LA file have the same transparency.
+    """Whether all pixels of an RGBA or LA file are equally transparent.
 
     Raises:
         ContsegError: as `read_mask`.
@@ -159,7 +158,7 @@ def image_size(path: Path) -> tuple[int, int]:
     """(height, width) of the upright image, from the file's header, without decoding it.
 
     Raises:
-        ContsegError: the file is missing, no image, or larger than `max_pixels`.
+        ContsegError: the file is missing, not an image, or larger than `max_pixels`.
     """
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))  # half the time of a file object
@@ -178,7 +177,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def orientation(path: Path) -> int:
-    """The EXIF orientation of an image file: 1 upright, 2 to 8 turned or mirrored, from its header.
+    """The EXIF orientation of an image file, from its header: 1 upright, 2 to 8 rotated or mirrored.
 
     Raises:
         ContsegError: as `image_size`.
@@ -188,7 +187,7 @@ def orientation(path: Path) -> int:
 
 
 def notes(path: Path, reading: Reading = AS_STORED) -> list[str]:
-    """How an image is read otherwise than it is stored, from its header: turned by EXIF, or rescaled to 8 bits.
+    """What reading changes in an image, from its header: rotation by EXIF, rescaling to 8 bits.
 
     Raises:
         ContsegError: as `image_size`.
@@ -207,28 +206,28 @@ def notes(path: Path, reading: Reading = AS_STORED) -> list[str]:
 
 
 def max_pixels() -> int:
-    """The most pixels that a picture may have before it is refused: `CONTSEG_MAX_PIXELS`, or 178 956 970.
+    """The most pixels that an image may have: `CONTSEG_MAX_PIXELS`, or 178 956 970.
 
     Raises:
-        ContsegError: the variable is no number.
+        ContsegError: the variable is not a number.
     """
-    told = os.environ.get("CONTSEG_MAX_PIXELS", "")
+    value = os.environ.get("CONTSEG_MAX_PIXELS", "")
     try:
-        return int(told) if told else _MAX_PIXELS
+        return int(value) if value else _MAX_PIXELS
     except ValueError:
-        raise ContsegError(f"CONTSEG_MAX_PIXELS: {told!r} is no number of pixels") from None
+        raise ContsegError(f"CONTSEG_MAX_PIXELS: {value!r} is not a number of pixels") from None
 
 
 @dataclass(frozen=True)
 class _Picture:
-    """An open file: Pillow's view of it, and for TIFF the layout, of which Pillow does not know all (`opened` is None)."""
+    """An open file: Pillow's image (None for layouts that Pillow lacks), and the layout of a TIFF."""
 
     opened: ImageFile.ImageFile | None
     layout: TiffLayout | None
 
     @property
     def image(self) -> ImageFile.ImageFile:
-        """Pillow's view."""
+        """Pillow's image."""
         if self.opened is None:
             raise SyntaxError("a TIFF of unknown layout")
         return self.opened
@@ -250,7 +249,7 @@ class _Picture:
 
 @contextmanager
 def _opened(path: Path, what: str) -> Iterator[_Picture]:
-    """A file of an allowed format and a bearable size; whatever goes wrong with it becomes one line."""
+    """Open a file of a supported format and size; every error becomes one line."""
     try:
         with open(path, "rb") as file:
             picture = _identify(path, what, file)
@@ -277,8 +276,8 @@ def _problem(path: Path, what: str, error: Exception) -> ContsegError:
         return ContsegError(f"{path}: {what} not found; {hint}")
     if isinstance(error, PermissionError | IsADirectoryError):
         return ContsegError(f"{path}: cannot be opened ({error.strerror})")
-    told = " ".join(str(error).split()) or type(error).__name__
-    return ContsegError(f"{path}: cannot be read as {_a(what)} ({told}); replace the file")
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return ContsegError(f"{path}: cannot be read as {_a(what)} ({reason}); replace the file")
 
 
 def _a(what: str) -> str:
@@ -286,21 +285,21 @@ def _a(what: str) -> str:
 
 
 def _identify(path: Path, what: str, file: IO[bytes]) -> _Picture:
-    """Only these formats are tried: others start programs (EPS), or are not made for pictures."""
+    """Open a file in one of the supported formats; other formats of Pillow start programs (EPS) or are no image formats."""
     Image.preinit()
     start = file.read(16)
     if start.startswith(SIGNATURES):
         layout = tiff_layout(file)
         file.seek(0)
         try:
-            # without its path, so that Pillow does not map the file: a mapped TIFF that lies on its side comes out wrong
+            # without its path, so that Pillow does not memory-map the file: a rotated TIFF that is mapped comes out wrong
             return _Picture(TiffImageFile(file), layout)
         except SyntaxError:
             return _Picture(None, layout)
     for name in _FORMATS:
         factory, accepts = Image.OPEN[name]
         found = accepts is not None and accepts(start)
-        if found and not isinstance(found, str):  # a text: Pillow was built without it
+        if found and not isinstance(found, str):  # a string: Pillow was built without this format
             file.seek(0)
             return _Picture(factory(file, ""), None)
     if not start:
@@ -318,20 +317,20 @@ def _require_size(path: Path, height: int, width: int) -> None:
 
 
 def _loaded(path: Path, picture: _Picture) -> Image.Image:
-    """The decoded picture, upright.
+    """The decoded image, upright.
 
     Raises:
-        ContsegError: the file holds several.
+        ContsegError: the file has several frames.
     """
     image = picture.image
     if picture.layout is not None:
         count = picture.layout.pages
-    else:  # a phone's JPEG may hold a second picture (MPO), which no viewer shows
+    else:  # a phone's JPEG may contain a second image (MPO), which no viewer shows
         count = getattr(image, "n_frames", 1) if image.format != "MPO" else 1
     if count > 1:
         raise ContsegError(f"{path}: has {count} frames; save each as a file of its own")
     image.load()
-    with suppress(Exception):  # a broken EXIF block does not make the picture broken
+    with suppress(Exception):  # the image is still good if its EXIF block is broken
         ImageOps.exif_transpose(image, in_place=True)
     return image
 
@@ -341,23 +340,23 @@ def _orientation(picture: _Picture) -> int:
         return picture.layout.orientation
     try:
         return int(picture.image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # Pillow raises many kinds for a broken EXIF block, without which the picture is still good
+    except Exception:  # Pillow raises many kinds for a broken EXIF block; the image is still good
         return 1
 
 
 def _read_raw(path: Path, picture: _Picture, layout: TiffLayout, reading: Reading) -> np.ndarray:
-    """A TIFF that Pillow does not know, that is more than 8 bits of grey or colours, or whose bands or range are chosen."""
+    """Read a TIFF that Pillow lacks, that has more than 8 bits, or whose bands or range are chosen."""
     image = picture.opened
     bounds = full_range(layout.kind, layout.bits)
     if not layout.kind:
-        raise ContsegError(f"{path}: has values of type {layout.type}, which are no picture")
+        raise ContsegError(f"{path}: has values of type {layout.type}, which no image has")
     if layout.bands > layout.colours and not reading.bands:
         if not (layout.alpha and image is not None and image.mode in ("RGBA", "LA", "La")):
             raise ContsegError(f"{path}: has {layout.bands} bands of {layout.type}; {CHOOSE_BANDS}")
         shown = _loaded(path, picture)
         if not is_transparency(np.asarray(shown.getchannel(shown.getbands()[-1]))):
             raise ContsegError(
-                f"{path}: has {layout.bands} bands of {layout.type}, the last of them no mask; {CHOOSE_BANDS}"
+                f"{path}: has {layout.bands} bands of {layout.type}, the last of them not a mask; {CHOOSE_BANDS}"
             )
         if reading == AS_STORED:
             return np.asarray(shown.convert("RGB"))
@@ -389,7 +388,7 @@ def _rgb(path: Path, values: np.ndarray, reading: Reading, default: tuple[float,
 
 
 def write_palette_png(path: Path, ids: np.ndarray, colours: list[Colour]) -> None:
-    """Write ids (H, W) uint8 as a palette PNG: viewers show `colours`, readers get the ids back."""
+    """Write ids (H, W) uint8 as a palette PNG: viewers show `colours`, `read_mask` returns the ids."""
     image = Image.fromarray(ids.astype(np.uint8), mode="P")
     image.putpalette([channel for colour in colours for channel in colour])
     image.save(path)

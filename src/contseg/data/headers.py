@@ -1,18 +1,18 @@
 """Sizes of JPEG and PNG from their first bytes.
 
-Pillow needs 4 times as long for a JPEG (86 against 19 ms for 2000), and decodes a whole PNG to learn that it has no
-orientation (9 s against 0.05 s for 2000 of 500 x 375 pixels).
+Through this reader, the sizes of 2000 JPEGs take 19 ms; with Pillow's `open` they take 86 ms. Pillow also decodes a PNG
+completely before it reports that there is no EXIF orientation.
 """
 
 import os
 
 
 def size_in(head: bytes, handle: int) -> tuple[int, int] | None:
-    """(height, width) of an upright JPEG or PNG; None if only Pillow can tell.
+    """(height, width) of an upright JPEG or PNG; None if Pillow has to read it.
 
     Args:
-        head: the first bytes of the file.
-        handle: of the file; later chunks of a PNG may contain its orientation.
+        head: first bytes of the file.
+        handle: file descriptor; later chunks of a PNG may contain its orientation.
     """
     if head.startswith(b"\x89PNG\r\n\x1a\n") and head[12:16] == b"IHDR":
         if _has_metadata(handle):

@@ -1,4 +1,4 @@
-"""Names of samples, from lists and from the folders of official layouts; and the text files that hold them."""
+"""Names of samples, from list files and from the folders of official layouts."""
 
 import re
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from contseg.errors import ContsegError
 
 
 def files_like(folder: Path, pattern: str) -> list[Path]:
-    """`Path.glob` without what is hidden (`._a.jpg`), sorted by path: the files of an official layout."""
+    """`Path.glob` without hidden files (`._a.jpg`), sorted by path: the files of an official layout."""
     found = folder.glob(pattern)
     return sorted(path for path in found if not any(part[0] == "." for part in path.relative_to(folder).parts))
 
@@ -18,7 +18,7 @@ def read_text(path: Path) -> str:
     """A UTF-8 text file, with or without a byte order mark.
 
     Raises:
-        ContsegError: it is not UTF-8.
+        ContsegError: the file is not UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -33,15 +33,15 @@ def read_list(path: Path) -> list[str]:
         ContsegError: the file is missing or empty.
     """
     if not path.is_file():
-        raise ContsegError(f"{path}: list not found; it should hold one name per line")
+        raise ContsegError(f"{path}: list not found; it should contain one name per line")
     names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if not names:
-        raise ContsegError(f"{path}: the list is empty; it should hold one name per line")
+        raise ContsegError(f"{path}: the list is empty; it should contain one name per line")
     return names
 
 
 def without_ending(name: str) -> str:
-    """A file's name without the ending of an image; what follows another dot belongs to the name.
+    """A file name without its image suffix; other dots are part of the name.
 
     Example:
         >>> [without_ending(name) for name in ("street/a.JPG", "a.b.c", "a.b.png", "2007_000032")]
@@ -52,14 +52,14 @@ def without_ending(name: str) -> str:
 
 
 def read_names(path: Path, there: Callable[[str], bool] | None = None) -> list[str]:
-    """The names of samples in a list: one a line, with or without folder and image ending.
+    """Read the sample names of a list: one per line, with or without folder and image suffix.
 
-    A line may also hold two paths, an image's and its mask's (`/JPEGImages/x.jpg /SegmentationClassAug/x.png`), as some code
-    bases keep them.
+    As in some code bases, a line may also have two paths, of image and mask
+    (`/JPEGImages/x.jpg /SegmentationClassAug/x.png`).
 
     Args:
-        there: whether there is a sample of a name. A line in columns (`2007_000032 -1`) is read by its first one where the
-            line is no sample and the first column is.
+        there: whether a sample exists. Of a line with columns (`2007_000032 -1`), the first column is used if the whole
+            line is not a sample and the first column is.
 
     Raises:
         ContsegError: the file is missing or empty.
@@ -83,7 +83,7 @@ def _name_of(path: str) -> str:
 
 
 def _first_path(line: str) -> str:
-    """The first of two paths, or the line where it holds one (which may have spaces in it)."""
+    """The first of two paths, or the whole line if it is a single path (which may contain spaces)."""
     for gap in re.finditer(r"\s+", line):
         one, other = line[: gap.start()], line[gap.end() :]
         if all(without_ending(path) != path for path in (one, other)):

@@ -29,20 +29,21 @@ register_dataset = DATASETS.register
 
 
 def open_dataset(name: str, path: Path | str | None = None, **options: Any) -> SegmentationDataset:
-    """The dataset `name` at `path` (`digits` needs none).
+    """Open the dataset `name` at `path` (`digits` needs no path).
 
     Args:
-        options: of the dataset's class; and of every dataset `bands` and `range`, see `contseg.data.pixels.Reading`.
+        options: options of the dataset's class, and for every dataset `bands` and `range`, see
+            `contseg.data.pixels.Reading`.
 
     Raises:
-        ContsegError: unknown name, missing path, unknown option, an option `background` that is neither
-            true nor false, `bands` or `range` that are none, or a layout that is not the dataset's.
+        ContsegError: unknown name, missing path, unknown option, `background` neither true nor false, invalid `bands` or
+            `range`, or a folder with another layout.
     """
-    kind: Any = DATASETS[name]  # its options are its own
+    kind: Any = DATASETS[name]  # each class has its own options
     if path is None and kind.needs_folder:
         raise ContsegError(f"data.path: dataset '{name}' needs a folder; set data.path=FOLDER")
     background = options.get("background", True)
-    if name != "folder" and not isinstance(background, bool):  # YAML 1.2 reads `no` as a word, which Python takes for true
+    if name != "folder" and not isinstance(background, bool):  # YAML 1.2 reads `no` as a string, which is true in Python
         raise ContsegError(f"data.options.background: {background!r} is neither true nor false")
     try:
         reading = Reading.of(options.pop("bands", None), options.pop("range", None))

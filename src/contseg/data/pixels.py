@@ -1,4 +1,4 @@
-"""From the values that a picture file stores to (H, W, 3) uint8: which bands, and which range of values."""
+"""From the values stored in an image file to (H, W, 3) uint8: choice of bands and range of values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,21 +11,21 @@ from contseg.errors import ContsegError
 CHOOSE_BANDS = "choose three (or one) with data.options.bands=[1, 2, 3], predict: --bands 1,2,3"
 CHOOSE_RANGE = "set the values that become 0 and 255 with data.options.range=[LOW, HIGH], predict: --range LOW,HIGH"
 _ROWS = 512
-"""Rows that are rescaled at a time, so that floats of a whole picture are never held."""
+"""Rows that are rescaled together, so that a whole image is never in memory as floats."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How the values of a file become red, green and blue of 8 bits.
+    """How the values of a file become 8-bit RGB.
 
     Args:
-        bands: numbers, from 1, of the three bands that become red, green and blue, or of one that becomes grey. Empty: the
-            file's own colours; a file of more bands than colours is refused.
-        range: the values that become 0 and 255; what lies outside is clipped. None: the full range of the type, so that 16
-            bits are divided by 257, and floats go from 0 to 1. Signed integers and 32 bits have no such default.
+        bands: numbers, from 1, of the three bands that become red, green and blue, or of the one that becomes grey. Empty:
+            the colours that the file declares; a file with more bands than colours is refused.
+        range: the values that become 0 and 255; values outside are clipped. None: the full range of the type, so that 16
+            bits are divided by 257, and floats range from 0 to 1. Signed integers and 32 bits have no such default.
 
     Raises:
-        ContsegError: not one or three bands, or no (low, high).
+        ContsegError: `bands` are not one or three numbers, or `range` is not (low, high).
 
     Example:
         >>> Reading.of(bands=[4, 3, 2], range=[0, 4095])
@@ -37,7 +37,7 @@ class Reading:
 
     @classmethod
     def of(cls, bands: Any = None, range: Any = None) -> "Reading":
-        """From values as they stand in a recipe, none for the default."""
+        """Check values of a recipe; None selects the default."""
         if bands is not None and not (
             isinstance(bands, Sequence) and len(bands) in (1, 3) and all(type(band) is int and band >= 1 for band in bands)
         ):
@@ -56,7 +56,7 @@ AS_STORED = Reading()
 
 
 def full_range(kind: str, bits: int) -> tuple[float, float] | None:
-    """The values of a type that become 0 and 255 by default, or None where only the user knows them.
+    """The values of a type that become 0 and 255 by default; None if there is no default.
 
     Args:
         kind: `u` unsigned, `i` signed, `f` float.
@@ -71,10 +71,10 @@ def full_range(kind: str, bits: int) -> tuple[float, float] | None:
 
 
 def choose_bands(values: np.ndarray, bands: Sequence[int]) -> np.ndarray:
-    """(H, W, 3) or (H, W, 1) of (H, W, C): the bands of these numbers, from 1; without numbers all.
+    """Select bands by number, from 1: (H, W, C) to (H, W, 3) or (H, W, 1); all bands if `bands` is empty.
 
     Raises:
-        ContsegError: there is no such band.
+        ContsegError: a band does not exist.
     """
     if not bands:
         return values
@@ -84,14 +84,14 @@ def choose_bands(values: np.ndarray, bands: Sequence[int]) -> np.ndarray:
 
 
 def rescale(values: np.ndarray, bounds: tuple[float, float] | None, default: tuple[float, float] | None) -> np.ndarray:
-    """Values (H, W, C) as (H, W, 3) uint8, a single band three times: `bounds` become 0 and 255, rounded and clipped.
+    """Values (H, W, C) as (H, W, 3) uint8, a single band repeated: `bounds` become 0 and 255, rounded and clipped.
 
     Args:
-        bounds: as asked for; None takes `default`.
-        default: of `full_range`.
+        bounds: (low, high); None: `default`.
+        default: see `full_range`.
 
     Raises:
-        ContsegError: neither is given, or floats leave the default (names their range). NaN becomes 0.
+        ContsegError: neither is given, or floats exceed the default (the message has their range). NaN becomes 0.
 
     Example:
         >>> rescale(np.array([[[0], [257], [65535]]], dtype=np.uint16), None, (0, 65535))[0, :, 0]

@@ -1,4 +1,4 @@
-"""Which image holds how many pixels of which class: one table per subset, made once, read by every selection rule."""
+"""Pixels of each class in each image: one table per subset, computed once, used by every selection rule."""
 
 import os
 import zipfile
@@ -16,7 +16,7 @@ from contseg.data.cache import cache_folder
 from contseg.data.classes import IGNORE, ClassTable
 from contseg.data.dataset import SegmentationDataset, SubsetName, unequal
 from contseg.data.files import image_size
-from contseg.data.recoding import count_ids, told_counts
+from contseg.data.recoding import count_ids, describe_counts
 from contseg.digest import sha256
 from contseg.errors import ContsegError
 from contseg.plugins import foreign_digest
@@ -24,9 +24,9 @@ from contseg.plugins import foreign_digest
 Progress = Callable[[int, int], None]
 LAYOUT_VERSION = "presence-3"
 _AT_A_TIME = 400
-"""Masks that a process counts before it takes more work: handing out each alone costs a tenth of decoding it."""
+"""Masks per work item: dispatching each mask alone costs a tenth of its decoding."""
 _WORTH_A_PROCESS = 1000
-"""Masks that are counted in about the time that a process takes to start."""
+"""Masks that are counted in about the time it takes to start a process."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Presence:
         names: the images, in list order, I of them.
         ids: the class ids of the columns, K of them.
         pixels: (I, K) int64, pixels of each class in each image; ignored pixels are not counted.
-        fingerprint: of the files behind it; changes when one of them does.
+        fingerprint: digest of the mask and image files' sizes and times; changes when a file changes.
 
     Example:
         >>> table = Presence(("a", "b"), (0, 1, 2), np.array([[5, 4, 0], [9, 0, 0]]))
@@ -53,7 +53,7 @@ class Presence:
     fingerprint: str = ""
 
     def contains(self, ids) -> np.ndarray:
-        """Boolean (I,): the image holds at least one pixel of one of these class ids."""
+        """Boolean (I,): the image contains at least one pixel of one of these class ids."""
         columns = np.isin(self.ids, list(ids))
         return np.any(self.pixels[:, columns] > 0, axis=1)
 
@@ -84,31 +84,31 @@ def build_presence(
     progress: Progress | None = None,
     cached: bool = True,
 ) -> Presence:
-    """The presence table of a subset, from the cache if none of its files changed.
+    """The presence table of a subset, from the cache if no file changed.
 
-    Every mask is read once, in parallel; the image's header is compared with the mask's size on the way. An image that the
-    list names several times is one row, at its first place: it is learned, kept and scored once.
+    Every mask is read once, in parallel, and its size is compared with the image's header. An image that is listed several
+    times is one row, at its first place, so it is learned, kept and scored once.
 
     Args:
-        workers: processes that read masks (threads would take turns at the interpreter for a third of the time); default:
-            one per core, and none for less than a thousand masks, which are read here.
+        workers: processes that read masks (threads would wait for the interpreter a third of the time); default: one per
+            core, and 0 (read in this process) for less than a thousand masks.
         progress: called with (done, total) as masks are read.
-        cached: False reads everything again.
+        cached: False ignores the cache and reads every mask.
 
     Raises:
-        ContsegError: a file is missing or unreadable, sizes differ, or a mask holds ids outside the class table.
+        ContsegError: a file is missing or unreadable, sizes differ, or a mask contains ids outside the class table.
     """
-    names = list(dict.fromkeys(dataset.names(subset)))  # an image that a list names twice is one image
+    names = list(dict.fromkeys(dataset.names(subset)))  # an image that is listed twice is one image
     if not names:
         raise ContsegError(f"{dataset.root}: the {subset} subset of {dataset.name} is empty")
     if workers is None:
         workers = min(os.cpu_count() or 1, len(names) // _WORTH_A_PROCESS)
-    own = torch.Generator()  # a loader draws a seed for its workers, and the caller's numbers stay the caller's
+    own = torch.Generator()  # the loader draws a seed for its workers; the global generator must not change
     counting = _Counting(dataset, names)
     loader = DataLoader(counting, batch_size=None, num_workers=workers, collate_fn=_as_it_is, generator=own)
     known = f"{dataset.name}-{subset}-{_digest(str(dataset.root.resolve()))[:8]}"
     seen_before = cached and any(cache_folder("presence").glob(f"{known}-*.npz"))
-    parts = None if seen_before else iter(loader)  # begins to read while this process looks at file times
+    parts = None if seen_before else iter(loader)  # workers start to read while this process checks file times
     fingerprint = _fingerprint(dataset, names)
     place = cache_folder("presence") / f"{known}-{fingerprint}.npz"
     if cached and place.is_file():
@@ -133,15 +133,15 @@ def build_presence(
     return Presence(tuple(names), dataset.classes.ids, pixels, fingerprint)
 
 
-def told_ids(classes: ClassTable, most: int = 8) -> str:
+def describe_ids(classes: ClassTable, most: int = 8) -> str:
     """The ids of a class table with their names, for a message.
 
     Example:
-        >>> told_ids(ClassTable.of(["background", "cat", "dog"]), most=2)
+        >>> describe_ids(ClassTable.of(["background", "cat", "dog"]), most=2)
         '0 (background), 1 (cat) and 1 more'
     """
-    told = [f"{number} ({name})" for number, name in zip(classes.ids, classes.names, strict=True)]
-    return ", ".join(told[:most]) + (f" and {len(told) - most} more" if len(told) > most else "")
+    ids = [f"{number} ({name})" for number, name in zip(classes.ids, classes.names, strict=True)]
+    return ", ".join(ids[:most]) + (f" and {len(ids) - most} more" if len(ids) > most else "")
 
 
 def _as_it_is(part: Any) -> Any:
@@ -149,8 +149,8 @@ def _as_it_is(part: Any) -> Any:
 
 
 class _Counting(Dataset):
-    """Pixel counts of `_AT_A_TIME` masks after another. Errors travel as values, so that a worker's traceback never stands
-    before the message."""
+    """Pixel counts of masks in groups of `_AT_A_TIME`. Workers return errors as values, so that the user sees one message
+    and no traceback."""
 
     def __init__(self, dataset: SegmentationDataset, names: Sequence[str]):
         self._dataset, self._names = dataset, names
@@ -170,15 +170,15 @@ class _Counting(Dataset):
         """(len(names), K) int64, in the order of the class table.
 
         Raises:
-            ContsegError: a file is missing or unreadable, sizes differ, or a mask holds ids outside the class table.
+            ContsegError: a file is missing or unreadable, sizes differ, or a mask contains ids outside the class table.
         """
         sizes = [image_size(self._dataset.image_path(name)) for name in names]
         counted = []
         for name, (height, width) in zip(names, sizes, strict=True):
             mask = self._dataset.read_mask(name)
             if mask.shape != (height, width):
-                told = unequal(mask, (height, width), self._dataset.image_path(name))
-                raise ContsegError(f"{self._dataset.mask_path(name)}: {told}")
+                problem = unequal(mask, (height, width), self._dataset.image_path(name))
+                raise ContsegError(f"{self._dataset.mask_path(name)}: {problem}")
             counted.append(count_ids(mask))
         counts = np.zeros((len(names), max(self._ids.max() + 1, *map(len, counted))), dtype=np.int64)
         for row, values in zip(counts, counted, strict=True):
@@ -186,31 +186,31 @@ class _Counting(Dataset):
         strange = (counts > 0) & self._strange[: counts.shape[1]]
         if strange.any():
             row = int(strange.any(axis=1).argmax())
-            told = told_counts(np.flatnonzero(strange[row]), counts[row, strange[row]])
+            strangers = describe_counts(np.flatnonzero(strange[row]), counts[row, strange[row]])
             raise ContsegError(
-                f"{self._dataset.mask_path(names[row])}: ids outside the class table: {told};"
-                f" the class list names {told_ids(self._dataset.classes)}; add them to it, or write {IGNORE} for ignore"
+                f"{self._dataset.mask_path(names[row])}: ids outside the class table: {strangers};"
+                f" the class list names {describe_ids(self._dataset.classes)}; add them to it, or write {IGNORE} for ignore"
             )
         return counts[:, self._ids]
 
 
 def _fingerprint(dataset: SegmentationDataset, names: list[str]) -> str:
-    """Changes when a file of the subset is added, removed, resized or touched, or when the class ids change."""
+    """A digest that changes when a file of the subset is added, removed, resized or touched, or the class ids change."""
     table = dataset.classes
-    own = foreign_digest(type(dataset))  # how the masks of a plugin are read
+    own = foreign_digest(type(dataset))  # the code of a plugin, which decides how masks are read
     coding = f"{LAYOUT_VERSION} {dataset.name} {dataset.root.resolve()} {table.ids} {table.void}" + own
     paths = [os.fspath(path(name)) for name in names for path in (dataset.image_path, dataset.mask_path)]
-    told = [coding]
+    facts = [coding]
     for position, path in enumerate(paths):
         try:
             stat = os.stat(path)
         except OSError:
             kind, name = ("image", "mask")[position % 2], names[position // 2]
             if kind == "mask":
-                dataset.read_mask(name)  # a dataset may know more of what is there
+                dataset.read_mask(name)  # a dataset may raise a more specific error
             raise ContsegError(f"{path}: {kind} not found; '{name}' is in the list, so both files must be there") from None
-        told.append(f"{names[position // 2]} {stat.st_size} {stat.st_mtime_ns}")
-    return _digest("\n".join(told))
+        facts.append(f"{names[position // 2]} {stat.st_size} {stat.st_mtime_ns}")
+    return _digest("\n".join(facts))
 
 
 def _digest(text: str) -> str:

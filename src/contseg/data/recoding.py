@@ -1,4 +1,4 @@
-"""From the numbers of an official mask file to the ids of a class table."""
+"""From the values of an official mask file to the ids of a class table."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ from contseg.errors import ContsegError
 
 
 class Recoding:
-    """A table from raw mask values to dataset ids; values it does not hold are an error, never silently something else.
+    """A table from raw mask values to dataset ids; values that are not in the table raise an error.
 
     Args:
         ids: raw value to dataset id.
@@ -30,23 +30,23 @@ class Recoding:
         """The mask in dataset ids, of the shape of `raw` (any unsigned integers up to 65535).
 
         Raises:
-            ContsegError: `raw` holds values that the coding does not; names `path`, values and pixels.
+            ContsegError: `raw` contains values that are not in the table; the message has `path`, values and pixels.
         """
         counts = count_ids(raw)
         strange = np.flatnonzero((counts > 0) & ~self._known[: len(counts)])
         if len(strange):
             raise ContsegError(
-                f"{path}: values that the dataset does not know: {told_counts(strange, counts[strange])};"
+                f"{path}: unknown values: {describe_counts(strange, counts[strange])};"
                 " is it a mask of another dataset or another coding?"
             )
         return look_up(self._table, raw)
 
 
 def look_up(table: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """`table[ids]`, without widening every id to an index where both are bytes (three times as fast).
+    """`table[ids]`, three times as fast where both are bytes, as ids are not widened to indices.
 
     Args:
-        table: 256 entries at least.
+        table: at least 256 entries.
         ids: (H, W), any unsigned integers below the table's length.
 
     Returns:
@@ -62,7 +62,7 @@ def look_up(table: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
 
 def count_ids(mask: np.ndarray) -> np.ndarray:
-    """How many pixels hold each number: `np.bincount`, but by runs of equal pixels, of which masks have few.
+    """Pixels of each id: `np.bincount` over runs of equal pixels, of which masks have few.
 
     Args:
         mask: (H, W) uint8 or uint16, possibly empty.
@@ -86,15 +86,15 @@ def count_ids(mask: np.ndarray) -> np.ndarray:
     return np.bincount(values, lengths, minlength=256).astype(np.int64)
 
 
-def told_counts(values: np.ndarray, pixels: np.ndarray, most: int = 5) -> str:
+def describe_counts(values: np.ndarray, pixels: np.ndarray, most: int = 5) -> str:
     """Values with their pixel counts, for a message.
 
     Example:
-        >>> told_counts(np.array([7, 9]), np.array([12, 1]))
+        >>> describe_counts(np.array([7, 9]), np.array([12, 1]))
         '7 (12 pixels), 9 (1 pixel)'
     """
-    told = ", ".join(
+    listed = ", ".join(
         f"{value} ({count} pixel{'s' if count != 1 else ''})"
         for value, count in zip(values[:most], pixels[:most], strict=True)
     )
-    return told + (f" and {len(values) - most} more" if len(values) > most else "")
+    return listed + (f" and {len(values) - most} more" if len(values) > most else "")

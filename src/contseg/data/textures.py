@@ -1,4 +1,4 @@
-"""Scenes of textured shapes: a texture for every class number, so that a small network can tell many classes apart."""
+"""Scenes of textured shapes, with a texture per class, so that a small network can distinguish many classes."""
 
 import colorsys
 from collections.abc import Sequence
@@ -6,19 +6,19 @@ from collections.abc import Sequence
 import numpy as np
 
 FRAME = 2
-"""Pixels at each side of a scene that no shape covers, so that some background is always left."""
+"""Margin in pixels that no shape covers, so that every scene has background."""
 
 GOLDEN = (5**0.5 - 1) / 2
-"""Its multiples, modulo 1, spread evenly however many there are: numbers that are close get hues that are far apart."""
+"""Multiples modulo 1 are evenly spread for any count, so that neighbouring class numbers get distant hues."""
 
 
 def class_texture(number: int, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """The texture of a class, (H, W, 3) float 0-255: a hue and its dark or pale shade as stripes, checks or dots.
 
-    Hue, shade, pattern, period and direction depend on the number alone; only the place of the pattern is drawn.
+    Hue, shade, pattern, period and direction depend on the class number only; the offset of the pattern is random.
 
     Args:
-        number: of the class.
+        number: class number.
         size: height and width.
 
     Example:
@@ -43,7 +43,7 @@ def class_texture(number: int, size: tuple[int, int], rng: np.random.Generator) 
 
 
 def background_texture(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Smooth grey gratings, (H, W, 3) float 0-255, of drawn brightness, directions and periods.
+    """Smooth grey gratings, (H, W, 3) float 0-255, of random brightness, directions and periods.
 
     Args:
         size: height and width.
@@ -59,15 +59,15 @@ def background_texture(size: tuple[int, int], rng: np.random.Generator) -> np.nd
 def draw_scene(
     classes: Sequence[int], size: tuple[int, int], rng: np.random.Generator, noise: float = 8
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A scene with one shape per entry, the first in front of all others: an image and its mask.
+    """A scene with one shape per entry of `classes`, the first in front: an image and its mask.
 
     Args:
-        classes: numbers of the shapes' classes, 1 to 255; a number may stand more than once.
-        size: height and width, 32 at least.
-        noise: standard deviation of what is added to every pixel.
+        classes: class numbers of the shapes, 1 to 255, with repetitions.
+        size: height and width, at least 32.
+        noise: standard deviation of the pixel noise.
 
     Returns:
-        Image (H, W, 3) uint8 and mask (H, W) uint8 of class numbers, 0 where no shape is.
+        Image (H, W, 3) uint8 and mask (H, W) uint8 of class numbers, 0 outside shapes.
 
     Example:
         >>> image, mask = draw_scene([3, 1], (32, 48), np.random.default_rng(0))
@@ -83,7 +83,7 @@ def draw_scene(
 
 
 def _shape(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """An ellipse, rectangle or triangle somewhere inside the frame, turned by up to 30 degrees; (H, W) bool."""
+    """A random ellipse, rectangle or triangle inside the frame, rotated by up to 30 degrees; (H, W) bool."""
     y, x = np.ogrid[: size[0], : size[1]]
     half = rng.uniform(0.2, 0.32, 2) * min(size)
     centre = [rng.uniform(max(half), side - max(half)) for side in size]

@@ -1,4 +1,4 @@
-"""What the header of a TIFF says of its pixels: bands, bits and type, of which Pillow knows only some combinations."""
+"""The pixel layout in the header of a TIFF: bands, bits and type. Pillow reads only some combinations."""
 
 import warnings
 from dataclasses import dataclass
@@ -21,18 +21,18 @@ _KINDS = {1: "u", 2: "i", 3: "f"}
 
 @dataclass(frozen=True)
 class TiffLayout:
-    """Of the first page of a TIFF.
+    """The layout of the first page of a TIFF.
 
     Args:
         height, width: as stored, before `orientation`.
         orientation: 1 to 8, as in EXIF.
         bands: values per pixel.
-        colours: how many of them the file declares as colours; the others are extra bands.
-        bits: per value, the largest of the bands.
-        kind: `u` unsigned, `i` signed, `f` float; empty where it is something else (complex numbers).
-        alpha: the only extra band is declared as alpha.
-        inverted: 0 is white.
-        pages: pictures in the file; smaller copies of one (overviews, thumbnails) and masks do not count.
+        colours: number of bands declared as colours; the others are extra bands.
+        bits: bits per value, the maximum over the bands.
+        kind: `u` unsigned, `i` signed, `f` float; empty for other types (complex numbers).
+        alpha: whether the only extra band is declared as alpha.
+        inverted: whether 0 is white.
+        pages: images in the file, without smaller copies (overviews, thumbnails) and masks.
     """
 
     height: int
@@ -48,12 +48,12 @@ class TiffLayout:
 
     @property
     def plain(self) -> bool:
-        """Colours (or grey) of 8 bits at most and nothing else."""
+        """Whether there are only colours (or grey) of at most 8 bits."""
         return self.bits <= 8 and self.kind == "u" and self.bands == self.colours
 
     @property
     def type(self) -> str:
-        """Such as `uint16`."""
+        """The type of the values, such as `uint16`."""
         return {"u": f"uint{self.bits}", "i": f"int{self.bits}", "f": f"float{self.bits}"}.get(self.kind, "complex")
 
 
@@ -61,18 +61,18 @@ def tiff_layout(file: IO[bytes]) -> TiffLayout:
     """The layout of an open TIFF file; moves its position.
 
     Raises:
-        SyntaxError: it is no TIFF, or its header is broken.
+        SyntaxError: the file is not a TIFF, or its header is broken.
     """
     try:
         return _layout(file)
     except (KeyError, TypeError, ValueError, IndexError, OSError) as error:
         raise SyntaxError(f"broken TIFF header: {error}") from None
-    except Exception as error:  # struct.error, and what Pillow's reader of tags raises on rubbish
+    except Exception as error:  # struct.error, and whatever Pillow's tag reader raises on garbage
         raise SyntaxError(f"broken TIFF header: {error!r}") from None
 
 
 def read_raster(path: Path) -> np.ndarray:
-    """All bands (H, W, C) of a TIFF as stored, for what Pillow does not read.
+    """Read all bands (H, W, C) of a TIFF as stored, for layouts that Pillow does not read.
 
     Raises:
         ContsegError: rasterio is not installed (extra `geo`).
@@ -94,7 +94,7 @@ def read_raster(path: Path) -> np.ndarray:
 
 
 def turned(values: np.ndarray, orientation: int) -> np.ndarray:
-    """Stored values (H, W, C) as an EXIF orientation (1 to 8) shows them.
+    """Rotate or mirror stored values (H, W, C) by their EXIF orientation (1 to 8).
 
     Example:
         >>> turned(np.array([[[1], [2], [3]]]), 6)[..., 0].tolist()
@@ -108,7 +108,7 @@ def turned(values: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def is_transparency(band: np.ndarray) -> bool:
-    """Every pixel of a band (H, W) uint8 is shown (255) or hidden (0); infrared, heights and the like are in between.
+    """Whether a band (H, W) uint8 is a transparency: 0 or 255 only, unlike infrared, heights and the like.
 
     Example:
         >>> is_transparency(np.array([[0, 255]], np.uint8)), is_transparency(np.array([[9, 255]], np.uint8))
@@ -148,7 +148,7 @@ def _layout(file: IO[bytes]) -> TiffLayout:
 
 
 def _pages(first: ImageFileDirectory_v2, header: bytes, file: IO[bytes]) -> int:
-    """Pictures in the file, of a chain of directories that may be damaged or go in a circle."""
+    """Count the images of a file, whose chain of directories may be damaged or circular."""
     seen: set[int] = set()
     count, place = 1, first.next
     while place and place not in seen and len(seen) < _MOST_PAGES:

@@ -213,11 +213,13 @@ def require_effect(resolved: Resolved, read_of_method: Collection[str]) -> None:
     Args:
         read_of_method: names of the hyper-parameters that the method read.
     """
-    vain = without_effect(resolved.recipe, resolved.origins)
-    methods = [key for key in resolved.origins if key.startswith("method.") and key != "method.name"]
-    vain |= {key: "another method" for key in methods if key.split(".")[1] not in read_of_method}
-    if vain:
-        keys = [f"{key} has no effect without {need} (set by {resolved.origins[key]})" for key, need in vain.items()]
+    used = {"name", "variant", *read_of_method}
+    reasons = {key: f"without {need}" for key, need in without_effect(resolved.recipe, resolved.origins).items()}
+    for key in resolved.origins:
+        if key.startswith("method.") and key.split(".")[1] not in used:
+            reasons[key] = "with this method"
+    if reasons:
+        keys = [f"{key} has no effect {reason} (set by {resolved.origins[key]})" for key, reason in reasons.items()]
         raise ContsegError(f"{', '.join(keys)}; remove it")
 
 

@@ -23,7 +23,7 @@ from contseg.errors import ContsegError, did_you_mean
 from contseg.models.backbones.options import BACKBONES
 from contseg.models.heads.options import HEADS
 from contseg.models.old_options import nested
-from contseg.models.options import laid_over
+from contseg.models.options import NetworkOptions, closest_key, laid_over
 from contseg.plugins import joined, load_plugins
 from contseg.recipes.recipe import Recipe
 from contseg.settings import key_value
@@ -385,8 +385,9 @@ def _first_problem(error: ValidationError) -> str:
         str(part) for part in problem["loc"] if not re.fullmatch(r"int|str|float|list\[.*|constrained-int", str(part))
     )
     if problem["type"] == "extra_forbidden":
-        known = _model_at(problem["loc"][:-1]).model_fields
-        return f"{where}: unknown key (got {problem['input']!r}); {did_you_mean(str(problem['loc'][-1]), known)}"
+        model, key = _model_at(problem["loc"][:-1]), str(problem["loc"][-1])
+        hint = closest_key(key) if model is NetworkOptions else did_you_mean(key, model.model_fields)
+        return f"{where}: unknown key (got {problem['input']!r}); {hint}"
     if problem["type"] == "missing":
         return f"{where}: missing; set {where}=VALUE"
     if problem["type"] == "value_error":  # raised by one of our validators

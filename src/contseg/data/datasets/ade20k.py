@@ -10,9 +10,9 @@ FOLDERS: dict[SubsetName, str] = {"train": "training", "test": "validation"}
 
 
 class ADE20K(SegmentationDataset):
-    """SceneParse150: 150 classes of things and stuff; a 0 is a pixel that nobody named.
+    """SceneParse150: 150 classes of things and stuff; 0 marks unlabelled pixels.
 
-    Layout of `root` (a folder named `ADEChallengeData2016`, or one that holds it):
+    Layout of `root` (a folder named `ADEChallengeData2016`, or its parent):
 
         images/training/ADE_train_00000001.jpg          20210 images
         images/validation/ADE_val_00000001.jpg          2000 images: the test set of all published protocols
@@ -22,8 +22,8 @@ class ADE20K(SegmentationDataset):
 
     Args:
         root: the folder.
-        background: True gives 151 outputs, 0 among them, for learning class by class; False the 150 classes of the
-            benchmark, 0 ignored, for learning everything at once.
+        background: True: 151 outputs including 0, for steps by class; False: the 150 classes of the benchmark with 0
+            ignored, for training on all classes at once.
 
     Zhou et al., Scene Parsing through ADE20K Dataset, CVPR 2017.
 

@@ -14,10 +14,10 @@ CITIES = (
     "aachen", "bremen", "darmstadt", "erfurt", "hanover", "krefeld", "strasbourg", "tubingen", "weimar", "bochum", "cologne",
     "dusseldorf", "hamburg", "jena", "monchengladbach", "stuttgart", "ulm", "zurich", "frankfurt", "lindau", "munster",
 )  # fmt: skip
-"""In the order in which PLOP's domain protocol counts them; the last three are the official validation set."""
+"""Cities in the order of PLOP's domain protocol; the last three are the official validation set."""
 
 SCORED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-"""The label ids of the files that are classes of the benchmark."""
+"""Label ids in the files that are classes of the benchmark."""
 
 FOLDERS: dict[SubsetName, str] = {"train": "train", "test": "val"}
 IMAGE, LABEL = "_leftImg8bit.png", "_gtFine_labelIds.png"
@@ -38,14 +38,14 @@ class Cityscapes(SegmentationDataset):
 
     Args:
         root: the folder.
-        background: True adds an output for what a step does not annotate, never scored, for learning class by class;
-            False gives the 19 classes alone, for learning everything at once or city by city.
+        background: True: adds an unscored output for pixels that a step does not annotate, for steps by class;
+            False: the 19 classes only, for training on all classes at once or city by city.
 
     Cordts et al., The Cityscapes Dataset for Semantic Urban Scene Understanding, CVPR 2016; the steps by city: Douillard et
     al., PLOP, CVPR 2021.
 
     Raises:
-        ContsegError: a folder is missing, or an image is in train and in val.
+        ContsegError: a folder is missing, or an image is in both train and val.
     """
 
     name = "cityscapes"

@@ -1,4 +1,4 @@
-"""The classes of a user's own folder: `classes.yaml`, `classes.txt` or CVAT's `labelmap.txt`, and what id 0 means there."""
+"""The class list of a user's folder: `classes.yaml`, `classes.txt` or CVAT's `labelmap.txt`, and the meaning of id 0."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,20 +18,20 @@ CHOICES = ("annotated", "unlabelled", "none")
 
 @dataclass(frozen=True)
 class ClassList:
-    """A class list as it was read.
+    """The content of a class list.
 
     Args:
         table: the classes.
-        id_of: the id of every mask value that is a class, where the two differ; None where masks hold the ids.
-        colours: the mask value of every colour that the list names; empty where it names none.
-        palettes_tell: a palette mask is meant by its colours, not by its numbers (CVAT).
-        notes: what should be known before training.
+        id_of: class id of each mask value; None if masks contain the ids.
+        colours: mask value of each colour in the list; empty if it has no colours.
+        palette_colours: whether a palette mask is read by its colours instead of its indices (CVAT).
+        notes: findings that a user should know before training.
     """
 
     table: ClassTable
     id_of: Mapping[int, int] | None = None
     colours: Mapping[Colour, int] | None = None
-    palettes_tell: bool = False
+    palette_colours: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -43,7 +43,7 @@ class _Row:
 
 
 def is_background(name: str) -> bool:
-    """Whether a class of this name is no class.
+    """Whether this is the name of a background class.
 
     Example:
         >>> [is_background(name) for name in ("Background", "_background_", "bg", "void", "road", "bgr")]
@@ -57,14 +57,14 @@ _UNLABELLED = ("unlabelled", "unlabeled", "unannotated", "void", "ignore", "igno
 
 
 def read_class_list(root: Path, background: Any = None) -> ClassList:
-    """The classes of a folder from `classes.yaml`, `classes.yml`, `classes.txt` or `labelmap.txt`.
+    """Read the classes of a folder from `classes.yaml`, `classes.yml`, `classes.txt` or `labelmap.txt`.
 
     Args:
-        background: what id 0 means: `annotated`, `unlabelled` or `none` (true and false are read as `annotated` and `none`);
-            None: `annotated`, if the class of id 0 has the name of a background.
+        background: the meaning of id 0: `annotated`, `unlabelled` or `none` (true and false mean `annotated` and `none`);
+            None: `annotated`, if id 0 has the name of a background.
 
     Raises:
-        ContsegError: no list is there, it cannot be understood, or the meaning of id 0 is not given.
+        ContsegError: the list is missing or invalid, or the meaning of id 0 is unknown.
     """
     found = [root / name for name in FILES if (root / name).is_file()]
     if not found:
@@ -83,7 +83,7 @@ def read_class_list(root: Path, background: Any = None) -> ClassList:
     except ContsegError as error:
         message = str(error)
         raise ContsegError(message if message.startswith(str(path)) else f"{path}: {message}") from None
-    return replace(listed, palettes_tell=path.name == "labelmap.txt")
+    return replace(listed, palette_colours=path.name == "labelmap.txt")
 
 
 def _chosen(background: Any) -> str | None:
@@ -97,7 +97,7 @@ def _chosen(background: Any) -> str | None:
 
 
 def _with_background(rows: Sequence[_Row], chosen: str | None, path: Path) -> ClassList:
-    """The class table of the rows, if id 0 means this; None looks at the name of id 0."""
+    """The class table of the rows with this meaning of id 0; None decides by the name of id 0."""
     if chosen == "none":
         return _without(rows)
     if chosen is not None and not any(row.number == 0 for row in rows):
@@ -106,8 +106,8 @@ def _with_background(rows: Sequence[_Row], chosen: str | None, path: Path) -> Cl
     first = table.names[0]
     if chosen is None and not is_background(first):
         raise ContsegError(
-            f"{path}: id 0 is '{first}', which is no name of a background; set data.options.background=none if it is a class"
-            " like the others, annotated if it is the background, or unlabelled if it only marks pixels that nobody named"
+            f"{path}: id 0 is '{first}', which is not the name of a background; set data.options.background=none if it is an"
+            " ordinary class, annotated if it is the background, or unlabelled if it marks pixels without annotation"
         )
     notes: tuple[str, ...] = ()
     if chosen is None and "".join(filter(str.isalnum, first.casefold())) in _UNLABELLED:
@@ -119,7 +119,7 @@ def _with_background(rows: Sequence[_Row], chosen: str | None, path: Path) -> Cl
 
 
 def _without(rows: Sequence[_Row]) -> ClassList:
-    """Every row is a class. Where one has id 0, all move up, because 0 is what steps by class do not annotate."""
+    """Every row is a class. If one has id 0, all ids move up by one, as steps by class use 0 for unannotated pixels."""
     if all(row.number for row in rows):
         return ClassList(_table(rows, "none"), colours=_colours(rows))
     moved = {row.number: row.number + 1 + (row.number + 1 >= IGNORE) for row in rows}
@@ -139,15 +139,15 @@ def _table(rows: Sequence[_Row], background: Background) -> ClassTable:
 
 
 def _colours(rows: Sequence[_Row]) -> dict[Colour, int]:
-    """Mask values by colour, of the rows that name one.
+    """Mask values by colour, of the rows with a colour.
 
     Raises:
-        ContsegError: two rows have one colour.
+        ContsegError: two rows have the same colour.
     """
     values: dict[Colour, int] = {}
     for row in rows:
         if row.colour is not None and values.setdefault(row.colour, row.number) != row.number:
-            raise ContsegError(f"the colour {list(row.colour)} is of id {values[row.colour]} and of id {row.number}")
+            raise ContsegError(f"the colour {list(row.colour)} is used by id {values[row.colour]} and by id {row.number}")
     return values
 
 
@@ -170,7 +170,11 @@ def _from_yaml(path: Path) -> list[_Row]:
 
 
 def _colour(value: Any) -> Colour | None:
-    """RGB, or a ValueError."""
+    """RGB.
+
+    Raises:
+        ValueError: the value is not a colour.
+    """
     if value is None:
         return None
     red, green, blue = (int(part) for part in value)
@@ -180,7 +184,7 @@ def _colour(value: Any) -> Colour | None:
 
 
 def _from_labelmap(path: Path) -> list[_Row]:
-    """Lines `name:red,green,blue:parts:actions`, as CVAT and Datumaro write them; the background first."""
+    """Lines `name:red,green,blue:parts:actions`, as CVAT and Datumaro write them, background first."""
     rows = []
     for line in read_list(path):
         if line.startswith("#"):

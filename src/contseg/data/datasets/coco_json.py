@@ -1,4 +1,4 @@
-"""Your own data, annotated in COCO's JSON: objects as polygons or run lengths become masks of classes."""
+"""A user's data in COCO's JSON format: polygons and run lengths become masks of classes."""
 
 import unicodedata
 from collections import Counter
@@ -29,30 +29,30 @@ class CocoJSON(SegmentationDataset):
         train/, val/                        or train2017/, val2017/, images/train/, images/val/: the images, by the
                                             `file_name` of the JSON
 
-    or as Roboflow exports it: `train/_annotations.coco.json` beside its images, `test/` or `valid/` for test. Where there is
-    one file only (CVAT's `annotations/instances_default.json` with `images/default/`, `result.json` with `images/`), about a
-    fifth of its images, by the hash of their names, is for test.
+    or as Roboflow exports it: `train/_annotations.coco.json` next to its images, `test/` or `valid/` for test. If there is
+    only one file (CVAT's `annotations/instances_default.json` with `images/default/`, `result.json` with `images/`), about
+    a fifth of its images is held out for test, by the hash of their names.
 
     A sample's name is its image's path in `root` without suffix (`train/street/01`). Classes of both files are matched by
-    name. Class ids are the category ids of the training file where all of them are 1 to 254, otherwise 1, 2, 3, ... in the
-    order of the category ids; 0 is what nobody annotated. Where objects overlap, the one of fewer pixels wins (of equals,
-    the later in the file); regions marked `iscrowd` count as objects. The polygons of one annotation are united, as
-    COCO's own tools do: holes take run lengths.
+    name. Class ids are the category ids of the training file if all of them are 1 to 254, otherwise 1, 2, 3, ... in the
+    order of the category ids; 0 marks unannotated pixels. Where objects overlap, the one with fewer pixels wins (of equals,
+    the later one in the file); regions marked `iscrowd` count as objects. The polygons of one annotation are united, as in
+    COCO's own tools, so holes need run lengths.
 
-    Rows that no mask can be made of are left out (`left_out`, see `read_coco`), and `notes` counts them.
+    Rows without a usable shape are skipped (`left_out`, see `read_coco`), and `notes` counts them.
 
-    Both files are read whole when the dataset is opened and stay in memory.
+    Both files are read when the dataset is opened and stay in memory.
 
     Args:
         root: the folder.
         train_json, test_json: the JSON files.
         train_images, test_images: the folders of images.
-        drop: names of categories that are left out with their objects.
-        rename: new names of categories; two that get one name become one class.
+        drop: names of categories to leave out, with their objects.
+        rename: new names of categories; two with the same new name become one class.
 
     Raises:
-        ContsegError: pycocotools is not installed (extra `coco`), a file or folder is missing, a JSON file is none, lacks a
-            key, or a test object is of a class that the training file does not list.
+        ContsegError: pycocotools is not installed (extra `coco`), a file or folder is missing, a file is not JSON or lacks
+            a key, or a test object has a class that the training file does not list.
 
     Source: Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014; https://cocodataset.org/#format-data
     """
@@ -114,7 +114,7 @@ class CocoJSON(SegmentationDataset):
 
     def names(self, subset: SubsetName) -> list[str]:
         if not self._names[subset]:
-            raise ContsegError(f"{self.root}: the JSON file of the {subset} images lists none")
+            raise ContsegError(f"{self.root}: the JSON file of the {subset} subset lists no images")
         return list(self._names[subset])
 
     def image_path(self, name: str) -> Path:
@@ -148,7 +148,7 @@ class CocoJSON(SegmentationDataset):
             segments.append((int(pixels.sum()), class_name, pixels))
         mask = np.zeros(size, dtype=np.uint8 if max(self.classes.ids) <= IGNORE else np.uint16)
         for _, class_name, pixels in sorted(segments, key=lambda one: -one[0]):
-            mask[pixels] = self._id_of.get(class_name, 0)  # a background that somebody drew
+            mask[pixels] = self._id_of.get(class_name, 0)  # an annotated background
         return mask
 
 
@@ -157,7 +157,7 @@ def _names_of(drop: Any) -> frozenset[str]:
     if isinstance(drop, str):
         return frozenset([drop])
     if not isinstance(drop, list | tuple | set | frozenset) or not all(isinstance(name, str) for name in drop):
-        raise ContsegError(f"data.options.drop: {drop!r} is no list of category names")
+        raise ContsegError(f"data.options.drop: {drop!r} is not a list of category names")
     return frozenset(drop)
 
 
@@ -165,12 +165,12 @@ def _renames(rename: Any) -> dict[str, str]:
     """The option `rename` as names by name."""
     given = {} if rename is None else rename
     if not isinstance(given, Mapping) or not all(isinstance(name, str) for pair in given.items() for name in pair):
-        raise ContsegError(f"data.options.rename: {rename!r} does not give a name for names; write {{old: new}}")
+        raise ContsegError(f"data.options.rename: {rename!r} is not a mapping of names; write {{old: new}}")
     return dict(given)
 
 
 def _require_used(drop: frozenset[str], rename: Mapping[str, str], files: Sequence[CocoFile]) -> None:
-    """An option about a category that no file lists is a mistake."""
+    """Raise ContsegError if an option names a category that no file lists."""
     listed = {name for file in files for name in file.listed}
     for key, names, known in (("rename", rename, listed), ("drop", drop, {rename.get(name, name) for name in listed})):
         for name in sorted(names):
@@ -181,7 +181,7 @@ def _require_used(drop: frozenset[str], rename: Mapping[str, str], files: Sequen
 def _class_table(file: CocoFile) -> tuple[ClassTable, dict[str, int]]:
     """The class table, and the mask id of each class."""
     if not file.names:
-        raise ContsegError(f"{file.path}: no category is left to learn; {'; '.join(file.left_out[-3:])}")
+        raise ContsegError(f"{file.path}: no category left to learn; {'; '.join(file.left_out[-3:])}")
     ids = list(file.names)
     if not all(0 < number < IGNORE for number in ids):
         ids = [number for number in range(1, len(ids) + 2) if number != IGNORE][: len(ids)]
@@ -192,17 +192,17 @@ def _class_table(file: CocoFile) -> tuple[ClassTable, dict[str, int]]:
 
 
 def _require_known(train: CocoFile, test: CocoFile | None) -> None:
-    """Every class of a test object must be one of training; a class that the test set never uses may be absent there."""
+    """Raise ContsegError unless training has the class of every test object; unused test classes may be missing there."""
     unknown = sorted(test.used - set(train.names.values())) if test else []
     if test and unknown:
         raise ContsegError(
-            f"{test.path}: has objects of '{unknown[0]}', which is no class of {train.path}; list and annotate it there, or"
+            f"{test.path}: has objects of '{unknown[0]}', which is not a class of {train.path}; add it there, or"
             f" set data.options.drop=['{unknown[0]}'] or data.options.rename"
         )
 
 
 def _summary(file: CocoFile) -> str:
-    """One line on what is left out of a file."""
+    """One line on the skipped rows of a file."""
     counted = Counter(text.partition(" ")[0] for text in file.left_out)
     parts = [f"{count} {kind if count == 1 else _PLURALS[kind]}" for kind, count in counted.items()]
     return (

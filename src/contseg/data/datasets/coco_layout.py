@@ -1,4 +1,4 @@
-"""Where a COCO export keeps its JSON files and images: the layouts of COCO, CVAT, Roboflow, Label Studio."""
+"""Find the JSON files and images of a COCO export: the layouts of COCO, CVAT, Roboflow, Label Studio."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +26,11 @@ _IMAGES: dict[SubsetName, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Places:
-    """Where the samples of a subset are.
+    """The files of a subset.
 
     Args:
-        json: the file; None where the other subset's is divided.
-        images: the folder that its `file_name`s are in.
+        json: the JSON file; None if the other subset's file is divided.
+        images: the folder of its `file_name`s.
     """
 
     json: Path | None
@@ -40,13 +40,13 @@ class Places:
 def find_places(
     root: Path, jsons: dict[SubsetName, str | None], folders: dict[SubsetName, str | None]
 ) -> tuple[dict[SubsetName, Places], tuple[str, ...]]:
-    """The places of both subsets, and what should be known of the choice.
+    """The places of both subsets, and notes on the choice.
 
     Args:
-        jsons, folders: those that an option names, relative to `root`.
+        jsons, folders: set by options, relative to `root`.
 
     Raises:
-        ContsegError: there is no JSON file for training, or no folder of images; says what there is.
+        ContsegError: there is no JSON file for training, or no folder of images; the message lists what was found.
     """
     train, test = (_json(root, subset, jsons[subset]) for subset in ("train", "test"))
     notes = []
@@ -100,7 +100,7 @@ def _images(root: Path, json: Path, subset: SubsetName, given: str | None, alone
 
 
 def _found(root: Path) -> str:
-    """What an error says of the JSON files that are there."""
+    """The JSON files that were found, for an error."""
     jsons = [path.relative_to(root).as_posix() for path in files_below(root) if path.suffix == ".json"]
     if jsons:
         return f"; found {', '.join(jsons[:3])}" + (f" and {len(jsons) - 3} more" if len(jsons) > 3 else "")

@@ -1,4 +1,4 @@
-"""The rows of one COCO file: what can be used, and what is left out and why."""
+"""Read the rows of one COCO file: usable ones, and skipped ones with the reason."""
 
 import json
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ from contseg.errors import ContsegError
 
 @dataclass
 class Image:
-    """One image of a JSON file, and what is annotated in it: (annotation, class name, segmentation).
+    """One image of a JSON file, with its annotations: (annotation, class name, segmentation).
 
     Args:
-        height, width: as recorded; None where they are not.
+        height, width: as recorded in the file, or None.
     """
 
     json: Path
@@ -28,16 +28,15 @@ class Image:
 
 @dataclass
 class CocoFile:
-    """The rows of a file that can be used.
+    """The usable rows of a file.
 
     Attributes:
         path: the file.
-        names: class by category id, in the order of the ids, after dropping and renaming; background and what is dropped are
-            not among them.
+        names: class by category id, in the order of the ids, after renaming, without dropped categories and background.
         images: by their id, in the order of the file.
-        listed: names of all categories as they stand there.
+        listed: names of all categories in the file, before renaming.
         used: classes with at least one object.
-        left_out: what each row that is not used is, and why.
+        left_out: skipped rows, each with the reason.
         rows: annotations in the file.
     """
 
@@ -53,20 +52,20 @@ class CocoFile:
 def read_coco(
     path: Path, folder: Path, drop: frozenset[str] = frozenset(), rename: Mapping[str, str] | None = None
 ) -> CocoFile:
-    """Read a file of COCO's format.
+    """Read a file in COCO's format.
 
-    Annotations without a shape (none, empty, boxes, fewer than three points), of images or categories that are not listed,
-    and of dropped categories are left out. Categories of one name are one class. A category that has the name of a
-    background is the background. One that is nowhere used and only groups others (the `supercategory` of another, or of
-    id 0, as Roboflow writes it), or has the name of another, is left out.
+    Annotations are skipped if they have no shape (missing, empty, a box, fewer than three points), if their image or
+    category is not listed, or if their category is dropped. Categories with the same name are one class. A category with
+    the name of a background is the background. Unused categories that only group others (the `supercategory` of another,
+    or id 0, as Roboflow writes it) or that repeat a name are skipped.
 
     Args:
-        folder: of the images.
-        drop: names of categories that are left out with all their objects, after renaming.
+        folder: folder of the images.
+        drop: names (after renaming) of categories to leave out, with their objects.
         rename: new names of categories.
 
     Raises:
-        ContsegError: the file is none, lacks a list, or has a row that no reading makes sense of.
+        ContsegError: the file is not COCO JSON, lacks a list, or has an invalid row.
     """
     content = _read_json(path)
     left_out: list[str] = []
@@ -81,7 +80,7 @@ def read_coco(
         image, category = _whole(row.get("image_id")), _whole(row.get("category_id"))
         shape, flaw = _shape(row.get("segmentation"))
         if not isinstance(image, int | str) or image not in images:
-            left_out.append(f"{label}: is of image {image}, which 'images' does not list")
+            left_out.append(f"{label}: belongs to image {image}, which 'images' does not list")
         elif not isinstance(category, int) or category not in categories:
             left_out.append(f"{label}: has category {category}, which 'categories' does not list")
         elif category in dropped:
@@ -104,7 +103,7 @@ def read_coco(
         if number in dropped:
             left_out.append(f"category {number}: '{name}' is dropped")
         elif number in background:
-            left_out.append(f"category {number}: '{name}' is no class but the background")
+            left_out.append(f"category {number}: '{name}' is the background, not a class")
         elif number not in used_ids and (number == 0 or name in parents) and len(categories) > 1:
             left_out.append(f"category {number}: '{name}' has no object and only groups other categories")
         else:
@@ -133,12 +132,16 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _whole(value: Any) -> Any:
-    """Whole numbers that a tool wrote as 64.0 as what they are."""
+    """Floats that are whole numbers (64.0) as integers."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _get(row: dict[str, Any], key: str, kind: type, path: Path, label: str) -> Any:
-    """A value of a row of the file; wrong or missing ones are told with the row."""
+    """A value of a row.
+
+    Raises:
+        ContsegError: the value is missing or of another type; the message has the row.
+    """
     value = _whole(row.get(key))
     if not isinstance(value, kind) or isinstance(value, bool):
         what = "is missing" if key not in row else f"is {str(value)[:40]!r}, expected {kind.__name__}"
@@ -171,7 +174,7 @@ def _images(content: dict[str, Any], path: Path, folder: Path) -> dict[int | str
         label = _label("image", row, position)
         number = _whole(row.get("id"))
         if not isinstance(number, int | str):
-            raise ContsegError(f"{path}: {label}: 'id' is missing or no number")
+            raise ContsegError(f"{path}: {label}: 'id' is missing or not a number")
         if number in images:
             raise ContsegError(f"{path}: {label}: this id occurs twice")
         file = _get(row, "file_name", str, path, label)
@@ -183,7 +186,7 @@ def _images(content: dict[str, Any], path: Path, folder: Path) -> dict[int | str
 
 
 def _existing(folder: Path, file: str) -> Path:
-    """The image of a `file_name`: as it stands, with the slashes of Windows turned, or by its last part alone."""
+    """The image of a `file_name`: as written, with Windows' backslashes replaced, or by its last part only."""
     turned = file.replace("\\", "/")
     for choice in dict.fromkeys((file, turned, turned.rsplit("/", 1)[-1])):
         if (folder / choice).is_file():
@@ -192,9 +195,9 @@ def _existing(folder: Path, file: str) -> Path:
 
 
 def _shape(segmentation: Any) -> tuple[Any, str]:
-    """What of a segmentation can be drawn (None: nothing), and what is left out of it."""
+    """The part of a segmentation that can be drawn (or None), and a text on what is skipped."""
     if segmentation is None:
-        return None, "has no segmentation (a box is no mask)"
+        return None, "has no segmentation (a box is not a mask)"
     if segmentation in ([], {}, ""):
         return None, "its segmentation is empty"
     if not isinstance(segmentation, list):

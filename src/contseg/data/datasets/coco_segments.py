@@ -1,4 +1,4 @@
-"""One annotation of a COCO file, a polygon or run lengths, checked and turned into pixels."""
+"""Check one annotation of a COCO file, polygons or run lengths, and draw it."""
 
 from typing import Any
 
@@ -24,12 +24,12 @@ def segment(segmentation: Any, height: int, width: int) -> np.ndarray:
     """The pixels of one annotation: (height, width) bool.
 
     Args:
-        segmentation: a list of polygons `[x1, y1, x2, y2, ...]`, in pixels, whose union is meant; or run lengths
-            `{"size": [height, width], "counts": ...}`, column by column and beginning with what is outside, as a list of
-            numbers or in COCO's compressed text.
+        segmentation: a list of polygons `[x1, y1, x2, y2, ...]` in pixels, which are united; or run lengths
+            `{"size": [height, width], "counts": ...}`, column by column, starting outside the object, as a list of numbers
+            or in COCO's compressed text.
 
     Raises:
-        ValueError: it is neither, or broken; the text says how.
+        ValueError: it is neither, or broken; the message has the reason.
 
     Example:
         >>> segment([[1, 0, 3, 0, 3, 2, 1, 2]], 2, 4).astype(int)
@@ -42,7 +42,7 @@ def segment(segmentation: Any, height: int, width: int) -> np.ndarray:
     tools = mask_tools()
     if isinstance(segmentation, list):
         if not segmentation:
-            raise ValueError("holds no polygon")
+            raise ValueError("has no polygon")
         polygons = [_polygon(points, height, width) for points in segmentation]
         runs = tools.merge(tools.frPyObjects(polygons, height, width))
     elif isinstance(segmentation, dict):
@@ -61,16 +61,20 @@ def segment(segmentation: Any, height: int, width: int) -> np.ndarray:
 
 
 def _polygon(points: Any, height: int, width: int) -> list[float]:
-    """The polygon as floats, or a ValueError."""
+    """The polygon as floats.
+
+    Raises:
+        ValueError: the polygon is broken.
+    """
     if not isinstance(points, list):
         raise ValueError("a polygon must be a list of numbers x1, y1, x2, y2, ...")
     if len(points) < 6 or len(points) % 2:
-        raise ValueError(f"a polygon of {len(points)} numbers; it takes an even count, 6 at least")
+        raise ValueError(f"a polygon of {len(points)} numbers; it needs an even count of at least 6")
     try:
         values = np.array(points, dtype=float)
     except (TypeError, ValueError):
-        raise ValueError("a polygon holds something that is no number") from None
-    far = 2 * max(height, width)  # a little outside is usual and cut off
+        raise ValueError("a polygon contains a value that is not a number") from None
+    far = 2 * max(height, width)  # slightly outside is common, and is cut off
     if not (values.shape == (len(points),) and np.isfinite(values).all() and np.abs(values).max() <= far):
         raise ValueError(f"a polygon reaches far out of its image of {width}x{height}")
     return values.tolist()
@@ -87,13 +91,13 @@ def _whole_numbers(counts: Any) -> np.ndarray:
 
 
 def _decompressed(text: str) -> np.ndarray:
-    """COCO's text as run lengths: five bits a character, lowest first, later lengths as differences to the last but one.
+    """Decode COCO's text: five bits per character, lowest first; later lengths are differences to the last but one.
 
-    pycocotools reads past the end of a text that was cut, so it is not asked.
+    pycocotools is not used, as it reads past the end of a truncated text.
     """
     digits = np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int64) - 48
     if not len(digits) or digits.min() < 0 or digits.max() > 63 or digits[-1] & 32:
-        raise ValueError("broken run lengths: the compressed text is cut or holds other characters")
+        raise ValueError("broken run lengths: the compressed text is truncated or contains other characters")
     last = digits & 32 == 0
     starts = np.flatnonzero(np.concatenate([[True], last[:-1]]))
     spans = np.diff(np.append(starts, len(digits)))

@@ -12,7 +12,7 @@ from contseg.data.recoding import Recoding
 from contseg.errors import ContsegError
 
 CLASSES = 182
-"""Ids 1 to 182 as first published; eleven of the things (street sign, hat, ..., hair brush) never occur."""
+"""Ids 1 to 182 as first published; eleven things (street sign, hat, ..., hair brush) never occur."""
 
 FOLDERS: dict[SubsetName, str] = {"train": "train2017", "test": "val2017"}
 
@@ -24,17 +24,17 @@ class COCOStuff10k(SegmentationDataset):
 
         images/COCO_train2014_000000000077.jpg
         annotations/COCO_train2014_000000000077.mat     MATLAB, key `S`: 0 unlabelled, 1 to 182 classes
-        annotations/COCO_train2014_000000000077.png     the same numbers, where there is no .mat
+        annotations/COCO_train2014_000000000077.png     the same ids, used if there is no .mat
         imageLists/train.txt, test.txt                  lists of names
 
     Args:
         root: the folder.
-        background: True gives 183 outputs, 0 among them, for learning class by class; False the 182 classes, 0 ignored.
+        background: True: 183 outputs including 0, for steps by class; False: the 182 classes, 0 ignored.
 
     Caesar et al., COCO-Stuff: Thing and Stuff Classes in Context, CVPR 2018.
 
     Raises:
-        ContsegError: a folder or list is missing; reading .mat files without SciPy.
+        ContsegError: a folder or list is missing, or SciPy is not installed (extra `mat`; when a .mat file is read).
     """
 
     name = "coco-stuff-10k"
@@ -68,17 +68,17 @@ class COCOStuff164k(SegmentationDataset):
 
         train2017/000000000009.jpg, val2017/...                   val2017 is the test set; also under images/
         stuffthingmaps/train2017/000000000009.png, val2017/...    0 to 181 are classes 1 to 182, 255 is unlabelled;
-                                                                  also under annotations/, or beside the images
+                                                                  also under annotations/, or next to the images
 
     Args:
         root: the folder.
-        background: True gives 183 outputs, unlabelled pixels among them, for learning class by class; False the 182
-            classes, unlabelled pixels ignored.
+        background: True: 183 outputs including one for unlabelled pixels, for steps by class; False: the 182 classes,
+            unlabelled pixels ignored.
 
     Caesar et al., COCO-Stuff: Thing and Stuff Classes in Context, CVPR 2018.
 
     Raises:
-        ContsegError: a folder is missing, or an image is in train2017 and in val2017.
+        ContsegError: a folder is missing, or an image is in both train2017 and val2017.
     """
 
     name = "coco-stuff-164k"
@@ -115,11 +115,11 @@ class COCOStuff164k(SegmentationDataset):
 
 
 def read_matlab(path: Path) -> np.ndarray:
-    """The array `S` of a MATLAB file (version 5), (H, W) uint8.
+    """Read the array `S` of a MATLAB file (version 5), (H, W) uint8.
 
     Raises:
-        ContsegError: SciPy is not installed, or the file is missing, damaged, or holds no two-dimensional `S` of whole
-            numbers up to 255.
+        ContsegError: SciPy is not installed, the file is missing or damaged, or `S` is missing or not a two-dimensional
+            array of whole numbers up to 255.
     """
     try:
         from scipy.io import loadmat
@@ -133,5 +133,5 @@ def read_matlab(path: Path) -> np.ndarray:
         raise ContsegError(f"{path}: cannot be read as a MATLAB file ({str(error)[:100]}); replace the file") from None
     mask = content.get("S")
     if mask is None or mask.ndim != 2 or mask.dtype.kind not in "iuf" or not np.isin(mask, range(IGNORE + 1)).all():
-        raise ContsegError(f"{path}: holds no two-dimensional array `S` of whole numbers 0 to 255; replace the file")
+        raise ContsegError(f"{path}: has no two-dimensional array `S` of whole numbers 0 to 255; replace the file")
     return mask.astype(np.uint8)

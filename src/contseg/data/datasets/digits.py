@@ -1,4 +1,4 @@
-"""Scenes of real handwriting, small enough to learn on a laptop: the dataset of the demo."""
+"""Scenes of handwritten digits, small enough for training on a laptop: the dataset of the demo."""
 
 from pathlib import Path
 
@@ -17,21 +17,21 @@ COLOURS = (
     (0, 0, 0), (230, 75, 60), (60, 180, 75), (255, 200, 40), (70, 120, 230), (245, 130, 48),
     (150, 70, 190), (70, 220, 235), (235, 60, 220), (170, 230, 90), (250, 170, 190),
 )  # fmt: skip
-RECIPE_VERSION = 4  # raised when the scenes change, so that no cached copy is mistaken for the new one
+RECIPE_VERSION = 4  # incremented when the scenes change, so that older cached copies are not used
 
 
 class Digits(Folder):
     """Handwritten digits (scikit-learn's 1797 images of 8x8 pixels) scattered over procedural texture.
 
-    Each scene holds 1 to 3 digits of random scale, place and colour; the mask marks their ink, digit d as id d + 1.
-    Digit images are divided before composing: those of test scenes never occur in training scenes. The scenes are
-    a function of the arguments alone, made once and cached in the layout of `Folder`.
+    Each scene contains 1 to 3 digits of random scale, position and colour; the mask marks their ink, digit d as id d + 1.
+    Digit images are divided before composing: those of test scenes never occur in training scenes. The scenes depend on
+    the arguments only, are generated once and cached in the layout of `Folder`.
 
     Args:
-        root: where to keep the scenes; default: the cache folder.
+        root: folder for the scenes; default: the cache folder.
         train, test: numbers of scenes.
         size: height and width in pixels.
-        seed: of everything drawn.
+        seed: random seed.
 
     Raises:
         ContsegError: scikit-learn is not installed (extra `demo`).
@@ -68,7 +68,7 @@ def _generate(folder: Path, counts: dict[str, int], size: int, seed: int) -> Non
 
 
 def _divided_digits(seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Digit images and their values for (train, test): three quarters of every digit and the rest."""
+    """Digit images and their values for (train, test): three quarters of each digit, and the rest."""
     try:
         from sklearn.datasets import load_digits
     except ImportError:
@@ -117,7 +117,7 @@ def compose_scene(
 
 
 def _free_place(taken: np.ndarray, side: int, rng: np.random.Generator) -> tuple[int, int] | None:
-    """Where a square of this side overlaps the taken area by less than a tenth; None after 20 tries."""
+    """A position at which a square of this side overlaps the taken area by less than a tenth; None after 20 tries."""
     for _ in range(20):
         top, left = rng.integers(0, len(taken) - side + 1, 2)
         if taken[top : top + side, left : left + side].mean() < 0.1:

@@ -1,4 +1,4 @@
-"""Your own data: a folder of images, a folder of masks, a list of classes."""
+"""A user's data: a folder of images, a folder of masks, a class list."""
 
 import hashlib
 import unicodedata
@@ -26,33 +26,32 @@ class Folder(SegmentationDataset):
     Layout of `root`:
 
         images/street/01.jpg        any depth; JPEG, PNG, BMP, WebP or TIFF
-        masks/street/01.png         the same name, with another ending (.tif, .bmp, .PNG, ...) or as 01_mask.png
+        masks/street/01.png         the same name, with another suffix (.tif, .bmp, .PNG, ...) or as 01_mask.png
         classes.txt                 one name per line: line 1 is id 0, background; line 2 is id 1; ...
         classes.yaml                instead of classes.txt: `{0: background, 7: car}` or a list of
                                     `{id: 7, name: car, colour: [0, 0, 142]}`
         train.txt, test.txt         optional lists of names (`street/01`); or folders images/train and images/test
-                                    (or images/val). With neither, every fifth image by the hash of its name is for test.
+                                    (or images/val). With neither, about a fifth is held out by the hash of the name.
 
     or as CVAT exports it ("Segmentation mask 1.1"):
 
         JPEGImages/, SegmentationClass/, labelmap.txt, and optionally ImageSets/Segmentation/train.txt and test.txt (val.txt)
 
-    Masks hold ids (grey, palette, or the same number in three channels), or the colours that `classes.yaml` or
-    `labelmap.txt` names. Links to folders are followed; hidden files are left out. Names are the same however accents are
-    stored.
+    Masks contain ids (grey, palette, or the same number in three channels), or the colours listed in `classes.yaml` or
+    `labelmap.txt`. Linked folders are followed; hidden files are skipped. Names are compared in one Unicode form (NFC).
 
     Args:
         root: the folder.
-        background: what id 0 is.
-            `annotated`: somebody looked, and it is nothing;
-            `unlabelled`: nobody named the pixel: it may be anything in training, and is never scored;
-            `none`: a class like the others, or absent. Where steps bring classes, an unscored background is added for what a
-            step does not annotate; it has id 0, so masks of 0, 1, 2, ... become 1, 2, 3, ...
-            True is `annotated` and False is `none`. Default: `annotated` where class 0 has the name of a background;
-            otherwise it must be given.
+        background: the meaning of id 0.
+            `annotated`: annotated background;
+            `unlabelled`: pixels without annotation, of any class in training, never scored;
+            `none`: an ordinary class, or unused. In steps by class, an unscored background is added for pixels that a step
+            does not annotate; it has id 0, so ids 0, 1, 2, ... become 1, 2, 3, ...
+            True means `annotated`, False means `none`. Default: `annotated` if class 0 has the name of a background;
+            required otherwise.
 
     Raises:
-        ContsegError: something is missing, the class list cannot be read, or nothing says what id 0 is.
+        ContsegError: a file or folder is missing, the class list is invalid, or the meaning of id 0 is unknown.
     """
 
     name = "folder"
@@ -69,7 +68,7 @@ class Folder(SegmentationDataset):
             name = sample_name(path, images)
             if name in self._images:
                 raise ContsegError(
-                    f"{path}: has the name of {self._images[name].name}; masks are found by name, so rename one"
+                    f"{path}: has the same name as {self._images[name].name}; masks are found by name, so rename one"
                 )
             self._images[name] = path
         if not self._images:
@@ -82,12 +81,12 @@ class Folder(SegmentationDataset):
             if (self.root / images).is_dir() and (self.root / masks).is_dir():
                 return self.root / images, self.root / masks, self.root / lists
         found = sorted(path.name + "/" * path.is_dir() for path in self.root.iterdir() if not path.name.startswith("."))
-        told = (", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")) or "nothing"
+        listed = (", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")) or "nothing"
         coco = any(path.suffix == ".json" for sub in (self.root, *self.root.glob("*/")) for path in sub.glob("*.json"))
         hint = "; objects in COCO's JSON are read by data.dataset=coco-json" if coco else ""
         missing = "masks" if (self.root / "images").is_dir() else "images"
         raise ContsegError(
-            f"{self.root / missing}: folder not found; expected images/, masks/ and classes.txt, found {told}{hint}"
+            f"{self.root / missing}: folder not found; expected images/, masks/ and classes.txt, found {listed}{hint}"
         )
 
     def names(self, subset: SubsetName) -> list[str]:
@@ -106,13 +105,13 @@ class Folder(SegmentationDataset):
         if any(name.startswith("train/") for name in self._images):
             names = [name for name in self._images if name.startswith(folders)]
             if not names:
-                raise ContsegError(f"{self._image_folder}: holds train/ but no test/ or val/; add one or a test.txt")
+                raise ContsegError(f"{self._image_folder}: holds train/ but no test/ or val/; add one, or test.txt")
             return names
         held = held_out(list(self._images))
         return [name for name in self._images if (name in held) == (subset == "test")]
 
     def _list(self, subset: SubsetName) -> Path:
-        """The list of a subset that is there, or the first that could be."""
+        """The existing list of a subset, or the first possible one."""
         choices = [self._lists / name for name in _LISTS[subset]]
         if self._lists == self.root:
             choices = choices[:1]
@@ -132,13 +131,13 @@ class Folder(SegmentationDataset):
         path = self.mask_path(name)
         if not path.is_file():
             raise missing_mask(self._mask_folder, name)
-        values = read_values(path, self._listed.colours or {}, self._listed.palettes_tell)
+        values = read_values(path, self._listed.colours or {}, self._listed.palette_colours)
         return values if self._recode is None else self._recode(values, path)
 
 
 def held_out(names: Sequence[str]) -> set[str]:
-    """The samples for test where nothing divides them: about a fifth, by the hash of the name, so that a new image moves no
-    other. Of two samples or more, one at least is for test and one at least for training.
+    """The samples to hold out for test if there are no lists: about a fifth, by the hash of the name, so that adding an
+    image moves no other. Of two samples or more, at least one is for test and at least one for training.
 
     Example:
         >>> sorted(held_out([f"{number:03d}" for number in range(8)])), held_out(["alone"])

@@ -21,14 +21,14 @@ CLASSES: dict[str, Colour] = {
     "car": (255, 255, 0),
     "clutter": (255, 0, 0),
 }
-"""The benchmark's classes and colours; a class's number in a patch is its place in this table."""
+"""Classes and colours of the benchmark; the position in this table is the value in a patch."""
 
 CLUTTER = 5
 VAIHINGEN_FROM = 10001
 """The first number of a Vaihingen patch; Potsdam's are below 10000."""
 
 MANIFEST = "prepared.json"
-"""What `contseg prepare isprs` writes beside the patches: what they were cut from, and whether all are there."""
+"""Written by `contseg prepare isprs` next to the patches: their origin, and whether all are complete."""
 
 _FOLDERS: dict[SubsetName, str] = {"train": "training", "test": "validation"}
 _LISTS: dict[SubsetName, str] = {"train": "train.txt", "test": "val.txt"}
@@ -52,26 +52,26 @@ class ISPRS(SegmentationDataset):
         images/{training,validation}/00001.png          three channels
         annotations/{training,validation}/00001.png     one channel: 0 impervious surfaces, 1 building, 2 low vegetation,
                                                         3 tree, 4 car, 5 clutter; 255 is ignored
-        train.txt, val.txt                              optional lists of numbers; without them, all there are, sorted
+        train.txt, val.txt                              optional lists of numbers; default: all patches, sorted
 
-    Numbers up to 9999 are Potsdam, from 10001 on Vaihingen: the domains `potsdam` and `vaihingen`. Any tool may have cut
-    the patches, but for this numbering.
+    Numbers up to 9999 are Potsdam, from 10001 on Vaihingen: the domains `potsdam` and `vaihingen`. Patches of other tools
+    work too if they are numbered like this.
 
     Args:
         root: the folder.
-        variant: what the numbers of a patch become.
-            `paper`: ids 1 to 5 are the five scored classes in their order; 0 is clutter and whatever a step does not
-            annotate, and is never scored. An image belongs to a step if it holds one of the step's classes.
-            `released`: as in the code of IDEC and LAG. Impervious surfaces (0) plays the background and is scored as one,
-            classes are 1 to 4, and clutter (5) is void: background in training, ignored in testing. Their lists hold
-            numbers one lower than their reader expects, so the images of class k are those that contain k - 1
+        variant: the ids of a patch.
+            `paper`: ids 1 to 5 are the five scored classes in order; 0 is clutter and pixels that a step does not annotate,
+            never scored. An image belongs to a step if it contains one of the step's classes.
+            `released`: as in the code of IDEC and LAG. Impervious surfaces (0) are used and scored as background, classes
+            are 1 to 4, and clutter (5) is void: background in training, ignored in testing. The published lists contain
+            ids one lower than their reader expects, so the images of class k are those that contain k - 1
             (`selection_offset` is 1): the step that learns cars gets every image with a tree. Splits count class 0 and
-            figures include it (`counts_background`).
-        background: False, of `paper` only: the five classes with no background among them, clutter ignored.
+            metrics include it (`counts_background`).
+        background: False (`paper` only): the five classes without a background, clutter ignored.
 
     Raises:
-        ContsegError: a folder is missing, the cutting was stopped half-way, a file is not named by a number, a number is
-            there twice, or an option is unknown.
+        ContsegError: a folder is missing, cutting was interrupted, a file name is not a number, a number occurs twice, or
+            an option is unknown.
 
     Source: ISPRS Commission II/4, 2D Semantic Labeling Contest, https://www.isprs.org (Potsdam, Vaihingen); Rottensteiner
     et al., The ISPRS benchmark on urban object classification and 3D building reconstruction, ISPRS Annals I-3, 2012.
@@ -87,7 +87,7 @@ class ISPRS(SegmentationDataset):
         if variant not in ("paper", "released"):
             raise ContsegError(f"data.options.variant: '{variant}' is unknown; known: paper, released")
         if variant == "released" and not background:
-            raise ContsegError("data.options.background: false is of variant paper; in released, class 0 is the background")
+            raise ContsegError("data.options.background: false needs variant paper; in released, class 0 is the background")
         if variant == "paper":
             if not background:
                 self.classes = self.classes.without_background()
@@ -102,7 +102,7 @@ class ISPRS(SegmentationDataset):
         for folder in _FOLDERS.values():
             for path in files_like(self.root / "images" / folder, "*.png"):
                 if path.stem in self._places:
-                    raise ContsegError(f"{path}: is in images/{self._places[path.stem]} too; a number is one patch")
+                    raise ContsegError(f"{path}: is in images/{self._places[path.stem]} too; numbers must be unique")
                 patch_number(path)
                 self._places[path.stem] = folder
 
@@ -134,23 +134,23 @@ class ISPRS(SegmentationDataset):
 
 
 def _require_complete(root: Path) -> None:
-    """Refuse a folder that was cut half; one that something else cut has no record, and is taken as it is."""
+    """Raise ContsegError if cutting was interrupted. Patches of other tools have no record and are accepted."""
     if not (root / MANIFEST).is_file():
         return
     try:
         sections = json.loads(read_text(root / MANIFEST))
         unfinished = [domain for domain, section in sections.items() if not section["complete"]]
     except (ValueError, TypeError, AttributeError, KeyError):
-        raise ContsegError(f"{root / MANIFEST}: cannot be understood; cut the patches again with --overwrite") from None
+        raise ContsegError(f"{root / MANIFEST}: cannot be read; cut the patches again with --overwrite") from None
     if unfinished:
-        raise ContsegError(f"{root}: the patches of {unfinished[0]} are not all there; run contseg prepare isprs again")
+        raise ContsegError(f"{root}: patches of {unfinished[0]} are missing; run contseg prepare isprs again")
 
 
 def patch_number(path: Path) -> int:
-    """The number that a patch is named by.
+    """The number in a patch's name.
 
     Raises:
-        ContsegError: the name is no number, 0 or 10000.
+        ContsegError: the name is not a number, or is 0 or 10000.
 
     Example:
         >>> patch_number(Path("images/training/00012.png"))

@@ -19,7 +19,7 @@ class LIP(SegmentationDataset):
         val_images/..., val_segmentations/... the test set
         train_id.txt, val_id.txt              lists of names
 
-    Left and right are those of the person, so arms, legs and shoes change places when an image is flipped.
+    Left and right are the person's, so the ids of arms, legs and shoes are exchanged when an image is flipped.
 
     Gong et al., Look into Person: Self-supervised Structure-sensitive Learning, CVPR 2017.
 

@@ -1,4 +1,4 @@
-"""Masks of a user's own folder: which file is the mask of an image, and its pixels as numbers."""
+"""Masks of a user's folder: find the mask of an image, and read its values."""
 
 import unicodedata
 from collections.abc import Mapping
@@ -21,11 +21,11 @@ from contseg.errors import ContsegError
 
 _JPEG = (".jpg", ".jpeg")
 MASK_SUFFIXES = (".png", *(suffix for suffix in IMAGE_SUFFIXES if suffix not in (".png", *_JPEG)), ".gif", *_JPEG)
-"""Endings of masks; of two masks of one name, the earlier is meant."""
+"""Suffixes of masks; of two masks with the same name, the earlier suffix is used."""
 
 
 def sample_name(path: Path, root: Path) -> str:
-    """The name of a sample: its path below `root` without the ending, the same however accents are stored.
+    """The name of a sample: its path below `root` without suffix, in Unicode form NFC.
 
     Example:
         >>> sample_name(Path("images/cafe\\u0301/a.b.PNG"), Path("images")) == "caf\\u00e9/a.b"
@@ -35,10 +35,10 @@ def sample_name(path: Path, root: Path) -> str:
 
 
 def find_masks(folder: Path, images: Mapping[str, Path]) -> dict[str, Path]:
-    """The mask of every image that has one: `NAME.png`, then NAME with another ending, then NAME_mask, then IMAGEFILE.png.
+    """Find the mask of each image: `NAME.png`, NAME with another suffix, NAME_mask, or IMAGEFILE.png, in this order.
 
     Args:
-        images: the image of every name.
+        images: image file by sample name.
     """
     by_name: dict[str, list[Path]] = {}
     for path in image_files(folder, MASK_SUFFIXES):
@@ -47,7 +47,7 @@ def find_masks(folder: Path, images: Mapping[str, Path]) -> dict[str, Path]:
     for name, image in images.items():
         choices = [name] + [other for other in (f"{name}_mask", name + image.suffix) if other not in images]
         found = [path for choice in choices for path in sorted(by_name.get(choice, []), key=_preference)]
-        direct = folder / f"{name}.png"  # below a link to a folder that another link leads to as well
+        direct = folder / f"{name}.png"  # in a linked folder to which another link leads too
         if found or direct.is_file():
             masks[name] = found[0] if found else direct
     return masks
@@ -58,42 +58,42 @@ def _preference(path: Path) -> tuple[int, str]:
 
 
 def missing_mask(folder: Path, name: str) -> ContsegError:
-    """What to say of an image without a mask: where it was expected, and what lies there."""
+    """The error for an image without a mask: the expected file, and what was found instead."""
     expected = folder / f"{name}.png"
     there = [path.name for path in files_below(expected.parent)] if expected.parent.is_dir() else []
     stem = expected.stem
     near = [file for file in there if file.startswith(stem)] or get_close_matches(f"{stem}.png", there, n=3, cutoff=0.7)
     if near:
-        beside = f"beside it: {', '.join(near[:3])}"
+        nearby = f"found {', '.join(near[:3])}"
     else:
-        beside = f"{expected.parent.name}/ holds {len(there)} other files" + (f", such as {there[0]}" if there else "")
+        nearby = f"{expected.parent.name}/ has {len(there)} other files" + (f", such as {there[0]}" if there else "")
     return ContsegError(
-        f"{expected}: mask not found; every image needs one of the same name (.tif, .bmp or NAME_mask.png too); {beside}"
+        f"{expected}: mask not found; every image needs one of the same name (.tif, .bmp or NAME_mask.png too); {nearby}"
     )
 
 
-def read_values(path: Path, colours: Mapping[Colour, int], palettes_tell: bool = False) -> np.ndarray:
-    """The mask values of a file, (H, W) uint8 or uint16: stored as one number per pixel, as the same number in three
-    channels, or as colours.
+def read_values(path: Path, colours: Mapping[Colour, int], palette_colours: bool = False) -> np.ndarray:
+    """Read the mask values of a file, (H, W) uint8 or uint16: one number per pixel, the same number in three channels, or
+    colours.
 
     Args:
-        colours: the value of every colour, for masks in colours; empty where none is known.
-        palettes_tell: the colours of a palette are meant, not its numbers, where all that are used are known.
+        colours: value of each colour, for masks in colours; empty if none is known.
+        palette_colours: read a palette mask by its colours instead of its indices, if all colours in use are known.
 
     Raises:
-        ContsegError: the file is missing or unreadable, a JPEG, or has a colour that is not known.
+        ContsegError: the file is missing or unreadable, a JPEG, or has an unknown colour.
     """
     mode, kind = stored_mode(path)
     if kind == "JPEG":
-        raise ContsegError(f"{path}: mask is a JPEG, which changes numbers and colours near edges; export masks as PNG")
-    if mode == "P" and palettes_tell and colours:
+        raise ContsegError(f"{path}: mask is a JPEG, whose compression changes values near edges; export masks as PNG")
+    if mode == "P" and palette_colours and colours:
         values = _values_of(read_image(path), colours)
         return read_mask(path) if values is None else values
     if mode not in ("RGB", "RGBA", "LA"):
         return read_mask(path)
     pixels = read_image(path)
     if mode != "RGB" and not has_even_transparency(path):
-        raise ContsegError(f"{path}: mask has mode {mode} and a transparency that differs; export it without transparency")
+        raise ContsegError(f"{path}: mask has mode {mode} with varying transparency; export it without transparency")
     if colours and (values := _values_of(pixels, colours)) is not None:
         return values
     first = pixels[:, :, 0]
@@ -109,7 +109,7 @@ def _codes(pixels: np.ndarray) -> np.ndarray:
 
 
 def _values_of(pixels: np.ndarray, colours: Mapping[Colour, int]) -> np.ndarray | None:
-    """The value of every pixel's colour; None where one has none."""
+    """The value of every pixel's colour; None if a colour is unknown."""
     order = sorted(colours)
     known = _codes(np.array([order], dtype=np.uint8))[0]
     codes = _codes(pixels)
@@ -121,16 +121,16 @@ def _values_of(pixels: np.ndarray, colours: Mapping[Colour, int]) -> np.ndarray 
 
 
 def _unknown_colours(path: Path, pixels: np.ndarray, colours: Mapping[Colour, int]) -> str:
-    """The message for a mask in colours of which some are unknown."""
+    """The error text for a mask with unknown colours."""
     codes, counts = np.unique(_codes(pixels), return_counts=True)
     known = {red << 16 | green << 8 | blue for red, green, blue in colours}
     strange = [(int(count), int(code)) for code, count in zip(codes, counts, strict=True) if int(code) not in known]
     strange.sort(reverse=True)
-    told = ", ".join(f"[{code >> 16}, {code >> 8 & 255}, {code & 255}] ({count} pixels)" for count, code in strange[:3])
+    listed = ", ".join(f"[{code >> 16}, {code >> 8 & 255}, {code & 255}] ({count} pixels)" for count, code in strange[:3])
     more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
     if colours:
-        return f"{path}: mask holds colours that no class has: {told}{more}; add them to the class list or repaint them"
+        return f"{path}: mask has colours of no class: {listed}{more}; add them to the class list or repaint them"
     return (
-        f"{path}: mask has mode RGB with the colours {told}{more}; masks must be single-channel ids, or classes.yaml must"
-        " name the colour of every class ({id: 1, name: car, colour: [0, 0, 142]})"
+        f"{path}: mask has mode RGB with the colours {listed}{more}; masks must be single-channel ids, or classes.yaml must"
+        " list the colour of every class ({id: 1, name: car, colour: [0, 0, 142]})"
     )

@@ -1,4 +1,4 @@
-"""Pascal-Context: VOC 2010 with every pixel named."""
+"""Pascal-Context: VOC 2010 with every pixel labelled."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ LISTS: dict[SubsetName, str] = {"train": "train.txt", "test": "val.txt"}
 class PascalContext(SegmentationDataset):
     """Pascal-Context with its 59 most frequent classes and background: 4998 training and 5105 validation images.
 
-    Layout of `root` (a folder named `VOC2010`, or one that holds `VOCdevkit/VOC2010` or `VOC2010`):
+    Layout of `root` (a folder named `VOC2010`, or a folder with `VOCdevkit/VOC2010` or `VOC2010`):
 
         JPEGImages/2008_000002.jpg
         SegmentationClassContext/2008_000002.png          ids: 0 background (all rarer classes), 1 to 59; 255 ignored
@@ -20,7 +20,7 @@ class PascalContext(SegmentationDataset):
 
     Args:
         root: the folder.
-        background: True gives Pascal-Context-60, background a class; False Pascal-Context-59, background ignored.
+        background: True: Pascal-Context-60, with background as a class; False: Pascal-Context-59, background ignored.
 
     Mottaghi et al., The Role of Context for Object Detection and Semantic Segmentation in the Wild, CVPR 2014.
 

@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012, with the SBD masks where they are there."""
+"""PASCAL VOC 2012, with the SBD masks if available."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ NAMES = (
 class VOC(SegmentationDataset):
     """PASCAL VOC 2012: 20 object classes and background, borders and difficult objects marked 255.
 
-    Layout of `root` (a folder named `VOC2012`, or one that holds `VOCdevkit/VOC2012` or `VOC2012`):
+    Layout of `root` (a folder named `VOC2012`, or a folder with `VOCdevkit/VOC2012` or `VOC2012`):
 
         JPEGImages/2007_000032.jpg
         SegmentationClassAug/2007_000032.png    masks of VOC and SBD as ids; preferred
@@ -25,7 +25,7 @@ class VOC(SegmentationDataset):
         ImageSets/Segmentation/train.txt        1464 names, with SegmentationClass
         ImageSets/Segmentation/val.txt          1449 names: the test set of all published protocols
 
-    A list line may also hold two paths (`/JPEGImages/x.jpg /SegmentationClassAug/x.png`), as some code bases keep them.
+    As in some code bases, list lines may also have two paths (`/JPEGImages/x.jpg /SegmentationClassAug/x.png`).
 
     Everingham et al., The PASCAL Visual Object Classes Challenge: A Retrospective, IJCV 2015;
     Hariharan et al., Semantic Contours from Inverse Detectors, ICCV 2011.
@@ -57,7 +57,7 @@ class VOC(SegmentationDataset):
         for choice in choices:
             if (lists / choice).is_file():
                 return read_names(lists / choice, lambda name: self.image_path(name).is_file())
-        raise ContsegError(f"{lists / choices[0]}: list not found; {self._masks.name} is trained with {choices[0]}")
+        raise ContsegError(f"{lists / choices[0]}: list not found; it belongs to {self._masks.name}")
 
     def image_path(self, name: str) -> Path:
         return self.root / "JPEGImages" / f"{name}.jpg"

@@ -1,4 +1,4 @@
-"""Cutting official ISPRS tiles into numbered patches: in parallel, a few rows at a time, and again after a kill."""
+"""Cut official ISPRS tiles into numbered patches: in parallel, a few rows at a time, resumable after a kill."""
 
 import json
 import os
@@ -24,7 +24,7 @@ Progress = Callable[[int, int], None]
 _FOLDERS: dict[SubsetName, str] = {"train": "training", "test": "validation"}
 _CODES = np.array([red << 16 | green << 8 | blue for red, green, blue in CLASSES.values()], dtype=np.int32)
 _NO_CLASS = 255
-_AT_ONCE = 50  # rows whose colours are turned at once: wide numbers take four times the memory
+_AT_ONCE = 50  # rows whose colours are converted together, as the wider integers take four times the memory
 
 
 def cut_tiles(
@@ -39,20 +39,20 @@ def cut_tiles(
 ) -> list[ContsegError]:
     """Write the patches of these tiles below `out`, in the layout of `ISPRS`.
 
-    A patch is written under another name and renamed when it is whole, so that those of a killed run are kept and the
-    others follow. `prepared.json` records what was cut; other parameters than its own are refused.
+    Patches are written atomically, so that after a kill the existing ones are kept and only the others are cut.
+    `prepared.json` records the parameters; a call with different ones is refused.
 
     Args:
         patch: height and width of the square patches, in pixels.
-        workers: tiles at a time, of 60 to 150 MB each; default: all cores, at most 4.
+        workers: tiles in parallel, of 60 to 150 MB each; default: all cores, at most 4.
         overwrite: delete the patches of this domain first.
         progress: called with (done, total) as patches are written.
 
     Returns:
-        One error for each tile that could not be cut; the others are.
+        One error for each tile that could not be cut; the others are complete.
 
     Raises:
-        ContsegError: `out` holds patches of other parameters or unknown origin, or cannot be written to.
+        ContsegError: `out` contains patches of other parameters or unknown origin, or is not writable.
     """
     folders = [out / kind / folder for kind in ("images", "annotations") for folder in _FOLDERS.values()]
     try:
@@ -69,7 +69,7 @@ def cut_tiles(
     total, done, lock = sum(len(one.windows(patch)) for one in tiles), 0, threading.Lock()
     stopped = threading.Event()
 
-    def told(count: int) -> None:
+    def report(count: int) -> None:
         nonlocal done
         if stopped.is_set():
             raise ContsegError("stopped")
@@ -80,7 +80,7 @@ def cut_tiles(
 
     def cut(one: Numbered) -> ContsegError | None:
         try:
-            _cut_tile(out, one, patch, told)
+            _cut_tile(out, one, patch, report)
         except ContsegError as error:
             return error
         return None
@@ -90,7 +90,7 @@ def cut_tiles(
         futures = [pool.submit(cut, one) for one in tiles]
         try:
             results = [future.result() for future in futures]
-        except BaseException:  # Ctrl-C: the tiles under way stop at their next patch
+        except BaseException:  # Ctrl-C: running tiles stop at their next patch
             stopped.set()
             pool.shutdown(cancel_futures=True)
             raise
@@ -100,14 +100,14 @@ def cut_tiles(
     return errors
 
 
-def _cut_tile(out: Path, one: Numbered, patch: int, told: Callable[[int], None]) -> None:
-    """Write the patches of a tile that are not there yet."""
+def _cut_tile(out: Path, one: Numbered, patch: int, report: Callable[[int], None]) -> None:
+    """Write the missing patches of a tile."""
     tile = one.tile
     assert tile.image is not None
     assert tile.label is not None
     windows = one.windows(patch)
     wanted = [window for window in windows if not all(path.exists() for path in _paths(out, tile, window[0]))]
-    told(len(windows) - len(wanted))
+    report(len(windows) - len(wanted))
     if not wanted:
         return
     rasterio = raster_tools()
@@ -121,7 +121,7 @@ def _cut_tile(out: Path, one: Numbered, patch: int, told: Callable[[int], None])
                         image, label = _paths(out, tile, number)
                         _write(label, ids[top : top + patch, left : left + patch])
                         _write(image, rows[:, left : left + patch])
-                        told(1)
+                        report(1)
         except rasterio.errors.RasterioError as error:
             raise ContsegError(f"{tile.image}: cannot be read ({' '.join(str(error).split())})") from None
 
@@ -132,10 +132,10 @@ def _read_rows(raster: Any, top: int, count: int) -> np.ndarray:
 
 
 def _label_ids(tile: Tile, rows: int) -> np.ndarray:
-    """The label of a tile as class numbers, (H, W) uint8; only these are kept of the whole tile.
+    """The label of a tile as class numbers, (H, W) uint8; its colours are never in memory as a whole.
 
     Raises:
-        ContsegError: it holds colours that are none of the classes'.
+        ContsegError: the label has colours of no class.
     """
     rasterio = raster_tools()
     strange: dict[int, int] = {}
@@ -156,7 +156,7 @@ def _label_ids(tile: Tile, rows: int) -> np.ndarray:
 
 
 def _turn(colours: np.ndarray, ids: np.ndarray) -> list[tuple[int, int]]:
-    """Write the class numbers of colours (H, W, 3) into `ids` (H, W); returns (colour as one number, pixels) of no class."""
+    """Write the class numbers of colours (H, W, 3) into `ids` (H, W); return unknown colours as (24-bit code, pixels)."""
     wide = colours.astype(np.int32)
     codes = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
     ids[:] = _NO_CLASS
@@ -170,7 +170,7 @@ def _told_colours(tile: Tile, strange: dict[int, int]) -> str:
     most = sorted(strange, key=lambda code: -strange[code])[:5]
     colours = ", ".join(f"({code >> 16}, {code >> 8 & 255}, {code & 255}) {strange[code]}x" for code in most)
     return (
-        f"{tile.label}: tile {tile.name} has {sum(strange.values())} pixels in {len(strange)} colours that are no class:"
+        f"{tile.label}: tile {tile.name} has {sum(strange.values())} pixels in {len(strange)} colours of no class:"
         f" {colours}{' and others' if len(strange) > 5 else ''}; leave the tile out with --skip-tile {tile.name}"
     )
 
@@ -191,13 +191,13 @@ def _write(path: Path, pixels: np.ndarray) -> None:
 
 
 def _patches(domain: Domain, folders: Sequence[Path]) -> list[Path]:
-    """The files of these folders that are patches of this domain, by their number."""
+    """The files in these folders that are patches of this domain, by number."""
     numbered = [path for folder in folders for path in folder.glob("*.png") if path.stem.isdigit()]
     return sorted(path for path in numbered if (int(path.stem) >= VAIHINGEN_FROM) == (domain == "vaihingen"))
 
 
 def _delete(out: Path, domain: Domain, folders: Sequence[Path]) -> None:
-    """Remove what was cut of a domain; if that is stopped, what is left is known to be no dataset."""
+    """Delete the patches of a domain; the record marks it as incomplete first, in case of an interruption."""
     others = {name: section for name, section in _sections(out, forgiving=True).items() if name != domain}
     _save(out, {**others, domain: {"complete": False}})
     for path in _patches(domain, folders):
@@ -206,7 +206,7 @@ def _delete(out: Path, domain: Domain, folders: Sequence[Path]) -> None:
 
 
 def _announce(out: Path, domain: Domain, tiles: Sequence[Numbered], patch: int, folders: Sequence[Path]) -> None:
-    """Record what will be cut, if it goes with what is there."""
+    """Record what will be cut, unless it conflicts with existing patches."""
     planned = {one.tile.name: {"first": one.first, "patches": len(one.windows(patch))} for one in tiles}
     sections = _sections(out)
     there = _patches(domain, folders)
@@ -220,11 +220,11 @@ def _announce(out: Path, domain: Domain, tiles: Sequence[Numbered], patch: int, 
             raise ContsegError(f"{out}: was cut with --patch {old_patch}, not {patch}; --overwrite cuts again")
         for name, tile in old_tiles.items():
             if planned.get(name, tile) != tile:
-                raise ContsegError(f"{out}: tile {name} was given other numbers before; --overwrite cuts again")
+                raise ContsegError(f"{out}: tile {name} had other numbers before; --overwrite cuts again")
             if name not in planned and any(int(path.stem) in spans[name] for path in there):
-                raise ContsegError(f"{out}: holds patches of tile {name}, which is left out now; --overwrite cuts again")
+                raise ContsegError(f"{out}: contains patches of tile {name}, which is left out now; --overwrite cuts again")
     elif there:
-        raise ContsegError(f"{there[0]}: is there, but no {MANIFEST} says what it was cut from; --overwrite deletes it")
+        raise ContsegError(f"{there[0]}: exists, but there is no {MANIFEST} with its origin; --overwrite deletes it")
     _save(out, {**sections, domain: {"patch": patch, "complete": False, "tiles": planned}})
 
 
@@ -240,7 +240,7 @@ def _sections(out: Path, forgiving: bool = False) -> dict[str, dict[str, Any]]:
     try:
         content = json.loads(read_text(out / MANIFEST))
         if not isinstance(content, dict):
-            raise ValueError("no object")
+            raise ValueError("not an object")
     except (ContsegError, ValueError) as error:
         if forgiving:
             return {}

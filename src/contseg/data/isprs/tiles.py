@@ -1,4 +1,4 @@
-"""The official ISPRS tiles: their names and order, where their files are, and the numbers of their patches."""
+"""The official ISPRS tiles: names and order, files, and the numbers of their patches."""
 
 import filecmp
 import re
@@ -31,14 +31,14 @@ OFFICIAL: dict[Domain, dict[SubsetName, tuple[str, ...]]] = {
 }  # fmt: skip
 """Tiles of the contest in the order in which patches are numbered: training first.
 
-The published lists of Potsdam leave out the numbers 01201 to 01300, which is one whole tile of their order. That it is the
-faulty one (`FAULTY`) is likely, but the lists do not tell: in this order the faulty tile has the numbers 02101 to 02200 and
-01201 is 6_7; were file names sorted as text, 01201 would be 6_10 and the faulty tile 01801. Lists of Vaihingen have 272 and
-256 patches, cut by a rule that was not published; ours gives other counts.
+The published lists of Potsdam leave out the numbers 01201 to 01300, one whole tile. It is probably the faulty one
+(`FAULTY`), but the lists do not show it: in this order the faulty tile has the numbers 02101 to 02200 and 01201 is 6_7; with
+file names sorted as text, 01201 would be 6_10 and the faulty tile 01801. The lists of Vaihingen have 272 and 256 patches,
+cut by an unpublished rule; ours gives other counts.
 """
 
 FAULTY = "7_10"
-"""The Potsdam tile whose annotation is known to be wrong in large parts."""
+"""The Potsdam tile whose annotation is wrong in large parts."""
 
 _FIRST = {"potsdam": 1, "vaihingen": VAIHINGEN_FROM}
 _LAST = {"potsdam": VAIHINGEN_FROM - 2, "vaihingen": 99999}
@@ -51,7 +51,7 @@ _LABEL_FOLDER = re.compile(r"^(gts?|labels?)(?![a-z])|ground_?truth", re.IGNOREC
 
 @dataclass(frozen=True)
 class Tile:
-    """One official tile; a file that is not there is None."""
+    """One official tile; missing files are None."""
 
     domain: Domain
     name: str
@@ -60,7 +60,7 @@ class Tile:
     label: Path | None
 
     def absent(self) -> list[str]:
-        """Which of its files are not there, in words."""
+        """Its missing files, one line each."""
         kinds = (("image", self.image, "RGB"), ("label", self.label, "label"))
         file = {kind: self._file(suffix) for kind, _, suffix in kinds}
         return [f"{self.domain} tile {self.name}: {kind} {file[kind]} not found" for kind, path, _ in kinds if path is None]
@@ -71,10 +71,10 @@ class Tile:
 
 @dataclass(frozen=True)
 class Numbered:
-    """A tile whose files are there, with the number of its first patch.
+    """A complete tile, with the number of its first patch.
 
     Args:
-        height, width: in pixels, of image and label alike.
+        height, width: of image and label, in pixels.
     """
 
     tile: Tile
@@ -89,13 +89,13 @@ class Numbered:
 
 
 def find_tiles(domain: Domain, folder: Path) -> list[Tile]:
-    """All official tiles of a domain, in order, with the files that are anywhere below `folder`.
+    """All official tiles of a domain, in order, with their files anywhere below `folder`.
 
-    A Vaihingen image and its label have one name; the label is the one below a folder such as `gts_for_participants`,
+    A Vaihingen image and its label have the same name; the label is in a folder such as `gts_for_participants`,
     `gt`, `labels` or `..._ground_truth_COMPLETE`.
 
     Raises:
-        ContsegError: there is no such folder, it holds no tile, or a file is there twice with different content.
+        ContsegError: the folder is missing or contains no tile, or a file occurs twice with different content.
     """
     require_folder(folder, f"the official tiles of {domain.capitalize()}")
     found: dict[tuple[str, str], Path] = {}
@@ -113,7 +113,7 @@ def find_tiles(domain: Domain, folder: Path) -> list[Tile]:
         found.setdefault(key, path)
     if not found:
         kind = "top_potsdam_2_10_RGB.tif" if domain == "potsdam" else "top_mosaic_09cm_area1.tif"
-        raise ContsegError(f"{folder}: holds no tiles of {domain.capitalize()}; expected files such as {kind}")
+        raise ContsegError(f"{folder}: contains no tiles of {domain.capitalize()}; expected files such as {kind}")
     return [
         Tile(domain, name, subset, found.get((name, "image")), found.get((name, "label")))
         for subset, names in OFFICIAL[domain].items()
@@ -122,10 +122,10 @@ def find_tiles(domain: Domain, folder: Path) -> list[Tile]:
 
 
 def left_out(domains: Collection[Domain], skip: Sequence[str], keep_faulty: bool) -> set[str]:
-    """Names of the tiles to leave out: those asked for, and `FAULTY` unless it is to be kept.
+    """Names of the tiles to leave out: those in `skip`, and `FAULTY` unless `keep_faulty`.
 
     Raises:
-        ContsegError: there is no tile of that name.
+        ContsegError: a tile does not exist.
 
     Example:
         >>> left_out(["potsdam"], [], keep_faulty=False)
@@ -141,13 +141,13 @@ def left_out(domains: Collection[Domain], skip: Sequence[str], keep_faulty: bool
 def number_tiles(domain: Domain, tiles: Sequence[Tile], skip: Collection[str], patch: int) -> list[Numbered]:
     """The tiles to cut, with the numbers of their patches.
 
-    Every tile has its numbers, whether it is cut or not, so that leaving one out moves no other: Potsdam's 38 tiles of
-    6000x6000 give patches of 600 the numbers 00001 to 03800, training up to 02400. Vaihingen's tiles differ in size; one
-    that is left out keeps its numbers if its image is there.
+    Tiles that are left out keep their numbers, so that no other number changes: Potsdam's 38 tiles of 6000x6000 give
+    patches of 600 the numbers 00001 to 03800, training up to 02400. Vaihingen's tiles differ in size, so a tile that is
+    left out only keeps its numbers if its image exists.
 
     Raises:
         ContsegError: a file cannot be read, image and label differ in size, tiles of Potsdam differ in size, a tile is
-            smaller than a patch, or the patches are more than there are numbers.
+            smaller than a patch, or there are more patches than numbers.
     """
     sizes = {tile.name: _tile_size(tile, tile.name in skip) for tile in tiles}
     given = {name: size for name, size in sizes.items() if size is not None}
@@ -181,7 +181,7 @@ def number_tiles(domain: Domain, tiles: Sequence[Tile], skip: Collection[str], p
 
 
 def starts(length: int, patch: int) -> list[int]:
-    """Where patches begin along one side: side by side, the last one shifted back so that it ends with the tile.
+    """The first pixels of the patches along one side: adjacent, the last one moved back to end with the tile.
 
     Example:
         >>> starts(1800, 600), starts(1900, 600)
@@ -195,17 +195,17 @@ def raster_tools() -> Any:
     """The module `rasterio`.
 
     Raises:
-        ContsegError: it is not installed (extra `geo`).
+        ContsegError: rasterio is not installed (extra `geo`).
     """
     try:
         import rasterio
     except ImportError:
-        raise ContsegError("rasterio is missing, which reads the tiles; pip install contseg[geo]") from None
+        raise ContsegError("rasterio is missing, which is needed to read the tiles; pip install contseg[geo]") from None
     return rasterio
 
 
 def _tile_size(tile: Tile, skipped: bool) -> tuple[int, int] | None:
-    """(height, width); None if it cannot be told because the image is not there."""
+    """(height, width); None if the image is missing."""
     if tile.image is None:
         return None
     size = raster_size(tile.image)
@@ -219,7 +219,7 @@ def raster_size(path: Path) -> tuple[int, int]:
     """(height, width) of a raster of three bands or more, 8 bits each.
 
     Raises:
-        ContsegError: it cannot be read, or has other bands.
+        ContsegError: the file cannot be read, or has other bands.
     """
     rasterio = raster_tools()
     try:

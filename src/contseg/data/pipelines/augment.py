@@ -1,4 +1,4 @@
-"""Pipelines by name, each that of one code base. They crop first and work on uint8."""
+"""Pipelines by name, one per code base. They crop first and work on uint8."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -41,7 +41,7 @@ class RandomResizedCrop:
     Args:
         size: of the crop in pixels: a side, or (height, width).
         flip: probability of a horizontal flip.
-        mirror: pairs of ids that change places in a flip.
+        mirror: pairs of ids that are exchanged in a flip.
     """
 
     size: Size
@@ -151,11 +151,11 @@ def training_pipeline(
         jitter: arguments of `Jitter`.
         scale: range of the scale factor; default: the pipeline's own.
         resize: (long, short) side that images are resized to before the scale factor; default: the pipeline's own.
-        mirror: pairs of ids that change places in a flip (a dataset's `mirror`).
-        void: ids that are no class (of a dataset's class table).
+        mirror: pairs of ids that are exchanged in a flip (a dataset's `mirror`).
+        void: ids that are not classes (of a dataset's class table).
 
     Raises:
-        ContsegError: no pipeline has this name, or it has no `scale` or `resize` to set.
+        ContsegError: unknown name, or the pipeline has no option `scale` or `resize`.
 
     Example:
         >>> pipeline = training_pipeline("mib", crop=8, flip=0.5)
@@ -185,10 +185,10 @@ class WholeImage:
 
 @dataclass(frozen=True)
 class CentreCrop:
-    """Evaluation as in MiB and PLOP: the shorter side is resized to the crop, then the centre is cut, labels included.
+    """Evaluation as in MiB and PLOP: image and labels are resized so that the shorter side fits, and cropped at the centre.
 
     Raises (called):
-        ContsegError: an image is so thin that it has more than `max_pixels` after resizing.
+        ContsegError: a very elongated image has more than `max_pixels` after resizing.
     """
 
     size: int

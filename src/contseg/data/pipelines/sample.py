@@ -1,4 +1,4 @@
-"""What a sample and a pipeline are, and what all pipelines share: resizing, flips and padding of images and label layers."""
+"""Types of samples and pipelines, and shared functions: resizing, flips and padding of images and label layers."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,10 +11,10 @@ from contseg.data.classes import IGNORE
 from contseg.data.recoding import look_up
 
 Layers = dict[str, np.ndarray]
-"""Labels of an image by name, (H, W) integers each: `mask` (dataset ids, always there) and, for example, `saliency`.
+"""Labels of an image by name, (H, W) integers each: `mask` (dataset ids, required) and, for example, `saliency`.
 
-Every pipeline cuts, resizes and flips all layers alike. Only `mask` contains class ids: ids that change places in a flip,
-and 255 for ignored pixels. Every other layer is padded with 0.
+Every pipeline cuts, resizes and flips all layers alike. Only `mask` contains class ids, some of which are
+exchanged in a flip, and 255 for ignored pixels. Every other layer is padded with 0.
 """
 Sample = tuple[Tensor, Layers]
 """Image (3, h, w) uint8 and its layers (h, w), cut by a pipeline."""

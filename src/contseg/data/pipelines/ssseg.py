@@ -47,7 +47,7 @@ class KeepRatioCrop:
         flip: probability of a horizontal flip.
         scale: range of the factor.
         resize: (long, short) side of the box that images are fitted into.
-        mirror: pairs of ids that change places in a flip.
+        mirror: pairs of ids that are exchanged in a flip.
         void: ids other than 255 that are not valid in step 2.
         most: the largest fraction of a window's valid pixels that one class may have.
         turn: probability of a rotation by -30 to 29 whole degrees, after step 3, padded with black and 255.
