@@ -147,7 +147,7 @@ def test_figures_are_means_and_sample_deviations_and_single_runs_have_none():
         "MiB": ["31.2", "-", "7.0", "40.0", "+30.2", "1"],
     }
     assert "3 of 6 finished" in text
-    assert "2 min by the clock, 3 min of one core" in text
+    assert "2 min of wall-clock time, 3 min of one core" in text
     assert "Not finished (seeds): finetune 2; mib 1, 2." in text
 
 

@@ -46,12 +46,9 @@ BETTER = {
 }
 """What is not written, and what is written in its place."""
 UNUSUAL = re.compile(rf"\b({'|'.join(BETTER)})\b", re.IGNORECASE)
-ALLOWED: dict[str, set[str]] = {}
+ALLOWED: dict[str, set[str]] = {"report": {"is none"}}  # the value of a key, as in "data.test_crop was 512, is none"
 """Room or document -> words that are right there."""
-UNFINISHED = {
-    *("cli", "engine", "errors.py", "interop", "methods", "recipes"),
-    *("help", "docs/architecture.md", "docs/your-own-method.md"),
-}
+UNFINISHED: set[str] = set()
 """Rooms and documents whose text is still being rewritten; a test fails when one of them is done."""
 
 

@@ -105,10 +105,10 @@ class TestArchives:
             process.kill()
         assert "contseg demo" in log.read_text().splitlines()[-1]  # how to continue
 
-    def test_metadata_lists_the_supported_versions_of_python(self, archives):
+    def test_metadata_lists_the_versions_of_python_that_are_tested(self, archives):
         wheel, _ = archives
         name = next(name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("METADATA"))
         metadata = importlib.metadata.PathDistribution(zipfile.Path(wheel, f"{Path(name).parent}/")).metadata
         assert metadata["Requires-Python"] == ">=3.11"
-        for version in ("3.11", "3.12", "3.13"):
-            assert f"Programming Language :: Python :: {version}" in metadata.get_all("Classifier")
+        versions = [text for text in metadata.get_all("Classifier") if "Python :: 3." in text]
+        assert versions == ["Programming Language :: Python :: 3.11"]

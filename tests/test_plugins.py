@@ -159,9 +159,9 @@ class TestARefusal:
 
     def test_a_file_that_is_called_like_another_module(self, write_plugin):
         file = write_plugin("json.py", "")
-        assert f"plugins: {file}: another module is called json" in error_of("models", "--plugin", file)
+        assert f"plugins: {file}: another module has the name json" in error_of("models", "--plugin", file)
         file = write_plugin("a.b.py", "")
-        assert "must have no dot; rename the file" in error_of("models", "--plugin", file)
+        assert "must not contain a dot; rename the file" in error_of("models", "--plugin", file)
 
     def test_an_unknown_part_and_how_to_give_it(self):
         told = error_of("plan", "digits/finetune_5-1", "method.name=zzz")
@@ -215,10 +215,10 @@ class TestEntryPoints:
 
     def test_two_packages_with_one_name(self, registry):
         shapes = registry(("odd", "one:Odd", "one-package"), ("odd", "two:Odd", "two-package"), ("half", "b:C", "third"))
-        told = "two shapes are called 'odd', one:Odd of one-package and two:Odd of two-package; uninstall one"
+        told = "two shapes have the name 'odd', one:Odd of one-package and two:Odd of two-package; uninstall one"
         with pytest.raises(ContsegError, match=told):
             shapes["odd"]
-        with pytest.raises(ContsegError, match="two shapes are called 'half', fractions:Fraction and b:C of third"):
+        with pytest.raises(ContsegError, match="two shapes have the name 'half', fractions:Fraction and b:C of third"):
             shapes["half"]
 
     def test_a_part_with_both_a_decorator_and_an_entry_point_is_one(self, registry):

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -27,18 +29,32 @@ def commands(pattern: str) -> list[str]:
     )
 
 
+@pytest.fixture
+def files_of_the_documents(tmp_path, monkeypatch, forgotten):
+    """The files whose content the documents show, in the current folder."""
+    for name, content in re.findall(r'```\w+ title="(\S+)"\n(.*?)```', PAGES, re.DOTALL):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield
+    sys.modules.pop("gentle", None)
+
+
 def test_every_public_name_is_there():
     for name in contseg.__all__:
         assert getattr(contseg, name) is not None
 
 
+@pytest.mark.usefixtures("files_of_the_documents")
 @pytest.mark.parametrize("line", commands("(?:train|plan) +[^-#\\n ]"))
 def test_commands_of_the_documents_name_real_recipes_and_keys(line):
-    words = shlex.split(line)[2:]
-    recipe = read_recipe(words[0], [word for word in words[1:] if "=" in word])
-    assert recipe.name in recipe_names()
+    name, *words = shlex.split(line)[2:]
+    plugins = [f"plugins=[{file}]" for option, file in pairwise(words) if option == "--plugin"]
+    recipe = read_recipe(name, [*plugins, *(word for word in words if "=" in word)])
+    assert recipe.name in recipe_names() or name.endswith(".yaml")
 
 
+@pytest.mark.usefixtures("files_of_the_documents")
 @pytest.mark.parametrize("line", commands("[a-z]"))
 def test_commands_of_the_documents_are_understood(line):
     command, words = get_command(app), shlex.split(line)[1:]
@@ -46,6 +62,11 @@ def test_commands_of_the_documents_are_understood(line):
         command, words = command.get_command(None, words[0]), words[1:]
         assert command is not None
     command.make_context("contseg", words)  # parses, does nothing
+
+
+def test_the_readme_is_an_introduction():
+    assert README[: README.index("## From Python")].count("\n") <= 60
+    assert len(re.findall(r"^!\[", README, re.MULTILINE)) == 1
 
 
 def test_table_of_what_works_names_every_method_and_dataset():
@@ -62,7 +83,7 @@ def test_a_loop_of_your_own_runs(monkeypatch, capsys):
         "range(10)": "range(1)",
         "batch=16, crop=64": "batch=4, crop=48",
     }
-    for found, change in {**small, "width=16": "width=4, head_width=8", 'split="5-1"': 'split="5-5"'}.items():
+    for found, change in {**small, '"width": 16})': '"width": 4}, head={"width": 8})', 'split="5-1"': 'split="5-5"'}.items():
         assert found in code
         code = code.replace(found, change)
     exec(compile(code, "README.md", "exec"), {})

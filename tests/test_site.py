@@ -30,6 +30,12 @@ def test_every_page_is_in_the_navigation():
     assert in_navigation(navigation) == {page.name for page in DOCS.glob("*.md")}
 
 
+def test_the_home_page_includes_the_readme():
+    readme, home = (path.read_text(encoding="utf-8") for path in (ROOT / "README.md", DOCS / "index.md"))
+    sections = re.findall(r"\[start:(\w+)\] -->\n.*?\[end:\1\]", readme, re.DOTALL)
+    assert re.findall(r'^--8<-- "README.md:(\w+)"$', home, re.MULTILINE) == sections == ["introduction", "demo"]
+
+
 def test_the_reference_has_every_exported_name():
     assert sorted(
         re.findall(r"^::: contseg\.(\w+)$", (DOCS / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
@@ -39,7 +45,7 @@ def test_the_reference_has_every_exported_name():
 @pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("zensical"), reason="pip install contseg[docs]")
 def test_the_site_builds_without_warnings(tmp_path):
-    for name in ("zensical.toml", "docs_examples.py"):
+    for name in ("zensical.toml", "docs_examples.py", "README.md"):
         shutil.copy(ROOT / name, tmp_path / name)
     shutil.copytree(DOCS, tmp_path / "docs")
     shutil.copytree(ROOT / "src", tmp_path / "src")

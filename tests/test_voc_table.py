@@ -18,7 +18,7 @@ from contseg.sweeps.page import page
 from contseg.sweeps.runs import cells_of, tasks_of
 
 ROOT = Path(__file__).parent.parent
-SIZES = {"network.backbone", "network.width", "data.crop", "data.test_crop", "training.epochs"}
+SIZES = {"network.backbone.name", "network.backbone.width", "data.crop", "data.test_crop", "training.epochs"}
 RATES = {"training.lr_later"}
 PLACES = {"data.path", "training.workers", "training.seed"}
 

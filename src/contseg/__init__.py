@@ -1,10 +1,10 @@
-"""Continual semantic segmentation: learn new classes or domains step by step, and measure what was forgotten.
+"""Continual semantic segmentation: learn new classes or domains step by step, and measure forgetting.
 
-The rooms, top floor first; imports only point down:
+The subpackages, from top to bottom; imports only point down:
 
     cli  sweeps  report  dryrun  recipes  engine  methods  evaluation  interop  models  losses  scenarios  data
 
-Names below are loaded when they are first used, so that importing the package is quick.
+The names below are imported on first use, so that `import contseg` is fast.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Processes that a command starts: they end with it, and keep what they have learned."""
+"""Child processes of a command: they end with it, and save their work before."""
 
 import os
 import subprocess
@@ -9,14 +9,14 @@ from contseg.interruption import ENDS_WITH_INPUT
 from contseg.lock import Lock
 
 GRACE = 20.0
-"""Seconds that a child has for saving."""
+"""Seconds that a child has to save its work."""
 
 
 def start(command: Sequence[str], log: Path, lock: Lock, **environment: str) -> subprocess.Popen:
     """Start a command of this package, with its output in a log file.
 
-    Its standard input is a pipe that only this process holds, so the child ends with this process, however that ends.
-    The child holds the lock too, until it has ended.
+    Standard input of the child is a pipe to this process, so the child ends with this process, even if that is killed.
+    The child shares the lock until it ends.
 
     Args:
         environment: variables in addition to those of this process.
@@ -34,7 +34,7 @@ def start(command: Sequence[str], log: Path, lock: Lock, **environment: str) -> 
 
 
 def end(processes: Sequence[subprocess.Popen]) -> None:
-    """End children, which save after their current update; does nothing for those that have ended."""
+    """Terminate children, which save after their current update, and wait for them."""
     for process in processes:
         process.terminate()
     for process in processes:

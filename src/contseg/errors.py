@@ -1,4 +1,4 @@
-"""The exception for errors in the input: one line with the place, what was found, and what to do."""
+"""The exception for errors in the input: one line with the location, what was found, and what to do."""
 
 import re
 from collections.abc import Iterable
@@ -16,13 +16,13 @@ class ContsegError(Exception):
 
 
 INVISIBLE = re.compile(
-    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"  # but the line feed
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"  # all but the line feed
 )
-"""Characters that control a terminal, change the direction of text, or are invalid in a page or a picture."""
+"""Characters that control a terminal, change the direction of text, or are invalid in HTML or SVG."""
 
 
 def visible(text: str) -> str:
-    """A text as it can be shown: characters that control a terminal or break a picture are written as escapes.
+    """The text with escapes in place of `INVISIBLE` characters, safe to print or draw.
 
     Example:
         >>> print(visible("a\\x1b[31mred"))
@@ -32,7 +32,7 @@ def visible(text: str) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of an error line about an unknown name: the nearest known one, or all of them.
+    """The end of an error on an unknown name: the closest match and all known names.
 
     Example:
         >>> did_you_mean("plopp", ["plop", "mib"])

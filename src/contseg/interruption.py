@@ -12,19 +12,19 @@ from dataclasses import dataclass
 
 CAUGHT = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 SAME = 1.0
-"""Seconds within which a second signal is ignored: a terminal and a launcher may both send it."""
+"""Seconds in which a repeated signal is ignored, as a terminal and a launcher may both send it."""
 GRACE = 20.0
 """Seconds that a process has to save after its parent has ended."""
 ENDS_WITH_INPUT = "CONTSEG_ENDS_WITH_INPUT"
-"""Environment variable of a command that ends when its standard input closes, that is, with its parent process."""
+"""Environment variable that makes a command end when its standard input closes, that is, with its parent process."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended the work.
+    """Raised when a signal ends the work.
 
     Attributes:
-        number: of the signal.
-        resume: the command that continues the work, or "" if nothing can be continued.
+        number: number of the signal.
+        resume: the command that resumes the work, or "" if it cannot be resumed.
 
     Example:
         >>> Interrupted(2).exit_code, str(Interrupted(15, "contseg train --resume runs/a"))
@@ -161,5 +161,5 @@ def end_with_input() -> None:
 
 def _input_ended() -> None:
     """Wait until no process can write to standard input any more."""
-    while os.read(sys.stdin.fileno(), 1):  # not through a buffer, whose lock the end of the interpreter would wait for
+    while os.read(sys.stdin.fileno(), 1):  # unbuffered: the interpreter waits for the lock of a buffer at exit
         pass

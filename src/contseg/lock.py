@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""A lock that lets one process at a time work in a folder."""
 
 import os
 import time
@@ -12,30 +12,31 @@ from contseg.errors import ContsegError
 
 @dataclass(frozen=True)
 class Lock:
-    """A lock that the system releases when the process ends, however it ends.
+    """A file lock, which the system releases when the process ends or is killed.
 
     Args:
-        file: its open file.
+        file: descriptor of the open file.
     """
 
     file: int
 
     @property
     def kept_by_children(self) -> tuple[int, ...]:
-        """The files that a child must inherit to hold the lock too (`subprocess.Popen(pass_fds=...)`); none on Windows."""
+        """The descriptors that a child inherits to share the lock (`subprocess.Popen(pass_fds=...)`); empty on Windows."""
         return () if os.name == "nt" else (self.file,)
 
 
 @contextmanager
 def held(path: Path, what: str, patience: float = 0.0) -> Iterator[Lock]:
-    """Hold the lock of a file, which is created, and deleted at the end.
+    """Hold a file lock inside the block; the file is created, and deleted at the end.
 
     Args:
-        what: the work that the lock protects, as the error names it: "runs/demo: a demo".
-        patience: seconds to wait for another process that holds the lock.
+        path: the file.
+        what: the protected work, for the error: "runs/demo: a demo".
+        patience: seconds to wait if another process holds the lock.
 
     Raises:
-        ContsegError: another process holds it (which one, and since when).
+        ContsegError: another process holds the lock (names its id and when it began).
 
     Example:
         >>> import tempfile
@@ -59,7 +60,7 @@ def held(path: Path, what: str, patience: float = 0.0) -> Iterator[Lock]:
             raise ContsegError(
                 f"{what} is already running there ({owner}); wait for it to end, or choose another folder with --out"
             )
-        if _still_there(path, file):  # the previous holder may have deleted it after we opened it
+        if _still_there(path, file):  # the previous owner may have deleted the file since it was opened
             break
         os.close(file)
     os.truncate(file, 0)
@@ -67,13 +68,13 @@ def held(path: Path, what: str, patience: float = 0.0) -> Iterator[Lock]:
     try:
         yield Lock(file)
     finally:
-        if os.name != "nt":  # there an open file cannot be deleted
+        if os.name != "nt":  # Windows does not delete open files
             path.unlink(missing_ok=True)
         os.close(file)
         with suppress(OSError):
             if os.name == "nt":
                 path.unlink(missing_ok=True)
-            if made:  # and nothing was left in it
+            if made:  # and it is empty
                 path.parent.rmdir()
 
 
@@ -89,7 +90,7 @@ def _locked(file: int) -> bool:
         if os.name == "nt":
             import msvcrt
 
-            os.lseek(file, 1 << 20, os.SEEK_SET)  # beyond what others read: a locked byte cannot be read there
+            os.lseek(file, 1 << 20, os.SEEK_SET)  # beyond the text, as Windows does not read locked bytes
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
             os.lseek(file, 0, os.SEEK_SET)
         else:

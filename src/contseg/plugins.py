@@ -1,9 +1,9 @@
-"""Parts by name: those of this package, of installed packages (entry points), and of modules or files that a recipe names.
+"""Registries of parts by name, and plugins that add parts.
 
-A part is added in one place, either of the two:
+A part of your own is added in one place, either of the two:
 
-* a decorator such as `register_method`, in a module or a file that is given under `plugins` in a recipe or with `--plugin`;
-* an entry point of an installed package, in the group of its kind, such as `contseg.methods`.
+* by a decorator such as `register_method`, in a module or file under `plugins` in a recipe or after `--plugin`;
+* by an entry point of an installed package, in the group of its kind, such as `contseg.methods`.
 """
 
 import hashlib
@@ -26,17 +26,17 @@ Part = TypeVar("Part")
 PACKAGE = __name__.partition(".")[0]
 HOW = "your own come with --plugin FILE.py or MODULE"
 _not_loaded: dict[str, str] = {}
-"""Plugins that `load_plugins` left out, and why."""
+"""Modules of plugins that `load_plugins` skipped, with the error."""
 
 
 class Registry(Generic[Part]):
-    """The parts of one kind by name. Nothing is imported before a part is used.
+    """The parts of one kind by name. A part is imported when it is used.
 
     Args:
-        kind: in the plural; `contseg.KIND` is the group of the entry points.
+        kind: the kind in the plural; `contseg.KIND` is the group of the entry points.
         key: where users write the name, for errors.
-        own: the parts of this package, or where they are: `module:attribute`.
-        require: raises ContsegError unless something is a part of this kind.
+        own: the parts of this package, or their location as `module:attribute`.
+        require: raises ContsegError unless its argument is a part of this kind.
 
     Example:
         >>> shapes = Registry("shapes", "data.shape", {"half": "fractions:Fraction"})
@@ -50,12 +50,12 @@ class Registry(Generic[Part]):
     def __init__(
         self, kind: str, key: str, own: Mapping[str, Part | str], require: Callable[[Part], None] = lambda part: None
     ):
-        self.kind, self._noun, self._key, self._own, self._require = kind, kind.removesuffix("s"), key, own, require
+        self.kind, self.noun, self._key, self._own, self._require = kind, kind.removesuffix("s"), key, own, require
         self._loaded: dict[str, Part] = {}
 
     @cached_property
     def _found(self) -> dict[str, list[EntryPoint | Part]]:
-        """Name to part, or to the entry point that it is loaded from; to several where two packages use one name."""
+        """Name to parts or entry points; more than one if several packages use the name."""
         found: dict[str, list[EntryPoint | Part]] = {
             name: [EntryPoint(name, part, f"contseg.{self.kind}") if isinstance(part, str) else part]
             for name, part in self._own.items()
@@ -74,10 +74,10 @@ class Registry(Generic[Part]):
         return name in self._found
 
     def __getitem__(self, name: str) -> Part:
-        """The part of a name.
+        """The part with a name.
 
         Raises:
-            ContsegError: there is none, packages give the name to different parts, or the part cannot be imported.
+            ContsegError: the name is unknown, packages use it for different parts, or the part cannot be imported.
         """
         if name not in self._loaded:
             self.check(name)
@@ -87,40 +87,41 @@ class Registry(Generic[Part]):
         return self._loaded[name]
 
     def items(self) -> Iterator[tuple[str, Part]]:
-        """Every name and its part; imports all of them."""
+        """Names and parts; imports all of them."""
         return ((name, self[name]) for name in self)
 
     def get(self, name: str, default: Part) -> Part:
-        """The part of a name, or the default where there is none."""
-        return self[name] if name in self else default  # noqa: SIM401 (this is that get)
+        """The part with a name, or the default if the name is unknown."""
+        return self[name] if name in self else default  # noqa: SIM401 (this is `get` itself)
 
     def unknown(self, name: str) -> str:
-        """What to say of a name that no part has."""
+        """The error text for an unknown name."""
         near = did_you_mean(name, self)
         missing = "".join(f"; {problem}" for problem in _not_loaded.values())
         hint = missing or ("" if near.startswith("did") else f"; {HOW}")
-        return f"unknown {self._noun} '{name}'; {near}{hint}"
+        return f"unknown {self.noun} '{name}'; {near}{hint}"
 
     def check(self, name: str) -> None:
-        """Raise ContsegError unless there is one part of this name; nothing is imported."""
+        """Raise ContsegError unless exactly one part has this name; nothing is imported."""
         if name not in self._found:
             raise ContsegError(f"{self._key}: {self.unknown(name)}")
         one, *others = self._found[name]
         if other := next((other for other in others if not _places(one) & _places(other)), None):
             raise ContsegError(
-                f"{self._key}: two {self.kind} are called '{name}', {_told(one)} and {_told(other)}; uninstall one of them"
+                f"{self._key}: two {self.kind} have the name '{name}', {_location(one)} and {_location(other)};"
+                " uninstall one of them"
             )
 
     def package(self, name: str) -> str | None:
-        """The installed package that a part is loaded from; None for ours and for parts that were registered."""
+        """The installed package of a part; None for parts of contseg and for registered parts."""
         part = self._found[name][0] if name in self else None
         return part.module.partition(".")[0] if isinstance(part, EntryPoint) and part.dist else None
 
     def register(self, part: Part, name: str | None = None) -> Part:
-        """Make a part known by its name, so that recipes can use it; also as a decorator of a class with a `name`.
+        """Add a part, so that recipes can use it by name. Also a decorator for classes with an attribute `name`.
 
         Raises:
-            ContsegError: it has no name, the name is taken, or it is no such part.
+            ContsegError: the part has no name or is not of this kind, or the name is taken.
 
         Example:
             >>> shapes = Registry("shapes", "data.shape", {})
@@ -131,26 +132,25 @@ class Registry(Generic[Part]):
             <class '...Square'>
         """
         own = getattr(part, "__name__", repr(part))
-        found = name or getattr(part, "name", None) or _default_name(part)
-        if not isinstance(found, str):
-            raise ContsegError(f"{own}: a {self._noun} needs a name; give the class an attribute `name`")
-        name = found
+        name = name or _name_of(part)
+        if name is None:
+            raise ContsegError(f"{own}: a {self.noun} needs a name; give the class an attribute `name`")
         self._require(part)
         for other in self._found.get(name, []):
             if not _places(part) & _places(other):
-                raise ContsegError(f"{own}: the name '{name}' is taken by {_told(other)}; choose another")
+                raise ContsegError(f"{own}: the name '{name}' is taken by {_location(other)}; choose another")
         self._found.setdefault(name, [part])
-        self._loaded[name] = part  # also where it is defined again, as in a notebook
+        self._loaded[name] = part  # replaces the part if it is defined again, as in a notebook
         return part
 
     def unregister(self, name: str) -> None:
-        """Forget a part that was registered."""
+        """Remove a registered part."""
         self._found.pop(name)
         self._loaded.pop(name)
 
 
 def module_of(plugin: str) -> str:
-    """The module that a plugin is imported as: a file by its name, its folder being added to the import path.
+    """The module name of a plugin: of a file, its name without the suffix.
 
     Example:
         >>> module_of("methods/careful.py"), module_of("contseg_example.method")
@@ -160,14 +160,14 @@ def module_of(plugin: str) -> str:
 
 
 def joined(plugins: Sequence[str], more: object, folder: Path) -> list[str]:
-    """The plugins of two lists, files by absolute path; a later one replaces an earlier one of the same module.
+    """Join two lists of plugins, with files as absolute paths; a later plugin replaces an earlier one of the same module.
 
     Args:
-        more: what a recipe holds under `plugins`: a list, or one plugin.
-        folder: that files of `more` are relative to.
+        more: the value under `plugins` in a recipe: a list, or a single plugin.
+        folder: the folder that files in `more` are relative to.
 
     Raises:
-        ContsegError: `more` is something else.
+        ContsegError: `more` has another type.
 
     Example:
         >>> joined(["/old/careful.py", "timm"], ["careful.py"], Path("/new"))
@@ -181,14 +181,14 @@ def joined(plugins: Sequence[str], more: object, folder: Path) -> list[str]:
 
 
 def load_plugins(plugins: Sequence[str], *, required: bool = True) -> None:
-    """Import plugins, which register their parts; those that are imported already are left as they are.
+    """Import plugins, which register their parts. Plugins that are already imported are not reloaded.
 
     Args:
-        plugins: modules, and files that end in `.py`.
-        required: an error if one cannot be imported; otherwise it is mentioned when a part is not found.
+        plugins: modules, or files that end in `.py`.
+        required: whether a plugin that cannot be imported is an error. Otherwise the error is shown if a part is missing.
 
     Raises:
-        ContsegError: a plugin is missing or broken: which, the line, and what it raised.
+        ContsegError: a plugin is missing, or raised an error (names plugin, line and error).
     """
     for plugin in plugins:
         try:
@@ -203,22 +203,22 @@ def load_plugins(plugins: Sequence[str], *, required: bool = True) -> None:
 def _import(plugin: str) -> None:
     name, file = module_of(plugin), Path(plugin).resolve() if plugin.endswith(".py") else None
     if name in sys.modules and (file is None or not file.is_file()):
-        return  # also where a run names a file that was moved, and --plugin the new place
+        return  # also if the file was moved, and --plugin has loaded it from its new place
     if file is not None:
         if not file.is_file():
             raise ContsegError(f"plugins: {plugin}: file not found; give its new place with --plugin FOLDER/{file.name}")
         if "." in name:
-            raise ContsegError(f"plugins: {plugin}: is imported by its name, which must have no dot; rename the file")
+            raise ContsegError(f"plugins: {plugin}: the file name must not contain a dot; rename the file")
         if str(file.parent) not in sys.path:
-            sys.path.append(str(file.parent))  # in this way other processes find it, too
+            sys.path.append(str(file.parent))  # so that spawned processes find it too
             importlib.invalidate_caches()
     module = _imported(name, f"plugins: {plugin}")
     if file is not None and Path(module.__file__ or "").resolve() != file:
-        raise ContsegError(f"plugins: {plugin}: another module is called {name} ({module.__file__}); rename the file")
+        raise ContsegError(f"plugins: {plugin}: another module has the name {name} ({module.__file__}); rename the file")
 
 
 def _imported(name: str, what: str) -> ModuleType:
-    """A module, or one line on why it cannot be imported."""
+    """Import a module; any error becomes one line."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -228,13 +228,13 @@ def _imported(name: str, what: str) -> ModuleType:
         raise ContsegError(f"{what}{_line(error, what)}: {error}") from None
     except ContsegError as error:
         raise ContsegError(f"{what}{_line(error, what)}: {error}") from None
-    except (Exception, SystemExit) as error:  # whatever the code of others raises
+    except (Exception, SystemExit) as error:  # plugins may raise anything
         text = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
         raise ContsegError(f"{what}{_line(error, what)}: {type(error).__name__}: {text}") from None
 
 
 def _line(error: BaseException, what: str) -> str:
-    """Where a plugin raised an error: the last of its own lines, without those of what it calls."""
+    """The last line of the plugin's own code in a traceback, as text."""
     if isinstance(error, SyntaxError):
         file, line = str(error.filename), error.lineno
     else:
@@ -248,7 +248,7 @@ def _line(error: BaseException, what: str) -> str:
 
 
 def _load(entry: EntryPoint, key: str) -> Any:
-    what = f"{key}: {entry.name} ({_told(entry)})"
+    what = f"{key}: {entry.name} ({_location(entry)})"
     found: Any = _imported(entry.module, what)
     for attribute in entry.attr.split("."):
         if not hasattr(found, attribute):
@@ -257,14 +257,15 @@ def _load(entry: EntryPoint, key: str) -> Any:
     return found
 
 
-def _default_name(part: object) -> object:
-    """The name of pydantic options of a part, `name: Literal["mine"] = "mine"`."""
+def _name_of(part: object) -> str | None:
+    """The attribute `name` of a class, or the default of this field in pydantic options."""
     field = getattr(part, "model_fields", {}).get("name")
-    return getattr(field, "default", None)
+    name = getattr(part, "name", None) if field is None else field.default
+    return name if isinstance(name, str) else None
 
 
 def _places(part: object) -> set[str]:
-    """Where a part is defined, by module and by file; the script of a run has another module name in its ranks."""
+    """Where a part is defined, by module and by file, as a script has another module name in spawned ranks."""
     if isinstance(part, EntryPoint):
         return {part.value}
     module, name = getattr(part, "__module__", ""), getattr(part, "__qualname__", repr(part))
@@ -272,8 +273,8 @@ def _places(part: object) -> set[str]:
     return {f"{module}:{name}", f"{file or module}:{name}"}
 
 
-def _told(part: object) -> str:
-    """A part in an error: where it is, and of which package."""
+def _location(part: object) -> str:
+    """The location of a part and its package, for errors."""
     if isinstance(part, EntryPoint):
         return f"{part.value} of {part.dist.name}" if part.dist else part.value
     return f"{getattr(part, '__module__', '')}:{getattr(part, '__qualname__', repr(part))}"
@@ -290,21 +291,22 @@ def is_foreign(kind: type) -> bool:
 
 
 def foreign_digest(kind: type) -> str:
-    """SHA-256 over a class outside the package and what it is derived from: names, and the files that define them (all of
-    its package; byte code, where there is no file); "" for a class of the package.
+    """SHA-256 over the source of a class outside the package and of its base classes; "" for a class of the package.
+
+    The source is the file of the class, or all files of its package; without a file it is the byte code of its functions.
     """
     if not is_foreign(kind):
         return ""
     digest = hashlib.sha256()
     for one in kind.__mro__:
         if is_foreign(one) and one.__module__ not in ("builtins", "abc", "typing"):
-            digest.update(f"{one.__qualname__}\n".encode())  # its module has another name in a spawned rank
+            digest.update(f"{one.__qualname__}\n".encode())  # not the module, which has another name in a spawned rank
             digest.update(_source(one))
     return digest.hexdigest()
 
 
 def _source(kind: type) -> bytes:
-    """The file of a class, or of a package all files in its folder and below."""
+    """The content of the file of a class, or of all files of its package."""
     try:
         file = Path(inspect.getfile(kind))
         package = getattr(sys.modules.get(kind.__module__), "__package__", "")

@@ -1,4 +1,4 @@
-"""The precision of losses: float32 or better, whatever the precision of the network."""
+"""The precision of losses: at least float32, whatever the precision of the network."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -12,7 +12,7 @@ R = TypeVar("R")
 
 
 def precise(tensor: Tensor) -> Tensor:
-    """A tensor in float32 or better, as sums over many pixels need it under mixed precision.
+    """The tensor in float32 or better, which sums over many pixels need under mixed precision.
 
     Example:
         >>> precise(torch.zeros(1, dtype=torch.bfloat16)).dtype, precise(torch.zeros(1, dtype=torch.float64)).dtype
@@ -22,10 +22,10 @@ def precise(tensor: Tensor) -> Tensor:
 
 
 def precisely(function: Callable[P, R]) -> Callable[P, R]:
-    """A function of tensors that first makes its half-precision arguments, and those in lists, `precise`.
+    """Decorate a function to apply `precise` to its half-precision arguments, also to those in lists.
 
-    In half precision a square of a feature of 300 is infinite (fp16), and the difference of two equal maps need not be 0
-    where only one of them was converted. Float32 and float64 arguments, labels and masks pass as they are.
+    In fp16 the square of 300 is infinite, and the difference of two equal maps may not be 0 if only one of them was
+    converted. Float32 and float64 tensors, labels and masks are passed unchanged.
 
     Example:
         >>> square = precisely(torch.square)

@@ -1,4 +1,4 @@
-"""The processes of a distributed run, as methods, losses and models see them."""
+"""Sums and gathers over the processes of a distributed run, for methods, losses and models."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,12 +8,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Ranks:
-    """What the processes of a run exchange; with one process both functions are the identity.
+    """Communication between the processes of a run; with one process both functions are the identity.
 
     Args:
-        sum: tensor to its sum over ranks; follows gradients.
-        gather: tensor (B, ...) to all ranks' (W * B, ...), in rank order; follows gradients.
-        rank, count: this process and how many there are.
+        sum: tensor to its sum over ranks; differentiable.
+        gather: tensor (B, ...) to those of all W ranks in order, (W * B, ...); differentiable.
+        rank: index of this process.
+        count: number of processes, W.
 
     Example:
         >>> import torch

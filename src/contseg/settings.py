@@ -9,14 +9,15 @@ from contseg.errors import ContsegError
 
 
 def key_value(setting: str, example: str, what: str = "") -> tuple[str, Any]:
-    """Key and value of a setting. The value is read as YAML; without text it is None.
+    """Split a setting into key and value. The value is parsed as YAML; an empty one is None.
 
     Args:
+        setting: the text.
         example: a valid setting, for the error.
-        what: how the error calls the setting, for example `"override "`.
+        what: begins the error, for example `"override "`.
 
     Raises:
-        ContsegError: there is no `=`, no key, or the value is not YAML.
+        ContsegError: `=` or the key is missing, or the value is not YAML.
 
     Example:
         >>> key_value("training.lr=0.01", "size=48"), key_value("data.test_crop=", "size=48")

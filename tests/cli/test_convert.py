@@ -81,10 +81,10 @@ def test_what_a_file_does_not_tell_can_be_said(published, tmp_path):
     assert (code, errors) == (0, "")
     assert "output stride 16" in said
     options = load_pretrained(tmp_path / "folder")[0].options
-    assert (options.output_stride, options.mean) == (16, (0.0, 0.0, 0.0))
+    assert (options.backbone.output_stride, options.mean) == (16, (0.0, 0.0, 0.0))
     other = ["convert", published, "--classes", "voc", "--out", tmp_path / "other"]
     refused(*other, "width=32", telling="weights: do not fit (")
-    refused(*other, "output_strid=8", telling="did you mean 'output_stride'?")
+    refused(*other, "output_strid=8", telling="did you mean 'backbone.output_stride'?")
     assert not (tmp_path / "other").exists()
 
 

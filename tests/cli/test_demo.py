@@ -109,7 +109,7 @@ def test_a_fresh_demo_trains_everything_again(tmp_path):
     assert "from the cache" not in command(*arguments)[1]
     code, said, _ = command(*arguments)
     assert code == 0
-    assert "joint step 0: " in said
+    assert "joint step 0 (11 classes): " in said
     assert "from the cache" not in said
 
 

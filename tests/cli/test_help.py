@@ -13,7 +13,7 @@ from contseg.cli.main import app
 from contseg.recipes.read import recipe_names
 
 VERBS = {
-    "Check", "Compare", "Convert", "Cut", "Inspect", "List", "Measure", "Print", "Read", "Segment", "Train", "Write",
+    "Check", "Compare", "Convert", "Cut", "Evaluate", "Inspect", "List", "Print", "Read", "Segment", "Train", "Write",
 }  # fmt: skip
 HEAVY = {"torch", "numpy", "matplotlib", "lightning_fabric"}
 

@@ -9,7 +9,7 @@ from torch import nn
 from contseg.cli.models import flops_by_part
 from contseg.cli.networks import network_of
 from contseg.models.heads.idrnet.options import CONTEXT
-from contseg.models.options import HEADS
+from contseg.models.heads.options import HEADS
 from contseg.models.segmenter import Segmenter
 from tests.engine.runs import command
 
@@ -59,7 +59,7 @@ def test_operations_are_multiplications_and_additions():
     options = network_of({"backbone": "resnet18", "head": "fcn"}, ["backbone.width=4", "head.width=8"])
     segmenter = Segmenter(options, [5]).eval()
     counted = flops_by_part(segmenter, 64)
-    assert counted["classifier"] == 2 * 8 * 5 * (64 // options.output_stride) ** 2
+    assert counted["classifier"] == 2 * 8 * 5 * (64 // options.backbone.output_stride) ** 2
     convolutions = [module for module in segmenter.modules() if isinstance(module, nn.Conv2d)]
     total = 0
 
@@ -83,14 +83,14 @@ def test_a_head_may_be_left_out_before_options():
     [
         (["resnet51"], "unknown backbone 'resnet51'; did you mean 'resnet50'?"),
         (["resnet18", "fcm"], "unknown head 'fcm'; did you mean 'fcn'?"),
-        (["resnet18", "fcn", "head_with=3"], "unknown key (got 3); did you mean 'head_width'?"),
+        (["resnet18", "fcn", "head_with=3"], "network.head_with: unknown key (got 3); did you mean 'head'?"),
         (["resnet18", "fcn", "idrnet.refine=twice", "--idrnet"], "network.head.idrnet.refine"),
-        (["resnet18", "--idrnet"], "idrnet: stands over fcn, pspnet, deeplabv3, upernet, not over deeplabv3-mib"),
+        (["resnet18", "--idrnet"], "deeplabv3-mib has no key 'idrnet' (got {}); it is a key of "),
         (["resnet18", "fcn", "width"], "'width': write KEY=VALUE"),
         (["resnet18", "fcn", "width.a=1", "width=3", "width.a=1"], "'width.a=1': write KEY=VALUE"),
         (["resnet18", "fcn", "width=[3"], "'width=[3': the value is not YAML"),
-        (["resnet18", "fcn", "--crop", 3], "--classes 21 --crop 3: give at least 1 and 16 pixels"),
-        (["resnet18", "fcn", "--classes", 1, "unknown=true"], "give at least 2 and 16 pixels"),
+        (["resnet18", "fcn", "--crop", 3], "--classes 21 --crop 3: must be at least 1 and 16 pixels"),
+        (["resnet18", "fcn", "--classes", 1, "unknown=true"], "must be at least 2 and 16 pixels"),
     ],
 )
 def test_mistakes_are_one_line(words, telling):

@@ -107,7 +107,7 @@ def test_a_name_that_names_no_folder_is_refused(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     code, _, errors = command("train", "digits/finetune_5-1", *OPTIONS, f"name={name}")
     assert code == 2
-    assert "is no name for a folder" in errors
+    assert "is not a valid folder name" in errors
     assert not list(tmp_path.iterdir())
 
 

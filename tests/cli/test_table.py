@@ -172,7 +172,7 @@ class TestBadInput:
 
     @pytest.mark.parametrize("name", ["table.xlsx", "table"])
     def test_an_unknown_ending_is_refused_before_anything_is_read(self, tmp_path, name):
-        with pytest.raises(ContsegError, match=rf"--out: .*{name} unknown suffix '.*'; write a table as \.md or \.csv"):
+        with pytest.raises(ContsegError, match=rf"--out: .*{name}: unknown suffix '.*'; use \.md or \.csv"):
             print_table([tmp_path / "nothing"], tmp_path / name)
         assert not list(tmp_path.iterdir())
 

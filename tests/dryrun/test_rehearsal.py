@@ -214,7 +214,7 @@ class TestWhatIsFound:
                 return self.shown * super().supervise(output, batch, context)
 
         rehearse(recipe(method={"name": "vain", "shown": 2.0}), folder=images)
-        with pytest.raises(ContsegError, match=r"^method\.weight has no effect without another method"):
+        with pytest.raises(ContsegError, match=r"^method\.weight has no effect with this method"):
             rehearse(recipe(method={"name": "vain", "weight": 2.0, "shown": 2.0}), folder=images)
 
     def test_a_term_that_trains_nothing_and_does_not_say_so_is_named(self, recipe, images, registered):

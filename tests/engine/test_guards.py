@@ -114,7 +114,7 @@ class TestTeacher:
             self.resume(begun)
         assert str(caught.value) == (
             f"{path}: has 6 classes where step 1 continues 6; number 2 is 'two' and must be 'one';"
-            " put back the file that this run wrote, or start over with --overwrite"
+            " restore the file that this run wrote, or start over with --overwrite"
         )
 
     def test_of_another_step_is_refused(self, begun, tmp_path):
@@ -134,7 +134,7 @@ class TestTeacher:
         segmenter, classes = load_segmenter(path)
         options = segmenter.options.model_copy(update={"unknown": True})
         save_segmenter(path, Segmenter(options, [1, 1, 5]), classes)
-        with pytest.raises(ContsegError, match=r"has 7 outputs where step 1 continues 6 \(6 classes\); put back"):
+        with pytest.raises(ContsegError, match=r"has 7 outputs where step 1 continues 6 \(6 classes\); restore"):
             self.resume(begun)
 
     def test_without_the_output_unknown_is_refused(self, tmp_path):

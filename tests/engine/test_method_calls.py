@@ -215,14 +215,20 @@ class TestRelabel:
                 return super().losses(batch, student, teacher, context)
 
         seen: list[torch.Tensor] = []
-        monkeypatch.setattr(Segmenter, "observe", lambda self, output, labels, context: seen.append(labels))
+        monkeypatch.setattr(Segmenter, "observe", lambda self, output, labels, ranks, generator: seen.append(labels))
         learn(tmp_path / "run", tiny_recipe("finetune", *TWO_UPDATES), method=AllIgnoredButOne())
         assert len(seen) == 8
         assert all(set(labels.unique().tolist()) == {1, 255} for labels in seen)
 
 
-def test_a_method_is_abstract_only_in_its_losses():
-    assert Method.__abstractmethods__ == {"losses"}
+def test_every_call_of_a_method_is_optional(tmp_path):
+    @dataclass(frozen=True)
+    class Bare(Method):
+        name = "bare"
+
+    run = learn(tmp_path / "bare", tiny_recipe("finetune", *TWO_UPDATES), method=Bare())
+    plain = learn(tmp_path / "plain", tiny_recipe("finetune", *TWO_UPDATES), method=Finetune())
+    assert same(weights(run), weights(plain)), "the default is fine-tuning"
 
 
 def test_the_recorder_learns_like_the_method_it_records(tmp_path):

@@ -78,7 +78,7 @@ class TestMemory:
 
     def test_a_share_that_is_no_image_is_told(self, tmp_path):
         recipe = tiny_recipe("finetune", "scenario.memory={size: 6, share: 0.05}")
-        with pytest.raises(ContsegError, match=r"scenario\.memory\.share: 0\.05 of a batch of 10 is no image"):
+        with pytest.raises(ContsegError, match=r"scenario\.memory\.share: 0\.05 of a batch of 10 is less than one image"):
             make_job(recipe, tmp_path)
 
 

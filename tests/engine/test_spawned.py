@@ -93,5 +93,5 @@ train(make_job(recipe, Path("run")))
         started = time.monotonic()
         done = run_script(tmp_path, code)
         assert done.returncode == 1
-        assert "ended with exit code 3 before the training was done" in done.stderr.strip().splitlines()[-1]
+        assert "ended with exit code 3 before training was finished" in done.stderr.strip().splitlines()[-1]
         assert time.monotonic() - started < 100

@@ -193,12 +193,12 @@ def test_a_folder_of_nothing_but_the_new_class_is_enough(tmp_path):
 MISTAKES = {
     "another split": (
         ["scenario.split=4-6"],
-        r"start_from: .* has 6 classes \(background, zero, one, two, three, four\), step 0 brings 5"
+        r"start_from: .* has 6 classes \(background, zero, one, two, three, four\), step 0 has 5"
         r" \(background, zero, one, two, three\); they first differ at number 5; set scenario.split",
     ),
     "another order": (
         ["scenario.order=[2, 1, 3, 4, 5, 6, 7, 8, 9, 10]"],
-        r"step 0 brings 6 \(background, one, zero, two, three, four\); they first differ at number 1;",
+        r"step 0 has 6 \(background, one, zero, two, three, four\); they first differ at number 1;",
     ),
     "two starts": (["backbone_weights=a.pth"], "backbone_weights: start_from brings all weights"),
     "no such folder": (["start_from=/nowhere"], r"start_from: /nowhere: segmenter file not found"),

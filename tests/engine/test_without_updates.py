@@ -44,13 +44,16 @@ class ClassMeans(Finetune):
 def registered():
     register_method(ClassMeans)
     yield
-    del METHODS["class-means"]
+    METHODS.unregister("class-means")
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     register_method(ClassMeans)
-    return learn(tmp_path_factory.mktemp("whole") / "run", tiny_recipe("finetune", *RECIPE))
+    try:
+        return learn(tmp_path_factory.mktemp("whole") / "run", tiny_recipe("finetune", *RECIPE))
+    finally:
+        METHODS.unregister("class-means")
 
 
 class TestARunWithoutEpochs:
@@ -89,7 +92,7 @@ class TestEverySample:
                         found.append([list(context.every_sample), list(context.every_sample)])
 
             for rank in range(count):
-                monkeypatch.setattr("contseg.engine.step.shard_of", lambda fabric, rank=rank: Shard(rank, count))
+                monkeypatch.setattr("contseg.engine.session.shard_of", lambda fabric, rank=rank: Shard(rank, count))
                 self.job = job_in(tmp_path / str(rank), tiny_recipe("finetune", *RECIPE), method=Collecting())
                 learn(self.job.folder, tiny_recipe("finetune", *RECIPE), method=Collecting())
             return found
@@ -109,9 +112,10 @@ class TestEverySample:
         for batch, again in zip(first, second, strict=True):
             assert torch.equal(batch.images, again.images)
             for position, name in enumerate(batch.names):
-                pixels, ids = self.job.evaluation_pipeline(*train.read(train.names.index(name)))
+                image, layers = train.read(train.names.index(name))
+                pixels, layers = self.job.evaluation_pipeline(image, layers, np.random.default_rng(0))
                 assert torch.equal(batch.images[position], pixels)
-                assert np.array_equal(batch.labels[position], train.lookup[ids])
+                assert np.array_equal(batch.labels[position], train.labels(layers))
 
 
 class TestOtherMethods:

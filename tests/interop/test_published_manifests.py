@@ -38,12 +38,12 @@ def test_options_are_inferred_and_names_fit_one_to_one(path):
     options = ssseg_options(tensors)
     assert options.head.name == HEAD[context]
     assert options.backbone.name.replace("-", "").replace("_", "") == backbone.removesuffix("os8")
-    found_context = options.idrnet.context_of(options.head.name)
+    found_context = options.head.idrnet.context_of(options.head.name)
     has_aspp = any(name.startswith("coarse_context_module.parallel") for name in tensors)
     assert found_context == (("aspp" if has_aspp else "ppm") if context == "upernet" else CONTEXT[context])
     refined = [when for when in ("before", "after") if f"coarsecontext_refiner_{when}.out_project.0.weight" in tensors]
-    assert options.idrnet.refine == (refined[0] if refined else "none")
-    assert options.head_width == tensors["bottleneck.0.weight"].shape[0]
+    assert options.head.idrnet.refine == (refined[0] if refined else "none")
+    assert options.head.width == tensors["bottleneck.0.weight"].shape[0]
     assert options.auxiliary
     found = ssseg_names(tensors, options)
     made = sum(name.endswith(".relative_position_index") for name in tensors)  # follows from Swin's window

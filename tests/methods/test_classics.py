@@ -265,7 +265,8 @@ class TestFrozen:
     def test_every_old_logit_stays_bit_equal_however_long_it_learns(self, auxiliary, give_lesson, batch):
         lesson = give_lesson(Frozen())
         torch.manual_seed(0)
-        options = NetworkOptions(backbone="resnet18", width=4, head_width=8, auxiliary=auxiliary, dropout=0.0)
+        backbone, extra = {"name": "resnet18", "width": 4}, {"dropout": 0.0} if auxiliary else None
+        options = NetworkOptions(backbone=backbone, head={"width": 8}, auxiliary=extra)
         student = Segmenter(options, [3])
         student.grow(1, "random")
         student.train()
@@ -297,9 +298,7 @@ class TestFrozen:
     def test_a_step_without_a_new_class_is_refused_in_one_line(self):
         steps = [SimpleNamespace(index=index, new_count=count) for index, count in enumerate((3, 1, 0))]
         Frozen().check(NetworkOptions(), steps[:2])
-        with pytest.raises(
-            ContsegError, match=r"'frozen' learns nothing but new classes, and step 2 brings none; .*"
-        ) as caught:
+        with pytest.raises(ContsegError, match=r"'frozen' only trains new classes, and step 2 has none; .*") as caught:
             Frozen().check(NetworkOptions(), steps)
         assert "\n" not in str(caught.value)
 

@@ -1,12 +1,18 @@
 """What every network does, and what a segmenter adds: taps, growing, scores."""
 
+import inspect
 import itertools
+import re
 
 import pytest
 import torch
 
 from contseg.errors import ContsegError
+from contseg.models.backbones.backbone import Backbone
+from contseg.models.backbones.options import BackboneOptions
 from contseg.models.backbones.resnet import ResNet
+from contseg.models.heads.head import Head
+from contseg.models.heads.options import HeadOptions
 from contseg.models.layers import resize
 from contseg.models.options import TAPS, NetworkOptions
 from contseg.models.segmenter import Segmenter
@@ -163,7 +169,7 @@ def test_logits_are_resized_once_and_in_float32(make_segmenter):
     [
         ({"backbone": "resnet20"}, r"unknown backbone 'resnet20'; did you mean 'resnet"),
         ({"head": "deeplabv4"}, r"unknown head 'deeplabv4'; did you mean 'deeplabv3'"),
-        ({"output_stride": 4}, r"stride 4 is not possible; choose 8, 16, 32"),
+        ({"output_stride": 4}, r"backbone\.output_stride\n.*8, 16 or 32"),
         ({"decision": "maximum"}, r"decision"),
         ({"backbon": "resnet18"}, r"backbon"),
     ],
@@ -178,7 +184,7 @@ def test_options_that_name_no_network_are_refused(options, message):
     ("arguments", "message"),
     [
         (("resnet20",), r"network\.backbone: unknown backbone 'resnet20'; did you mean 'resnet"),
-        (("resnet18", 4), r"network\.output_stride: 4 is not possible; choose 8, 16 or 32"),
+        (("resnet18", 4), r"network\.backbone\.output_stride: 4 is not possible; choose 8, 16 or 32"),
     ],
     ids=str,
 )
@@ -229,3 +235,58 @@ class TestWithoutPublishedWeights:
         first = next(part for part in Segmenter(options, [3]).head.modules() if isinstance(part, torch.nn.Conv2d))
         assert first.weight.shape[1] == 512
         assert deviation(first.weight) == pytest.approx(expected, rel=0.03)
+
+
+def test_the_segmenter_knows_no_concrete_part_and_its_forward_fits_a_screen():
+    source = inspect.getsource(inspect.getmodule(Segmenter))
+    imported = re.findall(r"from contseg\.models\.(?:backbones|heads)\.(\w+)", source)
+    assert imported == ["backbone"]
+    assert "isinstance(" not in source
+    body = inspect.getsource(Segmenter.forward).rpartition('"""')[2]
+    assert len(body.strip().splitlines()) <= 15
+
+
+class Halves(Backbone):
+    """The least that a backbone is."""
+
+    channels = (3, 3, 3, 3)
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Conv2d(3, 3, 1)
+
+    def forward(self, images_BCHW):
+        return [torch.nn.functional.avg_pool2d(self.scale(images_BCHW), stride) for stride in (4, 8, 16, 32)]
+
+
+class HalvesOptions(BackboneOptions):
+    name: str = "halves"
+
+    def build(self):
+        return Halves()
+
+
+class Last(Head):
+    """The least that a head is."""
+
+    uses, width = (3,), 3
+
+    def forward(self, maps):
+        return maps[0]
+
+
+class LastOptions(HeadOptions):
+    name: str = "last"
+
+    def make(self, below):
+        return Last()
+
+
+@pytest.mark.parametrize("freeze", ["none", "stage1", "all"])
+def test_a_backbone_and_a_head_that_only_have_a_forward_make_a_segmenter(freeze):
+    segmenter = Segmenter(NetworkOptions(backbone=HalvesOptions(freeze=freeze), head=LastOptions()), [3])
+    segmenter.grow(1, "random")
+    segmenter.freeze_unused(())
+    output = segmenter(images(), taps=("stage1", "logits"))
+    assert output.logits.shape == (2, 4, 2, 2)
+    assert segmenter.backbone.scale.weight.requires_grad == (freeze == "none")

@@ -104,6 +104,11 @@ class TestOldKeysBesideNewOnes:
             assert origins[f"network.{key}"] == "command line"
         assert "network.width" not in origins
 
+    @pytest.mark.parametrize("order", [1, -1])
+    def test_of_two_overrides_the_new_key_wins(self, order):
+        changes = ["network.width=8", "network.backbone.width=4"][::order]
+        assert read_recipe("digits/plop_5-1", changes).network.backbone.width == 4
+
     def test_a_key_that_the_chosen_part_lacks_is_refused_in_a_recipe_too(self, tmp_path):
         path = self.write(tmp_path, "extends: digits/plop_5-1\nnetwork: {head: fcn, fpn_width: 8}")
         with pytest.raises(ContsegError, match=r"network\.head: fcn has no key 'fpn_width'"):

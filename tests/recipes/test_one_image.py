@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from contseg.errors import ContsegError
-from contseg.models.options import HEADS
+from contseg.models.heads.options import HEADS
 from contseg.models.segmenter import Segmenter
 from contseg.recipes.build import make_job
 from tests.engine.runs import tiny_recipe
@@ -12,14 +12,14 @@ from tests.engine.runs import tiny_recipe
 NETWORKS = [
     *((f"network.head={head}",) for head in HEADS),
     ("network.head=fcn", "network.idrnet={}"),
-    ("network.auxiliary=true",),
+    ("network.auxiliary={width: 8}",),
 ]
 NETWORKS.append(("network.head=fcn", "data.crop=8"))
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=" ".join)
 def test_it_is_refused_where_a_norm_would_see_one_number(tmp_path, network):
-    recipe = tiny_recipe("finetune", "training.batch=1", "network.auxiliary_width=8", *network)
+    recipe = tiny_recipe("finetune", "training.batch=1", *network)
     segmenter = Segmenter(recipe.network, [6]).train()
     try:
         segmenter(torch.zeros(1, 3, recipe.data.crop, recipe.data.crop))

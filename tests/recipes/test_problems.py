@@ -18,7 +18,7 @@ PROBLEMS = [
     ("network.headd=fcn", r"network\.headd: unknown key .*did you mean 'head'\?"),
     ("network.backbone.with=3", r"network\.backbone: resnet18 has no key 'with' \(got 3\); did you mean 'width'\?"),
     ("network.head.fpn_width=8", r"network\.head: deeplabv3-mib has no key 'fpn_width' \(got 8\); "),
-    ("network.head=[fcn]", r"network\.head: give the name of a head, or its keys \(got \['fcn'\]\)"),
+    ("network.head=[fcn]", r"network\.head: expected the name or the keys of a head \(got \['fcn'\]\)"),
     ("network.head.dilations=[1, 2]", r"network\.head: deeplabv3-mib has no key 'dilations'"),
     ("network.auxiliary_width=8", r"network\.auxiliary_width: unknown key .*did you mean 'auxiliary'\?"),
     ("training.strategy=ddp", r"training\.strategy: unknown key"),
@@ -78,7 +78,7 @@ PROBLEMS = [
     # no override at all
     ("training.lr", r"override 'training\.lr': write KEY=VALUE"),
     ("=3", r"override '=3': write KEY=VALUE"),
-    ("training.lr.x=3", r"override 'training\.lr\.x=3': 'lr' holds 0\.1, not keys"),
+    ("training.lr.x=3", r"override 'training\.lr\.x=3': 'lr' is 0\.1 and has no keys"),
     ("training.lr=[", r"override 'training\.lr=\[': the value is not YAML"),
 ]
 

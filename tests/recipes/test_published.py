@@ -62,11 +62,11 @@ class TestTable:
             ("method", {*METHODS} | {"sdr+mib", "joint", "idrnet"} | ELSEWHERE),
             ("dataset", {*DATASETS}),
             ("setting", {"overlapped", "disjoint", "partitioned", ""}),
-            ("look", {"single", "flip", "ms+flip"}),
+            ("inference", {"single", "flip", "ms+flip"}),
             ("background", {"yes", "no", ""}),
             ("policy", {"mib", "plop", "ssul", ""}),
             ("test", {"crop 512", "whole", ""}),
-            ("sure", {"published", "quoted", "rerun", "log", "memory"}),
+            ("certainty", {"published", "quoted", "rerun", "log", "memory"}),
         ],
     )
     def test_every_column_speaks_the_language_of_recipes(self, column, allowed):

@@ -140,7 +140,8 @@ def test_idrnet_has_as_many_parameters_as_the_official_network(name):
 def test_a_recipe_takes_every_value_of_its_protocol_from_a_file():
     for name in NAMES:
         origins = resolve(name).origins
-        for key in ("data.dataset", "data.crop", "data.pipeline", "scenario.policy", "network.head", "training.batch"):
+        network = ("network.backbone.name", "network.head.name")
+        for key in ("data.dataset", "data.crop", "data.pipeline", "scenario.policy", "training.batch", *network):
             assert key in origins, (name, key)
 
 

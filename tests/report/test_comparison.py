@@ -2,7 +2,6 @@
 
 import pytest
 
-from contseg.engine.run import Run
 from contseg.recipes.build import start_run
 from contseg.recipes.published import PublishedRow, published_rows
 from contseg.recipes.read import read_recipe
@@ -159,15 +158,15 @@ class TestWarnings:
             assert told in found[row].warnings
 
     @pytest.mark.parametrize(
-        ("overrides", "look"),
+        ("overrides", "inference"),
         [
             ((), "single"),
             (("evaluation.flip=true",), "flip"),
             (("evaluation.flip=true", "evaluation.scales=[0.5]"), "ms+flip"),
         ],
     )
-    def test_of_how_images_are_seen_are_none_where_they_were_seen_alike(self, overrides, look):
-        row = published("idrnet", "", "offline", dataset="lip", network="uper_swin-large", look=look)
+    def test_of_how_images_are_seen_are_none_where_they_were_seen_alike(self, overrides, inference):
+        row = published("idrnet", "", "offline", dataset="lip", network="uper_swin-large", inference=inference)
         assert not [text for text in warnings_for(changed(*overrides), row) if "are seen" in text]
 
     @pytest.mark.parametrize(
@@ -225,8 +224,10 @@ class TestRuns:
         run.write_text("summary.json", '{"old": 1, "new": 1, "all": 1, "old_with_background": 2, "all_with_background": 2}')
         assert [one.run["all"] for one in compare_run(run)] == [2, 2]
 
-    def test_of_a_method_that_is_not_registered_here_have_nothing_beside_them(self, tmp_path):
-        run = start_run(read_recipe("digits/plop_5-1"), tmp_path / "run")
+    def test_of_a_method_that_is_not_registered_here_have_no_published_numbers(self, tmp_path):
+        run = start_run(changed(), tmp_path / "run")
+        run.write_text("summary.json", '{"old": 1, "new": 1, "all": 1, "old_with_background": 2, "all_with_background": 2}')
         path = run.folder / "recipe.yaml"
         path.write_text(path.read_text().replace("name: plop", "name: somebody-s-own"))
-        assert recorded_recipe(Run(run.folder)) is None
+        assert recorded_recipe(run).method["name"] == "somebody-s-own"
+        assert compare_run(run) == []

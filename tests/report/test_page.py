@@ -318,7 +318,7 @@ class TestWarnings:
 
 
 class TestPublishedNumbers:
-    HEADING = "Beside published numbers"
+    HEADING = "Published numbers"
 
     @pytest.fixture
     def pretend(self, run, tmp_path):
@@ -339,7 +339,7 @@ class TestPublishedNumbers:
         header, first, *_ = page.table("published")
         assert header == [
             "source",
-            "how sure",
+            "certainty",
             "comparable",
             "background",
             "old",
@@ -361,9 +361,8 @@ class TestPublishedNumbers:
         text = write_report([changed.folder], tmp_path / "page.html").read_text()
         mark, *_ = re.findall(r'<p class="warning">(.*)</p>', text)
         assert mark == "<strong>run</strong> not comparable with published numbers: data.test_crop was 512, is none"
-        assert (
-            re.search(r'<a href="#warnings">\d+ warnings?</a>', text).start() < text.index(self.HEADING) < text.index(mark)
-        )
+        link, heading = re.search(r'<a href="#warnings">\d+ warnings?</a>', text), text.index(f"{self.HEADING}</h2>")
+        assert link.start() < heading < text.index(mark)
         rows = Page(text).table("published")[1:]
         assert [row[2] for row in rows] == ["no"] * len(compare_run(changed))
         assert text.count("whole images are scored; published: crop 512") == 1

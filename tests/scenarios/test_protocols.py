@@ -411,7 +411,7 @@ def test_options_that_contradict_each_other_are_refused(options, problem):
 
 def test_the_plan_warns_of_short_steps_and_of_classes_that_no_test_image_holds(tmp_path):
     plan = make_plan(make(Towns(tmp_path, ZOO, {"x": {1, 2, 3}})), batch=4)
-    assert "step 1: fewer training images than a batch of 4 (3 at least); images are repeated" in plan.warnings
+    assert "steps 1, 2: fewer training images than a batch of 4 (3 at least); images are repeated" in plan.warnings
     assert "no test image contains owl: left out of every mean" in plan.warnings
     assert not any("trained on" in warning for warning in plan.warnings)
 

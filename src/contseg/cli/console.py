@@ -1,8 +1,8 @@
-"""The console, and the summary table."""
+"""The console, progress bars, and the summary table."""
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -17,7 +17,7 @@ from contseg.report.table import percent, remark_lines
 
 
 class PlainConsole(Console):
-    """A console that shows text as it is: names of classes, files and runs may be `[/x]`, `:smile:` or contain escape codes.
+    """A console without markup: names of classes, files and runs may be `[/x]`, `:smile:` or contain escape codes.
 
     Example:
         >>> plain = PlainConsole()
@@ -37,43 +37,37 @@ class PlainConsole(Console):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """A text whose width is that of the characters shown."""
+        """The text with escapes made visible, so that its width is right."""
         return super().render_str(visible(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
-        """The segments to print; only rich itself moves the cursor."""
+        """The segments to print; only those of rich may move the cursor."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=visible(segment.text))
 
 
 class PlainColumn(TextColumn):
-    """A part of a progress bar that shows text as it is.
+    """A column of a progress bar without markup.
 
     Args:
-        text: with fields of the task, such as `{task.description}`.
+        text_format: text with fields of the task, such as `{task.description}`.
     """
 
     def render(self, task: Task) -> Text:
-        """The text for a task."""
+        """The text of a task."""
         return Text(visible(self.text_format.format(task=task)))
 
 
 console = PlainConsole()
 
-COLUMNS = {
-    "old": "old",
-    "new": "new",
-    "all": "all",
-    "average": "average",
-    "forgetting": "forgetting",
-}
+COLUMNS = ("old", "new", "all", "average", "forgetting")
 
 
 def summary_table(summaries: Mapping[str, Mapping[str, Any]]) -> Group:
-    """Method x figures, mIoU in percent without background; below it, why a number is a dash or over fewer classes."""
+    """A row of metrics per method, mIoU in percent without background, and below it why a number is missing or partial."""
     table = Table(caption="mIoU in %, background not counted; old: classes of step 0, new: of all later steps")
     table.add_column("method")
-    for title in COLUMNS.values():
+    for title in COLUMNS:
         table.add_column(title, justify="right")
     table.add_column("seconds", justify="right")
     for name, summary in summaries.items():
@@ -86,14 +80,22 @@ def summary_table(summaries: Mapping[str, Mapping[str, Any]]) -> Group:
     return Group(table, *(Text(f"{line} ({', '.join(names)})" if several else line) for line, names in methods.items()))
 
 
+def progress_bars() -> Progress:
+    """Progress bars, the same for every command. A task needs the field `detail`, a text next to its bar."""
+    return Progress(
+        PlainColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        PlainColumn("{task.fields[detail]}"),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        transient=True,
+    )
+
+
 @contextmanager
-def scan_progress(title: str = "reading masks") -> Iterator[Any]:
-    """A progress bar for the presence scan; yields a callback of (done, total)."""
-    columns = [PlainColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(title, total=None, visible=False)
-
-        def callback(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total, visible=True)
-
-        yield callback
+def progress_bar(title: str = "reading masks") -> Iterator[Callable[[int, int], None]]:
+    """A single progress bar; yields a function of (done, total) that shows it and updates it."""
+    with progress_bars() as bars:
+        task = bars.add_task(title, total=None, visible=False, detail="")
+        yield lambda done, total: bars.update(task, completed=done, total=total, visible=True)

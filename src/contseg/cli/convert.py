@@ -20,7 +20,7 @@ def run_conversion(
         changes: KEY=VALUE, network options in addition to those inferred from the file.
 
     Raises:
-        ContsegError: the file does not match the code base or the classes, or `out` contains something else.
+        ContsegError: the file does not match the code base or the classes, or `out` contains other files.
     """
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not is_pretrained(out)):
         raise ContsegError(f"{out}: is not empty and contains no segmenter; choose another folder with --out")

@@ -37,16 +37,16 @@ def check(
 
     Also counts the images and pixels of every class.
     """
-    from contseg.cli.console import console, scan_progress
+    from contseg.cli.console import console, progress_bar
     from contseg.data.check import check_dataset, remarks
     from contseg.data.open import open_dataset
 
     values = list(options or [])
-    if path is not None and "=" in path and not Path(path).exists():  # `check digits train=60` names no path
+    if path is not None and "=" in path and not Path(path).exists():  # `check digits train=60` has no path
         values.insert(0, path)
         path = None
     opened = open_dataset(dataset, path, **parse_options(values))
-    with scan_progress("reading images and masks") as progress:
+    with progress_bar("reading images and masks") as progress:
         problems, statistics = check_dataset(opened, workers=workers, progress=progress)
     if problems:
         console.print(problem_table(problems))
@@ -67,7 +67,7 @@ def parse_options(values: Sequence[str]) -> dict[str, Any]:
     """Options from `KEY=VALUE` pairs, with values in YAML.
 
     Raises:
-        ContsegError: there is no `=`, no key, or the value is not YAML.
+        ContsegError: `=` or the key is missing, or the value is not YAML.
 
     Example:
         >>> parse_options(["background=false", "size=48"])
@@ -92,7 +92,7 @@ def problem_table(problems: Sequence["Problem"]) -> "Table":
 
 
 def left_out_table(rows: Sequence[tuple[Path, str]]) -> "Table":
-    """A row for each line of a file that is not used."""
+    """A row for each line that is not used of a file of the dataset."""
     from rich.table import Table
     from rich.text import Text
 
@@ -105,7 +105,7 @@ def left_out_table(rows: Sequence[tuple[Path, str]]) -> "Table":
 
 
 def class_table(classes: "ClassTable", statistics: Sequence["SubsetStatistics"]) -> "Table":
-    """Images and pixels of every class in each subset; a class that a subset does not contain is marked."""
+    """Images and pixels of every class in each subset; `never` for a class that a subset does not contain."""
     from rich.table import Table
 
     counts = ", ".join(f"{one.samples} {one.subset}" for one in statistics)

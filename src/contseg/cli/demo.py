@@ -1,4 +1,4 @@
-"""`contseg demo`: the same six steps by several methods, side by side."""
+"""`contseg demo`: several methods on the same six steps."""
 
 import json
 import shlex
@@ -11,10 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
-
 from contseg.children import end, last_line, start
-from contseg.cli.console import PlainColumn, console, summary_table
+from contseg.cli.console import console, progress_bar, summary_table
 from contseg.cli.progress import TerminalReporter, numbered
 from contseg.cli.train import prepared_job
 from contseg.engine.run import Run
@@ -35,12 +33,12 @@ SUMMARY_KEYS = ("old", "new", "all", "average", "forgetting", "seconds")
 def run_demo(methods: list[str], fresh: bool, out: Path | None, overrides: list[str]) -> None:
     """Train the methods and the joint upper bound, print one table, write `summary.json` and `report.html`.
 
-    The joint run shares nothing with the others, so it trains in parallel in its own process. Without `fresh`, an
-    interrupted demo is resumed, and a finished one is shown again.
+    The joint run shares nothing with the others and trains in parallel in its own process. Without `fresh`, an
+    interrupted demo is resumed, and the results of a finished one are printed again.
 
     Raises:
-        ContsegError: an unknown method, other options than the demo in the folder has, or another demo is running there.
-        Interrupted: a signal ended it; every run is saved.
+        ContsegError: a method is unknown, the demo in the folder has other options, or another demo is running there.
+        Interrupted: a signal ended the demo; all runs are saved.
     """
     for name in methods:
         if name != "joint" and name not in METHODS:
@@ -63,7 +61,7 @@ def _run(methods: list[str], fresh: bool, folder: Path, overrides: list[str], lo
     for name, recipe in recipes.items():
         if fresh or not _is_begun(folder / name):
             start_run(recipe, folder / name, overwrite=fresh)
-    with _beside(recipes["joint"], folder / "joint", bool(learned), lock) as joint:
+    with _in_parallel(recipes["joint"], folder / "joint", bool(learned), lock) as joint:
         summaries = {name: _learned(name, recipes[name], folder) for name in learned}
         summaries["joint"] = joint() or _learned("joint", recipes["joint"], folder)
     short = {name: {key: summary[key] for key in SUMMARY_KEYS} for name, summary in summaries.items()}
@@ -74,7 +72,7 @@ def _run(methods: list[str], fresh: bool, folder: Path, overrides: list[str], lo
 
 
 def next_folder() -> Path:
-    """The first of runs/demo-1, runs/demo-2, ... that is not there yet."""
+    """The first of runs/demo-1, runs/demo-2, ... that does not exist."""
     number = 1
     while (folder := Path("runs") / f"demo-{number}").exists():
         number += 1
@@ -82,7 +80,7 @@ def next_folder() -> Path:
 
 
 def _checked(name: str, folder: Path, overrides: list[str], fresh: bool) -> Recipe:
-    """The recipe of a method, after everything that a run of it needs was checked; nothing is written or deleted."""
+    """The recipe of a method, after a check of everything that its run needs; nothing is written or deleted."""
     recipe = read_recipe("digits/joint" if name == "joint" else f"digits/{name}_5-1", overrides)
     run = Run(folder / name)
     if _is_begun(run.folder) and not fresh:
@@ -99,16 +97,16 @@ def _is_begun(folder: Path) -> bool:
 
 
 def _learned(name: str, recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """The summary of a run, trained to its end. Step 0 is shared between the demo's methods, and with nothing else."""
+    """The summary of a run, which is trained if unfinished. Only the methods of the demo share step 0."""
     run = Run(folder / name)
     return run.summary() or train(prepared_job(recipe, run.folder, folder / "cache"), TerminalReporter(name))
 
 
 @contextmanager
-def _beside(recipe: Recipe, folder: Path, wanted: bool, lock: Lock) -> Iterator[Any]:
-    """Continue the run of a folder in another process; yields a call that waits for its summary (None if not wanted).
+def _in_parallel(recipe: Recipe, folder: Path, wanted: bool, lock: Lock) -> Iterator[Any]:
+    """Continue a run in a child process; yields a function that waits for its summary (None if not wanted).
 
-    See `contseg.children`: the other process ends with this one, however this one ends.
+    The child always ends with this process, see `contseg.children`.
     """
     run = Run(folder)
     if not wanted or run.summary():
@@ -124,17 +122,10 @@ def _beside(recipe: Recipe, folder: Path, wanted: bool, lock: Lock) -> Iterator[
 
 
 def _waited(process: subprocess.Popen, run: Run, epochs: int) -> dict[str, Any]:
-    """The summary of a run that another process trains; a bar counts its epochs."""
-    columns = [
-        PlainColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    ]
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(f"joint {numbered('step', 0, 1)}, epochs done", total=epochs)
+    """The summary of a run that a child process trains, with a progress bar over its epochs."""
+    with progress_bar(f"joint {numbered('step', 0, 1)}, epochs") as progress:
         while process.poll() is None:
-            progress.update(task, completed=sum(line["kind"] == "epoch" for line in run.metrics()))
+            progress(sum(line["kind"] == "epoch" for line in run.metrics()), epochs)
             time.sleep(0.2)
     summary = run.summary()
     if process.returncode or summary is None:

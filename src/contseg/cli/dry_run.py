@@ -13,9 +13,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
-from contseg.cli.console import PlainColumn, console
+from contseg.cli.console import console, progress_bar
 from contseg.dryrun.rehearsal import Rehearsal, rehearse
 from contseg.dryrun.stand_ins import write_images
 from contseg.errors import ContsegError
@@ -28,8 +27,8 @@ class Row:
     """A recipe to check.
 
     Args:
-        source: its name or file.
-        full: at its crop; otherwise at a quarter.
+        source: name or file of the recipe.
+        full: use its crop; otherwise a quarter of it.
     """
 
     source: str
@@ -37,12 +36,12 @@ class Row:
 
     @property
     def label(self) -> str:
-        """Its name in the table."""
+        """The name in the table."""
         return self.source if self.full else f"{self.source} (1/4)"
 
 
 Outcome = Rehearsal | str
-"""The results, or the problem."""
+"""The results of a check, or the error message."""
 
 
 def run_dry_run(source: str, overrides: list[str], *, processes: int | None = None, full: bool | None = None) -> None:
@@ -50,12 +49,12 @@ def run_dry_run(source: str, overrides: list[str], *, processes: int | None = No
 
     Args:
         source: a recipe file or name; a pattern such as `voc/*`; or `all`, every packaged recipe of a published dataset.
-        processes: recipes checked in parallel; they share the cores. Default: 2, if there are two recipes and cores.
-        full: at the crop of the recipe, or at a quarter of it; default: in full for a single recipe, a quarter for
-            several. `all` then begins with one recipe of every network in full.
+        processes: recipes checked in parallel, which share the cores. Default: 2, if there are two recipes and cores.
+        full: use the crop of the recipe, or a quarter of it. Default: in full for a single recipe, a quarter for several;
+            `all` then begins with one recipe per network in full.
 
     Raises:
-        ContsegError: nothing matches; or, at the end, the recipes that failed.
+        ContsegError: no recipe matches, or, at the end, recipes failed.
     """
     rows = rows_of(source, overrides, full)
     if processes is None:
@@ -64,11 +63,11 @@ def run_dry_run(source: str, overrides: list[str], *, processes: int | None = No
         raise ContsegError(f"--processes: must be at least 1 (got {processes})")
     started, failed = time.perf_counter(), []
     width = max(len(row.label) for row in rows)
-    with tempfile.TemporaryDirectory(prefix="contseg-") as folder, _bar() as progress:
+    with tempfile.TemporaryDirectory(prefix="contseg-") as folder, progress_bar("recipes") as progress:
         _print(f"{'recipe':{width}}  parameters, M  seconds  memory, GiB")
-        task = progress.add_task("recipes", total=len(rows))
-        for row, outcome in _outcomes(rows, overrides, processes, Path(folder)):
-            progress.advance(task)
+        progress(0, len(rows))
+        for done, (row, outcome) in enumerate(_outcomes(rows, overrides, processes, Path(folder)), start=1):
+            progress(done, len(rows))
             _print(f"{row.label:{width}}  {_columns(outcome)}")
             if isinstance(outcome, str):
                 failed.append(row.label)
@@ -78,10 +77,10 @@ def run_dry_run(source: str, overrides: list[str], *, processes: int | None = No
 
 
 def rows_of(source: str, overrides: Sequence[str] = (), full: bool | None = None) -> list[Row]:
-    """The recipes to check; arguments as of `run_dry_run`.
+    """The recipes to check; arguments as in `run_dry_run`.
 
     Raises:
-        ContsegError: a pattern that no packaged recipe matches.
+        ContsegError: no packaged recipe matches the pattern.
 
     Example:
         >>> rows_of("digits/ssul*")
@@ -92,10 +91,10 @@ def rows_of(source: str, overrides: Sequence[str] = (), full: bool | None = None
     if source == "all":
         names = [name for name in recipe_names() if is_of_published_data(name)]
         rows = [Row(name, bool(full)) for name in names]
-        # the longest first, so that no process is left with one of them at the end
+        # longest first, so that none of them is started last
         return [Row(name, True) for name in one_of_each_network(names, overrides)] + rows if full is None else rows
     if not any(sign in source for sign in "*?[") or Path(source).is_file():
-        read_recipe(source, overrides)  # a wrong name or key fails before anything is written
+        read_recipe(source, overrides)  # fails on a wrong name or key before anything is written
         return [Row(source, full is not False)]
     names = [name for name in recipe_names() if fnmatch(name, source)]
     if not names:
@@ -118,7 +117,7 @@ def one_of_each_network(names: Sequence[str], overrides: Sequence[str] = ()) -> 
 
 
 def _outcomes(rows: Sequence[Row], overrides: list[str], processes: int, folder: Path) -> Iterator[tuple[Row, Outcome]]:
-    """Every row with its outcome, in the order in which they end."""
+    """Every row with its outcome, in the order of completion."""
     _write_images(rows, overrides, folder)
     threads = max(1, (os.cpu_count() or 1) // processes)
     with ThreadPoolExecutor(processes) as pool:
@@ -129,7 +128,7 @@ def _outcomes(rows: Sequence[Row], overrides: list[str], processes: int, folder:
             while waiting:
                 for ended in wait(waiting, return_when=FIRST_COMPLETED).done:
                     yield waiting.pop(ended), ended.result()
-        except KeyboardInterrupt:  # a check may take minutes and leaves nothing to save
+        except KeyboardInterrupt:  # a check takes minutes and has nothing to save
             pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():
                 process.kill()
@@ -139,14 +138,14 @@ def _outcomes(rows: Sequence[Row], overrides: list[str], processes: int, folder:
 
 
 def _write_images(rows: Sequence[Row], overrides: list[str], folder: Path) -> None:
-    """Write the images before any row needs them, so that two rows do not write the same ones."""
+    """Write all images first, so that two rows do not write the same ones."""
     for row in rows:
         with suppress(ContsegError):  # which the row reports
             write_images(read_recipe(row.source, overrides).data.dataset, folder)
 
 
 def _in_own_process(row: Row, overrides: list[str], folder: Path, threads: int) -> Outcome:
-    """Check a row in a new process, which has its own peak of memory and may run out of it."""
+    """Check a row in a new process, so that its peak memory is measured and running out of memory ends only this row."""
     with ProcessPoolExecutor(1, mp_context=_context()) as pool:
         try:
             return pool.submit(attempt, row, overrides, folder, threads).result()
@@ -155,7 +154,7 @@ def _in_own_process(row: Row, overrides: list[str], folder: Path, threads: int) 
 
 
 def _context() -> multiprocessing.context.BaseContext:
-    """Processes that start with everything imported, on systems that have them."""
+    """Processes that start with all modules imported, where the system supports it."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -164,17 +163,18 @@ def _context() -> multiprocessing.context.BaseContext:
 
 
 def attempt(row: Row, overrides: list[str], folder: Path, threads: int) -> Outcome:
-    """Check a row with at most so many threads; an error of any kind is returned as text.
+    """Check a row; an error of any kind is returned as text.
 
     Args:
-        folder: where rows share synthetic images.
+        folder: of the synthetic images, which rows share.
+        threads: maximum number of CPU threads.
     """
     torch.set_num_threads(min(threads, torch.get_num_threads()))  # what OMP_NUM_THREADS allows
     try:
         return rehearse(row.source, overrides, quarter=not row.full, folder=folder)
     except ContsegError as error:
         return str(error)
-    except Exception as error:  # a recipe that makes the program fail must not keep the others from being tried
+    except Exception as error:  # the other recipes are still checked
         return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
@@ -186,15 +186,4 @@ def _columns(outcome: Outcome) -> str:
 
 
 def _print(text: str) -> None:
-    # a line stays a line in a log
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def _bar() -> Progress:
-    columns = [
-        PlainColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    ]
-    return Progress(*columns, console=console, transient=True)
+    console.print(text, highlight=False, markup=False, soft_wrap=True)  # one line in a log

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
-from contseg.cli.console import console, scan_progress
+from contseg.cli.console import console, progress_bar
 from contseg.cli.plugins import with_plugins
 from contseg.data.classes import ClassTable, class_differences
 from contseg.data.pipelines.augment import evaluation_pipeline
@@ -35,12 +35,12 @@ def run_evaluation(
     source: str | None = None,
     plugins: Sequence[str] = (),
 ) -> None:
-    """Measure the segmenter of a run on a step's test set, or a segmenter (folder or file) on a recipe's; print the IoUs.
+    """Print the IoUs of a run's segmenter on a step's test set, or of any segmenter (folder or file) on a recipe's.
 
     Args:
         overrides: for a run, keys of the recipe's `evaluation` only; any key if `source` is set.
-        source: the recipe, for a segmenter that is not a run.
-        plugins: to import, next to those of the recipe.
+        source: the recipe, for a segmenter that is not in a run.
+        plugins: to import in addition to those of the recipe.
 
     Raises:
         ContsegError: the run, step or segmenter does not exist, an override is not allowed, the confusion matrix of a
@@ -76,7 +76,7 @@ def run_evaluation(
 
 def read_scenario(recipe: Recipe) -> Scenario:
     """The scenario of a recipe, with a progress bar while masks are scanned; prints the warnings of its plan."""
-    with scan_progress() as progress:
+    with progress_bar() as progress:
         scenario = make_scenario(recipe, progress)
     for text in plan_warnings(scenario):
         console.print(f"note: {text}", soft_wrap=True, highlight=False, markup=False)
@@ -97,7 +97,7 @@ def step_with(classes: ClassTable, scenario: Scenario, folder: Path) -> int:
     """The last step that ends with exactly these classes, in this order.
 
     Raises:
-        ContsegError: there is no such step.
+        ContsegError: no step does.
     """
     found = [step.index for step in scenario if step.table.names == classes.names]
     if not found:
@@ -111,13 +111,13 @@ def step_with(classes: ClassTable, scenario: Scenario, folder: Path) -> int:
 
 
 def measure(folder: Path, segmenter: Segmenter, classes: ClassTable, recipe: Recipe, scenario: Scenario, index: int) -> None:
-    """Measure a segmenter on the test set of a step, and print the metrics."""
+    """Evaluate a segmenter on the test set of a step, and print the metrics."""
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.training.accelerator != "cpu" else "cpu")
     segmenter.to(device)
     step, pipeline = scenario[index], evaluation_pipeline(recipe.data.test_crop)
     batches = evaluation_batches(step.test, pipeline, recipe.training, device)
     inference = Inference.of(recipe.evaluation, scenario.dataset.mirror, classes.ids)
-    with scan_progress("testing") as progress:
+    with progress_bar("testing") as progress:
         done = iter(range(1, len(batches) + 1))
         confusion = evaluate(segmenter, batches, len(classes), lambda: progress(next(done), len(batches)), inference)
     figures = figures_of(scenario, step, confusion.cpu().numpy())

@@ -1,4 +1,4 @@
-"""The command `contseg`. Commands import what they need when they run, so that help is fast."""
+"""The command `contseg`. Subcommands import what they need when they run, so that `--help` is fast."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ from contseg.interruption import Interrupted, catching, end_with_input
 
 
 class _Interruptible(TyperGroup):
-    """Commands that end on a signal with one line and the exit code of shells, 130 for Ctrl-C."""
+    """Commands that a signal ends with one line and the exit code of shells, 130 for Ctrl-C."""
 
     def invoke(self, ctx: Any) -> Any:
         """Invoke the command."""
@@ -27,7 +27,7 @@ class _Interruptible(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
             interrupted = Interrupted(stop.number, stop.resume) if isinstance(stop, Interrupted) else Interrupted(2)
-        # the exception is gone here, and with it what its frames hold, such as readers of images
+        # outside of `except`, so that what the exception's frames hold (readers of images) is released
         print(interrupted, file=sys.stderr)
         sys.exit(interrupted.exit_code)
 
@@ -101,7 +101,7 @@ def train(
     values = list(overrides or [])
     if (
         recipe is not None and "=" in recipe and not Path(recipe).is_file()
-    ):  # `train --resume RUN training.devices=2` names no recipe
+    ):  # `train --resume RUN training.devices=2` has no recipe
         values.insert(0, recipe)
         recipe = None
     if backbone_weights is not None:
@@ -115,15 +115,13 @@ def sweep(
         list[str], typer.Argument(help="Recipes, and changes to all of them.", metavar="RECIPE... [KEY=VALUE]...")
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the runs and of sweep.md.")],
-    seeds: Annotated[str, typer.Option(help="Seeds to train each recipe with, divided by commas.")] = "0,1,2",
+    seeds: Annotated[str, typer.Option(help="Seeds to train each recipe with, separated by commas.")] = "0,1,2",
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="Values of a key, e.g. training.lr=0.1,0.01; repeatable.", metavar="KEY=VALUES"),
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes in parallel; default: all cores.")] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace runs in the folder that have another recipe.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace runs of other recipes in the folder.")] = False,
 ) -> None:
     """Train recipes with several seeds, and tabulate mean and standard deviation.
 
@@ -139,16 +137,16 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a run or of a segmenter.", metavar="RUN")],
     step: Annotated[int | None, typer.Option(help="Step of the segmenter; default: the last.")] = None,
     data: DataOption = None,
-    recipe: Annotated[str | None, typer.Option(help="Recipe with the test set, for a segmenter that is no run.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Recipe with the test set, for a segmenter without a run.")] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(help="Changes to the inference.", metavar="[evaluation.KEY=VALUE]..."),
     ] = None,
     plugin: PluginOption = None,
 ) -> None:
-    """Measure a segmenter on a test set, class by class.
+    """Evaluate a segmenter on a test set, and print the IoU of each class.
 
-    The segmenter of a run is measured on the test set of its step, any other on that of --recipe.
+    The segmenter of a run is evaluated on the test set of its step, any other on that of --recipe.
     """
     from contseg.cli.evaluate import run_evaluation
 
@@ -161,7 +159,7 @@ def predict(
     images: Annotated[Path, typer.Argument(help="An image, or a folder of images.", metavar="IMAGES")],
     out: Annotated[Path, typer.Option("--out", help="Folder for ids/, colours/ and overlays/.")] = Path("predictions"),
     slide: Annotated[int | None, typer.Option(help="Predict in sliding windows of this side, in pixels.")] = None,
-    scales: Annotated[str | None, typer.Option(help="Average over scales, e.g. 0.75,1,1.25.")] = None,
+    scales: Annotated[str | None, typer.Option(help="Average over these scales, e.g. 0.75,1,1.25.")] = None,
     flip: Annotated[bool | None, typer.Option("--flip/--no-flip", help="Average with the mirrored image.")] = None,
     bands: Annotated[str | None, typer.Option(help="Bands used as red, green and blue, e.g. 4,3,2.")] = None,
     values: Annotated[
@@ -215,7 +213,7 @@ def convert(
 @app.command(epilog="Example: contseg models resnet101 deeplabv3-mib output_stride=8")
 def models(
     backbone: Annotated[
-        str | None, typer.Argument(help="Without it, all networks are listed.", metavar="[BACKBONE]")
+        str | None, typer.Argument(help="For example resnet101; default: list all.", metavar="[BACKBONE]")
     ] = None,
     head: Annotated[str, typer.Argument(help="For example fcn.", metavar="[HEAD]")] = "deeplabv3-mib",
     idrnet: Annotated[bool, typer.Option("--idrnet", help="Add IDRNet to the head.")] = False,
@@ -234,7 +232,7 @@ def models(
     if backbone is None:
         return print_models()
     values = list(changes or [])
-    if "=" in head:  # `models resnet50 output_stride=8` names no head
+    if "=" in head:  # `models resnet50 output_stride=8` has no head
         values.insert(0, head)
         head = "deeplabv3-mib"
     network: dict[str, Any] = {"backbone": backbone, "head": head} | ({"idrnet": {}} if idrnet else {})
@@ -309,10 +307,10 @@ def with_data(overrides: list[str], data: Path | None) -> list[str]:
 
 
 def numbers(option: str, text: str) -> list[float]:
-    """Numbers divided by commas.
+    """Numbers from a text, separated by commas.
 
     Raises:
-        ContsegError: something else.
+        ContsegError: they are not numbers.
 
     Example:
         >>> numbers("--scales", "0.75, 1")
@@ -321,11 +319,11 @@ def numbers(option: str, text: str) -> list[float]:
     try:
         return [float(word) for word in text.split(",")]
     except ValueError:
-        raise ContsegError(f"{option}: expected numbers divided by commas, such as 0.75,1,1.25 (got '{text}')") from None
+        raise ContsegError(f"{option}: expected numbers separated by commas, such as 0.75,1,1.25 (got '{text}')") from None
 
 
 def main() -> None:
-    """Entry point. An error in the input becomes one line and exit code 2."""
+    """Entry point. A `ContsegError` is printed as one line, with exit code 2."""
     write_anything()
     with catching():
         end_with_input()

@@ -35,11 +35,11 @@ def print_model(options: NetworkOptions, classes: int, crop: int) -> None:
     """Print the parameter count and GFLOPs of every part of a network.
 
     Args:
-        classes: outputs, an unknown not counted.
+        classes: number of outputs, without an output "unknown".
         crop: side of the image in pixels.
 
     Raises:
-        ContsegError: the network cannot be made, or the image is too small for it.
+        ContsegError: the network cannot be built, or the image is too small for it.
     """
     least = 1 + options.unknown
     if classes < least or crop < options.backbone.stride:
@@ -66,9 +66,9 @@ def print_model(options: NetworkOptions, classes: int, crop: int) -> None:
 
 
 def flops_by_part(segmenter: Segmenter, crop: int) -> dict[str, int]:
-    """Floating point operations of one image through each part, and under `all` through everything.
+    """Floating point operations of each part for one image, and `all` together.
 
-    IDRNet applies the classifier inside its head, where it is also counted.
+    The operations of a classifier that IDRNet applies inside its head are counted in both.
     """
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         segmenter(torch.zeros(1, 3, crop, crop))

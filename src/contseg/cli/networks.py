@@ -14,10 +14,10 @@ def network_of(base: Mapping[str, Any], changes: Sequence[str]) -> NetworkOption
 
     Args:
         base: keys as under `network` in a recipe.
-        changes: KEY=VALUE, likewise.
+        changes: KEY=VALUE with such keys.
 
     Raises:
-        ContsegError: a key or a value is wrong, or the options contradict each other (names which).
+        ContsegError: a key or a value is invalid, or the options contradict each other (names which).
 
     Example:
         >>> network_of({"backbone": "resnet18", "head": "fcn"}, ["head.width=8"]).head.width

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from contseg.cli.console import console, scan_progress
+from contseg.cli.console import console, progress_bar
 from contseg.recipes.build import make_scenario
 from contseg.recipes.read import read_recipe
 from contseg.scenarios.plan import Plan, make_plan
@@ -15,7 +15,7 @@ from contseg.scenarios.plan import Plan, make_plan
 def print_plan(source: str, overrides: list[str], pixels: bool, picture: Path | None) -> None:
     """Print the plan of a recipe's scenario, and optionally draw it."""
     recipe = read_recipe(source, overrides)
-    with scan_progress() as progress:
+    with progress_bar() as progress:
         plan = make_plan(make_scenario(recipe, progress), recipe.training.batch)
     console.print(step_table(plan))
     if pixels:
@@ -55,7 +55,7 @@ def step_table(plan: Plan) -> Table:
 
 
 def pixel_table(plan: Plan) -> Table:
-    """Training pixels of every class in the images of each step, in thousands, as the full masks have them."""
+    """Pixels of every class in the training images of each step, in thousands, counted in the full masks."""
     table = Table(title="pixels per class in the training images, thousands (before the label policy)")
     table.add_column("class")
     for step in plan.steps:

@@ -17,14 +17,14 @@ PluginOption = Annotated[
     typer.Option(
         "--plugin",
         callback=_load,
-        help="Import this module or file first, for parts of your own; repeatable.",
+        help="Import a module or file with parts of your own; repeatable.",
         metavar="MODULE|FILE.py",
     ),
 ]
 
 
 def with_plugins(overrides: list[str], plugins: list[str] | None) -> list[str]:
-    """The overrides of a recipe, and its plugins among them.
+    """The overrides of a recipe, including its plugins.
 
     Example:
         >>> with_plugins(["training.lr=0.1"], ["careful.py"])

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from rich.progress import track
 
-from contseg.cli.console import console
+from contseg.cli.console import console, progress_bar
 from contseg.cli.predict_files import KINDS, find_images, require_inputs_kept, result_names, skipped_text, write_marker
 from contseg.data.classes import ClassTable, Colour
 from contseg.data.files import read_image, write_palette_png
@@ -35,14 +34,14 @@ def run_prediction(
     """Write `ids/NAME.png` (ids of the dataset), `colours/NAME.png` and `overlays/NAME.png` for each image.
 
     Args:
-        changes: of the inference of the run, keys as in `InferenceOptions`.
+        changes: changes to the inference of the run, keys as in `InferenceOptions`.
         bands, values: `bands` and `range` of `Reading`; default: those of the run.
 
     Raises:
-        ContsegError: a result would overwrite an image, or images could not be predicted; the others are.
+        ContsegError: a result would overwrite an image, or some images could not be predicted (the others are).
     """
     file = find_segmenter(source)
-    reading = reading_of(file, bands, values)  # of its run, which imports the plugins of its network
+    reading = reading_of(file, bands, values)  # also imports the plugins of the run, which the network may need
     segmenter, classes = open_segmenter(file)
     inference = inference_of(file, classes, changes)
     segmenter.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -57,24 +56,26 @@ def run_prediction(
     require_inputs_kept(found, out, names)
     write_marker(out, names)
     problems: list[ContsegError] = []
-    for path, name in track(list(zip(found, names, strict=True)), "predicting", console=console, transient=True):
-        try:
-            image = read_image(path, reading)
-            prediction = ids[decide(segmenter, image, inference, path)]
-        except ContsegError as error:
-            problems.append(error)
-            continue
-        colours = np.array(palette, dtype=np.uint8)[prediction]
-        try:
-            for kind in KINDS:
-                (out / kind / name).parent.mkdir(parents=True, exist_ok=True)
-            write_palette_png(out / "ids" / name, prediction, palette)
-            Image.fromarray(colours).save(out / "colours" / name)
-            Image.fromarray(overlay(image, colours, prediction > 0)).save(out / "overlays" / name)
-        except OSError as error:
-            raise ContsegError(
-                f"{out / 'ids' / name}: cannot be written ({error.strerror}); make room, or change --out"
-            ) from None
+    with progress_bar("predicting") as progress:
+        for number, (path, name) in enumerate(zip(found, names, strict=True)):
+            progress(number, len(found))
+            try:
+                image = read_image(path, reading)
+                prediction = ids[decide(segmenter, image, inference, path)]
+            except ContsegError as error:
+                problems.append(error)
+                continue
+            colours = np.array(palette, dtype=np.uint8)[prediction]
+            try:
+                for kind in KINDS:
+                    (out / kind / name).parent.mkdir(parents=True, exist_ok=True)
+                write_palette_png(out / "ids" / name, prediction, palette)
+                Image.fromarray(colours).save(out / "colours" / name)
+                Image.fromarray(overlay(image, colours, prediction > 0)).save(out / "overlays" / name)
+            except OSError as error:
+                raise ContsegError(
+                    f"{out / 'ids' / name}: cannot be written ({error.strerror}); make room, or change --out"
+                ) from None
     if skipped:
         console.print(skipped_text(skipped), soft_wrap=True, highlight=False, markup=False)
     if problems and len(found) == 1:
@@ -92,7 +93,7 @@ def decide(segmenter: Segmenter, image: np.ndarray, inference: Inference, path: 
     """`predict_image`, with errors that name the image.
 
     Raises:
-        ContsegError: the image is too small, or too large for the memory.
+        ContsegError: the image is too small, or there is not enough memory.
     """
     try:
         return predict_image(segmenter, image, inference)
@@ -106,10 +107,10 @@ def decide(segmenter: Segmenter, image: np.ndarray, inference: Inference, path: 
 
 
 def reading_of(file: Path, bands: list[int] | None, values: list[float] | None) -> Reading:
-    """How to read images: as in the run of the segmenter, changed.
+    """How to read images: as in the run of the segmenter, with changes.
 
     Raises:
-        ContsegError: `bands` or `values` are wrong (names the option).
+        ContsegError: `bands` or `values` are invalid (names the option).
     """
     own = run_recipe(file)
     options = {} if own is None else own.data.options
@@ -121,16 +122,16 @@ def reading_of(file: Path, bands: list[int] | None, values: list[float] | None) 
 
 
 def run_recipe(file: Path) -> Recipe | None:
-    """The recipe of the run that contains a segmenter, RUN/steps/NN/segmenter.safetensors; None where there is no run."""
+    """The recipe of the run that contains a segmenter, RUN/steps/NN/segmenter.safetensors; None if it is not in a run."""
     own = file.resolve().parent.parent.parent / "recipe.yaml"
     return read_run(own) if file.is_file() and own.is_file() else None
 
 
 def inference_of(file: Path, classes: ClassTable, changes: dict[str, Any]) -> Inference:
-    """How to predict: as in the run of the segmenter, changed; a single view of the whole image if there is no run.
+    """How to predict: as in the run of the segmenter, with changes. Without a run, a single view of the whole image.
 
     Raises:
-        ContsegError: a change is of the wrong type (names which).
+        ContsegError: a change has the wrong type (names which).
     """
     recipe = run_recipe(file)
     settings = recipe.evaluation.model_dump(mode="json") if recipe else {}
@@ -141,7 +142,7 @@ def inference_of(file: Path, classes: ClassTable, changes: dict[str, Any]) -> In
 
 
 def overlay(image: np.ndarray, colours: np.ndarray, shown: np.ndarray) -> np.ndarray:
-    """The image with colours at half strength where something was found: (H, W, 3) uint8."""
+    """The image blended with the colours, half each, where `shown`: (H, W, 3) uint8."""
     mixed = (image >> 1) + (colours >> 1) + (image & colours & 1)  # half of the sum, in 8 bits
     return np.where(shown[..., None], mixed, image)
 

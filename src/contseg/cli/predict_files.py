@@ -1,4 +1,4 @@
-"""Which files `contseg predict` takes, and which it writes: no result is an input, no input is overwritten."""
+"""Input and output files of `contseg predict`: no result is an input, no input is overwritten."""
 
 import json
 from collections import Counter
@@ -14,17 +14,17 @@ from contseg.errors import ContsegError
 
 KINDS = ("ids", "colours", "overlays")
 MARKER = ".contseg-predict.json"
-"""In the folder of results: the names of all that were ever written there."""
+"""File in the output folder with the names of all results that were written there."""
 _CAMERA_SUFFIXES = {".heic", ".heif", ".jxl", ".dng", ".nef", ".cr2", ".cr3", ".arw", ".svg"}
 
 
 def find_images(path: Path) -> tuple[list[Path], Counter[str]]:
-    """The images that a path means, itself or all below a folder, and how many pictures of other formats there are.
+    """The image at a path or all images below a folder, and the number of pictures in other formats, by suffix.
 
-    Links to folders are followed; hidden files, and results of earlier predictions, are left out.
+    Links to folders are followed; hidden files and the results of earlier predictions are skipped.
 
     Raises:
-        ContsegError: there are none.
+        ContsegError: the path does not exist, or there are no images.
     """
     if path.is_file():
         return [path], Counter()
@@ -52,7 +52,7 @@ def skipped_text(skipped: Counter[str]) -> str:
 
 
 def _earlier_results(files: Sequence[Path], root: Path) -> set[Path]:
-    """What `contseg predict` wrote below a folder: what a marker names, or what is in all three folders under one name."""
+    """Earlier results below a folder: files that a marker lists, or that are in all three folders under one name."""
     there, found = set(files), set()
     folders = {folder for file in files for folder in file.parents if folder.name in KINDS and root in folder.parents}
     for file in files:
@@ -66,7 +66,7 @@ def _earlier_results(files: Sequence[Path], root: Path) -> set[Path]:
 
 
 def read_marker(folder: Path) -> set[str]:
-    """The names of the results that were written into a folder, relative to `ids/`."""
+    """The names of the results in a folder, relative to `ids/`."""
     marker = folder / MARKER
     if not marker.is_file():
         return set()
@@ -78,7 +78,8 @@ def read_marker(folder: Path) -> set[str]:
 
 
 def write_marker(folder: Path, names: Iterable[Path]) -> None:
-    """Add names to those of the results of a folder, before they are written: what is stopped leaves no false images.
+    """Add names to the marker of a folder. Called before results are written, so that those of an interrupted command
+    are recognised too.
 
     Raises:
         ContsegError: the folder cannot be written.
@@ -92,7 +93,7 @@ def write_marker(folder: Path, names: Iterable[Path]) -> None:
 
 
 def result_names(images: Sequence[Path], root: Path) -> list[Path]:
-    """A name relative to `ids/` for each image, no two alike: `a.png` for `a.jpg`, but `a.jpg.png` and `a.tif.png` for two.
+    """A unique name relative to `ids/` for each image: `a.png` for `a.jpg`, but `a.jpg.png` and `a.tif.png` for two.
 
     Example:
         >>> images = [Path(name) for name in ("a.jpg", "b/a.tif", "b/a.png", "b/a.tif.bmp")]
@@ -104,7 +105,7 @@ def result_names(images: Sequence[Path], root: Path) -> list[Path]:
     long = [path.with_name(f"{path.name}.png") for path in paths]
     alike = Counter(_folded(name) for name in short)
     names = [one if alike[_folded(one)] == 1 else other for one, other in zip(short, long, strict=True)]
-    while True:  # a long name may be the short one of another image
+    while True:  # the long name of one image may be the short name of another
         alike = Counter(_folded(name) for name in names)
         clash = [place for place, name in enumerate(names) if alike[_folded(name)] > 1 and name != long[place]]
         if not clash:
@@ -114,15 +115,15 @@ def result_names(images: Sequence[Path], root: Path) -> list[Path]:
 
 
 def _folded(name: Path) -> str:
-    """Names that some file systems take for the same."""
+    """The name in a form that is equal for names that some file systems do not distinguish."""
     return name.as_posix().casefold()
 
 
 def require_inputs_kept(images: Sequence[Path], out: Path, names: Iterable[Path]) -> None:
-    """Raise unless no result lies where an image lies.
+    """Check that no result overwrites an image.
 
     Raises:
-        ContsegError: one does; nothing is written yet.
+        ContsegError: one would; nothing is written yet.
     """
     inputs = {image.resolve() for image in images}
     for name in names:

@@ -33,7 +33,7 @@ def isprs(
 
     Repeat the command to resume it.
     """
-    from contseg.cli.console import console, scan_progress
+    from contseg.cli.console import console, progress_bar
     from contseg.data.isprs.cut import cut_tiles
     from contseg.data.isprs.tiles import FAULTY, Domain, find_tiles, left_out, number_tiles, raster_tools
 
@@ -57,7 +57,7 @@ def isprs(
     errors = []
     for domain, chosen in numbered.items():
         try:
-            with scan_progress(f"cutting {domain}") as progress:
+            with progress_bar(f"cutting {domain}") as progress:
                 errors += cut_tiles(out, domain, chosen, patch, workers=workers, overwrite=overwrite, progress=progress)
         except KeyboardInterrupt:
             console.print("Repeat the command without --overwrite to resume.")

@@ -1,4 +1,4 @@
-"""Training on the terminal: a live bar with step, epoch, loss, images per second and time left; in a log, lines of these.
+"""Progress of a training: on a terminal a live bar with epoch, loss, speed and time left, in a log a line per epoch.
 
 Steps and epochs are counted from 0, as in metrics.jsonl, in folders and in the report: the last of six steps is `step 5/5`.
 """
@@ -7,16 +7,16 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID
 
-from contseg.cli.console import PlainColumn, console
+from contseg.cli.console import console, progress_bars
 from contseg.cli.streams import write_anything
 from contseg.engine.job import Reporter
 from contseg.report.table import percent, remark_lines
 
 
 def numbered(what: str, index: int, count: int) -> str:
-    """A step or an epoch and the last one, counted from 0; a single one has no last.
+    """The number of a step or an epoch and that of the last one, 0-based; without the last if there is only one.
 
     Example:
         >>> numbered("step", 0, 6), numbered("step", 5, 6), numbered("epoch", 0, 1)
@@ -40,7 +40,7 @@ def duration(seconds: float) -> str:
 
 
 class TerminalReporter(Reporter):
-    """Draws a bar per step, and a line when a step is done; where there is no terminal, also a line per epoch.
+    """Shows a bar per step and prints a line when a step is finished; without a terminal, also a line per epoch.
 
     Args:
         title: printed before every line (the name of the method).
@@ -57,15 +57,7 @@ class TerminalReporter(Reporter):
 
     def start(self) -> None:
         write_anything()
-        self._progress = Progress(
-            PlainColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f}%"),
-            PlainColumn("{task.fields[detail]}"),
-            TimeRemainingColumn(compact=True),
-            console=console,
-            transient=True,
-        )
+        self._progress = progress_bars()
         self._progress.start()
 
     def step_started(self, step: int, steps: int, classes: tuple[str, ...], updates: int, note: str = "") -> None:
@@ -88,7 +80,7 @@ class TerminalReporter(Reporter):
     def epoch_finished(self, epoch: int, epochs: int, loss: float, images_per_second: float) -> None:
         if console.is_terminal:
             return
-        # the first epoch may be shorter, after a resume, and so may be what is left
+        # measured in updates, as the first epoch is shorter after a resume
         left = (time.perf_counter() - self._since) / max(self._done, 1) * (self._updates - self._done)
         what = f"loss {loss:.3f}  {images_per_second:.1f} images/s  {duration(left)} left in this step"
         self._print(f"{self._label}: {numbered('epoch', epoch, epochs)}  {what}")
@@ -124,6 +116,6 @@ class TerminalReporter(Reporter):
         self._task = self._progress.add_task(self._label, total=max(total, 1), detail=detail)
 
     def _print(self, text: str) -> None:
-        # a line stays a line in a log, and a class may be called [a]
+        # one line in a log, without markup, as a class may be named [a]
         with suppress(OSError, UnicodeError):  # a full disk under a log must not end the training
             console.print(text, highlight=False, markup=False, soft_wrap=True)

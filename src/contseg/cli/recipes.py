@@ -12,9 +12,9 @@ app = typer.Typer()
 @app.callback(invoke_without_command=True, epilog="Example: contseg recipes --dataset voc --split 15-1")
 def recipes(
     context: typer.Context,
-    system: Annotated[str | None, typer.Option(help="Only of a system, e.g. plop.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Only of a dataset, e.g. voc.")] = None,
-    split: Annotated[str | None, typer.Option(help="Only of a split, e.g. 15-1.")] = None,
+    system: Annotated[str | None, typer.Option(help="Only recipes of a system, e.g. plop.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only recipes of a dataset, e.g. voc.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only recipes of a split, e.g. 15-1.")] = None,
     plugin: PluginOption = None,
 ) -> None:
     """List the packaged recipes with published numbers of the same protocol."""
@@ -26,7 +26,7 @@ def recipes(
     entries = catalogue(system, dataset, split)
     rows = [("recipe", "published", "")]
     for entry in entries:
-        published = [(row.shown + (" bg" if row.background == "yes" else ""), row.sure) for row in entry.published]
+        published = [(row.shown + (" bg" if row.background == "yes" else ""), row.certainty) for row in entry.published]
         rows += [("" if number else entry.name, *row) for number, row in enumerate(published or [("", "")])]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, figures, kind in rows:

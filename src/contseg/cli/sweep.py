@@ -23,14 +23,14 @@ def run_sweep(words: Sequence[str], settings: Sequence[str], seeds: str, out: Pa
     """Train recipes x settings x seeds, print mean and standard deviation over the seeds, and write `sweep.md`.
 
     Args:
-        words: recipes, and overrides of all of them.
-        settings: KEY=VALUE,VALUE: a row for each value; of several, for each combination.
-        seeds: divided by commas.
+        words: recipes, and overrides that apply to all of them.
+        settings: KEY=VALUE,VALUE: a row for each value, or for each combination if there are several settings.
+        seeds: separated by commas.
         overwrite: replace runs in `out` that have another recipe.
 
     Raises:
-        ContsegError: a recipe, a setting or a seed is wrong, `out` contains something else, or, at the end, runs failed.
-        Interrupted: by a signal; all runs are saved.
+        ContsegError: a recipe, a setting or a seed is invalid, `out` contains other files, or, at the end, runs failed.
+        Interrupted: a signal ended the sweep; all runs are saved.
     """
     overrides = [word for word in words if "=" in word and not Path(word).is_file()]
     recipes = [word for word in words if word not in overrides]
@@ -56,10 +56,10 @@ def run_sweep(words: Sequence[str], settings: Sequence[str], seeds: str, out: Pa
 
 
 def rows_of(recipes: Sequence[str], settings: Sequence[str], seeds: tuple[int, ...]) -> dict[str, Row]:
-    """The rows by name, which is a folder: every recipe with every combination of the settings.
+    """Every recipe with every combination of the settings: name of the row, which is its folder, to row.
 
     Raises:
-        ContsegError: a setting is wrong, or two rows have the same name.
+        ContsegError: a setting is invalid, or two rows have the same name.
 
     Example:
         >>> [row.label for row in rows_of(["digits/mib_5-1"], ["training.lr=0.1,0.2"], (0,)).values()]
@@ -72,13 +72,13 @@ def rows_of(recipes: Sequence[str], settings: Sequence[str], seeds: tuple[int, .
         short = recipe.removesuffix(".yaml")
         name = re.sub(r"[^\w.,=+-]", "-", ",".join([short, *chosen]))
         if name in rows:
-            raise ContsegError(f"sweep: '{recipe}' is there twice as {name}; remove one of them")
+            raise ContsegError(f"sweep: '{recipe}' is listed twice as {name}; remove one of them")
         rows[name] = Row(" ".join([recipe, *chosen]), recipe, tuple(chosen), seeds)
     return rows
 
 
 def values_of(setting: str) -> list[str]:
-    """The overrides of a setting, one for each of its values.
+    """The overrides of a setting, one per value.
 
     Raises:
         ContsegError: not KEY=VALUE,VALUE.
@@ -98,10 +98,10 @@ def values_of(setting: str) -> list[str]:
 
 
 def chosen_seeds(text: str) -> tuple[int, ...]:
-    """Seeds of a list with commas.
+    """Seeds from a text, separated by commas.
 
     Raises:
-        ContsegError: not whole numbers.
+        ContsegError: they are not whole numbers.
 
     Example:
         >>> chosen_seeds("1, 0")
@@ -109,17 +109,17 @@ def chosen_seeds(text: str) -> tuple[int, ...]:
     """
     seeds = [part.strip() for part in text.split(",") if part.strip()]
     if not seeds or not all(seed.isdecimal() for seed in seeds):
-        raise ContsegError(f"--seeds: expected whole numbers divided by commas, such as 0,1,2 (got '{text}')")
+        raise ContsegError(f"--seeds: expected whole numbers separated by commas, such as 0,1,2 (got '{text}')")
     return tuple(sorted({int(seed) for seed in seeds}))
 
 
 def train_rows(
     rows: Mapping[str, Row], overrides: Sequence[str], out: Path, workers: int, overwrite: bool = True
 ) -> dict[str, str]:
-    """Train all runs that are not finished, and print a line when one ends.
+    """Train all unfinished runs, and print a line when one ends.
 
     Returns:
-        Title and problem of every run that failed.
+        Title and error of every run that failed.
 
     Raises:
         ContsegError: see `tasks_of` and `train_all`.
@@ -137,7 +137,7 @@ def train_rows(
 
 
 def write_page(sweep: Page, path: Path, overrides: Sequence[str], out: Path) -> Results:
-    """Write the page of the finished runs in a folder, and print where it is; returns the results."""
+    """Write the page of the finished runs and print its path; returns the results."""
     results = read_results(cells_of(sweep.rows, overrides, out))
     write(path, page(sweep, results, overrides, read_clock(out / "clock.json"), kept_notes(path)))
     console.print(f"page: {path}", soft_wrap=True, markup=False)

@@ -1,13 +1,13 @@
-"""The progress of a sweep on the terminal, and its time."""
+"""Progress bars of a sweep, and the time it takes."""
 
 import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.progress import BarColumn, Progress, TaskID
+from rich.progress import TaskID
 
-from contseg.cli.console import PlainColumn, console
+from contseg.cli.console import console, progress_bars
 from contseg.cli.progress import duration, numbered
 from contseg.engine.cache import StepCache
 from contseg.report.table import percent
@@ -16,11 +16,12 @@ from contseg.sweeps.runs import Task, Watcher
 
 
 class SweepProgress(Watcher):
-    """Draws a bar for the sweep and one for every run, and keeps the wall-clock time in `clock.json`.
+    """Shows a bar for the sweep and one per run, in training images, and keeps the wall-clock time in `clock.json`.
 
     Args:
-        tasks: to be trained.
-        finished, total: number of runs finished before, and of all runs.
+        tasks: the runs to train.
+        finished: number of runs that were finished before.
+        total: number of all runs.
         out: folder of the sweep.
     """
 
@@ -32,15 +33,14 @@ class SweepProgress(Watcher):
             if not StepCache(cache, task.key).filled:
                 bearers.setdefault(task.key, task)
         self.shares = {task: bearers.get(task.key) is not task for task in tasks}
-        columns = PlainColumn("{task.description}"), BarColumn(bar_width=24), PlainColumn("{task.fields[detail]}")
-        self.bars = Progress(*columns, console=console, transient=True)
+        self.bars = progress_bars()
         self.lines: dict[Task, TaskID] = {}
 
     def started(self) -> None:
         self.done = {task: task.done(self.shares[task]) for task in self.tasks}
-        self.work = sum(task.work(self.shares[task]) for task in self.tasks)
-        self.before, self.since, self.spent = sum(self.done.values()), time.monotonic(), read_clock(self.clock)
-        self.whole = self.bars.add_task("", total=max(self.work, 1), detail="")
+        work = sum(task.work(self.shares[task]) for task in self.tasks)
+        self.since, self.spent = time.monotonic(), read_clock(self.clock)
+        self.whole = self.bars.add_task("", total=max(work, 1), detail="")
         self.bars.start()
 
     def progressed(self, running: Sequence[Task]) -> None:
@@ -49,13 +49,12 @@ class SweepProgress(Watcher):
             if task not in self.lines:
                 self.lines[task] = self.bars.add_task(task.cell.title, total=task.work(False), detail="")
             self.bars.update(self.lines[task], completed=task.done(False), detail=_place(task))
-        elapsed, done = time.monotonic() - self.since, sum(self.done.values())
-        left = duration(elapsed * (self.work - done) / (done - self.before)) if done > self.before else "-"
+        elapsed = time.monotonic() - self.since
         self.bars.update(
             self.whole,
-            completed=done,
+            completed=sum(self.done.values()),
             description=f"{self.finished} of {self.total} runs",
-            detail=f"{duration(elapsed)} elapsed, {left} left",
+            detail=f"{duration(elapsed)} elapsed",
         )
         write(self.clock, json.dumps({"seconds": round(self.spent + elapsed, 1)}))
 
@@ -78,7 +77,7 @@ class SweepProgress(Watcher):
 
 
 def _place(task: Task) -> str:
-    """The step and epoch of a run."""
+    """The current step and epoch of a run."""
     epochs = [line for line in task.cell.run.metrics() if line["kind"] == "epoch"]
     if not epochs:
         return numbered("step", 0, len(task.images))
@@ -88,5 +87,5 @@ def _place(task: Task) -> str:
 
 
 def read_clock(path: Path) -> float:
-    """Seconds of the sweep, over all its starts."""
+    """Seconds spent on the sweep, over all its starts."""
     return json.loads(path.read_text(encoding="utf-8"))["seconds"] if path.is_file() else 0.0

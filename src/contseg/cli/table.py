@@ -18,7 +18,7 @@ def print_table(runs: Sequence[Path], out: Path | None = None) -> None:
     """Print runs next to published numbers, one table per protocol.
 
     Args:
-        runs: folders of runs, of which at least one step is finished.
+        runs: folders of runs with at least one finished step.
         out: also write the table there, as Markdown (.md) or CSV (.csv).
 
     Raises:
@@ -26,7 +26,7 @@ def print_table(runs: Sequence[Path], out: Path | None = None) -> None:
     """
     writers = {".md": markdown, ".csv": comma_separated}
     if out is not None and out.suffix not in writers:
-        raise ContsegError(f"--out: {out} unknown suffix '{out.suffix}'; write a table as {' or '.join(writers)}")
+        raise ContsegError(f"--out: {out}: unknown suffix '{out.suffix}'; use {' or '.join(writers)}")
     found = [Run(folder).require() for folder in runs]
     groups: dict[str, list[Block]] = {}
     for run, name in zip(found, run_names(found), strict=True):
@@ -43,7 +43,7 @@ def print_table(runs: Sequence[Path], out: Path | None = None) -> None:
 
 
 def print_group(protocol: str, blocks: Sequence[Block]) -> None:
-    """A table of one protocol, and the notes on its runs below it."""
+    """Print the table of one protocol, and the notes on its runs below it."""
     table = Table(title=Text(protocol), title_justify="left")
     for column in COLUMNS:
         table.add_column(column, justify="right" if column in FIGURES else "left", overflow="fold")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from contseg.cli.console import console, scan_progress, summary_table
+from contseg.cli.console import console, progress_bar, summary_table
 from contseg.cli.progress import TerminalReporter
 from contseg.data.cache import cache_folder
 from contseg.engine.job import Job
@@ -23,7 +23,7 @@ from contseg.scenarios.plan import make_plan
 def run_training(
     source: str | None, overrides: list[str], out: Path | None, resume: Path | None, overwrite: bool, share: bool
 ) -> None:
-    """Train a recipe in a new folder, or continue the run of a folder; print the results and write a report."""
+    """Train a recipe in a new folder, or resume a run; print the results and write a report."""
     cache = cache_folder("steps") if share else None
     if resume:
         if out is not None or overwrite:
@@ -42,7 +42,7 @@ def run_training(
         folder = out or Path("runs") / recipe.name.replace("/", "-")
         if not joined_rank():
             Run(folder).refuse_if_taken(overwrite)
-        job = prepared_job(recipe, folder, cache, new=True)  # everything is checked before the folder is touched
+        job = prepared_job(recipe, folder, cache, new=True)  # checks everything before the folder changes
         make_plan(job.scenario)
         if not joined_rank():
             start_run(recipe, folder, overwrite)
@@ -58,6 +58,6 @@ def run_training(
 
 
 def prepared_job(recipe: Recipe, folder: Path, cache: Path | None, *, new: bool = False) -> Job:
-    """A job, with a bar while masks are scanned; see `make_job`."""
-    with scan_progress() as progress:
+    """A job, with a progress bar while masks are scanned; see `make_job`."""
+    with progress_bar() as progress:
         return make_job(recipe, folder, progress=progress, cache=cache, new=new)

@@ -29,19 +29,19 @@ from contseg.scenarios.step import Step
 STEPS = 2
 ITERATIONS = 2
 OTHERS = 2
-"""Images to test on; of every part of the memory."""
+"""Number of test images, and of images in every part of the memory."""
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """The results for a recipe that passed.
+    """The results of a recipe that passed.
 
     Attributes:
-        recipe: its name.
-        parameters: of the network after the last step of the recipe.
-        seconds: of the check.
-        memory: the most that this process has used so far, in GiB: of the GPU if it computed there, of main memory
-            otherwise; None if the system does not report it.
+        recipe: name of the recipe.
+        parameters: number of parameters of the network after the last step.
+        seconds: duration of the check.
+        memory: peak memory of this process so far, in GiB: of the GPU if there is one, else of main memory; None if the
+            system does not report it.
     """
 
     recipe: str
@@ -57,14 +57,13 @@ def rehearse(
     classes on synthetic images. Nothing is downloaded, and no file is left.
 
     Args:
-        source, overrides: as of `read_recipe`.
-        quarter: at a quarter of the recipe's crop.
-        folder: where synthetic images are shared with other checks; None: a temporary one.
+        source, overrides: as in `read_recipe`.
+        quarter: use a quarter of the recipe's crop.
+        folder: folder of the synthetic images, which several checks may share; default: a temporary one.
 
     Raises:
-        ContsegError: the problem: any error of the engine (losses that are not finite, terms that train nothing, taps
-            that a network lacks ...), a segmenter that differs when it is read from its file, missing metrics, or a key
-            that the recipe sets and that has no effect.
+        ContsegError: training fails, a segmenter changes when it is saved and loaded, metrics are missing, or a key of the
+            recipe has no effect.
 
     Example:
         >>> tiny = ["network.backbone.width=4", "network.head.width=8", "data.crop=32", "data.options={size: 32}"]
@@ -85,7 +84,7 @@ def rehearse(
 def _rehearse(resolved: Resolved, quarter: bool, shared: Path, own: Path) -> int:
     recipe = rehearsed(quartered(resolved.recipe) if quarter else resolved.recipe, shared, own)
     run = start_run(recipe, own / "run")
-    # norms of single images are prepared later, see `ready_norms`
+    # made with two images per batch, which all norms accept; for single images see `ready_norms`
     several = with_changes(recipe, training=with_changes(recipe.training, batch=max(2, recipe.training.batch)))
     whole = replace(make_job(several, run.folder), training=recipe.training)
     checks = _Checks(run, single=recipe.training.batch == 1)
@@ -102,7 +101,7 @@ def _rehearse(resolved: Resolved, quarter: bool, shared: Path, own: Path) -> int
 
 
 def _short(job: Job) -> Job:
-    """Two updates of every step, of the first two steps."""
+    """The job with two updates of each of its first two steps."""
     training = job.training
     scenario = job.scenario.head(STEPS, ITERATIONS * training.batch * training.accumulate, OTHERS)
     memory = scenario.options.memory
@@ -117,10 +116,10 @@ def _short(job: Job) -> Job:
 
 
 class _Checks(Reporter):
-    """Compares the segmenter of every step with its file, as soon as that is written.
+    """Compares the segmenter of every step with its file.
 
     Args:
-        single: batches hold single images.
+        single: whether a batch is a single image.
 
     Attributes:
         student: the segmenter of the last finished step.
@@ -133,7 +132,7 @@ class _Checks(Reporter):
         self._run, self._single, self.read = run, single, set[str]()
 
     def follow(self, method: Method) -> Method:
-        """The method, which from now on keeps its student and the names of the hyper-parameters that it reads."""
+        """The method, changed in place so that its student and the hyper-parameters that it reads are recorded here."""
         kind, checks = type(method), self
         keys = {field.name for field in fields(method) if field.init}
 
@@ -162,7 +161,7 @@ def require_same(path: Path, segmenter: Segmenter) -> None:
     """Raise ContsegError unless a file contains exactly the tensors of a segmenter, bit for bit.
 
     Raises:
-        ContsegError: which tensor is missing, has another shape, or differs.
+        ContsegError: a tensor is missing, has another shape, or differs (names it).
     """
     try:
         read = load_segmenter(path)[0].state_dict()
@@ -193,7 +192,7 @@ def require_figures(run: Run, steps: int, untrained: Sequence[int] = ()) -> None
         untrained: steps without epochs.
 
     Raises:
-        ContsegError: which line is missing or has no number.
+        ContsegError: a line is missing or a number is not finite (names it).
     """
     lines = run.metrics()
     for step in range(steps):
@@ -212,13 +211,15 @@ def require_effect(resolved: Resolved, read_of_method: Collection[str]) -> None:
     """Raise ContsegError if the recipe sets a key that has no effect.
 
     Args:
-        read_of_method: the hyper-parameters that the method read.
+        read_of_method: names of the hyper-parameters that the method read.
     """
-    vain = without_effect(resolved.recipe, resolved.origins)
-    methods = [key for key in resolved.origins if key.startswith("method.") and key != "method.name"]
-    vain |= {key: "another method" for key in methods if key.split(".")[1] not in read_of_method}
-    if vain:
-        keys = [f"{key} has no effect without {need} (set by {resolved.origins[key]})" for key, need in vain.items()]
+    used = {"name", "variant", *read_of_method}
+    reasons = {key: f"without {need}" for key, need in without_effect(resolved.recipe, resolved.origins).items()}
+    for key in resolved.origins:
+        if key.startswith("method.") and key.split(".")[1] not in used:
+            reasons[key] = "with this method"
+    if reasons:
+        keys = [f"{key} has no effect {reason} (set by {resolved.origins[key]})" for key, reason in reasons.items()]
         raise ContsegError(f"{', '.join(keys)}; remove it")
 
 

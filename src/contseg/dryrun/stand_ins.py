@@ -1,4 +1,4 @@
-"""Synthetic data and small sizes for a recipe, so that a check of it runs anywhere in a short time."""
+"""Synthetic data and small sizes, so that a recipe can be checked quickly on any machine."""
 
 import os
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ from contseg.recipes.recipe import Recipe
 Options = TypeVar("Options", bound=BaseModel)
 
 SHORTEST = 32
-"""Pixels: no side of a quarter is shorter; backbones have strides of up to 32."""
+"""Minimum side in pixels, as backbones have strides of up to 32."""
 
 BATCH = 2
 MANY_CLASSES = 30
@@ -33,12 +33,12 @@ DIGITS = {"train": 80, "test": 12}
 
 
 def with_changes(options: Options, /, **changes: Any) -> Options:
-    """The options with other values."""
+    """A copy of the options with changed values."""
     return options.model_copy(update=changes)
 
 
 def quartered(recipe: Recipe) -> Recipe:
-    """The recipe on images of a quarter of the side: crops, frames, windows and strides, whole pixels, none below 32.
+    """The recipe with crops, frames, windows and strides of a quarter of the side, at least 32 pixels.
 
     Example:
         >>> from contseg.recipes.read import read_recipe
@@ -62,11 +62,13 @@ def _quarter(sides: Any) -> Any:
 
 
 def write_images(dataset: str, folder: Path) -> Path:
-    """Synthetic images of a dataset, in its layout; written once per folder. Every class occurs in several, in
-    every domain, alone or with earlier classes, so that every step of every split and setting has some.
+    """Write synthetic images of a dataset in its layout, once per folder.
+
+    Every class occurs in several images of every domain, alone or with earlier classes, so that every step of every split
+    and setting has images.
 
     Raises:
-        ContsegError: there are no synthetic images of this dataset.
+        ContsegError: the dataset has no synthetic images.
     """
     place = folder / "images" / dataset
     if not DATASETS[dataset].needs_folder:
@@ -85,22 +87,22 @@ def write_images(dataset: str, folder: Path) -> Path:
 
 
 def rehearsed(recipe: Recipe, shared: Path, own: Path) -> Recipe:
-    """The recipe with synthetic data, batches of 2 (Swin-Large: 1), one process, and no loaded weights: a ResNet starts
-    from He-normal ones.
+    """The recipe with synthetic data, batches of 2 (Swin-Large: 1), one process, and random weights (ResNet: He-normal).
 
-    Shares of images are large enough to leave some of the few. Epochs stay; see `contseg.dryrun.rehearsal`.
+    Shares of images are raised so that each step keeps some of the few images. Epochs are unchanged, see
+    `contseg.dryrun.rehearsal`.
 
     Args:
-        shared: where images are written, and found again by the next recipe of the same dataset.
-        own: for what is written for this recipe only.
+        shared: folder of the images, which recipes of the same dataset share.
+        own: folder of the files for this recipe only.
 
     Raises:
-        ContsegError: see `write_images`; or dataset and scenario do not go together.
+        ContsegError: see `write_images`; or the dataset does not match the scenario.
     """
     options = DIGITS | recipe.data.options if recipe.data.dataset == "digits" else recipe.data.options
     training, network, cuda = recipe.training, recipe.network, torch.cuda.is_available()
     if isinstance(network.backbone, ResNetOptions):
-        # weights that keep a deep network's numbers in bounds before it has learned, as those of ImageNet would
+        # like ImageNet weights, these keep the activations of an untrained deep network bounded
         network = network.changed(backbone={"initialisation": "he"})
     recipe = with_changes(
         recipe,
@@ -113,7 +115,7 @@ def rehearsed(recipe: Recipe, shared: Path, own: Path) -> Recipe:
         ),
         training=with_changes(
             training,
-            # next to five times its weights (gradients, two moments, teacher), Swin-Large leaves little room for images
+            # the weights of Swin-Large are in memory five times (gradients, two moments, teacher)
             batch=1 if recipe.network.backbone.name == "swin_large" and recipe.scenario.memory is None else BATCH,
             accumulate=min(training.accumulate, 2),
             precision=training.precision if cuda else "32",
@@ -137,7 +139,7 @@ def rehearsed(recipe: Recipe, shared: Path, own: Path) -> Recipe:
 
 
 def _write_saliency(recipe: Recipe, folder: Path) -> Path:
-    """A map for every training image: the left half is salient."""
+    """Write a saliency map for every training image, in which the left half is salient."""
     dataset = open_recipe_dataset(recipe)
     for name in dataset.names("train"):
         mask = dataset.read_mask(name)
@@ -150,7 +152,7 @@ def _write_saliency(recipe: Recipe, folder: Path) -> Path:
 
 
 def _write_lists(recipe: Recipe, folder: Path) -> Path:
-    """A list for every step, of what the setting would choose."""
+    """Write an image list for every step, with the images that the setting selects."""
     folder.mkdir(parents=True, exist_ok=True)
     without = with_changes(recipe.scenario, lists=None)
     for step in make_scenario(with_changes(recipe, scenario=without)):
@@ -160,8 +162,8 @@ def _write_lists(recipe: Recipe, folder: Path) -> Path:
 
 
 class NormOfOne(BatchNorm):
-    """A norm that may see a single value per channel, as pooled branches give it of a single image: there, where a batch has
-    no variance, it takes the statistics that evaluation takes."""
+    """Batch norm that accepts a single value per channel, as in pooled branches with a single image. As such a batch has no
+    variance, it then uses the statistics of evaluation."""
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         if self.training and x_BCHW.numel() == x_BCHW.shape[1]:
@@ -170,13 +172,13 @@ class NormOfOne(BatchNorm):
 
 
 def ready_norms(segmenter: Segmenter, single: bool) -> None:
-    """Make the norms of an untrained segmenter fit for two iterations; its tensors stay what they are.
+    """Prepare the norms of an untrained segmenter for two iterations; its tensors do not change.
 
-    Their statistics become those of the last batch. As running means they would hardly have moved, and a deep network that
-    does not really normalise in evaluation (the teacher!) multiplies from block to block until its features overflow.
+    Running statistics become those of the last batch. With the usual momentum they would hardly have moved, and the
+    activations of a deep network in evaluation mode (the teacher) would grow from block to block until they overflow.
 
     Args:
-        single: batches hold single images, see `NormOfOne`.
+        single: whether a batch is a single image, see `NormOfOne`.
 
     Example:
         >>> from contseg.models.options import NetworkOptions
@@ -194,7 +196,7 @@ def ready_norms(segmenter: Segmenter, single: bool) -> None:
 
 @contextmanager
 def own_cache(folder: Path) -> Iterator[None]:
-    """Use a folder as the cache, so that nothing synthetic is left in the cache of the user."""
+    """Use a folder as the cache inside the block, so that synthetic data does not get into the user's cache."""
     before = os.environ.get("CONTSEG_CACHE")
     os.environ["CONTSEG_CACHE"] = str(folder)
     try:

@@ -15,8 +15,8 @@ from contseg.scenarios.step import Step
 
 
 def validation_rows(step: Step) -> int:
-    """Rows of the confusion matrix over held-out images: the classes, then the label "none of the classes annotated here",
-    which is never predicted. (With 255 classes no label is left for it, and such pixels are ignored.)
+    """Number of rows of the confusion matrix over held-out images: the classes, and the label "no annotated class", which
+    is never predicted. (With 255 classes no value is left for this label, and such pixels are ignored.)
     """
     return min(step.seen_count + 1, IGNORE)
 
@@ -24,8 +24,8 @@ def validation_rows(step: Step) -> int:
 def validation_score(confusion: np.ndarray, step: Step) -> float | None:
     """Mean IoU over the classes that have a label in the held-out images, including background if it is annotated.
 
-    If old classes are not annotated, background and old classes are excluded: outside the annotated classes it does not
-    matter which of them is predicted, so that forgetting is never rewarded. A new class predicted there is an error.
+    If old classes are not annotated, background and old classes are excluded. Outside the annotated classes any of them may
+    be predicted, so that forgetting is not rewarded, while a new class counts as an error.
 
     Args:
         confusion: (`validation_rows`, `validation_rows`), rows are the truth.
@@ -45,7 +45,7 @@ def validation_score(confusion: np.ndarray, step: Step) -> float | None:
 
 
 def validation_scope(step: Step) -> str | None:
-    """One sentence on what the score of a step leaves out, or None if it covers all classes."""
+    """A sentence on the classes that the score of a step excludes, or None if it covers all classes."""
     annotated = step.val.annotated
     if bool(annotated[1 : step.old_count].all()):
         return None
@@ -62,13 +62,13 @@ class BestEpoch:
     """The best epoch so far: its weights and the state of the method.
 
     Attributes:
-        kept: `score`, `epoch`, `model`, `method`; empty before an epoch was measured. Saved in `StepState`.
+        kept: `score`, `epoch`, `model`, `method`; empty before the first score. Saved in `StepState`.
     """
 
     kept: dict[str, Any] = field(default_factory=dict)
 
     def offer(self, epoch: int, score: float | None, student: Segmenter, method: Method) -> None:
-        """Keep an epoch if its score is better than all before; the first of equal epochs stays. None is never kept."""
+        """Keep an epoch if its score is higher than all scores before; epochs without a score are not kept."""
         if score is None or (self.kept and score <= self.kept["score"]):
             return
         model: dict[str, Tensor] = {name: value.detach().cpu().clone() for name, value in student.state_dict().items()}
@@ -82,7 +82,7 @@ class BestEpoch:
             method.load_state_dict(copy.deepcopy(self.kept["method"]))
 
     def describe(self, step: int) -> str:
-        """One line on which epoch is kept."""
+        """A line that reports which epoch is kept."""
         if not self.kept:
             return (
                 f"step {step}: training.keep=best keeps the last epoch, as no held-out image has a label of this step;"

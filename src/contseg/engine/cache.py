@@ -19,12 +19,12 @@ class StepCache:
     """Content-addressed results of step 0: `<folder>/<key>/{segmenter.safetensors, rest.pt}`.
 
     The key covers everything that influences the weights: options, method, network, files, ranks, precision and code (see
-    `Job.first_step_key`). A hit equals the result of training, up to rounding if another machine filled the cache. Any
-    number of processes may share a folder: a result is stored atomically.
+    `Job.first_step_key`). A cached result equals that of training, up to rounding if it comes from another machine. Several
+    processes may share a folder, as results are stored atomically.
 
     Args:
-        folder: of all results, or None for a cache that is always empty.
-        key: of this result.
+        folder: folder of all results, or None for a cache that is always empty.
+        key: key of this result.
     """
 
     def __init__(self, folder: Path | None, key: str):
@@ -39,7 +39,7 @@ class StepCache:
         """Load the cached weights into a segmenter.
 
         Returns:
-            the `rest` that was stored with them, or None if there is no result.
+            the `rest` that was stored with them, or None without a result.
 
         Raises:
             ContsegError: the files are damaged.
@@ -63,12 +63,12 @@ class StepCache:
         """Store the result of step 0, unless there is one.
 
         Args:
-            rest: tensors and plain types: the state of the method and of the scaler, and the lines of metrics.jsonl.
+            rest: the state of the method and of the scaler, and the lines of metrics.jsonl, as tensors and plain types.
         """
         if self._place is None or self.filled:
             return
         with atomic_folder(self._place, shared=True) as partial:
             save_segmenter(partial / "segmenter.safetensors", segmenter, job.scenario[0].table)
             torch.save(rest, partial / "rest.pt")
-            if not self.filled:  # a partly deleted folder is in the way, not the result of a faster run
+            if not self.filled:  # `place` is a partly deleted folder, not the result of a faster run
                 shutil.rmtree(self._place, ignore_errors=True)

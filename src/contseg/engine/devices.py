@@ -33,9 +33,9 @@ def precision_of(options: TrainingOptions) -> str:
 
 
 MOST_WORKERS = 8
-"""More processes are hardly faster."""
+"""Maximum number of worker processes; more are hardly faster."""
 ROOM_TO_SHARE = 1 << 30
-"""Free bytes of shared memory that the batches of several processes need."""
+"""Free bytes of shared memory that batches from worker processes need."""
 
 
 def cores() -> int:
@@ -44,7 +44,7 @@ def cores() -> int:
 
 
 def workers_of(options: TrainingOptions) -> int:
-    """Processes that read images, per rank; `auto` is one less than the cores of the rank, at most `MOST_WORKERS`.
+    """Worker processes per rank; `auto` is one less than the cores of the rank, at most `MOST_WORKERS`.
 
     `auto` is 0 if /dev/shm is too small to share batches, as in many containers.
 

@@ -59,14 +59,14 @@ class Job:
     """A resolved run.
 
     Args:
-        scenario: the steps.
-        method, network, training: how they are learned.
-        training_pipeline, evaluation_pipeline: how samples are cut.
+        scenario: the steps to learn.
+        method, network, training: how to learn them.
+        training_pipeline, evaluation_pipeline: how to cut samples.
         recipe: the resolved recipe, as written to the run.
-        folder: of the run.
+        folder: folder of the run.
         backbone_weights: ImageNet weights for step 0, see `load_backbone`.
         cache: folder in which runs share step 0, or None to always train it.
-        inference: sliding windows, scales and flips when a step is measured.
+        inference: sliding windows, scales and flips for the evaluation of a step.
         start_from: a trained segmenter (folder or file) that is used in place of step 0, or None to train step 0.
     """
 
@@ -84,7 +84,7 @@ class Job:
     start_from: Path | None = None
 
     def _own_parts(self) -> tuple[Any, ...]:
-        """What may be of a plugin, but for the method."""
+        """Parts that may come from a plugin, except the method."""
         cut = self.training_pipeline
         return (
             self.scenario.dataset,

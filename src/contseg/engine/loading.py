@@ -1,4 +1,4 @@
-"""Batches of a step: which samples, in which order, and how they are cut; the same for any number of workers and ranks."""
+"""Batches of a step: the choice, order and augmentation of samples, independent of the number of workers and ranks."""
 
 import os
 import signal
@@ -20,14 +20,14 @@ from contseg.scenarios.batch import Batch, Pool, Samples
 from contseg.scenarios.step import Step
 
 LAST_READS = 5.0
-"""Seconds that a worker continues after SIGTERM, so that the current batch is not lost."""
+"""Seconds that a worker continues after a signal, so that the current batch is not lost."""
 THRESHOLD_PASS = 1_000_000
 """The epoch number of a pass outside training, such as PLOP's threshold pass."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One sample to be cut; its augmentation is seeded by (seed, step, epoch, position)."""
+    """A sample to cut; its augmentation is seeded by (seed, step, epoch, position)."""
 
     epoch: int
     position: int
@@ -56,13 +56,14 @@ def epoch_draws(
     exemplars: int = 0,
     share: float = 0.0,
 ) -> list[list[Draw]]:
-    """The batches of one epoch for one rank: a permutation from (seed, step, epoch), cut into global batches, of which
-    each rank takes its contiguous part.
+    """The batches of an epoch for a rank.
+
+    A permutation seeded by (seed, step, epoch) is cut into global batches, of which each rank takes a contiguous part.
 
     Args:
         samples: number of samples to draw from.
-        exemplars: number of further samples, numbered after these, that replace `share` of every batch (rounded down) at
-            random positions; they are shuffled too, and all are used before one is repeated.
+        exemplars: number of further samples, with the indices after these. They replace `share` of every batch (rounded
+            down) at random positions, in random order; all are used before one is repeated.
 
     Example:
         >>> batches = epoch_draws(5, TrainingOptions(batch=2), step=0, epoch=0)
@@ -88,7 +89,7 @@ def epoch_draws(
 
 @dataclass(frozen=True)
 class _Cut:
-    """A sample ready to be stacked, or the error message of its files."""
+    """A cut sample, or the error message if its files cannot be read."""
 
     image: Tensor | None
     labels: np.ndarray | None
@@ -131,7 +132,7 @@ class _CutSamples(Dataset):
             labels.append(cut.labels)
         if len({ids.shape for ids in labels}) > 1:
             return (
-                "data.crop: a rectangular crop is rotated with its image, and all crops of a batch must have one size;"
+                "data.crop: a rectangular crop is rotated with its image, and all crops of a batch must have the same size;"
                 " use a square crop (with head fcn, training.batch=1 also works)"
             )
         return Batch.stack(images, labels, [cut.name for cut in cuts], [cut.annotated for cut in cuts])
@@ -177,13 +178,13 @@ class Batches:
 
 
 class StepBatches:
-    """The batches that a step is trained on: its own images and the exemplars of earlier steps.
+    """The training batches of a step, from its own images and the exemplars of earlier steps.
 
     Args:
-        share: part of every batch that exemplars replace; 0 adds them to the images that batches are drawn from.
+        share: share of every batch that exemplars replace; 0 draws batches from own images and exemplars together.
 
     Attributes:
-        updates: per epoch.
+        updates: updates per epoch.
     """
 
     def __init__(
@@ -195,7 +196,7 @@ class StepBatches:
         self.updates = updates_per_epoch(len(step.train if share else self._pool), options)
 
     def epoch(self, number: int, passes_done: int = 0) -> Batches:
-        """The batches of an epoch, without the first ones that an interrupted attempt has used."""
+        """The batches of an epoch, without those that an interrupted attempt has used."""
         return self._batches(self._pool, number, passes_done)
 
     def own_images(self, epoch: int) -> Batches:
@@ -211,9 +212,9 @@ class StepBatches:
 
 
 def _outlive_signals(worker: int) -> None:
-    """Keep a worker alive while its parent finishes the current update and saves, when a signal went to all processes.
+    """Keep a worker alive after a signal to all processes, while its parent finishes the current update and saves.
 
-    The parent ends the worker; without the parent it exits soon after.
+    The parent then ends the worker; if the parent is gone, the worker exits on its own.
     """
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)  # the terminal sends Ctrl-C to the process group of the command

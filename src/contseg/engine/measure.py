@@ -1,4 +1,4 @@
-"""Measuring a segmenter on the test set of a step and on held-out images, and recording the results."""
+"""Evaluate a segmenter on the test set of a step and on held-out images, and record the results."""
 
 import time
 from typing import Any
@@ -25,7 +25,7 @@ from contseg.scenarios.step import Step
 
 
 def measure_test(session: Session, step: Step, segmenter: Segmenter) -> np.ndarray:
-    """Confusion matrices (domains, K, K) on the test set of a step, over all ranks; one domain if there are none."""
+    """Confusion matrices (domains, K, K) on the test set of a step, over all ranks; without domains (1, K, K)."""
     job, reporter = session.job, session.reporter
     batches = evaluation_batches(step.test, job.evaluation_pipeline, job.training, session.fabric.device, session.shard)
     reporter.evaluating(len(batches))
@@ -37,7 +37,7 @@ def measure_test(session: Session, step: Step, segmenter: Segmenter) -> np.ndarr
 
 
 def measure_validation(session: Session, step: Step, student: Segmenter, rows: int) -> np.ndarray:
-    """Confusion matrix (rows, rows) on the held-out images of a step, over all ranks, at one scale and not mirrored."""
+    """Confusion matrix (rows, rows) on the held-out images of a step, over all ranks, without scales and flips."""
     job = session.job
     batches = evaluation_batches(step.val, job.evaluation_pipeline, job.training, session.fabric.device, session.shard)
     inference = Inference(job.inference.single(), job.inference_at(step).mirror)
@@ -57,16 +57,16 @@ def measure_again(session: Session, step: Step) -> None:
     path = run.segmenter_path(step.index)
     if not path.is_file():
         raise ContsegError(
-            f"{path}: not found, and needed to measure step {step.index} again, as {lost[0]} is missing or damaged; put one"
-            " of the two back, or start over with --overwrite"
+            f"{path}: not found, but {lost[0]} is missing or damaged and must be computed from it; restore one of the two,"
+            " or start over with --overwrite"
         )
     segmenter, classes = load_segmenter(path)
     if classes.names != step.table.names:
         raise ContsegError(
             f"{path}: has the classes {', '.join(classes.names)}, but step {step.index} ends with"
-            f" {', '.join(step.table.names)}; put back the file that this run wrote"
+            f" {', '.join(step.table.names)}; restore the file that this run wrote"
         )
-    session.reporter.message(f"step {step.index}: {' and '.join(lost)} missing or damaged, made again from its segmenter")
+    session.reporter.message(f"step {step.index}: {' and '.join(lost)} missing or damaged, computed again")
     segmenter.to(fabric.device)
     by_domain = measure_test(session, step, segmenter)
     if session.leads:
@@ -76,7 +76,7 @@ def measure_again(session: Session, step: Step) -> None:
 
 
 def figures_of(scenario: Scenario, step: Step, confusion: np.ndarray) -> dict[str, Any]:
-    """The metrics of a step, and `notes` on what they leave out.
+    """The metrics of a step, and `notes` on what they exclude.
 
     Args:
         confusion: (K, K) over the step's test set.
@@ -102,11 +102,11 @@ def keep_confusion(session: Session, step: Step, by_domain: np.ndarray) -> None:
 
 
 def record(session: Session, step: Step, student: Segmenter, by_domain: np.ndarray, started: float) -> dict[str, Any]:
-    """Write the files of a finished step; `state.pt`, which makes it finished, comes last.
+    """Write the files of a finished step; last `state.pt`, which marks the step as finished.
 
     Args:
         by_domain: confusion matrices, as `measure_test` returns them.
-        started: time of `time.perf_counter` at which the step would have begun without interruptions.
+        started: value of `time.perf_counter` at which the step would have begun without interruptions.
 
     Returns:
         the step's line of metrics.jsonl.

@@ -9,12 +9,12 @@ Part = Literal["backbone", "head", "classifier"]
 
 
 class TrainingOptions(BaseModel):
-    """Optimisation, precision and machines.
+    """Optimisation, precision and hardware.
 
     Attributes:
-        epochs: of every step, or a list with one entry per step, whose last one applies to all later steps too. 0 needs
-            a method that learns without updates (`Method.learns_without_updates`).
-        batch: images per forward pass, over all ranks together.
+        epochs: number of epochs of every step, or a list with an entry per step, the last of which applies to all later
+            steps. 0 requires a method that learns without updates (`Method.learns_without_updates`).
+        batch: images per forward pass, summed over ranks.
         accumulate: forward passes per update. The update equals that of one batch of `batch` x `accumulate` images, except
             for per-batch operations of the network (batch norm in training, dropout masks) and `scenario.memory.share`.
             Methods with terms over the whole batch are refused (`Method.whole_batch_terms`).
@@ -22,21 +22,21 @@ class TrainingOptions(BaseModel):
         lr_factors, lr_factors_later: multiples of the learning rate for parts of the segmenter, in step 0 and in later
             steps; by default later steps use those of step 0.
         optimiser: `sgd` or `adamw` (Loshchilov and Hutter, ICLR 2019).
-        momentum, nesterov: of SGD.
-        betas: of AdamW.
-        weight_decay: on every parameter, norms and biases too, as published.
-        no_decay: substrings of parameter names that are not decayed (Swin: absolute_pos_embed,
+        momentum, nesterov: options of SGD.
+        betas: option of AdamW.
+        weight_decay: applied to all parameters, including norms and biases, as published.
+        no_decay: parameters without weight decay, by substrings of their names (Swin: absolute_pos_embed,
             relative_position_bias_table, norm).
-        clip: maximum norm of all gradients; none does not clip.
+        clip: maximum norm of all gradients together; none does not clip.
         average: the supervised loss is the mean over `all` pixels, where ignored ones count as 0, or over `valid` pixels;
-            `valid` is for methods with plain cross-entropy.
+            `valid` requires a method with plain cross-entropy.
         schedule: `poly` (1 - i/I)^power, `warm-poly` with a linear warm-up, `step` (x gamma at each milestone), or
             `constant`; it is computed per update and restarts in every step.
         power: of poly.
-        floor: share of the learning rate at which poly ends.
+        floor: final share of the learning rate with poly.
         lr_min: minimum learning rate of every group (IDEC, LAG: 1e-6 with poly).
         warmup: share of the updates in the warm-up of `warm-poly`.
-        warmup_updates, warmup_ratio: alternatively, updates in the warm-up, and the share of poly at which it starts.
+        warmup_updates, warmup_ratio: alternatively, number of updates in the warm-up, and its initial share of poly.
         milestones: shares of the updates at which `step` multiplies by `gamma`.
         milestone_every: alternatively, the number of updates between milestones (IDEC on ADE20K).
         precision: `32`, `bf16-mixed`, `16-mixed` with gradient scaling, or `amp`: `16-mixed` on a GPU and `32` on a CPU,
@@ -45,7 +45,7 @@ class TrainingOptions(BaseModel):
         keep: `last`, or the `best` epoch by mIoU on held-out validation images (`scenario.validation`), never on test. In
             steps that do not annotate old classes it is the mIoU of the new classes, which does not measure forgetting.
         seed: of all random draws in training.
-        accelerator, devices, nodes: hardware; `devices` are ranks per node.
+        accelerator, devices, nodes: hardware; `devices` is the number of ranks per node.
         workers: processes that read images, per rank; 0 reads in the training process, `auto` depends on the cores (see
             `devices.workers_of`). Results do not depend on it.
         threads: CPU threads per rank; none uses PyTorch's default.

@@ -1,4 +1,4 @@
-"""Batches for a training loop of your own, drawn and cut as the engine draws and cuts them."""
+"""Batches for a training loop of your own, the same as in the engine."""
 
 import torch
 
@@ -24,15 +24,16 @@ def training_batches(
     """The batches of an epoch: the images of a step and its memory in random order, cropped at random.
 
     Args:
-        batch: images per batch; a step with fewer repeats some, and what is left over is dropped.
+        epoch: number of the epoch, which seeds order and augmentation.
+        batch: images per batch. An incomplete last batch is dropped; a step with fewer images repeats some.
         crop: side in pixels.
         pipeline: name in `contseg.data.pipelines.augment.PIPELINES`.
         flip: probability of a horizontal flip.
-        seed: of everything drawn, together with the index of the step and the epoch.
+        seed: seeds all random draws, together with the index of the step and the epoch.
         workers: processes that read images; 0 reads in this process.
 
     Raises:
-        ContsegError: no such pipeline, or (iterating) a file cannot be read.
+        ContsegError: the pipeline is unknown, or (when iterated) a file cannot be read.
     """
     pool = Pool((step.train, *step.memory))
     draws = epoch_draws(len(pool), TrainingOptions(batch=batch, seed=seed), step.index, epoch)

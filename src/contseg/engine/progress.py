@@ -1,4 +1,4 @@
-"""The finished part of an epoch, from which a resume continues."""
+"""The finished part of an epoch, so that it can be resumed."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +17,7 @@ class Progress:
         epoch: its number, 0-based.
         updates: finished so far.
         sums: the sum of each term over the passes of this rank.
-        pseudo: `PseudoLabelCount.counts` of this rank, or None if nothing is relabelled.
+        pseudo: `PseudoLabelCount.counts` of this rank, or None without relabelling.
         seconds: spent on the epoch by interrupted attempts.
 
     Example:
@@ -43,7 +43,7 @@ class Progress:
 
     @classmethod
     def of(cls, epoch: int, saved: dict[str, Any] | None, ranks: Ranks, device: torch.device) -> "Progress":
-        """Restore what `saved` returned, for this rank. If the number of ranks changed, rank 0 holds all sums."""
+        """Restore what `saved` returned, for this rank. If the number of ranks changed, rank 0 gets all sums."""
         if saved is None:
             return cls(epoch)
         sums = {name: values.to(device) for name, values in saved["sums"].items()}

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 ORDER, SAMPLE, MODEL, GROW, METHOD = range(1, 6)
-"""Purposes; part of every seed, so that the streams of two purposes differ."""
+"""Purposes of random draws. They are part of every seed, so that the streams of different purposes differ."""
 
 
 def data_generator(purpose: int, *numbers: int) -> np.random.Generator:

@@ -50,7 +50,7 @@ def make_fabric(options: TrainingOptions) -> Fabric:
     plugins: list[Any] = []
     precision: Any = precision_of(options)
     if precision == "16-mixed":
-        # a plugin, because Fabric silently replaces fp16 by bf16 on CPU
+        # a plugin, as Fabric silently replaces fp16 by bf16 on CPU
         plugins.append(MixedPrecision("16-mixed", accelerator, torch.amp.GradScaler(accelerator)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""Checks that a resumed run has the data with which it began."""
+"""Check that a resumed run has the same data as at its start."""
 
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
@@ -12,7 +12,7 @@ def require_same_data(run: Run, plan: Plan) -> str:
     """Raise ContsegError if the data differs from that of the run's plan.json.
 
     Returns:
-        one line on what could not be compared, if an earlier version wrote plan.json; otherwise "".
+        a line on what cannot be compared if plan.json is from an earlier version, else "".
 
     Raises:
         ContsegError: the data changed, or plan.json is not a plan.

@@ -1,4 +1,4 @@
-"""A run: the folder to which continual training writes everything that a report shows."""
+"""The folder of a run, with everything that a resume or a report needs."""
 
 import json
 import os
@@ -25,7 +25,7 @@ FILES = (
 )  # fmt: skip
 FOLDERS = ("steps", "tensorboard")
 STEP_ARRAYS = ("confusion.npz", "predictions.npz")
-"""Files of a step that are computed from its segmenter and the test set, and can be computed again."""
+"""Files of a step that can be computed again from its segmenter and the test set."""
 
 
 class Run:
@@ -33,9 +33,9 @@ class Run:
 
     Layout:
 
-        recipe.yaml                     as resolved
-        plan.json                       images per step, pixels per class, digests of both, plan hash; of the data with
-                                        which the run began
+        recipe.yaml                     the resolved recipe
+        plan.json                       images per step, pixels per class, digests of both, plan hash; of the data at the
+                                        start of the run
         environment.json                versions and machine
         metrics.jsonl                   one line per epoch (`kind: epoch`: losses, rate, speed, pseudo labels) and per step
                                         (`kind: step`: metrics, warnings)
@@ -56,8 +56,8 @@ class Run:
     compares the data with `plan.json`.
 
     Ctrl-C and SIGTERM lose nothing: the current update is finished and saved, also in the middle of an epoch. A kill loses
-    at most the current epoch: every file but `metrics.jsonl` is written atomically, and `state.pt`, written last, holds the
-    length of `metrics.jsonl`, to which a resume truncates it.
+    at most the current epoch: every file except `metrics.jsonl` is written atomically, and `state.pt`, written last,
+    contains the length of `metrics.jsonl`, to which a resume truncates it.
     """
 
     def __init__(self, folder: Path | str):
@@ -95,7 +95,7 @@ class Run:
                 )
 
     def create(self, overwrite: bool = False) -> None:
-        """Create the folder. When a run is overwritten, only the files of a run are deleted.
+        """Create the folder. Of an overwritten run, only the files of the layout are deleted.
 
         Raises:
             ContsegError: see `refuse_if_taken`.
@@ -153,7 +153,7 @@ class Run:
         save_segmenter(self.step_folder(step) / "segmenter.safetensors", segmenter, classes, source)
 
     def save_state(self, step: int, state: StepState) -> None:
-        """Write the state of a step, and with it how long metrics.jsonl is."""
+        """Write the state of a step, including the current length of metrics.jsonl."""
         metrics = self.folder / "metrics.jsonl"
         state.metrics_bytes = metrics.stat().st_size if metrics.is_file() else 0
         path = self.step_folder(step) / "state.pt"
@@ -164,7 +164,7 @@ class Run:
         """The last saved state of a step, or None.
 
         Raises:
-            ContsegError: the file is damaged, or its keys are not those of a `StepState`.
+            ContsegError: the file is damaged, or is not a `StepState`.
         """
         path = self.folder / "steps" / f"{step:02d}" / "state.pt"
         if not path.is_file():
@@ -208,7 +208,7 @@ class Run:
         """The arrays of a file that `save_arrays` wrote.
 
         Raises:
-            ContsegError: the file is missing or damaged; the message has the command that writes it again.
+            ContsegError: the file is missing or damaged (with the command that writes it again).
         """
         path = self.folder / name
         try:
@@ -229,7 +229,7 @@ class Run:
             return False
 
     def finished_steps(self) -> int:
-        """Number of finished and measured steps, by all files of the run, as some may have been lost since."""
+        """Number of finished steps, determined from several files, as some may be lost."""
         folder = self.folder / "steps"
         there = [int(path.parent.name) for path in folder.glob("*/confusion.npz") if path.parent.name.isdigit()]
         measured = [line["step"] for line in self.metrics() if line["kind"] == "step"]
@@ -248,12 +248,12 @@ class Run:
         """The confusion matrix after each finished step.
 
         Raises:
-            ContsegError: the matrix of a finished step is missing or damaged; a gap is not the end of a run.
+            ContsegError: the matrix of a finished step is missing or damaged.
         """
         return [self.confusion(step) for step in range(self.finished_steps())]
 
     def groups(self) -> tuple[int, ...]:
-        """The step that added each class; metrics are grouped by it."""
+        """The step that added each class, by which metrics are grouped."""
         return tuple(int(value) for value in self._measured(0)["groups"])
 
     def has_background(self) -> bool:
@@ -261,8 +261,8 @@ class Run:
         return bool(self._measured(0)["background"])
 
     def tested(self) -> tuple[tuple[str, ...], np.ndarray | None]:
-        """The classes after the last finished step, and which of them the masks label (bool); () and None in runs of
-        versions that did not save them.
+        """The classes after the last finished step, and which of them occur in the masks (bool); () and None for runs of
+        earlier versions.
 
         Raises:
             ContsegError: see `arrays`.
@@ -293,7 +293,7 @@ class Run:
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ContsegError(f"{path}: not JSON ({str(error)[:120]}); put back the file that this run wrote") from None
+            raise ContsegError(f"{path}: not JSON ({str(error)[:120]}); restore the file that this run wrote") from None
 
     @property
     def plan_hash(self) -> str:
@@ -319,7 +319,7 @@ class Run:
 
 
 class ReadOnlyRun(Run):
-    """A run as the ranks other than 0 see it: they read its files, and their writes do nothing."""
+    """The run on ranks other than 0: reading works as usual, writing does nothing."""
 
     def write_text(self, name: str, text: str) -> None:
         pass

@@ -12,7 +12,7 @@ COUNT = 6
 
 
 def chosen_names(job: Job) -> list[str]:
-    """Test images that show many classes together: each next one adds the most missing classes (ties: list order)."""
+    """Test images that cover many classes: each next image adds the most missing classes (ties: list order)."""
     presence = job.scenario.test_presence
     rows = {name: row for row, name in enumerate(presence.names)}
     names = list(job.scenario[-1].test.names)
@@ -31,7 +31,7 @@ def chosen_names(job: Job) -> list[str]:
 
 
 def keep_samples(session: Session) -> None:
-    """Write the sample images, cut for evaluation, with their labels after the last step, names and colours."""
+    """Write the sample images, cut as in evaluation, with their labels after the last step, class names and colours."""
     job = session.job
     table = job.scenario[-1].table
     arrays: dict[str, np.ndarray] = {

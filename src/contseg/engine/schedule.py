@@ -40,11 +40,11 @@ def learning_rate(options: TrainingOptions, step: int, update: int, updates: int
     """The learning rate of a parameter group at an update, 0-based, of a step with this many updates.
 
     Args:
-        factor: of the group; multiplies the rate of the step.
+        factor: learning-rate factor of the group.
 
     Example:
         >>> [learning_rate(TrainingOptions(lr=0.1, lr_min=0.02), 0, update, 10, 0.5) for update in (0, 9)]
         [0.05, 0.02]
     """
     rate = options.lr_of(step) * factor * lr_multiple(options, update, updates)
-    return max(rate, options.lr_min) if factor else 0.0  # a factor of 0 freezes the group; lr_min must not move it
+    return max(rate, options.lr_min) if factor else 0.0  # a factor of 0 freezes the group, in spite of lr_min

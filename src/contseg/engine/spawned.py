@@ -30,9 +30,9 @@ FIX = 'put the code of the script below `if __name__ == "__main__":`'
 
 
 def refuse_unguarded() -> None:
-    """Exit if this is a spawned rank that runs its parent's script again, as the script has no main guard.
+    """Exit if this is a spawned rank that runs its parent's script again because the script has no main guard.
 
-    A spawned process imports the script that started it. The parent turns the exit code into an error.
+    A spawned process imports the script that started it. The parent turns the exit code into an error message.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         sys.exit(UNGUARDED)
@@ -48,8 +48,8 @@ class _Ended:
 class _Call:
     """A function and its arguments, pickled to a file.
 
-    A child that dies while it imports its parent's script does not read its pipe, and a parent that writes more than the
-    pipe holds would block forever.
+    A file, because a child that dies while importing its parent's script does not read its pipe, and a parent that writes
+    more than the pipe's capacity would block forever.
     """
 
     def __init__(self, path: Path, receivers: list[Connection]):
@@ -109,7 +109,7 @@ def run_spawned(fabric: Fabric, function: Callable[..., Any], arguments: tuple[A
 
 
 def _explained(error: Exception) -> Exception:
-    """A one-line error for a rank that ended; the rank's own error with its traceback, unless it is a ContsegError."""
+    """The error for a rank that ended: one line, or the rank's own error with its traceback if it is no ContsegError."""
     if isinstance(error, ProcessRaisedException):
         found = re.search(r"^contseg\.errors\.ContsegError: (.*)$", str(error), re.MULTILINE)
         return ContsegError(found.group(1)) if found else error
@@ -119,7 +119,7 @@ def _explained(error: Exception) -> Exception:
     rank = f"rank {error.error_index}" if isinstance(error, ProcessExitedException) else "a rank"
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     return ContsegError(
-        f"training.devices: {rank} {how} before the training was done; saved files are kept, and the reason may be above"
+        f"training.devices: {rank} {how} before training was finished; saved files are kept, and the reason may be above"
     )
 
 

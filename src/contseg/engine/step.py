@@ -1,4 +1,4 @@
-"""Training one step: the loop over epochs, saving and resuming."""
+"""Train a step: the loop over epochs, saving and resuming."""
 
 import time
 from typing import Any
@@ -43,7 +43,7 @@ class StepLearner:
         """Train the student in place, from the last saved update if there is one.
 
         Returns:
-            the seconds spent over all attempts.
+            the seconds spent, over all attempts.
 
         Raises:
             ContsegError: see `Updater.update`; the last saved state is kept.
@@ -68,7 +68,7 @@ class StepLearner:
         return self.seconds
 
     def _learn_epoch(self, progress: Progress) -> None:
-        """One epoch to its end, or to the update at which a signal ends it; saved in both cases."""
+        """Train an epoch to its end, or to the update at which a signal ends it, and save the state."""
         started = time.perf_counter() - progress.seconds
         line = self._epoch(progress, started)
         if self.options.keep == "best":
@@ -81,10 +81,10 @@ class StepLearner:
         self.session.fabric.barrier()
 
     def _epoch(self, progress: Progress, started: float) -> dict[str, Any]:
-        """The remaining updates of an epoch; returns its line of metrics.jsonl.
+        """Make the remaining updates of an epoch; returns its line of metrics.jsonl.
 
         Args:
-            started: time of `time.perf_counter` at which the epoch began.
+            started: value of `time.perf_counter` at which the epoch began.
         """
         epoch, sums, passes, ranks = progress.epoch, progress.sums, self.options.accumulate, self.session.ranks
         first, total = epoch * self.batches.updates, self.epochs * self.batches.updates
@@ -117,10 +117,10 @@ class StepLearner:
         }
 
     def _signal(self) -> int:
-        """The signal that ends the run after this update, whichever rank received it; 0 if none.
+        """The signal, on any rank, that ends the run after this update; 0 without one.
 
-        All ranks must end at the same update. Each reads the signals gathered one update before, which the device has
-        finished by then, so that reading them does not wait.
+        All ranks must end at the same update. Each reads the signals that were gathered one update earlier, which does not
+        wait for the device.
         """
         number, ranks = requested() or 0, self.session.ranks
         if ranks.count == 1:
@@ -130,7 +130,7 @@ class StepLearner:
         return 0 if before is None else int(before)
 
     def _measure_unless_interrupted(self, progress: Progress, started: float) -> float | None:
-        """`_measure`. It may take long: a signal ends it at once if there is one process; the resume repeats it."""
+        """Call `_measure`. With a single process a signal interrupts it, as it may take long; a resume repeats it."""
         if self.session.ranks.count > 1:
             return self._measure(progress.epoch)
         try:

@@ -46,7 +46,7 @@ def check_teacher(path: Path, classes: ClassTable, outputs: int, step: Step) -> 
         Traceback (most recent call last):
         contseg.errors.ContsegError: a: has 2 classes where step 1 continues 2; number 1 is 'dog' and must be 'cat'; ...
     """
-    way = "put back the file that this run wrote, or start over with --overwrite"
+    way = "restore the file that this run wrote, or start over with --overwrite"
     wanted = step.table.names[: step.old_count]
     for place, found, meant in class_differences(classes.names, wanted):
         raise ContsegError(

@@ -9,7 +9,7 @@ from contseg.engine.run import Run
 def write_events(run: Run) -> bool:
     """Write the metrics of a run as events under `tensorboard/`; returns False without the extra.
 
-    The events are rewritten from metrics.jsonl after every step, so that a resumed run has no point twice.
+    The events are rewritten from metrics.jsonl after every step, so that a resumed run has no duplicate points.
     """
     if importlib.util.find_spec("tensorboard") is None:
         return False

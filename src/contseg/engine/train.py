@@ -60,7 +60,7 @@ def train(job: Job, reporter: Reporter | None = None) -> dict[str, Any]:
 
 
 def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter, note: str) -> dict[str, Any]:
-    load_plugins(job.recipe.get("plugins", []))  # a spawned rank has imported none yet
+    load_plugins(job.recipe.get("plugins", []))  # a spawned rank starts without them
     session = Session.of(fabric, job, reporter)
     fabric.barrier()  # until rank 0 has created the folder
     session.reporter.start()
@@ -88,14 +88,13 @@ def _learn_steps(session: Session) -> dict[str, Any]:
     for step in job.scenario:
         if state and (step.index < last or (state.finished and step.index == last)):
             measure_again(session, step)
-            student = None  # the next step reads it from its file
+            student = None  # the next step loads it from its file
             if step.index == last:
                 job.method.load_state_dict(state.method)
                 restore_scaler(fabric, state.scaler)
             continue
         teacher = segmenter_before(run, step, student)
-        student = _grown(job, step, teacher)
-        student.to(fabric.device)
+        student = _grown(job, step, teacher).to(fabric.device)
         _finish_step(session, step, student, _learn_step(session, step, student, teacher))
     summary = summarise(run)
     run.write_text("summary.json", json.dumps(summary, indent=1))
@@ -104,7 +103,7 @@ def _learn_steps(session: Session) -> dict[str, Any]:
 
 
 def _grown(job: Job, step: Step, previous: Segmenter | None) -> Segmenter:
-    """The student at the start of a step, on CPU; random draws depend on (seed, step), so a resume grows the same."""
+    """The student at the start of a step, on CPU. Draws are seeded by (seed, step), so a resume creates the same one."""
     torch.manual_seed(derived_seed(GROW, job.training.seed, step.index))
     if previous is None and job.start_from is not None:
         return open_segmenter(job.start_from)[0].train()
@@ -121,17 +120,17 @@ def _grown(job: Job, step: Step, previous: Segmenter | None) -> Segmenter:
 
 
 def _learn_step(session: Session, step: Step, student: Segmenter, teacher: Segmenter | None) -> float:
-    """Train a step; or take step 0 from `start_from` or the cache. Returns the seconds spent."""
+    """Train a step, or take step 0 from `start_from` or the cache; returns the seconds spent."""
     job = session.job
     if step.index == 0 and job.start_from is not None:
         return _take_over(session, step, student)
-    cache = _cache_of(session) if step.index == 0 else StepCache(None, "")
-    # rank 0 decides for all: another run may fill the cache between two checks
+    cache = _cache_of(session, step)
+    # rank 0 decides for all, as another run may fill the cache between two checks
     recalled = cache.load(student) if session.fabric.broadcast(cache.filled) else None
     if recalled is not None:
         job.method.load_state_dict(recalled["method"])
         restore_scaler(session.fabric, recalled.get("scaler", {}))
-        session.run.rewind_metrics(None)  # an interrupted attempt may have written lines of these epochs
+        session.run.rewind_metrics(None)  # drop lines that an interrupted attempt wrote
         for line in recalled["lines"]:
             session.run.append_metrics(line)
         session.reporter.step_started(0, len(job.scenario), step.table.names, 0, "from the cache")
@@ -144,16 +143,15 @@ def _learn_step(session: Session, step: Step, student: Segmenter, teacher: Segme
     return seconds
 
 
-def _cache_of(session: Session) -> StepCache:
-    """The cache of step 0. The key hashes files, so rank 0 computes it for all ranks."""
-    folder = session.job.cache
-    if folder is None:
+def _cache_of(session: Session, step: Step) -> StepCache:
+    """The cache of step 0; empty for later steps. The key hashes files, so rank 0 computes it for all ranks."""
+    if step.index or session.job.cache is None:
         return StepCache(None, "")
-    return StepCache(folder, session.fabric.broadcast(session.job.first_step_key() if session.leads else ""))
+    return StepCache(session.job.cache, session.fabric.broadcast(session.job.first_step_key() if session.leads else ""))
 
 
 def _take_over(session: Session, step: Step, student: Segmenter) -> float:
-    """Use `start_from` as step 0: without updates, but with the method's calls before and after. Returns the seconds."""
+    """Use `start_from` as step 0, without updates but with the method's other calls; returns the seconds spent."""
     job = session.job
     session.reporter.step_started(0, len(job.scenario), step.table.names, 0, f"from {job.start_from}")
     if not len(step.train):  # the method has no image to use

@@ -95,7 +95,7 @@ class Updater:
         """Update the weights once.
 
         Args:
-            batches: from which the next ones are taken, one per pass.
+            batches: iterator over batches, one per pass.
             number: of this update in the step, 0-based.
             updates: in the step.
 
@@ -114,8 +114,8 @@ class Updater:
     def _passes(self, batches: Iterator[Batch], update: int) -> list[_Pass]:
         """The passes of an update.
 
-        All batches are read first: means over valid pixels are means over all passes, so that the final labels of all
-        passes are needed in the first. Methods without such a mean relabel each batch in its own pass.
+        All batches are read first, because means over valid pixels cover all passes and need their final labels from the
+        first pass on. Methods without such a mean relabel each batch in its own pass.
         """
         count, options = self.options.accumulate, self.options
         passes: list[_Pass] = []
@@ -133,7 +133,7 @@ class Updater:
         """The batch of a pass with its final labels, computed once.
 
         Args:
-            teacher_output: computed here if None and needed, for labels that are used before their pass.
+            teacher_output: computed here if None and needed, when labels are used before their pass.
         """
         if one.relabelled is None:
             method, context = self.method, self.context

@@ -18,10 +18,10 @@ UNKNOWN = "unknown"
 
 
 class LossWatch:
-    """Stops training when a loss is not finite, before it changes the weights, on whichever rank it occurs.
+    """Stops training before the update if a loss is not finite on any rank.
 
-    On a GPU the terms are copied to the host as soon as the forward pass has computed them. `require_finite` waits for
-    this copy alone, while the device computes the backward pass, so that the device stays busy.
+    On a GPU the terms are copied to the host as soon as the forward pass has computed them. `require_finite` waits only for
+    this copy, while the device computes the backward pass and stays busy.
 
     Attributes:
         last: the loss of the newest pass.
@@ -43,7 +43,7 @@ class LossWatch:
         self.last = math.nan
 
     def read(self, terms: Mapping[str, Tensor]) -> None:
-        """Begin to read the terms of a pass, before its backward."""
+        """Start to copy the terms of a pass to the host; call it before the backward pass."""
         self._names, values = tuple(terms), torch.stack([value.detach() for value in terms.values()])
         self._values = values.to("cpu", non_blocking=True)
         if values.is_cuda:
@@ -71,7 +71,7 @@ class LossWatch:
             )
 
     def _advice(self, iteration: int) -> str:
-        """Not a resume, which has the same weights and the same rate."""
+        """What to do. A resume would not help, as it has the same weights and learning rate."""
         if iteration == 0:
             return "no update was made yet; check these samples and the initial weights"
         return (
@@ -81,7 +81,7 @@ class LossWatch:
 
 
 class TermWatch:
-    """Checks that the terms of a step without gradients are those that the method declares (`Method.inert_terms`).
+    """Checks that exactly the terms in `Method.inert_terms` reach no trainable parameter.
 
     Args:
         report: receives one line when declared terms first occur.
@@ -124,14 +124,14 @@ class TermWatch:
 
 
 class PseudoLabelCount:
-    """Counts the pixels of an epoch that `Method.relabel` changed; on the device, read at the end.
+    """Counts the pixels of an epoch that `Method.relabel` changed; on the device until the end of the epoch.
 
     Args:
-        names: of the outputs, in order.
+        names: names of the outputs, in order.
         before: `counts` of the epoch before an interruption.
 
     Attributes:
-        counts: pixels changed to each label, then those changed to ignored, then unchanged ones; of this rank.
+        counts: pixels of this rank that were changed to each label, then those changed to ignored, then unchanged ones.
 
     Example:
         >>> pseudo = PseudoLabelCount(["background", "cat", "dog"], torch.device("cpu"))
@@ -149,7 +149,7 @@ class PseudoLabelCount:
     def of(
         cls, method: Method, step: Step, teacher: object | None, device: torch.device, before: Tensor | None = None
     ) -> "PseudoLabelCount | None":
-        """A new counter, or None if nothing is relabelled, for lack of a teacher or of `Method.relabel`."""
+        """A new counter, or None without a teacher or `Method.relabel`."""
         if teacher is None or type(method).relabel is Method.relabel:
             return None
         return cls(([UNKNOWN] if step.has_unknown else []) + list(step.table.names), device, before)
@@ -161,10 +161,10 @@ class PseudoLabelCount:
             return
         unchanged = len(self._names)
         labels = after.where(after != IGNORE, unchanged - 1).where(after != before, unchanged).flatten()
-        # not bincount, which waits for the device to find the highest label
+        # not bincount, which waits for the device to determine the highest label
         self.counts.scatter_add_(0, labels, self.counts.new_ones(()).expand_as(labels))
 
     def shares(self, ranks: Ranks) -> dict[str, float]:
-        """Share of the pixels of all ranks that was changed to each label, for labels with any; `ignored` is 255."""
+        """Shares of the pixels of all ranks that were changed to each label, without zeros; `ignored` is 255."""
         counts = ranks.sum(self.counts).tolist()
         return {name: count / sum(counts) for name, count in zip(self._names, counts, strict=False) if count}

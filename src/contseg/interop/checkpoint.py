@@ -1,4 +1,4 @@
-"""Reading the tensors of foreign checkpoint files. Nothing in a file is ever executed."""
+"""Read the tensors of foreign checkpoint files, without executing code in them."""
 
 import pickle
 import re
@@ -14,10 +14,10 @@ from torch import Tensor
 from contseg.errors import ContsegError
 
 CONTAINERS = ("state_dict", "model_state", "model_state_dict", "segmentor", "model")
-"""The keys under which code bases keep the weights, next to optimisers, epochs and scores."""
+"""Keys under which checkpoints store the weights, next to optimisers, epochs and scores."""
 
 INSERTED = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-"""Parts of names that PyTorch's compiler and its wrappers insert, at any depth; no network has a part of such a name."""
+"""Parts of names that PyTorch's compiler and its wrappers insert at any depth."""
 
 _SCALAR: Any = np.float64(0).__reduce__()[0]
 NUMPY_NUMBERS: list[Any] = [
@@ -26,17 +26,17 @@ NUMPY_NUMBERS: list[Any] = [
     np.dtype,
     *(type(np.dtype(name)) for name in ("float64", "float32", "int64")),
 ]
-"""A NumPy number, as IDEC stores its best score; besides plain tensors and containers the only thing that is rebuilt."""
+"""Types of a NumPy number, such as the best score in files of IDEC; allowed in addition to tensors and containers."""
 
 
 def read_tensors(path: Path | str) -> dict[str, Tensor]:
-    """The tensors of a checkpoint file (.safetensors, or a PyTorch file read without executing anything).
+    """Read the tensors of a .safetensors or PyTorch file; no code in it is executed.
 
-    A dictionary with the weights under one of `CONTAINERS` is opened. What PyTorch's wrappers insert into names is
-    dropped: `_orig_mod.` anywhere (a compiled network), and `module.` in front of every name (several devices).
+    The weights may be under one of the keys in `CONTAINERS`. Parts of names that PyTorch's wrappers insert are removed:
+    `_orig_mod.` anywhere (a compiled network), and `module.` at the beginning of every name (several devices).
 
     Raises:
-        ContsegError: the file is missing, damaged, contains no tensors, or code.
+        ContsegError: the file is missing or damaged, or contains no tensors or code.
 
     Example:
         >>> import tempfile

@@ -1,4 +1,4 @@
-"""Published segmenters: detect the code base of a file from tensor names, and convert network and classes."""
+"""Convert published segmenters; the code base of a file is detected from tensor names."""
 
 from collections.abc import Callable, Iterable
 from itertools import accumulate
@@ -26,10 +26,10 @@ Converter = Callable[[dict[str, Tensor], Any], tuple[Segmenter, list[int]]]
 
 
 def convert_ssseg(tensors: dict[str, Tensor], source: str = "ssseg") -> tuple[Segmenter, list[int]]:
-    """A segmenter of the IDRNet toolbox as a `Segmenter` (eval mode), and its outputs (one step).
+    """Convert a segmenter of the IDRNet toolbox to a `Segmenter` (eval mode); also returns its outputs (one step).
 
     Raises:
-        ContsegError: a tensor is missing, unexpected or of another shape; nothing is ever left out silently.
+        ContsegError: a tensor is missing or unexpected, or has another shape.
     """
     options = ssseg_options(tensors)
     found = ssseg_names(tensors, options)
@@ -43,7 +43,7 @@ def convert_ssseg(tensors: dict[str, Tensor], source: str = "ssseg") -> tuple[Se
 CONVERTERS: Registry[Converter] = Registry(
     "converters", "--from", {**dict.fromkeys(get_args(Source), convert_segmenter), "ssseg": convert_ssseg}
 )
-"""Code base to what turns its tensors into a segmenter and the outputs of each of its steps."""
+"""Code base to the function that converts its tensors to a segmenter and the outputs per step."""
 
 MARKS = (
     ("csseg", "convs_cls."),
@@ -53,14 +53,14 @@ MARKS = (
     ("ssul", "classifier.head."),
     ("ssseg", "backbone_net."),
 )
-"""Beginnings of tensor names that only one family of code bases has, with one of its names."""
+"""Beginnings of tensor names that are unique to a family of code bases, with the name of one of them."""
 
 
 def recognise(names: Iterable[str]) -> str:
-    """The code base with these tensor names: `mib` also means PLOP and SDR's in-place variant, `idec` for LAG.
+    """Detect the code base from tensor names: `mib` also for PLOP and SDR's in-place variant, `idec` also for LAG.
 
     Raises:
-        ContsegError: no code base has these names.
+        ContsegError: no code base has such names.
 
     Example:
         >>> recognise(["classifier.head.0.0.weight", "classifier.aspp_l1.convs.0.0.weight"])
@@ -75,29 +75,29 @@ def recognise(names: Iterable[str]) -> str:
         if prefix:
             others = [name for name in names if not name.startswith(prefix)]
             raise ContsegError(
-                f"weights: names of {source} are below {prefix} and {len(others)} more outside it, first {others[0]};"
-                f" save what is below {prefix} alone"
+                f"weights: names of {source} are below {prefix}, but {len(others)} others are not, such as {others[0]};"
+                f" save only the tensors below {prefix}"
             )
     if prefixes_of(names, RESNET_NAMES):
-        raise ContsegError("weights: are those of a backbone alone; give them to training as backbone_weights=FILE")
+        raise ContsegError("weights: are those of a backbone only; use them in training with backbone_weights=FILE")
     raise ContsegError(f"weights: names such as {', '.join(names[:2])} match no code base; supported: {known_sources()}")
 
 
 def known_sources() -> str:
-    """All code bases, for messages."""
+    """The names of all code bases, for messages."""
     return ", ".join(sorted(CONVERTERS))
 
 
 def convert_file(path: Path | str, source: str | None = None) -> tuple[Segmenter, str]:
-    """A published segmenter in a checkpoint file as ours, and the code base it was read as.
+    """Convert a published segmenter in a checkpoint file; also returns its code base.
 
-    Leading parts that all of its names share (`model.`) are dropped.
+    A prefix that all tensor names share (`model.`) is removed.
 
     Args:
-        source: one of `CONVERTERS`; default: recognised by its names.
+        source: a key of `CONVERTERS`; default: detected from the names.
 
     Raises:
-        ContsegError: the code base is unknown, the file cannot be read, or not every tensor finds its place.
+        ContsegError: the code base is unknown, the file cannot be read, or a tensor does not fit.
     """
     if source is not None:
         CONVERTERS.check(source)
@@ -111,10 +111,10 @@ def convert_file(path: Path | str, source: str | None = None) -> tuple[Segmenter
 
 
 def under(segmenter: Segmenter, options: NetworkOptions) -> Segmenter:
-    """The same weights in a network of other options, such as another output stride; in eval mode.
+    """The same weights in a network with other options, such as another output stride; in eval mode.
 
     Raises:
-        ContsegError: the options need weights of other names or shapes.
+        ContsegError: the options require tensors with other names or shapes.
 
     Example:
         >>> segmenter = Segmenter(NetworkOptions(backbone="resnet18"), [3])
@@ -129,17 +129,17 @@ def classes_of_outputs(
 ) -> ClassTable:
     """The classes of a segmenter's outputs, in their order.
 
-    Where there is one output less than the table's classes with background, and no split, the network has no background.
+    If there is one output less than classes including background, and no split, the network has no background.
 
     Args:
-        classes: what to call the table in errors; the name of a dataset for its published orders.
-        outputs: how many there are, an unknown not counted.
-        table: all classes of the dataset; default: read by the name, see `named_table`.
-        split: the steps of its training, if it has a part of the classes; default: it has all.
-        order: of its training, see `class_order`.
+        classes: name of the table in errors; the name of a dataset for its published orders.
+        outputs: number of outputs, without an output "unknown".
+        table: all classes of the dataset; default: see `named_table`.
+        split: split of the training, if the segmenter may have only a part of the classes; default: it has all.
+        order: class order of the training, see `class_order`.
 
     Raises:
-        ContsegError: the outputs are not as many as the classes, or as those after any step of the split.
+        ContsegError: the number of outputs is not that of the classes, or of those after any step of the split.
 
     Example:
         >>> classes_of_outputs("voc", 17, split="15-1", order="b").names[-2:]
@@ -169,10 +169,10 @@ def classes_of_outputs(
 
 
 def named_table(classes: str) -> ClassTable:
-    """The class table that a name means: of a dataset, or read from a list (.txt, one name a line), or a folder with one.
+    """The class table of a dataset, or of a list of names (.txt, one name per line), or of a folder with such a list.
 
     Raises:
-        ContsegError: no dataset has this name, and no file.
+        ContsegError: there is no dataset and no file of this name.
 
     Example:
         >>> len(named_table("voc")), named_table("cityscapes").names[1]

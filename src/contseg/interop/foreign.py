@@ -1,4 +1,4 @@
-"""Describe a file that is no segmenter of contseg, and how to use it."""
+"""Describe a file that is not a segmenter of contseg, and how to use it."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from contseg.interop.names import RESNET_NAMES, prefixes_of, unwrapped
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether a file begins as safetensors do: eight bytes that count, and the header's brace."""
+    """Whether a file begins like a safetensors file: eight bytes with a length, then the brace of the header."""
     with path.open("rb") as file:
         return file.read(9)[8:] == b"{"
 
 
 def describe(path: Path) -> str:
-    """The end of an error line about a file that is no segmenter of contseg: what it contains, and what to do.
+    """The end of an error on a file that is not a segmenter of contseg: what it contains, and what to do.
 
     Example:
         >>> import tempfile, torch

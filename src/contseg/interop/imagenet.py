@@ -1,4 +1,4 @@
-"""ImageNet weights for a backbone: names of torchvision, in-place ABN, Microsoft's Swin, timm and what timm understands."""
+"""ImageNet weights for a backbone: files of torchvision, in-place ABN and Microsoft's Swin, and formats that timm reads."""
 
 import re
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ CLASSIFIERS = {
     TimmBackbone: ("head.", "norm.", "classifier.", "conv_head.", "norm_head."),
     PlainViT: ("head.", "fc_norm.", "mask_token"),
 }
-"""What classifies images, and is dropped."""
+"""Names of classification layers, which are dropped."""
 SWIN_HUB = {
     (96, 6): "swin_tiny_patch4_window7_224",
     (96, 18): "swin_small_patch4_window7_224",
@@ -36,28 +36,28 @@ SWIN_HUB = {
     (192, 18): "swin_large_patch4_window12_384",
 }
 MADE = re.compile(r"\.(relative_position_index|attn_mask)$")
-"""Tensors in some files of Swin that follow from the sizes."""
+"""Tensors in some files of Swin that can be computed from the sizes."""
 
 
 RESNET_PARTS = (
     RESNET_NAMES,
     ("mod1.conv1.weight", "mod2.block1.convs.conv1.weight"),
 )
-"""Names by which a ResNet is found in a file: torchvision's, and those of in-place ABN."""
+"""Tensor names that identify a ResNet in a file: those of torchvision and of in-place ABN."""
 SWIN_PARTS = (("patch_embed.proj.weight", "layers.0.blocks.0.attn.qkv.weight"),)
 
 
 def load_backbone(backbone: Backbone, path: Path | str) -> None:
-    """Put ImageNet weights into a backbone; the classification layer is dropped, everything else must fit.
+    """Load ImageNet weights into a backbone. The classification layer is dropped; all other tensors must fit.
 
-    The names of the backbone may have any prefix (`model.backbone.conv1.weight`); tensors without it are left out.
+    The names of the backbone may have any prefix (`model.backbone.conv1.weight`); tensors without it are skipped.
 
     Args:
-        path: a file; a folder with `model.safetensors`; or `hub`, timm's own download (Swin and the backbones of timm).
+        path: a file, a folder with `model.safetensors`, or `hub` for the download of timm (Swin and the backbones of timm).
 
     Raises:
-        ContsegError: the file cannot be read or the download fails, or the tensors do not fit (which are missing,
-            unexpected, mis-shaped), or the file contains several backbones.
+        ContsegError: the file cannot be read, the download fails, tensors do not fit (names those that are missing,
+            unexpected or of another shape), or the file contains several backbones.
     """
     target, found = _fitting(backbone, Path(path))
     target.load_state_dict(found)
@@ -75,7 +75,7 @@ def require_fitting(options: NetworkOptions, path: Path | str) -> None:
 
 
 def _fitting(backbone: Backbone, path: Path) -> tuple[nn.Module, dict[str, Tensor]]:
-    """What of the backbone takes the weights, and the weights under its names."""
+    """The module of the backbone that the weights belong to, and the weights under its names."""
     tensors = _downloaded(backbone) if str(path) == HUB else read_tensors(path / FOLDER_FILE if path.is_dir() else path)
     tensors = backbone_in(backbone, tensors, path)
     if isinstance(backbone, ResNet):
@@ -105,12 +105,13 @@ def _fitting(backbone: Backbone, path: Path) -> tuple[nn.Module, dict[str, Tenso
 
 
 def backbone_in(backbone: Backbone, tensors: dict[str, Tensor], path: Path | str) -> dict[str, Tensor]:
-    """The tensors of the backbone in a file, without the prefix of their names.
+    """The tensors of the backbone in a file, with the prefix removed from their names.
 
     Raises:
         ContsegError: the file contains several backbones.
     """
-    own = list(getattr(backbone, "model", backbone).state_dict())
+    target = backbone.model if isinstance(backbone, (TimmBackbone, PlainViT)) else backbone
+    own = [] if isinstance(backbone, (ResNet, Swin)) else list(target.state_dict())
     kinds = RESNET_PARTS if isinstance(backbone, ResNet) else SWIN_PARTS if isinstance(backbone, Swin) else ((*own,),)
     prefixes = [prefix for parts in kinds for prefix in prefixes_of(tensors, parts)]
     if "" in prefixes:
@@ -126,7 +127,7 @@ def backbone_in(backbone: Backbone, tensors: dict[str, Tensor], path: Path | str
 
 
 def _advice(backbone: Backbone, found: dict[str, Tensor], own: dict[str, Tensor]) -> str:
-    """What to do with tensors that do not fit a backbone, `own` being what would fit."""
+    """What to do about tensors that do not fit a backbone; `own` are those that would fit."""
     if not isinstance(backbone, ResNet):
         return f"is it a {len(own)}-tensor network of this kind and size?"
     theirs, mine = resnet_of(found), resnet_of(own)
@@ -145,7 +146,7 @@ def _advice(backbone: Backbone, found: dict[str, Tensor], own: dict[str, Tensor]
 
 
 def resnet_of(names: Iterable[str]) -> str | None:
-    """Which ResNet has blocks of these names, or None.
+    """The ResNet with blocks of these names, or None.
 
     Example:
         >>> resnet_of(f"layer{stage}.{block}.conv1.weight" for stage in (1, 2, 3, 4) for block in (0, 1))
@@ -160,10 +161,10 @@ def resnet_of(names: Iterable[str]) -> str | None:
 
 
 def convert_swin(tensors: dict[str, Tensor], swin: Swin) -> dict[str, Tensor]:
-    """Tensors of Microsoft's Swin or of timm's in our names, which are Microsoft's.
+    """Tensors of Swin from Microsoft or timm under our names, which are those of Microsoft.
 
-    timm counts the merging to the stage that it leads to. Tables of offsets of another window are resized (bicubic), as
-    the publications do. The norms of the outputs, which no file of ImageNet has, stay as they are.
+    In timm, patch merging belongs to the stage after it. Position bias tables of another window size are resized (bicubic),
+    as in the publications. The norms of the outputs, which ImageNet files do not have, are unchanged.
     """
     found = {name: value for name, value in tensors.items() if not MADE.search(name)}
     if any(name.startswith("layers.3.downsample.") for name in found):
@@ -177,7 +178,7 @@ def convert_swin(tensors: dict[str, Tensor], swin: Swin) -> dict[str, Tensor]:
 
 
 def resized_table(table: Tensor, rows: int) -> Tensor:
-    """A table of offsets ((2w - 1)^2, heads) for another window, resized as an image; the same one if the size is.
+    """A position bias table ((2w - 1)^2, heads), resized like an image for another window size.
 
     Example:
         >>> resized_table(torch.ones(9, 2), 25).shape
@@ -192,8 +193,8 @@ def resized_table(table: Tensor, rows: int) -> Tensor:
 
 
 def _downloaded(backbone: Backbone) -> dict[str, Tensor]:
-    if isinstance(backbone, ResNet):
-        raise ContsegError("backbone_weights: hub has no ResNet of the published form; give a file")
+    if not isinstance(backbone, (Swin, TimmBackbone, PlainViT)):
+        raise ContsegError("backbone_weights: hub is for Swin and the backbones of timm; give a file")
     if isinstance(backbone, Swin):
         size = (backbone.channels[0], len(backbone.stages()[2][1]))  # type: ignore[arg-type]
         if size not in SWIN_HUB:

@@ -1,4 +1,4 @@
-"""Load foreign tensors into a segmenter: every one is used, or an error names the one that does not fit."""
+"""Load foreign tensors into a segmenter; a tensor that does not fit is an error."""
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -10,15 +10,15 @@ from contseg.models.segmenter import Segmenter
 
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 OURS = re.compile(r"(\.num_batches_tracked|tables\.seen)$")
-"""What only our networks have and no weights depend on."""
+"""Names of tensors that only our networks have and that hold no weights."""
 
 
 RESNET_NAMES = ("layer1.0.conv1.weight", "layer4.0.conv1.weight")
-"""Names by which a ResNet is found in a file, as torchvision gives them."""
+"""Tensor names of torchvision that identify a ResNet in a file."""
 
 
 def renamed(name: str, rules: Sequence[Rule]) -> str:
-    """A foreign tensor name in ours: every rule (pattern, replacement) in turn.
+    """Rename a foreign tensor by applying every rule (pattern, replacement) in turn.
 
     Example:
         >>> rules = [("^body.mod3.block1", "backbone.layer2.0"), (".convs", "")]
@@ -31,11 +31,11 @@ def renamed(name: str, rules: Sequence[Rule]) -> str:
 
 
 def prefixes_of(names: Collection[str], parts: Sequence[str]) -> list[str]:
-    """The prefixes of the names of a network: `""`, `"model.backbone."`; several if a file contains several networks.
+    """The prefixes of a network in a file, such as `""` or `"model.backbone."`; several for several networks.
 
     Args:
-        names: of all tensors of a file.
-        parts: some names of the network, all of which must be there behind a prefix.
+        names: names of all tensors in the file.
+        parts: some tensor names of the network, which must all exist with the prefix.
 
     Example:
         >>> names = ["model.backbone.conv1.weight", "model.backbone.layer1.0.conv1.weight", "model.head.weight"]
@@ -48,12 +48,12 @@ def prefixes_of(names: Collection[str], parts: Sequence[str]) -> list[str]:
 
 
 def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with a prefix, without it; the others are left out."""
+    """The tensors whose names begin with a prefix, which is removed."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors without the leading parts that all names share, such as `model.`.
+    """The tensors without the prefix that all names share, such as `model.`.
 
     Example:
         >>> import torch
@@ -66,10 +66,10 @@ def unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_strictly(segmenter: Segmenter, found: dict[str, Tensor]) -> Segmenter:
-    """Put tensors into a segmenter, and give it back in eval mode.
+    """Load tensors into a segmenter; returns it in eval mode.
 
     Raises:
-        ContsegError: a tensor is missing, unexpected or of another shape; nothing is ever left out silently.
+        ContsegError: a tensor is missing or unexpected, or has another shape.
     """
     own = segmenter.state_dict()
     found = found | {name: own[name] for name in own if OURS.search(name) and name not in found}

@@ -19,21 +19,21 @@ WEIGHTS, DESCRIPTION = "segmenter.safetensors", "segmenter.json"
 def save_pretrained(
     folder: Path | str, segmenter: Segmenter, classes: ClassTable, source: dict[str, Any] | None = None
 ) -> Path:
-    """Write `segmenter.safetensors` and `segmenter.json` into a folder, which is made if missing.
+    """Write `segmenter.safetensors` and `segmenter.json` to a folder, which is created if missing.
 
-    The JSON contains the network's options (mean and standard deviation of its input among them), the outputs of each step,
-    the classes in output order, where it all comes from, and the SHA-256 of the weights. The weights are the file that
-    `save_segmenter` writes, so they can also be used alone.
+    The JSON contains the options of the network (including mean and standard deviation of its input), the outputs of each
+    step, the classes in output order, the source, and the SHA-256 of the weights. The weights are a file of
+    `save_segmenter`, which can also be used alone.
 
     Args:
         classes: in output order.
-        source: where it comes from; anything that JSON can contain.
+        source: where the segmenter comes from, as values that JSON supports.
 
     Returns:
         the folder.
 
     Raises:
-        ContsegError: the classes are not as many as the outputs, or the folder cannot be written.
+        ContsegError: the numbers of classes and outputs differ, or the folder cannot be written.
 
     Example:
         >>> import tempfile
@@ -49,7 +49,7 @@ def save_pretrained(
         raise ContsegError(f"{folder}: {len(classes)} classes for a segmenter of {outputs} outputs; name each output once")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / DESCRIPTION).unlink(missing_ok=True)  # until the new one is there, the folder is no segmenter
+        (folder / DESCRIPTION).unlink(missing_ok=True)  # the folder is incomplete until the new description is written
         save_segmenter(folder / WEIGHTS, segmenter, classes, source)
         description = describe(segmenter, classes, source) | {"sha256": file_sha256(folder / WEIGHTS)}
         write_text(folder / DESCRIPTION, json.dumps(description, indent=1))
@@ -59,14 +59,13 @@ def save_pretrained(
 
 
 def load_pretrained(folder: Path | str, device: str = "cpu") -> tuple[Segmenter, ClassTable]:
-    """The segmenter of a folder that `save_pretrained` wrote, in eval mode, and its classes in output order.
+    """Load a segmenter from a folder of `save_pretrained`, in eval mode, and its classes in output order.
 
     Args:
         device: see `load_segmenter`.
 
     Raises:
-        ContsegError: a file is missing or damaged, the weights are not those that were described (hash), or the two files
-            contradict each other.
+        ContsegError: a file is missing or damaged, the hash of the weights is wrong, or the two files contradict each other.
     """
     folder = Path(folder)
     path, weights = folder / DESCRIPTION, folder / WEIGHTS
@@ -89,7 +88,7 @@ def load_pretrained(folder: Path | str, device: str = "cpu") -> tuple[Segmenter,
 
 
 def open_segmenter(path: Path | str, device: str = "cpu") -> tuple[Segmenter, ClassTable]:
-    """The segmenter in a folder of `save_pretrained`, or in a single `segmenter.safetensors`.
+    """Load a segmenter from a folder of `save_pretrained` or from a single `segmenter.safetensors`.
 
     Args:
         device: see `load_segmenter`.
@@ -102,7 +101,7 @@ def open_segmenter(path: Path | str, device: str = "cpu") -> tuple[Segmenter, Cl
 
 
 def is_pretrained(folder: Path | str) -> bool:
-    """Whether a folder is one that `save_pretrained` writes, judged by the names of its files."""
+    """Whether a folder has the files of `save_pretrained`."""
     return (Path(folder) / DESCRIPTION).is_file()
 
 

@@ -1,7 +1,7 @@
-"""Published networks of continual methods: their names and their norms, turned into ours.
+"""Published networks of continual methods: convert their names and norms to ours.
 
-In-place activated batch norm computes act((|w| + 1e-5) (x - mean) / sqrt(var + 1e-5) + b); ordinary batch norm with
-w := |w| + 1e-5 is the same function, so weights are converted once, here, and nowhere else.
+In-place activated batch norm computes act((|w| + 1e-5) (x - mean) / sqrt(var + 1e-5) + b). Ordinary batch norm with
+w := |w| + 1e-5 is the same function, so the weights are converted here.
 """
 
 from typing import Literal
@@ -46,7 +46,7 @@ CSSEG_NAMES = (
     (r"^convs_cls\.", "classifier.steps."),
 )
 SDR_NAMES = ((r"^body\.", "backbone."), *MIB_NAMES)
-"""SDR's documented commands train a torchvision-style backbone with plain norms under the head of MiB."""
+"""SDR's documented commands train a torchvision-style backbone with plain norms and the head of MiB."""
 SSUL_NAMES = (
     (r"^classifier\.aspp\.", "head.aspp."),
     (r"^classifier\.aspp_l([123])\.", lambda m: f"head.dense.{int(m[1]) - 1}."),
@@ -58,14 +58,14 @@ SOURCES = ("mib", "plop", "sdr", "csseg", "ssul", "idec", "lag")
 
 
 def convert_segmenter(tensors: dict[str, Tensor], source: Source) -> tuple[Segmenter, list[int]]:
-    """A published ResNet-101 segmenter as a `Segmenter` (eval mode), and the outputs of each of its steps.
+    """Convert a published ResNet-101 segmenter to a `Segmenter` (eval mode); also returns the outputs of each step.
 
     Args:
         tensors: the state dict, without a `module.` prefix.
-        source: whose names they are.
+        source: the code base of the names.
 
     Raises:
-        ContsegError: a tensor is missing, unexpected or of another shape; nothing is ever left out silently.
+        ContsegError: a tensor is missing or unexpected, or has another shape.
     """
     if source not in SOURCES:
         raise ContsegError(f"source: unknown code base '{source}'; {did_you_mean(source, SOURCES)}")
@@ -86,9 +86,9 @@ def convert_segmenter(tensors: dict[str, Tensor], source: Source) -> tuple[Segme
 
 
 def _convert_ssul(tensors: dict[str, Tensor]) -> tuple[Segmenter, list[int]]:
-    """SSUL, IDEC and LAG: a classifier with hidden layers per step, after those of unknown and background if there is one.
+    """SSUL, IDEC and LAG: a classifier with hidden layers per step, after those of unknown and background.
 
-    SSUL has no pyramids over the first stages; they stay as they begin, and nothing but distillation reads them.
+    SSUL has no pyramids over the first stages. They keep their initial values and are only used in distillation.
     """
     found = {renamed(name, SSUL_NAMES): value for name, value in tensors.items()}
     widths = _widths(found, "classifier.steps.{}.3.weight", "ssul, idec and lag")
@@ -114,7 +114,7 @@ def _widths(found: dict[str, Tensor], name: str, source: str) -> list[int]:
 
 
 def convert_backbone(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A backbone's state dict in our names: torchvision's are ours already, in-place-ABN's (`mod2...`) are converted."""
+    """The state dict of a backbone in our (torchvision's) names; those of in-place ABN (`mod2...`) are converted."""
     if not any(name.startswith("mod1.") for name in tensors):
         return tensors
     names = {renamed(f"body.{name}", MIB_NAMES).removeprefix("backbone."): value for name, value in tensors.items()}
@@ -123,7 +123,7 @@ def convert_backbone(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def with_plain_norms(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors with w := |w| + 1e-5 wherever a running mean shows that w belongs to a norm."""
+    """The tensors with w := |w| + 1e-5 for the weights of norms, which have a running mean."""
     norms = {name.removesuffix("running_mean") + "weight" for name in tensors if name.endswith(".running_mean")}
     return {
         name: value.abs() + torch.tensor(INPLACE_EPSILON, dtype=value.dtype) if name in norms else value

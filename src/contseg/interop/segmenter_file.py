@@ -24,11 +24,11 @@ KEYS = ("network", "widths", "classes", "source")
 def save_segmenter(
     path: Path | str, segmenter: Segmenter, classes: ClassTable, source: dict[str, Any] | None = None
 ) -> None:
-    """Write a segmenter; the file appears whole or not at all, readable by whom the user's umask lets read.
+    """Write a segmenter to a file, atomically and with the permissions of the umask.
 
     Args:
         classes: in output order.
-        source: where it comes from (recipe, step, plan hash), kept in the header.
+        source: where it comes from (recipe, step, plan hash); stored in the header.
     """
     path, header = Path(path), describe(segmenter, classes, source)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in segmenter.state_dict().items()}
@@ -37,7 +37,7 @@ def save_segmenter(
 
 
 def describe(segmenter: Segmenter, classes: ClassTable, source: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Everything of a segmenter but its tensors, as JSON has it: network, widths, classes (in output order), source."""
+    """A segmenter without its tensors, as JSON: network, widths, classes (in output order), source."""
     return {
         "network": segmenter.options.model_dump(mode="json"),
         "widths": segmenter.widths,
@@ -59,8 +59,8 @@ def load_segmenter(path: Path | str, device: str = "cpu") -> tuple[Segmenter, Cl
         device: `cpu`, or `meta` to check the file and read its network and classes without loading the weights.
 
     Raises:
-        ContsegError: the file is missing, truncated, of another kind (names it, and what to do with it), or its tensors
-            do not fit its header.
+        ContsegError: the file is missing or truncated, is not a segmenter (with what to do), or its tensors do not fit its
+            header.
     """
     path = Path(path)
     if not path.is_file():
@@ -84,7 +84,7 @@ def load_segmenter(path: Path | str, device: str = "cpu") -> tuple[Segmenter, Cl
 
 
 def assemble(description: dict[str, Any], tensors: dict[str, Tensor], where: str) -> tuple[Segmenter, ClassTable]:
-    """The segmenter of a description (see `describe`) and its tensors, in eval mode, and its classes.
+    """Make the segmenter of a description (see `describe`) and tensors, in eval mode; also returns its classes.
 
     Args:
         where: begins every error.
@@ -118,7 +118,7 @@ def assemble(description: dict[str, Any], tensors: dict[str, Tensor], where: str
 
 def _table(saved: dict[str, Any]) -> ClassTable:
     colours = tuple((red, green, blue) for red, green, blue in saved["colours"])
-    void = tuple(saved.get("void", ()))  # files from before void classes were kept lack it
+    void = tuple(saved.get("void", ()))  # older files do not have it
     return ClassTable(tuple(saved["names"]), tuple(saved["ids"]), colours, saved["background"], void)
 
 

@@ -1,4 +1,4 @@
-"""Published networks of the IDRNet toolbox: their names, and the network options that can be inferred from a file."""
+"""Published networks of the IDRNet toolbox: convert their names, and infer the network options of a file."""
 
 import re
 from typing import Any
@@ -67,12 +67,12 @@ def ssseg_options(tensors: dict[str, Tensor], **changes: Any) -> NetworkOptions:
     """The network of a file, read from names and shapes.
 
     Args:
-        tensors: in the toolbox's names.
-        changes: options not inferred from the file: `stage1_on` (`bottleneck` in the published PSPNet of Cityscapes, which
-            is recognised by its 19 classes and 1024 channels), and any option of the network.
+        tensors: under the names of the toolbox.
+        changes: options that are not inferred from the file: `stage1_on` (`bottleneck` in the published PSPNet of
+            Cityscapes, which is recognised by its 19 classes and 1024 channels), and any option of the network.
 
     Raises:
-        ContsegError: the tensors are of an unknown network.
+        ContsegError: the network is unknown.
     """
     idrnet = "class_relations_mean" in tensors
     family, context = _family(tensors)
@@ -108,7 +108,7 @@ def ssseg_options(tensors: dict[str, Tensor], **changes: Any) -> NetworkOptions:
 
 
 def _family(tensors: dict[str, Tensor]) -> tuple[str, str]:
-    """The head and, of IDRNet, its context module."""
+    """The head, and the context module of IDRNet."""
     names = set(tensors)
     context = "none"
     if any(re.match(r"(coarse_context_module\.parallel|aspp_net\.)", name) for name in names):
@@ -123,7 +123,7 @@ def _family(tensors: dict[str, Tensor]) -> tuple[str, str]:
 
 
 def _resnet(tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Which ResNet a file of the toolbox holds, as options of the backbone."""
+    """The options of the ResNet in a file of the toolbox."""
     depth = sum(bool(re.fullmatch(r"backbone_net\.layer3\.\d+\.conv1\.weight", name)) for name in tensors)
     if depth not in (6, 23) or "backbone_net.layer3.0.conv3.weight" not in tensors:
         raise ContsegError(f"weights: layer3 has {depth} blocks; supported: ResNet-50 (6), ResNet-101 (23)")

@@ -1,4 +1,4 @@
-"""Swin of the IDRNet toolbox: its names and its order of merged tokens, turned into ours (Microsoft's)."""
+"""Swin of the IDRNet toolbox: convert its names and its order of merged tokens to ours (Microsoft's)."""
 
 import math
 import re
@@ -11,7 +11,7 @@ from contseg.interop.names import renamed
 from contseg.models.names import VARIANTS
 
 DROP_PATH = 0.3
-"""Of the published configurations."""
+"""Stochastic depth of the published configurations."""
 SWIN_NAMES = (
     (r"^backbone\.patch_embed\.projection\.", "backbone.patch_embed.proj."),
     (r"^backbone\.stages\.", "backbone.layers."),
@@ -23,10 +23,10 @@ MERGED = re.compile(r"backbone\.layers\.\d\.downsample\.(norm|reduction)\.")
 
 
 def swin_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a segmenter, `backbone_net.` already renamed to `backbone.`, with those of its Swin in our names.
+    """The tensors of a segmenter, with those of its Swin under our names; `backbone_net.` is already renamed to `backbone.`.
 
-    Of four tokens that are merged, the toolbox keeps each channel's four values together, row by row; ours are the four
-    tokens side by side, column by column. Indices that follow from the window are left out.
+    When four tokens are merged, the toolbox groups values by channel and lists the tokens by row. We group them by token and
+    list the tokens by column. Indices that follow from the window size are dropped.
 
     Example:
         >>> import torch

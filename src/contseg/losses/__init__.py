@@ -1,4 +1,4 @@
 """Pure functions of tensors.
 
-Shape letters: B images, K classes, O old ones (background among them), H x W pixels, C channels.
+Shape letters: B images, K classes, O old classes (including background), H x W pixels, C channels.
 """

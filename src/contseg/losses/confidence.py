@@ -63,8 +63,8 @@ def histogram_median(histogram_KM: Tensor) -> Tensor:
 def released_median(histogram_KM: Tensor) -> Tensor:
     """The median of the released PLOP code, including its defects: (K,) float32, may be +-inf or NaN; 0 if empty.
 
-    The walk over the bins advances its running count by the bin's *index*, not by its count, and reads bin
-    int((i / bins) * bins), which truncates for some i; where no bin stops the walk, the last one is used.
+    The loop over the bins adds the *index* of a bin to its running count, not the count in the bin, and reads bin
+    int((i / bins) * bins), which is too small for some i. If no bin ends the loop, the last one is used.
     """
     histogram = histogram_KM.cpu().double()
     bins = histogram.shape[1]
@@ -74,7 +74,7 @@ def released_median(histogram_KM: Tensor) -> Tensor:
     running = steps * (steps - 1) / 2  # 0 + 0 + 1 + ... + (i - 1)
     stops = (half >= running) & (half <= running + counts)
     index = torch.where(stops.any(dim=1), stops.int().argmax(dim=1), bins - 1).unsqueeze(1)
-    # at the end of a walk that never stops, the last bin's index has been added too
+    # a loop that no bin ends has added the index of the last bin too
     final = torch.where(stops.any(dim=1, keepdim=True), running[index], running[-1] + bins - 1)
     value = index / bins + (half - final) / counts.gather(1, index) / bins
     return value.where(half > 0, 0).squeeze(1).float()  # a class never predicted: 0
@@ -95,20 +95,21 @@ def top_two(scores_BKHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def released_ranking(best_BHW: Tensor, margin_BHW: Tensor) -> Tensor:
     """The released LAG code's ranking of a pixel, (1 - margin) times the *number* of its class: (B, H, W).
 
-    It rejects confident pixels of classes with low numbers and accepts nearly all of those with high ones.
+    It rejects confident pixels of classes with low numbers and accepts nearly all pixels of classes with high numbers.
     """
     return (1 - margin_BHW) * best_BHW
 
 
 def running_thresholds(histogram_KM: Tensor, ceiling: float, least: int = 1000) -> Tensor:
-    """Thresholds per class, min(ceiling, median of the confidences in the histogram of the class): (K,) float64.
+    """Threshold per class, min(ceiling, median of the confidences in the histogram of the class): (K,) float64.
 
-    Our reading of IDEC's dynamic, class-specific pseudo-labels, whose formula is not published: a class on which the teacher
-    is never very confident has a lower threshold.
+    This is our interpretation of IDEC's dynamic, class-specific pseudo-labels, whose formula is not published: a class with
+    low confidences of the teacher gets a lower threshold.
 
     Args:
-        histogram_KM: counts of confidences in [0, 1].
-        ceiling: the threshold of a class with fewer than `least` pixels, and the largest of all.
+        histogram_KM: counts of confidences in [0, 1], M bins.
+        ceiling: the maximum threshold, and the threshold of classes with fewer than `least` pixels.
+        least: see `ceiling`.
 
     Example:
         >>> running_thresholds(torch.tensor([[0, 1000], [1000, 0], [1, 0]]), ceiling=0.7)

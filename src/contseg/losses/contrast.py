@@ -32,19 +32,19 @@ def triplet(anchor_KD: Tensor, positive_KD: Tensor, negative_KD: Tensor) -> Tens
 def region_contrast(
     student_sums_KD: Tensor, teacher_sums_KD: Tensor, student_total_D: Tensor, pixels_K: Tensor, pixels: Tensor
 ) -> Tensor:
-    """Asymmetric contrast of regions (ARCL of IDEC), with one region per class and normalised means: our reading.
+    """Asymmetric contrast of regions (ARCL of IDEC), in our interpretation: one region per class, normalised means.
 
-    For every class that the teacher predicts: the anchor is the teacher's mean feature in its region, the positive the
-    student's in the same region, the negative the student's outside it.
+    For every class that the teacher predicts, the anchor is the teacher's mean feature in the region of the class, the
+    positive is the student's mean in the same region, and the negative is the student's mean outside it.
 
     Args:
         student_sums_KD, teacher_sums_KD: sums of the features in each region, see `prototypes.class_sums`.
         student_total_D: sum of the student's features over all pixels.
-        pixels_K: of each region.
-        pixels: of all, a scalar.
+        pixels_K: number of pixels in each region.
+        pixels: number of all pixels, a scalar.
 
     Returns:
-        the mean of `triplet` over the regions that have pixels inside and outside; 0 without any.
+        the mean of `triplet` over the regions with pixels inside and outside; 0 without such regions.
 
     Example:
         >>> sums = torch.tensor([[2.0, 0.0]])
@@ -64,18 +64,19 @@ def released_regions(
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     """The regions of ARCL in the released IDEC code, including its defects.
 
-    One mask for the whole batch grows round by round by the pixels of a drawn class and is never cleared; only the first
-    image's features are used; anchor, positive and negative are the first `length` positive numbers in the teacher's and
-    the student's feature inside the mask and in the student's outside it, channel by channel. A round in which they are
-    not equally many is left out; one without any such number counts with the margin.
+    A mask for the whole batch gains the pixels of a random class in each round and is never cleared. Only the features of
+    the first image are used. Anchor, positive and negative are the first `length` positive values, channel by channel, of
+    the teacher's features inside the mask, and of the student's features inside and outside it. Rounds in which their
+    lengths differ are skipped; a round without positive values counts as the margin.
 
     Args:
         student_BCHW, teacher_BCHW: features of any size, resized here to that of `predicted_BHW`.
         predicted_BHW: the teacher's classes, background 0.
-        classes: the class drawn in each round.
+        classes: the random class of each round.
+        length: maximum number of values.
 
     Returns:
-        anchor, positive and negative of the rounds that are used.
+        anchor, positive and negative of the rounds that are not skipped.
     """
     size = (predicted_BHW.shape[1], predicted_BHW.shape[2])
     student, teacher = (
@@ -98,7 +99,7 @@ def released_regions(
 def released_region_contrast(
     student_BCHW: Tensor, teacher_BCHW: Tensor, predicted_BHW: Tensor, classes: list[int], length: int = 256
 ) -> Tensor:
-    """ARCL of the released IDEC code: the sum of `triplet` over `released_regions` / rounds drawn."""
+    """ARCL of the released IDEC code: the sum of `triplet` over `released_regions`, divided by the number of rounds."""
     rounds = released_regions(student_BCHW, teacher_BCHW, predicted_BHW, classes, length)
     if not rounds:
         return precise(student_BCHW[:0]).sum()  # 0, with a gradient
@@ -118,19 +119,19 @@ def decoupled_contrast(
     own: float = -torch.inf,
     sigma: float | None = None,
 ) -> Tensor:
-    """Decoupled contrastive loss (Yeh et al., ECCV 2022), one way: an image is like itself and unlike the others.
+    """Decoupled contrastive loss (Yeh et al., ECCV 2022), from student to teacher, with images as instances.
 
     mean_i [ -w_i s_i . t_i / tau + log sum_j ( exp(s_i . s_j / tau + m_ij) + exp(s_i . t_j / tau + m_ij) ) ] with
     m_ii = `own`, other m_ij = 0.
 
     Args:
         student_BD, teacher_BD: a row per image.
-        own: what is added to an image's own entries; the released LAG code has log(1e-45), about -103, which large products
-            overcome.
-        sigma: of the weighted variant, w_i = 2 - B softmax_i(s_i . t_i / sigma); None for w_i = 1.
+        own: added to the entries of an image with itself. The released LAG code uses log(1e-45), about -103, which does not
+            exclude entries with large products.
+        sigma: temperature of the weights w_i = 2 - B softmax_i(s_i . t_i / sigma); None for w_i = 1.
 
     Returns:
-        a scalar; for a batch of one -inf unless `own` is finite.
+        a scalar; -inf for a batch of one unless `own` is finite.
 
     Example:
         >>> rows = torch.eye(2)

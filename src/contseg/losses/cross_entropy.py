@@ -1,4 +1,4 @@
-"""Supervised terms per pixel. Code bases of the field then average over *all* pixels, with 0 for ignored ones."""
+"""Supervised terms per pixel. Published code averages them over *all* pixels, with 0 for ignored ones."""
 
 import torch
 from torch import Tensor
@@ -38,10 +38,10 @@ def unbiased_cross_entropy(
     Args:
         logits_BKHW: full-resolution logits.
         labels_BHW: int64 labels, 255 ignored. Old labels count as background, unless annotated.
-        old_classes: O, background included.
-        annotated_BK: bool, the classes that were annotated in each image: old labels of these are truth, and a background
-            label does not hide them; it does hide every other class, so in an exemplar of an earlier step the new ones too.
-            Default: the new classes and no others.
+        old_classes: O, including background.
+        annotated_BK: bool, the classes that were annotated in each image. Old labels of these are truth, and a background
+            label excludes them. It may hide any other class, such as a new class in an exemplar of an earlier step.
+            Default: the new classes only.
 
     Returns:
         (B, H, W), 0 where ignored.
@@ -54,7 +54,7 @@ def unbiased_cross_entropy(
     truth = (labels_BHW >= old_classes) & (labels_BHW != IGNORE)
     if annotated_BK is not None:
         hides = ~annotated_BK
-        hides[:, 0] = True  # background itself is always a possible meaning of background
+        hides[:, 0] = True  # a background label may always mean background itself
         hidden_logits = logits_BKHW.masked_fill(~hides[:, :, None, None], -torch.inf)
         is_old = (labels_BHW > 0) & (labels_BHW < old_classes)
         known = annotated_BK.gather(1, labels_BHW.where(is_old, 0).flatten(1)).view_as(labels_BHW)
@@ -70,7 +70,7 @@ def unbiased_cross_entropy(
 def sigmoid_cross_entropy(logits_BKHW: Tensor, labels_BHW: Tensor) -> Tensor:
     """Binary cross-entropy of every output against the one-hot label, summed over outputs: sum_c softplus(x_c) - x_y.
 
-    The supervised term of LwF-MC, SSUL, IDEC and LAG. Being a sum, it grows with the classes.
+    The supervised term of LwF-MC, SSUL, IDEC and LAG. As a sum, it grows with the number of classes.
 
     Args:
         logits_BKHW: full-resolution logits.
@@ -92,7 +92,7 @@ def sigmoid_cross_entropy(logits_BKHW: Tensor, labels_BHW: Tensor) -> Tensor:
 def focal_cross_entropy(logits_BKHW: Tensor, labels_BHW: Tensor, alpha: float = 1.0, gamma: float = 0.0) -> Tensor:
     """Cross-entropy with a smaller weight on confident pixels: alpha (1 - p_y)^gamma (-log p_y) (Lin et al., ICCV 2017).
 
-    An optional supervised term of SSUL, IDEC and LAG, with alpha 1 and gamma 0 there, which is plain cross-entropy.
+    An optional supervised term in the code of SSUL, IDEC and LAG. Their alpha of 1 and gamma of 0 give plain cross-entropy.
 
     Returns:
         (B, H, W), 0 where ignored.

@@ -1,7 +1,6 @@
-"""Agreement between the features of two steps, and relevance maps of classes: the parts of LAG.
+"""The parts of LAG: agreement between the features of two steps, and relevance maps of classes.
 
-The formulas of the paper cannot be recovered from what is published; except for `released_consistency` these are this
-project's reading.
+The paper and its code do not determine the formulas. Except for `released_consistency`, they are our interpretation.
 """
 
 import torch
@@ -14,7 +13,7 @@ from contseg.precision import precisely
 
 @precisely
 def channel_divergence(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
-    """KL(P_d of the teacher || P_d of the student) of every channel d, P_d its softmax over space: (C,), mean over images.
+    """KL(teacher || student) of every channel's softmax over space: (C,), mean over images.
 
     Example:
         >>> same = torch.rand(2, 3, 4, 4)
@@ -26,7 +25,7 @@ def channel_divergence(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
 
 
 def invariant_channels(divergence_C: Tensor, specific_share: float) -> Tensor:
-    """Semantic-invariant channels: the round((1 - share) C) that diverge least. The others are sample-specific.
+    """Semantic-invariant channels: the round((1 - share) C) channels that diverge least. The others are sample-specific.
 
     Returns:
         (C,) bool.
@@ -44,7 +43,7 @@ def invariant_channels(divergence_C: Tensor, specific_share: float) -> Tensor:
 def released_consistency(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
     """Channel-wise consistency of the released LAG code: (H,), a value for each of the first H channels.
 
-    It uses the *height* of the map as the number of channels, the softmax over rows, and swaps the roles: the teacher's
+    It uses the *height* of the map as the number of channels and a softmax over rows, and it swaps the roles: the teacher's
     log-probabilities are weighted by the student's probabilities.
     """
     height = student_BCHW.shape[2]
@@ -68,10 +67,10 @@ def relevance_strength(features_BCHW: Tensor, gradient_BCHW: Tensor) -> Tensor:
 
 @precisely
 def normalised_relevance(strength_BN: Tensor, floor: Tensor | float = 0.0) -> Tensor:
-    """A strength divided by its sum over space, (B, N); 0 where the sum is 0.
+    """Strengths divided by their sum over space, (B, N); 0 where the sum is 0.
 
     Args:
-        floor: smallest sum to divide by, so that a map of almost 0 is not scaled up to 1.
+        floor: minimum divisor, so that a map of almost 0 is not scaled up to a sum of 1.
 
     Example:
         >>> normalised_relevance(torch.tensor([[1.0, 3.0], [0.0, 0.0]]))
@@ -99,9 +98,9 @@ def relevance(features_BCHW: Tensor, gradient_BCHW: Tensor) -> Tensor:
 def relevance_divergence(student_BN: Tensor, teacher_BN: Tensor, uniform: float = 0.1) -> Tensor:
     """KL(teacher || student) of two relevance maps per image, each mixed with the uniform map: (B,).
 
-    A relevance map has exact zeros, and the divergence needs a positive student wherever the teacher is positive. Mixed,
-    R~ = (1 - e) R + e / N over N places, the slope at a place that the student ignores is at most N t~ / e. A fixed floor
-    has no relation to the scale of a map, 1 / N: its slope is t / floor, and one update can wreck a network.
+    A relevance map has exact zeros, and the divergence is infinite where only the student is 0. With the mixture
+    R~ = (1 - e) R + e / N over N positions, the gradient at a zero of the student is at most N t~ / e. With a fixed floor
+    instead, which is unrelated to the scale 1 / N of a map, it would be t / floor, and a single update can ruin a network.
 
     Args:
         uniform: e, the share of the uniform map.

@@ -10,7 +10,7 @@ from contseg.precision import precisely
 
 @precisely
 def unbiased_distillation(student_BKHW: Tensor, teacher_BOHW: Tensor, alpha: float = 1.0) -> Tensor:
-    """Distillation in which the teacher's background may be any *new* class to the student (MiB, CVPR 2020, eq. 8).
+    """Distillation in which the teacher's background includes all *new* classes of the student (MiB, CVPR 2020, eq. 8).
 
     q = softmax(alpha x°), log r_0 = lse(x_0, x_O .. x_{K-1}) - lse(x), log r_c = x_c - lse(x) for old c >= 1;
     the loss of a pixel is -(1/O) sum_c q_c log r_c.
@@ -65,7 +65,7 @@ def dense_distillation(
     decay_last: bool = False,
     criterion: Callable[[Tensor, Tensor], Tensor] = lambda student, teacher: distillation(student, teacher, alpha=2.0),
 ) -> Tensor:
-    """Distillation of features at every depth, the deeper the stronger (DADA of IDEC, Zhao et al., TPAMI 2023).
+    """Distillation of features at several depths, deeper ones with larger weights (DADA of IDEC, Zhao et al., TPAMI 2023).
 
     decay (sum_{l < L} w_l KD(S_l, T_l)) + w_L KD(S_L, T_L), each KD a mean over its map.
 
@@ -73,8 +73,8 @@ def dense_distillation(
         students, teachers: L pairs of maps (B, C_l, H_l, W_l), shallow ones first.
         weights: one per pair.
         decay: lambda^(epoch / epochs).
-        decay_last: whether the last one decays too (LAG).
-        criterion: of two maps, see `distillation`.
+        decay_last: whether the last pair decays too (LAG).
+        criterion: loss between two maps, see `distillation`.
 
     Returns:
         a scalar.

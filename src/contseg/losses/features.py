@@ -34,8 +34,9 @@ def old_positions(labels_BHW: Tensor, size: tuple[int, int], old_classes: int) -
     """Positions whose label, resized by nearest neighbour, is old or background: (B, h, w), 0 there and 255 elsewhere.
 
     Args:
-        labels_BHW: int64 labels, 255 ignored, which is not old.
+        labels_BHW: int64 labels; 255 (ignored) is not old.
         size: (h, w) of the map.
+        old_classes: O, including background.
 
     Example:
         >>> old_positions(torch.tensor([[[0, 1, 4, 4, 255, 1]]]), (1, 3), old_classes=3)

@@ -21,9 +21,9 @@ def local_pod_embedding(map_BCHW: Tensor, scales: Sequence[int] = (1, 2, 4), reg
     Args:
         map_BCHW: a feature map; squared beforehand by the method.
         scales: numbers of regions per side.
-        regions: `fit` gives regions of (H // s) x (W // s) and leaves out scales finer than the map; `square` gives
-            W // s on both sides, as the released code does: rows beyond s * (W // s) are then unused, and maps
-            wider than high run out of rows (an empty region averages to NaN).
+        regions: `fit` uses regions of (H // s) x (W // s) and skips scales finer than the map. `square` uses W // s for both
+            sides, as the released code does. Rows beyond s * (W // s) are then unused, and a map that is wider than high
+            has too few rows (the mean of an empty region is NaN).
 
     Returns:
         (B, M).
@@ -51,7 +51,7 @@ def local_pod_embedding(map_BCHW: Tensor, scales: Sequence[int] = (1, 2, 4), reg
 
 
 def _truncated_regions(map_BCHW: Tensor, scale: int, side: int) -> list[Tensor]:
-    """Square regions that reach below the map: they end with it, and a region without rows averages to NaN."""
+    """Square regions, cut off at the lower edge of the map; the mean of a region without rows is NaN."""
     strips = []
     for i in range(scale):
         for j in range(scale):
@@ -74,7 +74,7 @@ def local_pod_distance(
 
 @precisely
 def fold_new_classes(logits_BKHW: Tensor, old_classes: int) -> Tensor:
-    """Logits reduced to the old classes: all new ones are added to background, whose pixels they were to the teacher.
+    """Logits of the old classes, with those of new classes added to background, as the teacher has them in background.
 
     Example:
         >>> fold_new_classes(torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1), old_classes=2).flatten()
@@ -97,7 +97,7 @@ def local_pod_loss(
     Args:
         old_maps, new_maps: L pairs of maps; the channels of a pair must agree (see `fold_new_classes`).
         factors: one weight per pair.
-        growth: sqrt(classes seen / new classes): the more there is to lose, the stronger the pull.
+        growth: sqrt(seen classes / new classes), so that the weight grows with the share of old classes.
         regions, scales: see `local_pod_embedding`.
 
     Returns:

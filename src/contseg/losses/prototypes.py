@@ -1,7 +1,7 @@
-"""Prototypes, one feature vector per class, which attract the features of the class and keep classes apart (SDR, CVPR 2021).
+"""Prototypes, a feature vector per class: attraction, repulsion and matching (SDR, CVPR 2021).
 
-The functions start from sums and counts per class, which can be added over ranks before means are taken. There is no loop
-over classes: a class without pixels has count 0 and is masked. Labels outside 0..K-1, such as 255, belong to no class.
+The functions take sums and counts per class, which can be added over ranks before means are computed. They are vectorised
+over classes; a class without pixels has count 0 and is masked. Labels outside 0..K-1, such as 255, are ignored.
 """
 
 import torch
@@ -12,7 +12,7 @@ from contseg.precision import precisely
 
 
 def nearest(map_HW: Tensor, size: tuple[int, int]) -> Tensor:
-    """Rows and columns of a map (..., H, W) that are nearest to those of a smaller one: (..., h, w).
+    """Resize a map (..., H, W) by nearest neighbour: (..., h, w).
 
     Example:
         >>> nearest(torch.arange(16).view(1, 4, 4), (2, 2))
@@ -70,8 +70,9 @@ def update_prototypes(prototypes_KD: Tensor, counts_K: Tensor, sums_KD: Tensor, 
     Written as p + (sum - m p) / (n + m), so that rounding does not grow with n.
 
     Args:
-        prototypes_KD, counts_K: p, and the pixels n that it is the mean of.
-        sums_KD, added_K: of the new pixels, see `class_sums`; classes without one stay as they are.
+        prototypes_KD: the means p.
+        counts_K: the numbers of pixels n that they are means of.
+        sums_KD, added_K: sums and counts of the new pixels, see `class_sums`; classes without new pixels are unchanged.
 
     Example:
         >>> update_prototypes(torch.tensor([[1.0]]), torch.tensor([3]), torch.tensor([[5.0]]), torch.tensor([1]))
@@ -83,7 +84,7 @@ def update_prototypes(prototypes_KD: Tensor, counts_K: Tensor, sums_KD: Tensor, 
 
 
 def mean_over_classes(values_K: Tensor, present_K: Tensor) -> Tensor:
-    """Mean of a value over the present classes; a zero with a gradient if there are none.
+    """Mean over the present classes; without any, 0 with a gradient.
 
     Example:
         >>> mean_over_classes(torch.tensor([1.0, 2.0, 5.0]), torch.tensor([True, False, True]))
@@ -94,12 +95,12 @@ def mean_over_classes(values_K: Tensor, present_K: Tensor) -> Tensor:
 
 @precisely
 def attraction(errors_K: Tensor, counts_K: Tensor, present_K: Tensor) -> Tensor:
-    """Features to the prototype of their class: mean over classes of the mean over pixels of (1/D) |f - p_c|^2.
+    """Distance of features from the prototype of their class: mean over classes and their pixels of (1/D) |f - p_c|^2.
 
     Args:
         errors_K: see `class_errors`.
         counts_K: pixels of each class.
-        present_K: (K,) bool, the classes to average over; others may have any value.
+        present_K: (K,) bool, the classes to average over; the values of others are ignored.
 
     Example:
         >>> attraction(torch.tensor([2.0, 9.0]), torch.tensor([4, 3]), torch.tensor([True, True]))
@@ -110,15 +111,15 @@ def attraction(errors_K: Tensor, counts_K: Tensor, present_K: Tensor) -> Tensor:
 
 @precisely
 def repulsion(means_KD: Tensor, present_K: Tensor) -> Tensor:
-    """Distance between the means of classes: mean of 1 / |m_c - m_c'| over the pairs of present classes.
+    """Inverse distance between class means: mean of 1 / |m_c - m_c'| over the pairs of present classes.
 
-    A pair at distance 0, to the rounding of means over many pixels, does not count; without a pair the value is 0.
+    Pairs at distance 0, up to rounding, are ignored; without any pair the value is 0.
 
     Example:
         >>> repulsion(torch.tensor([[0.0, 0.0], [3.0, 4.0], [7.0, 7.0]]), torch.tensor([True, True, False]))
         tensor(0.2000)
     """
-    # differences, because products lose precision where means are close
+    # differences, as products lose precision for close means
     distances_KK = torch.cdist(means_KD, means_KD, compute_mode="donot_use_mm_for_euclid_dist")
     lengths_K = means_KD.detach().norm(dim=1)
     rounding_KK = 100 * torch.finfo(means_KD.dtype).eps * (lengths_K[:, None] + lengths_K)
@@ -129,7 +130,7 @@ def repulsion(means_KD: Tensor, present_K: Tensor) -> Tensor:
 
 @precisely
 def matching(means_KD: Tensor, prototypes_KD: Tensor, present_K: Tensor) -> Tensor:
-    """Distance from class means to prototypes: mean over classes of (1/D) |m_c - p_c|^2.
+    """Distance of class means from prototypes: mean over classes of (1/D) |m_c - p_c|^2.
 
     Example:
         >>> matching(torch.tensor([[1.0], [5.0]]), torch.tensor([[3.0], [0.0]]), torch.tensor([True, False]))

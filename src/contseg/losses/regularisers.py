@@ -1,7 +1,7 @@
-"""Importance-weighted pulls of weights towards what they were.
+"""Importance-weighted penalties on the change of weights.
 
-Lists hold one tensor per parameter, and nothing waits for a device. As in the code base of MiB, the importances of a tensor
-are stretched to [0, 1] before they weigh anything.
+Lists have one tensor per parameter, and no function waits for the device. As in the code base of MiB, the importances of a
+tensor are rescaled to [0, 1] before they are used.
 """
 
 import torch
@@ -11,7 +11,7 @@ Tensors = list[Tensor]
 
 
 def normalise(importance: Tensor) -> Tensor:
-    """(v - min) / (max - min + 1e-8): the importances of one tensor in [0, 1].
+    """(v - min) / (max - min + 1e-8): the importances of a tensor, rescaled to [0, 1].
 
     Example:
         >>> normalise(torch.tensor([2.0, 4.0, 3.0]))
@@ -22,7 +22,7 @@ def normalise(importance: Tensor) -> Tensor:
 
 
 def penalty(parameters: Tensors, anchors: Tensors, strengths: Tensors) -> Tensor:
-    """sum w (p - p°)^2 over all numbers of all tensors: a scalar.
+    """sum w (p - p°)^2 over all elements of all tensors: a scalar.
 
     Example:
         >>> penalty([torch.tensor([1.0, 3.0])], [torch.tensor([0.0, 1.0])], [torch.tensor([0.5, 1.0])])
@@ -48,7 +48,7 @@ def add_penalty_gradients(
 
 
 def running_fisher(fishers: Tensors, gradients: Tensors, alpha: float = 0.9) -> Tensors:
-    """F <- alpha g^2 + (1 - alpha) F: a running diagonal of the Fisher information, of gradients of whole batches.
+    """F <- alpha g^2 + (1 - alpha) F: running mean of the diagonal Fisher information, from gradients of whole batches.
 
     Example:
         >>> running_fisher([torch.ones(2)], [torch.tensor([0.0, 2.0])])
@@ -58,7 +58,7 @@ def running_fisher(fishers: Tensors, gradients: Tensors, alpha: float = 0.9) -> 
 
 
 def path_integral(gradients: Tensors, before: Tensors, parameters: Tensors) -> Tensors:
-    """g (p_before - p): by how much the movement since `before` lowered the loss, to first order (PI).
+    """g (p_before - p): the decrease of the loss by the change since `before`, to first order (PI).
 
     Example:
         >>> path_integral([torch.tensor([-2.0])], [torch.tensor([1.0])], [torch.tensor([1.5])])
@@ -68,7 +68,7 @@ def path_integral(gradients: Tensors, before: Tensors, parameters: Tensors) -> T
 
 
 def path_per_distance(path: Tensor, parameter: Tensor, start: Tensor) -> Tensor:
-    """max(0, path / ((p - p_start)^2 + 1e-20)): the importance that a step's path gives a tensor (PI).
+    """max(0, path / ((p - p_start)^2 + 1e-20)): the importances from the path of a step (PI).
 
     Example:
         >>> path_per_distance(torch.tensor([1.0, -1.0]), torch.tensor([2.0, 2.0]), torch.zeros(2))
@@ -78,7 +78,7 @@ def path_per_distance(path: Tensor, parameter: Tensor, start: Tensor) -> Tensor:
 
 
 def path_per_divergence(gradients: Tensors, before: Tensors, parameters: Tensors, fishers: Tensors) -> Tensors:
-    """g d / (F d^2 / 2 + 1e-8) with d = p_before - p: gain in loss over the change of what is predicted (RW).
+    """g d / (F d^2 / 2 + 1e-8) with d = p_before - p: decrease of the loss per change of the predictions (RW).
 
     Example:
         >>> path_per_divergence([torch.tensor([2.0])], [torch.tensor([1.0])], [torch.tensor([0.0])], [torch.tensor([4.0])])

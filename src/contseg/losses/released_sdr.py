@@ -1,8 +1,8 @@
 """The formulas of the released SDR code, used instead of those of `losses.prototypes`.
 
-It gathers the features of a class from (B, D, H, W) by a mask, which lists them image by image, channel by channel, pixel by
-pixel, and then reads that list as a matrix: as D rows of n pixels (right for one image only), or, in prototype matching, as
-n rows of D channels (never right). So a value keeps its position in the image and is treated as another channel.
+The code selects the features of a class from (B, D, H, W) by a mask, in the order image, channel, pixel. It then reshapes
+this list to D x n (correct for a single image only) or, in prototype matching, to n x D (never correct). So a value is
+treated as a value of another channel.
 """
 
 from typing import Literal
@@ -67,13 +67,13 @@ def misread_errors(
     classes, depth = prototypes_KD.shape
     own_BHW = labels_BHW.where(labels_BHW < classes, classes)
     taken = misread_channels(labels_BHW, classes, depth, layout)
-    others = torch.cat([prototypes_KD, prototypes_KD[:1]])  # labels of no class need some row
+    others = torch.cat([prototypes_KD, prototypes_KD[:1]])  # ignored labels need some row
     errors_BHW = (features_BDHW - others[own_BHW[:, None], taken]).square().mean(dim=1)
     return errors_BHW.new_zeros(classes + 1).index_add(0, own_BHW.flatten(), errors_BHW.flatten())[:classes]
 
 
 def without_lowest(present_K: Tensor) -> Tensor:
-    """All present classes except the lowest, which is meant to be background, but is not if there is none.
+    """All present classes except the lowest. This is meant to exclude background, which may not be present.
 
     Example:
         >>> without_lowest(torch.tensor([False, True, True]))
@@ -83,9 +83,8 @@ def without_lowest(present_K: Tensor) -> Tensor:
 
 
 def released_attraction(errors_K: Tensor, counts_K: Tensor, present_K: Tensor) -> Tensor:
-    """`attraction`, its sum divided by the number of classes K' at every class: the i-th weighs K'^-(K' - i + 1).
-
-    In effect only the highest class is attracted.
+    """`attraction` whose running sum is divided by the number of classes K' at every class: class i has the weight
+    K'^-(K' - i + 1), so that in effect only the highest class is attracted.
 
     Example:
         >>> released_attraction(torch.tensor([2.0, 9.0]), torch.tensor([4, 3]), torch.tensor([True, True]))
@@ -99,7 +98,7 @@ def released_attraction(errors_K: Tensor, counts_K: Tensor, present_K: Tensor) -
 
 @precisely
 def released_repulsion(means_KD: Tensor, present_K: Tensor) -> Tensor:
-    """`repulsion` of which only pairs at distance 0 are left out: means that are equal but for rounding push without bound.
+    """`repulsion` that ignores only pairs at a distance of exactly 0, so it is huge for means that are equal up to rounding.
 
     Example:
         >>> means = torch.tensor([[0.0, 0.0], [3.0, 4.0], [3.0, 4.0], [9.0, 9.0]])

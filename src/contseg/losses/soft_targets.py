@@ -35,7 +35,7 @@ def disjoint_cross_entropy(logits_BKHW: Tensor, labels_BHW: Tensor, teacher_BOHW
         logits_BKHW: full-resolution logits.
         labels_BHW: int64 labels; at ignored pixels (255) only the teacher is used, and the target of new outputs is 0.
         teacher_BOHW: logits, without gradient.
-        annotated_BK: bool, the classes whose labels are truth in each image; new ones always are.
+        annotated_BK: bool, the classes whose labels are truth in each image; always true for new classes.
 
     Returns:
         (B, H, W).

@@ -1,4 +1,4 @@
-"""Sparsity of the active channels of a pixel (SDR, CVPR 2021), for features that are rarely negative."""
+"""Sparsity of the channels of a pixel (SDR, CVPR 2021), for features that are rarely negative."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ LABELS = 256
 
 @precisely
 def class_maxima(features_BDHW: Tensor, labels_BHW: Tensor) -> Tensor:
-    """The largest feature over channels and pixels of each label value, 255 too: (256,), -inf without a pixel.
+    """The maximum feature over channels and pixels of each label value, including 255: (256,), -inf without pixels.
 
     Example:
         >>> class_maxima(torch.tensor([[[[1.0, 3.0, 2.0]]]]), torch.tensor([[[0, 1, 1]]]))[:3]
@@ -30,17 +30,17 @@ def sparsity(
     epsilon: float = 1e-15,
     guarded: bool = False,
 ) -> Tensor:
-    """Mean over pixels of sum_d s(g_d) / sum_d g_d, with g = f / maximum: small where few channels are strong.
+    """Mean over pixels of sum_d s(g_d) / sum_d g_d, with g = f / maximum: small if few channels are strong.
 
-    Gradients pass through the maxima. Where all g together are not positive, the value is 0.
+    Gradients flow through the maxima. If the sum over all g is not positive, the value is 0.
 
     Args:
-        maxima: what features are measured by, of a shape that fits theirs: those of the pixel's class in SDR, or
+        maxima: divisors that broadcast to the features: the maxima of the pixel's class in SDR, or
             `features.amax(dim=1, keepdim=True)`, or `features.amax()`.
         strength: s.
         epsilon: added to both denominators.
-        guarded: a pixel whose sum of g is not positive has no such ratio and adds 0, and so does one measured by a maximum
-            that is not positive. Without it, as released, the former counts by its negative ratio.
+        guarded: whether pixels whose sum of g or whose maximum is not positive count as 0. Without it, as released, the
+            ratio of a negative sum is negative.
 
     Example:
         >>> spread, sharp = torch.tensor([[1.0, 1.0]]).view(1, 2, 1, 1), torch.tensor([[1.0, 0.0]]).view(1, 2, 1, 1)
@@ -57,14 +57,14 @@ def sparsity(
         ratio_BHW = strength(measured).sum(dim=1) / (total_BHW.where(positive, 1.0) + epsilon)
         return ratio_BHW.where(positive, 0.0).mean()
     nothing = measured.detach().sum() <= 0
-    measured = measured.where(~nothing, 1.0)  # a ratio that is not taken has no gradient either, not even an infinite one
+    measured = measured.where(~nothing, 1.0)  # so that unused ratios have no (infinite) gradient
     ratio_BHW = strength(measured).sum(dim=1) / (measured.sum(dim=1) + epsilon)
     return ratio_BHW.mean().where(~nothing, 0.0)
 
 
 @precisely
 def channel_entropy(features_BDHW: Tensor, epsilon: float = 1e-10) -> Tensor:
-    """Mean over pixels of -sum_d g_d log g_d, with g = f / |f|_1 over channels; another measure of sparsity.
+    """Mean over pixels of -sum_d g_d log g_d, with g = f / |f|_1 over channels: an alternative measure of sparsity.
 
     Example:
         >>> channel_entropy(torch.ones(1, 2, 1, 1))

@@ -13,11 +13,11 @@ from contseg.methods.weight_penalty import Learning, WeightPenalty, fisher_of_pa
 
 @dataclass(frozen=True)
 class EWC(WeightPenalty):
-    """A weight is important where the loss is curved: by the diagonal of the Fisher information.
+    """Importance of a weight by the diagonal of the Fisher information, a measure of the curvature of the loss.
 
-    The paper takes the Fisher information at the end of a step and a penalty per step; here it is a running mean of
-    squared gradients, F <- alpha g^2 + (1 - alpha) F at every update of all steps, and there is one penalty, towards the
-    last step, with w = F at the step's start, rescaled to [0, 1] in each tensor.
+    The paper computes the Fisher information at the end of a step, and has a penalty per step. Here it is a running mean of
+    squared gradients, F <- alpha g^2 + (1 - alpha) F at every update of all steps. There is one penalty, towards the weights
+    of the last step, with w = F at the start of the step, rescaled to [0, 1] in each tensor.
 
     With `start_from`, step 0 has no updates: F is then the mean over one pass of its images.
 
@@ -32,7 +32,7 @@ class EWC(WeightPenalty):
     name = "ewc"
 
     def first_step_key(self) -> dict[str, Any]:
-        """Step 0 is plain cross-entropy, but F is kept."""
+        """Step 0 is plain cross-entropy, but also computes F."""
         return {"remembers": "fisher", "alpha": self.alpha}
 
     def strength(self, name: str) -> Tensor | None:

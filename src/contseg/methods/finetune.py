@@ -7,7 +7,7 @@ from contseg.methods.method import Method
 
 @dataclass(frozen=True)
 class Finetune(Method):
-    """Plain cross-entropy on the labels of each step; nothing preserves old classes.
+    """Plain cross-entropy on the labels of each step, without any term that preserves old classes.
 
     In the scenario `offline` this is joint training, the upper bound.
     """

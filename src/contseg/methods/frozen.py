@@ -1,4 +1,4 @@
-"""Frozen network: the other lower bound, which forgets nothing and learns little."""
+"""Frozen network: a second baseline, which forgets nothing and learns little."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ class Frozen(Method):
     handles_unknown = True
 
     def check(self, network: NetworkOptions, steps: Sequence[Step]) -> None:
-        """Every later step must add classes; otherwise it has nothing to train."""
+        """Check that every later step adds classes, as otherwise there is nothing to train."""
         super().check(network, steps)
         for step in steps[1:]:
             if step.new_count == 0:
                 raise ContsegError(
-                    f"method.name: '{self.name}' learns nothing but new classes, and step {step.index} brings none;"
+                    f"method.name: '{self.name}' only trains new classes, and step {step.index} has none;"
                     " use another method, such as finetune"
                 )
 

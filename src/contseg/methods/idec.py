@@ -28,23 +28,23 @@ class IDEC(WithUnknown):
     """Distillation of features at every depth, contrast between regions, pseudo-labels with a threshold per class.
 
     This is the paper's version: the whole student is trained. Four features and the old logits are distilled (DADA). Each
-    region that the teacher predicts is pulled to the teacher's features and pushed from those of other regions (ARCL). A
-    class on which the teacher is never very confident has a lower threshold. The formula of the thresholds is not published,
-    and that of ARCL cannot be recovered from the code: both are **this project's reading**. `released` is what the
-    published commands train, see `IDECReleased`.
+    region that the teacher predicts is attracted to the teacher's features and repelled from those of other regions (ARCL).
+    A class with low confidences of the teacher has a lower threshold. The formula of the thresholds is not published, and
+    that of ARCL cannot be derived from the code: both are **our interpretation**. `released` is what the published commands
+    train, see `IDECReleased`.
 
-    As published, with the head of SSUL the pyramids over stages 1 to 3 are not trained in step 0, so their first
-    distillation is of random projections. Later steps train the student's copies of them.
+    As published, with the head of SSUL the pyramids over stages 1 to 3 are not trained in step 0, so the first distillation
+    uses random projections. Later steps train the student's copies of them.
 
     Args:
-        threshold: score of the teacher from which on its class is a pseudo-label; here the highest threshold of a class.
+        threshold: minimum score of the teacher for a pseudo-label; here the maximum of the thresholds per class.
         dense: weight of the distillation of features; the four have the factors 0.5, 1, 2 and 1.
         logits: weight of the distillation of old logits (not in `released`).
-        contrast: weight of the contrast; the published commands have it for VOC 15-5 only.
+        contrast: weight of the contrast; used by the published command for VOC 15-5 only.
         decay: lambda; the shallow features are weighted by lambda^(epoch / epochs).
-        features: `aspp`, of the head of SSUL; or `stages`, the first three stages of the backbone and the output of the
+        features: `aspp` of the head of SSUL; or `stages`, the first three stages of the backbone and the output of the
             head, for other networks.
-        memory: share of the previous confidences that each batch keeps (not in `released`).
+        memory: factor of the confidence histograms in each batch, before new values are added (not in `released`).
         background_factor: as in SSUL.
         old_factor: factor of the learning rate for the classifiers of old classes in later steps (not in `released`).
     """
@@ -67,7 +67,7 @@ class IDEC(WithUnknown):
         return ("aspp1", "aspp2", "aspp3", "aspp4") if self.features == "aspp" else ("stage1", "stage2", "stage3", "head")
 
     def check(self, network: NetworkOptions, steps: Sequence[Step]) -> None:
-        """The network must decide with a sigmoid per output, and have the pyramids unless stages are distilled."""
+        """Check that the network has a sigmoid per output, and the pyramids unless stages are distilled."""
         if self.taps[0] not in network.taps:
             raise ContsegError(
                 f"method.features: {network.head.name} has no pyramids to distil; set method.features=stages, or"
@@ -76,12 +76,12 @@ class IDEC(WithUnknown):
         super().check(network, steps)
 
     def before_step(self, context: StepContext) -> None:
-        """Clear the confidences: each step has a new teacher."""
+        """Clear the confidences, as each step has a new teacher."""
         if context.step.old_count:
             self.state["confidences"] = torch.zeros(context.step.old_outputs, BINS, dtype=torch.float64)
 
     def confident(self, scores_BOHW: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
-        """Where the score of the teacher's class reaches the threshold of that class."""
+        """The teacher's class, and whether its score reaches the threshold of that class."""
         score, predicted = scores_BOHW.max(dim=1)
         return predicted, score >= self.thresholds(score, predicted, context)[predicted]
 

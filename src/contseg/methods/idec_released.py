@@ -22,7 +22,8 @@ class IDECReleased(IDEC):
     """Later steps train classifiers only, as SSUL does, so distillation and contrast reach no parameter.
 
     There is one threshold, logits are not distilled, and the contrast adds the logit of unknown to that of background before
-    the supervised term. The random draws and the first image of its contrast are local to a rank; nothing depends on them.
+    the supervised term. The random draws and the first image of the contrast are local to a rank, which has no effect on
+    training.
     """
 
     variant = "released"
@@ -31,7 +32,7 @@ class IDECReleased(IDEC):
     whole_batch_terms = ()
 
     def before_step(self, context: StepContext) -> None:
-        """There are no confidences to clear."""
+        """Nothing to clear, as there are no confidences."""
 
     def confident(self, scores_BOHW: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
         """One threshold, as SSUL."""
@@ -56,7 +57,7 @@ class IDECReleased(IDEC):
 
     @torch.no_grad()
     def regions(self, ours: Tensor, theirs: Tensor, teacher: SegmenterOutput, context: StepContext) -> Tensor:
-        """ARCL as released, over regions of drawn class numbers."""
+        """ARCL as released, over regions of random classes."""
         size = (4 * ours.shape[2], 4 * ours.shape[3])
         predicted = fold_unknown(teacher.logits_at(size)).argmax(dim=1)
         drawn = [

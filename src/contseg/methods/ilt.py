@@ -22,8 +22,8 @@ class ILT(Method):
     Args:
         distillation: weight of the distillation of logits.
         encoder: weight of the distance between features, those of the last stage after its activation.
-        distance: of features: `squared`, or `cosine` over channels.
-        only_old: measure it only where the label is old or background.
+        distance: distance between features: `squared`, or `cosine` over channels.
+        only_old: compute it only where the label is old or background.
     """
 
     distillation: float = 100.0

@@ -26,32 +26,31 @@ from contseg.precision import precise
 from contseg.scenarios.batch import Batch
 
 KEPT = 0.99
-"""Share of a channel's running divergence that each batch keeps."""
+"""Momentum of the running divergence of a channel."""
 FADED = 0.01
-"""Share of the teacher's mean strength below which a relevance map is not scaled up to a sum of 1."""
+"""Share of the teacher's mean strength; weaker relevance maps are not scaled up to a sum of 1."""
 
 
 @dataclass(frozen=True)
 class LAG(WithUnknown):
-    """Channels on which the old and the new network agree are preserved; on the others, images are contrasted.
+    """Preserves the channels on which the old and the new network agree; on the others, images are contrasted.
 
-    The paper's formulas cannot be recovered from what is published. This is **this project's reading**, on the feature f
-    that is the input of the classifiers; the whole student is trained. `released` is the last complete driver, see
-    `LAGReleased`.
+    The paper and its code do not determine the formulas. This is **our interpretation**, on the feature f that is the input
+    of the classifiers; the whole student is trained. `released` is the last complete script, see `LAGReleased`.
 
-    Channels are ranked by the divergence of the student's spatial distribution from the teacher's. The closest are
-    *semantic-invariant* and kept close; on the others (*sample-specific*) a decoupled contrast separates images. Each old
-    class has a *solid prototype* of invariant channels, and its relevance map (gradient times input, through the classifiers
-    in evaluation mode) is kept. Pseudo-labels need a score and a margin.
+    Channels are ranked by the divergence of the student's spatial distribution from the teacher's. Those with the smallest
+    divergence are *semantic-invariant* and distilled; on the others (*sample-specific*) a decoupled contrast separates
+    images. Each old class has a *solid prototype* of invariant channels, and its relevance map (gradient times input,
+    through the classifiers in evaluation mode) is distilled. Pseudo-labels need a minimum score and margin.
 
     Args:
-        threshold: of the teacher's score.
-        margin: of the best class over the second (not in `released`).
+        threshold: minimum score of the teacher for a pseudo-label.
+        margin: minimum margin of the best class over the second (not in `released`).
         ranking: `released` only: also require that (1 - margin) times the *number* of the class exceeds the threshold.
         specific: rho, the share of sample-specific channels.
         invariance, specificity, prototypes, relevance: weights of the four terms (not in `released`).
         decay: lambda; the first two are weighted by lambda^(epoch / epochs), and so is the distillation of `released`.
-        looked_at: maximum number of classes whose relevance is compared in a batch; drawn anew in every batch.
+        looked_at: maximum number of classes whose relevance is compared in a batch; chosen at random in every batch.
         background_factor: as in SSUL.
         old_factor: factor of the learning rate for the classifiers of old classes in later steps (not in `released`).
     """
@@ -77,7 +76,7 @@ class LAG(WithUnknown):
         return ("head",)
 
     def before_step(self, context: StepContext) -> None:
-        """Clear the divergences; keep the prototypes and add those of classes that are old now."""
+        """Clear the divergences, and add prototypes of the classes that are old now."""
         if context.step.old_count == 0:
             return
         width, old = context.student.head.width, context.step.old_outputs
@@ -89,7 +88,7 @@ class LAG(WithUnknown):
             self.state[name] = grown
 
     def confident(self, scores_BOHW: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
-        """Where the teacher's class reaches the threshold and is ahead of the second by the margin."""
+        """The teacher's class, and whether it reaches the threshold and exceeds the second class by the margin."""
         predicted, score, margin = top_two(scores_BOHW)
         return predicted, (score >= self.threshold) & (margin >= self.margin)
 
@@ -112,7 +111,7 @@ class LAG(WithUnknown):
         }
 
     def invariant(self, divergence_C: Tensor, context: StepContext) -> Tensor:
-        """Invariant channels, (C,) bool, by the running mean of their divergence over all ranks."""
+        """Invariant channels, (C,) bool, by their running divergence over all ranks."""
         now = context.ranks.sum(divergence_C.detach()) / context.ranks.count
         before = self.state["divergence"].to(now)
         self.state["divergence"] = torch.where(before.any(), KEPT * before + (1 - KEPT) * now, now)
@@ -129,9 +128,10 @@ class LAG(WithUnknown):
     def prototype_distance(
         self, ours: Tensor, theirs: Tensor, invariant_C: Tensor, teacher: SegmenterOutput, context: StepContext
     ) -> Tensor:
-        """1 - cosine between mean features and prototypes of old classes; mean over the classes in the batch.
+        """1 - cosine similarity of mean features and prototypes of old classes; mean over the classes in the batch.
 
-        The mean is that of the student where the teacher is confident. The prototype is the running mean of the teacher.
+        The mean is over the student's features where the teacher is confident. The prototype is the running mean of the
+        teacher's features.
         """
         predicted, count = self.confident_classes(teacher, context), teacher.logits.shape[1]
         sums, pixels = (context.ranks.sum(part) for part in class_sums(ours, predicted, count))
@@ -146,12 +146,12 @@ class LAG(WithUnknown):
         return ((1 - agreement) * there).sum() / there.sum().clamp(min=1)
 
     def confident_classes(self, teacher: SegmenterOutput, context: StepContext) -> Tensor:
-        """Old class of which the teacher is confident, (B, h, w); -1 elsewhere."""
+        """Old class that the teacher predicts with confidence, (B, h, w); -1 elsewhere."""
         score, predicted = precise(teacher.logits).sigmoid().max(dim=1)
         return predicted.where((predicted >= context.step.foreground) & (score >= self.threshold), -1)
 
     def relevance_distance(self, student: SegmenterOutput, teacher: SegmenterOutput, context: StepContext) -> Tensor:
-        """Divergence between the relevance maps of student and teacher; mean over some of the teacher's classes."""
+        """Divergence between the relevance maps of student and teacher; mean over a random choice of old classes."""
         assert context.teacher is not None
         predicted, first = teacher.logits.argmax(dim=1), context.step.foreground
         old_classes = torch.arange(first, teacher.logits.shape[1], device=predicted.device)
@@ -181,11 +181,11 @@ class LAG(WithUnknown):
 def _strengths(
     segmenter: Segmenter, features: Tensor, inside: Tensor, classes: Tensor, steps: slice, differentiable: bool
 ) -> Tensor:
-    """Relevance of each position for some classes, (M, B, h w): gradient times input of the classifier in evaluation mode.
+    """Relevance of each position for M classes, (M, B, h w): gradient times input of the classifier in evaluation mode.
 
     Args:
         inside: (B, M, h, w) bool, the pixels over which the score of a class is summed.
-        classes: (M,) their indices among the outputs of `steps` of the classifier.
+        classes: (M,) indices of the classes among the outputs of `steps` of the classifier.
         differentiable: whether the result has a gradient.
     """
     features = precise(features)

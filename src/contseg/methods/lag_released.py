@@ -1,4 +1,4 @@
-"""LAG as its last complete driver trains it."""
+"""LAG as its last complete script trains it."""
 
 import math
 from dataclasses import dataclass
@@ -16,14 +16,15 @@ from contseg.precision import precise
 from contseg.scenarios.batch import Batch
 
 OWN = math.log(1e-45)
-"""What the contrast adds to an image's own entries, about -103.6."""
+"""Added to the entries of an image with itself in the contrast, about -103.6."""
 
 
 @dataclass(frozen=True)
 class LAGReleased(LAG):
     """Later steps train classifiers only, as SSUL does.
 
-    So distillation, contrast and consistency (over rows, not channels) reach no parameter. They are local to a rank.
+    So distillation, contrast and consistency (over rows, not channels) reach no trainable parameter. They are local to a
+    rank.
     """
 
     variant = "released"
@@ -33,10 +34,10 @@ class LAGReleased(LAG):
     whole_batch_terms = ()
 
     def before_step(self, context: StepContext) -> None:
-        """There is no state."""
+        """Nothing to do, as there is no state."""
 
     def confident(self, scores_BOHW: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
-        """Where the score reaches the threshold, and with `ranking` the released ranking exceeds it."""
+        """The teacher's class, and whether its score reaches the threshold (with `ranking`, also the released ranking)."""
         predicted, score, margin = top_two(scores_BOHW)
         confident = score >= self.threshold
         if self.ranking:

@@ -12,12 +12,12 @@ from contseg.scenarios.batch import Batch
 
 @dataclass(frozen=True)
 class LwF(Method):
-    """Cross-entropy + distillation of the old outputs, with a softmax over these alone.
+    """Cross-entropy + distillation of the old outputs, with a softmax over the old outputs only.
 
     The shift of background is ignored: labels are background where the teacher predicts an old class.
 
     Args:
-        distillation: weight of the distillation term. It is a mean over the old classes too, so the weight is large.
+        distillation: weight of the distillation term. The term is also a mean over the old classes, so the weight is large.
         alpha: inverse temperature of the teacher.
     """
 

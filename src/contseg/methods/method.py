@@ -20,7 +20,7 @@ from contseg.scenarios.step import Step
 
 @dataclass
 class StepContext:
-    """What a method can read besides the batch and the outputs.
+    """What a method can read in addition to the batch and the outputs.
 
     Args:
         student: the segmenter being trained (the plain module, without wrappers).
@@ -28,9 +28,9 @@ class StepContext:
         step: the new and the old classes.
         epoch, epochs: current epoch and number of epochs of the step. `epochs` is 0 in a step without updates.
         loader: one pass over the step's own training images (without the exemplars of a memory), in batches on the device.
-            Its augmentation and order are those of no training epoch, and the same in every iteration. As in an epoch, it
-            is whole updates of `batch` x `accumulate` images: the rest is dropped, and a step with fewer images repeats
-            some. Each rank gets its share of every batch.
+            Augmentation and order differ from those of training epochs and are the same in every iteration. As in an epoch,
+            only whole updates of `batch` x `accumulate` images are used: the rest is dropped, and a step with fewer images
+            repeats some. Each rank gets its share of every batch.
         every_sample: one pass over the same images without augmentation, cut as in evaluation, each image exactly once,
             with the labels of training. For class means and closed-form solutions. Each rank gets its share of the images
             and may get one batch more than another: use `ranks` after the pass, not within it.
@@ -39,8 +39,8 @@ class StepContext:
         ranks: sums and gathers over processes.
         average: which pixels the supervised term averages over, see `TrainingOptions`.
         passes: forward passes per update (`training.accumulate`).
-        labels_of_update: returns the final labels of every pass of this update, including those of the current batch. None
-            if an update has one pass.
+        labels_of_update: function that returns the final labels of every pass of this update, including the current batch.
+            None if an update has one pass.
     """
 
     student: Segmenter
@@ -116,7 +116,7 @@ class StepContext:
             if derive is None and not any(labels_BHW is one for one in labels):
                 raise ContsegError(
                     "training.accumulate: the method averages over labels of its own, which cannot be counted in all"
-                    " passes of an update; give mean_over_valid a `derive`, or set training.accumulate=1"
+                    " passes of an update; pass `derive` to mean_over_valid, or set training.accumulate=1"
                 )
             counts = [((derive(one) if derive else one) != IGNORE).sum() for one in labels]
             valid = self.ranks.sum(torch.stack(counts).sum()) / self.ranks.count / len(labels)
@@ -141,12 +141,12 @@ class Method:
             Applies to the class that sets it, not to its subclasses.
         learns_without_updates: whether `training.epochs` may be 0: it learns a step in `before_step` or `after_step`.
         inert_terms: terms that by design reach no trainable parameter (only in `released` variants).
-        whole_batch_terms: what compares the images of a batch with each other, or updates `state` with every batch. Over
-            several passes (`training.accumulate`) it differs from the large batch, so it is refused there.
+        whole_batch_terms: names of what compares the images of a batch with each other, or updates `state` with every batch.
+            Over several passes (`training.accumulate`) it differs from the large batch, so the method is refused there.
 
     Class attributes or properties:
         taps: features that `losses` reads in steps with a teacher, see `Segmenter.forward`.
-        first_taps: features that it reads without a teacher.
+        first_taps: features that `losses` reads without a teacher.
     """
 
     name: ClassVar[str]
@@ -211,7 +211,7 @@ class Method:
                 )
 
     def first_step_key(self) -> dict[str, Any]:
-        """What of this method changes step 0. `{}` is plain cross-entropy, shared with other methods through the cache.
+        """Everything in this method that changes step 0. `{}` is plain cross-entropy, which methods share through the cache.
 
         By default, name and hyper-parameters. Methods with `first_step_is_plain` return `{}`.
         """
@@ -244,7 +244,7 @@ class Method:
         """Called after every update of the weights."""
 
     def after_step(self, context: StepContext) -> None:
-        """Called after the last update of a step. The teacher is still there."""
+        """Called after the last update of a step, while the teacher is still available."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """`state` on CPU."""

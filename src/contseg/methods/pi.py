@@ -12,11 +12,11 @@ from contseg.methods.weight_penalty import Learning, WeightPenalty, copied
 
 @dataclass(frozen=True)
 class PI(WeightPenalty):
-    """A weight is important if its path through the step lowered the loss much, relative to its distance.
+    """Importance of a weight by how much its path through a step lowered the loss, relative to the distance.
 
     path += g (p_before - p), summed over the updates; after the step, score += max(0, path / ((p - p_start)^2 + 1e-20)).
-    As released, a movement is paired with the gradient *after* it (the paper: before it), and w is the score rescaled to
-    [0, 1] in each tensor.
+    As released, a change of weights is multiplied by the gradient *after* it (the paper: before it), and w is the score
+    rescaled to [0, 1] in each tensor.
 
     With `start_from`, step 0 has no path, so step 1 has no penalty: it is plain fine-tuning.
 
@@ -29,7 +29,7 @@ class PI(WeightPenalty):
     name = "pi"
 
     def first_step_key(self) -> dict[str, Any]:
-        """Step 0 is plain cross-entropy, but the score is kept."""
+        """Step 0 is plain cross-entropy, but also computes the score."""
         return {"remembers": "path"}
 
     def strength(self, name: str) -> Tensor | None:

@@ -60,7 +60,7 @@ class PLOP(Method):
         return entropy(probabilities_BOHW)
 
     def thresholds(self, histogram_KM: Tensor) -> Tensor:
-        """Threshold of each class from the histogram of its uncertainties: (K,) float32."""
+        """Threshold of each class from the histogram (K, M) of its uncertainties: (K,) float32."""
         return histogram_median(histogram_KM).float()
 
     def before_step(self, context: StepContext) -> None:
@@ -108,7 +108,7 @@ class PLOP(Method):
         return terms
 
     def distance(self, old_maps: list[Tensor], new_maps: list[Tensor], context: StepContext) -> Tensor:
-        """Local POD over pairs of maps; the last pair are logits."""
+        """Local POD over pairs of maps, the last of which are logits."""
         step = context.step
         folded = [*new_maps[:-1], fold_new_classes(new_maps[-1], step.old_count)]
         factors = [self.pod] * (len(folded) - 1) + [self.pod_logits]

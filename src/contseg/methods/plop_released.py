@@ -11,10 +11,10 @@ from contseg.methods.plop import PLOP
 
 @dataclass(frozen=True)
 class PLOPReleased(PLOP):
-    """Entropy *averaged* over classes and divided by a second logarithm; a walk over 100 bins instead of the median.
+    """Entropy *averaged* over classes and divided by a second logarithm; a scan of 100 bins instead of the median.
 
-    Thresholds are at least `floor`, and regions are square. Published numbers come from this rule as far as is known. With
-    50 old classes or more it accepts every background pixel.
+    Thresholds are at least `floor`, and regions are square. As far as is known, the published numbers were obtained in this
+    way. With 50 old classes or more it accepts every background pixel.
     """
 
     variant = "released"

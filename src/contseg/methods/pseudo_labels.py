@@ -1,7 +1,7 @@
-"""Pseudo-labels: background replaced by the class that a teacher predicts, where the method regards it as confident.
+"""Pseudo-labels: background is replaced by the class that the teacher predicts with confidence.
 
-`losses.confidence` has the rules for that: entropy below a median (true or as released), a threshold, one threshold per
-class, a margin over the second class.
+The rules for confidence are in `losses.confidence`: entropy below a median (true or as released), a threshold, a threshold
+per class, a margin over the second class.
 """
 
 from torch import Tensor

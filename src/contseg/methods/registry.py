@@ -53,14 +53,14 @@ RELEASED: "Registry[type[Method]]" = Registry(
     },
     _require_method,
 )
-"""Methods that have the two variants `paper` (in `METHODS`) and `released`, chosen by `method.variant`."""
+"""Methods with a variant `released`, selected by `method.variant`; the variant `paper` is in `METHODS`."""
 
 
 def make_method(name: str, **hyper_parameters: Any) -> "Method":
-    """A method by name, its hyper-parameters checked against their types.
+    """Make a method by name, and check the types of its hyper-parameters.
 
     Raises:
-        ContsegError: unknown method or hyper-parameter, or a value of the wrong kind.
+        ContsegError: the method or a hyper-parameter is unknown, or a value has the wrong type.
 
     Example:
         >>> make_method("plop", pod=0.001, variant="released")
@@ -89,7 +89,7 @@ def make_method(name: str, **hyper_parameters: Any) -> "Method":
 
 
 def hyper_parameters(method: "Method") -> dict[str, Any]:
-    """The name and every hyper-parameter of a method, as a recipe writes them.
+    """The name and all hyper-parameters of a method, as in a recipe.
 
     Example:
         >>> hyper_parameters(make_method("mib"))

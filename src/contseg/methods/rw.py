@@ -13,10 +13,10 @@ from contseg.methods.weight_penalty import Learning, WeightPenalty, copied, fish
 
 @dataclass(frozen=True)
 class RW(WeightPenalty):
-    """EWC and PI together, with the path relative to the change of the predictions.
+    """EWC and PI combined, with the path relative to the change of the predictions.
 
-    At every `interval`-th update path += g d / (F d^2 / 2 + 1e-8), d the movement since the last one; F as in EWC. After
-    the step, score = max(0, path), or the mean of it and the previous score if there is one. w = n(F) + n(score), each
+    At every `interval`-th update path += g d / (F d^2 / 2 + 1e-8), where d is the change since the last one and F is that of
+    EWC. After the step, score = max(0, path), averaged with the previous score if there is one. w = n(F) + n(score), each
     rescaled to [0, 1] in each tensor.
 
     With `start_from`, step 0 has no path: F is then the mean over one pass of its images, and w = n(F).
@@ -34,7 +34,7 @@ class RW(WeightPenalty):
     name = "rw"
 
     def first_step_key(self) -> dict[str, Any]:
-        """Step 0 is plain cross-entropy, but F and the score are kept."""
+        """Step 0 is plain cross-entropy, but also computes F and the score."""
         return {"remembers": "fisher and path", "alpha": self.alpha, "interval": self.interval}
 
     def strength(self, name: str) -> Tensor | None:
@@ -50,7 +50,7 @@ class RW(WeightPenalty):
         updates = int(self.state.get("updates", 0))  # on CPU, so that reading it does not wait for the device
         self.state["updates"] = torch.tensor(updates + 1)
         if updates % self.interval == 0:
-            before = self.recall("before", learning, copied)  # at first, nothing has moved
+            before = self.recall("before", learning, copied)  # no change at first
             path = self.recall("path", learning)
             more = path_per_divergence(gradients, before, list(learning.values()), fishers)
             self.remember_finite("path", learning, [old + new for old, new in zip(path, more, strict=True)], path)

@@ -27,19 +27,19 @@ from contseg.scenarios.batch import Batch
 
 @dataclass(frozen=True)
 class SDR(MiB):
-    """Features stay close to the prototype of their class, classes stay apart, and few channels are active in a pixel.
+    """Attraction of features to class prototypes, repulsion of classes, matching of prototypes, and sparse features.
 
     Features are those of the backbone's last stage after its activation; labels are resized to them by nearest neighbour.
     The prototype of a class is the mean of its features over all iterations and steps so far. Each batch updates it before
     the losses, without gradient. Sparsity is part of every step, the other terms of step 1 and later.
 
-    This is the paper's version: the formulas of `losses.prototypes`, over the images of all ranks. A class updates its
-    prototype where its label is truth, that is where the class was annotated: background in the setting `sequential` and in
-    steps by domain, and old classes there and in exemplars. A class without a prototype is neither attracted nor matched.
+    This is the paper's version: the formulas of `losses.prototypes`, over the images of all ranks. A prototype is updated
+    only by images in which its class was annotated. This includes background in the setting `sequential` and in steps by
+    domain, and old classes there and in exemplars. Classes without a prototype are neither attracted nor matched.
     `released` computes something else, see `SDRReleased`.
 
-    Published runs in the setting `disjoint` also let background update its prototype in step 0. A method cannot know that no
-    later class is hidden in it, so here background has none then, as published for `overlapped`.
+    In published runs in the setting `disjoint`, background has a prototype from step 0 on. A method cannot know that
+    background hides no future class, so here it has none, as published for `overlapped`.
 
     Args:
         on: `mib`, with unbiased cross-entropy and unbiased distillation as in MiB; or `alone`, with plain cross-entropy.
@@ -144,7 +144,7 @@ class SDR(MiB):
     def sparse(self, features_BDHW: Tensor, labels_BHW: Tensor, context: StepContext) -> Tensor:
         """Sparsity; the features of a pixel are divided by the maximum of its label in the images of all ranks."""
         probe = features_BDHW[:0]
-        if context.student.backbone.activate(probe) is probe:  # no activation: channels may add up to nothing
+        if context.student.backbone.activate(probe) is probe:  # without activation, the sum over channels may be 0
             features_BDHW = features_BDHW.relu()
         maxima = context.ranks.gather(class_maxima(features_BDHW, labels_BHW)[None]).amax(dim=0)
         return sparsity(features_BDHW, maxima[labels_BHW].unsqueeze(1), guarded=True)
@@ -155,7 +155,7 @@ class SDR(MiB):
         if context.epochs == 0:
             student = context.student
             training = student.training
-            student.eval()  # keeps the statistics of norms
+            student.eval()  # so that the statistics of norms do not change
             for batch in context.loader:
                 features = features_of(student(student.normalise(batch.images), taps=self.first_taps), context)
                 labels = nearest(batch.labels, (features.shape[2], features.shape[3]))
@@ -169,7 +169,7 @@ def features_of(output: SegmenterOutput, context: StepContext) -> Tensor:
 
 
 def all_annotated(annotated_BK: Tensor, old_count: int) -> Tensor:
-    """Images in which a background label hides no old class: (B,) bool."""
+    """Images in which all old classes are annotated, so that background hides none of them: (B,) bool."""
     if old_count > 1:
         return annotated_BK[:, 0] | annotated_BK[:, 1:old_count].all(dim=1)
     return annotated_BK[:, 0]

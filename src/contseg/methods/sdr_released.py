@@ -20,13 +20,13 @@ from contseg.methods.sdr import SDR, all_annotated
 
 @dataclass(frozen=True)
 class SDRReleased(SDR):
-    """Features of a class are read with mixed-up channels; a batch of one image is right except for matching.
+    """Features of a class have their channels mixed up; for a single image they are correct except in matching.
 
-    See `losses.released_sdr`. Attraction acts on little but the highest class. Every label updates its prototype except 255
+    See `losses.released_sdr`. Attraction acts almost only on the highest class. Every label updates its prototype except 255
     and, unless background or all old classes are annotated in the whole batch, the lowest label in the batch. Features and
-    classes are those of one rank, and the prototypes of rank 0 go into checkpoints and the next step. A class without a
-    prototype has the origin. None of the guards of the paper's version is there: a pixel whose channels have a negative sum,
-    as after a leaky ReLU, has a negative sparsity.
+    classes are those of one rank, and the prototypes of rank 0 are saved and used in the next step. A class without a
+    prototype is at the origin. The checks of the paper's version are missing: a pixel whose channels have a negative sum, as
+    after a leaky ReLU, has a negative sparsity.
     """
 
     variant = "released"
@@ -34,7 +34,7 @@ class SDRReleased(SDR):
     def annotated_sums(
         self, features_BDHW: Tensor, labels_BHW: Tensor, annotated_BK: Tensor, context: StepContext
     ) -> tuple[Tensor, Tensor]:
-        """Misread sums of all classes, without the lowest one unless its label hides nothing."""
+        """Misread sums of all classes, without the lowest one unless it hides no other class."""
         sums, added = misread_sums(features_BDHW, labels_BHW, len(self.state["counts"]))
         kept = without_lowest(added > 0) | all_annotated(annotated_BK, context.step.old_count).all()
         return sums.where(kept[:, None], 0.0), added.where(kept, 0)
@@ -58,13 +58,13 @@ class SDRReleased(SDR):
         return matching(class_means(sums, counts), prototypes, counts > 0)
 
     def sparse(self, features_BDHW: Tensor, labels_BHW: Tensor, context: StepContext) -> Tensor:
-        """Sparsity by the maxima of this rank, without guards."""
+        """Sparsity with the maxima of this rank, without checks."""
         maxima = class_maxima(features_BDHW, labels_BHW)
         return sparsity(features_BDHW, maxima[labels_BHW].unsqueeze(1))
 
     @torch.no_grad()
     def after_step(self, context: StepContext) -> None:
-        """Take over the prototypes of rank 0."""
+        """Use the prototypes of rank 0 on all ranks."""
         super().after_step(context)
         for name, value in self.state.items():
             self.state[name] = context.ranks.gather(value.to(context.student.mean.device)[None])[0]

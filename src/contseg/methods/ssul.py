@@ -9,10 +9,10 @@ from contseg.methods.unknown import WithUnknown
 class SSUL(WithUnknown):
     """An output for unknown classes, from which new classes start; pseudo-labels; later steps train classifiers only.
 
-    Background is split: a pixel without an annotated class is *unknown*, a class to come, where a saliency map is positive
-    (or everywhere, without saliency maps: policy `ssul`). Later steps freeze the backbone, the head, the norms and the old
-    classifiers, so that nothing is forgotten. They train the classifiers of the new classes, of unknown, and, slowly, of
-    background.
+    Background is split: a pixel without an annotated class is *unknown* (a future class) where a saliency map is positive,
+    or everywhere without saliency maps (policy `ssul`). Later steps freeze the backbone, the head, the norms and the
+    classifiers of old classes, which prevents forgetting. They train the classifiers of new classes and of unknown, and that
+    of background with a small learning rate.
 
     SSUL-M is this method with a replay memory (`scenario.memory`).
     """

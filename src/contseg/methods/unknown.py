@@ -1,4 +1,4 @@
-"""The base of SSUL, IDEC and LAG: an output "unknown" for classes to come, and steps that train classifiers only."""
+"""The base of SSUL, IDEC and LAG: an output "unknown" for future classes, and steps that train classifiers only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,9 +25,10 @@ class WithUnknown(Method):
     """Binary cross-entropy per output; pseudo-labels above a threshold; later steps may train classifiers only.
 
     Args:
-        threshold: score of the teacher from which on its class replaces background.
+        threshold: minimum score of the teacher for its class to replace background.
         background_factor: factor of the learning rate for background's classifier in later steps. In the labels of SSUL
-            without saliency maps no pixel is background, so its classifier only has negative targets and must hardly move.
+            without saliency maps no pixel is background, so its classifier only has negative targets and should change
+            little.
     """
 
     threshold: float = 0.7
@@ -44,7 +45,7 @@ class WithUnknown(Method):
     """Factor of the learning rate for the classifiers of old classes in later steps; a hyper-parameter of IDEC and LAG."""
 
     def first_step_key(self) -> dict[str, Any]:
-        """Binary cross-entropy from step 0 on, the same for all of them."""
+        """Binary cross-entropy from step 0 on, the same for all these methods."""
         return {"supervised": "sigmoid"}
 
     def check(self, network: NetworkOptions, steps: Sequence[Step]) -> None:
@@ -52,7 +53,7 @@ class WithUnknown(Method):
         super().check(network, steps)
         if network.decision != "sigmoid":
             raise ContsegError(
-                f"network.decision: method '{self.name}' learns every output on its own; set network.decision=sigmoid"
+                f"network.decision: method '{self.name}' trains every output separately; set network.decision=sigmoid"
                 f" (it is {network.decision})"
             )
 

@@ -1,4 +1,4 @@
-"""The base of EWC, PI and RW: weights are pulled to their values after the previous step, important ones more."""
+"""The base of EWC, PI and RW: a penalty on the change of weights since the previous step, by their importance."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
@@ -20,13 +20,13 @@ class WeightPenalty(Method, ABC):
     """Cross-entropy + importance * sum w (p - p°)^2, over the weights that existed before the step.
 
     The penalty is not a term of `losses`: its gradient is added after the importances have been estimated from the gradient
-    of the losses alone. So it is not in the reported loss, and `training.clip` limits the sum of both.
+    of the losses alone. So it is not part of the reported loss, and `training.clip` limits the sum of both gradients.
 
-    The weights w of a tensor reach 1 (2 for RW), so the pull overshoots and grows where the learning rate is above 0.68 /
-    importance (Nesterov momentum of 0.9): the importance of 500 was published with a rate of 0.001.
+    The weights w of a tensor reach 1 (2 for RW), so the penalty diverges if the learning rate exceeds 0.68 / importance
+    (Nesterov momentum of 0.9). The importance of 500 was published with a rate of 0.001.
 
-    `state` holds tensors named `kind.parameter`. During a step: `anchor`, the weights at its start; `strength`, w; and the
-    estimates of a subclass. Between steps: the importances. Each kind is as large as the weights.
+    `state` contains tensors named `kind.parameter`. During a step these are `anchor`, the weights at its start; `strength`,
+    w; and the estimates of a subclass. Between steps they are the importances. Each kind is as large as the weights.
 
     Args:
         importance: weight of the penalty.
@@ -36,7 +36,7 @@ class WeightPenalty(Method, ABC):
 
     @abstractmethod
     def strength(self, name: str) -> Tensor | None:
-        """Weights w of a parameter in the coming step. None if it is new: it has no importance and is not pulled."""
+        """Weights w of a parameter in the next step. None for a new one, which has no importance and no penalty."""
 
     @abstractmethod
     def estimate(self, learning: Learning, gradients: list[Tensor]) -> None:
@@ -58,7 +58,7 @@ class WeightPenalty(Method, ABC):
         learning = {name: p for name, p in context.student.named_parameters() if p.grad is not None}
         self.estimate(learning, _gradients(learning))
         pulled = self.pulled(learning)
-        if pulled:  # PyTorch refuses empty lists
+        if pulled:  # PyTorch does not accept empty lists
             anchors, strengths = self.recall("anchor", pulled), self.recall("strength", pulled)
             add_penalty_gradients(_gradients(pulled), list(pulled.values()), anchors, strengths, weight=self.importance)
 
@@ -67,7 +67,7 @@ class WeightPenalty(Method, ABC):
         self.forget("anchor", "strength")
 
     def pulled(self, learning: Learning) -> Learning:
-        """The given parameters that have an importance."""
+        """The parameters with an importance."""
         return {name: parameter for name, parameter in learning.items() if f"strength.{name}" in self.state}
 
     # --- state ----------------------------------------------------------------------------------------------------------

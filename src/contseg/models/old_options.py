@@ -28,7 +28,7 @@ def nested(network: Mapping[str, Any], before: Mapping[str, Any] | None = None) 
     """Convert old flat keys of a network to the current form, with one mapping per part.
 
     A complete list of old keys contains keys that its parts did not use; these are dropped. Otherwise such a key is kept,
-    so that it is refused later.
+    so that it is refused later. If both are set, the current key is used.
 
     Args:
         network: as in a recipe; invalid values are kept.
@@ -36,7 +36,7 @@ def nested(network: Mapping[str, Any], before: Mapping[str, Any] | None = None) 
 
     Example:
         >>> nested({"backbone": "resnet18", "width": 8, "head": "fcn", "head_width": 16})
-        {'backbone': {'name': 'resnet18', 'width': 8}, 'head': {'name': 'fcn', 'width': 16}}
+        {'backbone': {'width': 8, 'name': 'resnet18'}, 'head': {'width': 16, 'name': 'fcn'}}
     """
     result = {key: value for key, value in network.items() if key not in OLD_KEYS}
     for part in ("backbone", "head"):
@@ -48,7 +48,7 @@ def nested(network: Mapping[str, Any], before: Mapping[str, Any] | None = None) 
         inner = result.get(part) or {}
         inner = inner.model_dump() if isinstance(inner, PartOptions) else inner
         if isinstance(inner, Mapping):  # anything else is refused later
-            result[part] = {**inner, key: value}
+            result[part] = {key: value} | dict(inner)
     if "auxiliary_width" in network and not (network.keys() >= COMPLETE or _has_auxiliary(result, before or {})):
         result["auxiliary_width"] = network["auxiliary_width"]  # refused: there is no auxiliary head
     return result
@@ -63,7 +63,7 @@ def _placed(
     complete = network.keys() >= COMPLETE
     auxiliary = _has_auxiliary(result, before)
     for key, value in network.items():
-        if value is None and HEAD_KEYS.get(key, key) not in head.model_fields:
+        if value is None and (complete or HEAD_KEYS.get(key, key) not in head.model_fields):
             continue  # not set
         if key in BACKBONE_KEYS and (BACKBONE_KEYS[key] in backbone.model_fields or not complete):
             yield "backbone", BACKBONE_KEYS[key], value

@@ -1,10 +1,12 @@
 """Options of a whole network: its parts, and the options outside of them."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
+from contseg.errors import did_you_mean
 from contseg.models.backbones.options import BACKBONES, DEFAULT_BACKBONE, BackboneOptions, ResNetOptions
 from contseg.models.heads.idrnet.options import IDRNetOptions
 from contseg.models.heads.options import DEFAULT_HEAD, HEADS, DeepLabV3MiBOptions, HeadInput, HeadOptions
@@ -109,6 +111,22 @@ class NetworkOptions(BaseModel):
             8
         """
         return type(self).model_validate(laid_over(self.model_dump(), changes))
+
+
+def closest_key(key: str) -> str:
+    """The hint for a key that no network has: the closest one, of a part or of the whole network.
+
+    Example:
+        >>> closest_key("output_strid")
+        "did you mean 'backbone.output_stride'?"
+    """
+    keys: dict[str, str] = {}
+    for place, parts in (("backbone", BACKBONES), ("head", HEADS)):
+        for _, options in parts.items():
+            for name in options.model_fields:
+                keys.setdefault(name, f"{place}.{name}")
+    close = get_close_matches(key, keys, n=1, cutoff=0.8)
+    return f"did you mean '{keys[close[0]]}'?" if close else did_you_mean(key, NetworkOptions.model_fields)
 
 
 def laid_over(before: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

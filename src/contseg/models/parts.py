@@ -49,15 +49,21 @@ def chosen(kinds: Registry[type[Part]], default: str, value: Any) -> Any:
         return value
     given = {"name": value} if isinstance(value, str) else value
     if not isinstance(given, Mapping):
-        raise ValueError(f"give the name of one of {kinds.kind}, or its keys (got {value!r})")
+        raise ValueError(f"expected the name or the keys of a {kinds.noun} (got {value!r})")
     name = given.get("name", default)
     if name not in kinds:
         raise ValueError(kinds.unknown(str(name)))
     unknown = [key for key in given if key not in kinds[name].model_fields]
     if unknown:
-        known = did_you_mean(str(unknown[0]), kinds[name].model_fields)
-        raise ValueError(f"{name} has no key '{unknown[0]}' (got {given[unknown[0]]!r}); {known}")
+        raise ValueError(f"{name} has no key '{unknown[0]}' (got {given[unknown[0]]!r}); {_hint(kinds, name, unknown[0])}")
     return kinds[name].model_validate({**given, "name": name})
+
+
+def _hint(kinds: Registry[type[Part]], name: str, key: Any) -> str:
+    """The parts that have a key which this one lacks; if there are none, the closest of its own keys."""
+    others = [other for other, options in kinds.items() if key in options.model_fields]
+    own = did_you_mean(str(key), kinds[name].model_fields)
+    return f"it is a key of {', '.join(others)}" if others else own
 
 
 def shared_keys(kinds: Registry[type[Part]], before: Mapping[str, Any], name: Any) -> dict[str, Any]:

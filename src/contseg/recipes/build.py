@@ -1,4 +1,4 @@
-"""From a recipe to a job that the engine can run."""
+"""Make a job that the engine can run from a recipe."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from contseg.scenarios.scenario import Scenario
 
 
 def open_recipe_dataset(recipe: Recipe) -> SegmentationDataset:
-    """The dataset a recipe names.
+    """The dataset of a recipe.
 
     Raises:
         ContsegError: see `open_dataset`.
@@ -36,16 +36,19 @@ def open_recipe_dataset(recipe: Recipe) -> SegmentationDataset:
 
 
 def make_scenario(recipe: Recipe, progress: Progress | None = None) -> Scenario:
-    """The scenario a recipe names; `progress` is called during the presence scan.
+    """The scenario of a recipe.
+
+    Args:
+        progress: called with (done, total) during the presence scan.
 
     Raises:
-        ContsegError: the dataset or the split is wrong.
+        ContsegError: the dataset or the split is invalid.
     """
     return Scenario(open_recipe_dataset(recipe), recipe.scenario, progress, first_is_known=recipe.start_from is not None)
 
 
 def make_pipelines(recipe: Recipe, dataset: SegmentationDataset) -> tuple[Pipeline, Pipeline]:
-    """Training and evaluation pipelines of a recipe, for its dataset.
+    """The training and the evaluation pipeline of a recipe for its dataset.
 
     Raises:
         ContsegError: the pipeline has no such setting.
@@ -75,12 +78,13 @@ def make_job(
     """The job of a recipe in a run folder; nothing is written.
 
     Args:
-        progress: called during the presence scan.
-        cache: folder for sharing step 0, or None.
-        new: a new run will begin in the folder: all that it starts from is checked, and nothing in the folder is read.
+        progress: called with (done, total) during the presence scan.
+        cache: folder in which runs share step 0, or None.
+        new: whether a new run will begin in the folder. Then everything that it starts from is checked, and nothing in the
+            folder is read.
 
     Raises:
-        ContsegError: data, split, method, network, weights, devices or other options are wrong.
+        ContsegError: data, split, method, network, weights, devices or other options are invalid.
     """
     refuse_unguarded()
     folder, cache = Path(folder), None if cache is None else Path(cache)
@@ -92,14 +96,14 @@ def make_job(
             if not len(step.val):
                 share = recipe.scenario.validation
                 raise ContsegError(
-                    f"scenario.validation: {share} of the {len(step.train)} images of step {step.index} is none;"
-                    " raise it, or set training.keep=last"
+                    f"scenario.validation: {share} of the {len(step.train)} images of step {step.index} is less than one"
+                    " image; raise it, or set training.keep=last"
                 )
     given = dict(recipe.method)
     method = make_method(given.pop("name"), **given)
     _require_unknown_handled(recipe, scenario, method)
     _require_exemplars_per_batch(recipe)
-    _require_average_heeded(recipe, method)
+    _require_average_supported(recipe, method)
     _require_updates(recipe, scenario, method)
     _require_both_sides(recipe, scenario)
     training, evaluation = make_pipelines(recipe, scenario.dataset)
@@ -115,7 +119,7 @@ def make_job(
     method.check(network, scenario)
     _require_large_batch(recipe.training, method, network)
     if start_from is None or type(method).prepare is Method.prepare:  # a method may freeze the norms of later steps
-        _require_images_enough_for_norms(recipe, network)
+        _require_batch_for_norms(recipe, network)
     if recipe.backbone_weights and (new or run.last_begun() < 0):
         require_fitting(network, Path(recipe.backbone_weights))
     require_startable(recipe.training, network, scenario[0].seen_count)
@@ -136,10 +140,10 @@ def make_job(
 
 
 def _require_both_sides(recipe: Recipe, scenario: Scenario) -> None:
-    """No flips where a step labels the left of something and not its right.
+    """Raise ContsegError if images are flipped and a step labels only the left or only the right one of a pair.
 
-    In a mirrored image a left arm is a right arm. Where only left arms are labelled, the mirrored right arm would have to
-    become an unlabelled left arm, and the labelled one would get an absent class: no label is right.
+    In a flipped image a left arm is a right arm. If only left arms are labelled, there is no correct label for either arm
+    of a flipped image.
     """
     table = scenario.dataset.classes
     name_of = dict(zip(table.ids, table.names, strict=True))
@@ -151,8 +155,8 @@ def _require_both_sides(recipe: Recipe, scenario: Scenario) -> None:
         if halves and recipe.data.flip:
             there, absent = sorted(halves[0], key=lambda number: number not in labelled)
             raise ContsegError(
-                f"data.flip: step {step.index} labels {name_of[there]} and not {name_of[absent]}, which change places in a"
-                " flipped image; set data.flip=0, or a scenario.split or scenario.order that brings both in one step"
+                f"data.flip: step {step.index} labels {name_of[there]} and not {name_of[absent]}, which a flip swaps;"
+                " set data.flip=0, or a scenario.split or scenario.order that adds both in one step"
             )
 
 
@@ -179,22 +183,22 @@ def _require_exemplars_per_batch(recipe: Recipe) -> None:
     memory, batch = recipe.scenario.memory, recipe.training.batch
     if memory and memory.mix == "share" and int(memory.share * batch) == 0:
         raise ContsegError(
-            f"scenario.memory.share: {memory.share} of a batch of {batch} is no image; raise it, or set"
+            f"scenario.memory.share: {memory.share} of a batch of {batch} is less than one image; raise it, or set"
             " scenario.memory.mix=sampling"
         )
 
 
-def _require_images_enough_for_norms(recipe: Recipe, network: NetworkOptions) -> None:
-    """A norm needs more than one pixel of one image; a forward pass without data shows whether one of them gets less."""
+def _require_batch_for_norms(recipe: Recipe, network: NetworkOptions) -> None:
+    """Raise ContsegError if a norm would see a single value per channel, as a forward pass on the meta device shows."""
     if recipe.training.batch > 1:
         return
     crop = recipe.data.crop
     height, width = crop if isinstance(crop, list) else (crop, crop)
-    with torch.device("meta"):  # shapes alone, no memory and no time
+    with torch.device("meta"):  # shapes only: takes no memory and no time
         segmenter = Segmenter(network, first_widths(network, 3)).train()
         try:
             segmenter(torch.empty(1, 3, height, width))
-        except RuntimeError:  # a network whose shapes depend on its numbers; it got beyond the norms of its head
+        except RuntimeError:  # shapes that depend on values, which come after the norms of the head
             return
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
@@ -208,7 +212,7 @@ def _require_images_enough_for_norms(recipe: Recipe, network: NetworkOptions) ->
             ) from None
 
 
-def _require_average_heeded(recipe: Recipe, method: Method) -> None:
+def _require_average_supported(recipe: Recipe, method: Method) -> None:
     if recipe.training.average != "all" and type(method).supervise is not Method.supervise:
         raise ContsegError(
             f"training.average: '{recipe.training.average}' is for plain cross-entropy; method '{method.name}' has a"
@@ -228,7 +232,7 @@ def _require_updates(recipe: Recipe, scenario: Scenario, method: Method) -> None
 
 
 def _require_large_batch(training: TrainingOptions, method: Method, network: NetworkOptions) -> None:
-    """Passes that are gathered must learn what one large batch does."""
+    """Raise ContsegError unless several passes per update equal one large batch."""
     if training.accumulate == 1:
         return
     way = f"set training.accumulate=1 and training.batch={training.batch * training.accumulate}, on more devices if need be"
@@ -238,19 +242,19 @@ def _require_large_batch(training: TrainingOptions, method: Method, network: Net
             f"training.accumulate: method '{method.name}' computes {terms} over the whole batch at once; {way}"
         )
     if network.idrnet is not None:
-        raise ContsegError(f"training.accumulate: the tables of network.idrnet move with every batch; {way}")
+        raise ContsegError(f"training.accumulate: the tables of network.head.idrnet are updated by every batch; {way}")
 
 
 def start_run(recipe: Recipe, folder: Path | str, overwrite: bool = False, resume: bool = False) -> Run:
-    """A new run folder that contains the resolved recipe, with the network of the segmenter in `start_from` if there is one.
+    """Create a run folder with the resolved recipe. With `start_from`, the recipe gets the network of that segmenter.
 
     Args:
-        overwrite: delete the run that is there. `make_job` with `new=True` checks everything else before.
-        resume: continue with the run that is in the folder, if it is of the same recipe.
+        overwrite: delete an existing run. Check everything else first, using `make_job` with `new=True`.
+        resume: continue with the run in the folder if it has the same recipe.
 
     Raises:
-        ContsegError: the folder contains a run, or with `resume` one of another recipe; `start_from` cannot be read or
-            has another network than the recipe sets; or something that the recipe names would be deleted.
+        ContsegError: the folder contains a run, or with `resume` one of another recipe; `start_from` cannot be read or has
+            another network than the recipe sets; or a file that the recipe names would be deleted.
     """
     refuse_unguarded()
     run = Run(folder)
@@ -283,20 +287,20 @@ def require_kept(recipe: Recipe, run: Run) -> None:
 
 
 def resumed_recipe(folder: Path | str, wanted: Recipe | None = None) -> Recipe:
-    """The recipe of the run in a folder, with the machine keys (devices, workers) and the data's folder of the wanted one.
+    """The recipe of a run with the machine keys (devices, workers) and the data folder of another recipe.
 
     Args:
         wanted: the recipe to resume with, or None for that of the run.
 
     Raises:
-        ContsegError: no run there, or the wanted recipe differs in what is learned (names the keys).
+        ContsegError: the folder contains no run, or the two recipes differ in keys that affect results (names the keys).
     """
     run = Run(folder).require()
     saved = read_recipe(run.folder / "recipe.yaml", [f"plugins={wanted.plugins}"] if wanted else [])
     if wanted is None:
         return saved
-    wanted = wanted.model_copy(update={"plugins": saved.plugins})  # the run's, and where those of them are that were given
-    if saved.start_from is not None and wanted.start_from == saved.start_from:  # the network came with the segmenter
+    wanted = wanted.model_copy(update={"plugins": saved.plugins})  # the run's plugins, in their new places
+    if saved.start_from is not None and wanted.start_from == saved.start_from:  # the network is that of the segmenter
         network = saved.network.changed(**wanted.network.model_dump(exclude_unset=True))
         wanted = wanted.model_copy(update={"network": network})
     changed = {
@@ -315,7 +319,7 @@ def resumed_recipe(folder: Path | str, wanted: Recipe | None = None) -> Recipe:
 
 
 def keep_places(run: Run, recipe: Recipe) -> None:
-    """Write down where the data and the plugins of a run are now, for the next resume, reports and evaluations."""
+    """Save where the data and the plugins of a run are now, for the next resume, reports and evaluations."""
     saved = read_run(run.folder / "recipe.yaml")
     if (saved.data.path, saved.plugins) != (recipe.data.path, recipe.plugins):
         data = saved.data.model_copy(update={"path": recipe.data.path})

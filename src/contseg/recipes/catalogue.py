@@ -14,12 +14,12 @@ class Entry:
     """A packaged recipe in a list.
 
     Attributes:
-        name: of the recipe.
-        system: whose row it is: a method, `ssul-m`, `joint` or `idrnet`.
-        dataset, split, setting: as in the recipe; the split of `joint` is the one whose classes it is scored by. The setting
-            of a recipe with one step is empty.
+        name: name of the recipe.
+        system: a method, `ssul-m`, `joint` or `idrnet`.
+        dataset, split, setting: as in the recipe. The split of `joint` gives the groups that are scored. The setting of a
+            recipe with one step is empty.
         network: such as `deeplabv3-mib_resnet101-d16`.
-        published: what was published on the same protocol, may be empty.
+        published: published rows of the same protocol, may be empty.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Entry:
         """The entry of a packaged recipe.
 
         Raises:
-            ContsegError: no recipe of this name.
+            ContsegError: no recipe has this name.
         """
         recipe = outline(name)
         scenario = recipe.scenario
@@ -51,12 +51,12 @@ class Entry:
 
     @property
     def released(self) -> bool:
-        """Whether the recipe is of the released code, not of the paper."""
+        """Whether the recipe follows the released code instead of the paper."""
         return self.name.endswith("_released")
 
 
 def system_of(recipe: Recipe) -> str:
-    """Whose row a recipe is.
+    """The system of a recipe, see `Entry`.
 
     Example:
         >>> from contseg.recipes.read import read_recipe

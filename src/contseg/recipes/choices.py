@@ -1,14 +1,14 @@
-"""Options that depend on the machine, and random initial weights: printed before a run begins."""
+"""What is printed before a run begins: options that were chosen for the machine, and a remark on random weights."""
 
 from contseg.engine.devices import accelerator_of, cores, precision_of, workers_of
 from contseg.recipes.recipe import Recipe
 
 
 def choices(recipe: Recipe, *, resumed: bool = False) -> list[str]:
-    """A line about the options that were chosen for this machine, and one about random weights, where there is such.
+    """A line on the options that were chosen for this machine, and a line on random initial weights, if they apply.
 
     Args:
-        resumed: the run has begun, so its initial weights can no longer be chosen.
+        resumed: whether the run has begun, so that its initial weights can no longer be chosen.
 
     Example:
         >>> from contseg.recipes.read import read_recipe

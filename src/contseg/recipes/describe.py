@@ -19,7 +19,7 @@ def describe(source: str | Path, overrides: Sequence[str] = ()) -> str:
     """The resolved recipe as YAML, with the origin of every value and the comment in its file, as comments.
 
     Args:
-        source, overrides: as of `read_recipe`.
+        source, overrides: as in `read_recipe`.
 
     Raises:
         ContsegError: see `read_recipe`.
@@ -44,7 +44,7 @@ def describe(source: str | Path, overrides: Sequence[str] = ()) -> str:
 
 
 def comments_of(text: str) -> dict[str, str]:
-    """The comments of a YAML text: key (`training.lr`) to the comment on its line.
+    """The comments of a YAML text: dotted key (`training.lr`) to the comment on its line.
 
     Example:
         >>> comments_of("a: 1 # one\\nb:\\n  c: 2 # two\\n  d: 3")
@@ -79,7 +79,7 @@ def _value(value: Any) -> str:
 
 
 def _origin(origins: Any, key: str) -> str:
-    """Of a key, or of what is inside of it (an empty mapping) or around it."""
+    """The origin of a key, or else of a key inside it or around it (for an empty mapping)."""
     parts = key.split(".")
     return next((origins[".".join(parts[:n])] for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in origins), DEFAULT)
 
@@ -98,4 +98,4 @@ def published_line(row: PublishedRow) -> str:
         >>> published_line(published_for(read_recipe("voc/mib_15-1_disjoint"))[0])
         '46.2 / 12.9 / 37.9 (background not counted; published: MiB repository, VOC table)'
     """
-    return f"{row.shown} (background {COUNTED[row.background]}; {row.sure}: {row.source})"
+    return f"{row.shown} (background {COUNTED[row.background]}; {row.certainty}: {row.source})"

@@ -21,12 +21,12 @@ def differences(one: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
     return {key: (left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)}
 
 
-WEIGHTIEST = ("network", "backbone_weights", "start_from", "method", "scenario", "data", "evaluation", "training")
-"""Parts of a recipe, those first that change most of what a run learns."""
+ORDER = ("network", "backbone_weights", "start_from", "method", "scenario", "data", "evaluation", "training")
+"""Sections of a recipe, in the order of their influence on results."""
 
 
 def differences_text(changed: Mapping[str, tuple[Any, Any]], most: int = 4) -> str:
-    """Changed keys with both values in one line, the weightiest first; of more than `most`, the other keys alone.
+    """Changed keys with both values in one line, in the order of `ORDER`; beyond `most` keys, without values.
 
     Example:
         >>> differences_text({"training.lr": (0.1, 0.2), "network.backbone.name": ("resnet101", "resnet18")}, most=1)
@@ -35,7 +35,7 @@ def differences_text(changed: Mapping[str, tuple[Any, Any]], most: int = 4) -> s
 
     def place(key: str) -> int:
         top = key.partition(".")[0]
-        return WEIGHTIEST.index(top) if top in WEIGHTIEST else len(WEIGHTIEST)
+        return ORDER.index(top) if top in ORDER else len(ORDER)
 
     keys = sorted(changed, key=lambda key: (place(key), key != "network.backbone.name", key))
     texts = [f"{key} was {before}, is {now}" for key in keys[:most] for before, now in [map(_word, changed[key])]]

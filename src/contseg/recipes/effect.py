@@ -1,4 +1,4 @@
-"""Keys of a recipe that other keys of it make ineffective."""
+"""Keys of a recipe that have no effect together with its other keys."""
 
 from collections.abc import Callable, Iterable
 
@@ -34,13 +34,13 @@ CONDITIONS: dict[str, tuple[str, Callable[[Recipe], bool]]] = {
     "evaluation.stride": ("evaluation.mode=slide", lambda recipe: recipe.evaluation.mode == "slide"),
     "evaluation.windows": ("evaluation.mode=slide", lambda recipe: recipe.evaluation.mode == "slide"),
 }
-"""Key to what it has an effect with: in words, and whether a recipe has it."""
+"""Key to the condition under which it has an effect: in words, and as a function of the recipe."""
 
 
 def without_effect(recipe: Recipe, keys: Iterable[str]) -> dict[str, str]:
-    """Those of some keys that a recipe sets in vain, each with what it would have an effect with.
+    """The keys among `keys` that have no effect in a recipe, with the condition that each needs.
 
-    Keys of a part of the network or of a dataset that the part lacks are refused when the recipe is read.
+    Keys that a part of the network or a dataset does not have are refused when the recipe is read.
 
     Example:
         >>> from contseg.recipes.read import read_recipe

@@ -9,31 +9,33 @@ from typing import Literal
 from contseg.recipes.recipe import Recipe
 
 FIGURES = ("old", "new", "all")
-"""What a row publishes: mIoU of the classes of step 0, of all later steps, and of all classes."""
+"""The numbers of a row: mIoU of the classes of step 0, of all later steps, and of all classes."""
 
 COUNTED = {"yes": "counted", "no": "not counted", "": "unknown"}
 """How a table shows whether `old` and `all` count background."""
 
 HEAD_NAMES = {"pspnet": "psp", "upernet": "uper"}
-"""What the published tables call a head, where it is not what a recipe calls it."""
+"""Name of a head in recipes to its name in published tables, where they differ."""
 
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """A line of `published.csv`: a published result, and how it was measured. An empty text: not stated by the source.
+    """A line of `published.csv`: a published result and how it was measured. An empty text means that the source does not
+    state it.
 
     Attributes:
-        method: as of `method_key`; also methods that the package has not (`rcil`, `star`, `simcis`).
+        method: see `method_key`; also methods that are not in the package (`rcil`, `star`, `simcis`).
         dataset: as in a recipe; `isprs` is Potsdam, `pascal-context` its 59 classes.
-        split, setting: as in a recipe; of `joint` the split is the one whose groups are scored, and there is no setting.
+        split, setting: as in a recipe; the split of `joint` gives the groups that are scored, and its setting is empty.
         ratio: share of the images of later steps that were used.
-        network: such as `fcn_resnet50-d8`, where the table compares networks; empty is the network of the method's papers.
-        look: `single`, `flip`, or `ms+flip` for several scales and the mirrored image.
+        network: such as `fcn_resnet50-d8`, where the source compares networks; empty for the network of the method's paper.
+        inference: `single` view, `flip`, or `ms+flip` for several scales and the mirrored image.
         old, new, all: mIoU in percent, None where it is not published.
         background: whether `old` and `all` count background: `yes`, `no`, or unknown.
         policy: the label conventions, see `LabelPolicy`.
-        test: what of an image was scored: `crop 512`, the centre of the resized image, or `whole`.
-        sure: `published` by its authors, `quoted` by later papers, `rerun` by others, the authors' `log`, or from `memory`.
+        test: the part of an image that was scored: `crop 512`, the centre of the resized image, or `whole`.
+        certainty: `published` by the authors, `quoted` by later papers, a `rerun` by others, the authors' `log`, or from
+            `memory`.
         source: where it was published.
     """
 
@@ -43,22 +45,22 @@ class PublishedRow:
     setting: str
     ratio: float
     network: str
-    look: Literal["single", "flip", "ms+flip"]
+    inference: Literal["single", "flip", "ms+flip"]
     old: float | None
     new: float | None
     all: float | None
     background: Literal["yes", "no", ""]
     policy: str
     test: str
-    sure: Literal["published", "quoted", "rerun", "log", "memory"]
+    certainty: Literal["published", "quoted", "rerun", "log", "memory"]
     source: str
 
     @property
     def shown(self) -> str:
-        """The numbers, and the inference if not a single view: `65.12 / 21.11 / 54.64`, `60.83 (flip)`."""
+        """The numbers, with the inference if it is not a single view: `65.12 / 21.11 / 54.64`, `60.83 (flip)`."""
         values = (self.old, self.new, self.all) if self.old is not None or self.new is not None else (self.all,)
         figures = " / ".join("-" if value is None else f"{value:g}" for value in values)
-        return figures if self.look == "single" else f"{figures} ({self.look})"
+        return figures if self.inference == "single" else f"{figures} ({self.inference})"
 
 
 @cache
@@ -66,7 +68,8 @@ def published_rows() -> tuple[PublishedRow, ...]:
     """All published numbers in the package.
 
     Example:
-        >>> next(row.all for row in published_rows() if (row.method, row.split, row.sure) == ("plop", "15-1", "published"))
+        >>> rows = (row for row in published_rows() if row.certainty == "published")
+        >>> next(row.all for row in rows if (row.method, row.split) == ("plop", "15-1"))
         54.64
     """
     text = (files("contseg.recipes") / "published.csv").read_text(encoding="utf-8")
@@ -74,13 +77,13 @@ def published_rows() -> tuple[PublishedRow, ...]:
 
 
 def published_for(recipe: Recipe) -> list[PublishedRow]:
-    """What was published for method, dataset, split, setting and ratio of a recipe, and for its network if the table has it.
+    """The rows with the method, dataset, split, setting and ratio of a recipe, and with its network if they have one.
 
-    Empty for class orders, lists of images and domains that no row has.
+    Empty for class orders, lists of images and domains without published numbers.
 
     Example:
         >>> from contseg.recipes.read import read_recipe
-        >>> [row.all for row in published_for(read_recipe("voc/plop_15-1_overlapped")) if row.sure == "published"]
+        >>> [row.all for row in published_for(read_recipe("voc/plop_15-1_overlapped")) if row.certainty == "published"]
         [54.64]
         >>> published_for(read_recipe("digits/plop_5-1"))
         []
@@ -104,10 +107,10 @@ def published_for(recipe: Recipe) -> list[PublishedRow]:
 
 
 def method_key(recipe: Recipe) -> str:
-    """What the table calls the method of a recipe.
+    """The name of a recipe's method in the table of published numbers.
 
-    The method's name, but `joint` for fine-tuning in one step and `idrnet` for that with IDRNet; `sdr+mib` for SDR on MiB;
-    with `-m` for a replay memory.
+    It is the method's name, except `joint` for fine-tuning in one step, `idrnet` for the same with IDRNet, and `sdr+mib` for
+    SDR on MiB. A replay memory adds `-m`.
 
     Example:
         >>> from contseg.recipes.read import read_recipe
@@ -123,7 +126,7 @@ def method_key(recipe: Recipe) -> str:
 
 
 def network_key(recipe: Recipe) -> str:
-    """What the table calls the network of a recipe.
+    """The name of a recipe's network in the table of published numbers.
 
     Example:
         >>> from contseg.recipes.read import read_recipe

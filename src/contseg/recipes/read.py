@@ -1,4 +1,4 @@
-"""Reading recipes: YAML 1.2, shared parts, overrides, and errors that name the key."""
+"""Read recipes: YAML 1.2, shared parts, overrides, and errors that name the key."""
 
 import copy
 import io
@@ -23,7 +23,7 @@ from contseg.errors import ContsegError, did_you_mean
 from contseg.models.backbones.options import BACKBONES
 from contseg.models.heads.options import HEADS
 from contseg.models.old_options import nested
-from contseg.models.options import laid_over
+from contseg.models.options import NetworkOptions, closest_key, laid_over
 from contseg.plugins import joined, load_plugins
 from contseg.recipes.recipe import Recipe
 from contseg.settings import key_value
@@ -32,14 +32,15 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe by file or by name, overridden.
+    """Read a recipe by file or by name.
 
     Args:
-        source: a YAML file, or the name of a recipe of the package (`digits/plop_5-1`).
-        overrides: `a.b=c`, the value in YAML (`training.lr=1e-3`, `training.epochs=[30, 10]`).
+        source: a YAML file, or the name of a packaged recipe (`digits/plop_5-1`).
+        overrides: changes `a.b=c` with the value in YAML (`training.lr=1e-3`, `training.epochs=[30, 10]`).
 
     Raises:
-        ContsegError: no such recipe, no YAML, an unknown key or a value of the wrong type (names key and value).
+        ContsegError: the recipe does not exist or is not YAML, a key is unknown, or a value has the wrong type (names key
+            and value).
 
     Example:
         >>> read_recipe("digits/plop_5-1", ["training.lr=0.5", "method.variant=released"]).training.lr
@@ -49,18 +50,18 @@ def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 COMMAND_LINE = "command line"
-"""The origin of a value that an override set."""
+"""The origin of a value that is set by an override."""
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A recipe, and where its values come from.
+    """A recipe and the origin of its values.
 
     Attributes:
-        recipe: complete.
-        origins: for every key that is set somewhere (`training.lr`), the part or recipe that set it last, or `COMMAND_LINE`;
-            a key that is not there has its default.
-        layers: the parts and the recipe, each under its name, in the order in which they were laid over each other.
+        recipe: the resolved recipe.
+        origins: dotted key (`training.lr`) to the part or recipe that set it last, or to `COMMAND_LINE`; keys with their
+            default are missing.
+        layers: names of the parts and of the recipe, in the order in which they are applied.
     """
 
     recipe: Recipe
@@ -69,12 +70,13 @@ class Resolved:
 
 
 def read_run(file: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of a run that is measured or used for predictions, so that its method is not needed.
+    """Read the recipe of a run for evaluation or prediction, which do not need its method.
 
-    Its plugins are imported where they are found; a part that is missing is an error when it is used.
+    Plugins that are not found are skipped; a missing part is an error when it is used.
 
     Args:
         file: `recipe.yaml` of the run.
+        overrides: as in `read_recipe`.
 
     Raises:
         ContsegError: see `read_recipe`.
@@ -87,10 +89,10 @@ def read_run(file: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def resolve(source: str | Path, overrides: Sequence[str] = ()) -> Resolved:
-    """A recipe by file or by name, overridden, and the origin of its values.
+    """Read a recipe by file or by name, with the origin of its values.
 
     Args:
-        source, overrides: as of `read_recipe`.
+        source, overrides: as in `read_recipe`.
 
     Raises:
         ContsegError: see `read_recipe`.
@@ -106,7 +108,7 @@ def resolve(source: str | Path, overrides: Sequence[str] = ()) -> Resolved:
     if based_on and content.get("based_on") is None:
         content["based_on"] = based_on[-1]
     there = dict(flat(content))
-    kept = {key: origin for key, origin in origins.items() if key in there}  # a method that changed its name, for instance
+    kept = {key: origin for key, origin in origins.items() if key in there}  # not those of a method that was replaced
     by_user = {key for key, origin in kept.items() if key.startswith("network.") and origin not in _index()}
     recipe = parse_recipe(content, str(source))
     return Resolved(recipe.model_copy(update={"network": _set_by(recipe.network, by_user, "network.")}), kept, names)
@@ -115,10 +117,10 @@ def resolve(source: str | Path, overrides: Sequence[str] = ()) -> Resolved:
 def _combined(
     source: str, overrides: Sequence[str] = (), *, required: bool = True
 ) -> tuple[dict[str, Any], dict[str, str], tuple[str, ...]]:
-    """The parts of a recipe and the overrides laid over each other, the origin of every key, and the names of the layers.
+    """Combine the parts of a recipe and the overrides; returns the content, the origin of every key, and the layers.
 
     Args:
-        required: as of `load_plugins`. Plugins add up, and are imported first: they have keys of their own.
+        required: as in `load_plugins`. The plugins of all layers are imported first, as they define keys.
     """
     layers = list(_layers(*_find(source)))
     content: dict[str, Any] = {}
@@ -136,7 +138,7 @@ def _combined(
     for name, layer in layers:
         content, set_here = _laid(content, layer)
         origins |= dict.fromkeys(set_here, name)
-    network: dict[str, Any] = {}  # all overrides at once, so that a part that they name leaves none of their keys out
+    network: dict[str, Any] = {}  # all overrides at once, so that the keys of a part that they select are kept
     for override in overrides:
         of_network = re.match(r"network[.=]", override)
         set_here = _apply(network if of_network else content, override)
@@ -147,7 +149,7 @@ def _combined(
 
 
 def _set_by(options: Model, keys: set[str], prefix: str) -> Model:
-    """Equal options, of which `model_dump(exclude_unset=True)` gives only the keys that the user set."""
+    """The same options, marked so that `model_dump(exclude_unset=True)` returns only the keys that the user set."""
     values = {}
     for name in type(options).model_fields:
         value = getattr(options, name)
@@ -157,9 +159,9 @@ def _set_by(options: Model, keys: set[str], prefix: str) -> Model:
 
 
 def outline(name: str) -> Recipe:
-    """A packaged recipe whose method has the hyper-parameters that the recipe sets, without defaults.
+    """A packaged recipe with the hyper-parameters that it sets, without the defaults of its method.
 
-    Methods are not imported, and neither is PyTorch, so that a list of all recipes is quick.
+    Neither methods nor PyTorch are imported, so that listing all recipes is fast.
 
     Raises:
         ContsegError: see `read_recipe`.
@@ -172,8 +174,10 @@ def outline(name: str) -> Recipe:
 
 
 def parse_recipe(content: Mapping[str, Any], source: str) -> Recipe:
-    """A recipe from plain values, as YAML gives them; the method's hyper-parameters are completed with their defaults, and
-    the plugins with the installed packages whose parts the recipe names.
+    """Make a recipe from plain values, as read from YAML.
+
+    Missing hyper-parameters of the method get their defaults. The installed packages whose parts the recipe uses are added
+    to its plugins.
 
     Raises:
         ContsegError: see `read_recipe`.
@@ -187,7 +191,7 @@ def parse_recipe(content: Mapping[str, Any], source: str) -> Recipe:
 
 
 def _completed(recipe: Recipe) -> Recipe:
-    from contseg.data.pipelines.augment import PIPELINES  # imports PyTorch, which `outline` does without
+    from contseg.data.pipelines.augment import PIPELINES  # imports PyTorch, which `outline` avoids
     from contseg.methods.registry import METHODS, hyper_parameters, make_method
 
     method = dict(recipe.method)
@@ -215,18 +219,18 @@ def _typed(content: Mapping[str, Any], source: str) -> Recipe:
 
 
 def to_yaml(recipe: Recipe) -> str:
-    """The resolved recipe as YAML; reading it again gives the same recipe."""
+    """The resolved recipe as YAML, which can be read again."""
     text = io.StringIO()
     yaml = YAML()
     yaml.default_flow_style = False
-    yaml.width = 1 << 20  # a folded line with escapes does not always come back as it was
-    yaml.allow_unicode = False  # escapes, so that every character comes back, line separators too
+    yaml.width = 1 << 20  # folded lines with escapes are not always read back unchanged
+    yaml.allow_unicode = False  # escapes, so that all characters are read back, including line separators
     yaml.dump(recipe.model_dump(mode="json"), text)
     return text.getvalue()
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes in the package.
+    """Names of the packaged recipes.
 
     Example:
         >>> "digits/plop_5-1" in recipe_names()
@@ -236,7 +240,7 @@ def recipe_names() -> list[str]:
 
 
 def is_of_published_data(name: str) -> bool:
-    """Whether a packaged recipe is of a dataset with published numbers, not of the demo or of your own images.
+    """Whether a packaged recipe uses a dataset with published numbers, not the digits or your own images.
 
     Example:
         >>> is_of_published_data("voc/plop_15-1_overlapped"), is_of_published_data("digits/plop_5-1")
@@ -264,10 +268,10 @@ def _packaged(folder: Traversable, prefix: str) -> Iterator[tuple[str, Traversab
 
 
 def recipe_text(source: str) -> str:
-    """The text of a recipe file, or of a packaged recipe or part, without its parts.
+    """The text of a recipe file, or of a packaged recipe or part, without the parts that it extends.
 
     Raises:
-        ContsegError: no such recipe; names the nearest.
+        ContsegError: there is no such recipe (suggests the closest match).
     """
     path = Path(source)
     if path.is_file():
@@ -283,7 +287,7 @@ def recipe_text(source: str) -> str:
 
 @cache
 def _index() -> dict[str, Traversable]:
-    """Every packaged recipe and part by name: ours, and those in the folders that packages name as `contseg.recipes`."""
+    """Every packaged recipe and part by name, including those of entry points in the group `contseg.recipes`."""
     index = dict(_packaged(files("contseg.recipes"), ""))
     for entry in entry_points(group="contseg.recipes"):
         for name, file in _packaged(files(entry.value), ""):
@@ -293,7 +297,7 @@ def _index() -> dict[str, Traversable]:
     return index
 
 
-@cache  # a part is read for every recipe that names it
+@cache  # many recipes extend the same part
 def _packaged_content(name: str) -> dict[str, Any]:
     return _load(_index()[name].read_text(encoding="utf-8"), name)
 
@@ -316,7 +320,7 @@ def _load(text: str, source: str) -> dict[str, Any]:
 
 
 def _layers(content: dict[str, Any], source: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The parts that a content names under `extends`, each after its own parts, then the content itself."""
+    """The parts under `extends`, each after the parts that it extends itself, and last the content."""
     parts = content.pop("extends", [])
     for part in [parts] if isinstance(parts, str) else parts:
         beside = Path(source).parent / f"{part}.yaml"
@@ -325,7 +329,7 @@ def _layers(content: dict[str, Any], source: str) -> Iterator[tuple[str, dict[st
 
 
 def _laid(content: dict[str, Any], layer: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """A content with a layer laid over it, and the keys that the layer sets; those of a network see `laid_over`."""
+    """The content with a layer merged into it, and the keys that the layer sets; for the network see `laid_over`."""
     network = layer.get("network")
     if not isinstance(network, Mapping):
         return _merged(content, layer), [key for key, _ in flat(layer)]
@@ -338,7 +342,7 @@ def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     result = copy.deepcopy(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        # a method that changes its name takes nothing from the one before it; what has no name yet is not of another
+        # another method inherits no hyper-parameters; those without a name belong to no method yet
         before = result[key].get("name") if key == "method" and both else None
         fresh = before is not None and value.get("name", before) != before
         result[key] = _merged(result[key], value) if both and not fresh else value
@@ -346,7 +350,7 @@ def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _apply(content: dict[str, Any], override: str) -> list[str]:
-    """Change the content; returns the keys that were set."""
+    """Apply an override to the content; returns the keys that it sets."""
     key, value = key_value(override, "training.lr=0.01", "override ")
     *folders, last = key.split(".")
     for folder in folders:
@@ -365,7 +369,7 @@ def _apply(content: dict[str, Any], override: str) -> list[str]:
 
 
 def _model_at(place: Sequence[int | str]) -> type[BaseModel]:
-    """The model with the keys at a place of a recipe."""
+    """The model that defines the keys at a place in a recipe."""
     model: type[BaseModel] = Recipe
     for part in place:
         kinds = (model, *(part for parts in (BACKBONES, HEADS) for _, part in parts.items()))
@@ -375,16 +379,17 @@ def _model_at(place: Sequence[int | str]) -> type[BaseModel]:
 
 
 def _first_problem(error: ValidationError) -> str:
-    """One line: the key, what is wrong, what was found, and the nearest key if it is unknown."""
+    """One line: the key, the problem, the value, and for an unknown key the closest match."""
     problem = error.errors()[0]
     where = ".".join(
         str(part) for part in problem["loc"] if not re.fullmatch(r"int|str|float|list\[.*|constrained-int", str(part))
     )
     if problem["type"] == "extra_forbidden":
-        known = _model_at(problem["loc"][:-1]).model_fields
-        return f"{where}: unknown key (got {problem['input']!r}); {did_you_mean(str(problem['loc'][-1]), known)}"
+        model, key = _model_at(problem["loc"][:-1]), str(problem["loc"][-1])
+        hint = closest_key(key) if model is NetworkOptions else did_you_mean(key, model.model_fields)
+        return f"{where}: unknown key (got {problem['input']!r}); {hint}"
     if problem["type"] == "missing":
         return f"{where}: missing; set {where}=VALUE"
-    if problem["type"] == "value_error":  # one of our own validators, which names what it found
+    if problem["type"] == "value_error":  # raised by one of our validators
         return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
     return f"{where}: {problem['msg']} (got {problem['input']!r})"

@@ -1,4 +1,4 @@
-"""The typed recipe: everything that a run is, in one frozen object."""
+"""The typed recipe: the complete description of a run."""
 
 from typing import Annotated, Any, Literal
 
@@ -27,21 +27,21 @@ PAIR = Field(min_length=2, max_length=2)
 
 
 class DataOptions(BaseModel):
-    """Where images come from and how they are cut.
+    """The dataset, and how samples are cut.
 
     Attributes:
         dataset: `voc`, `ade20k`, `cityscapes`, `lip`, `coco-stuff-10k`, `coco-stuff-164k`, `pascal-context`, `isprs`,
-            `coco-json`, `folder`, `digits` or one of a plugin, see `contseg.data.open.DATASETS`.
-        path: its folder (`digits` needs none).
-        options: of the dataset's class; and `bands` and `range` of every dataset, see `contseg.data.pixels.Reading`.
-        pipeline: `mib`, `ssul`, `ssseg`, `ssseg-lip` or one of a plugin, see `contseg.data.pipelines.augment`.
+            `coco-json`, `folder`, `digits` or that of a plugin, see `contseg.data.open.DATASETS`.
+        path: folder of the dataset (not for `digits`).
+        options: options of the dataset, and `bands` and `range` for every dataset, see `contseg.data.pixels.Reading`.
+        pipeline: `mib`, `ssul`, `ssseg`, `ssseg-lip` or that of a plugin, see `contseg.data.pipelines.augment`.
         crop: side of the training crop in pixels, or [height, width].
-        scale: [least, most] factor that images are scaled by; none: the pipeline's own (`mib` has no such factor).
-        resize: [long, short] side in pixels that `ssseg` and `ssseg-lip` fit images into before they scale them; none:
+        scale: [minimum, maximum] of the random scaling factor; none: that of the pipeline (`mib` has no such factor).
+        resize: [long, short] side in pixels to which `ssseg` and `ssseg-lip` fit images before scaling; none:
             [2048, 512] and [520, 520].
         flip: probability of a horizontal flip.
         jitter: colour jitter, or none.
-        test_crop: resize the shorter side to this and cut the centre at evaluation, for image and label (MiB, PLOP: 512);
+        test_crop: at evaluation, resize the shorter side of image and label to this and cut the centre (MiB, PLOP: 512);
             none evaluates whole images at their own size.
     """
 
@@ -75,24 +75,24 @@ class DataOptions(BaseModel):
 
 
 class Recipe(BaseModel):
-    """A run.
+    """A run: data, scenario, network, method, training and evaluation.
 
     Attributes:
-        name: of the run; names its folder, so it is not empty, `.` or `..`.
-        note: for readers: sources, and the reasons for values.
-        links: where it was published: `config`, `model`, `log`, `code` to an address.
+        name: name of the run and of its folder, so not empty, `.` or `..`.
+        note: sources and reasons for values, for readers.
+        links: `config`, `model`, `log` or `code` of the publication to an address.
         plugins: modules and files (.py) to import first, for methods, datasets, backbones, heads and pipelines of your own.
             Those of parts, recipe and command line are combined. A file is relative to its recipe.
-        based_on: the packaged recipe that this one was made from, to report what was changed; set when a recipe is read.
-        data, scenario, network, training: see there.
-        evaluation: the inference with which a step is measured.
+        based_on: the packaged recipe that this one is based on, to report changes; set when a recipe is read.
+        data, scenario, network, training: see their classes.
+        evaluation: inference options for the evaluation of a step.
         method: `name` and hyper-parameters of a method.
-        initial_weights: the weights that the publication starts from, in words; `backbone_weights` loads them.
-        backbone_weights: ImageNet weights for step 0: a file, a folder with `model.safetensors`, `hub` (timm downloads them;
+        initial_weights: the initial weights of the publication, in words; `backbone_weights` loads them.
+        backbone_weights: ImageNet weights for step 0: a file, a folder with `model.safetensors`, `hub` (downloaded by timm;
             not for a ResNet), or none.
-        start_from: a trained segmenter that is used in place of step 0, which is then measured but not trained: a folder of
-            `save_pretrained`, a segmenter.safetensors, a step's folder, or a run, whose last finished step is taken.
-            `network` becomes the segmenter's, and a key of it that the user sets must agree. Or none.
+        start_from: a trained segmenter that is used in place of step 0, which is then evaluated but not trained: a folder of
+            `save_pretrained`, a segmenter.safetensors, the folder of a step, or a run (its last finished step). The run
+            gets the network of the segmenter, and keys of `network` that the user sets must agree with it. Or none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -116,5 +116,5 @@ class Recipe(BaseModel):
     @classmethod
     def _names_a_folder(cls, name: str) -> str:
         if name.replace("/", "-").strip(" .") == "":
-            raise ValueError(f"{name!r} is no name for a folder; give a word, such as mine")
+            raise ValueError(f"{name!r} is not a valid folder name; use a word, such as mine")
         return name

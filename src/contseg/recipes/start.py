@@ -1,4 +1,4 @@
-"""A run that begins with a trained segmenter, which must match the recipe."""
+"""Runs that begin with a trained segmenter (`start_from`), which must match the recipe."""
 
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from contseg.scenarios.scenario import Scenario
 
 
 def resolved_start(recipe: Recipe) -> Path:
-    """The segmenter that `start_from` means: the path itself, that of a step, or that of the last finished step of a run.
+    """The path of the segmenter in `start_from`: the path itself, that of a step, or that of a run's last finished step.
 
     Raises:
-        ContsegError: the folder is that of a run without a finished step, or contains neither a run nor a segmenter.
+        ContsegError: the run has no finished step, or the folder contains neither a run nor a segmenter.
     """
     path = Path(str(recipe.start_from))
     if not path.is_dir() or is_pretrained(path):
@@ -66,7 +66,7 @@ def given_start(recipe: Recipe, scenario: Scenario) -> NetworkOptions:
                 " in their order, new ones after them, and the masks have the ids of that list"
             )
         raise ContsegError(
-            f"start_from: {path} has {len(classes)} classes ({', '.join(classes.names)}), step 0 brings {len(wanted)}"
+            f"start_from: {path} has {len(classes)} classes ({', '.join(classes.names)}), step 0 has {len(wanted)}"
             f" ({', '.join(wanted)}); they first differ at number {place}; {advice}"
         )
     if segmenter.options.unknown != scenario.policy.has_unknown:
@@ -80,13 +80,13 @@ def given_start(recipe: Recipe, scenario: Scenario) -> NetworkOptions:
 
 
 def begun_with(recipe: Recipe, run: Run) -> NetworkOptions:
-    """The network of a run whose step 0 is finished: of its segmenter after step 0, or of its recipe if there is none."""
+    """The network of a run whose step 0 is finished: that of its segmenter after step 0, or else that of its recipe."""
     path = run.segmenter_path(0)
     return load_segmenter(path, "meta")[0].options if path.is_file() else recipe.network
 
 
 def with_network_of_start(recipe: Recipe) -> Recipe:
-    """The recipe, with the network of the segmenter in `start_from`, if there is one.
+    """The recipe with the network of the segmenter in `start_from`; unchanged without `start_from`.
 
     Raises:
         ContsegError: the segmenter cannot be read, or the recipe sets another network.
@@ -107,8 +107,10 @@ def _opened(recipe: Recipe) -> tuple[Segmenter, ClassTable]:
 
 
 def _require_agreement(recipe: Recipe, network: NetworkOptions) -> None:
-    """Raise ContsegError where a key of `network` that the user set differs from the segmenter's; parts and packaged
-    recipes only set what a network of their own would be. (`unknown` follows the policy.)"""
+    """Raise ContsegError if a key of `network` that the user set differs from the segmenter's.
+
+    Keys of parts and packaged recipes describe a network that is not used, and `unknown` follows from the policy.
+    """
     own = dict(flat(network.model_dump()))
     for key, requested in sorted(flat(recipe.network.model_dump(exclude_unset=True, exclude={"unknown"}))):
         if key and requested != {} and requested != own.get(key):

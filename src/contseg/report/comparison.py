@@ -1,4 +1,4 @@
-"""A run next to published numbers: their distance, and whether they can be compared."""
+"""A run next to published numbers: the differences, and whether the numbers are comparable."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from contseg.recipes.recipe import Recipe
 from contseg.report.table import Block, Line, remark_lines
 
 Changes = dict[str, tuple[Any, Any]]
-"""Key -> its value in the packaged recipe, and in this one."""
+"""Key to its value in the packaged recipe and in this one."""
 
 PROTOCOL = ("data.dataset", "data.options", "data.test_crop", "scenario", "evaluation")
 NO_PROTOCOL = ("scenario.saliency", "evaluation.windows")
@@ -27,7 +27,7 @@ NO_NUMBER = (
     "name", "note", "links", "based_on", "plugins", "data.path", "backbone_weights", "evaluation.windows", "training.seed",
     "training.channels_last", "training.compile", *(f"training.{key}" for key in sorted(MACHINE_KEYS)),
 )  # fmt: skip
-"""What may change without a number meaning something else. Weights of the backbone have a sentence of their own."""
+"""Keys that may change without a remark. Weights of the backbone have a remark of their own."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Comparison:
     """A run next to one published row.
 
     Attributes:
-        row: what was published.
-        run: `old`, `new` and `all` of the run in percent, counted as the row counts background; None where there is none.
-        delta: run - published, None where one of the two is missing.
-        warnings: where the two differ in more than their numbers.
-        comparable: no difference is known in what was learned when and how it was measured.
+        row: the published numbers.
+        run: `old`, `new` and `all` of the run in percent, with background if the row counts it; None if not measured.
+        delta: run - published, None if one of the two is missing.
+        warnings: other differences between the run and the published row.
+        comparable: whether no difference in the protocol is known.
     """
 
     row: PublishedRow
@@ -50,7 +50,7 @@ class Comparison:
 
 
 def protocol_changes(recipe: Recipe) -> Changes:
-    """Keys in which a recipe learns at another time, or measures otherwise, than the packaged one that it came from.
+    """Keys of the protocol in which a recipe differs from the packaged one that it is based on.
 
     Example:
         >>> protocol_changes(read_recipe("voc/plop_15-1_overlapped", ["scenario.setting=disjoint", "training.lr=0.1"]))
@@ -60,7 +60,7 @@ def protocol_changes(recipe: Recipe) -> Changes:
 
 
 def other_changes(recipe: Recipe) -> Changes:
-    """Keys in which a recipe departs from the packaged one that it came from, and that matter to a number in another way.
+    """Other keys that affect numbers and in which a recipe differs from the packaged one that it is based on.
 
     Example:
         >>> recipe = read_recipe("voc/plop_15-1_overlapped", ["training.lr=0.1", "training.devices=2", "training.seed=1"])
@@ -71,10 +71,10 @@ def other_changes(recipe: Recipe) -> Changes:
 
 
 def comparability(recipe: Recipe) -> list[str]:
-    """Why a recipe's figures may not be compared with published numbers, a change of its protocol each; empty if they may.
+    """Why the numbers of a recipe are not comparable with published ones: a text per change of its protocol.
 
-    Also empty for recipes of one's own data, of which nothing is published. A share of the data for which numbers are
-    published (`scenario.ratio`) is no change.
+    Empty if they are comparable, and for recipes of your own data. A share of the data with published numbers
+    (`scenario.ratio`) is not a change.
 
     Example:
         >>> comparability(read_recipe("voc/plop_15-1_overlapped", ["scenario.setting=disjoint"]))
@@ -92,7 +92,7 @@ def comparability(recipe: Recipe) -> list[str]:
 
 
 def warnings_for(recipe: Recipe, row: PublishedRow) -> list[str]:
-    """Where a recipe differs from what a row was measured with, in sentences; first what makes the two incomparable.
+    """The differences between a recipe and a published row, in words; those that make them incomparable come first.
 
     Example:
         >>> from contseg.recipes.published import published_for
@@ -106,11 +106,11 @@ def warnings_for(recipe: Recipe, row: PublishedRow) -> list[str]:
 
 
 def compare(recipe: Recipe, summary: Mapping[str, Any]) -> list[Comparison]:
-    """A run next to every row that was published for its recipe.
+    """A run next to every published row that matches its recipe.
 
     Args:
         recipe: of the run.
-        summary: the run's figures in percent, as in summary.json.
+        summary: metrics of the run in percent, as in summary.json.
     """
     found = []
     for row in published_for(recipe):
@@ -127,7 +127,7 @@ def compare(recipe: Recipe, summary: Mapping[str, Any]) -> list[Comparison]:
 
 
 def notes_on(comparisons: Sequence[Comparison]) -> list[str]:
-    """The warnings of a run's comparisons, each once; with the sources that it is about, unless it is about all.
+    """The warnings of a run's comparisons, each once; with its sources, unless it applies to all of them.
 
     Example:
         >>> recipe = read_recipe("voc/plop_15-1_overlapped")
@@ -146,7 +146,7 @@ def notes_on(comparisons: Sequence[Comparison]) -> list[str]:
 
 
 def recorded_recipe(run: Run) -> Recipe | None:
-    """The recipe of a run, or None where it cannot be read here; nothing that it names is compared then."""
+    """The recipe of a run, or None if it cannot be read here; the run is not compared then."""
     try:
         return read_run(run.folder / "recipe.yaml")
     except ContsegError:
@@ -154,7 +154,7 @@ def recorded_recipe(run: Run) -> Recipe | None:
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:
-    """Folder names, with as many of the folders above as make them unique.
+    """Folder names, with as many parent folders as make them unique.
 
     Example:
         >>> run_names([Run("here/plop"), Run("there/plop")])
@@ -169,13 +169,13 @@ def run_names(runs: Sequence[Run]) -> list[str]:
 
 
 def compare_run(run: Run) -> list[Comparison]:
-    """A run next to published numbers; empty before it is finished, and if nothing was published."""
+    """A run next to published numbers; empty if it is not finished or nothing was published."""
     recipe, summary = recorded_recipe(run), run.summary()
     return compare(recipe, summary) if recipe and summary else []
 
 
 def protocol_of(run: Run) -> str:
-    """What a run learns in which steps, in a few words; runs with the same words share a table."""
+    """The protocol of a run in a few words; runs with the same words share a table."""
     recipe = recorded_recipe(run)
     if recipe is None:
         plan = run.require_plan()
@@ -192,10 +192,10 @@ def protocol_of(run: Run) -> str:
 
 
 def block_of(run: Run, name: str) -> Block:
-    """The rows of a run, with and without background where both are needed, and of the published numbers next to it.
+    """The table rows of a run and of the published numbers next to it; with and without background if both are needed.
 
     Args:
-        name: of the run in the table.
+        name: name of the run in the table.
     """
     recipe, summary = recorded_recipe(run), run.summary()
     reasons = comparability(recipe) if recipe else []
@@ -216,12 +216,14 @@ def block_of(run: Run, name: str) -> Block:
     lines += [Line("run", COUNTED["yes"], figures) for figures in with_background[:1]]
     for one in comparisons:
         row, published = one.row, {key: getattr(one.row, key) for key in FIGURES}
-        lines.append(Line(row.sure, COUNTED[row.background], published, one.delta, one.comparable, row.source, one.warnings))
+        lines.append(
+            Line(row.certainty, COUNTED[row.background], published, one.delta, one.comparable, row.source, one.warnings)
+        )
     return Block(name, tuple(lines), (*(notes_on(comparisons) or marks), *remarks))
 
 
 def _packaged(recipe: Recipe) -> Recipe | None:
-    """The packaged recipe that a recipe came from; a run may be older than the package and name one that is gone."""
+    """The packaged recipe that a recipe is based on; None without one, or if it is no longer in the package."""
     return _read_packaged(recipe.based_on) if recipe.based_on else None
 
 
@@ -243,7 +245,7 @@ def _changes(recipe: Recipe) -> Changes:
 
 
 def _draws(recipe: Recipe) -> bool:
-    """Whether `scenario.seed` chooses any image."""
+    """Whether the selection of images depends on `scenario.seed`."""
     scenario = recipe.scenario
     return scenario.validation > 0 or (scenario.ratio < 1 and scenario.ratio_choice == "random")
 
@@ -257,7 +259,7 @@ def _under(key: str, places: tuple[str, ...]) -> bool:
 
 
 def _protocol_differences(recipe: Recipe, row: PublishedRow) -> Iterator[str]:
-    """Differences in the scenario or the evaluation."""
+    """Differences in scenario and evaluation."""
     scenario, evaluation = recipe.scenario, recipe.evaluation
     changed = comparability(recipe)
     if changed:
@@ -271,18 +273,18 @@ def _protocol_differences(recipe: Recipe, row: PublishedRow) -> Iterator[str]:
         yield f"{test.replace('whole', 'whole images')} {'are' if test == 'whole' else 'is'} scored; published: {row.test}"
     several = any(scale != 1 for scale in evaluation.scales)
     view = {(False, False): "single", (False, True): "flip", (True, False): "ms", (True, True): "ms+flip"}
-    if row.look != view[several, evaluation.flip]:
-        yield f"inference is {view[several, evaluation.flip]}; published: {row.look}"
+    if row.inference != view[several, evaluation.flip]:
+        yield f"inference is {view[several, evaluation.flip]}; published: {row.inference}"
     if row.background == "yes" and scenario.ignore_test_background:
         yield "the published mean counts background, which this run does not score (scenario.ignore_test_background)"
 
 
 def _reservations(recipe: Recipe, row: PublishedRow) -> Iterator[str]:
-    """Reservations about the distance between two numbers."""
+    """Remarks that qualify the difference between two numbers."""
     if not row.background:
         yield "unknown whether the published mean counts background; that of the run does not"
     if row.setting == "partitioned":
-        yield "the published lists were drawn once; setting partitioned has their rule, not their images"
+        yield "the published lists were drawn once; setting partitioned follows their rule, but has other images"
     if row.dataset == "isprs" and not recipe.scenario.domains:
         yield "published on Potsdam alone; scenario.domains=[potsdam] leaves Vaihingen out where the folder contains both"
     if _packaged(recipe) is None:

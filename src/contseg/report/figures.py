@@ -1,4 +1,4 @@
-"""The pictures of a report, each as a data URI."""
+"""The pictures of a report as data URIs."""
 
 import base64
 import io
@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib
 
-matplotlib.use("Agg")  # before pyplot: no screen is needed
+matplotlib.use("Agg")  # works without a screen; must come before pyplot
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,13 +17,13 @@ from PIL import Image
 
 from contseg.errors import visible
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; grey in place of black, to be seen on dark pages too
+# colour-blind safe (Okabe and Ito), with grey instead of black, which is invisible on dark pages
 RUN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
 DASHES = ("solid", "dashed", "dotted")
 IGNORED = (225, 225, 225)
 THUMBNAIL = 112
 
-# a colour that nothing else has, so that it can be replaced in the finished drawing
+# a colour that is used for nothing else, so that it can be replaced in the finished drawing
 INK, DARK_INK = "#1a1b1c", "#e3e4e6"
 ON_A_PAGE: Any = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
@@ -33,14 +33,14 @@ ON_A_PAGE: Any = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """A drawing without background as two data URIs: with dark ink for light pages, and with light ink for dark ones."""
+    """A drawing with transparent background as two data URIs: dark ink for light pages, light ink for dark pages."""
 
     light: str
     dark: str
 
 
 def plain(text: str) -> str:
-    """A text for a picture, drawn as it is on one line: no formula between dollars, no escape codes.
+    """A text for a picture, drawn literally and on one line: without formulas between dollars and escape codes.
 
     Example:
         >>> print(plain("$10 and $x^2$\\x1b[31m"))
@@ -50,7 +50,7 @@ def plain(text: str) -> str:
 
 
 def run_style(position: int) -> dict[str, Any]:
-    """Colour and dashes of the run at a position; 21 runs differ from each other."""
+    """Colour and dashes of the run at a position; unique for 21 runs."""
     return {
         "color": RUN_COLOURS[position % len(RUN_COLOURS)],
         "linestyle": DASHES[position // len(RUN_COLOURS) % len(DASHES)],
@@ -82,11 +82,11 @@ CURVES = {"all": "all classes seen so far", "old": "classes of step 0", "new": "
 
 @matplotlib.rc_context(ON_A_PAGE)
 def curves(series: Sequence[Mapping[str, Sequence[float | None]]]) -> dict[str, Drawing]:
-    """mIoU against steps, in percent: title -> a drawing, for all, old and new classes, with a line per run.
+    """mIoU in percent against steps, a line per run: title to drawing, for all, old and new classes.
 
     Args:
-        series: of each run, in the order of `run_style`, {"all", "old", "new"} -> one value in [0, 1] per step, None where
-            it was not measured. A run of one step is drawn across the panel.
+        series: per run, in the order of `run_style`: "all", "old" and "new" to a value in [0, 1] per step, None if it was
+            not measured. A run of one step is drawn as a horizontal line.
     """
     steps = max(len(values["all"]) for values in series)
     drawn = {}
@@ -111,14 +111,14 @@ def curves(series: Sequence[Mapping[str, Sequence[float | None]]]) -> dict[str, 
 
 @matplotlib.rc_context(ON_A_PAGE)
 def losses(series: Sequence[Sequence[tuple[int, float]]]) -> Drawing:
-    """Training loss per epoch, a line per run; steps follow each other.
+    """Training loss per epoch over all steps, a line per run.
 
     Args:
-        series: of each run, in the order of `run_style`, (step, loss) of each epoch in order.
+        series: per run, in the order of `run_style`: (step, loss) of each epoch.
     """
     figure, axis = plt.subplots(figsize=(9, 2.6))
     for position, values in enumerate(series):
-        marker = "o" if len(values) <= 30 else None  # a line of one point is not seen
+        marker = "o" if len(values) <= 30 else None  # a line of one point is invisible
         axis.plot([loss for _, loss in values], linewidth=1.5, marker=marker, markersize=3, **run_style(position))
     longest = max(series, key=lambda values: len({step for step, _ in values}), default=[])
     for place in range(1, len(longest)):
@@ -133,13 +133,13 @@ def losses(series: Sequence[Sequence[tuple[int, float]]]) -> Drawing:
 
 
 def thumbnail(image: np.ndarray) -> str:
-    """A picture, THUMBNAIL pixels high."""
+    """An image, THUMBNAIL pixels high, as a data URI."""
     width = max(1, round(image.shape[1] * THUMBNAIL / image.shape[0]))
     return png_uri(np.asarray(Image.fromarray(image).resize((width, THUMBNAIL), Image.Resampling.BILINEAR)))
 
 
 def coloured(ids: np.ndarray, colours: np.ndarray) -> str:
-    """A label map in class colours, THUMBNAIL pixels high; ignored pixels are light grey."""
+    """A label map in class colours, THUMBNAIL pixels high, as a data URI; ignored pixels are light grey."""
     palette = np.full((256, 3), IGNORED, dtype=np.uint8)
     palette[: len(colours)] = colours
     width = max(1, round(ids.shape[1] * THUMBNAIL / ids.shape[0]))

@@ -1,4 +1,4 @@
-"""The page of a run, or of several runs next to each other: one HTML file that needs nothing else."""
+"""The report of one or several runs: a self-contained HTML file."""
 
 import json
 from collections.abc import Sequence
@@ -20,18 +20,18 @@ from contseg.report.pseudo_map import draw_pseudo_labels, pseudo_legend
 
 
 def write_report(folders: Sequence[Path | str] | Path | str, out: Path | str) -> Path:
-    """Write the page; everything on it is recomputed from the runs' folders.
+    """Write a report; everything in it is recomputed from the folders of the runs.
 
-    Runs that have the same classes, sample images or plan share one table of them.
+    Runs with the same classes, sample images or plan share a table of them.
 
     Args:
-        folders: runs (or a single one), of which at least one step is finished.
+        folders: runs (or a single one) with at least one finished step.
 
     Returns:
         `out`.
 
     Raises:
-        ContsegError: a folder holds no run, or no finished step.
+        ContsegError: a folder contains no run or no finished step.
     """
     out = Path(out)
     folders = [folders] if isinstance(folders, (str, Path)) else folders
@@ -64,7 +64,7 @@ def write_report(folders: Sequence[Path | str] | Path | str, out: Path | str) ->
 
 
 def _environment() -> Environment:
-    """Templates in which whatever a user wrote is text; a figure that was not measured is a dash."""
+    """The template environment: text is escaped, and a metric that was not measured is a dash."""
     loader = PackageLoader("contseg.report")
     environment = Environment(loader=loader, autoescape=True, finalize=_shown, trim_blocks=True, lstrip_blocks=True)
     environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f}"
@@ -75,12 +75,12 @@ def _environment() -> Environment:
 
 
 def _shown(value: Any) -> Any:
-    """What the page shows of a value: text without characters that a page may not hold."""
-    return visible(value) if type(value) is str else value  # not of markup, which is escaped already
+    """The value without characters that are not allowed in a page."""
+    return visible(value) if type(value) is str else value  # markup is escaped already
 
 
 def _facts(run: Run) -> dict[str, Any]:
-    """Everything the page shows of one run."""
+    """Everything that the report shows about a run."""
     confusions, groups = run.confusions(), run.groups()
     background = run.has_background()
     each = [step_figures(confusion, groups, background) for confusion in confusions]
@@ -122,7 +122,7 @@ def _samples(run: Run, steps: int) -> tuple[dict[str, np.ndarray], list[dict[str
 
 
 def _pseudo_labels(epochs: Sequence[dict[str, Any]], colours: dict[str, str]) -> dict[str, Any] | None:
-    """The drawing of a run's pseudo labels and its legend, or None where there are none."""
+    """The drawing of a run's pseudo labels and its legend, or None without pseudo labels."""
     found = [(line["step"], line["pseudo"]) for line in epochs if "pseudo" in line]
     if not found:
         return None

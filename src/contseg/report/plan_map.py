@@ -6,7 +6,7 @@ from typing import Any
 
 import matplotlib
 
-matplotlib.use("Agg")  # before pyplot: no screen is needed
+matplotlib.use("Agg")  # works without a screen; must come before pyplot
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -23,13 +23,13 @@ MOST_WIDE_NAMES = 60
 
 
 def draw_plan(plan: Mapping[str, Any]) -> Figure:
-    """Training images that contain each class, step by step, and how many images each step has.
+    """The number of training images with each class in each step, and the number of images per step.
 
-    A frame marks the classes that are annotated in a step; in the other cells of a row the class is there and its label is
-    not, which is what makes background shift its meaning. Bars at the left count images; memory is a part of its own.
+    A frame marks the classes that are annotated in a step. In the other cells of a row the images contain the class without
+    its label, which shifts the meaning of background. Bars on the left count images, with the memory as a separate part.
 
     Args:
-        plan: as `dataclasses.asdict` or plan.json give it.
+        plan: as returned by `dataclasses.asdict`, or read from plan.json.
     """
     steps, names = plan["steps"], list(plan["class_names"])
     holding = np.array([step["train_holding"] for step in steps])
@@ -69,10 +69,10 @@ def draw_plan(plan: Mapping[str, Any]) -> Figure:
 
 
 def write_plan_picture(plan: Mapping[str, Any], path: Path | str) -> Path:
-    """Draw a plan into a file, PNG, SVG or PDF by its suffix.
+    """Draw a plan to a PNG, SVG or PDF file, depending on its suffix.
 
     Raises:
-        ContsegError: another suffix.
+        ContsegError: the suffix is another one.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:

@@ -1,10 +1,10 @@
-"""The picture of pseudo labels: which labels a method gave to pixels, epoch by epoch."""
+"""The picture of pseudo labels: the labels that a method assigned to pixels, per epoch."""
 
 from collections.abc import Mapping, Sequence
 
 import matplotlib
 
-matplotlib.use("Agg")  # before pyplot: no screen is needed
+matplotlib.use("Agg")  # works without a screen; must come before pyplot
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,11 +18,11 @@ MOST_CLASSES = 16
 
 
 Epochs = Sequence[tuple[int, Mapping[str, float]]]
-"""Of each epoch with pseudo labels, in order: the step, and label -> share of the epoch's pixels in [0, 1]."""
+"""For each epoch with pseudo labels: the step, and label to share of the epoch's pixels in [0, 1]."""
 
 
 def pseudo_legend(epochs: Epochs, colours: Mapping[str, str]) -> dict[str, str]:
-    """Label -> colour of what `draw_pseudo_labels` draws, from the top of the stack to its bottom.
+    """Label to colour in the drawing of `draw_pseudo_labels`, from top to bottom.
 
     Example:
         >>> pseudo_legend([(1, {"cat": 0.25, "ignored": 0.5})], {"cat": "#800000"})
@@ -34,12 +34,11 @@ def pseudo_legend(epochs: Epochs, colours: Mapping[str, str]) -> dict[str, str]:
 
 @matplotlib.rc_context(ON_A_PAGE)
 def draw_pseudo_labels(epochs: Epochs, colours: Mapping[str, str]) -> Figure:
-    """Stacked shares of the pixels that were given another label, per label over the epochs, with a gap between steps.
+    """Stacked shares of the relabelled pixels per label over the epochs, with a gap between steps.
 
     Args:
         epochs: see `Epochs`.
-        colours: class -> colour, in output order. Beyond `MOST_CLASSES` classes, those with the fewest pixels are drawn as
-            one.
+        colours: class to colour, in output order. Beyond `MOST_CLASSES` classes, those with the fewest pixels are merged.
 
     Example:
         >>> figure = draw_pseudo_labels([(1, {"cat": 0.25, "ignored": 0.5})], {"cat": "#800000"})
@@ -82,7 +81,7 @@ def draw_pseudo_labels(epochs: Epochs, colours: Mapping[str, str]) -> Figure:
 
 
 def _bands(epochs: Sequence[Mapping[str, float]], classes: Sequence[str]) -> dict[str, list[str]]:
-    """What is drawn on top of each other, from the bottom, and the labels that each band holds."""
+    """The bands of the stack from the bottom, and the labels in each band."""
     total = {name: sum(shares.get(name, 0.0) for shares in epochs) for name in [*classes, UNKNOWN, IGNORED]}
     there = [name for name in classes if total[name]]
     shown = set(sorted(there, key=total.__getitem__, reverse=True)[:MOST_CLASSES])

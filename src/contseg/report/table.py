@@ -1,4 +1,4 @@
-"""The table of runs next to published numbers: its rows, and the table as Markdown and CSV."""
+"""The table of runs next to published numbers, also as Markdown and CSV."""
 
 import csv
 import io
@@ -19,10 +19,10 @@ class Line:
         kind: `run`, `unfinished`, or how certain the published number is.
         background: `counted` in old and all, `not counted`, or `unknown`.
         figures: `old`, `new`, `all` in percent.
-        delta: run - published, likewise.
+        delta: run - published, in percentage points.
         comparable: see `Comparison`.
-        source: of the published number.
-        notes: remarks on it, a sentence each.
+        source: where the number was published.
+        notes: remarks on the number.
     """
 
     kind: str
@@ -34,7 +34,7 @@ class Line:
     notes: tuple[str, ...] = ()
 
     def cell(self, key: str) -> str:
-        """A number, and the distance of the run from it."""
+        """A number with the run's difference from it."""
         delta = self.delta.get(key)
         return percent(self.figures[key]) + ("" if delta is None else f" ({delta:+.1f})")
 
@@ -55,7 +55,7 @@ class Block:
 
 
 def percent(value: float | None) -> str:
-    """A number in percent as a table shows it; a dash if there is none.
+    """A number in percent as text; a dash for None.
 
     Example:
         >>> percent(61.24), percent(None)
@@ -65,7 +65,7 @@ def percent(value: float | None) -> str:
 
 
 def remark_lines(notes: Mapping[str, str], shown: Iterable[str]) -> list[str]:
-    """Remarks on the numbers shown, a line each.
+    """Remarks on the shown metrics, one line each.
 
     Example:
         >>> remark_lines({"old": "over 2 of 3 classes", "harmonic": "not measured"}, ["old", "new"])
@@ -99,7 +99,7 @@ def markdown(groups: Mapping[str, Sequence[Block]]) -> str:
 
 
 def comma_separated(groups: Mapping[str, Sequence[Block]]) -> str:
-    """The table as CSV: a line each, numbers and distances in separate columns, not rounded.
+    """The table as CSV: a line per row, numbers and differences in separate columns, not rounded.
 
     Example:
         >>> line = Line("run", "counted", {"old": 1.25, "new": 2.0, "all": None})

@@ -1,4 +1,4 @@
-"""What the tables of a report show: classes, plans and sample images of several runs, next to each other."""
+"""The content of a report's tables: classes, plans and sample images of several runs."""
 
 import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -9,12 +9,12 @@ import numpy as np
 from contseg.report import figures as draw
 
 Facts = dict[str, Any]
-"""Everything the page shows of one run."""
+"""Everything that a report shows about a run."""
 
 FOLDED = 40
-"""Tables of more classes are folded, and can be opened."""
+"""Tables with more classes are folded."""
 LEVELS = 10
-"""Shades of a cell, besides none."""
+"""Number of shades of a cell; 0 is no shade."""
 
 
 def shade(share: float) -> int:
@@ -28,7 +28,7 @@ def shade(share: float) -> int:
 
 
 def together(runs: Mapping[str, Facts], key: Callable[[Facts], Hashable]) -> list[dict[str, Facts]]:
-    """The runs that have the same key, in groups; both in the order of the runs.
+    """Groups of runs with the same key; groups and runs are in the order of the runs.
 
     Example:
         >>> together({"a": {"plan": 1}, "b": {"plan": 2}, "c": {"plan": 1}}, lambda facts: facts["plan"])
@@ -41,11 +41,11 @@ def together(runs: Mapping[str, Facts], key: Callable[[Facts], Hashable]) -> lis
 
 
 def class_tables(runs: Mapping[str, Facts]) -> list[dict[str, Any]]:
-    """A table of IoU per class after each step for all runs that have the same classes in the same steps.
+    """A table of IoU per class after each step, for all runs with the same classes in the same steps.
 
     Returns:
-        of each table `runs`; `steps`, the classes that each step brought; `bars`, the classes from the best to the worst
-        at the end, on average over the runs, absent ones last; `folded`.
+        of each table `runs`; `steps`, the new classes of each step; `bars`, the classes from best to worst after the last
+        step, on average over the runs, absent ones last; `folded`.
     """
     tables = []
     for group in together(runs, lambda facts: (tuple(facts["classes"]), facts["groups"])):
@@ -95,7 +95,7 @@ def _measured(value: float) -> float | None:
 
 
 def domain_tables(runs: Mapping[str, Facts]) -> list[dict[str, Any]]:
-    """A table of mIoU per domain after each step for all runs that have the same domains; none without domains."""
+    """A table of mIoU per domain after each step, for all runs with the same domains; no table without domains."""
     groups = together({name: facts for name, facts in runs.items() if facts["domains"]}, lambda facts: facts["domains"])
     tables = []
     for group in groups:
@@ -111,11 +111,11 @@ def domain_tables(runs: Mapping[str, Facts]) -> list[dict[str, Any]]:
 def plan_tables(runs: Mapping[str, Facts]) -> list[dict[str, Any]]:
     """Every plan once, with the runs that share it.
 
-    Warnings of a plan depend on the batch too, so each is listed with the runs that have it.
+    Warnings of a plan also depend on the batch, so each is listed with its runs.
 
     Returns:
-        of each plan `runs`, `plan`, `classes` (name and, of each step, the training images that hold the class, their
-        shade, and whether the class is annotated), `warnings` (text -> runs), `folded`.
+        of each plan `runs`, `plan`, `classes` (name and, of each step, the number of training images with the class, its
+        shade, and whether the class is annotated), `warnings` (text to runs), `folded`.
     """
     tables = []
     for group in together(runs, lambda facts: json.dumps(facts["plan"] | {"warnings": None}, sort_keys=True)):
@@ -131,7 +131,7 @@ def plan_tables(runs: Mapping[str, Facts]) -> list[dict[str, Any]]:
                 "steps": [
                     {
                         "images": step["train_holding"][number],
-                        # logarithmic: classes differ by orders of magnitude
+                        # logarithmic, as classes differ by orders of magnitude
                         "shade": shade(np.log1p(step["train_holding"][number]) / np.log1p(max(1, most))),
                         "annotated": name in step["new_classes"],
                     }
@@ -147,12 +147,12 @@ def plan_tables(runs: Mapping[str, Facts]) -> list[dict[str, Any]]:
 
 
 def sample_tables(runs: Mapping[str, Facts]) -> list[dict[str, Any]]:
-    """Sample images for all runs that have the same ones with the same truth and classes.
+    """Sample images for all runs with the same images, truth and classes.
 
     Returns:
-        of each table `runs`, `rows` (`name`, `image`, `truth`, and of each run its predictions after each step),
-        `legend` (the classes that occur in truth or predictions) and `others` (those that do not), `steps`, the most
-        finished steps of a run.
+        of each table `runs`; `rows` (`name`, `image`, `truth`, and of each run its predictions after each step);
+        `legend`, the classes that occur in truth or predictions; `others`, the other classes; `steps`, the highest number
+        of finished steps of a run.
     """
     tables = []
     for group in together(runs, lambda facts: _fingerprint(facts["samples"])):
@@ -190,7 +190,7 @@ def _fingerprint(samples: Mapping[str, np.ndarray]) -> Hashable:
 
 
 def html_colour(colour: Sequence[int]) -> str:
-    """(R, G, B) as HTML writes it.
+    """(R, G, B) in HTML notation.
 
     Example:
         >>> html_colour((128, 0, 255))

@@ -1,4 +1,4 @@
-"""With which code and on which machine a run was trained."""
+"""The code and the machine that a run was trained with."""
 
 import os
 import platform
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def origin() -> dict[str, str | int | None]:
-    """`commit` of the package, `cpu`, and its number of `cores`."""
+    """The `commit` of the package, the name of the `cpu`, and its number of `cores`."""
     return {"commit": commit(), "cpu": cpu_model(), "cores": os.cpu_count()}
 
 
@@ -22,7 +22,7 @@ def cpu_model() -> str:
 
 
 def commit() -> str:
-    """The last commit that changed the package, `with changes` if it was changed since; `unknown` if not in a checkout."""
+    """The last commit of the package, followed by `with changes` if files differ from it; `unknown` outside a checkout."""
     package = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""The page of a sweep: circumstances, means and standard deviations over seeds, and notes that a rewrite keeps."""
+"""The results page of a sweep: setup, means and standard deviations over seeds, and notes that are kept."""
 
 import json
 import statistics
@@ -16,13 +16,13 @@ FIGURES = ("old", "new", "all", "forgetting")
 
 @dataclass(frozen=True)
 class Page:
-    """The rows of a sweep, and the texts of its page.
+    """The rows and texts of a results page.
 
     Args:
-        command: that trains the rows and writes the page.
-        title: of the page.
-        caption: below the circumstances, what the columns are.
-        sections: title to rows by name; the others of a section are compared with its first row.
+        command: the command that trains the rows and writes the page.
+        title: title of the page.
+        caption: explanation of the columns.
+        sections: title to rows by name; the rows of a section are compared with its first one.
         alone: text before the commands of single rows.
     """
 
@@ -34,7 +34,7 @@ class Page:
 
     @property
     def rows(self) -> dict[str, Row]:
-        """The rows of all sections by name, the folder of their runs."""
+        """The rows of all sections by name, which is also the folder of their runs."""
         return {name: row for rows in self.sections.values() for name, row in rows.items()}
 
     @property
@@ -45,15 +45,15 @@ class Page:
 
 @dataclass(frozen=True)
 class Result:
-    """What the page shows of a finished run.
+    """A finished run on the page.
 
     Args:
-        figures: in percent, None if not measured.
-        notes: why not, or over which classes; a sentence by figure.
-        seconds: of one core, without what came from the cache.
-        plan: the hash of its plan.
+        figures: metrics in percent, None if not measured.
+        notes: metric to the reason why it is None, or to the classes that it covers.
+        seconds: time of one core, without steps from the cache.
+        plan: hash of the plan.
         scenario: dataset and scenario as text; runs of the same scenario should have the same plan.
-        versions, machines, commits: that it was trained with.
+        versions, machines, commits: that the run was trained with.
     """
 
     figures: Mapping[str, float | None]
@@ -67,11 +67,11 @@ class Result:
 
 
 Results = Mapping[tuple[str, int], Result]
-"""Finished runs by name of the row and seed."""
+"""Finished runs by name of their row and seed."""
 
 
 def read_results(cells: Iterable[Cell]) -> dict[tuple[str, int], Result]:
-    """The finished runs among the cells, without those of another recipe."""
+    """The finished runs of the cells; runs of other recipes are skipped."""
     return {(cell.row, cell.seed): _read(cell) for cell in cells if cell.finished}
 
 
@@ -107,7 +107,7 @@ def spread(values: Sequence[float], sign: str = "") -> str:
 
 
 def differences(results: Results, row: str, base: str, figure: str = "old") -> list[float]:
-    """A row's figure minus another's, for each seed that both have finished."""
+    """The differences in a metric between two rows, for each seed that both have finished."""
     pairs = [
         (results[row, seed].figures[figure], results[base, seed].figures[figure])
         for name, seed in results
@@ -117,7 +117,7 @@ def differences(results: Results, row: str, base: str, figure: str = "old") -> l
 
 
 def plan_warnings(results: Results) -> list[str]:
-    """A line for every scenario whose runs have different plans, i.e. were not trained on the same data."""
+    """A line for every scenario whose runs have different plans, that is, were not trained on the same data."""
     found: dict[str, dict[str, list[str]]] = {}
     for (row, seed), result in results.items():
         found.setdefault(result.scenario, {}).setdefault(result.plan, []).append(f"{row} ({seed})")
@@ -139,15 +139,16 @@ def page(
     """The page as Markdown.
 
     Args:
-        overrides: of every recipe.
-        seconds: of wall-clock time, over all starts of the command.
+        overrides: overrides of every recipe.
+        seconds: wall-clock time over all starts of the command; None if unknown.
+        notes: the notes to keep.
     """
     wanted = [(name, seed) for name, row in sweep.rows.items() for seed in row.seeds]
     shown = {key: results[key] for key in wanted if key in results}
     parts = [
         f"# {sweep.title}\n",
-        "Written by a command, numbers and all; only the notes at the end are written by hand.\n",
-        *_circumstances(sweep, shown, len(wanted), overrides, seconds),
+        "This page is generated; only the notes at the end are written by hand.\n",
+        *_setup(sweep, shown, len(wanted), overrides, seconds),
         "mIoU in % after the last step, background not counted: mean ± standard deviation (n - 1) over n finished seeds.\n"
         f"{sweep.caption}\n",
     ]
@@ -161,14 +162,14 @@ def page(
     return "\n".join([*parts, _commands(sweep.rows, overrides)])
 
 
-def _circumstances(sweep: Page, results: Results, wanted: int, overrides: Sequence[str], seconds: float | None) -> list[str]:
+def _setup(sweep: Page, results: Results, wanted: int, overrides: Sequence[str], seconds: float | None) -> list[str]:
     def each(name: str) -> str:
         values = [getattr(result, name) for result in results.values()]
         flat = [value for one in values for value in ([one] if isinstance(one, str) else one)]
         return "; ".join(dict.fromkeys(flat)) or "-"
 
     core = sum(result.seconds for result in results.values())
-    clock = "" if seconds is None else f"{seconds / 60:.0f} min by the clock, "
+    clock = "" if seconds is None else f"{seconds / 60:.0f} min of wall-clock time, "
     changed = f", every recipe with `{' '.join(overrides)}`" if overrides else ""
     facts = {
         "command": f"`{sweep.command}`{changed}",
@@ -184,7 +185,7 @@ def _circumstances(sweep: Page, results: Results, wanted: int, overrides: Sequen
 
 
 def _plans(results: Results) -> str:
-    """Plan hashes, each with its rows."""
+    """The plan hashes with their rows."""
     rows: dict[str, list[str]] = {}
     for (row, _), result in results.items():
         if row not in rows.setdefault(result.plan, []):
@@ -230,7 +231,7 @@ def _commands(rows: Mapping[str, Row], overrides: Sequence[str]) -> str:
 
 
 def training_command(*words: str) -> str:
-    """The command that trains a recipe, as it is typed.
+    """The shell command that trains a recipe.
 
     Example:
         >>> training_command("digits/plop_5-1", "training.epochs=[9, 5]")
@@ -240,10 +241,10 @@ def training_command(*words: str) -> str:
 
 
 def kept_notes(path: Path) -> str:
-    """The text between the marks of the page, to be written again.
+    """The notes of an existing page, between the marks `NOTES`.
 
     Raises:
-        ContsegError: a mark is missing or there twice, so that notes might be lost.
+        ContsegError: a mark is missing or occurs twice, so that notes might be lost.
     """
     if not path.is_file():
         return "\n"
@@ -260,6 +261,6 @@ def kept_notes(path: Path) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Write the page; it is written atomically."""
+    """Write a text file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, text)

@@ -1,4 +1,4 @@
-"""The runs of a sweep: each in its own process, step 0 trained once for all that share it, resumable after any kill."""
+"""The runs of a sweep: each in its own process, with a shared step 0, and resumable after a kill."""
 
 import json
 import shutil
@@ -21,9 +21,9 @@ from contseg.recipes.recipe import Recipe
 from contseg.sweeps.origin import origin
 
 ORIGIN = "origin.jsonl"
-"""Next to the files of a run: commit and machine, a line for each time that it was started or resumed."""
+"""File in the folder of a run: commit and machine, a line per start and resume."""
 PATIENCE = 30.0
-"""Seconds to wait for the children of a sweep that was killed, which are saving."""
+"""Seconds to wait for the children of a killed sweep, which are still saving."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Row:
     """A row of the table: a recipe that is trained with several seeds.
 
     Args:
-        label: in the table.
-        recipe: name or file.
-        overrides: of the recipe.
-        seeds: one run each.
+        label: name in the table.
+        recipe: name or file of the recipe.
+        overrides: overrides of the recipe.
+        seeds: one run per seed.
     """
 
     label: str
@@ -45,7 +45,7 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """A row with one seed: one run, in `OUT/ROW/SEED`."""
+    """A row with one seed, that is, one run in `OUT/ROW/SEED`."""
 
     row: str
     seed: int
@@ -59,12 +59,12 @@ class Cell:
 
     @property
     def title(self) -> str:
-        """Row and seed."""
+        """Row and seed as text."""
         return f"{self.row}, seed {self.seed}"
 
     @property
     def begun(self) -> bool:
-        """Whether the folder contains a run of exactly this recipe."""
+        """Whether the folder contains a run of this very recipe."""
         try:
             resumed_recipe(self.folder, self.recipe)
         except ContsegError:
@@ -83,10 +83,10 @@ class Cell:
 
 
 def cells_of(rows: Mapping[str, Row], overrides: Sequence[str], out: Path) -> list[Cell]:
-    """All runs, seed by seed, so that a sweep that is cut short has the same number of seeds in every row.
+    """All runs, seed by seed, so that every row of an unfinished sweep has about the same number of seeds.
 
     Raises:
-        ContsegError: no such recipe, or a wrong key.
+        ContsegError: a recipe does not exist or has an invalid key.
     """
     return [
         Cell(
@@ -103,11 +103,11 @@ def cells_of(rows: Mapping[str, Row], overrides: Sequence[str], out: Path) -> li
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A cell that is not finished.
+    """An unfinished cell.
 
     Args:
-        key: of its step 0.
-        images: per epoch, of each step.
+        key: cache key of step 0.
+        images: images per epoch of each step.
     """
 
     cell: Cell
@@ -115,7 +115,7 @@ class Task:
     images: tuple[int, ...]
 
     def work(self, shares: bool) -> int:
-        """Training images over all epochs; of later steps only if step 0 is shared."""
+        """Training images over all epochs; without step 0 if another run trains it (`shares`)."""
         epochs = self.cell.recipe.training.epochs_of
         return sum(count * epochs(step) for step, count in enumerate(self.images) if step or not shares)
 
@@ -126,13 +126,13 @@ class Task:
 
 
 def tasks_of(cells: Sequence[Cell], overwrite: bool = True) -> list[Task]:
-    """The cells that are not finished, checked as training would check them.
+    """The unfinished cells, after the checks of training.
 
     Args:
-        overwrite: replace runs of other recipes.
+        overwrite: whether runs of other recipes may be replaced.
 
     Raises:
-        ContsegError: a recipe cannot be trained, a folder contains something else, or a run of another recipe.
+        ContsegError: a recipe cannot be trained, or a folder contains other files or a run of another recipe.
     """
     tasks = []
     for cell in cells:
@@ -157,23 +157,23 @@ def next_task(waiting: Sequence[Task], learning: set[str], cached: Callable[[str
 
 
 class Watcher:
-    """Is called with the progress of a sweep. All calls are optional."""
+    """Receives the progress of a sweep; this one ignores it. Override the calls that you need."""
 
     def started(self) -> None:
-        """Every run has its folder."""
+        """All run folders exist."""
 
     def progressed(self, running: Sequence[Task]) -> None:
         """Called several times a second."""
 
     def ended(self, task: Task, problem: str | None) -> None:
-        """A run is finished, or failed with this problem."""
+        """A run is finished, or failed with this error."""
 
 
 def train_all(tasks: Sequence[Task], out: Path, workers: int, watcher: Watcher | None = None) -> dict[str, str]:
-    """Train every task in its own process, `workers` in parallel; a run that fails does not stop the others.
+    """Train every task in its own process, `workers` in parallel; the others continue when a run fails.
 
     Returns:
-        Title and problem of every run that failed.
+        Title and error of every run that failed.
 
     Raises:
         ContsegError: another sweep is running in the folder.
@@ -210,12 +210,12 @@ def train_all(tasks: Sequence[Task], out: Path, workers: int, watcher: Watcher |
 
 
 def only_sweep(out: Path, patience: float = PATIENCE) -> AbstractContextManager[Lock]:
-    """The lock on the folder of a sweep, which its runs hold too."""
+    """The lock on the folder of a sweep, which the processes of its runs share."""
     return held(out / "sweep.lock", f"{out}: a sweep", patience)
 
 
 def begin(cell: Cell) -> None:
-    """Create the run of a cell if there is none of this recipe; one of another recipe is replaced, whole or not at all."""
+    """Create the run of a cell unless it exists; a run of another recipe is replaced, atomically."""
     if cell.begun:
         return
     cell.run.refuse_if_taken(overwrite=True)

@@ -10,10 +10,10 @@ from contseg.recipes.build import make_job, resumed_recipe
 
 
 def work(folder: Path, cache: Path) -> None:
-    """Train or resume the run in a folder, to its end.
+    """Train or resume the run in a folder.
 
     Args:
-        cache: in which runs share step 0.
+        cache: folder in which runs share step 0.
     """
     train(make_job(resumed_recipe(folder), folder, cache=cache))
 

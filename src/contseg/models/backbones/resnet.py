@@ -57,7 +57,7 @@ class ResNet(Backbone):
         if name not in DEPTHS:
             raise ContsegError(f"network.backbone: unknown backbone '{name}'; {did_you_mean(name, DEPTHS)}")
         if output_stride not in STRIDES:
-            raise ContsegError(f"network.output_stride: {output_stride} is not possible; choose 8, 16 or 32")
+            raise ContsegError(f"network.backbone.output_stride: {output_stride} is not possible; choose 8, 16 or 32")
         kind, depths = DEPTHS[name]
         block = BasicBlock if kind == "basic" else Bottleneck
         self.activation = activation(slope)
