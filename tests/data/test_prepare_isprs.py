@@ -230,7 +230,7 @@ class TestGoingOn:
             tmp_path,
             "--potsdam",
             tiles / "potsdam",
-            telling="09999.png: exists, but there is no prepared.json with its origin",
+            telling="09999.png: exists, but there is no prepared.json with",
         )
         assert prepare(tmp_path, "--potsdam", tiles / "potsdam", "--overwrite")[0] == 0
         assert 9999 not in patches(tmp_path)

@@ -183,7 +183,9 @@ def test_a_folder_of_nothing_but_the_new_class_is_enough(tmp_path):
     with pytest.raises(ContsegError, match=told):
         job_in(tmp_path / "export", recipe_from(given, *data, "scenario.split=offline"))
     (root / "classes.txt").write_text("\n".join(names) + "\n")
-    told = r"the training masks hold the ids 0 \(background\), 1 \(red\) and never 3 \(blue\); write masks with the ids of"
+    told = (
+        r"the training masks contain the ids 0 \(background\), 1 \(red\) and never 3 \(blue\); write masks with the ids of"
+    )
     with pytest.raises(ContsegError, match=told):
         job_in(tmp_path / "ids", recipe_from(given, *data))
 

@@ -17,14 +17,14 @@ def test_a_background_that_a_class_has_taken_is_told_with_figures_and_the_class(
     (line,) = told([30, 5, 65], [0, 40, 10], [0, 0, 50])
     assert line.startswith("background fell by more than half: IoU 85.7% -> 30.0%, predicted / true pixels 0.95 -> 0.30; ")
     assert "65% of it is predicted as 'dog'" in line
-    assert "look at" in line
+    assert "check the" in line
     assert "\n" not in line
 
 
 def test_a_background_that_has_swallowed_the_classes_is_told_too():
     (line,) = told([20, 0, 0], [40, 10, 0], [45, 0, 5])  # IoU 20 / 105
     assert "'dog' and others are predicted as background" in line
-    assert "look at" in line
+    assert "check the" in line
 
 
 def test_a_share_that_halves_is_told_though_the_iou_does_not():

@@ -213,7 +213,7 @@ def test_holding_out_all_images_of_a_step_is_refused(make_folder, share):
 
 
 NEVER = (
-    r"step 1 \(violet\) has no training image: the training masks hold the ids 0 \(background\), 1 \(red\), 2 \(green\),"
+    r"step 1 \(violet\) has no training image: the training masks contain the ids 0 \(background\), 1 \(red\), 2 \(green\),"
     r" 3 \(blue\) and never 4 \(violet\); write masks with the ids of the class list"
 )
 
@@ -227,7 +227,7 @@ def test_a_step_without_images_is_an_error_that_names_its_classes(make_folder):
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, 1.5])
 def test_a_share_outside_zero_to_one_is_told(make_folder, share):
-    with pytest.raises(ContsegError, match=r"scenario\.validation: .* is no share"):
+    with pytest.raises(ContsegError, match=r"scenario\.validation: .* is not a share"):
         Scenario(Folder(make_folder()), ScenarioOptions(split="2-1", validation=share))
 
 

@@ -24,7 +24,7 @@ def background_warnings(before: np.ndarray, after: np.ndarray, classes: Sequence
         classes: names in output order, as many as the later matrix has rows.
 
     Returns:
-        one line, or none: nothing fell so far, or no background was tested (as where it is not scored).
+        One line; or an empty list if nothing collapsed, or background is not tested (or not scored).
 
     Example:
         >>> before, names = np.array([[90, 10], [5, 45]]), ["background", "cat", "dog"]
@@ -47,7 +47,7 @@ def background_warnings(before: np.ndarray, after: np.ndarray, classes: Sequence
 
 
 def _meaning(confusion: np.ndarray, classes: Sequence[str]) -> str:
-    """Where background went or what came into it, and where to look."""
+    """The class that background is confused with, and what to check."""
     lost, gained = confusion[BACKGROUND].copy(), confusion[:, BACKGROUND].copy()
     truth = lost.sum()
     lost[BACKGROUND] = gained[BACKGROUND] = 0
@@ -55,10 +55,10 @@ def _meaning(confusion: np.ndarray, classes: Sequence[str]) -> str:
         name = classes[int(lost.argmax())]
         return (
             f"{lost.max() / truth:.0%} of it is predicted as '{name}', which pseudo labels, distillation or too high a rate"
-            " may have spread; look at the test images, the pseudo labels and the loss terms"
+            " may have spread; check the test images, the pseudo labels and the loss terms"
         )
     name = classes[int(gained.argmax())]
     return (
-        f"'{name}' and others are predicted as background, forgotten or never learned; look at the IoU of each"
+        f"'{name}' and others are predicted as background, forgotten or never learned; check the IoU of each"
         " class, the test images and the loss terms"
     )

@@ -1,9 +1,9 @@
-"""Bilinear resizing a band of rows at a time, bit for bit what PyTorch gives for the whole map.
+"""Bilinear resizing in bands of rows, bit-equal to PyTorch's result for the whole map.
 
-A map of K classes at the size of a large photo takes gigabytes, and is only needed to find the largest class of each pixel.
-PyTorch resizes no part of a map. Cutting the rows that a band needs and resizing those is not the same: their coordinates
-are rounded differently, and now and then a pixel gets another class. So each row is resized as a map of its own, of the two
-rows that it lies between, with a factor that puts it exactly where it is in the whole.
+A map of K classes at the size of a large photo takes gigabytes, and is only needed for the arg max of each pixel. PyTorch
+cannot resize a part of a map, and resizing only the input rows of a band rounds coordinates differently, so that a few
+pixels change their class. Each output row is therefore resized from the two input rows around it, with a factor that
+reproduces its exact coordinate in the whole map.
 """
 
 from collections.abc import Iterator
@@ -15,17 +15,17 @@ from torch import Tensor
 from contseg.models.layers import precise
 
 BAND = 128
-"""The most rows of an answer that are held at a time."""
+"""Maximum number of rows of a band."""
 BAND_ELEMENTS = 2**25
-"""The most numbers of a band, at least one row: 128 MiB."""
+"""Maximum number of values of a band (at least one row): 128 MiB."""
 WHOLE_ELEMENTS = 2**26
-"""The most numbers of an answer that is held whole: 256 MiB."""
+"""Maximum number of values of a result that is kept whole: 256 MiB."""
 _SHORTEST = 128
-"""PyTorch resizes smaller maps in another order of sums; narrower ones are not cut into bands."""
+"""PyTorch sums smaller maps in another order, so narrower ones are not divided into bands."""
 
 
 def rows_of_band(batch: int, channels: int, width: int) -> int:
-    """How many rows of a (batch, channels, H, width) answer are held at a time.
+    """Rows per band of a (batch, channels, H, width) result.
 
     Example:
         >>> rows_of_band(1, 21, 1000), rows_of_band(1, 151, 3000)
@@ -35,12 +35,12 @@ def rows_of_band(batch: int, channels: int, width: int) -> int:
 
 
 def is_large(batch: int, channels: int, size: tuple[int, int]) -> bool:
-    """An answer of this size should not be held whole, and can be cut into bands."""
+    """Whether a result of this size should, and can, be computed in bands."""
     return batch * channels * size[0] * size[1] > WHOLE_ELEMENTS and size[1] >= _SHORTEST
 
 
 class RowResizer:
-    """`resize` of a map (B, K, h, w) to (H, W), of which any range of rows can be had.
+    """`resize` of a map (B, K, h, w) to (H, W), for any range of rows.
 
     Example:
         >>> from contseg.models.layers import resize
@@ -65,13 +65,13 @@ class RowResizer:
         if self._same:
             return self._map[:, :, top:bottom]
         band = self._map.new_empty((*self._map.shape[:2], bottom - top, self._size[1]))
-        if top < self._first:  # their coordinates are finer than a factor can tell, but need no shift
+        if top < self._first:  # these coordinates are finer than a factor can express, but need no shift
             end = min(bottom, self._first)  # one row more: CUDA copies a map that keeps its size
             band[:, :, : end - top] = self._native(self._map[:, :, :2], max(end, 3), self._factor)[:, :, top:end]
         for row in range(max(top, self._first), bottom):
             above = int(self._above[row])
             pair = self._map[:, :, above : above + 2]
-            if pair.shape[2] == 1:  # the last row of the map lies above and below
+            if pair.shape[2] == 1:  # the last row of the map is both above and below
                 pair = pair.expand(-1, -1, 2, -1)
             # PyTorch's coordinate of row 0 of the pair: (2 * below + 1) / 2 - 1 / 2 = below
             band[:, :, row - top] = self._native(pair, 1, 1 / (2 * float(self._below[row]) + 1))[:, :, 0]
@@ -83,9 +83,9 @@ class RowResizer:
 
 
 def _places(map_BCHW: Tensor, height: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """For each of `height` rows the row of the map above it, how far it lies below that, and the factor that PyTorch takes.
+    """For each of `height` rows: the row of the map above it, its distance below that row, and the factor for PyTorch.
 
-    PyTorch is asked itself, with marks in place of a map, since rounding depends on the machine it was compiled for.
+    The values are measured by resizing marks with PyTorch, as its rounding depends on the machine it was compiled for.
     """
     there = map_BCHW.shape[2]
     scale = np.float32(there) / np.float32(height)

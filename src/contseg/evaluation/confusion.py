@@ -10,10 +10,10 @@ from contseg.evaluation.metrics import BACKGROUND
 def confusion_matrix(labels: Tensor, predictions: Tensor, classes: int) -> Tensor:
     """Pixel counts, (classes, classes) int64: rows are the truth, columns the prediction.
 
-    Pixels whose label is 255, or a class that the model does not know (>= classes), are not counted.
+    Pixels whose label is 255, or beyond the outputs (>= classes), are not counted.
 
     Args:
-        labels, predictions: integer tensors of one shape; predictions in 0..classes-1.
+        labels, predictions: integer tensors of the same shape; predictions in 0..classes-1.
 
     Example:
         >>> confusion_matrix(torch.tensor([0, 1, 1, 255]), torch.tensor([0, 1, 0, 1]), 2)
@@ -28,12 +28,12 @@ def confusion_matrix(labels: Tensor, predictions: Tensor, classes: int) -> Tenso
 
 
 def scored_labels(labels_BHW: Tensor, predictions_BHW: Tensor, annotated_BK: Tensor) -> Tensor:
-    """The labels with 255 where a prediction is neither right nor wrong: background is labelled, and the predicted class is
-    one that nobody marked in the sample, so that the label may hide it.
+    """Replace labels by 255 where a prediction is neither right nor wrong: the label is background, which may hide the
+    predicted class, as this class is not annotated in the sample.
 
     Args:
         labels_BHW, predictions_BHW: integers; predictions in 0..K-1.
-        annotated_BK: bool, the classes that were annotated in each sample; the entry of background has no effect.
+        annotated_BK: bool, classes that are annotated in each sample; the entry of background has no effect.
 
     Example:
         >>> predicted, marked = torch.tensor([[[0, 1, 2]]]), torch.tensor([[True, False, True]])

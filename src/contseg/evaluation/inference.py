@@ -1,7 +1,7 @@
-"""Inference on whole images or sliding windows, at several scales, and mirrored.
+"""Inference on whole images or sliding windows, at several scales and mirrored.
 
-The rules are those of SSSegmentation, the toolbox of IDRNet (SegmentationBLWX/sssegmentation). Everything here works with
-any function from normalised images to logits of any resolution.
+The rules are those of SSSegmentation, the toolbox of IDRNet (SegmentationBLWX/sssegmentation). All functions accept any
+network from normalised images to logits of any resolution.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,10 +22,10 @@ Window = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class Inference:
-    """Options of inference, and the classes that change places in a mirrored image.
+    """Options of inference, and the classes that are exchanged in a mirrored image.
 
     Args:
-        mirror: pairs of positions among the classes.
+        mirror: pairs of class positions.
     """
 
     options: InferenceOptions
@@ -33,10 +33,12 @@ class Inference:
 
     @classmethod
     def of(cls, options: InferenceOptions, pairs: Sequence[tuple[int, int]], ids: Sequence[int]) -> "Inference":
-        """For a segmenter whose classes have these dataset ids, in output order.
+        """Make it for a segmenter from the dataset ids of its classes.
 
         Args:
-            pairs: of dataset ids (`SegmentationDataset.mirror`); a pair of which one is not learned yet is left out.
+            pairs: pairs of dataset ids (`SegmentationDataset.mirror`); pairs with a class that is not learned yet are
+                skipped.
+            ids: dataset ids of the classes, in output order.
 
         Example:
             >>> Inference.of(InferenceOptions(), [(14, 15), (16, 17)], [0, 15, 3, 14, 16]).mirror
@@ -61,18 +63,18 @@ def infer(
 ) -> Tensor:
     """Logits or scores of images, averaged over views: (B, K, H, W) in float32 or better.
 
-    Memory is that of the result and of one forward pass (of `windows` windows where they slide); no view is kept.
-    `infer_in_bands` gives the same without a large result in memory.
+    Memory is that of the result and of one forward pass (of `windows` windows in mode `slide`); views are added up, not
+    kept. `infer_in_bands` gives the same without a large result in memory.
 
     Args:
         network: normalised images to logits (B, K, h, w) at any resolution.
-        size: (H, W) of the result; default: that of the images.
-        scores: of logits, (B, K', h, w); only used where the options average scores. A whole image is scored at the
-            resolution of its logits, a window at its own size, as the toolbox does.
-        mirror: pairs of channels of the result that change places in a mirrored image.
+        size: (H, W) of the result; default: size of the images.
+        scores: logits to scores (B, K', h, w); only used with `average: scores`. A whole image is scored at the resolution
+            of its logits, a window at its own size, as in the toolbox.
+        mirror: pairs of channels of the result that are exchanged in a mirrored image.
 
     Raises:
-        ContsegError: a scale leaves nothing of an image.
+        ContsegError: an image is smaller than one pixel after scaling.
 
     Example:
         >>> options = InferenceOptions(mode="slide", crop=4, stride=3, flip=True)
@@ -97,15 +99,15 @@ def infer_in_bands(
     scores: Network = lambda logits: logits,
     mirror: Sequence[tuple[int, int]] = (),
 ) -> Iterator[Tensor]:
-    """The result of `infer`, bit for bit, in bands (B, K, rows, W) from top to bottom; a large one is never in memory whole.
+    """The result of `infer`, bit-equal, in bands (B, K, rows, W) from top to bottom; a large result is never in memory.
 
-    Windows that slide over the image once are averaged strip by strip; views of the whole image are kept at the resolution
-    of the network and resized band by band. Only several views through windows are added up at full size.
+    With a single view in windows, strips of rows are averaged; views of the whole image are kept at the resolution of the
+    network and resized in bands. Only several views in windows are added up at full size.
 
     Args: as of `infer`.
 
     Raises:
-        ContsegError: a scale leaves nothing of an image.
+        ContsegError: an image is smaller than one pixel after scaling.
     """
     size = size or (images_BCHW.shape[2], images_BCHW.shape[3])
     images, variants = _started(images_BCHW, options), _variants(options)
@@ -136,7 +138,7 @@ def _variants(options: InferenceOptions) -> list[tuple[float, bool]]:
 
 
 def _started(images_BCHW: Tensor, options: InferenceOptions) -> Tensor:
-    """The images at the size that they are first resized to."""
+    """The images after `options.resize` or `options.fit`."""
     start = _start(options, images_BCHW.shape[2], images_BCHW.shape[3])
     return images_BCHW if start is None else resize(images_BCHW, start)
 
@@ -149,7 +151,7 @@ def _view(
     mirror: Sequence[tuple[int, int]],
     variant: tuple[float, bool],
 ) -> Tensor:
-    """The result of one view of images from `_started`, not mirrored, at its own resolution."""
+    """The result of one view of images from `_started`, mirrored back, at its own resolution."""
     score = scores if options.average == "scores" else lambda logits: logits
     scale, flipped = variant
     seen = images_BCHW if scale == 1 else _scaled(images_BCHW, scale)
@@ -162,7 +164,7 @@ def _view(
 
 
 def windows_of(height: int, width: int, options: InferenceOptions) -> list[Window]:
-    """The windows over an image, row by row; all have one size, and the last of a row or column is moved back inside.
+    """The windows over an image, row by row; all have the same size, and the last of a row or column is moved back inside.
 
     Example:
         >>> [columns for _, columns in windows_of(4, 9, InferenceOptions(crop=4, stride=3))]
@@ -181,7 +183,7 @@ def _starts(length: int, side: int, stride: int) -> list[int]:
 
 
 def _slide(network: Network, images_BCHW: Tensor, options: InferenceOptions, scores: Network) -> Tensor:
-    """Mean over the windows that cover a pixel."""
+    """Mean over the windows at each pixel, for the whole image."""
     total: Tensor | None = None
     top = 0
     for strip in _strips(network, images_BCHW, options, scores):
@@ -225,7 +227,7 @@ def accumulate(parts: Iterable[tuple[list[Window], Tensor]], width: int) -> Iter
     Args:
         parts: each group of `views`, in order, and the logits or scores of its crops at their own size:
             (windows x B, K, h, w), window by window.
-        width: of the image.
+        width: width of the image.
 
     Example:
         >>> image, options = torch.rand(1, 3, 6, 9), InferenceOptions(mode="slide", crop=4, stride=3, windows=2)
@@ -234,7 +236,7 @@ def accumulate(parts: Iterable[tuple[list[Window], Tensor]], width: int) -> Iter
         >>> torch.allclose(torch.cat(list(accumulate(parts, width=9)), dim=2), image)
         True
     """
-    top, sums, counts = 0, None, None  # of rows `top` and below
+    top, sums, counts = 0, None, None  # sums and counts start at row `top`
     for windows, values in parts:
         batch = len(values) // len(windows)
         first, bottom = windows[0][0].start, windows[-1][0].stop
@@ -271,7 +273,7 @@ def _run(network: Network, images_BCHW: Tensor, options: InferenceOptions) -> Te
 
 
 def _start(options: InferenceOptions, height: int, width: int) -> tuple[int, int] | None:
-    """The size that an image is first resized to, if it is."""
+    """The size to which an image is resized first, or None."""
     if options.resize is not None:
         return options.resize[0], options.resize[1]
     if options.fit is None:
@@ -281,7 +283,7 @@ def _start(options: InferenceOptions, height: int, width: int) -> tuple[int, int
 
 
 def _scaled(images_BCHW: Tensor, scale: float) -> Tensor:
-    """Coordinates follow the factor itself, not the ratio of the sizes, which are rounded down."""
+    """Resize by a factor. Coordinates follow the factor, not the ratio of the sizes, which are rounded down."""
     height, width = images_BCHW.shape[2:]
     if min(height, width) * scale < 1:
         raise ContsegError(f"evaluation.scales: {scale} leaves nothing of an image of {width}x{height} pixels")

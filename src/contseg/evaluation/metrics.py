@@ -1,7 +1,7 @@
-"""Figures of one confusion matrix and of a sequence of them. Equations are in docs/metrics.md; all values in [0, 1].
+"""Metrics of one confusion matrix and of a sequence of them. Equations are in docs/metrics.md; all values in [0, 1].
 
-A class that does not occur in the truth is absent: NaN in arrays, left out of every mean, never 0. A metric without any
-measurement is None; `contseg.evaluation.remarks` gives the reason. `measured` counts the values behind a mean.
+A class that does not occur in the truth is absent: NaN in arrays, left out of every mean, never 0. A metric without
+measurements is None; `contseg.evaluation.remarks` has the reason. `measured` counts the values of a mean.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import numpy as np
 
 BACKGROUND = 0
 Absent = Literal["truth", "union"]
-"""Which class is absent: one that does not occur in the truth, or one that occurs in neither truth nor prediction."""
+"""When a class is absent: if it does not occur in the truth, or in neither truth nor prediction."""
 
 
 def class_iou(confusion: np.ndarray, epsilon: float = 0.0, absent: Absent = "truth") -> np.ndarray:
@@ -20,8 +20,8 @@ def class_iou(confusion: np.ndarray, epsilon: float = 0.0, absent: Absent = "tru
     Args:
         confusion: (K, K), rows are the truth.
         epsilon: 0 is the definition; the released code of MiB and PLOP adds 1e-6.
-        absent: `truth` leaves a class out that was predicted and is not there; under `union` it counts as 0, as in
-            MMSegmentation and in the toolbox of IDRNet.
+        absent: a class that is predicted but not in the truth is left out with `truth`, and 0 with `union` (as in
+            MMSegmentation and in the toolbox of IDRNet).
 
     Example:
         >>> class_iou(np.array([[2, 0, 0], [1, 1, 0], [0, 0, 0]]))
@@ -30,8 +30,8 @@ def class_iou(confusion: np.ndarray, epsilon: float = 0.0, absent: Absent = "tru
         array([0.5, 0.5, 0. ])
     """
     hits = np.diag(confusion).astype(float)
-    truth, said = confusion.sum(axis=1), confusion.sum(axis=0)
-    return _ratio(hits, truth + said - hits + epsilon, _present(confusion, absent))
+    truth, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
+    return _ratio(hits, truth + predicted - hits + epsilon, _present(confusion, absent))
 
 
 def class_accuracy(confusion: np.ndarray, epsilon: float = 0.0) -> np.ndarray:
@@ -47,14 +47,14 @@ def class_precision(confusion: np.ndarray) -> np.ndarray:
         >>> class_precision(np.array([[2, 0, 0], [2, 1, 0], [0, 0, 0]]))
         array([0.5, 1. , nan])
     """
-    said = confusion.sum(axis=0)
-    return _ratio(np.diag(confusion).astype(float), said, said > 0)
+    predicted = confusion.sum(axis=0)
+    return _ratio(np.diag(confusion).astype(float), predicted, predicted > 0)
 
 
 def class_fscore(confusion: np.ndarray, beta: float = 1.0, absent: Absent = "truth") -> np.ndarray:
     """F score, (1 + b^2) P R / (b^2 P + R) of precision and recall: (K,), NaN where a class is absent. At beta 1 it is Dice.
 
-    Written with counts, (1 + b^2) TP / (b^2 truth + predicted), so that a class that was missed altogether has 0.
+    Computed from counts, (1 + b^2) TP / (b^2 truth + predicted), so that a class without any hit has 0.
 
     Args:
         absent: as of `class_iou`.
@@ -63,19 +63,19 @@ def class_fscore(confusion: np.ndarray, beta: float = 1.0, absent: Absent = "tru
         >>> class_fscore(np.array([[2, 0, 0], [2, 1, 0], [0, 0, 0]])).round(3)
         array([0.667, 0.5  ,   nan])
     """
-    truth, said = confusion.sum(axis=1), confusion.sum(axis=0)
+    truth, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
     weight = beta * beta
-    return _ratio((1 + weight) * np.diag(confusion), weight * truth + said, _present(confusion, absent))
+    return _ratio((1 + weight) * np.diag(confusion), weight * truth + predicted, _present(confusion, absent))
 
 
 def overall_accuracy(confusion: np.ndarray) -> float:
-    """Share of pixels that are right; NaN for an empty matrix."""
+    """Share of correct pixels; NaN for an empty matrix."""
     total = confusion.sum()
     return float(np.trace(confusion) / total) if total else float("nan")
 
 
 def frequency_weighted_iou(confusion: np.ndarray, epsilon: float = 0.0) -> float:
-    """Mean of IoU weighted by how many pixels a class has."""
+    """Mean of IoU, weighted by the pixels of each class."""
     truth = confusion.sum(axis=1)
     if not truth.sum():
         return float("nan")
@@ -83,7 +83,7 @@ def frequency_weighted_iou(confusion: np.ndarray, epsilon: float = 0.0) -> float
 
 
 def mean_over(values: np.ndarray, members: np.ndarray) -> float | None:
-    """Mean of the members that are present, or None if none is.
+    """Mean of the members that are not NaN; None if all are.
 
     Example:
         >>> mean_over(np.array([0.5, np.nan, 1.0]), np.array([True, True, True]))
@@ -103,17 +103,17 @@ def harmonic(old: float | None, new: float | None) -> float | None:
 
 
 def step_figures(confusion: np.ndarray, groups: Sequence[int], background: bool = True) -> dict:
-    """Figures of the confusion matrix after one step.
+    """Metrics of the confusion matrix after one step.
 
     Args:
         confusion: (K, K) over the classes seen so far.
-        groups: the step that brought each class, background's being 0; at least K long.
-        background: the first class is background; otherwise it is a class like the others.
+        groups: the step that added each class, 0 for background; at least K values.
+        background: whether the first class is background; otherwise it is an ordinary class.
 
     Returns:
-        `iou` (a list, None where absent), `old` (classes of step 0), `new` (classes of later steps), `all`, each without
-        background and again as `..._with_background`, `harmonic` of old and new, `accuracy`, and what they are over:
-        `measured`, the classes with a labelled pixel and the classes known for each mean, and `pixels`, those counted.
+        `iou` (a list, None where absent); the means `old` (classes of step 0), `new` (classes of later steps) and `all`,
+        each without background and again as `..._with_background`; `harmonic` of old and new; `accuracy`; `measured`, for
+        each mean the number of classes with a labelled pixel and of all its classes; `pixels`, the number counted.
 
     Example:
         >>> figures = step_figures(np.array([[6, 0, 2], [0, 0, 0], [1, 0, 3]]), groups=(0, 0, 1))
@@ -143,10 +143,10 @@ def step_figures(confusion: np.ndarray, groups: Sequence[int], background: bool 
 
 
 def class_forgetting(confusions: Sequence[np.ndarray]) -> np.ndarray:
-    """How far each class has fallen from its best: max over earlier steps of IoU, minus the last IoU: (K,).
+    """Drop of each class from its best: max over earlier steps of IoU, minus the last IoU: (K,).
 
-    Negative where a class improved. NaN for classes that are absent at the end or were never measured before the last
-    step, as those of the last step.
+    Negative if a class improved. NaN for classes that are absent at the end or were not measured before the last step,
+    such as those of the last step.
     """
     last = class_iou(confusions[-1])
     best = np.full(len(last), np.nan)
@@ -157,13 +157,13 @@ def class_forgetting(confusions: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def run_figures(confusions: Sequence[np.ndarray], groups: Sequence[int], background: bool = True) -> dict:
-    """Figures of a whole run from the confusion matrix after each step; arguments as of `step_figures`.
+    """Metrics of a whole run from the confusion matrix after each step; arguments as of `step_figures`.
 
     Returns:
-        those of `step_figures` for the last step, and `average`: mean over steps of `all`; `average_with_background`;
-        `forgetting`: mean of `class_forgetting` without background, None where no class was measured both before the last
-        step and after it, as in a run of one step; `class_forgetting`: a list, None where undefined. `measured` counts
-        steps for `average`, and for `forgetting` the classes known before the last step.
+        Those of `step_figures` for the last step; `average`: mean over steps of `all`; `average_with_background`;
+        `forgetting`: mean of `class_forgetting` without background, None if no class was measured both before and after
+        the last step, as in a run of one step; `class_forgetting`: a list, None where undefined. `measured` counts steps
+        for `average`, and for `forgetting` the classes known before the last step.
     """
     each = [step_figures(confusion, groups, background) for confusion in confusions]
     fallen = class_forgetting(confusions)
@@ -183,16 +183,15 @@ def run_figures(confusions: Sequence[np.ndarray], groups: Sequence[int], backgro
 
 
 def domain_figures(confusions: Sequence[np.ndarray], background: bool = True) -> dict:
-    """Figures of a run per domain, from the confusion matrices after each step.
+    """Metrics of a run per domain, from the confusion matrices after each step.
 
     Args:
-        confusions: (D, K, K) after each step, one matrix per domain; empty for domains that are not met yet.
+        confusions: (D, K, K) after each step, one matrix per domain; zero for future domains.
         background: as of `step_figures`.
 
     Returns:
-        `domains`: (steps, D) mIoU without background, NaN where a domain was not measured; `domain_forgetting`: how far
-        the domains have fallen from their best, on average over those that were measured before the last step and after
-        it; None if none was.
+        `domains`: (steps, D) mIoU without background, NaN where a domain was not measured; `domain_forgetting`: mean drop
+        of the domains from their best, over those measured both before and after the last step; None if there are none.
 
     Example:
         >>> one, other = np.array([[8, 2], [2, 8]]), np.array([[5, 5], [5, 5]])

@@ -9,19 +9,20 @@ Two = Annotated[list[Pixels], Field(min_length=2, max_length=2)]
 
 
 class InferenceOptions(BaseModel):
-    """What of an image the network sees at a time, and what is averaged. The default is one look at the whole image.
+    """Whole images or windows, scales, and averaging of inference. The default is a single view of the whole image.
 
     Attributes:
         mode: `whole`, or `slide` over windows.
-        crop: height and width of the window in pixels, or one number for both. An image that is smaller makes it smaller.
-        stride: from one window to the next, likewise; none is two thirds of the window.
+        crop: height and width of the window in pixels, or one number for both; reduced to the image's size if that is
+            smaller.
+        stride: vertical and horizontal stride in pixels, or one number for both; default: two thirds of the window.
         windows: windows per forward pass.
-        scales: by which the image is resized, one look each.
-        flip: look at the mirrored image too; classes that are left and right of each other change places (LIP).
-        average: what windows and looks are averaged in: `logits`, or the `scores` of the decision (probabilities).
-        fit: longer and shorter side of the frame that the image is first resized into (bilinear, not antialiased), aspect
-            kept; none leaves it.
-        resize: height and width that the image is first resized to, aspect not kept; none leaves it.
+        scales: factors by which the image is resized; one view each.
+        flip: whether to add mirrored views; left and right classes are exchanged (LIP).
+        average: what is averaged over windows and views: `logits`, or the `scores` of the decision (probabilities).
+        fit: longer and shorter side of the box into which the image is first resized (bilinear, not antialiased), keeping
+            its aspect; default: not resized.
+        resize: height and width to which the image is first resized, not keeping its aspect; default: not resized.
         precision: `32`, or `bf16` for the network; averages are in float32.
     """
 
@@ -56,7 +57,7 @@ class InferenceOptions(BaseModel):
     @classmethod
     def _one_resize(cls, value: list[int] | None, info: ValidationInfo) -> list[int] | None:
         if value is not None and info.data.get("fit") is not None:
-            raise ValueError(f"resize {value} and fit {info.data['fit']} exclude each other; leave one out")
+            raise ValueError(f"resize {value} and fit {info.data['fit']} exclude each other; remove one")
         return value
 
     @property
@@ -79,16 +80,16 @@ class InferenceOptions(BaseModel):
 
     @property
     def resizes(self) -> bool:
-        """The image is resized before the network sees it."""
+        """Whether the image is resized before inference."""
         return any(scale != 1 for scale in self.scales) or self.fit is not None or self.resize is not None
 
     @property
-    def one_look(self) -> bool:
-        """The whole image once: all images of a batch can be seen together."""
+    def single_view(self) -> bool:
+        """Whether there is one view of the whole image, so that the images of a batch pass through the network together."""
         return self.mode == "whole" and len(self.scales) == 1 and not self.flip
 
     def single(self) -> "InferenceOptions":
-        """The same at scale 1 and unmirrored, for measuring often."""
+        """The same at scale 1 and not mirrored, for frequent evaluation."""
         return self.model_copy(update={"scales": [1.0], "flip": False})
 
 

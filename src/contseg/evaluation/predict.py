@@ -1,4 +1,4 @@
-"""Predictions of a segmenter: for a labelled set (a confusion matrix) or for an image."""
+"""Predictions of a segmenter: confusion matrices of labelled samples, or the classes of an image."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -23,16 +23,16 @@ def predict_batch(
     size: tuple[int, int] | None = None,
     inference: Inference = WHOLE,
 ) -> Tensor:
-    """Class outputs (B, H, W) int64 of uint8 images: logits resized, scored, arg max. Decided in bands of rows, so that the
-    (K, H, W) of a large image is never held.
+    """Class outputs (B, H, W) int64 of uint8 images: arg max of the scores of resized logits.
+
+    Computed in bands of rows, so that (K, H, W) of a large image is never in memory.
 
     Args:
-        size: of the prediction; default: that of the images.
-        inference: how the images are seen. Where that is more than one look, image by image, so that no more than one
-            image's (K, H, W) is held.
+        size: (H, W) of the prediction; default: size of the images.
+        inference: windows, scales and flips. With several views, images are processed one by one to save memory.
     """
     with torch.no_grad():
-        if inference.options.one_look:
+        if inference.options.single_view:
             return _decide(segmenter, images_BCHW, size, inference)
         return torch.cat([_decide(segmenter, image, size, inference) for image in images_BCHW.split(1)])
 
@@ -45,9 +45,9 @@ def _decide(
     kind: torch.dtype = torch.int64,
 ) -> Tensor:
     options = inference.options
-    # an unknown output stands before the classes, and is among the logits but not among the scores
+    # logits have an unknown output before the classes, scores do not
     first = int(segmenter.options.unknown and options.average == "logits")
-    # a large image that is seen in windows is never held as floats
+    # windows are normalised one by one, so that a large image is never in memory as floats
     late = options.mode == "slide" and not options.resizes
     bands = infer_in_bands(
         lambda images: segmenter(segmenter.normalise(images) if late else images).logits,
@@ -62,7 +62,7 @@ def _decide(
 
 
 def pixels_of(image: np.ndarray | Image.Image | Path | str) -> np.ndarray:
-    """An image as (H, W, 3) uint8 RGB: an array of that kind, a PIL image (turned upright), or an image file.
+    """An image as (H, W, 3) uint8 RGB, from such an array, a PIL image (EXIF orientation is applied), or an image file.
 
     Raises:
         ContsegError: an array or a PIL image of another kind, or a file that cannot be read.
@@ -87,13 +87,12 @@ def pixels_of(image: np.ndarray | Image.Image | Path | str) -> np.ndarray:
 def predict_image(
     segmenter: Segmenter, image: np.ndarray | Image.Image | Path | str, inference: Inference = WHOLE
 ) -> np.ndarray:
-    """Class outputs (H, W) uint8 of one image, see `pixels_of`, seen whole if not told otherwise.
+    """Class outputs (H, W) uint8 of one image, see `pixels_of`; by default a single view of the whole image.
 
     The segmenter should be in eval mode.
 
     Raises:
-        ContsegError: the image is none that `pixels_of` takes, or smaller than the output stride, so that not one output
-            would lie inside it.
+        ContsegError: `pixels_of` does not accept the image, or it is smaller than the output stride.
     """
     image = pixels_of(image)
     stride, (height, width) = segmenter.options.backbone.stride, image.shape[:2]
@@ -115,11 +114,11 @@ def evaluate(
 ) -> Tensor:
     """Confusion matrix (classes, classes) int64 over batches, on the segmenter's device.
 
-    Puts the segmenter into eval mode, and back as it was. What `scored_labels` leaves out is not counted.
+    The segmenter is in eval mode meanwhile. Pixels that `scored_labels` ignores are not counted.
 
     Args:
         on_batch: called after each batch, for progress.
-        inference: how images are seen; labels stay as they are.
+        inference: windows, scales and flips; labels are not changed.
     """
     return evaluate_domains(segmenter, batches, classes, [""], lambda name: "", on_batch, inference)[0]
 
@@ -133,11 +132,11 @@ def evaluate_domains(
     on_batch: Callable[[], None] | None = None,
     inference: Inference = WHOLE,
 ) -> Tensor:
-    """Confusion matrices (domains, classes, classes) int64: as `evaluate`, apart for the samples of each domain.
+    """Confusion matrices (domains, classes, classes) int64: as `evaluate`, separately for each domain.
 
     Args:
-        domains: all that occur.
-        domain_of: the domain of a sample by its name.
+        domains: all domains of the samples.
+        domain_of: the domain of a sample name.
     """
     training = segmenter.training
     segmenter.eval()

@@ -1,4 +1,4 @@
-"""Remarks on figures: why one was not measured, or over which part of the classes it is."""
+"""Remarks on metrics: why one was not measured, or which part of the classes it covers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,12 +18,12 @@ def step_remarks(
     names: Sequence[str] = (),
     annotated: np.ndarray | None = None,
 ) -> dict[str, str]:
-    """Figure -> one sentence, for the figures of `step_figures` that are not over everything the model knows.
+    """Metric -> one sentence, for the metrics of `step_figures` that do not cover all classes so far.
 
     Args:
         confusion, groups, background: as of `step_figures`.
-        names: of the classes in output order; without them classes are only counted.
-        annotated: (K,) bool, the classes that the masks label at all (`Step.test`); None: all of them.
+        names: class names in output order; without them, classes are only counted.
+        annotated: (K,) bool, classes that the masks annotate (`Step.test`); None: all of them.
 
     Example:
         >>> counts = np.array([[6, 0, 2], [0, 0, 0], [1, 0, 3]])
@@ -78,10 +78,10 @@ def run_remarks(
     names: Sequence[str] = (),
     annotated: np.ndarray | None = None,
 ) -> dict[str, str]:
-    """As `step_remarks` of the last step, for the figures of `run_figures`.
+    """As `step_remarks` of the last step, for the metrics of `run_figures`.
 
     Args:
-        names, annotated: of the classes after the last step.
+        names, annotated: for the classes after the last step.
 
     Example:
         >>> run_remarks([np.array([[6, 2], [0, 4]])], (0, 0))["forgetting"]
@@ -107,7 +107,7 @@ def run_remarks(
 
 
 def domain_remarks(figures: dict[str, Any], names: Sequence[str]) -> dict[str, str]:
-    """As `run_remarks`, for the figures of `domain_figures`.
+    """As `run_remarks`, for the metrics of `domain_figures`.
 
     Example:
         >>> domain_remarks({"domains": np.array([[0.5, np.nan]]), "domain_forgetting": None}, ["Bonn", "Ulm"])["domains"]
@@ -125,7 +125,7 @@ def domain_remarks(figures: dict[str, Any], names: Sequence[str]) -> dict[str, s
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first names, and how many more there are.
+    """The first names, and the number of further ones.
 
     Example:
         >>> listed(["a", "b"]), listed([str(number) for number in range(10)])

@@ -15,7 +15,7 @@ from contseg.interop.published import convert_backbone
 from contseg.models.backbones.backbone import Backbone
 from contseg.models.backbones.resnet import ResNet
 from contseg.models.backbones.swin import Swin
-from contseg.models.backbones.timm_backbone import TimmBackbone, import_timm, told, understood_by_timm
+from contseg.models.backbones.timm_backbone import TimmBackbone, download_errors, import_timm, to_timm_names
 from contseg.models.backbones.vit import PlainViT
 from contseg.models.names import DEPTHS
 from contseg.models.options import NetworkOptions
@@ -84,7 +84,7 @@ def _fitting(backbone: Backbone, path: Path) -> tuple[nn.Module, dict[str, Tenso
         found = convert_swin(tensors, backbone)
     elif isinstance(backbone, (TimmBackbone, PlainViT)):
         try:
-            found = understood_by_timm(backbone.model, tensors)
+            found = to_timm_names(backbone.model, tensors)
         except (KeyError, IndexError, RuntimeError, AssertionError) as error:
             raise ContsegError(f"{path}: timm cannot read it as {backbone.timm_name} ({error})") from None
     else:  # of a plugin: under its own names
@@ -205,5 +205,5 @@ def _downloaded(backbone: Backbone) -> dict[str, Tensor]:
     else:
         raise ContsegError("backbone_weights: hub has no weights of this backbone; give a file")
     timm = import_timm()
-    with told(f"backbone_weights: hub: {name} cannot be downloaded (give a file instead)"):
+    with download_errors(f"backbone_weights: hub: {name} cannot be downloaded (give a file instead)"):
         return timm.create_model(name, pretrained=True).state_dict()

@@ -1,4 +1,4 @@
-"""The auxiliary head: a second opinion from the third stage, in training only."""
+"""The auxiliary head on the third stage, in training only."""
 
 from torch import Tensor, nn
 
@@ -10,12 +10,12 @@ class AuxiliaryHead(nn.Module):
     """A 3x3 convolution, channel dropout and a classifier that grows, on the backbone's third stage.
 
     Args:
-        channels: of the third stage.
-        width: of the convolution.
+        channels: channels of the third stage.
+        width: channels of the convolution.
         widths: outputs of each step.
         dropout: probability that a channel is dropped.
         unknown: as of `GrowingClassifier`.
-        weight: of its supervised term in the objective.
+        weight: weight of its supervised term in the objective.
     """
 
     def __init__(

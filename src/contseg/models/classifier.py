@@ -1,4 +1,4 @@
-"""A classifier that grows: a small network per step, their outputs side by side."""
+"""A growing classifier: one small network per step, with concatenated outputs."""
 
 import math
 from typing import Literal
@@ -16,10 +16,10 @@ class GrowingClassifier(nn.Module):
     """Logits from features by one 1x1 convolution (with bias) per step.
 
     Args:
-        channels: of the features.
-        widths: outputs of each step, background first of all.
-        unknown: the first width is 1 and stands for the output "unknown"; background has the next.
-        hidden: each step has a 3x3 convolution, norm and ReLU of its own before its 1x1 (SSUL, IDEC, LAG).
+        channels: channels of the features.
+        widths: outputs of each step; background is the first output.
+        unknown: the first width is 1, for the output "unknown"; background is the first output of the next width.
+        hidden: each step has its own 3x3 convolution, norm and ReLU before its 1x1 (SSUL, IDEC, LAG).
 
     Example:
         >>> classifier = GrowingClassifier(8, [3])
@@ -43,14 +43,14 @@ class GrowingClassifier(nn.Module):
 
     @property
     def widths(self) -> list[int]:
-        """Outputs of each step, after that of the unknown if there is one."""
+        """Outputs of each step; the unknown output, if there is one, is an entry of its own in front."""
         return [_outputs(step).out_channels for step in self.steps]
 
     def forward(self, features_BCHW: Tensor, steps: slice = slice(None)) -> Tensor:
         """(B, channels, H, W) to (B, sum of widths, H, W).
 
         Args:
-            steps: whose outputs are asked for.
+            steps: steps whose outputs to compute.
         """
         return torch.cat([step(features_BCHW) for step in self.steps[steps]], dim=1)
 
@@ -58,14 +58,14 @@ class GrowingClassifier(nn.Module):
     def grow(self, count: int, start: Start) -> None:
         """Add `count` outputs.
 
-        `random` leaves every old logit bit-equal. `background` (MiB, eq. 10 and 11) shares the background's probability
-        among background and the new classes: each new row is the background's, and its bias and the background's own
-        become b_0 - log(count + 1). All old logits but the background's stay bit-equal, and the probability of each old
-        class is unchanged. `unknown` copies the unknown's row (SSUL: what is learned now was unknown until now); every old
-        logit stays bit-equal. With `hidden` layers, those of background or unknown are copied too.
+        `random` keeps every old logit bit-equal. `background` (MiB, eq. 10 and 11) shares the probability of background
+        between background and the new classes: each new row is a copy of background's, and the biases of both become
+        b_0 - log(count + 1). All old logits except background's stay bit-equal, and the probability of each old class is
+        unchanged. `unknown` copies the unknown row (SSUL: the new classes were unknown so far); every old logit stays
+        bit-equal. `hidden` layers of background or unknown are copied too.
 
         Raises:
-            ContsegError: `start` is something else, or `unknown` where there is none.
+            ContsegError: `start` is invalid, or `unknown` without an unknown output.
         """
         new = self._make(count).to(_outputs(self.steps[0]).weight)
         if start == "background":
@@ -81,14 +81,14 @@ class GrowingClassifier(nn.Module):
 
 
 def _outputs(step: nn.Module) -> nn.Conv2d:
-    """The convolution that gives the logits of a step."""
+    """The convolution that computes the logits of a step."""
     last = step[3] if isinstance(step, nn.Sequential) else step
     assert isinstance(last, nn.Conv2d)
     return last
 
 
 def _copy_first_row(source: nn.Module, new: nn.Module) -> None:
-    """Every output of `new` becomes the first one of `source`; hidden layers and their statistics are taken over."""
+    """Copy the first output of `source` to every output of `new`, and hidden layers with their statistics."""
     for name, value in new.state_dict().items():
         given = source.state_dict()[name]
         if name in ("weight", "bias", "3.weight", "3.bias"):

@@ -21,9 +21,9 @@ def class_scores(logits_BKHW: Tensor, decision: Decision, unknown: bool = False)
     """Scores of the classes, (B, K, H, W); the arg max is the prediction.
 
     Args:
-        decision: `softmax`, the classes compete; `sigmoid`, each class is on its own.
-        unknown: the first output is "unknown": its score is added to that of background, which is next, and (B, K - 1, H, W)
-            are left.
+        decision: `softmax`: classes compete; `sigmoid`: classes are independent.
+        unknown: the first output is "unknown"; its score is added to background's, which is next, so the result is
+            (B, K - 1, H, W).
 
     Example:
         >>> logits = torch.tensor([0.0, 1.0, 1.5]).view(1, 3, 1, 1)

@@ -1,4 +1,4 @@
-"""Which parts of a network do not learn."""
+"""Freezing parts of a network."""
 
 from collections.abc import Collection, Iterable
 
@@ -9,14 +9,14 @@ from contseg.models.classifier import GrowingClassifier
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether a layer normalises, of whichever kind."""
+    """Whether a layer is a normalisation, of any kind."""
     return isinstance(module, (_NormBase, nn.LayerNorm, nn.GroupNorm)) or type(module).__name__.startswith("RmsNorm")
 
 
 def freeze_modules(modules: Iterable[nn.Module]) -> None:
-    """Stop modules from learning: their norms keep their statistics too, and nothing in them is dropped.
+    """Freeze modules: no gradients, fixed norm statistics, and no dropout.
 
-    Call it again after `train()` or `requires_grad_()`, which undo it.
+    `train()` and `requires_grad_()` undo it; call it again after them.
     """
     for module in modules:
         module.requires_grad_(False)
@@ -24,7 +24,7 @@ def freeze_modules(modules: Iterable[nn.Module]) -> None:
 
 
 def freeze_parameters(network: nn.Module, names: Collection[str], norms: bool) -> None:
-    """Stop the named parameters of a network from learning, and with `norms` all of its norms; dropout stays active."""
+    """Freeze the named parameters of a network, and with `norms` all of its norms; dropout stays active."""
     for name, parameter in network.named_parameters():
         if name in names:
             parameter.requires_grad_(False)
@@ -33,13 +33,13 @@ def freeze_parameters(network: nn.Module, names: Collection[str], norms: bool) -
 
 
 def parameters_below(network: nn.Module, parts: Iterable[str]) -> set[str]:
-    """Names of the parameters of some modules, which are given by dotted name."""
+    """Names of the parameters of some modules (dotted names)."""
     prefixes = tuple(f"{part}." for part in parts)
     return {name for name, _ in network.named_parameters() if name.startswith(prefixes)}
 
 
 def parameters_except(network: nn.Module, steps: Collection[int]) -> set[str]:
-    """Names of all parameters but those of some steps of every classifier that grows.
+    """Names of all parameters except those of some steps of every growing classifier.
 
     Args:
         steps: positions among a classifier's steps; -1 is the newest.

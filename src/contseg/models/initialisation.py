@@ -1,4 +1,4 @@
-"""How convolutions start where no published weights are loaded."""
+"""Initial weights of convolutions without published weights."""
 
 from typing import Literal
 
@@ -12,16 +12,16 @@ from contseg.models.names import Initialisation
 def initialise_convolutions(
     module: nn.Module, kind: Initialisation, slope: float = 0.0, fan: Literal["fan_in", "fan_out"] = "fan_in"
 ) -> None:
-    """Draw the weights of all convolutions below a module.
+    """Initialise the weights of all convolutions of a module.
 
-    `torch` keeps PyTorch's default, uniform in +-1 / sqrt(fan in), which the modules already have. Under batch norm it
-    trains small networks several points better than `he`, whose larger weights turn less in equal steps.
+    `torch` keeps PyTorch's default, uniform in +-1 / sqrt(fan in). With batch norm, small networks train several points
+    better with it than with `he`, whose larger weights change direction less per update.
 
     Args:
         kind: `torch`; `he`, normal with variance 2 / fan (He et al., ICCV 2015); `xavier`, normal with variance
             gain^2 2 / (fan in + fan out) (Glorot and Bengio, AISTATS 2010).
-        slope: of the leaky ReLU that follows, for the gain of `xavier`; 0 is ReLU, 1 is none.
-        fan: the fan that `he` divides by.
+        slope: of the leaky ReLU that follows, for the gain of `xavier`; 0 is ReLU, 1 the identity.
+        fan: the fan in the variance of `he`.
 
     Example:
         >>> layer = nn.Conv2d(64, 64, 3)

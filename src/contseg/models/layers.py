@@ -1,4 +1,4 @@
-"""Layers that several heads are made of."""
+"""Layers shared by several heads."""
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +17,14 @@ def conv_norm_act(channels: int, out: int, kernel: int = 1, dilation: int = 1, s
 
 
 def resize(x_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear (corners not aligned) to (height, width), in float32 or better."""
+    """Resize bilinearly (corners not aligned) to (height, width), in float32 or better."""
     if tuple(x_BCHW.shape[2:]) == tuple(size):
         return precise(x_BCHW)
     return functional.interpolate(precise(x_BCHW), size, mode="bilinear", align_corners=False)
 
 
 class PPM(nn.Module):
-    """Pyramid pooling (Zhao et al., CVPR 2017): the map beside its averages over coarse grids, reduced by a 3x3.
+    """Pyramid pooling (Zhao et al., CVPR 2017): the map and its averages over coarse grids, reduced by a 3x3.
 
     Args:
         channels, out: of input and output; each grid is reduced to `out` too.
@@ -77,11 +77,11 @@ class ASPP(nn.Module):
 
 
 class FeaturePyramid(nn.Module):
-    """Top-down fusion of four maps (Lin et al., CVPR 2017; as UperNet has it), side by side at the size of the finest.
+    """Top-down fusion of four maps (Lin et al., CVPR 2017; as in UperNet), concatenated at the size of the finest.
 
     Args:
         channels: of the three finer maps, finest first.
-        width: of the laterals, and of the coarsest map that is given.
+        width: channels of the laterals and of the coarsest map.
         out: channels of each of the three finer outputs.
 
     Example:
@@ -107,10 +107,10 @@ class FeaturePyramid(nn.Module):
 
 
 class DropPath(nn.Module):
-    """In training, zero for a whole image with a probability, and otherwise scaled up so that the mean stays (Huang 2016).
+    """Stochastic depth (Huang 2016): in training, zero a branch per image, and rescale otherwise to keep the mean.
 
     Args:
-        probability: that an image's branch is left out, in [0, 1).
+        probability: probability that an image's branch is zeroed, in [0, 1).
 
     Example:
         >>> DropPath(0.5).eval()(torch.ones(2, 3)).tolist()

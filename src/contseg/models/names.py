@@ -1,4 +1,4 @@
-"""What a recipe may call a backbone, and what the names stand for. PyTorch is not imported, so that lists are quick."""
+"""Names of backbones in recipes, and their models in timm. PyTorch is not imported, so that lists are fast."""
 
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ ARCHITECTURES: dict[str, tuple[str, tuple[int, ...], bool]] = {
     "convnext_large": ("convnext_large", (0, 1, 2, 3), True),
     "mobilenetv3_large": ("mobilenetv3_large_100", (1, 2, 3, 4), False),
 }
-"""Our name: timm's, the maps with the strides 4, 8, 16, 32, and whether images must be padded to a multiple of 32."""
+"""Name -> timm's name, indices of the maps with strides 4, 8, 16, 32, whether to pad images to a multiple of 32."""
 
 VITS = {
     "dinov2_small": "vit_small_patch14_dinov2",
@@ -39,4 +39,4 @@ VITS = {
     "dinov3_small": "vit_small_patch16_dinov3",
     "dinov3_base": "vit_base_patch16_dinov3",
 }
-"""Our name: timm's."""
+"""Name -> timm's name."""

@@ -1,4 +1,4 @@
-"""Batch normalisation that several ranks share, on any backend."""
+"""Batch normalisation over several ranks, on any backend."""
 
 import torch
 import torch.distributed as dist
@@ -10,8 +10,8 @@ from torch.nn.modules.batchnorm import _NormBase
 class BatchNorm(nn.BatchNorm2d):
     """`BatchNorm2d` whose training statistics are those of the global batch, on gloo (CPU) as on NCCL.
 
-    With one process it is PyTorch's own layer. With several, mean and variance are computed over the images of all
-    ranks, so that W ranks with B images each train as one process with W * B images does.
+    With one process it is PyTorch's layer. With several, mean and variance are computed over the images of all ranks, so
+    that W ranks with B images each train like one process with W * B images.
 
     Example:
         >>> BatchNorm(4)(torch.zeros(2, 4, 3, 3)).shape
@@ -69,7 +69,7 @@ class _SynchronisedNorm(torch.autograd.Function):
 
 
 def activation(slope: float) -> nn.Module:
-    """Leaky ReLU of a slope: 0 is ReLU, 0.01 that of in-place activated batch norm, 1 none."""
+    """Leaky ReLU with a slope: 0 is ReLU, 0.01 that of in-place activated batch norm, 1 the identity."""
     if slope == 1.0:
         return nn.Identity()
     return nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)

@@ -1,4 +1,4 @@
-"""Keys of a network as earlier versions wrote them, next to each other: recipes, saved runs and segmenters still read."""
+"""Flat network keys of earlier versions, so that old recipes, saved runs and segmenters can be read."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -21,18 +21,18 @@ HEAD_KEYS = {
 }
 OLD_KEYS = {*BACKBONE_KEYS, *HEAD_KEYS, "backbone_options", "auxiliary_width"}
 COMPLETE = {"fpn_width", "pooling_size"}
-"""No head has both, so that these are all keys of a network, as a saved run and a segmenter list them."""
+"""No head has both, so they only occur together in a complete list of keys, as in a saved run or segmenter."""
 
 
 def nested(network: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The keys of a network in the form of today: parts in mappings, keys of earlier versions at their place.
+    """Convert old flat keys of a network to the current form, with one mapping per part.
 
-    A complete list of old keys has keys that its parts lack, which were not read; they are left out. Elsewhere such a key is
-    kept, so that it is refused. Where both are set, the key of today wins.
+    A complete list of old keys contains keys that its parts did not use; these are dropped. Otherwise such a key is kept,
+    so that it is refused later. If both are set, the current key is used.
 
     Args:
-        network: as in a recipe; values may be wrong, and are then kept.
-        before: the keys over which these are laid, in the form of today.
+        network: as in a recipe; invalid values are kept.
+        before: the keys that these override, in the current form.
 
     Example:
         >>> nested({"backbone": "resnet18", "width": 8, "head": "fcn", "head_width": 16})
@@ -47,7 +47,7 @@ def nested(network: Mapping[str, Any], before: Mapping[str, Any] | None = None) 
     for part, key, value in _placed(network, result, before or {}):
         inner = result.get(part) or {}
         inner = inner.model_dump() if isinstance(inner, PartOptions) else inner
-        if isinstance(inner, Mapping):  # anything else is refused as it is
+        if isinstance(inner, Mapping):  # anything else is refused later
             result[part] = {key: value} | dict(inner)
     if "auxiliary_width" in network and not (network.keys() >= COMPLETE or _has_auxiliary(result, before or {})):
         result["auxiliary_width"] = network["auxiliary_width"]  # refused: there is no auxiliary head
@@ -64,7 +64,7 @@ def _placed(
     auxiliary = _has_auxiliary(result, before)
     for key, value in network.items():
         if value is None and (complete or HEAD_KEYS.get(key, key) not in head.model_fields):
-            continue  # nothing is set
+            continue  # not set
         if key in BACKBONE_KEYS and (BACKBONE_KEYS[key] in backbone.model_fields or not complete):
             yield "backbone", BACKBONE_KEYS[key], value
         elif key == "backbone_options" and (value or not complete):

@@ -1,4 +1,4 @@
-"""Options of a whole network: its parts, and what belongs to none of them."""
+"""Options of a whole network: its parts, and the options outside of them."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -35,14 +35,14 @@ class AuxiliaryOptions(BaseModel):
 
 
 class NetworkOptions(BaseModel):
-    """What a segmenter is made of.
+    """Options of a segmenter.
 
     Attributes:
-        backbone: a name, or name and keys of one of `BACKBONES`.
-        head: a name, or name and keys of one of `HEADS`.
-        auxiliary: a second head for training: its keys, `true` for its defaults, or none.
-        decision: `softmax` (classes compete) or `sigmoid` (each class on its own).
-        unknown: the outputs begin with "unknown", whose score is added to background's (label policy `ssul`).
+        backbone: a name of `BACKBONES`, or its name and options.
+        head: a name of `HEADS`, or its name and options.
+        auxiliary: a second head for training: its options, `true` for its defaults, or none.
+        decision: `softmax` (classes compete) or `sigmoid` (classes are independent).
+        unknown: the first output is "unknown", whose score is added to background's (label policy `ssul`).
         mean, std: of RGB in [0, 1], for normalisation.
 
     Example:
@@ -83,7 +83,7 @@ class NetworkOptions(BaseModel):
 
     @property
     def taps(self) -> tuple[str, ...]:
-        """The features that a segmenter can give.
+        """The available features.
 
         `stage1` ... `stage4` (sums before activation), `head`, `logits`, and those of the head, such as `aspp1` ... `aspp4`
         of `deeplabv3-ssul`.
@@ -95,7 +95,7 @@ class NetworkOptions(BaseModel):
         return (*TAPS, *self.head.taps)
 
     def head_input(self, channels: list[int], widths: list[int]) -> HeadInput:
-        """What the head is made for.
+        """The input of the head's constructor.
 
         Args:
             channels: of the backbone's stages.
@@ -104,7 +104,7 @@ class NetworkOptions(BaseModel):
         return HeadInput(channels, widths, self.backbone.head_stride, self.backbone.head_slope, self.unknown)
 
     def changed(self, **changes: Any) -> "NetworkOptions":
-        """These options with others laid over them, key by key, and checked.
+        """These options with some overridden, key by key, and validated.
 
         Example:
             >>> NetworkOptions().changed(backbone={"output_stride": 8}).backbone.stride
@@ -130,7 +130,7 @@ def closest_key(key: str) -> str:
 
 
 def laid_over(before: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys of a network laid over others. A part that is replaced by another one leaves the keys that both have.
+    """Override keys of a network. If a part is replaced by another one, keys that both have are kept.
 
     Example:
         >>> laid_over({"head": {"width": 8, "pooling_size": 4}}, {"head": "fcn"})
@@ -154,11 +154,11 @@ def _merged(before: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any
 
 
 def first_widths(options: NetworkOptions, classes: int) -> list[int]:
-    """Outputs before the first growth: all classes together; or unknown and background on their own, then the others, so
-    that those two can go on learning where the classes are frozen.
+    """Outputs before the first growth: all classes together; or unknown, background and the other classes separately, so
+    that the first two can continue to learn while the classes are frozen.
 
     Args:
-        classes: of step 0, background among them.
+        classes: number of classes of step 0, including background.
 
     Example:
         >>> first_widths(NetworkOptions(), 16), first_widths(NetworkOptions(unknown=True), 16)

@@ -1,4 +1,4 @@
-"""What a segmenter computes of a batch."""
+"""The output of a segmenter."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,9 +14,9 @@ class SegmenterOutput:
 
     Args:
         logits: (B, K, h, w), at feature resolution.
-        features: the taps, by name.
-        auxiliary: the auxiliary outputs; in training only.
-        passed: what the head keeps for `Segmenter.observe`; in training only.
+        features: requested taps, by name.
+        auxiliary: auxiliary outputs; in training only.
+        passed: intermediate results of the head for `Segmenter.observe`; in training only.
     """
 
     logits: Tensor
@@ -37,8 +37,8 @@ class AuxiliaryOutput(SegmenterOutput):
     """An additional output in training.
 
     Args:
-        name: of its term, `auxiliary_NAME`.
-        weight: of its supervised term.
+        name: its loss term is `auxiliary_NAME`.
+        weight: weight of its supervised term.
     """
 
     name: str = ""

@@ -1,4 +1,4 @@
-"""Options of a part of a network, which is chosen by its name. PyTorch is not imported, so that lists are quick."""
+"""Options of a part of a network, chosen by name. PyTorch is not imported, so that lists are fast."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -10,10 +10,10 @@ from contseg.plugins import Registry
 
 
 class PartOptions(BaseModel):
-    """What every part has.
+    """Options of every part.
 
     Attributes:
-        name: of the part.
+        name: name of the part.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -25,15 +25,15 @@ Part = TypeVar("Part", bound=PartOptions)
 
 
 def chosen(kinds: Registry[type[Part]], default: str, value: Any) -> Any:
-    """The options of the part that a value names.
+    """The options of the chosen part.
 
     Args:
-        kinds: options of each name.
-        default: the name where the value has none.
-        value: a name, a mapping with the keys of the part, or its options.
+        kinds: options class of each name.
+        default: name to use if the value has none.
+        value: a name, a mapping with keys of the part, or its options.
 
     Raises:
-        ValueError: an unknown name, or a key that this part lacks; suggests the closest match.
+        ValueError: unknown name, or a key that this part lacks; the message suggests the closest match.
 
     Example:
         >>> class Cube(PartOptions):
@@ -67,11 +67,11 @@ def _hint(kinds: Registry[type[Part]], name: str, key: Any) -> str:
 
 
 def shared_keys(kinds: Registry[type[Part]], before: Mapping[str, Any], name: Any) -> dict[str, Any]:
-    """The keys of a part that another one, which replaces it, has too; all of them where no other is named.
+    """The keys of a part that its replacement has too; all keys if it is not replaced.
 
     Args:
-        before: keys of the part that is replaced.
-        name: of the one that replaces it, or None.
+        before: keys of the replaced part.
+        name: name of its replacement, or None.
     """
     if name not in kinds:
         return dict(before)

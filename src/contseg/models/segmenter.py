@@ -18,15 +18,15 @@ from contseg.ranks import Ranks
 
 
 def _activated(backbone: Backbone, stages: Sequence[Tensor], stage: int) -> Tensor:
-    """The activated map of a stage, computed when it is read."""
+    """The activated map of a stage, computed on demand."""
     return backbone.activate(stages[stage])
 
 
 class Segmenter(nn.Module):
-    """Images to logits, growing with the classes.
+    """A network from images to logits that grows with the classes.
 
     Args:
-        options: the network.
+        options: options of the network.
         widths: outputs of each step so far, see `first_widths`.
 
     Example:
@@ -61,7 +61,7 @@ class Segmenter(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Segmenter":
-        """Training or evaluation mode. For training, what `options.freeze` names and what a method froze stops learning."""
+        """Set training or evaluation mode. In training mode, parts frozen by the options or by a method stay frozen."""
         super().train(mode)
         if mode:
             used = {*self.head.uses, *([2] if self.auxiliary is not None else [])}
@@ -70,11 +70,11 @@ class Segmenter(nn.Module):
         return self
 
     def freeze(self, *parts: str, norms: bool = False) -> None:
-        """Make parts stop learning until `freeze` is called again; for `Method.prepare`.
+        """Freeze parts until `freeze` is called again; for `Method.prepare`.
 
         Args:
             parts: dotted names of modules, such as `backbone`, `head` or `classifier.steps.0`. Dropout in them stays active.
-            norms: every norm of the segmenter keeps its statistics and its gains.
+            norms: freeze the statistics and gains of every norm of the segmenter.
 
         Example:
             >>> segmenter = Segmenter(NetworkOptions(backbone="resnet18"), [3])
@@ -85,7 +85,7 @@ class Segmenter(nn.Module):
         self._freeze(parameters_below(self, parts), norms)
 
     def freeze_all_but(self, *steps: int) -> None:
-        """Freeze everything, norms too, but these steps of every classifier that grows (the last, the auxiliary, stage 1's).
+        """Freeze everything, including norms, except these steps of every growing classifier (final, auxiliary, stage 1).
 
         Args:
             steps: positions among a classifier's steps; -1 is the newest.
@@ -108,14 +108,14 @@ class Segmenter(nn.Module):
         self.head.freeze_unused(taps)
 
     def forward(self, images_BCHW: Tensor, taps: Sequence[str] = ()) -> SegmenterOutput:
-        """Logits, and the taps.
+        """Logits and the requested taps.
 
         Args:
             images_BCHW: normalised images, see `normalise`.
             taps: any of `self.taps`.
 
         Raises:
-            ContsegError: a tap that this network lacks.
+            ContsegError: this network lacks a requested tap.
         """
         self._require(taps)
         stages = self.backbone(images_BCHW)
@@ -140,12 +140,12 @@ class Segmenter(nn.Module):
             raise ContsegError(f"tap '{unknown[0]}': {self.options.backbone.name} with {self.options.head.name} has {has}")
 
     def normalise(self, images_BCHW: Tensor) -> Tensor:
-        """uint8 RGB (B, 3, H, W) to what `forward` takes, on the images' device."""
+        """Normalise uint8 RGB (B, 3, H, W) for `forward`, on the images' device."""
         return (images_BCHW.to(self.mean.dtype) / 255 - self.mean) / self.std
 
     @property
     def taps(self) -> tuple[str, ...]:
-        """The features that `forward` can give, see `NetworkOptions.taps`."""
+        """The available features, see `NetworkOptions.taps`."""
         return self.options.taps
 
     @property
@@ -154,22 +154,22 @@ class Segmenter(nn.Module):
         return self.classifier.widths
 
     def grow(self, count: int, start: Start = "background") -> None:
-        """Add `count` classes to everything sized by classes: classifiers (`GrowingClassifier.grow`) and IDRNet's tables."""
+        """Add `count` classes to all classifiers (`GrowingClassifier.grow`) and to IDRNet's tables."""
         self.classifier.grow(count, start)
         if self.auxiliary is not None:
             self.auxiliary.grow(count, start)
         self.head.grow(count, start)
 
     def scores(self, logits_BKHW: Tensor) -> Tensor:
-        """Scores of the classes, (B, K, H, W); the decision is their arg max. The only place that knows the rule.
+        """Scores of the classes, (B, K, H, W); the prediction is their arg max.
 
-        An unknown output is not among them: it counts for the background.
+        The score of an unknown output is added to background's.
         """
         return class_scores(logits_BKHW, self.options.decision, self.options.unknown)
 
     @torch.no_grad()
     def observe(self, output: SegmenterOutput, labels_BHW: Tensor, ranks: Ranks, generator: torch.Generator) -> None:
-        """After the losses of every iteration, with the method's final labels: the head may learn from it, as IDRNet does.
+        """Let the head learn from an iteration's output and final labels, after the losses; used by IDRNet.
 
         Args:
             ranks, generator: as of `StepContext`.

@@ -1,4 +1,4 @@
-"""Samples with the label map of a step, and batches of their crops: all that a method sees of the data."""
+"""Samples with the label map of a step, and batches of their crops: the data that a method receives."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,11 +22,11 @@ class Samples:
 
     Args:
         dataset: reads images and masks.
-        names: of the samples, in list order.
+        names: sample names, in list order.
         lookup: (65536,) uint8, training id of every mask value.
-        annotated: (outputs so far,) bool: the classes that are annotated in these samples. A background label hides only
-            classes that are not annotated. Training samples count an "unknown" output, as their labels do.
-        saliency: folder of saliency maps, NAME.png; unknown becomes background where a map is 0.
+        annotated: (outputs so far,) bool, classes that are annotated in these samples. A background label hides only
+            classes that are not annotated. For training samples, an "unknown" output is included, as in their labels.
+        saliency: folder of saliency maps, NAME.png; unknown becomes background where the map is 0.
     """
 
     dataset: SegmentationDataset
@@ -39,10 +39,10 @@ class Samples:
         return len(self.names)
 
     def read(self, index: int) -> tuple[np.ndarray, Layers]:
-        """Image (H, W, 3) uint8 and label layers (H, W): `mask` in dataset ids, and `saliency` where there are maps.
+        """Image (H, W, 3) uint8 and label layers (H, W): `mask` in dataset ids, and `saliency` if there are maps.
 
         Raises:
-            ContsegError: a file is missing, unreadable, or has another size than the image.
+            ContsegError: a file is missing or unreadable, or its size differs from the image's.
         """
         image, mask = self.dataset.read(self.names[index])
         if self.saliency is None:
@@ -54,7 +54,7 @@ class Samples:
         return image, {"mask": mask, "saliency": salient}
 
     def labels(self, layers: Layers) -> np.ndarray:
-        """Training ids (H, W) uint8 of label layers, usually of a crop.
+        """Training ids (H, W) uint8 from label layers, usually of a crop.
 
         Example:
             >>> samples = Samples(None, ("a",), np.array([0, 2, *[255] * 65534], np.uint8), np.array([False, True, True]))
@@ -68,7 +68,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Pool:
-    """Samples with different label maps as one list: the images of a step, then the parts of its memory.
+    """Samples with different label maps as one list: the images of a step, followed by the parts of its memory.
 
     Example:
         >>> part = Samples(None, ("a", "b"), np.zeros(65536, np.uint8), np.array([True]))
@@ -98,9 +98,9 @@ class Batch:
     Args:
         images: (B, 3, H, W) uint8, RGB.
         labels: (B, H, W) int64 training ids, 255 ignored.
-        names: B names, for messages.
-        annotated: (B, K) bool: whether the class of each of the K outputs so far is annotated in the sample.
-        weights: (B,) factor of each sample's supervised loss, or None for 1 (set by a method's `relabel`).
+        names: B sample names, for messages.
+        annotated: (B, K) bool, whether the class of each of the K outputs so far is annotated in the sample.
+        weights: (B,) factors of the samples' supervised losses; None: 1 (set by a method's `relabel`).
     """
 
     images: Tensor
@@ -119,7 +119,7 @@ class Batch:
         return replace(self, labels=labels_BHW, weights=weights_B)
 
     def to(self, device: torch.device) -> "Batch":
-        """This batch on a device, images channels-first in memory; copies do not block."""
+        """This batch on a device, with images channels-first in memory; copies are non-blocking."""
         return replace(
             self,
             images=self.images.to(device, non_blocking=True).contiguous(),
@@ -132,8 +132,8 @@ class Batch:
     def stack(
         cls, images: Sequence[Tensor], labels: Sequence[np.ndarray], names: Sequence[str], annotated: Sequence[np.ndarray]
     ) -> "Batch":
-        """A batch from samples. Labels stay uint8 and images keep their memory layout until they reach the device, which
-        converts them faster than the loader's cores.
+        """A batch from samples. Labels stay uint8 and images keep their memory layout until they are on the device, which
+        converts them faster than the loader.
         """
         planes = images[0].is_contiguous()
         return cls(

@@ -1,4 +1,4 @@
-"""What differs between the plan that a run began with and the plan of its data now, in words."""
+"""Differences between the saved plan of a run and the plan of its current data, in words."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,14 +11,14 @@ ROLES = {"train": "training", "val": "validation", "test": "test", "memory": "me
 
 
 def plan_changes(saved: Mapping[str, Any], plan: Plan) -> list[str]:
-    """What of the data differs, the most telling first; empty where nothing does.
+    """List the differences of the data, the most important first; empty if there are none.
 
     Args:
-        saved: a plan as `Plan.to_json` wrote it. Without `digests` in its steps (written by an earlier version) only
+        saved: a plan as written by `Plan.to_json`. If its steps have no `digests` (written by an earlier version), only
             classes and numbers of images and pixels are compared, see `is_comparable`.
 
     Raises:
-        KeyError, TypeError: it is no plan.
+        KeyError, TypeError: `saved` is not a plan.
     """
     now = json.loads(plan.to_json())
     classes = class_differences(saved["class_names"], now["class_names"])
@@ -33,7 +33,7 @@ def plan_changes(saved: Mapping[str, Any], plan: Plan) -> list[str]:
 
 
 def is_comparable(saved: Mapping[str, Any]) -> bool:
-    """Whether a plan says enough to notice every change that a hash covers."""
+    """Whether a saved plan has the digests to detect every change that the hash covers."""
     return all("digests" in step for step in saved["steps"])
 
 
@@ -59,7 +59,7 @@ def _step(before: Mapping[str, Any], after: Mapping[str, Any], names: Sequence[s
 
 
 def _pixels(before: Mapping[str, Any], after: Mapping[str, Any], role: str, names: Sequence[str]) -> str:
-    """The first class with another number of pixels; "" where all have as many, or they are not counted for this role."""
+    """The first class whose number of pixels differs; "" if all are equal, or pixels are not counted for this role."""
     key = f"{role}_pixels"
     if key not in after or len(before[key]) != len(after[key]):
         return ""

@@ -1,4 +1,4 @@
-"""What a step reads, as digests: equal ones mean the same images, labels and saliency maps."""
+"""Digests of a step's data: equal digests mean equal images, labels and saliency maps."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -14,7 +14,7 @@ from contseg.scenarios.scenario import Scenario
 from contseg.scenarios.step import Step
 
 LENGTH = 12
-"""Hexadecimal digits of the digests that a plan keeps."""
+"""Hexadecimal digits of the digests in a plan."""
 
 
 def samples_digest(samples: Samples) -> str:
@@ -28,10 +28,10 @@ def samples_digest(samples: Samples) -> str:
 
 
 def saliency_digest(samples: Samples) -> str:
-    """SHA-256 over the files of the saliency maps of samples, or "" where they have none.
+    """SHA-256 over the files of the saliency maps of samples; "" if they have none.
 
     Raises:
-        ContsegError: one of them is missing.
+        ContsegError: a map is missing.
     """
     if samples.saliency is None:
         return ""
@@ -53,7 +53,7 @@ def _file_digest(path: Path, size: int, changed: int) -> bytes:
 
 
 def step_digests(scenario: Scenario, step: Step) -> dict[str, dict[str, str]]:
-    """Digests of what a step reads: by kind (`images`, `label_map`, `labels`, `saliency`), then by role.
+    """Digests of a step's data, by kind (`images`, `label_map`, `labels`, `saliency`), then by role.
 
     Raises:
         ContsegError: a saliency map is missing.
@@ -85,9 +85,7 @@ def step_digests(scenario: Scenario, step: Step) -> dict[str, dict[str, str]]:
 
 
 def _label_map(samples: Samples) -> bytes:
-    """The training id of every mask value; with saliency maps, of the values below 32768 where nothing and something is
-    salient.
-    """
+    """The training ids of all mask values; with saliency maps, the ids of values below 32768 without and with saliency."""
     if samples.saliency is None:
         return samples.lookup.tobytes()
     values, salient = np.arange(1 << 15, dtype=np.uint16), np.ones(1 << 15, dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Steps by domain: which images of which cities are learned, and which are tested."""
+"""Steps by domain: the training and test images of each step's cities."""
 
 from collections.abc import Sequence
 
@@ -15,28 +15,29 @@ def domain_order(dataset: SegmentationDataset, wanted: Sequence[str] | None) -> 
     """The domains in order of presentation.
 
     Raises:
-        ContsegError: the dataset tells no domains, or `wanted` names one that it does not have, or one twice.
+        ContsegError: the dataset has no domains, or `wanted` contains an unknown domain or one twice.
     """
     if not dataset.domains:
-        raise ContsegError(f"scenario.by: dataset '{dataset.name}' tells no domains; use by: class")
+        raise ContsegError(f"scenario.by: dataset '{dataset.name}' has no domains; use by: class")
     order = tuple(wanted or dataset.domains)
     for name in order:
         if name not in dataset.domains:
-            raise ContsegError(f"scenario.domains: '{name}' is no domain of {dataset.name} ({', '.join(dataset.domains)})")
+            known = ", ".join(dataset.domains)
+            raise ContsegError(f"scenario.domains: '{name}' is not a domain of {dataset.name} ({known})")
         if order.count(name) > 1:
-            raise ContsegError(f"scenario.domains: '{name}' stands more than once")
+            raise ContsegError(f"scenario.domains: '{name}' occurs more than once")
     return order
 
 
 def divide_pool(domains: np.ndarray, steps: Sequence[Sequence[str]], released: bool) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Training and test rows of every step, from images that were not divided into training and test by domain.
+    """Training and test rows of every step, for images that are not divided into training and test by domain.
 
     The images of a step's domains are shuffled (NumPy's legacy generator, seed 1); the first int(0.8 n) are for training
-    (PLOP's Cityscapes protocol). They are tested on
+    (PLOP's Cityscapes protocol). The test images are
 
-    * what the steps so far have held back, which no step trains on, or
-    * `released`: the last fifth of the shuffled images of all domains so far, as published. From step 1 on that
-      is another shuffle, so most of these images have been trained on: about four in five.
+    * the held-out images of the steps so far, on which no step trains, or
+    * `released`: the last fifth of the shuffled images of all domains so far, as published. From step 1 on this
+      is a different shuffle, so about four in five of these images were trained on.
 
     Args:
         domains: (I,) the domain of each image, in list order.

@@ -1,4 +1,4 @@
-"""Replay memory: which images of earlier steps are kept."""
+"""Replay memory: the choice of images of earlier steps that are kept."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Exemplar:
-    """An image that may be kept, with the labels it had at its step.
+    """A candidate image for the memory.
 
     Args:
-        name: of the image.
-        step: at which it was seen.
-        classes: the classes that were annotated there and occur in it.
+        name: name of the image.
+        step: the step of its training.
+        classes: classes in the image that were annotated at that step.
     """
 
     name: str
@@ -24,18 +24,18 @@ class Exemplar:
 def select_exemplars(
     candidates: Sequence[Exemplar], classes: Sequence[int], size: int, rng: np.random.RandomState
 ) -> list[Exemplar]:
-    """Class-balanced choice (SSUL-M, Cha et al., NeurIPS 2021): in a shuffled order the classes take turns, each taking the
-    first candidate of a shuffled list that holds it and is not taken yet.
+    """Class-balanced choice (SSUL-M, Cha et al., NeurIPS 2021): the classes take turns in a shuffled order, and
+    each selects the first unselected candidate of a shuffled list that contains it.
 
-    Ends when `size` are taken or no class finds another one.
+    Ends when `size` candidates are selected or no class has one left.
 
     Args:
-        candidates: to choose from.
+        candidates: images to choose from.
         classes: old classes without background.
-        rng: NumPy's legacy generator, so that published choices can be repeated.
+        rng: NumPy's legacy generator, so that published choices can be reproduced.
 
     Returns:
-        the chosen ones, by name.
+        The selected candidates, sorted by name.
 
     Example:
         >>> seen = [Exemplar("a", 0, frozenset({1})), Exemplar("b", 0, frozenset({1})), Exemplar("c", 0, frozenset({2}))]

@@ -1,4 +1,4 @@
-"""What a recipe says about a scenario."""
+"""Options of a scenario in a recipe."""
 
 from typing import Any, Literal
 
@@ -8,14 +8,14 @@ from contseg.scenarios.policy import PolicyName, SettingName
 
 
 class MemoryOptions(BaseModel):
-    """Replay memory: images of earlier steps that stay at hand, with the labels they had there.
+    """Replay memory: images of earlier steps, with the labels of their step.
 
     Attributes:
-        size: images kept, over all old classes together.
-        mix: `share`: in every batch this part of the images is replaced by exemplars (SSUL-M: half);
-            `sampling`: exemplars join the step's images and are drawn like them.
-        share: of a batch, for `share`.
-        seed: of the choice.
+        size: number of images kept, over all old classes.
+        mix: `share`: a fixed share of every batch is replaced by exemplars (SSUL-M: half);
+            `sampling`: exemplars are added to the step's images and sampled like them.
+        share: share of a batch, for `mix: share`.
+        seed: random seed of the choice.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -27,26 +27,27 @@ class MemoryOptions(BaseModel):
 
 
 class ScenarioOptions(BaseModel):
-    """What is learned when.
+    """Options of a scenario: which classes, domains and images each step has.
 
     Attributes:
-        by: `class`: steps bring classes; `domain`: all classes are there from the start and steps bring domains (cities).
+        by: `class`: steps add classes; `domain`: all classes are known from step 0 and steps add domains (cities).
         split: classes (or domains) per step: "15-1", "2-2-1", "offline".
-        scored_as: the split whose class groups (old / new) an `offline` run is scored with; default: its own.
-        setting: which images a step may use, see `contseg.scenarios.selection`.
+        scored_as: split whose class groups (old / new) are used to score an `offline` run; default: its own.
+        setting: which images belong to a step, see `contseg.scenarios.selection`.
         order: order of the classes, see `class_order`.
-        domains: `by: domain`: the domains in order of presentation, default the dataset's order;
-            `by: class`: the domain of each step's images, the last of which also serves the steps after it.
-        variant: `released` tests by domain as published, on images that earlier steps were trained on; `paper` does not.
-        lists: folder with a list of training images per step, in place of `setting`, see `read_step_lists`.
-        ratio: share of each later step's images that may be used (data-limited protocol of LAG).
+        domains: `by: domain`: the domains in order of presentation; default: the dataset's order.
+            `by: class`: the domain of each step's images; the last one is also used for all later steps.
+        variant: `released`: tests by domain as published, including images that earlier steps were trained on; `paper`:
+            without them.
+        lists: folder with a list of training images per step, used in place of `setting`, see `read_step_lists`.
+        ratio: share of each later step's images that is used (data-limited protocol of LAG).
         ratio_choice: `first` of the list, as published, or a seeded `random` choice.
         memory: replay memory, or none.
         policy: label conventions, see `LabelPolicy`.
         saliency: folder of saliency maps, NAME.png, for policy `ssul`: salient background is unknown.
         ignore_test_background: do not score background and unseen classes (ADE20K under policy `plop`).
-        validation: share of each step's training images held out, for `keep: best`.
-        seed: of the held-out and of the random choice.
+        validation: share of each step's training images that is held out, for `keep: best`.
+        seed: random seed of the held-out images and of the random choice.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -71,14 +72,14 @@ class ScenarioOptions(BaseModel):
     @field_validator("split", "scored_as", mode="before")
     @classmethod
     def _number_as_word(cls, value: Any) -> Any:
-        return str(value) if type(value) is int else value  # whether it is a split is told with the number of classes
+        return str(value) if type(value) is int else value  # checked later, when the number of classes is known
 
     @model_validator(mode="after")
     def _fit_together(self) -> "ScenarioOptions":
         if self.saliency and self.policy != "ssul":
-            raise ValueError(f"saliency maps belong to policy ssul (policy is {self.policy}); leave saliency out")
+            raise ValueError(f"saliency maps need policy ssul (policy is {self.policy}); remove saliency")
         if self.variant == "released" and self.by != "domain":
-            raise ValueError("variant released is about tests by domain; set by: domain, or leave it out")
+            raise ValueError("variant released needs by: domain; set it, or remove variant")
         if self.lists and (self.by == "domain" or self.setting == "partitioned"):
-            raise ValueError("lists say which image serves which step by themselves; leave by: domain and partitioned out")
+            raise ValueError("lists already assign images to steps; remove by: domain and setting: partitioned")
         return self

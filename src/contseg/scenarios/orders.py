@@ -1,4 +1,4 @@
-"""In which order the classes of a dataset are learned."""
+"""The order in which the classes of a dataset are learned."""
 
 import csv
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ from contseg.errors import ContsegError
 
 
 def class_order(order: str | Sequence[int | str], classes: ClassTable, dataset: str, split: str) -> tuple[int, ...]:
-    """All class ids of a table in the order in which they are presented, background (if there is one) first.
+    """All class ids of a table in order of presentation, background (if there is one) first.
 
     Args:
         order: `natural` (as in the table); the letter of a published order (`b` ... `w`: the shuffled orders of VOC 15-1
-            that PLOP introduced); `seed:N`, a seeded shuffle; a list of ids or names; or a file with one id or name a line.
-            Lists may leave background out; it always comes first.
-        dataset, split: name the published orders.
+            that PLOP introduced); `seed:N`, a seeded shuffle; a list of ids or names; or a file with one per line.
+            Lists may omit background, which is always first.
+        dataset, split: select the published orders.
 
     Raises:
-        ContsegError: the order is unknown, or does not hold every class once.
+        ContsegError: the order is unknown, or does not contain every class exactly once.
 
     Example:
         >>> table = ClassTable.of(["background", "cat", "dog", "fox"])
@@ -58,7 +58,7 @@ def class_order(order: str | Sequence[int | str], classes: ClassTable, dataset: 
     if sorted(ids) != sorted(classes.ids):
         missing = sorted(set(classes.ids) - set(ids))
         twice = sorted({number for number in ids if ids.count(number) > 1})
-        raise ContsegError(f"scenario.order: must hold every class once; missing {missing}, repeated {twice}")
+        raise ContsegError(f"scenario.order: must contain every class once; missing {missing}, repeated {twice}")
     return tuple(ids)
 
 

@@ -1,4 +1,4 @@
-"""The plan of a scenario: images per step, pixels per class, and a hash that names it."""
+"""The plan of a scenario: images per step, pixels per class, and a hash that identifies it."""
 
 import hashlib
 import json
@@ -17,17 +17,17 @@ from contseg.scenarios.step import Step
 
 @dataclass(frozen=True)
 class StepPlan:
-    """One row of a plan.
+    """The plan of one step.
 
     Attributes:
-        index, new_classes, domains: what the step brings.
-        train_images, val_images, test_images, memory_images: how many.
-        memory_megabytes: of the files of the memory's images and masks, 10^6 bytes.
-        train_pixels, test_pixels: per class of the dataset table, as the full-size masks have them.
-        train_holding: training images that hold each class of the dataset table.
-        matches: published selections that are exactly the training images.
-        digests: of what the step reads, by what it is (`images` in order, `label_map`, `labels` as pixels per class in each
-            image, `saliency`) and role (`train`, `val`, `test`, `memory`): see `contseg.scenarios.digests`.
+        index, new_classes, domains: as of the `Step`.
+        train_images, val_images, test_images, memory_images: numbers of images.
+        memory_megabytes: size of the memory's image and mask files, in 10^6 bytes.
+        train_pixels, test_pixels: pixels of each class of the dataset's table, in full-size masks.
+        train_holding: training images that contain each class of the dataset's table.
+        matches: published selections that equal the training images.
+        digests: digests of the step's data, by kind (`images` in order, `label_map`, `labels` as pixels per class in each
+            image, `saliency`) and role (`train`, `val`, `test`, `memory`), see `contseg.scenarios.digests`.
     """
 
     index: int
@@ -47,11 +47,11 @@ class StepPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What every step uses, small enough to be written beside every result.
+    """The data of every step, small enough to be stored with every result.
 
     `hash` covers the classes by name, and for every step the names of the images in order, the label map, the pixels of each
-    class in each image, and the saliency maps. It does not cover colours of images, nor where in an image a class is.
-    `warnings` are what a user should know before training.
+    class in each image, and the saliency maps. It does not cover the colours of images or the positions of classes.
+    `warnings` are findings that a user should know before training.
     """
 
     dataset: str
@@ -74,7 +74,7 @@ def make_plan(scenario: Scenario, batch: int | None = None) -> Plan:
     """The plan of a scenario.
 
     Args:
-        batch: images per update, to warn of steps that have fewer.
+        batch: images per update, to warn about steps with fewer.
 
     Example:
         >>> from contseg.data.datasets.digits import Digits
@@ -131,13 +131,13 @@ def _files_of(scenario: Scenario, name: str) -> tuple[Path, Path]:
 
 
 def plan_warnings(scenario: Scenario, batch: int | None = None) -> Iterator[str]:
-    """Warnings before training, a line each; no file is read.
+    """Warnings before training, one line each; no file is read.
 
     These are the dataset's notes, images that are listed twice, short steps, tests on training images, and classes that
     cannot be measured.
 
     Args:
-        batch: size of a batch, to report steps that are smaller.
+        batch: images per update, to warn about steps with fewer.
     """
     yield from scenario.dataset.notes
     for subset in SUBSETS:
@@ -158,7 +158,7 @@ def plan_warnings(scenario: Scenario, batch: int | None = None) -> Iterator[str]
         if leaked:
             yield (
                 f"step {step.index} is tested on {len(leaked)} of its {len(step.test)} images that it or an earlier step is"
-                f" trained on, such as '{min(leaked)}': the figures overestimate what is learned"
+                f" trained on, such as '{min(leaked)}': test metrics are too high"
             )
     last = scenario[-1]
     pixels = scenario.test_presence.pixels[scenario.test_presence.rows_of(last.test.names)].sum(axis=0)
@@ -170,11 +170,11 @@ def plan_warnings(scenario: Scenario, batch: int | None = None) -> Iterator[str]
     ]
     if untested:
         more = f" and {len(untested) - 8} more" if len(untested) > 8 else ""
-        yield f"no test image holds {', '.join(untested[:8])}{more}: left out of every mean"
+        yield f"no test image contains {', '.join(untested[:8])}{more}: left out of every mean"
 
 
 def published_matches(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Published selections made of exactly these names in this order, such as "voc 15-1 step 1 overlapped"."""
+    """Published selections with exactly these names in this order, such as "voc 15-1 step 1 overlapped"."""
     return published_selections().get(hashlib.sha1("\n".join(names).encode()).hexdigest(), ())
 
 

@@ -1,6 +1,6 @@
-"""Label policies: the conventions by which code bases turn a full mask into what one step may see.
+"""Label policies: the conventions by which code bases derive the labels of one step from a full mask.
 
-The conventions differ silently between code bases, so they have names here, and each is one lookup table:
+The conventions differ between code bases, so they have names here, and each is one lookup table:
 
 | policy | role | 255 in the mask | raw 0 | old classes | later classes |
 |---|---|---|---|---|---|
@@ -13,21 +13,21 @@ The conventions differ silently between code bases, so they have names here, and
 | `ssul` | val | ignored | background | background | background |
 | `ssul` | test | ignored | background² | kept | kept⁴ |
 
-¹ ignored where nobody annotated background (ADE20K). ² ignored with `ignore_test_background`. ³ with saliency maps: unknown
+¹ ignored if background is not annotated (ADE20K). ² ignored with `ignore_test_background`. ³ with saliency maps: unknown
 where salient, background elsewhere. ⁴ their labels are beyond the outputs of the step, so they are not counted.
 
-Labels of `ssul` in training count the outputs `[unknown, background, class 1, class 2, ...]`; validation and test labels
-count as everywhere, `[background, class 1, ...]`, because predictions add the unknown to background.
+Training labels of `ssul` number the outputs `[unknown, background, class 1, class 2, ...]`; validation and test labels are
+numbered `[background, class 1, ...]` as in every policy, because predictions add unknown to background.
 
-Where a step does not annotate old classes, the scenario replaces the background of `val` by a label beyond the outputs (see
-`Step`), because an old class may be there, and saying so is no mistake.
+If a step does not annotate old classes, the scenario replaces the background of `val` by a label beyond the outputs (see
+`Step`), because the pixel may belong to an old class, and predicting that class is not an error.
 
 A background that is `unscored` (Cityscapes, ISPRS) is ignored in validation and test under every policy, and so are unseen
-classes. Without any background (`none`), whatever a step does not name is ignored. Void values are treated like unnamed
-classes in training, and ignored at test.
+classes. Without a background (`none`), classes of other steps are ignored. Void values are treated like classes of other
+steps in training, and ignored in testing.
 
 In the setting `sequential` training and validation labels keep old classes too (SDR); with annotated background (VOC)
-every value then stays, 255 included, with unannotated background everything else is treated as in `mib`.
+every value is kept, including 255; with unannotated background, all other values are treated as in `mib`.
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ UNKNOWN, BACKGROUND = 0, 1
 
 @dataclass(frozen=True)
 class LabelPolicy:
-    """How the labels of one step are made.
+    """The rule for the labels of one step.
 
     Args:
         name: `mib` (MiB, SDR), `plop` (PLOP, cssegmentation) or `ssul` (SSUL, IDEC, LAG).
@@ -68,12 +68,12 @@ class LabelPolicy:
 
     @property
     def has_unknown(self) -> bool:
-        """Whether training labels count an output "unknown" before background."""
+        """Whether training labels have an output "unknown" before background."""
         return self.name == "ssul"
 
     @property
     def tests_every_image(self) -> bool:
-        """Whether test images without any seen class are tested too (SSUL, IDEC, LAG)."""
+        """Whether test images without a seen class are included (SSUL, IDEC, LAG)."""
         return self.name == "ssul"
 
     def lookup(
@@ -90,10 +90,10 @@ class LabelPolicy:
         Args:
             classes: the dataset's table.
             order: all class ids in the order of presentation.
-            new, old: class ids of this step and of earlier steps (background among those of step 0).
+            new, old: class ids of this step and of earlier steps (background belongs to step 0).
 
         Raises:
-            ContsegError: more classes than 8-bit labels can hold.
+            ContsegError: more classes than 8-bit labels can represent.
         """
         outputs = len(order) + self.has_unknown
         if outputs > IGNORE:
@@ -116,7 +116,7 @@ class LabelPolicy:
         return with_unknown(table) if self.has_unknown and role == "train" else table
 
     def _elsewhere(self, classes: ClassTable, role: Role) -> int:
-        """Classes that this step does not name."""
+        """The label of classes that do not belong to this step."""
         if not classes.has_background:
             return IGNORE
         if role == "test":
@@ -125,7 +125,7 @@ class LabelPolicy:
         return IGNORE if self.name == "mib" and role == "val" else 0
 
     def _zero(self, classes: ClassTable, role: Role) -> int:
-        """Background, or a 0 that is no class."""
+        """The label of background, or of a 0 that is not a class."""
         if not classes.has_background:
             return IGNORE
         if role == "train":
@@ -136,7 +136,7 @@ class LabelPolicy:
 
 
 def with_unknown(table: np.ndarray) -> np.ndarray:
-    """A lookup table that counts the output "unknown" first: class labels move up by one, background becomes unknown.
+    """Insert the output "unknown" into a lookup table: class labels move up by one, background becomes unknown.
 
     Example:
         >>> with_unknown(np.array([0, 1, 2, 255], dtype=np.uint8))
@@ -146,7 +146,7 @@ def with_unknown(table: np.ndarray) -> np.ndarray:
 
 
 def without_salience(labels: np.ndarray, saliency: np.ndarray) -> np.ndarray:
-    """Training labels (H, W) with background in place of unknown where nothing is salient.
+    """Replace unknown by background in training labels (H, W) where nothing is salient.
 
     Args:
         saliency: (H, W), above 0 where something is salient.

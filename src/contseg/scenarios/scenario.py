@@ -1,4 +1,4 @@
-"""A scenario: the steps of a continual run, from a dataset, a split and a setting."""
+"""A scenario: the steps of a continual run, made from a dataset, a split and a setting."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ from contseg.scenarios.step import Step
 
 @dataclass(frozen=True)
 class _Outline:
-    """What a step is about, before its samples are made: classes, domains and rows of the presence tables."""
+    """A step before its samples are made: classes, domains and rows of the presence tables."""
 
     new: tuple[int, ...]
     old: tuple[int, ...]
@@ -37,17 +37,16 @@ class Scenario(Sequence[Step]):
     """The sequence of steps.
 
     Args:
-        progress: told of the presence scan.
-        first_is_known: step 0 needs no training image, as a trained segmenter stands for it.
+        progress: progress of the presence scan.
+        first_is_known: step 0 needs no training images, as a trained segmenter is used in its place.
 
     Attributes:
-        dataset, options, policy: what it was made of; a dataset without a background has one that is not scored where steps
-            bring classes.
-        order: all class ids in the order of presentation; the position of a class is its training id.
-        groups: the step that brings each class of the order, background's being 0.
-        has_background: the first class is a background that splits and figures leave out.
-        domains: those that the options speak of, in order of presentation; measured apart.
-        train_presence, test_presence: what the images hold.
+        dataset, options, policy: as given; in steps by class, a dataset without background gets an unscored one.
+        order: all class ids in order of presentation; the position of a class is its training id.
+        groups: the step that adds each class of `order`; 0 for background.
+        has_background: whether the first class is a background, which splits and metrics leave out.
+        domains: domains of the options, in order of presentation; they are measured separately.
+        train_presence, test_presence: pixels of each class in each image.
 
     Example:
         >>> from contseg.data.datasets.digits import Digits
@@ -56,7 +55,7 @@ class Scenario(Sequence[Step]):
         (6, (6,), 6)
 
     Raises:
-        ContsegError: the split does not fit, an order, list or domain is wrong, or a step has no image.
+        ContsegError: the split does not fit, an order, list or domain is wrong, or a step has no images.
     """
 
     def __init__(
@@ -69,9 +68,9 @@ class Scenario(Sequence[Step]):
         dataset = _with_background_for_steps(dataset, options)
         self.dataset, self.options, self._first_is_known = dataset, options, first_is_known
         if not 0 <= options.validation < 1:
-            raise ContsegError(f"scenario.validation: {options.validation} is no share; give a number from 0 to below 1")
+            raise ContsegError(f"scenario.validation: {options.validation} is not a share; use 0 or more, less than 1")
         if options.scored_as and options.split != "offline":
-            raise ContsegError("scenario.scored_as: only the split offline can be scored as another; leave it out")
+            raise ContsegError("scenario.scored_as: only split offline can be scored as another; remove it")
         self.order = class_order(options.order, dataset.classes, dataset.name, options.split)
         self.policy = LabelPolicy(options.policy, options.ignore_test_background)
         self._saliency = (
@@ -98,11 +97,11 @@ class Scenario(Sequence[Step]):
         return iter(self._steps)
 
     def head(self, steps: int, images: int, others: int) -> "Scenario":
-        """The first steps with few of their images, for a look at how a run goes; labels, order and groups stay.
+        """The first steps with few of their images, for a dry run; labels, order and groups stay the same.
 
         Args:
-            images: to train on, at most, of every step: the first.
-            others: of the held-out ones, of those to test on, and of every part of the memory.
+            images: maximum number of training images per step; the first ones are used.
+            others: maximum number of held-out images, of test images, and of images of each part of the memory.
 
         Example:
             >>> from contseg.data.datasets.digits import Digits
@@ -138,13 +137,13 @@ class Scenario(Sequence[Step]):
         return np.array([self.dataset.domain_of(name) for name in presence.names], dtype=object)
 
     def _outline_classes(self, progress: Progress | None) -> list[_Outline]:
-        """Steps that bring classes, each from one domain if the options say so."""
+        """Steps by class, each from one domain if the options list domains."""
         table, options = self.dataset.classes, self.options
         widths = parse_split(options.split, len(self.order) - self.has_background)
         if len(widths) > 1 and not table.has_background:
             raise ContsegError(
                 f"scenario.split: '{options.split}' needs a background for what a step does not annotate, and"
-                f" {self.dataset.name} was opened without; set data.options.background=true"
+                f" {self.dataset.name} was opened without one; set data.options.background=true"
             )
         ends = list(accumulate(widths, initial=int(self.has_background)))
         named = [self.order[start:end] for start, end in pairwise([0, *ends[1:]])]
@@ -172,14 +171,14 @@ class Scenario(Sequence[Step]):
         return outlines
 
     def _domain_of_each_step(self, steps: int) -> tuple[str, ...]:
-        """The domain of every step, () where domains play no part."""
+        """The domain of every step; () if the options list no domains."""
         order = self.domains
         if len(order) > steps:
-            raise ContsegError(f"scenario.domains: names {len(order)} domains for {steps} steps; one per step at most")
+            raise ContsegError(f"scenario.domains: {len(order)} domains for {steps} steps; list at most one per step")
         return order + order[-1:] * (steps - len(order)) if order else ()
 
     def _outline_domains(self, progress: Progress | None) -> list[_Outline]:
-        """Steps that bring domains; the classes are all there from the start."""
+        """Steps by domain; all classes are known from step 0."""
         order = self.domains
         widths = parse_split(self.options.split, len(order), "domains")
         steps = [order[start:end] for start, end in pairwise(accumulate(widths, initial=0))]
@@ -189,7 +188,7 @@ class Scenario(Sequence[Step]):
         if set(order) <= set(train_domains) and set(order) <= set(test_domains):
             if self.options.variant == "released":
                 raise ContsegError(
-                    f"scenario.variant: released divides images that are not divided by domain; {self.dataset.name} is"
+                    f"scenario.variant: released is for datasets that are not divided by domain; {self.dataset.name} is"
                 )
             self.train_presence, self.test_presence = train, test
             rows = [
@@ -232,7 +231,7 @@ class Scenario(Sequence[Step]):
             if role == "test":
                 return Samples(self.dataset, names, lookup, self._tested(seen, outline.test))
             if hides_old:
-                # beyond the outputs; of 255 classes there is no such label, and these pixels are ignored
+                # beyond the outputs; with 255 classes there is no such label, and these pixels are ignored
                 lookup = np.where(lookup == 0, len(seen), lookup).astype(np.uint8)
             return Samples(self.dataset, names, lookup, annotated[int(self.policy.has_unknown) :])
 
@@ -252,7 +251,9 @@ class Scenario(Sequence[Step]):
     def _no_image(self, index: int, outline: _Outline) -> str:
         table, options = self.dataset.classes, self.options
         if options.ratio < 1 and len(outline.train):
-            return f"scenario.ratio: {options.ratio} of the {len(outline.train)} images of step {index} is none; raise it"
+            return (
+                f"scenario.ratio: {options.ratio} of the {len(outline.train)} images of step {index} are none; increase it"
+            )
         name_of = dict(zip(table.ids, table.names, strict=True))
         what = ", ".join(name_of[number] for number in outline.new) or ", ".join(outline.domains)
         where = f" in domain {outline.domains[0]}" if outline.new and outline.domains else ""
@@ -265,26 +266,27 @@ class Scenario(Sequence[Step]):
             held = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
             wanted = ", ".join(f"{number} ({name_of[number]})" for number in outline.new)
             return (
-                f"{start}: the training masks hold the ids {held} and never {wanted}; write masks with the ids of the class"
-                " list, or leave the class out of it"
+                f"{start}: the training masks contain the ids {held} and never {wanted}; write masks with the ids of the"
+                " class list, or leave the class out of it"
             )
-        told = f", though {there} training images hold it" if outline.new else ""
-        return f"{start} in setting {options.setting}{where}{told}; use another setting, split or order"
+        although = f", although {there} training images contain it" if outline.new else ""
+        return f"{start} in setting {options.setting}{where}{although}; use another setting, split or order"
 
     def _annotated(self, named: Sequence[int], seen: Sequence[int]) -> np.ndarray:
-        """Which outputs stand for a class that was marked: (outputs,) bool."""
+        """Whether the class of each output is annotated: (outputs,) bool."""
         table = self.dataset.classes
         marked = np.isin(seen, named)
         if table.has_background:
-            # elsewhere a 0 only says that nothing of the annotated classes is there
+            # otherwise a 0 only means that none of the annotated classes is there
             complete = self._by_domain or self.options.setting == "sequential"
             marked[0] = complete and table.background == "annotated"
         return np.concatenate([[False], marked]) if self.policy.has_unknown else marked
 
     def _tested(self, seen: Sequence[int], rows: np.ndarray) -> np.ndarray:
-        """Which seen classes the masks label: (seen,) bool. A class without a pixel in the whole dataset is one that nobody
-        marked, as the old classes of a given segmenter in somebody's own images; so is, where a 0 only means that nobody
-        named the pixel, a class without a pixel in the test images.
+        """Whether the test masks annotate each seen class: (seen,) bool.
+
+        A class without a pixel in the whole dataset is taken as not annotated, such as the old classes of an existing
+        segmenter in a user's images. If 0 only means unlabelled, so is a class without a pixel in the test images.
         """
         table = self.dataset.classes
         if not table.has_background:
@@ -297,7 +299,7 @@ class Scenario(Sequence[Step]):
         return marked
 
     def _hold_out(self, rows: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Split off `validation` of the rows, seeded by the step; both parts stay in list order."""
+        """Hold out the share `validation` of the rows, seeded by the step; both parts stay in list order."""
         held = round(self.options.validation * len(rows))
         if not held:
             return rows, rows[:0]
@@ -309,10 +311,10 @@ class Scenario(Sequence[Step]):
         return rows[np.sort(shuffled[held:])], rows[np.sort(shuffled[:held])]
 
     def _remember(self, outputs: int) -> tuple[Samples, ...]:
-        """The memory after the last step made, chosen from its images and from what was kept before: a part per step.
+        """The memory after the last step made, chosen from its images and the previous memory: one part per step.
 
         Args:
-            outputs: of the step that will use it.
+            outputs: outputs of the step that uses it.
         """
         assert self.options.memory is not None
         last = self._steps[-1]
@@ -329,7 +331,7 @@ class Scenario(Sequence[Step]):
         return tuple(parts)
 
     def _seen_in(self, step: Step) -> list[Exemplar]:
-        """The training images of a step, with the classes that were annotated and occur in them."""
+        """The training images of a step, with the annotated classes that they contain."""
         rows = self.train_presence.rows_of(step.train.names)
         marked = np.flatnonzero(step.train.annotated[int(step.has_unknown) :])
         marked = marked[marked >= int(step.table.has_background)]
@@ -342,7 +344,7 @@ class Scenario(Sequence[Step]):
 
 
 def _with_background_for_steps(dataset: SegmentationDataset, options: ScenarioOptions) -> SegmentationDataset:
-    """The dataset, with an unscored background where steps bring classes, it has none, and it allows for one."""
+    """The dataset; in steps by class, with an unscored background if it has none and allows one."""
     if options.by == "domain" or options.split == "offline" or dataset.classes.has_background or not dataset.adds_background:
         return dataset
     extended = copy.copy(dataset)
@@ -351,10 +353,10 @@ def _with_background_for_steps(dataset: SegmentationDataset, options: ScenarioOp
 
 
 def class_groups(split: str, order: tuple[int, ...], background: bool = True) -> tuple[int, ...]:
-    """The step that brings each class of the order: (classes,) with 0 for background and the classes of step 0.
+    """The step that adds each class of `order`: (classes,), with 0 for background and the classes of step 0.
 
     Args:
-        background: the order begins with it.
+        background: whether `order` starts with background.
 
     Example:
         >>> class_groups("2-1", (0, 1, 2, 3, 4))

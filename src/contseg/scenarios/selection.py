@@ -1,11 +1,11 @@
-"""Which image belongs to which step: boolean expressions over the presence table.
+"""The images of each step: boolean expressions over the presence table.
 
-| setting | an image serves a step if it holds a class of the step and ... | steps per image |
+| setting | an image belongs to a step if it contains a class of the step and ... | steps per image |
 |---|---|---|
-| `overlapped` | nothing else is asked | one or several |
+| `overlapped` | (no further condition) | one or several |
 | `disjoint` | no later class | one |
 | `sequential` | no later class; the labels keep old classes (see `LabelPolicy`) | one |
-| `partitioned` | that step needs the image most (`partition`) | one |
+| `partitioned` | the step has the class with the highest priority (`partition`) | one |
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ from contseg.scenarios.policy import SettingName
 
 
 def select(presence: Presence, new: Sequence[int], old: Sequence[int], setting: SettingName, offset: int = 0) -> np.ndarray:
-    """Rows of the images of one step, in list order, for the settings that look at one step only.
+    """Rows of the images of one step, in list order, for the settings that depend on one step only.
 
     Args:
         new, old: class ids of this step and of earlier ones; background in either is ignored.
-        offset: of a dataset's published lists: class c is looked for as c - offset (see `SegmentationDataset`).
+        offset: of a dataset's published lists: class c is selected by id c - offset (see `SegmentationDataset`).
 
     Example:
         >>> table = Presence(("a", "b", "c"), (0, 1, 2), np.array([[5, 4, 0], [9, 3, 1], [9, 0, 1]]))
@@ -40,15 +40,15 @@ def select(presence: Presence, new: Sequence[int], old: Sequence[int], setting: 
 
 
 def partition(presence: Presence, steps: Sequence[Sequence[int]]) -> list[np.ndarray]:
-    """Rows of the images of every step, each image that holds a class going to exactly one step.
+    """Rows of the images of every step; each image with a class belongs to exactly one step.
 
-    The rule by which MiB divided ADE20K: in list order, an image goes to the step of its class c with the highest
+    The rule by which MiB divided ADE20K: in list order, an image is assigned to the step of its class c with the highest
 
         120 (1 - given_c / images_c) + sum_k images_k / images_c        (k over the classes in the image)
 
-    where images_c counts the images that hold c and given_c those that c's step has been given so far: classes that are
-    rare, or still short of images, come first. (MiB ran it on a shuffled list that it did not seed; its own division can
-    only be had from its lists, see `read_step_lists`.)
+    where images_c counts the images that contain c and given_c those assigned to c's step so far: rare classes, and classes
+    that still lack images, come first. (MiB used an unseeded shuffle of the list; its own division is only available as
+    lists, see `read_step_lists`.)
 
     Args:
         steps: the class ids of each step; background is ignored.
@@ -79,13 +79,13 @@ def partition(presence: Presence, steps: Sequence[Sequence[int]]) -> list[np.nda
 
 
 def read_step_lists(folder: Path, steps: int, names: Sequence[str]) -> list[np.ndarray]:
-    """Rows of the images of every step, as lists in a folder say.
+    """Rows of the images of every step, from lists in a folder.
 
-    One file per step: `train-0.txt`, `train-1.txt`, ... with a name a line, or `train-0.npy`, ... with positions in the
+    One file per step: `train-0.txt`, `train-1.txt`, ... with one name per line, or `train-0.npy`, ... with positions in the
     training list (the form in which MiB's lists of ADE20K are published).
 
     Args:
-        steps: of the scenario; there must be a file for each.
+        steps: number of steps; each needs a file.
         names: the training list.
 
     Raises:
@@ -96,7 +96,7 @@ def read_step_lists(folder: Path, steps: int, names: Sequence[str]) -> list[np.n
     for step in range(steps):
         as_text, as_array = folder / f"train-{step}.txt", folder / f"train-{step}.npy"
         if as_text.is_file():
-            listed = list(dict.fromkeys(read_list(as_text)))  # an image that is named twice is one image
+            listed = list(dict.fromkeys(read_list(as_text)))  # an image that is listed twice is one image
             absent = [name for name in listed if name not in position]
             if absent:
                 raise ContsegError(
@@ -111,7 +111,7 @@ def read_step_lists(folder: Path, steps: int, names: Sequence[str]) -> list[np.n
             )
     if (folder / f"train-{steps}.txt").is_file() or (folder / f"train-{steps}.npy").is_file():
         raise ContsegError(
-            f"{folder}: holds a list for step {steps}, but the split has {steps} steps only; change the split"
+            f"{folder}: contains a list for step {steps}, but the split has only {steps} steps; change the split"
         )
     return parts
 
@@ -122,7 +122,7 @@ def _read_positions(path: Path, images: int) -> np.ndarray:
     except (OSError, ValueError, EOFError) as error:
         raise ContsegError(f"{path}: cannot be read as an array of numbers ({error}); replace the file") from None
     if rows.dtype.kind not in "iu" or rows.ndim != 1 or not len(rows):
-        raise ContsegError(f"{path}: holds {rows.dtype} of shape {rows.shape}; expected positions in the training list")
+        raise ContsegError(f"{path}: contains {rows.dtype} of shape {rows.shape}; expected positions in the training list")
     if rows.min() < 0 or rows.max() >= images:
         raise ContsegError(
             f"{path}: position {rows.max()} is outside the training list of {images} images; another dataset?"
@@ -131,7 +131,7 @@ def _read_positions(path: Path, images: int) -> np.ndarray:
 
 
 def limit(rows: np.ndarray, ratio: float, rng: np.random.Generator | None = None) -> np.ndarray:
-    """The first round(ratio * n) of n rows (halves go to the even number), or as many chosen by `rng`, in list order.
+    """The first round(ratio * n) of n rows (halves are rounded to even), or as many chosen by `rng`, in list order.
 
     The data-limited protocol of LAG (TPAMI 2024), applied to later steps.
 

@@ -15,10 +15,10 @@ def parse_split(split: str, classes: int, what: str = "classes") -> tuple[int, .
     Args:
         split: such as "15-1", "100-50", "2-2-1", "offline".
         classes: classes of the dataset without background; or domains.
-        what: what is divided, for messages.
+        what: the unit, for messages.
 
     Returns:
-        one positive number per step, adding up to `classes`.
+        One positive number per step, with sum `classes`.
 
     Raises:
         ContsegError: the split cannot be read or does not add up.
@@ -40,13 +40,13 @@ def parse_split(split: str, classes: int, what: str = "classes") -> tuple[int, .
             reason = f"{classes} - {base} is not a multiple of {increment}"
         else:
             reason = f"it adds up to {base + increment + sum(more)}"
-        told = f"set scenario.split={likely}, or offline" if likely else "set scenario.split=offline"
-        raise ContsegError(f"scenario.split: '{split}' does not fit {classes} {what} ({reason}); {told}")
+        hint = f"set scenario.split={likely}, or offline" if likely else "set scenario.split=offline"
+        raise ContsegError(f"scenario.split: '{split}' does not fit {classes} {what} ({reason}); {hint}")
     return widths
 
 
 def split_size(split: str) -> tuple[int, ...]:
-    """A key to sort splits by: most classes first; `offline` before all.
+    """A sort key of splits: most classes first, `offline` before all.
 
     Example:
         >>> sorted(["10-1", "15-1", "offline", "100-50", "15-5"], key=split_size)
@@ -56,7 +56,7 @@ def split_size(split: str) -> tuple[int, ...]:
 
 
 def _widths(split: str, classes: int) -> tuple[int, ...] | None:
-    """The widths of a well-formed split, or None where they do not fit."""
+    """The widths of a well-formed split, or None if they do not fit."""
     if split == "offline":
         return (classes,)
     widths = tuple(int(part) for part in split.split("-"))
@@ -67,7 +67,7 @@ def _widths(split: str, classes: int) -> tuple[int, ...] | None:
 
 
 def likely_splits(split: str, classes: int) -> list[str]:
-    """Splits that fit, the nearest to one that may not; none where there is only one class.
+    """Splits that fit, closest to one that may not fit; empty if there is only one class.
 
     Example:
         >>> likely_splits("15-2", 20), likely_splits("4", 10), likely_splits("2-2-2", 5), likely_splits("9-1", 1)

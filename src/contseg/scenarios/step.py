@@ -14,21 +14,21 @@ from contseg.scenarios.policy import LabelPolicy, Role
 
 @dataclass(frozen=True)
 class Step:
-    """One step: what is new, what is known, and the samples to learn, select and test on.
+    """One step: new and old classes, and the samples for training, validation and testing.
 
-    Class tuples hold dataset ids; the place of a class among the outputs is its position in `seen_classes`, plus one where
-    the outputs begin with the unknown.
+    Class tuples contain dataset ids; the output of a class is its position in `seen_classes`, plus one if the first output
+    is unknown.
 
     Attributes:
         index: 0 for the first.
-        new_classes, old_classes: of this step and of earlier ones; a step that brings a domain has no new ones.
-        train, val, test: what is learned, held out, and measured after the step (everything seen so far). Held-out images
-            have the labels of the step. Where these name no old class, what would be background has the label
-            `seen_count`: "none of the classes that are annotated here", which may be background or an old class.
-        table: of the seen classes.
-        domains: of the training images; empty where the dataset tells none or the scenario does not care.
-        memory: exemplars of earlier steps, a part per step, with the labels they had there.
-        has_unknown: the outputs begin with "unknown" (label policy `ssul`).
+        new_classes, old_classes: classes of this step and of earlier ones; a later step by domain has no new classes.
+        train, val, test: samples for training, held-out samples, and test samples (of all seen classes). Held-out samples
+            have the labels of the step. If these contain no old class, background has the label `seen_count` there: "none
+            of the annotated classes", which may be background or an old class.
+        table: table of the seen classes.
+        domains: domains of the training images; empty if the scenario does not use domains.
+        memory: exemplars of earlier steps, one part per step, with the labels of that step.
+        has_unknown: whether the first output is "unknown" (label policy `ssul`).
     """
 
     index: int
@@ -54,19 +54,19 @@ class Step:
         index: int | None = None,
         policy: LabelPolicy | None = None,
     ) -> "Step":
-        """A step without a scenario: its classes and samples are listed by hand.
+        """Make a step without a scenario, from lists of classes and samples.
 
         Args:
             classes: all classes seen after the step, in output order: names, background first, or a table such as
                 `dataset.classes.subset(ids)`.
-            old: how many of them earlier steps brought, background included.
-            dataset: where `train` and `test` are read; its masks have the ids of `classes`.
-            train, test: names of samples. Training masks show the new classes only, as in the setting `overlapped`.
-            index: of the step; default: 0 without old classes, 1 with some.
-            policy: how masks become labels; default: `LabelPolicy("plop")`.
+            old: how many of them are old, including background.
+            dataset: dataset of `train` and `test`; its masks have the ids of `classes`.
+            train, test: names of samples. Training labels have new classes only, as in the setting `overlapped`.
+            index: index of the step; default: 0 without old classes, otherwise 1.
+            policy: label policy; default: `LabelPolicy("plop")`.
 
         Raises:
-            ContsegError: there are fewer classes than old ones, or samples without a dataset.
+            ContsegError: `old` exceeds the number of classes, or there are samples but no dataset.
 
         Example:
             >>> step = Step.of(["background", "cat", "dog"], old=2)
@@ -100,17 +100,17 @@ class Step:
 
     @property
     def seen_classes(self) -> tuple[int, ...]:
-        """Old classes, then new ones."""
+        """Old classes, followed by new ones."""
         return self.old_classes + self.new_classes
 
     @property
     def old_count(self) -> int:
-        """Classes before this step, background among them; 0 at step 0."""
+        """Classes before this step, including background; 0 at step 0."""
         return len(self.old_classes)
 
     @property
     def new_count(self) -> int:
-        """Classes added by this step; at step 0 background is one of them."""
+        """Classes added by this step, at step 0 including background."""
         return len(self.new_classes)
 
     @property
@@ -120,10 +120,10 @@ class Step:
 
     @property
     def old_outputs(self) -> int:
-        """Outputs before this step: the old classes, and the unknown if there is one; 0 at step 0."""
+        """Outputs before this step: old classes, and unknown if there is one; 0 at step 0."""
         return self.old_count + int(self.has_unknown) if self.old_count else 0
 
     @property
     def foreground(self) -> int:
-        """The first output that stands for a class: those before it are background, and the unknown if there is one."""
+        """The first output of a foreground class, after background, and unknown if there is one."""
         return 1 + int(self.has_unknown)

@@ -1,4 +1,4 @@
-"""What every backbone is."""
+"""Base class of backbones."""
 
 from collections.abc import Collection
 
@@ -12,7 +12,7 @@ class Backbone(nn.Module):
     """Images to four maps. A subclass defines `forward` and `channels`, and overrides what differs from the defaults.
 
     Attributes:
-        channels: of the four maps.
+        channels: channels of the four maps.
         output_stride: pixels of the image per pixel of the last map.
 
     Returns (forward):
@@ -32,34 +32,34 @@ class Backbone(nn.Module):
     output_stride: int = 32
 
     def activate(self, map_BCHW: Tensor) -> Tensor:
-        """A map as heads read it; taps give maps without this activation. By default the map itself."""
+        """Activate a map for the heads; taps are maps without this activation. By default the map itself."""
         return map_BCHW
 
     def initialise(self) -> None:
-        """Draw the weights for training without published ones. By default they stay as the constructor drew them."""
+        """Initialise the weights for training without published ones. By default the constructor's weights are kept."""
 
     def stages(self) -> list[list[nn.Module]]:
-        """The modules of the four stages, for `freeze`; the stem belongs to the first. By default all are in the first."""
+        """The modules of the four stages, for `freeze`; the stem is part of the first. By default all are in the first."""
         return [[*self.children()], [], [], []]
 
     def output_layers(self) -> list[nn.Module]:
-        """For each map, what only that map depends on. By default nothing: every layer leads to the next map too."""
+        """For each map, the layers that only this map depends on. By default none: the next map depends on all of them."""
         return []
 
     def parts(self, freeze: Freeze) -> list[nn.Module]:
-        """The modules that `freeze` means."""
+        """The modules that `freeze` selects."""
         if freeze == "norm":
             return [module for module in self.modules() if is_norm(module)]
         count = {"none": 0, "stage1": 1, "stage2": 2, "stage3": 3, "stage4": 4, "all": 4}[freeze]
         return [module for stage in self.stages()[:count] for module in stage]
 
     def freeze(self, freeze: Freeze, used: Collection[int]) -> None:
-        """Stop a part from learning, see `freeze_modules`. The same arguments always freeze the same part.
+        """Freeze a part, see `freeze_modules`. Equal arguments always freeze the same part.
 
         Args:
-            freeze: `none`; `norm`, all norms; `stage1` ... `stage4`, the stem and so many first stages; `all`, everything
-                (the pyramid after a ViT, which has no published weights, goes on learning).
-            used: stages (0 to 3) whose maps a loss always reads. Layers on which only the other maps depend would never
+            freeze: `none`; `norm`: all norms; `stage1` ... `stage4`: the stem and the stages up to this one; `all`:
+                everything (except the pyramid after a ViT, which has no published weights).
+            used: stages (0 to 3) whose maps are always used by a loss. Layers that only other maps depend on would never
                 get a gradient, so they are frozen too.
         """
         unused = [layer for stage, layer in enumerate(self.output_layers()) if stage not in used]

@@ -1,4 +1,4 @@
-"""Options of the backbones, and the options behind every name. PyTorch is imported when a backbone is made."""
+"""Options of the backbones, by name. PyTorch is imported when a backbone is made."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,11 +17,11 @@ Four = Annotated[tuple[Count, Count, Count, Count], Field(strict=False)]
 
 
 class BackboneOptions(PartOptions):
-    """What every backbone has. A subclass overrides `build`.
+    """Options of every backbone. A subclass overrides `build`.
 
     Attributes:
-        freeze: what does not learn: `none`, `norm` (all norms, with their statistics), `stage1` ... `stage4` (the stem and
-            so many first stages), `all`.
+        freeze: the frozen part: `none`, `norm` (all norms, with their statistics), `stage1` ... `stage4` (the stem and the
+            stages up to this one), `all`.
         norm_momentum: of batch norms.
     """
 
@@ -35,23 +35,23 @@ class BackboneOptions(PartOptions):
 
     @property
     def head_stride(self) -> int:
-        """The output stride by which heads choose their dilations."""
+        """The output stride from which heads derive their dilations."""
         return 16
 
     @property
     def head_slope(self) -> float:
-        """The slope of the leaky ReLU of heads that have the backbone's."""
+        """The slope of the leaky ReLU in heads that use the backbone's."""
         return 0.01
 
     def build(self) -> "Backbone":
-        """The backbone with its own initial weights."""
+        """Build the backbone with its initial weights."""
         raise TypeError(f"{type(self).__name__} has no build; backbones override it")
 
     def make(self) -> "Backbone":
         """An untrained backbone: four maps at the strides 4, 8, 16, 32 (a ResNet: down to its output stride).
 
         Raises:
-            ContsegError: no backbone can be made of these options, or timm is needed and not installed.
+            ContsegError: the options are invalid together, or timm is needed and not installed.
 
         Example:
             >>> SwinOptions(name="swin_tiny", embed_dim=24).make().channels
@@ -72,13 +72,13 @@ class ResNetOptions(BackboneOptions):
     """ResNet-18 to -101, see `contseg.models.backbones.resnet.ResNet`.
 
     Attributes:
-        output_stride: 8, 16 or 32; it also chooses the dilations of the heads `deeplabv3*`.
+        output_stride: 8, 16 or 32; it also determines the dilations of the heads `deeplabv3*`.
         width: channels of the first stage.
         stem: `plain` 7x7, or `deep`, three 3x3 (the ResNet-V1c weights of the IDRNet publications).
-        initialisation: of the convolutions where no weights are loaded, see `initialise_convolutions`. The default is
-            PyTorch's; He-normal weights train several points worse from scratch under batch norm.
-        slope: of the leaky ReLU; 0.01 stands in for in-place ABN, 0 is ReLU.
-        contracted: dilation of a stage's first block as torchvision has it.
+        initialisation: of the convolutions without loaded weights, see `initialise_convolutions`. The default is
+            PyTorch's; He-normal weights train several points worse from scratch with batch norm.
+        slope: slope of the leaky ReLU; 0.01 replaces in-place ABN, 0 is ReLU.
+        contracted: use torchvision's dilation of a stage's first block.
     """
 
     name: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet101"
@@ -123,7 +123,7 @@ class SwinOptions(BackboneOptions):
     """Swin transformers, see `contseg.models.backbones.swin.Swin`.
 
     Attributes:
-        embed_dim, depths, heads, window: where they differ from those of the name.
+        embed_dim, depths, heads, window: override the values of the name.
         mlp_ratio: hidden channels of a block, relative to its channels.
         drop_path: probability that the last block is skipped for an image in training (Swin-Large: 0.3).
     """
@@ -192,6 +192,6 @@ BACKBONES: Registry[type[BackboneOptions]] = Registry(
         **dict.fromkeys(VITS, ViTOptions),
     },
 )
-"""Every name that a backbone may have, and its options. Only the last two kinds need timm."""
+"""Options class of each backbone name. Only the last two kinds need timm."""
 register_backbone = BACKBONES.register
 DEFAULT_BACKBONE = "resnet101"

@@ -15,23 +15,23 @@ DILATIONS = {8: (1, 1, 2, 4), 16: (1, 1, 1, 2), 32: (1, 1, 1, 1)}
 class ResNet(Backbone):
     """ResNet-18 to -101, dilated to an output stride, with plain or leaky activation.
 
-    The dilation of a stage holds for all of its blocks ("uncontracted"), as the in-place-ABN networks of MiB and PLOP have
-    it; `contracted` keeps the first block of a dilated stage at the dilation before it, as torchvision does. The stride of
-    a bottleneck sits on its 3x3 convolution.
+    All blocks of a stage have its dilation ("uncontracted"), as in the in-place-ABN networks of MiB and PLOP; with
+    `contracted`, the first block of a dilated stage has the dilation of the stage before, as in torchvision. The stride of
+    a bottleneck is in its 3x3 convolution.
 
     Args:
         name: `resnet18`, `resnet34`, `resnet50`, `resnet101`.
         output_stride: 8, 16 or 32, input pixels per output pixel.
-        slope: of the leaky ReLU; 0.01 stands in for in-place activated batch norm, 0 is ReLU.
-        width: channels of the first stage in its narrow convolutions (64 in the publications).
+        slope: slope of the leaky ReLU; 0.01 replaces in-place activated batch norm, 0 is ReLU.
+        width: channels of the narrow convolutions in the first stage (64 in the publications).
         contracted: see above.
         deep_stem: three 3x3 convolutions in place of the 7x7 ("V1c").
         momentum: of the norms.
         initialisation: of the convolutions, see `initialise_convolutions`.
 
     Returns (forward):
-        four maps, (B, C_i, H_i, W_i): the sums at the end of each stage **before** activation. `activate` gives what
-        the next stage sees.
+        Four maps, (B, C_i, H_i, W_i): the sums at the end of each stage **before** activation. `activate` gives the input
+        of the next stage.
 
     Raises:
         ContsegError: unknown name or output stride.
@@ -103,7 +103,7 @@ class ResNet(Backbone):
         return functional.leaky_relu(sum_BCHW, getattr(self.activation, "negative_slope", 0.0))
 
     def initialise(self) -> None:
-        """Draw the convolutions for training without published weights."""
+        """Initialise the convolutions for training without published weights."""
         initialise_convolutions(self, self.initialisation, fan="fan_out")
 
     def stages(self) -> list[list[nn.Module]]:

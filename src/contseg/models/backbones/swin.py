@@ -13,14 +13,14 @@ BETWEEN_REGIONS = -100.0
 
 
 class Swin(Backbone):
-    """Swin with a norm of its own on every stage's output.
+    """Swin with a norm on every stage's output.
 
     Patches of 4 x 4 pixels; pairs of blocks that attend within windows, the second of each pair with the windows shifted
     by half; between stages the tokens of each 2 x 2 neighbourhood are merged. Sizes that do not fit are padded at the
     bottom and the right with zeros: images to a multiple of 4, normed tokens to a multiple of the window (they take part
     in the attention), maps to an even size before merging. The windows are never shrunk, and are shifted even where one
-    holds the whole map, as the networks published with IDRNet have it (timm differs in both). Names of parameters are
-    those of Microsoft's checkpoints, and `norm0` ... `norm3` for the outputs.
+    covers the whole map, as in the networks published with IDRNet (timm differs in both). Parameters have the names of
+    Microsoft's checkpoints, and `norm0` ... `norm3` for the outputs.
 
     Args:
         embed_dim: channels of the first stage; each further stage has twice as many.
@@ -83,7 +83,7 @@ class Swin(Backbone):
                 nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
 
     def stages(self) -> list[list[nn.Module]]:
-        """The modules of each stage: the patch embedding with the first, what merges the tokens with the stage it makes."""
+        """The modules of each stage: the first includes the patch embedding, the others the merging before them."""
         before = [self.patch_embed, *(stage.downsample for stage in self._layers()[:3])]
         return [[entry, stage.blocks] for entry, stage in zip(before, self._layers(), strict=True) if entry is not None]
 
@@ -95,7 +95,7 @@ class Swin(Backbone):
         return [self.get_submodule(f"norm{stage}") for stage in range(4)]
 
     def parts(self, freeze: Freeze) -> list[nn.Module]:
-        """The modules that `freeze` means; `all` includes the norms on the outputs."""
+        """The modules that `freeze` selects; `all` includes the norms on the outputs."""
         return super().parts(freeze) + (self.output_layers() if freeze == "all" else [])
 
 
@@ -115,7 +115,7 @@ class PatchEmbedding(nn.Module):
 
 
 class Stage(nn.Module):
-    """The blocks of one size, windows of every second shifted, and the merging after them."""
+    """The blocks of one size, every second one with shifted windows, and the merging after them."""
 
     def __init__(self, channels: int, drops: list[float], heads: int, window: int, mlp_ratio: float, merges: bool):
         super().__init__()
@@ -127,7 +127,7 @@ class Stage(nn.Module):
 
 
 class Merging(nn.Module):
-    """Every 2 x 2 neighbourhood side by side, (0,0), (1,0), (0,1), (1,1) as (row, column), normed and halved: C to 2C."""
+    """Concatenate 2 x 2 neighbourhoods, (0,0), (1,0), (0,1), (1,1) as (row, column), norm, and reduce 4C to 2C."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -177,7 +177,7 @@ class WindowAttention(nn.Module):
     Args:
         channels: of the tokens, a multiple of `heads`.
         window: side in tokens.
-        shift: tokens by which the windows are moved right and down; 0 is none.
+        shift: tokens by which the windows are shifted right and down.
     """
 
     relative_position_index: Tensor
@@ -215,7 +215,7 @@ class WindowAttention(nn.Module):
         return x[:, :height, :width]
 
     def _bias(self, rows: int, columns: int) -> Tensor:
-        """What is added to the scaled products: offsets, and -100 between tokens that the roll brought together."""
+        """The bias of the scaled products: by offset, and -100 between tokens that are only adjacent by the roll."""
         tokens = self.window**2
         table = self.relative_position_bias_table[self.relative_position_index.view(-1)]
         bias = table.view(1, tokens, tokens, self.heads).permute(0, 3, 1, 2)
@@ -230,6 +230,6 @@ class WindowAttention(nn.Module):
 
 
 def _bands(length: int, window: int, shift: int, device: torch.device) -> Tensor:
-    """0 up to the last window, 1 for what of it stays, 2 for what the roll brought from the other side; (length,)."""
+    """0 up to the last window, 1 for its part that stays, 2 for the part rolled in from the other side; (length,)."""
     place = torch.arange(length, device=device)
     return (place >= length - window).long() + (place >= length - shift).long()

@@ -19,14 +19,14 @@ _kept: list[Any] = []
 
 
 def import_timm() -> ModuleType:
-    """timm, imported when it is first needed.
+    """Import timm on first use.
 
-    timm imports torchvision, whose build for CUDA does not import beside a PyTorch for CPU ("operator torchvision::nms
-    does not exist"), although nothing here uses it. Only if that happens, the schemas of the operators that it asks for
-    are declared, and the import is repeated. This is the only place that does so.
+    timm imports torchvision, whose build for CUDA cannot be imported with a PyTorch for CPU ("operator torchvision::nms
+    does not exist"), although it is not used here. Only in this case, the schemas of the operators that it requires are
+    declared, and the import is repeated.
 
     Raises:
-        ContsegError: it is not installed.
+        ContsegError: timm is not installed.
     """
     try:
         return importlib.import_module("timm")
@@ -40,7 +40,7 @@ def import_timm() -> ModuleType:
     library = torch.library.Library("torchvision", "FRAGMENT")
     for operator in ("nms", "qnms"):
         library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _kept.append(library)  # the declaration lasts as long as this object
+    _kept.append(library)  # the declaration is removed with this object
     return importlib.import_module("timm")
 
 
@@ -48,7 +48,7 @@ def make_timm_model(name: str, drop_path: float, options: dict[str, Any]) -> Any
     """A model of timm without its classifier and without weights; nothing is downloaded.
 
     Raises:
-        ContsegError: timm is not installed, or too old to know the model.
+        ContsegError: timm is not installed, or too old for the model.
     """
     timm = import_timm()
     if not timm.is_model(name):
@@ -59,7 +59,7 @@ def make_timm_model(name: str, drop_path: float, options: dict[str, Any]) -> Any
 
 
 class NormAct(BatchNorm):
-    """Batch norm over all ranks, then an activation: timm's layer of the same parameters, which sees one rank only."""
+    """Batch norm over all ranks, then an activation: timm's layer has the same parameters but uses one rank only."""
 
     def __init__(self, replaced: nn.BatchNorm2d):
         super().__init__(replaced.num_features, replaced.eps, replaced.momentum)
@@ -82,8 +82,8 @@ def _share_norms(model: nn.Module) -> None:
 class TimmBackbone(Backbone):
     """ConvNeXt or MobileNetV3 of timm, for images of any size.
 
-    ConvNeXt's strided convolutions drop what does not fill them, so its images are padded with zeros at the bottom and the
-    right to a multiple of 32 and its maps cropped. MobileNetV3 rounds up by itself.
+    ConvNeXt's strided convolutions drop incomplete patches, so its images are padded with zeros at the bottom and right to
+    a multiple of 32 and its maps are cropped. MobileNetV3 rounds up by itself.
 
     Args:
         name: a key of `ARCHITECTURES`.
@@ -132,8 +132,8 @@ class TimmBackbone(Backbone):
 
 
 @contextmanager
-def told(what: str) -> Iterator[None]:
-    """Whatever a download raises, in one line.
+def download_errors(what: str) -> Iterator[None]:
+    """Report any error of a download in one line.
 
     Raises:
         ContsegError: `what` failed.
@@ -142,16 +142,16 @@ def told(what: str) -> Iterator[None]:
         yield
     except ContsegError:
         raise
-    except Exception as error:  # a download fails in as many ways as there are libraries under it
+    except Exception as error:  # a download may raise errors of many libraries
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise ContsegError(f"{what}: {reason}") from None
 
 
-def understood_by_timm(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Published tensors in timm's names, as far as timm knows how (its own, and those of the model's authors).
+def to_timm_names(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename published tensors to timm's names where timm supports it (its own, and those of the model's authors).
 
     Args:
-        model: of timm, whose position embeddings they are resized to.
+        model: timm's model; position embeddings are resized to its size.
     """
     module = importlib.import_module(type(model).__module__)
     convert = getattr(module, "checkpoint_filter_fn", None)

@@ -15,11 +15,11 @@ TOKEN = 16
 
 
 class PlainViT(Backbone):
-    """A ViT, and four maps made of its last one (ViTDet: Li et al., ECCV 2022).
+    """A ViT with four maps made from its last one (ViTDet: Li et al., ECCV 2022).
 
-    Images of any size: they are padded with zeros at the bottom and the right to a multiple of 16 and the maps cropped.
-    One token stands for 16 x 16 pixels of the image; where patches have 14 pixels (DINOv2), the image is resized by 14/16
-    first. Position embeddings are interpolated to the size.
+    Images may have any size: they are padded with zeros at the bottom and right to a multiple of 16, and the maps are
+    cropped. One token covers 16 x 16 pixels; for patches of 14 pixels (DINOv2), the image is first resized by 14/16.
+    Position embeddings are interpolated.
 
     The pyramid, which starts untrained, keeps the channels: stride 4 by two 2x2 deconvolutions (a norm and GELU between),
     stride 8 by one, stride 16 is the map itself, stride 32 its 2x2 maxima.
@@ -74,14 +74,14 @@ class PlainViT(Backbone):
         return [x[:, :, : -(-height // s), : -(-width // s)] for x, s in zip(maps, strides, strict=True)]
 
     def stages(self) -> list[list[nn.Module]]:
-        """Quarters of the blocks, as even as can be; the embedding goes with the first and the norm with the last."""
+        """The blocks in four nearly equal parts; the embedding belongs to the first and the norm to the last."""
         blocks = list(self.model.blocks)
         cuts = [len(blocks) * quarter // 4 for quarter in range(5)]
         parts = [blocks[start:end] for start, end in pairwise(cuts)]
         return [[self.model.patch_embed, *parts[0]], parts[1], parts[2], [*parts[3], self.model.norm]]
 
     def output_layers(self) -> list[nn.Module]:
-        """The step of the pyramid that makes each map."""
+        """The layers of the pyramid for each map."""
         return list(self.pyramid)
 
     def freeze(self, freeze: Freeze, used: Collection[int]) -> None:

@@ -13,16 +13,16 @@ DILATIONS = {8: (12, 24, 32), 16: (6, 12, 18), 32: (3, 6, 9)}
 
 
 class DeepLabV3MiB(Head):
-    """Atrous pyramid pooling as MiB, PLOP, SDR and cssegmentation have it.
+    """Atrous pyramid pooling as in MiB, PLOP, SDR and cssegmentation.
 
     A 1x1 and three dilated 3x3 convolutions, concatenated under one norm and reduced by a 1x1; an averaged branch reduced
-    by two 1x1; their sum under a norm. Training averages over the whole map; evaluation slides a window of
-    `pooling_size`, so that an image larger than a training crop is seen as training saw it.
+    by two 1x1; their sum under a norm. Training averages over the whole map; evaluation averages over
+    a sliding window of `pooling_size`, so that larger images get averages over areas of the same size as in training.
 
     Args:
         channels: of the backbone's stages.
         width: of the output (256 in the publications).
-        output_stride: of the backbone; chooses the dilations (8: 12, 24, 32; 16: 6, 12, 18).
+        output_stride: output stride of the backbone, which determines the dilations (8: 12, 24, 32; 16: 6, 12, 18).
         slope: of the leaky ReLU; 1 for none.
         pooling_size: side of the evaluation window in feature pixels (32 is a 512 crop at output stride 16).
 
@@ -71,5 +71,5 @@ class DeepLabV3MiB(Head):
         return functional.pad(pooled, (before[0], after[0], before[1], after[1]), mode="replicate")
 
     def initialise(self, kind: Initialisation | None = None) -> None:
-        """Draw the convolutions; by default Xavier-normal with the gain of the activation, as the references start."""
+        """Initialise the convolutions; by default Xavier-normal with the gain of the activation, as the references do."""
         initialise_convolutions(self, kind or "xavier", self.slope)

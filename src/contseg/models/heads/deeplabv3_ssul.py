@@ -1,4 +1,4 @@
-"""The DeepLabV3 head of SSUL, IDEC and LAG: torchvision's pyramid, and three more of them to distil from."""
+"""The DeepLabV3 head of SSUL, IDEC and LAG: torchvision's pyramid, and three more for distillation."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,7 +14,7 @@ DILATIONS = {8: (12, 24, 36), 16: (6, 12, 18), 32: (3, 6, 9)}
 
 
 class ProjectedASPP(nn.Module):
-    """Atrous pyramid pooling with a norm per branch, reduced by a 1x1 and dropout (as torchvision has it).
+    """Atrous pyramid pooling with a norm per branch, reduced by a 1x1 and dropout (as in torchvision).
 
     Args:
         channels, width: of input and output; each branch has `width` channels too.
@@ -39,15 +39,15 @@ class ProjectedASPP(nn.Module):
 
 
 class DeepLabV3SSUL(Head):
-    """A pyramid over stage 4 that the classifiers read, and one over each of stages 1 to 3 whose outputs are only distilled.
+    """A pyramid over stage 4 for the classifiers, and one over each of stages 1 to 3 for distillation only.
 
-    The taps `aspp1` to `aspp3` are the outputs of the latter, `aspp4` is what the classifiers read. In step 0 nothing
-    trains the three (no loss touches them), so what is distilled from them are random projections, as published.
+    The taps `aspp1` to `aspp3` are the outputs of the latter, `aspp4` is the input of the classifiers. In step 0 no loss
+    trains the three, so they distil random projections, as published.
 
     Args:
         channels: of the backbone's stages.
         width: of every output (256 in the publications).
-        output_stride: of the backbone; chooses the dilations (8: 12, 24, 36; 16: 6, 12, 18).
+        output_stride: output stride of the backbone, which determines the dilations (8: 12, 24, 36; 16: 6, 12, 18).
         dropout: probability that an element is dropped in training.
 
     Example:
@@ -77,11 +77,11 @@ class DeepLabV3SSUL(Head):
         return self.dense[stage](activated(stage)) if stage < 3 else decoded_BCHW
 
     def freeze_unused(self, taps: Sequence[str]) -> None:
-        """Freeze the pyramids that are only distilled and whose tap is not computed."""
+        """Freeze the pyramids for distillation whose tap is not computed."""
         for tap, pyramid in zip(self.taps, self.dense, strict=False):
             if tap not in taps:
                 pyramid.requires_grad_(False)
 
     def initialise(self, kind: Initialisation | None = None) -> None:
-        """Draw the convolutions; by default He-normal, as the references start."""
+        """Initialise the convolutions; by default He-normal, as the references do."""
         initialise_convolutions(self, kind or "he")

@@ -1,4 +1,4 @@
-"""What every head is."""
+"""Base class of heads."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,14 +14,14 @@ from contseg.ranks import Ranks
 
 
 class Head(nn.Module):
-    """From stages of a backbone to what the classifier reads.
+    """From stages of a backbone to the input of the classifier.
 
     A subclass defines `forward`, `uses` and `width`. Everything else does nothing by default.
 
     Attributes:
-        uses: the stages that `forward` reads, activated, in this order (0 is the first).
+        uses: the stages whose activated maps `forward` takes, in this order (0 is the first).
         width: channels of the result.
-        taps: names of features that only this head has, see `tap`.
+        taps: names of the head's own features, see `tap`.
 
     Example:
         >>> class Last(Head):
@@ -38,17 +38,17 @@ class Head(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Maps (B, C_i, H_i, W_i) of the stages in `uses` to (B, width, H, W)."""
-        raise TypeError(f"{type(self).__name__} is no whole head: it has no forward")
+        raise TypeError(f"{type(self).__name__} has no forward; heads override it")
 
     def run(self, maps: list[Tensor]) -> tuple[Tensor, Any]:
-        """The result of `forward`, and what `auxiliary` and `observe` need of this pass (by default None)."""
+        """The result of `forward`, and intermediate results for `auxiliary` and `observe` (by default None)."""
         return self(maps), None
 
     def auxiliary(self, passed: Any) -> list[AuxiliaryOutput]:
         """Additional outputs in training.
 
         Args:
-            passed: of `run`.
+            passed: intermediate results of `run`.
         """
         return []
 
@@ -56,21 +56,21 @@ class Head(nn.Module):
         """The feature of one of `taps`.
 
         Args:
-            activated: gives the activated map of a stage (0 to 3).
+            activated: returns the activated map of a stage (0 to 3).
             decoded_BCHW: the result of `forward`.
         """
         raise KeyError(name)
 
     def initialise(self, kind: Initialisation | None = None) -> None:
-        """Draw the convolutions; by default (None) they stay as the constructor drew them."""
+        """Initialise the convolutions; by default (None) the constructor's weights are kept."""
         if kind is not None:
             initialise_convolutions(self, kind)
 
     def grow(self, count: int, start: Start) -> None:
-        """Add `count` classes to what the head keeps of each class."""
+        """Add `count` classes to the head's state per class, if it has any."""
 
     def freeze_unused(self, taps: Sequence[str]) -> None:
-        """Freeze what no loss reads when only these taps are computed. Ranks would wait for its gradients for ever."""
+        """Freeze layers without a loss when only these taps are computed; ranks would wait for their gradients forever."""
 
     def observe(
         self,
@@ -81,11 +81,11 @@ class Head(nn.Module):
         ranks: Ranks,
         generator: torch.Generator,
     ) -> None:
-        """Learn from a pass without gradient, once per iteration after the losses.
+        """Learn from a pass without gradients, once per iteration after the losses.
 
         Args:
-            passed: of `run`.
-            classifier: the last one.
+            passed: intermediate results of `run`.
+            classifier: the final classifier.
             logits_BKHW: its logits, at feature resolution.
             labels_BHW: the method's final labels, 255 ignored.
             ranks, generator: as of `StepContext`.

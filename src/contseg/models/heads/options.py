@@ -1,4 +1,4 @@
-"""Options of the heads, and the options behind every name. PyTorch is imported when a head is made."""
+"""Options of the heads, by name. PyTorch is imported when a head is made."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -18,13 +18,13 @@ Dilations = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=Fals
 
 @dataclass(frozen=True)
 class HeadInput:
-    """What a head is made for.
+    """Properties of the network that a head is made for.
 
     Args:
-        channels: of the backbone's stages.
+        channels: channels of the backbone's stages.
         widths: outputs of each step so far.
-        output_stride: by which the head chooses its dilations.
-        slope: of the backbone's leaky ReLU.
+        output_stride: output stride from which the head derives its dilations.
+        slope: slope of the backbone's leaky ReLU.
         unknown: as of `GrowingClassifier`.
     """
 
@@ -36,16 +36,16 @@ class HeadInput:
 
 
 class HeadOptions(PartOptions):
-    """What every head has. A subclass overrides `make`.
+    """Options of every head. A subclass overrides `make`.
 
     Class attributes:
-        taps: names of features that only this head has.
-        hidden: each step's classifier has a convolution, norm and ReLU of its own.
+        taps: names of the head's own features.
+        hidden: whether each step's classifier has its own convolution, norm and ReLU.
 
     Attributes:
         width: channels of the output.
-        initialisation: of the convolutions where no weights are loaded; default: as its publications start it
-            (`deeplabv3-mib` `xavier`, `deeplabv3-ssul` `he`, the others `torch`).
+        initialisation: of the convolutions without loaded weights; default: that of the publications (`deeplabv3-mib`
+            `xavier`, `deeplabv3-ssul` `he`, the others `torch`).
     """
 
     taps: ClassVar[tuple[str, ...]] = ()
@@ -60,7 +60,7 @@ class HeadOptions(PartOptions):
         return None
 
     def make(self, below: HeadInput) -> "Head":
-        """The untrained head."""
+        """Make the untrained head."""
         raise TypeError(f"{type(self).__name__} has no make; heads override it")
 
 
@@ -68,7 +68,7 @@ class DeepLabV3MiBOptions(HeadOptions):
     """The head of MiB, PLOP and SDR, see `contseg.models.heads.deeplabv3_mib.DeepLabV3MiB`.
 
     Attributes:
-        slope: of the leaky ReLU; default: that of the backbone. 1 is no activation (SDR's default network).
+        slope: of the leaky ReLU; default: that of the backbone. 1 is the identity (SDR's default network).
         pooling_size: side of the evaluation pooling window, in feature pixels.
         output_stride: 8, 16 or 32, for its dilations; default: that of a ResNet, 16 over other backbones.
     """
@@ -110,13 +110,13 @@ class DeepLabV3SSULOptions(HeadOptions):
 
 
 class ContextHeadOptions(HeadOptions):
-    """What the heads of the IDRNet publications share. A subclass overrides `plain`.
+    """Options shared by the heads of the IDRNet publications. A subclass overrides `plain`.
 
     Attributes:
         dropout: probability that a channel is dropped before the classifier.
         idrnet: IDRNet over this head, or none.
-        dilations: of an atrous pyramid, which `deeplabv3` has, and IDRNet with context `aspp`; default: 1, 12, 24, 36 at
-            output stride 8 and 1, 6, 12, 18 otherwise.
+        dilations: dilations of the atrous pyramid of `deeplabv3` and of IDRNet with context `aspp`; default: 1, 12, 24, 36
+            at output stride 8 and 1, 6, 12, 18 otherwise.
     """
 
     dropout: float = Field(0.1, ge=0, lt=1)
@@ -241,6 +241,6 @@ HEADS: Registry[type[HeadOptions]] = Registry(
         "upernet": UperNetOptions,
     },
 )
-"""Every name that a head may have, and its options."""
+"""Options class of each head name."""
 register_head = HEADS.register
 DEFAULT_HEAD = "deeplabv3-mib"

@@ -1,7 +1,7 @@
-"""Class representations and how they influence each other: the parts of IDRNet that have no parameters.
+"""Class representations and their relations: the parts of IDRNet without parameters.
 
-Everything is in float32 or better, also under autocast, without a loop over classes and without waiting for the device.
-Memory grows with classes + pixels (times channels), beside the tables themselves.
+Everything is in float32 or better, also under autocast, without loops over classes and without device synchronisation.
+Memory grows with classes + pixels (times channels), in addition to the tables.
 """
 
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 FORBIDDEN = -1e16
-"""Stands for a relation that must not count. Finite: a row with no relation that counts becomes uniform."""
+"""Value of a relation that is ignored. Finite, so that a row of ignored relations becomes uniform."""
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """Which class each pixel belongs to, by the stage-1 logits.
+    """The class of each pixel by the stage-1 logits.
 
     Args:
         classes: (B, N) int64, the class of each pixel.
-        weights: (B, N), soft-max of the pixel's own logit over all pixels of its class in its image.
-        present: (B, K) bool, the classes that some pixel belongs to.
+        weights: (B, N), softmax of the pixel's own logit over all pixels of its class in its image.
+        present: (B, K) bool, classes with at least one pixel.
     """
 
     classes: Tensor
@@ -29,12 +29,12 @@ class Assignment:
 
 
 def assign(logits_BKHW: Tensor, allowed_K: Tensor | None = None) -> Assignment:
-    """Hard assignment of pixels to classes, arg max over the allowed ones (ties: the lowest).
+    """Hard assignment of pixels to classes: arg max over the allowed ones (the lowest in ties).
 
     Gradients flow to the winning logits through `weights`.
 
     Args:
-        allowed_K: bool, classes that may win; default all.
+        allowed_K: bool, classes that can be assigned; default: all.
 
     Example:
         >>> made = assign(torch.tensor([[[[0.0, 1.0]], [[2.0, 0.0]], [[-1.0, 0.0]]]]))
@@ -70,12 +70,12 @@ def class_means(features_BCHW: Tensor, assignment: Assignment) -> Tensor:
 
 
 def relation_weights(relations_KK: Tensor, present_BK: Tensor, drop: bool) -> Tensor:
-    """Soft-max of the rows of a relation table over the present columns: (B, K, K); absent columns are 0.
+    """Softmax of the rows of a relation table over the present columns: (B, K, K); absent columns are 0.
 
-    Row i receives, column j sends. With nothing present, everything is 0.
+    Row i receives, column j sends. If no class is present, everything is 0.
 
     Args:
-        drop: relations that are not positive do not count.
+        drop: whether to ignore relations that are not positive.
     """
     table = relations_KK.masked_fill(relations_KK <= 0, FORBIDDEN) if drop else relations_KK
     masked = table.unsqueeze(0).masked_fill(~present_BK.unsqueeze(1), -torch.inf)
@@ -87,15 +87,15 @@ def relation_weights(relations_KK: Tensor, present_BK: Tensor, drop: bool) -> Te
 def aggregate(
     means_BKC: Tensor, assignment: Assignment, relations_KK: Tensor, drop: bool, removed_B: Tensor | None = None
 ) -> Tensor:
-    """What each pixel's class receives from the classes of its image: (B, C, N).
+    """Aggregated representations that each pixel's class receives from the classes of its image: (B, C, N).
 
     e_i = sum_j W_ij z_j at every pixel of class i; 0 at the pixels of a removed class, which does not send either.
 
     Args:
-        means_BKC: of `class_means`.
+        means_BKC: result of `class_means`.
         relations_KK: a relation table.
         drop: see `relation_weights`.
-        removed_B: int64, a class per image that is taken away; default none.
+        removed_B: int64, one class to remove per image; default: none.
 
     Example:
         >>> made = assign(torch.tensor([[[[0.0, 1.0]], [[2.0, 0.0]]]]))
@@ -106,7 +106,7 @@ def aggregate(
     if removed_B is not None:
         present = present & ~torch.nn.functional.one_hot(removed_B, present.shape[1]).bool()
     with torch.autocast(means_BKC.device.type, enabled=False):
-        # in float64, so that classes that add nothing (grown, not met yet) do not even change the rounding
+        # in float64, so that classes without contribution (grown, not seen yet) do not change the rounding
         weights = relation_weights(relations_KK.double(), present, drop)
         received = (weights @ means_BKC.double()).to(means_BKC.dtype) * present.unsqueeze(2)
         channels = means_BKC.shape[2]

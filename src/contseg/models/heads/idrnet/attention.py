@@ -10,7 +10,7 @@ from contseg.models.layers import conv_norm_act
 class SelfAttention(nn.Module):
     """softmax(q k^T / sqrt(T)) v over the pixels of a map, one head, with normalised 1x1 projections and no residual.
 
-    Query and key go through two stages with ReLU, value and output through one; there is no positional encoding.
+    Query and key have two stages with ReLU, value and output have one; there is no positional encoding.
 
     Args:
         channels, out: of input and output.

@@ -1,4 +1,4 @@
-"""IDRNet: Intervention-Driven Relation Network (Jin et al., NeurIPS 2023) as a head over any backbone."""
+"""IDRNet: Intervention-Driven Relation Network (Jin et al., NeurIPS 2023), as a head for any backbone."""
 
 from dataclasses import dataclass
 
@@ -22,12 +22,12 @@ STAGE1_WEIGHT = 0.4
 
 @dataclass
 class Passed:
-    """What one forward pass leaves for the pass in which a class is deleted. (Not frozen: Fabric rebuilds outputs.)
+    """Intermediate results of a forward pass for the pass with a deleted class. (Not frozen: Fabric rebuilds outputs.)
 
     Args:
         features: F, (B, C, h, w).
         context: G after fusion, or None.
-        known: E = features beside the memory of each pixel's class, (B, 2C, h, w).
+        known: E = features concatenated with the memory of each pixel's class, (B, 2C, h, w).
         stage1: logits (B, K, h, w).
         dropout: (B, C, 1, 1) factors of the second decoder's channels.
     """
@@ -40,23 +40,23 @@ class Passed:
 
 
 class IDRNet(Head):
-    """Coarse prediction, class by class interaction weighted by learned relations, fine prediction.
+    """Coarse prediction, interaction between classes weighted by learned relations, fine prediction.
 
     1. F = 3x3 of the last stage; G = context module of F (none, PPM or ASPP); stage-1 logits from G or F.
-    2. E = F beside the memory of the class that stage 1 gives each pixel.
-    3. What the classes of an image send each other, by the table of means (positive relations only) and of variances.
-    4. Self-attention over E and both, then F, its result and G (fused with earlier stages for UperNet) are decoded.
+    2. E = F concatenated with the memory of the class that stage 1 predicts for each pixel.
+    3. Aggregation over the classes of an image, by the table of means (positive relations only) and of variances.
+    4. Self-attention over E and both aggregations; F, its result and G (fused with earlier stages for UperNet) are decoded.
 
-    In training `observe` takes one class away from each image, looks at what that does to the loss of every labelled
-    class, and moves the tables towards it.
+    In training, `observe` deletes one class from each image, measures the change of the loss of every labelled class, and
+    moves the tables towards it.
 
     Args:
-        channels: of the backbone's stages.
+        channels: channels of the backbone's stages.
         widths: outputs of each step so far.
-        options: of IDRNet.
-        family: `fcn`, `pspnet`, `deeplabv3` or `upernet`: the context module and whether stages are fused.
+        options: options of IDRNet.
+        family: `fcn`, `pspnet`, `deeplabv3` or `upernet`; determines the context module and whether stages are fused.
         width: C (512; 1024 in two publications).
-        fpn_width: of the pyramid of `upernet`.
+        fpn_width: channels of the pyramid of `upernet`.
         dilations: of the ASPP.
         dropout: probability that a channel is dropped before a classifier.
         unknown: as of `GrowingClassifier`.
@@ -97,11 +97,11 @@ class IDRNet(Head):
         self.tables = Tables(sum(widths), width, options.relation_momentum, options.memory_momentum)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        """Stages of the backbone to what the last classifier reads, (B, width, h, w)."""
+        """Stages of the backbone to the input of the final classifier, (B, width, h, w)."""
         return self.run(maps)[0]
 
     def run(self, maps: list[Tensor]) -> tuple[Tensor, Passed]:
-        """The result of `forward`, and what was computed on the way to it."""
+        """The result of `forward`, and its intermediate results."""
         features = self.bottleneck(maps[-1])
         size = (features.shape[2], features.shape[3])
         context = self.context(features) if self.context is not None else None
@@ -120,13 +120,13 @@ class IDRNet(Head):
         return self.decode(passed), passed
 
     def _look_up(self, features_BCHW: Tensor, stage1_BKHW: Tensor) -> Tensor:
-        """E: the features beside the memory of the class of each pixel, a constant."""
+        """E: the features concatenated with the memory of each pixel's class, which gets no gradient."""
         classes = assign(stage1_BKHW.detach(), self.tables.seen).classes
         rows = self.tables.memory.to(features_BCHW.dtype)[classes].transpose(1, 2)
         return torch.cat([features_BCHW, rows.reshape(features_BCHW.shape)], dim=1)
 
     def decode(self, passed: Passed, removed_B: Tensor | None = None) -> Tensor:
-        """The rest of the network, with the class `removed_B` of each image taken away (default: none)."""
+        """The rest of the network, with class `removed_B` deleted from each image (default: none)."""
         assignment = assign(passed.stage1, self.tables.seen)
         means = class_means(passed.known, assignment)
         shape = (*means.shape[::2], *passed.known.shape[2:])
@@ -148,7 +148,7 @@ class IDRNet(Head):
     def grow(self, count: int, start: Start) -> None:
         """Add classes to the stage-1 classifier and to all tables.
 
-        Training has not met them, so no pixel is assigned to them; with start `random` all old logits stay bit-equal.
+        No pixel is assigned to them before training sees them; with start `random` all old logits stay bit-equal.
         """
         self.classifier_stage1.grow(count, start)
         self.tables.grow(count)
@@ -166,9 +166,9 @@ class IDRNet(Head):
         """Delete a class from each image and update the tables (once per iteration, after the losses).
 
         Args:
-            passed: of this iteration's forward pass.
-            classifier: the last one.
-            logits_BKHW: the logits it gave, at feature resolution.
+            passed: intermediate results of this iteration's forward pass.
+            classifier: the final classifier.
+            logits_BKHW: its logits, at feature resolution.
             labels_BHW: the method's final labels, 255 ignored.
             ranks, generator: as of `StepContext`.
         """
@@ -195,13 +195,12 @@ class IDRNet(Head):
         removed_everywhere: Tensor | None = None,
         ranks: Ranks | None = None,
     ) -> Tensor:
-        """The pass without the classes `removed_B`, and the update of all tables; returns its logits (B, K, h, w).
+        """Run the pass without the classes `removed_B` and update all tables; returns its logits (B, K, h, w).
 
-        The norms of the attention and of the last decoder see this pass too and move their statistics a second time, as
-        published.
+        As published, this pass updates the norm statistics of the attention and of the last decoder a second time.
 
         Args:
-            removed_everywhere: deleted classes of all ranks' images, with `ranks`: the tables then move as in one
+            removed_everywhere: deleted classes of all ranks' images, with `ranks`: the tables are then updated as in one
                 process with the global batch.
         """
         count = len(self.tables.counter)
@@ -219,7 +218,7 @@ class IDRNet(Head):
 
 
 def _cross_entropies(logits_BKHW: Tensor, labels_BHW: Tensor) -> Tensor:
-    """Cross-entropy per pixel of resized logits, one image at a time so that one full-size map is held: (B, H, W)."""
+    """Cross-entropy per pixel of resized logits, (B, H, W); image by image, so that one full-size map is in memory."""
     size = (labels_BHW.shape[1], labels_BHW.shape[2])
     return torch.cat(
         [

@@ -1,4 +1,4 @@
-"""What a recipe says about IDRNet."""
+"""Options of IDRNet in a recipe."""
 
 from typing import Literal
 
@@ -8,17 +8,17 @@ CONTEXT = {"fcn": "none", "pspnet": "ppm", "deeplabv3": "aspp", "upernet": "ppm"
 
 
 class IDRNetOptions(BaseModel):
-    """IDRNet over the head that the network names.
+    """Options of IDRNet over the head of the network.
 
     Attributes:
-        context: coarse context module; `auto` is that of the head (`fcn` none, `pspnet` and `upernet` PPM, `deeplabv3`
+        context: coarse context module; `auto`: that of the head (`fcn` none, `pspnet` and `upernet` PPM, `deeplabv3`
             ASPP). The published UperNets of ADE20K, Cityscapes and Pascal-Context have `aspp`.
         refine: self-attention over the coarse context `before` or `after` stage 1, or `none`.
-        stage1_on: what the coarse prediction reads: the `context`, or the `bottleneck`'s features (PSPNet on Cityscapes).
+        stage1_on: input of the coarse prediction: `context`, or the features of the `bottleneck` (PSPNet on Cityscapes).
         attention_width: channels of query, key and value.
-        relation_momentum, memory_momentum: share of what is new in an update of the tables.
-        sync: with several ranks, `count`: tables move as in one process with the global batch; `mean`: each rank moves its
-            own and they are averaged (as published: updates shrink with the number of ranks).
+        relation_momentum, memory_momentum: weight of the new value in an update of the tables.
+        sync: with several ranks, `count`: tables are updated as in one process with the global batch; `mean`: each rank
+            updates its own tables, which are averaged (as published: updates shrink with the number of ranks).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

@@ -1,6 +1,6 @@
-"""What IDRNet remembers of the dataset: representations of classes and how much they need each other.
+"""IDRNet's tables: representations of classes, and relations between them.
 
-Learned without gradient, from what happens to the loss when a class is deleted. All of it grows with the classes.
+Learned without gradients, from the change of the loss when a class is deleted. All tables grow with the classes.
 """
 
 from typing import Literal
@@ -20,16 +20,16 @@ class Tables(nn.Module):
 
     Args:
         classes: K.
-        channels: C of a representation.
-        relation_momentum, memory_momentum: share of what is new in an update.
+        channels: C, channels of a representation.
+        relation_momentum, memory_momentum: weight of the new value in an update.
 
     Buffers:
-        mean, variance: (K, K). Row: the class that was deleted; column: by how much deleting it changed mean and
-            variance of the cross-entropy of that class. When classes send and receive, the row receives (as published).
+        mean, variance: (K, K), change of mean and variance of the cross-entropy of the column's class when the row's class
+            is deleted. In the aggregation, the row receives (as published).
         memory: (K, C) representations, running means of the features of labelled pixels.
-        counter: (K,) how often each class was deleted, from 1e-6.
-        seen: (K,) bool, classes that training has met. The first ones count as met from the start; grown ones not
-            before a label names them, and until then no pixel is assigned to them.
+        counter: (K,) number of deletions of each class, starting at 1e-6.
+        seen: (K,) bool, classes seen in training. The first ones are seen from the start; grown ones once they occur in
+            a label, and before that no pixel is assigned to them.
     """
 
     mean: Tensor
@@ -49,7 +49,7 @@ class Tables(nn.Module):
 
     @torch.no_grad()
     def grow(self, count: int) -> None:
-        """Add `count` classes that training has not met; what is known of the others stays as it is."""
+        """Add `count` unseen classes; the entries of the others do not change."""
         before, after = len(self.counter), len(self.counter) + count
         for name in ("mean", "variance"):
             old = getattr(self, name)
@@ -62,10 +62,10 @@ class Tables(nn.Module):
 
     @torch.no_grad()
     def choose(self, present_BK: Tensor, generator: torch.Generator) -> Tensor:
-        """A class to delete from each image, drawn with probability proportional to 1 / counter: (B,) int64.
+        """Draw a class to delete from each image, with probability proportional to 1 / counter: (B,) int64.
 
-        Images are taken in order, and each choice is counted before the next. The draw is one of uniform numbers from the
-        generator (on CPU) turned into Gumbel noise, so that nothing waits for the device.
+        Images are processed in order, and each choice is counted before the next. Uniform numbers of the generator (on CPU)
+        become Gumbel noise, which avoids device synchronisation.
         """
         uniform = torch.rand(present_BK.shape, generator=generator, dtype=torch.float64)
         noise = -(-uniform.clamp(min=1e-300).log()).clamp(min=1e-300).log()
@@ -79,7 +79,7 @@ class Tables(nn.Module):
 
     @torch.no_grad()
     def update_relations(self, removed_B: Tensor, change_BK2: Tensor, pixels_BK: Tensor) -> None:
-        """Move the rows of the deleted classes towards what their deletion did, image after image.
+        """Move the rows of the deleted classes towards the measured changes, image by image.
 
         Args:
             removed_B: deleted class of each image.
@@ -94,11 +94,11 @@ class Tables(nn.Module):
 
     @torch.no_grad()
     def update_memory(self, sums_KC: Tensor, pixels_K: Tensor) -> None:
-        """Move representations towards the mean feature of the labelled pixels; classes without any stay.
+        """Move representations towards the mean feature of the labelled pixels; classes without pixels do not change.
 
         Args:
             sums_KC: sum of the features over the pixels of each class.
-            pixels_K: how many these are.
+            pixels_K: number of these pixels.
         """
         rate = self.memory_momentum
         means = sums_KC / pixels_K.clamp(min=1).unsqueeze(1)
@@ -138,8 +138,8 @@ def label_statistics(values_BHW: Tensor, labels_BHW: Tensor, classes: int) -> tu
 def label_sums(features_BCHW: Tensor, labels_BHW: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Sum over the pixels of each label of the features resized to the labels: (K, C), and the number of pixels: (K,).
 
-    Nothing is resized: the bilinear weights of each labelled pixel are added up at the four feature pixels it is made of,
-    so memory is that of the features, not of the full-size map.
+    The features are not resized: the bilinear weights of each labelled pixel are added up at its four feature pixels, so
+    memory is that of the features, not of the full-size map.
 
     Args:
         features_BCHW: at any size.
