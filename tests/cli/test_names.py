@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from contseg.cli import progress
+from contseg.cli import console, progress
 from contseg.cli.console import PlainConsole
 from contseg.cli.progress import TerminalReporter
 from contseg.errors import visible
@@ -64,7 +64,9 @@ def test_any_name_can_be_trained_reported_and_listed(make_folder, tmp_path, kind
 @pytest.mark.parametrize("kind", NAMES)
 def test_the_bar_of_a_terminal_shows_it_too(monkeypatch, kind):
     file = io.StringIO()
-    monkeypatch.setattr(progress, "console", PlainConsole(file=file, force_terminal=True, width=200, color_system=None))
+    terminal = PlainConsole(file=file, force_terminal=True, width=200, color_system=None)
+    for module in (console, progress):
+        monkeypatch.setattr(module, "console", terminal)
     reporter = TerminalReporter()
     reporter.start()
     reporter.step_started(0, 2, NAMES[kind], 3)

@@ -63,7 +63,7 @@ WRONG = {
     "no segmenter": (["start_from=missing.safetensors"], "start_from: missing.safetensors"),
     "no devices": (["training.devices=99"], "training.batch: 10 images do not divide over 99 ranks"),
     "no GPU": (["training.accelerator=cuda"], "training.accelerator"),
-    "options of another backbone": (["network.backbone=swin_tiny"], "swin_tiny has no key 'width'"),
+    "options of another backbone": (["network.backbone=swin_tiny"], "swin_tiny has no key"),
     "no data": (["data.dataset=voc", "data.path=missing", "data.options={}"], "missing"),
     "no such split": (["scenario.split=7-9"], "scenario.split"),
 }

@@ -120,7 +120,7 @@ def closest_key(key: str) -> str:
         >>> closest_key("output_strid")
         "did you mean 'backbone.output_stride'?"
     """
-    keys: dict[str, str] = {}
+    keys = {name: name for name in NetworkOptions.model_fields}
     for place, parts in (("backbone", BACKBONES), ("head", HEADS)):
         for _, options in parts.items():
             for name in options.model_fields:
