@@ -1,7 +1,6 @@
 """What a training step of each method costs beside the networks that it needs."""
 
 import sys
-from types import SimpleNamespace
 
 import torch
 
@@ -11,25 +10,11 @@ from contseg.methods.registry import METHODS, make_method
 from contseg.models.options import NetworkOptions, first_widths
 from contseg.models.segmenter import Segmenter, SegmenterOutput
 from contseg.scenarios.batch import Batch
+from contseg.scenarios.policy import LabelPolicy
+from contseg.scenarios.step import Step
 
 OLD, NEW, CROP, IMAGES = 16, 5, 256, 4
 CASES = [(name, {}) for name in METHODS] + [(name, {"variant": "released"}) for name in ("plop", "sdr", "idec", "lag")]
-
-
-def make_step(unknown: bool) -> SimpleNamespace:
-    """What methods read of a step of 16 old classes and 5 new ones."""
-    return SimpleNamespace(
-        index=1,
-        old_count=OLD,
-        new_count=NEW,
-        seen_count=OLD + NEW,
-        has_unknown=unknown,
-        old_outputs=OLD + unknown,
-        foreground=1 + unknown,
-        new_classes=tuple(range(OLD, OLD + NEW)),
-        old_classes=tuple(range(OLD)),
-        table=SimpleNamespace(has_background=True),
-    )
 
 
 def make_batch(method: Method, side: int) -> Batch:
@@ -58,37 +43,34 @@ def training_step(name: str, full_size: bool = False, **options: object) -> tupl
     network = NetworkOptions(backbone="resnet50")
     if method.needs_unknown:
         network = NetworkOptions(backbone="resnet50", head="deeplabv3-ssul", unknown=True, decision="sigmoid")
-    teacher = Segmenter(network, first_widths(network, OLD)).eval().requires_grad_(False)
+    teacher = Segmenter(network, first_widths(network, OLD))
     student = Segmenter(network, first_widths(network, OLD)).train()
     student.grow(NEW, method.new_classes_start_from)
-    step = make_step(method.needs_unknown)
+    policy = LabelPolicy("ssul" if method.needs_unknown else "plop")
+    step = Step.of([*map(str, range(OLD + NEW))], OLD, policy=policy)
     method.prepare(student, step)
     taps = method.taps if method.needs_teacher else method.first_taps
     student.freeze_unused(taps)
     batch = make_batch(method, CROP if full_size else CROP // network.backbone.stride)
 
-    def ask_teacher(_: Batch | None = None) -> SegmenterOutput | None:
-        if not method.needs_teacher:
-            return None
-        with torch.no_grad():
-            return teacher(teacher.normalise(batch.images), taps)
-
-    context = StepContext(student, teacher, step, 1, [batch], predict_teacher=ask_teacher if method.needs_teacher else None)
+    context = StepContext.for_loop(student, teacher, step, method, [batch])
     method.before_step(context)
+
+    def predict() -> tuple[SegmenterOutput | None, SegmenterOutput]:
+        old = context.predict_teacher(batch) if context.predict_teacher else None
+        return old, student(student.normalise(batch.images), taps)
 
     def ours() -> None:
         student.zero_grad()
-        said = ask_teacher()
-        output = student(student.normalise(batch.images), taps)
-        terms = method.losses(method.relabel(batch, said, context), output, said, context)
+        old, new = predict()
+        terms = method.losses(method.relabel(batch, old, context), new, old, context)
         torch.stack(list(terms.values())).sum().backward()
         method.after_backward(context)
         method.after_update(context)
 
     def bare() -> None:
         student.zero_grad()
-        ask_teacher()
-        output = student(student.normalise(batch.images), taps)
+        output = predict()[1]
         read = [output.logits, *(features for tap, features in output.features.items() if tap.startswith("aspp"))]
         torch.stack([features.square().mean() for features in read]).sum().backward()
 

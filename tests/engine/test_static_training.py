@@ -1,5 +1,7 @@
 """What networks that learn all classes at once are trained with: means over valid pixels, clipped gradients, AdamW."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from contseg.methods.method import StepContext
 from contseg.methods.mib import MiB
 from contseg.models.segmenter import SegmenterOutput
 from contseg.scenarios.batch import Batch
+from contseg.scenarios.step import Step
 from tests.engine.runs import distance, interrupted, job_in, learn, lines, same, tiny_recipe, weights
 
 ONE_STEP = ("scenario.split=offline", "training.epochs=1")
@@ -20,8 +23,9 @@ def supervised(average: str, labels: torch.Tensor) -> tuple[torch.Tensor, torch.
     """The supervised term, its gradient, and cross-entropy per pixel."""
     logits = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
     batch = Batch(torch.empty(0), labels, ("a", "b"), torch.ones(2, 3, dtype=torch.bool))
-    context = StepContext(student=None, teacher=None, step=None, epochs=1, loader=(), average=average)
-    term = Finetune().supervise(SegmenterOutput(logits), batch, context)
+    method = Finetune()
+    context = replace(StepContext.for_loop(None, None, Step.of("abc"), method), average=average)
+    term = method.supervise(SegmenterOutput(logits), batch, context)
     return term, torch.autograd.grad(term, logits)[0], cross_entropy(logits, labels)
 
 

@@ -82,7 +82,7 @@ class Lesson:
 
 def look_at_first_step(method: Method, segmenter: Segmenter, step: Step) -> None:
     """Step 0 as the engine calls it for a segmenter that was given: no update, but the method may remember what it sees."""
-    context = StepContext(student=segmenter, teacher=None, step=step, epochs=0, loader=[])
+    context = StepContext.for_loop(segmenter, None, step, method, epochs=0)
     seen = [random_batch(seed, lowest=1) for seed in (20, 21)]
     seen = [
         Batch(each.images, each.labels.where(each.labels != OLD, 1), each.names, each.annotated[:, :OLD]) for each in seen
@@ -125,23 +125,9 @@ def give_lesson(make_scenario):
         scenario = make_scenario(method)
         if index:
             look_at_first_step(method, teacher, scenario[0])
-        step = scenario[index]
-        has_teacher = bool(index) and method.needs_teacher
-        method.prepare(student, step)
-        student.freeze_unused(method.taps if has_teacher else method.first_taps)
-
-        @torch.no_grad()
-        def predict_teacher(batch: Batch) -> SegmenterOutput:
-            return teacher(teacher.normalise(batch.images), taps=method.taps)
-
-        context = StepContext(
-            student=student,
-            teacher=teacher if has_teacher else None,
-            step=step,
-            epochs=1,
-            loader=[],
-            predict_teacher=predict_teacher if has_teacher else None,
-        )
+        context = StepContext.for_loop(student, teacher if index else None, scenario[index], method)
+        method.prepare(student, context.step)
+        student.freeze_unused(method.taps if context.teacher else method.first_taps)
         lesson = Lesson(method, context)
         context.loader = [lesson.fitting(random_batch(seed)) for seed in (10, 11)]
         method.before_step(context)

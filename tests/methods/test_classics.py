@@ -3,7 +3,6 @@
 import copy
 import io
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,11 +18,13 @@ from contseg.methods.frozen import Frozen
 from contseg.methods.ilt import ILT
 from contseg.methods.lwf import LwF
 from contseg.methods.lwf_mc import LwFMC
+from contseg.methods.method import StepContext
 from contseg.methods.pi import PI
 from contseg.methods.registry import make_method
 from contseg.methods.rw import RW
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
+from contseg.scenarios.step import Step
 
 PENALTIES = {"ewc": EWC, "pi": PI, "rw": lambda **given: RW(interval=1, **given)}
 FIRST = [0, 0, 1, 1, 2]
@@ -49,17 +50,11 @@ def lessons(give_lesson, batch):
 
 def by_domain(lesson):
     """The lesson of step 0 as one of a later step that brings no class, with its student as teacher."""
-    context, teacher = lesson.context, copy.deepcopy(lesson.context.student).eval()
-    context.step = replace(context.step, index=1, old_classes=context.step.new_classes, new_classes=())
-
-    @torch.no_grad()
-    def predict_teacher(batch):
-        return teacher(teacher.normalise(batch.images), taps=lesson.method.taps)
-
-    if lesson.method.needs_teacher:
-        context.teacher, context.predict_teacher = teacher, predict_teacher
-    lesson.method.prepare(context.student, context.step)
-    lesson.method.before_step(context)
+    student, step = lesson.context.student, lesson.context.step
+    step = replace(step, index=1, old_classes=step.new_classes, new_classes=())
+    lesson.context = StepContext.for_loop(student, copy.deepcopy(student), step, lesson.method, lesson.context.loader)
+    lesson.method.prepare(student, step)
+    lesson.method.before_step(lesson.context)
     return lesson
 
 
@@ -296,7 +291,7 @@ class TestFrozen:
         assert all(parameter.requires_grad for parameter in lesson.context.student.parameters())
 
     def test_a_step_without_a_new_class_is_refused_in_one_line(self):
-        steps = [SimpleNamespace(index=index, new_count=count) for index, count in enumerate((3, 1, 0))]
+        steps = [Step.of("abc"), Step.of("abcd", old=3), Step.of("abcd", old=4, index=2)]
         Frozen().check(NetworkOptions(), steps[:2])
         with pytest.raises(ContsegError, match=r"'frozen' only trains new classes, and step 2 has none; .*") as caught:
             Frozen().check(NetworkOptions(), steps)

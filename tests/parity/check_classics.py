@@ -1,7 +1,5 @@
 """Golden files of the methods that MiB's code base has beside it: LwF, LwF-MC, ILT, EWC, PI, RW."""
 
-from types import SimpleNamespace
-
 import torch
 from torch import nn
 
@@ -13,20 +11,14 @@ from contseg.methods.ewc import EWC
 from contseg.methods.ilt import ILT
 from contseg.methods.lwf import LwF
 from contseg.methods.lwf_mc import LwFMC
-from contseg.methods.method import StepContext
 from contseg.methods.pi import PI
 from contseg.methods.rw import RW
 from contseg.models.segmenter import SegmenterOutput
 from contseg.scenarios.batch import Batch
-from tests.parity.goldens import claims, gradients
+from tests.parity.goldens import claims, context_of, gradients
 
 MOVE = 0.1
 """Of the scripted updates of the regularisers: each parameter moves by -0.1 times its gradient."""
-
-
-def context_of(old_classes: int, new_classes: int = 0, student=None, epochs: int = 1) -> StepContext:
-    step = SimpleNamespace(index=1, old_count=old_classes, new_count=new_classes, seen_count=old_classes + new_classes)
-    return StepContext(student=student, teacher=None, step=step, epochs=epochs, loader=[])
 
 
 def batch_of(labels: torch.Tensor, classes: int) -> Batch:
@@ -79,8 +71,7 @@ def check_ilt(golden):
     logits, features = golden.tensor("in_logits", grad=True), golden.tensor("in_features", grad=True)
     student = SegmenterOutput(logits, {"stage4": features})
     teacher = SegmenterOutput(golden.tensor("in_old_logits"), {"stage4": golden.tensor("in_old_features")})
-    already_activated = SimpleNamespace(backbone=SimpleNamespace(activate=lambda features: features))
-    context = context_of(meta["old_classes_with_bg"], meta["new_classes"], already_activated)
+    context = context_of(meta["old_classes_with_bg"], meta["new_classes"])
     method = ILT(distillation=meta["loss_kd"], encoder=meta["loss_de"])
     terms = method.losses(batch_of(golden.tensor("in_labels"), logits.shape[1]), student, teacher, context)
     golden.check("out_ce", terms["cross_entropy"])

@@ -11,7 +11,7 @@ from contseg.methods.plop_released import PLOPReleased
 from contseg.models.classifier import GrowingClassifier
 from contseg.models.segmenter import SegmenterOutput
 from contseg.scenarios.batch import Batch
-from tests.parity.goldens import claims, gradients
+from tests.parity.goldens import claims, context_of, gradients
 
 
 @claims(r"plop/plop_step.*")
@@ -22,7 +22,7 @@ def check_plop_step(golden):
     method.state["thresholds"] = golden.tensor("in_thresholds")
     labels = golden.tensor("in_labels")
     size = (labels.shape[1], labels.shape[2])
-    context = FakeContext(old_classes, new_classes)
+    context = context_of(old_classes, new_classes)
     new_logits, new_small = golden.tensor("in_new_logits", grad=True), golden.tensor("in_new_small_logits", grad=True)
     new_maps = [*golden.numbered("in_new_feature", grad=True), new_small]
     old_maps = [*golden.numbered("in_old_feature"), golden.tensor("in_old_small_logits")]
@@ -49,14 +49,6 @@ def check_plop_step(golden):
     names = ["grad_new_logits", "grad_new_small_logits"] + [f"grad_new_feature{i}" for i in range(len(new_maps) - 1)]
     for name, gradient in zip(names, gradients(total, new_logits, new_small, *new_maps[:-1]), strict=True):
         golden.check(name, gradient, tolerance)
-
-
-class FakeContext:
-    """What PLOP reads of a context: the counts of the step."""
-
-    def __init__(self, old_count: int, new_count: int):
-        self.step = self
-        self.old_count, self.new_count, self.seen_count = old_count, new_count, old_count + new_count
 
 
 @claims(r"mib/balanced_init.*")

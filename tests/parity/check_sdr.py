@@ -1,10 +1,7 @@
 """Golden files of SDR: `out_*` of the variant `released`, `ref_*` of `paper`, values and gradients."""
 
-from types import SimpleNamespace
-
 import torch
 
-from contseg.data.classes import ClassTable
 from contseg.losses.prototypes import (
     attraction,
     class_errors,
@@ -24,19 +21,10 @@ from contseg.losses.sparsity import channel_entropy, class_maxima, sparsity
 from contseg.methods.sdr import SDR, old_classes_in
 from contseg.methods.sdr_released import SDRReleased
 from contseg.models.segmenter import SegmenterOutput
-from contseg.ranks import Ranks
 from contseg.scenarios.batch import Batch
-from tests.parity.goldens import claims, gradients
+from tests.parity.goldens import claims, context_of, gradients
 
 VARIANTS = {"out": SDRReleased, "ref": SDR}
-
-
-def context_of(old_count: int, new_count: int):
-    """What SDR reads of a context. The features of the goldens are activated already."""
-    names = ["background", *map(str, range(1, old_count + new_count))]
-    step = SimpleNamespace(old_count=old_count, new_count=new_count, table=ClassTable.of(names))
-    student = SimpleNamespace(backbone=SimpleNamespace(activate=torch.clone))
-    return SimpleNamespace(step=step, student=student, ranks=Ranks(), average="all")
 
 
 def context_in(golden):

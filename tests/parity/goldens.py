@@ -6,10 +6,13 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 
+from contseg.methods.method import Method, StepContext
+from contseg.scenarios.step import Step
 from tests.parity.fill import fill_image, fill_state
 
 ROOT = Path(os.environ.get("CONTSEG_GOLDENS") or Path(__file__).parent / "goldens")
@@ -68,6 +71,16 @@ class Golden:
 
 def gradients(scalar: torch.Tensor, *inputs: torch.Tensor) -> list[torch.Tensor]:
     return list(torch.autograd.grad(scalar, inputs, retain_graph=True))
+
+
+def context_of(old_classes: int, new_classes: int = 0, student=None) -> StepContext:
+    """What methods read in addition to outputs: the classes of a step, background first.
+
+    Features of goldens are activated already. The default student copies them, as SDR adds a ReLU if nothing is activated.
+    """
+    student = student or SimpleNamespace(backbone=SimpleNamespace(activate=torch.clone))
+    step = Step.of([*map(str, range(old_classes + new_classes))], old_classes)
+    return StepContext.for_loop(student, None, step, Method())
 
 
 def manifest_of(path: Path) -> Path:

@@ -34,8 +34,7 @@ def validation_score(confusion: np.ndarray, step: Step) -> float | None:
         in [0, 1], or None if no held-out pixel has a label of the step.
 
     Example:
-        >>> from types import SimpleNamespace
-        >>> step = SimpleNamespace(seen_count=3)  # background, an old class, a new one
+        >>> step = Step.of(["background", "cat", "dog"], old=2)
         >>> remembers = np.array([[0, 0, 0, 0], [0, 0, 0, 0], [1, 0, 6, 0], [50, 20, 1, 0]])
         >>> forgot = np.array([[0, 0, 0, 0], [0, 0, 0, 0], [1, 0, 6, 0], [70, 0, 1, 0]])
         >>> validation_score(remembers, step), validation_score(forgot, step)

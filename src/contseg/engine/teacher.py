@@ -40,7 +40,7 @@ def check_teacher(path: Path, classes: ClassTable, outputs: int, step: Step) -> 
 
     Example:
         >>> table = ClassTable.of(["background", "cat", "dog"])
-        >>> step = Step(1, (2,), (0, 1), *[None] * 3, table)
+        >>> step = Step.of(table, old=2)
         >>> check_teacher(Path("a"), table.subset([0, 1]), 2, step)
         >>> check_teacher(Path("a"), table.subset([0, 2]), 2, step)  # doctest: +ELLIPSIS
         Traceback (most recent call last):
