@@ -116,6 +116,7 @@ class TestAPluginIsGiven:
             ["evaluate", "none"],
             ["dry-run", "digits/finetune_5-1", "method.name=brisk"],
             ["train", "digits/finetune_5-1", "method.name=brisk"],
+            ["sweep", "digits/finetune_5-1", "method.name=brisk", "--out", "none"],
         ],
         ids=lambda arguments: " ".join(arguments[:2]),
     )

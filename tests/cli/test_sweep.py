@@ -1,10 +1,14 @@
 """`contseg sweep`: recipes x settings x seeds in one command."""
 
+import shlex
+
 import pytest
 
+from contseg.cli import sweep
 from contseg.cli.sweep import chosen_seeds, rows_of, values_of
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
+from contseg.interruption import Interrupted
 from contseg.sweeps.runs import begin, cells_of
 from tests.conftest import TINY
 from tests.engine.runs import command
@@ -62,6 +66,34 @@ def test_a_run_of_another_recipe_is_replaced_only_if_requested(tmp_path):
     assert code == 2
     assert "the recipe changed since the run began: training.lr was 0.1, is 0.5" in errors
     assert cell.begun
+
+
+def test_the_resume_hint_and_the_page_repeat_the_whole_command_and_runs_keep_the_plugins(tmp_path, monkeypatch):
+    plugin, out, trained = tmp_path / "sweep_parts.py", tmp_path / "the sweep", []
+    plugin.write_text("")
+    words = [
+        "sweep", "digits/mib_5-1", "data.flip=0.5", "--set", "training.lr=0.1,0.2", "--set", "training.epochs=1",
+        "--seeds", "3", "--workers", "2", "--plugin", str(plugin), "--out", str(out), "--overwrite",
+    ]  # fmt: skip
+    whole = shlex.join(["contseg", *words])
+
+    def interrupted(*arguments):
+        raise Interrupted(2)
+
+    monkeypatch.setattr(sweep, "train_rows", interrupted)
+    code, _, errors = command(*words)
+    assert (code, errors) == (130, f"Interrupted. Resume with: {whole}\n")
+
+    monkeypatch.setattr(sweep, "train_rows", lambda *arguments: trained.append(arguments) or {})
+    assert command(*words)[0] == 0
+    page = (out / "sweep.md").read_text(encoding="utf-8")
+    assert f"| command | `{whole}` |" in page
+    assert f"contseg train digits/mib_5-1 training.lr=0.1 training.epochs=1 data.flip=0.5 \"plugins=['{plugin}']\"" in page
+    ((rows, overrides, _, workers, overwrite),) = trained
+    assert (workers, overwrite) == (2, True)
+    assert [(cell.recipe.plugins, cell.recipe.data.flip) for cell in cells_of(rows, overrides, out)] == [
+        ([str(plugin)], 0.5)
+    ] * 2
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """The command `contseg`. Subcommands import what they need when they run, so that `--help` is fast."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -122,6 +121,7 @@ def sweep(
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes in parallel; default: all cores.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace runs of other recipes in the folder.")] = False,
+    plugin: PluginOption = None,
 ) -> None:
     """Train recipes with several seeds, and tabulate mean and standard deviation.
 
@@ -129,7 +129,7 @@ def sweep(
     """
     from contseg.cli.sweep import run_sweep
 
-    run_sweep(words, settings or [], seeds, out, workers or os.cpu_count() or 1, overwrite)
+    run_sweep(words, settings or [], seeds, out, workers, overwrite, plugin or [])
 
 
 @app.command(epilog="Example: contseg evaluate runs/digits-plop_5-1 evaluation.flip=true")

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from contseg.cli.console import console
+from contseg.cli.plugins import with_plugins
 from contseg.cli.sweep_progress import SweepProgress, read_clock
 from contseg.errors import ContsegError
 from contseg.interruption import Interrupted
@@ -19,14 +21,24 @@ from contseg.sweeps.page import FIGURES, Page, Results, kept_notes, page, plan_w
 from contseg.sweeps.runs import Row, cells_of, tasks_of, train_all
 
 
-def run_sweep(words: Sequence[str], settings: Sequence[str], seeds: str, out: Path, workers: int, overwrite: bool) -> None:
+def run_sweep(
+    words: Sequence[str],
+    settings: Sequence[str],
+    seeds: str,
+    out: Path,
+    workers: int | None,
+    overwrite: bool,
+    plugins: list[str],
+) -> None:
     """Train recipes x settings x seeds, print mean and standard deviation over the seeds, and write `sweep.md`.
 
     Args:
         words: recipes, and overrides that apply to all of them.
         settings: KEY=VALUE,VALUE: a row for each value, or for each combination if there are several settings.
         seeds: separated by commas.
+        workers: processes in parallel; None for one per core.
         overwrite: replace runs in `out` that have another recipe.
+        plugins: plugins of every recipe.
 
     Raises:
         ContsegError: a recipe, a setting or a seed is invalid, `out` contains other files, or, at the end, runs failed.
@@ -36,27 +48,34 @@ def run_sweep(words: Sequence[str], settings: Sequence[str], seeds: str, out: Pa
     recipes = [word for word in words if word not in overrides]
     if not recipes:
         raise ContsegError("sweep: name at least one recipe (list the packaged ones with: contseg recipes)")
-    given = [*words, *(part for setting in settings for part in ("--set", setting)), "--seeds", seeds, "--out", str(out)]
-    command = shlex.join(["contseg", "sweep", *given])
+    options = [*(("--set", setting) for setting in settings), ("--seeds", seeds)]
+    options += [("--workers", str(workers))] if workers else []
+    options += [*(("--plugin", plugin) for plugin in plugins), ("--out", str(out))]
+    command = shlex.join(["contseg", "sweep", *words, *itertools.chain(*options), *(["--overwrite"] if overwrite else [])])
     sweep = Page(
         command=command,
         title=f"Sweep of {', '.join(recipes)}",
         caption="Old: the classes of step 0; new: the classes of all later steps.",
-        sections={"Results": rows_of(recipes, settings, chosen_seeds(seeds))},
+        sections={"Results": rows_of(recipes, settings, chosen_seeds(seeds), with_plugins(overrides, plugins))},
     )
     try:
-        problems = train_rows(sweep.rows, overrides, out, workers, overwrite)
+        problems = train_rows(sweep.rows, [], out, workers or os.cpu_count() or 1, overwrite)
     except Interrupted as stop:
         stop.resume = command
         raise
-    results = write_page(sweep, out / "sweep.md", overrides, out)
+    results = write_page(sweep, out / "sweep.md", [], out)
     console.print(result_table(sweep.rows, results))
     if problems:
         raise ContsegError(f"sweep: {len(problems)} runs failed, as listed above; repeat the command to try them again")
 
 
-def rows_of(recipes: Sequence[str], settings: Sequence[str], seeds: tuple[int, ...]) -> dict[str, Row]:
+def rows_of(
+    recipes: Sequence[str], settings: Sequence[str], seeds: tuple[int, ...], overrides: Sequence[str] = ()
+) -> dict[str, Row]:
     """Every recipe with every combination of the settings: name of the row, which is its folder, to row.
+
+    Args:
+        overrides: overrides of every recipe, which are not part of the names.
 
     Raises:
         ContsegError: a setting is invalid, or two rows have the same name.
@@ -73,7 +92,7 @@ def rows_of(recipes: Sequence[str], settings: Sequence[str], seeds: tuple[int, .
         name = re.sub(r"[^\w.,=+-]", "-", ",".join([short, *chosen]))
         if name in rows:
             raise ContsegError(f"sweep: '{recipe}' is listed twice as {name}; remove one of them")
-        rows[name] = Row(" ".join([recipe, *chosen]), recipe, tuple(chosen), seeds)
+        rows[name] = Row(" ".join([recipe, *chosen]), recipe, (*chosen, *overrides), seeds)
     return rows
 
 
