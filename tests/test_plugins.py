@@ -276,7 +276,7 @@ class TestARun:
         assert told == f"error: plugins: {file}: file not found; give its new place with --plugin FOLDER/careful.py\n"
         # its method is not needed for any of these
         Image.new("RGB", (48, 48)).save(tmp_path / "image.png")
-        assert "1 images" in contseg("predict", "run", "image.png")
+        assert "1 image: " in contseg("predict", "run", "image.png")
         assert "mean" in contseg("evaluate", "run")
         assert "report" in contseg("report", "run")
         contseg("table", "run")

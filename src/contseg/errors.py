@@ -31,6 +31,16 @@ def visible(text: str) -> str:
     return INVISIBLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def counted(count: int, what: str) -> str:
+    """A number and a noun, in the plural unless the number is 1.
+
+    Example:
+        >>> counted(1, "image"), counted(0, "image")
+        ('1 image', '0 images')
+    """
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of an error on an unknown name: the closest match and all known names.
 

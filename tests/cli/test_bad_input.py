@@ -54,6 +54,8 @@ class TestData:
     def test_no_folder_given(self, tmp_path):
         options = ["data.dataset=folder", "data.options={}"]
         refused("train", *DIGITS, *options, "--out", tmp_path / "run", telling="data.path: dataset 'folder' needs a folder")
+        _, said, _ = command("plan", *DIGITS, *options)
+        assert said == ""  # no empty line of a progress bar
 
     def test_an_image_without_a_mask(self, squares, tmp_path):
         mask = squares / "masks" / "004.png"
@@ -141,7 +143,9 @@ class TestRuns:
         refused("train", *DIGITS, "--out", tmp_path / "run", telling=str(tmp_path / "run"))
 
     def test_resuming_with_a_changed_recipe(self, run):
-        refused("train", "--resume", run.folder, "training.lr=0.5", telling="training.lr was 0.1, is 0.5")
+        refused(
+            "train", "--resume", run.folder, "training.lr=0.5", telling="training.lr was 0.1, is 0.5; resume it unchanged"
+        )
 
     def test_what_changed_most_is_told_first_and_nothing_is_hidden(self, run):
         changes = ["training.lr=0.5", "training.clip=1", "data.flip=0.4", "training.power=1", "network.backbone=resnet34"]
@@ -162,7 +166,7 @@ class TestRuns:
         assert sorted(run.folder.rglob("*")) == before
 
     def test_nothing_to_train(self):
-        refused("train", telling="train: name a recipe")
+        refused("train", telling="train: name a recipe (list them with: contseg recipes), or --resume RUN")
 
     @pytest.mark.parametrize("arguments", [["train", "--resume"], ["evaluate"], ["report"]], ids=lambda words: words[0])
     def test_a_folder_that_is_no_run(self, tmp_path, arguments):
@@ -194,6 +198,9 @@ class TestRuns:
 
     def test_a_recipe_that_is_none(self):
         refused("plan", "digits/plop_51", telling="recipe 'digits/plop_51': not found; did you mean 'digits/plop_5-1'")
+
+    def test_a_part_of_the_names_of_recipes(self):
+        refused("train", "mib", telling="recipe 'mib': not found; did you mean 'folder/mib' or 'digits/mib_5-1' or '")
 
 
 def test_a_real_process_refuses_alike(tmp_path):

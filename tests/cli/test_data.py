@@ -119,7 +119,7 @@ def test_options_of_datasets_with_folders(tmp_path):
         (["folder"], "dataset 'folder' needs a folder"),
         (["folder", "absent"], "absent: folder not found"),
         (["digits", "colour=1"], "colour"),
-        (["digits", "train=3", "size"], "'size': write KEY=VALUE, such as background=false"),
+        (["digits", "train=3", "size"], "'size': write KEY=VALUE, such as background=unlabelled"),
         (["folder", ".", "x=[1"], "'x=[1': the value is not YAML"),
         (["folder", ".", "=1"], "'=1': write KEY=VALUE"),
     ],

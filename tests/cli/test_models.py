@@ -98,3 +98,4 @@ def test_mistakes_are_one_line(words, telling):
     assert code == 2
     (line,) = errors.splitlines()
     assert telling in line
+    assert "options:" not in line  # which is no file

@@ -25,7 +25,7 @@ def test_training_images_in_the_test_list_are_told_by_training_and_evaluation(fo
     code, said, errors = command("train", "folder/finetune", "--data", folder, "--out", run, "--no-cache", *TINY)
     assert code == 0, errors
     leaked = "note: step 0 is tested on 1 of its 4 images that it or an earlier step is trained on, such as '000'"
-    repeated = "note: the test list names 1 images more than once, such as '011': each counts once"
+    repeated = "note: the test list names 1 image more than once, such as '011': each counts once"
     for text in (said, command("evaluate", run)[1]):
         plain = " ".join(text.split())
         assert leaked in plain

@@ -64,7 +64,7 @@ class TestBadFiles:
         code, said, errors = command("predict", segmenter, photos, "--out", tmp_path / "out")
         assert code == 2
         assert errors == (
-            f"error: {photos}: 1 of 4 images not predicted, as listed above; 3 results are in {tmp_path / 'out'}\n"
+            f"error: {photos}: 1 of 4 images not predicted, as listed above; 3 results in {tmp_path / 'out'}\n"
         )
         (line,) = (line for line in said.splitlines() if line.startswith("not predicted: "))
         assert line.startswith(f"not predicted: {photos / '0bad.png'}: ")

@@ -60,6 +60,9 @@ class TestALogFile:
         assert code == 0
         return out.splitlines()
 
+    def test_has_no_empty_line_of_a_progress_bar(self, log):
+        assert "" not in log
+
     def test_has_a_line_for_every_epoch_as_it_ends(self, log):
         what = r"loss \d+\.\d{3}  \d+\.\d images/s  \d+ s left in this step"
         found = [line for line in log if re.search(what, line)]

@@ -64,7 +64,7 @@ def test_a_run_of_another_recipe_is_replaced_only_if_requested(tmp_path):
     begin(cell)
     code, _, errors = command("sweep", "digits/mib_5-1", "--seeds", "0", *SMALL, "training.lr=0.5", "--out", tmp_path)
     assert code == 2
-    assert "the recipe changed since the run began: training.lr was 0.1, is 0.5" in errors
+    assert "the recipe changed since the run began: training.lr was 0.1, is 0.5; replace it with --overwrite" in errors
     assert cell.begun
 
 

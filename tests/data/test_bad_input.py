@@ -50,7 +50,7 @@ LAYOUT = {
     "list empty": (lambda root: (root / "train.txt").write_text(""), r"train\.txt: the list is empty"),
     "list names more": (
         lambda root: (root / "train.txt").write_text("000\nabsent\n"),
-        r"train\.txt: names 1 images .* first 'absent'",
+        r"train\.txt: names 1 image not in .* first 'absent'",
     ),
     "no test folder": (lambda root: only_train_folder(root), r"images: holds train/ but no test/ or val/"),
 }

@@ -204,7 +204,7 @@ class TestRemarks:
         problems, statistics = check_dataset(dataset)
         assert (problems, statistics[1].samples) == ([], 3)
         assert remarks(dataset, statistics) == [
-            "the test list names 1 images more than once, such as '009': each counts once"
+            "the test list names 1 image more than once, such as '009': each counts once"
         ]
 
     def test_linked_folders_are_told_with_their_images(self, sound, tmp_path):

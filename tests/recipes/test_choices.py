@@ -10,6 +10,7 @@ import torch
 from contseg.engine import devices
 from contseg.engine.devices import workers_of
 from contseg.engine.options import TrainingOptions
+from contseg.models.backbones.options import ResNetOptions
 from contseg.recipes.choices import choices
 from contseg.recipes.read import read_recipe, recipe_names
 from tests.conftest import TINY
@@ -40,7 +41,17 @@ def test_recipes_for_own_images_choose_by_the_machine_and_say_so(monkeypatch, na
     assert first.startswith(f"chosen for this machine ({kind}, ")
     assert first.endswith(f" cores): training.workers=5, training.precision={precision}")
     assert second.startswith(RANDOM)
-    assert "backbone_weights=FILE" in second
+    assert "backbone_weights=FILE with ImageNet weights of resnet18, or start_from=FOLDER" in second
+
+
+def test_no_imagenet_weights_are_named_for_a_backbone_of_ones_own():
+    class Tiny(ResNetOptions):
+        """Defined outside contseg."""
+
+    recipe = read_recipe("folder/mib")
+    network = recipe.network.model_copy(update={"backbone": Tiny(name="resnet18")})
+    line = choices(recipe.model_copy(update={"network": network}))[-1]
+    assert "set backbone_weights=FILE if you have pretrained weights, or start_from=FOLDER" in line
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,10 @@ class TestResuming:
         ],
     )
     def test_what_is_learned_may_not(self, folder, change, told):
-        with pytest.raises(ContsegError, match=told + "; resume with the run's own recipe"):
+        with pytest.raises(
+            ContsegError,
+            match=told + rf"; resume it unchanged \(contseg train --resume {folder}\), or start another run with --out",
+        ):
             resumed_recipe(folder, read_recipe(NAME, [*TINY, change]))
 
     def test_several_changes_are_all_named(self, folder):

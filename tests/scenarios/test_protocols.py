@@ -80,7 +80,7 @@ class TestLists:
     @pytest.mark.parametrize(
         ("steps", "problem"),
         [
-            ((["a"], ["nobody"], ["e"]), r"train-1\.txt: names 1 images that are not in the training list, first 'nobody'"),
+            ((["a"], ["nobody"], ["e"]), r"train-1\.txt: names 1 image not in the training list, first 'nobody'"),
             ((["a"], ["c"]), r"train-2\.txt: list of step 2 not found \(nor train-2\.npy\); the split has 3 steps"),
             ((["a"], ["c"], ["e"], ["f"]), r"lists: contains a list for step 3, but the split has only 3 steps"),
             ((["a"], ["c"], np.array([10])), r"train-2\.npy: position 10 is outside the training list of 10 images"),
@@ -411,7 +411,7 @@ def test_options_that_contradict_each_other_are_refused(options, problem):
 
 def test_the_plan_warns_of_short_steps_and_of_classes_that_no_test_image_holds(tmp_path):
     plan = make_plan(make(Towns(tmp_path, ZOO, {"x": {1, 2, 3}})), batch=4)
-    assert "steps 1, 2: fewer training images than a batch of 4 (3 at least); images are repeated" in plan.warnings
+    assert "steps 1, 2 have as few as 3 training images; images are repeated to fill a batch of 4" in plan.warnings
     assert "no test image contains owl: left out of every mean" in plan.warnings
     assert not any("trained on" in warning for warning in plan.warnings)
 

@@ -81,7 +81,7 @@ def summary_table(summaries: Mapping[str, Mapping[str, Any]]) -> Group:
 
 
 def progress_bars() -> Progress:
-    """Progress bars, the same for every command. A task needs the field `detail`, a text next to its bar."""
+    """Progress bars, the same for every command; none in a log. A task needs the field `detail`, a text next to its bar."""
     return Progress(
         PlainColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -90,6 +90,7 @@ def progress_bars() -> Progress:
         TimeRemainingColumn(compact=True),
         console=console,
         transient=True,
+        disable=not (console.is_interactive or console.is_jupyter),  # otherwise an empty line is printed at the end
     )
 
 

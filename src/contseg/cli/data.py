@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contseg.cli.plugins import PluginOption
-from contseg.errors import ContsegError
+from contseg.errors import ContsegError, counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,7 +23,7 @@ def data() -> None:
     """Inspect a dataset before training."""
 
 
-@app.command(epilog="Example: contseg data check folder photos background=false")
+@app.command(epilog="Example: contseg data check folder photos background=unlabelled")
 def check(
     dataset: Annotated[str, typer.Argument(help="Kind of dataset, e.g. voc or folder.", metavar="DATASET")],
     path: Annotated[str | None, typer.Argument(help="Folder of the dataset; none for digits.", metavar="[PATH]")] = None,
@@ -58,7 +58,9 @@ def check(
         console.print("note: " + text, soft_wrap=True, highlight=False, markup=False)
     if problems:
         files = len({(problem.file, problem.text if not problem.file else "") for problem in problems})
-        raise ContsegError(f"{opened.root}: {len(problems)} problems in {files} files, as listed above")
+        raise ContsegError(
+            f"{opened.root}: {counted(len(problems), 'problem')} in {counted(files, 'file')}, as listed above"
+        )
     verdict = f"{opened.root}: no problems found" + ("; see the notes above" if noted else "")
     console.print(verdict, soft_wrap=True, highlight=False, markup=False)
 
@@ -75,7 +77,7 @@ def parse_options(values: Sequence[str]) -> dict[str, Any]:
     """
     from contseg.settings import key_value
 
-    return dict(key_value(value, "background=false") for value in values)
+    return dict(key_value(value, "background=unlabelled") for value in values)
 
 
 def problem_table(problems: Sequence["Problem"]) -> "Table":

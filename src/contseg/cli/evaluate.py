@@ -13,7 +13,7 @@ from contseg.data.pipelines.augment import evaluation_pipeline
 from contseg.engine.loading import evaluation_batches
 from contseg.engine.measure import figures_of
 from contseg.engine.run import Run
-from contseg.errors import ContsegError
+from contseg.errors import ContsegError, counted
 from contseg.evaluation.inference import Inference
 from contseg.evaluation.predict import evaluate
 from contseg.interop.pretrained import is_pretrained, open_segmenter
@@ -121,7 +121,7 @@ def measure(folder: Path, segmenter: Segmenter, classes: ClassTable, recipe: Rec
         done = iter(range(1, len(batches) + 1))
         confusion = evaluate(segmenter, batches, len(classes), lambda: progress(next(done), len(batches)), inference)
     figures = figures_of(scenario, step, confusion.cpu().numpy())
-    table = Table(title=f"{folder}, step {index}: {len(step.test)} images")
+    table = Table(title=f"{folder}, step {index}: {counted(len(step.test), 'image')}")
     table.add_column("class")
     table.add_column("from step", justify="right")
     table.add_column("IoU %", justify="right")

@@ -196,7 +196,8 @@ def convert(
     changes: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Network options that cannot be inferred from the file, e.g. output_stride=8.", metavar="[KEY=VALUE]..."
+            help="Network options that cannot be inferred from the file, e.g. backbone.output_stride=8.",
+            metavar="[KEY=VALUE]...",
         ),
     ] = None,
     plugin: PluginOption = None,
@@ -210,7 +211,7 @@ def convert(
     run_conversion(file, source, classes, split, order, out, changes or [])
 
 
-@app.command(epilog="Example: contseg models resnet101 deeplabv3-mib output_stride=8")
+@app.command(epilog="Example: contseg models resnet101 deeplabv3-mib backbone.output_stride=8")
 def models(
     backbone: Annotated[
         str | None, typer.Argument(help="For example resnet101; default: list all.", metavar="[BACKBONE]")
@@ -232,7 +233,7 @@ def models(
     if backbone is None:
         return print_models()
     values = list(changes or [])
-    if "=" in head:  # `models resnet50 output_stride=8` has no head
+    if "=" in head:  # `models resnet50 backbone.output_stride=8` has no head
         values.insert(0, head)
         head = "deeplabv3-mib"
     network: dict[str, Any] = {"backbone": backbone, "head": head} | ({"idrnet": {}} if idrnet else {})

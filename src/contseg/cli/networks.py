@@ -34,4 +34,7 @@ def network_of(base: Mapping[str, Any], changes: Sequence[str]) -> NetworkOption
             raise ContsegError(f"'{change}': write KEY=VALUE, such as head.width=512 or head.idrnet.refine=after")
         place[last] = value
     content = {"name": "network", "data": {"dataset": "folder"}, "network": laid_over(base, network)}
-    return parse_recipe(content, "options").network
+    try:
+        return parse_recipe(content, "options").network
+    except ContsegError as error:  # there is no file to name
+        raise ContsegError(str(error).removeprefix("options: ")) from None

@@ -14,7 +14,7 @@ from contseg.data.files import read_image, write_palette_png
 from contseg.data.open import DATASETS
 from contseg.data.pixels import Reading
 from contseg.engine.run import Run
-from contseg.errors import ContsegError
+from contseg.errors import ContsegError, counted
 from contseg.evaluation.inference import Inference
 from contseg.evaluation.predict import predict_image
 from contseg.interop.pretrained import is_pretrained, open_segmenter
@@ -85,8 +85,8 @@ def run_prediction(
     done = len(found) - len(problems)
     if problems:
         failed = f"{len(problems)} of {len(found)} images not predicted, as listed above"
-        raise ContsegError(f"{images}: {failed}; {done} results are in {out}")
-    console.print(f"{done} images: {out}", soft_wrap=True)
+        raise ContsegError(f"{images}: {failed}; {counted(done, 'result')} in {out}")
+    console.print(f"{counted(done, 'image')}: {out}", soft_wrap=True)
 
 
 def decide(segmenter: Segmenter, image: np.ndarray, inference: Inference, path: Path) -> np.ndarray:

@@ -15,7 +15,7 @@ from ruamel.yaml.error import YAMLError
 from contseg.cli.console import console
 from contseg.cli.plugins import with_plugins
 from contseg.cli.sweep_progress import SweepProgress, read_clock
-from contseg.errors import ContsegError
+from contseg.errors import ContsegError, counted
 from contseg.interruption import Interrupted
 from contseg.sweeps.page import FIGURES, Page, Results, kept_notes, page, plan_warnings, read_results, spread, write
 from contseg.sweeps.runs import Row, cells_of, tasks_of, train_all
@@ -66,7 +66,9 @@ def run_sweep(
     results = write_page(sweep, out / "sweep.md", [], out)
     console.print(result_table(sweep.rows, results))
     if problems:
-        raise ContsegError(f"sweep: {len(problems)} runs failed, as listed above; repeat the command to try them again")
+        raise ContsegError(
+            f"sweep: {counted(len(problems), 'run')} failed, as listed above; repeat the command to try them again"
+        )
 
 
 def rows_of(

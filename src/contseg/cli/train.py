@@ -37,7 +37,7 @@ def run_training(
             keep_places(run, recipe)
     else:
         if source is None:
-            raise ContsegError("train: name a recipe (see the packaged ones in the README), or --resume RUN")
+            raise ContsegError("train: name a recipe (list them with: contseg recipes), or --resume RUN")
         recipe = read_recipe(source, overrides)
         folder = out or Path("runs") / recipe.name.replace("/", "-")
         if not joined_rank():

@@ -16,7 +16,7 @@ from contseg.data.dataset import SUBSETS, SegmentationDataset, SubsetName, repea
 from contseg.data.files import notes, read_image
 from contseg.data.presence import Progress
 from contseg.data.recoding import describe_counts
-from contseg.errors import ContsegError
+from contseg.errors import ContsegError, counted
 
 
 @dataclass(frozen=True)
@@ -152,12 +152,13 @@ def remarks(dataset: SegmentationDataset, statistics: Sequence[SubsetStatistics]
     table = dataset.classes
     found = list(dataset.notes)
     read_otherwise = sum((Counter(one.notes) for one in statistics), Counter())
-    found += [f"{count} image{'s' if count > 1 else ''}: {how}" for how, count in read_otherwise.items()]
+    found += [f"{counted(count, 'image')}: {how}" for how, count in read_otherwise.items()]
     for one in statistics:
         if one.repeated:
             first = one.repeated[0]
             found.append(
-                f"the {one.subset} list names {len(one.repeated)} images more than once, such as '{first}': each counts once"
+                f"the {one.subset} list names {counted(len(one.repeated), 'image')} more than once, such as '{first}':"
+                " each counts once"
             )
     for path, images in _linked_folders(dataset).items():
         found.append(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from contseg.errors import ContsegError
+from contseg.errors import ContsegError, counted
 
 
 class Recoding:
@@ -94,7 +94,6 @@ def describe_counts(values: np.ndarray, pixels: np.ndarray, most: int = 5) -> st
         '7 (12 pixels), 9 (1 pixel)'
     """
     listed = ", ".join(
-        f"{value} ({count} pixel{'s' if count != 1 else ''})"
-        for value, count in zip(values[:most], pixels[:most], strict=True)
+        f"{value} ({counted(count, 'pixel')})" for value, count in zip(values[:most], pixels[:most], strict=True)
     )
     return listed + (f" and {len(values) - most} more" if len(values) > most else "")

@@ -54,8 +54,8 @@ def _meaning(confusion: np.ndarray, classes: Sequence[str]) -> str:
     if lost.sum() >= gained.sum():
         name = classes[int(lost.argmax())]
         return (
-            f"{lost.max() / truth:.0%} of it is predicted as '{name}', which pseudo labels, distillation or too high a rate"
-            " may have spread; check the test images, the pseudo labels and the loss terms"
+            f"{lost.max() / truth:.0%} of it is predicted as '{name}'; possible causes are pseudo labels, distillation"
+            " and a high learning rate; check the test images, the pseudo labels and the loss terms"
         )
     name = classes[int(gained.argmax())]
     return (

@@ -1,5 +1,6 @@
 """Make a job that the engine can run from a recipe."""
 
+import shlex
 from pathlib import Path
 
 import torch
@@ -286,11 +287,12 @@ def require_kept(recipe: Recipe, run: Run) -> None:
             )
 
 
-def resumed_recipe(folder: Path | str, wanted: Recipe | None = None) -> Recipe:
+def resumed_recipe(folder: Path | str, wanted: Recipe | None = None, advice: str = "") -> Recipe:
     """The recipe of a run with the machine keys (devices, workers) and the data folder of another recipe.
 
     Args:
         wanted: the recipe to resume with, or None for that of the run.
+        advice: end of the error if the recipes differ; default: how to resume the run, or to start another.
 
     Raises:
         ContsegError: the folder contains no run, or the two recipes differ in keys that affect results (names the keys).
@@ -311,9 +313,11 @@ def resumed_recipe(folder: Path | str, wanted: Recipe | None = None) -> Recipe:
         and key != "data.path"
     }
     if changed:
+        unchanged = (
+            f"resume it unchanged (contseg train --resume {shlex.quote(str(folder))}), or start another run with --out"
+        )
         raise ContsegError(
-            f"{folder}: the recipe changed since the run began: {differences_text(changed)};"
-            " resume with the run's own recipe, or start another run with --out"
+            f"{folder}: the recipe changed since the run began: {differences_text(changed)}; {advice or unchanged}"
         )
     return wanted
 

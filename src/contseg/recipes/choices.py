@@ -1,6 +1,7 @@
 """What is printed before a run begins: options that were chosen for the machine, and a remark on random weights."""
 
 from contseg.engine.devices import accelerator_of, cores, precision_of, workers_of
+from contseg.plugins import is_foreign
 from contseg.recipes.recipe import Recipe
 
 
@@ -14,8 +15,8 @@ def choices(recipe: Recipe, *, resumed: bool = False) -> list[str]:
         >>> from contseg.recipes.read import read_recipe
         >>> print(*choices(read_recipe("folder/mib", ["training.accelerator=cpu", "training.workers=0"])), sep="\\n")
         chosen for this machine (cpu, ... cores): training.precision=32
-        the network starts from random weights; give ImageNet weights of a resnet18 with backbone_weights=FILE, or a trained
-        segmenter with start_from=FOLDER
+        the network starts from random weights; set backbone_weights=FILE with ImageNet weights of resnet18, or
+        start_from=FOLDER with a trained segmenter
         >>> choices(read_recipe("digits/mib_5-1"))
         []
     """
@@ -25,8 +26,12 @@ def choices(recipe: Recipe, *, resumed: bool = False) -> list[str]:
     if chosen:
         lines.append(f"chosen for this machine ({accelerator_of(training)}, {cores()} cores): {', '.join(chosen)}")
     if not resumed and recipe.backbone_weights is None and recipe.start_from is None and recipe.data.dataset != "digits":
+        backbone = recipe.network.backbone
+        which = (
+            "if you have pretrained weights" if is_foreign(type(backbone)) else f"with ImageNet weights of {backbone.name}"
+        )
         lines.append(
-            f"the network starts from random weights; give ImageNet weights of a {recipe.network.backbone.name} with"
-            " backbone_weights=FILE, or a trained segmenter with start_from=FOLDER"
+            f"the network starts from random weights; set backbone_weights=FILE {which}, or start_from=FOLDER with a trained"
+            " segmenter"
         )
     return lines

@@ -32,7 +32,7 @@ def describe(source: str | Path, overrides: Sequence[str] = ()) -> str:
     comments = {name: comments_of(recipe_text(name)) for name in resolved.layers}
     lines = list(_lines(resolved.recipe.model_dump(mode="json")))
     width = min(48, max(len(text) for text, key in lines if key))
-    head = [f"# laid over each other: {', '.join(resolved.layers)}"]
+    head = [f"# layers: {', '.join(resolved.layers)}"]
     for text, key in lines:
         if not key:
             head.append(text)

@@ -280,9 +280,11 @@ def recipe_text(source: str) -> str:
         return _index()[source].read_text(encoding="utf-8")
     if path.suffix in (".yaml", ".yml"):
         raise ContsegError(f"{source}: recipe file not found")
-    near = get_close_matches(source, recipe_names(), n=3, cutoff=0.5)
+    names = recipe_names()
+    containing = [name for name in names if source.lower() in name]
+    near = get_close_matches(source, containing, n=3, cutoff=0) or get_close_matches(source, names, n=3, cutoff=0.5)
     meant = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    raise ContsegError(f"recipe '{source}': not found; {meant}list all {len(recipe_names())} with: contseg recipes")
+    raise ContsegError(f"recipe '{source}': not found; {meant}list all {len(names)} with: contseg recipes")
 
 
 @cache

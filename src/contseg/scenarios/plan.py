@@ -10,6 +10,7 @@ from pathlib import Path
 
 from contseg.data.dataset import SUBSETS, repeated_names
 from contseg.digest import sha256
+from contseg.errors import counted
 from contseg.scenarios.digests import step_digests
 from contseg.scenarios.scenario import Scenario
 from contseg.scenarios.step import Step
@@ -143,14 +144,13 @@ def plan_warnings(scenario: Scenario, batch: int | None = None) -> Iterator[str]
     for subset in SUBSETS:
         repeated = repeated_names(scenario.dataset.names(subset))
         if repeated:
-            yield f"the {subset} list names {len(repeated)} images more than once, such as '{repeated[0]}': each counts once"
+            twice = f"{counted(len(repeated), 'image')} more than once, such as '{repeated[0]}'"
+            yield f"the {subset} list names {twice}: each counts once"
     short = {step.index: len(step.train) for step in scenario if batch and 0 < len(step.train) < batch}
     if short:
-        steps = ", ".join(map(str, short))
-        yield (
-            f"{'steps' if len(short) > 1 else 'step'} {steps}: fewer training images than a batch of {batch}"
-            f" ({min(short.values())} at least); images are repeated"
-        )
+        steps, least = ", ".join(map(str, short)), min(short.values())
+        has = f"steps {steps} have as few as" if len(short) > 1 else f"step {steps} has only"
+        yield f"{has} {counted(least, 'training image')}; images are repeated to fill a batch of {batch}"
     trained: set[str] = set()
     for step in scenario:
         trained |= {*step.train.names, *step.val.names}

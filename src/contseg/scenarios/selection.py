@@ -15,7 +15,7 @@ import numpy as np
 
 from contseg.data.lists import read_list
 from contseg.data.presence import Presence
-from contseg.errors import ContsegError
+from contseg.errors import ContsegError, counted
 from contseg.scenarios.policy import SettingName
 
 
@@ -100,7 +100,7 @@ def read_step_lists(folder: Path, steps: int, names: Sequence[str]) -> list[np.n
             absent = [name for name in listed if name not in position]
             if absent:
                 raise ContsegError(
-                    f"{as_text}: names {len(absent)} images that are not in the training list, first '{absent[0]}'"
+                    f"{as_text}: names {counted(len(absent), 'image')} not in the training list, first '{absent[0]}'"
                 )
             parts.append(np.array([position[name] for name in listed]))
         elif as_array.is_file():

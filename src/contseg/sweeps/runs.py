@@ -140,7 +140,7 @@ def tasks_of(cells: Sequence[Cell], overwrite: bool = True) -> list[Task]:
             continue
         cell.run.refuse_if_taken(overwrite=True)
         if not overwrite and (cell.folder / "recipe.yaml").is_file():
-            resumed_recipe(cell.folder, cell.recipe)
+            resumed_recipe(cell.folder, cell.recipe, "replace it with --overwrite, or choose another folder with --out")
         job = make_job(cell.recipe, cell.folder, new=not cell.begun)
         tasks.append(Task(cell, job.first_step_key(), tuple(len(step.train) for step in job.scenario)))
     return tasks

@@ -14,7 +14,7 @@ from contseg.data.datasets.own_masks import find_masks, missing_mask, read_value
 from contseg.data.files import IMAGE_SUFFIXES, image_files
 from contseg.data.lists import read_list, without_ending
 from contseg.data.recoding import Recoding
-from contseg.errors import ContsegError
+from contseg.errors import ContsegError, counted
 
 _LAYOUTS = (("images", "masks", ""), ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"))
 _LISTS: dict[SubsetName, tuple[str, ...]] = {"train": ("train.txt",), "test": ("test.txt", "val.txt")}
@@ -97,7 +97,7 @@ class Folder(SegmentationDataset):
             absent = [name for name in names if name not in self._images]
             if absent:
                 where = self._image_folder.name
-                raise ContsegError(f"{listed}: names {len(absent)} images that are not in {where}/, first '{absent[0]}'")
+                raise ContsegError(f"{listed}: names {counted(len(absent), 'image')} not in {where}/, first '{absent[0]}'")
             return names
         if other_listed.is_file():
             raise ContsegError(f"{listed}: list not found, though {other_listed.name} is there; give both or none")
