@@ -152,6 +152,13 @@ class TestARefusal:
         told = error_of("models", "--plugin", "absent_module.part")
         assert "plugins: absent_module.part: no module named 'absent_module'; install it" in told
 
+    @pytest.mark.parametrize("kind", ["head", "backbone"])
+    def test_options_of_another_kind(self, write_plugin, kind):
+        text = f"from contseg import register_{kind}\n@register_{kind}\nclass Mine:\n    name = 'mine'\n"
+        assert f"Mine: options of a part subclass {kind.title()}Options" in error_of(
+            "models", "--plugin", write_plugin(f"{kind}_of_mine.py", text)
+        )
+
     @pytest.mark.parametrize("value", ["3", "[3]", "{a: b}", "['']"])
     def test_plugins_that_are_no_list(self, value):
         assert "plugins: expected modules or files, such as [careful.py]" in error_of(
@@ -244,7 +251,7 @@ def test_every_part_of_ours_can_be_imported():
 
 def test_a_missing_plugin_is_named_where_a_part_of_it_is_used(tmp_path, write_plugin):
     load_plugins([str(tmp_path / "gone.py")], required=False)
-    with pytest.raises(ContsegError, match=r"unknown method 'gone'; known: .*; plugins: .*gone.py: file not found"):
+    with pytest.raises(ContsegError, match=r"unknown method 'gone'; plugins: .*gone.py: file not found"):
         METHODS["gone"]
 
 

@@ -96,10 +96,10 @@ class Registry(Generic[Part]):
 
     def unknown(self, name: str) -> str:
         """The error text for an unknown name."""
+        if _not_loaded:
+            return "; ".join([f"unknown {self.noun} '{name}'", *_not_loaded.values()])
         near = did_you_mean(name, self)
-        missing = "".join(f"; {problem}" for problem in _not_loaded.values())
-        hint = missing or ("" if near.startswith("did") else f"; {HOW}")
-        return f"unknown {self.noun} '{name}'; {near}{hint}"
+        return f"unknown {self.noun} '{name}'; {near}{'' if near.startswith('did') else f'; {HOW}'}"
 
     def check(self, name: str) -> None:
         """Raise ContsegError unless exactly one part has this name; nothing is imported."""

@@ -46,6 +46,13 @@ def test_parameters_are_those_that_are_published(words, millions):
     assert shown("resnet50", *words, *PUBLISHED)["all"][0] == pytest.approx(millions, abs=0.005)
 
 
+def test_operations_of_idrnet_are_those_of_its_head():
+    network = network_of({"backbone": "resnet18", "head": "fcn"}, ["backbone.width=4", "head.width=8", "head.idrnet={}"])
+    counted = flops_by_part(Segmenter(network, [5]).eval(), 64)
+    assert counted["head"] > 10 * counted["classifier"] > 0
+    assert 0 <= counted["backbone"] + counted["head"] + counted["classifier"] - counted["all"] <= counted["classifier"]
+
+
 def test_parts_add_up_and_the_auxiliary_head_rests():
     parts = shown("resnet18", "fcn", "auxiliary=true", "--crop", 64, "width=16")
     for column in (0, 1):

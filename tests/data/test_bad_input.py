@@ -9,6 +9,7 @@ from PIL import Image
 from contseg.data.classes import ClassTable
 from contseg.data.datasets.folder import Folder
 from contseg.data.datasets.voc import VOC
+from contseg.data.open import open_dataset
 from contseg.data.presence import build_presence
 from contseg.errors import ContsegError
 
@@ -185,3 +186,10 @@ def test_a_class_table_that_masks_cannot_hold_is_refused(mistake):
 def test_an_unknown_class_name_lists_the_known_ones():
     with pytest.raises(ContsegError, match="class 'dgo': not in the class table; known: background, dog"):
         ClassTable.of(["background", "dog"]).index_of("dgo")
+
+
+def test_an_unknown_option_names_the_closest():
+    with pytest.raises(
+        ContsegError, match=r"^data\.options\.trian: dataset 'digits' has no such option; did you mean 'train'\?"
+    ):
+        open_dataset("digits", trian=3)

@@ -153,7 +153,7 @@ def test_datasets_open_by_name(folder):
         open_dataset("vox", folder)
     with pytest.raises(ContsegError, match=r"data\.path: dataset 'voc' needs a folder"):
         open_dataset("voc")
-    with pytest.raises(ContsegError, match=r"data\.options: .*colour"):
+    with pytest.raises(ContsegError, match=r"data\.options\.colour: dataset .folder. has no such option"):
         open_dataset("folder", folder, colour=True)
     with pytest.raises(ContsegError, match="JPEGImages: folder not found"):
         open_dataset("voc", folder)

@@ -70,7 +70,13 @@ def flops_by_part(segmenter: Segmenter, crop: int) -> dict[str, int]:
 
     The operations of a classifier that IDRNet applies inside its head are counted in both.
     """
+    images, backbone, head = torch.zeros(1, 3, crop, crop), segmenter.backbone, segmenter.head
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        segmenter(torch.zeros(1, 3, crop, crop))
+        segmenter(images)
     counts = {name: sum(operations.values()) for name, operations in counter.get_flop_counts().items()}
+    with FlopCounterMode(display=False) as of_head, torch.no_grad():  # `run` is not counted by module
+        stages = backbone(images)
+        before = of_head.get_total_flops()
+        head.run([backbone.activate(stages[stage]) for stage in head.uses])
+    counts["Segmenter.head"] = of_head.get_total_flops() - before
     return {"all": counter.get_total_flops()} | {part: counts.get(f"Segmenter.{part}", 0) for part in PARTS}

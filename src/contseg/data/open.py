@@ -1,11 +1,13 @@
 """Datasets by name."""
 
+import inspect
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from contseg.data.dataset import SegmentationDataset
 from contseg.data.pixels import Reading
-from contseg.errors import ContsegError
+from contseg.errors import ContsegError, did_you_mean
 from contseg.plugins import Registry
 
 DATASETS: Registry[type[SegmentationDataset]] = Registry(
@@ -49,9 +51,19 @@ def open_dataset(name: str, path: Path | str | None = None, **options: Any) -> S
         reading = Reading.of(options.pop("bands", None), options.pop("range", None))
     except ContsegError as error:
         raise ContsegError(f"data.options.{error}") from None
+    _require_options(kind, name, options)
     try:
         dataset: SegmentationDataset = kind(path, **options)
     except TypeError as error:
         raise ContsegError(f"data.options: {error}; see the docstring of dataset '{name}'") from None
     dataset.reading = reading
     return dataset
+
+
+def _require_options(kind: type, name: str, options: Iterable[str]) -> None:
+    """Raise ContsegError if the class of a dataset has no such option."""
+    _, *parameters = inspect.signature(kind).parameters.values()  # the first one is the folder
+    known = [*(one.name for one in parameters), "bands", "range"]
+    for option in options:
+        if option not in known and not any(one.kind is one.VAR_KEYWORD for one in parameters):
+            raise ContsegError(f"data.options.{option}: dataset '{name}' has no such option; {did_you_mean(option, known)}")

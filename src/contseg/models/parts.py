@@ -1,11 +1,11 @@
 """Options of a part of a network, chosen by name. PyTorch is not imported, so that lists are fast."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from contseg.errors import did_you_mean
+from contseg.errors import ContsegError, did_you_mean
 from contseg.plugins import Registry
 
 
@@ -57,6 +57,23 @@ def chosen(kinds: Registry[type[Part]], default: str, value: Any) -> Any:
     if unknown:
         raise ValueError(f"{name} has no key '{unknown[0]}' (got {given[unknown[0]]!r}); {_hint(kinds, name, unknown[0])}")
     return kinds[name].model_validate({**given, "name": name})
+
+
+def require_options(base: type[PartOptions]) -> Callable[[Any], None]:
+    """A check for a registry: options of a part are a subclass of `base`.
+
+    Example:
+        >>> require_options(PartOptions)(int)
+        Traceback (most recent call last):
+        contseg.errors.ContsegError: int: options of a part subclass PartOptions; register the options
+    """
+
+    def check(part: Any) -> None:
+        if not (isinstance(part, type) and issubclass(part, base)):
+            name = getattr(part, "__name__", repr(part))
+            raise ContsegError(f"{name}: options of a part subclass {base.__name__}; register the options")
+
+    return check
 
 
 def _hint(kinds: Registry[type[Part]], name: str, key: Any) -> str:

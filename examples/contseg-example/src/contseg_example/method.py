@@ -38,7 +38,7 @@ class Careful(Method):
         return fill_in(batch, predicted, confident, context.step.foreground)
 
     def losses(self, batch, student, teacher, context):
-        terms = {"cross_entropy": self.supervise(student.logits_at(batch.size), batch, context)}
+        terms = super().losses(batch, student, teacher, context)  # cross-entropy
         if teacher is not None:
             kept = distillation(student.features["head"], teacher.features["head"], alpha=2.0)
             terms["features"] = self.pull * kept.mean()

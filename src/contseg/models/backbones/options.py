@@ -6,7 +6,7 @@ from pydantic import Field
 
 from contseg.errors import ContsegError
 from contseg.models.names import ARCHITECTURES, DEPTHS, VARIANTS, VITS, Freeze, Initialisation
-from contseg.models.parts import PartOptions
+from contseg.models.parts import PartOptions, require_options
 from contseg.plugins import Registry
 
 if TYPE_CHECKING:
@@ -191,6 +191,7 @@ BACKBONES: Registry[type[BackboneOptions]] = Registry(
         **dict.fromkeys(ARCHITECTURES, TimmOptions),
         **dict.fromkeys(VITS, ViTOptions),
     },
+    require_options(BackboneOptions),
 )
 """Options class of each backbone name. Only the last two kinds need timm."""
 register_backbone = BACKBONES.register

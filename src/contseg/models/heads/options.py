@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from contseg.models.heads.idrnet.options import CONTEXT, IDRNetOptions
 from contseg.models.names import ASPP_TAPS, Initialisation
-from contseg.models.parts import PartOptions
+from contseg.models.parts import PartOptions, require_options
 from contseg.plugins import Registry
 
 if TYPE_CHECKING:
@@ -240,6 +240,7 @@ HEADS: Registry[type[HeadOptions]] = Registry(
         "deeplabv3": DeepLabV3Options,
         "upernet": UperNetOptions,
     },
+    require_options(HeadOptions),
 )
 """Options class of each head name."""
 register_head = HEADS.register
