@@ -36,6 +36,12 @@ def tiny_recipe(method: str = "plop", *overrides: str) -> Recipe:
     return read_recipe(f"digits/{method}_5-1", [*TINY, "scenario.split=5-5", "training.batch=10", *overrides])
 
 
+def without_dropout(method: str, *overrides: str) -> Recipe:
+    """A tiny recipe whose head, if it has dropout, drops nothing."""
+    recipe = tiny_recipe(method, *overrides)
+    return tiny_recipe(method, *overrides, *["network.head.dropout=0.0"] * hasattr(recipe.network.head, "dropout"))
+
+
 def job_in(folder: Path, recipe: Recipe, *, method: Method | None = None, cache: Path | None = None) -> Job:
     """The job of a new or a begun run; `method` stands in for the recipe's."""
     if not (folder / "recipe.yaml").is_file():

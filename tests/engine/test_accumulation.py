@@ -13,7 +13,7 @@ from contseg.methods.finetune import Finetune
 from contseg.methods.registry import METHODS
 from contseg.models.segmenter import Segmenter
 from contseg.recipes.build import make_job
-from tests.engine.runs import DOUBLES, distance, in_double, job_in, learn, lines, tiny_recipe, weights
+from tests.engine.runs import DOUBLES, distance, in_double, job_in, learn, lines, tiny_recipe, weights, without_dropout
 
 # images of many scales are padded with ignored pixels, so that batches have unequal numbers of valid ones
 OPTIONS = (
@@ -36,17 +36,11 @@ def running_statistics(monkeypatch):
     monkeypatch.setattr(Segmenter, "train", gentle)
 
 
-def without_dropout(name, *overrides):
-    """A tiny recipe whose head, if it has dropout, drops nothing."""
-    recipe = tiny_recipe(name, *OPTIONS, *overrides)
-    return tiny_recipe(name, *OPTIONS, *overrides, *["network.head.dropout=0.0"] * hasattr(recipe.network.head, "dropout"))
-
-
 def assert_alike(tmp_path, name, *overrides, method=None, keys=()):
     """In float64, in which nothing hides behind rounding."""
     runs = []
     for how in (LARGE, GATHERED):
-        recipe = without_dropout(name, *keys, *(f"method.{key}" for key in overrides), *how)
+        recipe = without_dropout(name, *OPTIONS, *keys, *(f"method.{key}" for key in overrides), *how)
         job = job_in(tmp_path / how[0], recipe)
         own = method or in_double(job.method)
         runs.append(learn(tmp_path / how[0], recipe, method=replace(own)))
