@@ -21,6 +21,7 @@ from tests.engine.runs import (
     same,
     tiny_recipe,
     weights,
+    without_dropout,
 )
 
 GENTLE = ("training.lr=0.01", "training.lr_later=0.003")
