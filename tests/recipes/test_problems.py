@@ -46,7 +46,7 @@ PROBLEMS = [
     ("scenario.split=15-1", r"scenario\.split: '15-1' does not fit 10 classes"),
     ("scenario.split=4-4", r"scenario\.split: '4-4' does not fit 10 classes \(10 - 4 is not a multiple of 4\)"),
     ("scenario.order=zigzag", r"scenario\.order: 'zigzag' is neither"),
-    ("data.options={trian: 3}", r"data\.options: .*'trian'"),
+    ("data.options={trian: 3}", r"data\.options\.trian: dataset 'digits' has no such option; did you mean 'train'"),
     # wrong kinds
     ("training.lr=fast", r"training\.lr: .*number \(got 'fast'\)"),
     ("training.batch=2.5", r"training\.batch: .*integer.*2\.5"),

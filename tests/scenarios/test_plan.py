@@ -153,4 +153,4 @@ def test_warnings_of_a_plan_need_no_saliency_map_though_its_digests_do(tmp_path)
     scenario = Scenario(Digits(train=40, test=10), options)
     with pytest.raises(ContsegError, match="saliency map cannot be read"):
         make_plan(scenario)
-    assert any("than a batch of 24" in text for text in plan_warnings(scenario, batch=24))
+    assert any("to fill a batch of 24" in text for text in plan_warnings(scenario, batch=24))
