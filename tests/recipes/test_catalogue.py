@@ -54,9 +54,14 @@ class TestARecipeInFull:
         lines = describe("voc/plop_15-1_overlapped", ["training.lr=0.5"]).splitlines()
         origin = {line.split(":")[0].strip(): line.partition("  # ")[2] for line in lines if "  # " in line}
         assert origin["split"] == "voc/plop_15-1_overlapped"
-        assert origin["pod"] == "parts/plop-voc: per dataset: 0.001 on ADE20K"
+        assert lines[lines.index("  pod: 0.01") - 1] == "  # parts/plop-voc: per dataset: 0.001 on ADE20K", "else too long"
         assert origin["lr"] == COMMAND_LINE
         assert origin["clip"] == "default"
+
+    @pytest.mark.parametrize("name", ["voc/plop_15-1_overlapped", "digits/mib_5-1", "ade20k/idrnet_uper_swin-large"])
+    def test_fits_80_columns_but_for_values(self, name):
+        wide = [line for line in describe(name).splitlines() if len(line) > 80]
+        assert not [line for line in wide if "#" in line]
 
     def test_names_the_parts_from_below(self):
         assert resolve("voc/mib_15-5_disjoint").layers == (
@@ -70,7 +75,7 @@ class TestARecipeInFull:
     def test_a_file_of_ones_own_is_shown_too(self, tmp_path):
         path = tmp_path / "mine.yaml"
         path.write_text("extends: voc/mib_15-5_disjoint\nname: mine\ntraining:\n  lr: 0.5 # bold\n")
-        assert f"lr: 0.5  # {path}: bold" in " ".join(describe(path).split()).replace(" # ", "  # ")
+        assert f"{path}: bold lr: 0.5" in " ".join(describe(path).replace("#", "").split())
         assert read_recipe(path).based_on == "voc/mib_15-5_disjoint"
 
     def test_comments_are_found_at_any_depth(self):

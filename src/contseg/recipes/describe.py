@@ -2,6 +2,7 @@
 
 import json
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from contseg.recipes.published import COUNTED, PublishedRow, published_for
 from contseg.recipes.read import recipe_text, resolve
 
 DEFAULT = "default"
+COLUMNS = 80
 
 
 def describe(source: str | Path, overrides: Sequence[str] = ()) -> str:
@@ -32,15 +34,27 @@ def describe(source: str | Path, overrides: Sequence[str] = ()) -> str:
     comments = {name: comments_of(recipe_text(name)) for name in resolved.layers}
     lines = list(_lines(resolved.recipe.model_dump(mode="json")))
     width = min(48, max(len(text) for text, key in lines if key))
-    head = [f"# layers: {', '.join(resolved.layers)}"]
+    head = _wrapped(f"layers: {', '.join(resolved.layers)}")
     for text, key in lines:
         if not key:
             head.append(text)
             continue
         origin = _origin(resolved.origins, key)
         remark = comments.get(origin, {}).get(key, "")
-        head.append(f"{text:<{width}}  # {origin}" + (f": {remark}" if remark else ""))
+        note = f"{origin}: {remark}" if remark else origin
+        line = f"{text:<{width}}  # {note}"
+        if len(line) > COLUMNS:  # the comment is above the key, which is not wrapped
+            head += [*_wrapped(note, " " * (len(text) - len(text.lstrip()))), text]
+        else:
+            head.append(line)
     return "\n".join([*head, *_published(published_for(resolved.recipe))])
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    """The lines of a comment."""
+    return textwrap.wrap(
+        text, COLUMNS, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}#   ", break_long_words=False
+    )
 
 
 def comments_of(text: str) -> dict[str, str]:
@@ -87,7 +101,8 @@ def _origin(origins: Any, key: str) -> str:
 def _published(rows: Sequence[PublishedRow]) -> list[str]:
     if not rows:
         return ["# published on this protocol: none in this package"]
-    return ["# published on this protocol, old / new / all in %:", *(f"#   {published_line(row)}" for row in rows)]
+    lines = [line for row in rows for line in _wrapped(f"  {published_line(row)}")]
+    return ["# published on this protocol, old / new / all in %:", *lines]
 
 
 def published_line(row: PublishedRow) -> str:
