@@ -53,7 +53,12 @@ def describe(source: str | Path, overrides: Sequence[str] = ()) -> str:
 def _wrapped(text: str, indent: str = "") -> list[str]:
     """The lines of a comment."""
     return textwrap.wrap(
-        text, COLUMNS, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}#   ", break_long_words=False
+        text,
+        COLUMNS,
+        initial_indent=f"{indent}# ",
+        subsequent_indent=f"{indent}#   ",
+        break_long_words=False,
+        break_on_hyphens=False,  # paths stay whole
     )
 
 
