@@ -16,7 +16,7 @@ SOURCE = Path(contseg.__file__).parent
 ROOT = SOURCE.parents[1]
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
-    *(page for page in sorted((ROOT / "docs").glob("*.md")) if not page.stem.endswith("-results")),  # those are generated
+    *sorted((ROOT / "docs").glob("*.md")),
 ]
 ROOMS = sorted(path.name for path in SOURCE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file())
 WIDTH = 120
@@ -48,8 +48,6 @@ BETTER = {
 UNUSUAL = re.compile(rf"\b({'|'.join(BETTER)})\b", re.IGNORECASE)
 ALLOWED: dict[str, set[str]] = {"report": {"is none"}}  # the value of a key, as in "data.test_crop was 512, is none"
 """Room or document -> words that are right there."""
-UNFINISHED: set[str] = set()
-"""Rooms and documents whose text is still being rewritten; a test fails when one of them is done."""
 
 
 def unusual(text: str, place: str) -> list[str]:
@@ -91,26 +89,19 @@ def prose(text: str) -> Iterator[tuple[int, str]]:
             yield number, line
 
 
-def parameters(names: list[str]) -> list:
-    """Rooms or documents, those that are unfinished marked."""
-    unfinished = pytest.mark.xfail(reason="still being rewritten", strict=True)
-    return [pytest.param(name, marks=[unfinished] if name in UNFINISHED else []) for name in names]
-
-
-@pytest.mark.parametrize("name", parameters([str(path.relative_to(ROOT)) for path in DOCUMENTS]))
+@pytest.mark.parametrize("name", [str(path.relative_to(ROOT)) for path in DOCUMENTS])
 def test_documents_use_plain_words_in_short_lines(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     assert unusual(re.sub(r"```.*?```", "", text, flags=re.DOTALL), name) == []
     assert [f"{name}:{number}" for number, line in prose(text) if len(line) > WIDTH] == []
 
 
-@pytest.mark.parametrize("room", parameters(["help"]))
-def test_help_uses_plain_words(room):
-    found = {name: words for name, text in helps(get_command(app), "contseg") if (words := unusual(text, room))}
+def test_help_uses_plain_words():
+    found = {name: words for name, text in helps(get_command(app), "contseg") if (words := unusual(text, "help"))}
     assert found == {}
 
 
-@pytest.mark.parametrize("room", parameters(ROOMS))
+@pytest.mark.parametrize("room", ROOMS)
 def test_docstrings_and_messages_use_plain_words(room):
     assert {place: words for place, text in texts(room) if (words := unusual(text, room))} == {}
 
