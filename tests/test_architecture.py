@@ -11,7 +11,7 @@ import pytest
 import contseg
 
 ROOMS = [
-    "cli", "sweeps", "report", "dryrun", "recipes", "engine", "methods", "evaluation", "interop", "models", "losses",
+    "cli", "sweeps", "extension", "report", "dryrun", "recipes", "engine", "methods", "evaluation", "interop", "models", "losses",
     "scenarios", "data",
 ]  # fmt: skip
 NEIGHBOURS = ({"methods", "evaluation", "interop"}, {"report", "dryrun"})

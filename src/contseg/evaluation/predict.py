@@ -1,6 +1,6 @@
 """Predictions of a segmenter: confusion matrices of labelled samples, or the classes of an image."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,12 +44,28 @@ def _decide(
     inference: Inference,
     kind: torch.dtype = torch.int64,
 ) -> Tensor:
+    scored = _scored_bands(segmenter, images_BCHW, size, inference)
+    return torch.cat([band.argmax(dim=1).to(kind) for band in scored], dim=1)
+
+
+def _scored_bands(
+    segmenter: Segmenter, images_BCHW: Tensor, size: tuple[int, int] | None, inference: Inference
+) -> Iterator[Tensor]:
+    """Scores of the classes in bands of rows."""
+    bands = _bands(segmenter, images_BCHW, size, inference)
+    return bands if inference.options.average == "scores" else map(segmenter.scores, bands)
+
+
+def _bands(
+    segmenter: Segmenter, images_BCHW: Tensor, size: tuple[int, int] | None, inference: Inference
+) -> Iterator[Tensor]:
+    """Logits, or scores with `average: scores`, in bands of rows."""
     options = inference.options
     # logits have an unknown output before the classes, scores do not
     first = int(segmenter.options.unknown and options.average == "logits")
     # windows are normalised one by one, so that a large image is never in memory as floats
     late = options.mode == "slide" and not options.resizes
-    bands = infer_in_bands(
+    return infer_in_bands(
         lambda images: segmenter(segmenter.normalise(images) if late else images).logits,
         images_BCHW if late else segmenter.normalise(images_BCHW),
         options,
@@ -57,8 +73,36 @@ def _decide(
         segmenter.scores,
         [(one + first, other + first) for one, other in inference.mirror],
     )
-    scored = bands if options.average == "scores" else map(segmenter.scores, bands)
-    return torch.cat([band.argmax(dim=1).to(kind) for band in scored], dim=1)
+
+
+def predict_values(segmenter: Segmenter, image: np.ndarray, inference: Inference = WHOLE) -> Iterator[Tensor]:
+    """Logits of an image in bands (K, rows, W) from top to bottom, without an unknown output; scores with `average: scores`.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+    """
+    first = int(segmenter.options.unknown and inference.options.average == "logits")
+    with torch.no_grad():
+        for band in _bands(segmenter, _tensor(segmenter, image), None, inference):
+            yield band[0, first:]
+
+
+def predict_with_scores(segmenter: Segmenter, image: np.ndarray, inference: Inference = WHOLE) -> tuple[Tensor, Tensor]:
+    """Class outputs (H, W) int64 of an image, and their scores (H, W) in [0, 1], on the segmenter's device.
+
+    The classes are those of `predict_image`.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+    """
+    with torch.no_grad():
+        best = [band[0].max(dim=0) for band in _scored_bands(segmenter, _tensor(segmenter, image), None, inference)]
+    return torch.cat([one.indices for one in best]), torch.cat([one.values for one in best])
+
+
+def _tensor(segmenter: Segmenter, image: np.ndarray) -> Tensor:
+    """(1, 3, H, W) uint8 on the segmenter's device."""
+    return resize_image(image, *image.shape[:2]).unsqueeze(0).to(segmenter.mean.device)
 
 
 def pixels_of(image: np.ndarray | Image.Image | Path | str) -> np.ndarray:
@@ -99,10 +143,8 @@ def predict_image(
     resized = inference.options.fit or inference.options.resize
     if min(height, width) < stride and not resized:
         raise ContsegError(f"image of {width} x {height} pixels: smaller than the network's output stride of {stride}")
-    device = segmenter.mean.device
-    images = resize_image(image, *image.shape[:2]).unsqueeze(0).to(device)
     with torch.no_grad():
-        return _decide(segmenter, images, None, inference, torch.uint8)[0].cpu().numpy()
+        return _decide(segmenter, _tensor(segmenter, image), None, inference, torch.uint8)[0].cpu().numpy()
 
 
 def evaluate(

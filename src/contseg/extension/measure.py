@@ -1,0 +1,244 @@
+"""Compare extended models with the model that they come from, on labelled and on unlabelled images."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from contseg.data.classes import IGNORE
+from contseg.data.files import read_image
+from contseg.data.pixels import AS_STORED, Reading
+from contseg.evaluation.inference import WHOLE, Inference
+from contseg.evaluation.metrics import BACKGROUND, harmonic, mean_over
+from contseg.evaluation.predict import predict_with_scores
+from contseg.models.segmenter import Segmenter
+from contseg.scenarios.batch import Samples
+
+CONFIDENT = 0.9
+"""Score from which a prediction of the old model counts as confident."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An image (H, W, 3) uint8 RGB, and its labels (H, W) uint8: outputs, K where none of the annotated classes is, 255
+    where nothing is known. Without labels, None.
+    """
+
+    name: str
+    image: np.ndarray
+    labels: np.ndarray | None = None
+
+
+class Photos(Protocol):
+    """Images that models are compared on.
+
+    Attributes:
+        annotated: (K,) bool, classes whose labels are complete in these images. A pixel without a label may show any other.
+        scored: whether labels measure IoU. False for images that were used for learning.
+    """
+
+    annotated: np.ndarray
+    scored: bool
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Photo]: ...
+
+
+@dataclass(frozen=True)
+class LabelledPhotos:
+    """Images with labels, see `Photos`.
+
+    Args:
+        samples: their lookup maps mask values to outputs, K and 255.
+    """
+
+    samples: Samples
+    scored: bool = True
+
+    @property
+    def annotated(self) -> np.ndarray:
+        """Of all classes after the extension."""
+        return self.samples.annotated
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[Photo]:
+        for index, name in enumerate(self.samples.names):
+            image, layers = self.samples.read(index)
+            yield Photo(name, image, self.samples.labels(layers))
+
+
+@dataclass(frozen=True)
+class PlainPhotos:
+    """Images without labels, see `Photos`.
+
+    Args:
+        paths: their files.
+    """
+
+    paths: Sequence[Path]
+    annotated: np.ndarray
+    reading: Reading = AS_STORED
+    scored: bool = False
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[Photo]:
+        for path in self.paths:
+            yield Photo(path.name, read_image(path, self.reading))
+
+
+@dataclass
+class Comparison:
+    """Pixel counts of an extended model against the old one, and of both against labels.
+
+    Args:
+        old: outputs of the old model.
+        classes: K outputs of the extended model; the old ones come first, in the same order.
+
+    Attributes:
+        before, after: (K + 1, K) int64, labels x predictions of the old and of the extended model; the last row counts
+            pixels that show none of the annotated classes.
+        agreement: (old, K) int64, predictions of the old model x those of the extended one, outside of pixels that are
+            labelled as a new class.
+        confident: the same where the score of the old model is at least `CONFIDENT`.
+        changed: image name -> share of its pixels in `agreement` whose class changed.
+    """
+
+    old: int
+    classes: int
+    before: Tensor = field(init=False)
+    after: Tensor = field(init=False)
+    agreement: Tensor = field(init=False)
+    confident: Tensor = field(init=False)
+    changed: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.before, self.after = (torch.zeros(self.classes + 1, self.classes, dtype=torch.int64) for _ in range(2))
+        self.agreement, self.confident = (torch.zeros(self.old, self.classes, dtype=torch.int64) for _ in range(2))
+
+    def add(self, photo: Photo, photos: Photos, old: Tensor, scores: Tensor, new: Tensor) -> None:
+        """Count an image.
+
+        Args:
+            old, scores: (H, W) classes of the old model and their scores.
+            new: (H, W) classes of the extended model.
+        """
+        if photo.labels is None:
+            outside = torch.ones_like(old, dtype=torch.bool)
+        else:
+            labels = torch.from_numpy(photo.labels.astype(np.int64)).to(old.device)
+            outside = (labels < self.old) | (labels >= self.classes)
+            if photos.scored:
+                annotated = torch.from_numpy(np.asarray(photos.annotated, dtype=bool)).to(old.device)
+                self.before += counts(labels, old, annotated)
+                self.after += counts(labels, new, annotated)
+        pairs = old * self.classes + new
+        for matrix, where in ((self.agreement, outside), (self.confident, outside & (scores >= CONFIDENT))):
+            matrix += torch.bincount(pairs[where], minlength=matrix.numel()).view_as(matrix).cpu()
+        pixels = int(outside.sum())
+        self.changed[photo.name] = float((old != new)[outside].sum()) / pixels if pixels else 0.0
+
+    @property
+    def iou_before(self) -> np.ndarray:
+        """IoU of the old model by labels: (K,), NaN where no label was seen."""
+        return label_iou(self.before.numpy())
+
+    @property
+    def iou_after(self) -> np.ndarray:
+        """IoU of the extended model by labels: (K,), NaN where no label was seen."""
+        return label_iou(self.after.numpy())
+
+    @property
+    def old_agreement(self) -> np.ndarray:
+        """IoU of the extended model with the old model's predictions as labels: (old,), NaN where it never predicted."""
+        return label_iou(self.agreement.numpy())[: self.old]
+
+    @property
+    def learned(self) -> float | None:
+        """Mean IoU of the new classes by labels."""
+        return mean_over(self.iou_after, np.arange(self.classes) >= self.old)
+
+    @property
+    def agreed(self) -> float | None:
+        """Mean of `old_agreement`."""
+        return mean_over(self.old_agreement, np.ones(self.old, dtype=bool))
+
+    @property
+    def score(self) -> float:
+        """Harmonic mean of `learned` and `agreed`; only one of them where the other was not measured."""
+        both = harmonic(self.agreed, self.learned)
+        return both if both is not None else self.agreed or self.learned or 0.0
+
+    def disagreement(self, *, confident: bool) -> float | None:
+        """Share of pixels whose class changed, of all pixels or of confident ones; None without pixels."""
+        matrix = self.confident if confident else self.agreement
+        return 1 - float(matrix[:, : self.old].diag().sum()) / total if (total := int(matrix.sum())) else None
+
+
+def counts(labels_HW: Tensor, predictions_HW: Tensor, annotated_K: Tensor) -> Tensor:
+    """Pixel counts (K + 1, K) int64 on CPU: labels x predictions, with a last row for "none of the annotated classes".
+
+    Not counted: pixels labelled 255, and pixels of that last row or of background whose predicted class is not annotated,
+    as it may be right.
+
+    Example:
+        >>> labels, predictions = torch.tensor([0, 1, 2, 2, 255]), torch.tensor([0, 1, 1, 0, 1])
+        >>> counts(labels, predictions, torch.tensor([False, True]))
+        tensor([[1, 0],
+                [0, 1],
+                [0, 1]])
+    """
+    classes = len(annotated_K)
+    open_ended = (labels_HW == BACKGROUND) & (predictions_HW != BACKGROUND) | (labels_HW == classes)
+    counted = (labels_HW <= classes) & (labels_HW != IGNORE) & ~(open_ended & ~annotated_K[predictions_HW])
+    cells = (labels_HW * classes + predictions_HW)[counted]
+    return torch.bincount(cells, minlength=(classes + 1) * classes).view(classes + 1, classes).cpu()
+
+
+def label_iou(matrix: np.ndarray) -> np.ndarray:
+    """IoU of each class of a matrix of labels x predictions with any number of rows: NaN where there is no label.
+
+    Example:
+        >>> label_iou(np.array([[2, 0], [1, 1], [0, 2]]))
+        array([0.66666667, 0.25      ])
+    """
+    classes = matrix.shape[1]
+    square = np.zeros((classes, classes), dtype=float)
+    rows = min(classes, len(matrix))
+    square[:rows] = matrix[:rows]
+    hits, truth = np.diag(square), square.sum(axis=1)
+    union = truth + matrix.sum(axis=0) - hits
+    return np.divide(hits, union, out=np.full(classes, np.nan), where=truth > 0)
+
+
+def compare(
+    old: Segmenter,
+    extended: Sequence[Segmenter],
+    groups: Iterable[Photos],
+    classes: int,
+    inference: Inference = WHOLE,
+    on_image: Callable[[], None] = lambda: None,
+) -> list[Comparison]:
+    """Compare extended models with the old one, in one pass over the images.
+
+    Args:
+        classes: outputs of the extended models.
+        on_image: called after each image, for progress.
+    """
+    outputs = sum(old.widths) - old.options.unknown
+    done = [Comparison(outputs, classes) for _ in extended]
+    for photos in groups:
+        for photo in photos:
+            predicted, scores = predict_with_scores(old, photo.image, inference)
+            for one, segmenter in zip(done, extended, strict=True):
+                one.add(photo, photos, predicted, scores, predict_with_scores(segmenter, photo.image, inference)[0])
+            on_image()
+    return done
