@@ -1,0 +1,144 @@
+"""Learn new classes with a gradient method, within a time limit."""
+
+import copy
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from contseg.engine.own_loop import training_batches
+from contseg.errors import ContsegError
+from contseg.evaluation.inference import WHOLE, Inference
+from contseg.methods.method import Method, StepContext
+from contseg.models.segmenter import Segmenter
+from contseg.scenarios.batch import Batch
+from contseg.scenarios.step import Step
+
+EPOCHS = 30
+UPDATES = 20
+"""A method that is slower than this many updates in its time is given up."""
+BATCH = 8
+LR = 0.01
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A segmenter with new classes.
+
+    Args:
+        updates: updates of its weights.
+        seconds: that they took.
+        finished: whether all epochs were trained, rather than the time was over.
+    """
+
+    segmenter: Segmenter
+    updates: int
+    seconds: float
+    finished: bool
+
+
+def learn(
+    method: Method,
+    old: Segmenter,
+    step: Step,
+    seconds: float,
+    *,
+    seed: int = 0,
+    inference: Inference = WHOLE,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Learned:
+    """Train a copy of a segmenter on a step: SGD, the learning rate falls to 0 over the epochs or the time.
+
+    Norms keep their statistics, as batches are small. The segmenter itself is not changed.
+
+    Args:
+        seconds: time limit; it is checked after every update, and within a pass of the method over the images.
+        inference: of the model; a network that requires a fixed input size is trained on crops of that size.
+        progress: called after every update with the share of the work that is done, in (0, 1].
+
+    Raises:
+        ContsegError: the method cannot learn this step with this network, or the time is too short (names both).
+    """
+    method.check(old.options, [step])
+    started = time.monotonic()
+    crop, batch = crop_of(step, inference), min(BATCH, len(step.train))
+    device = old.mean.device
+    per_epoch = max(1, (len(step.train) + sum(map(len, step.memory))) // batch)
+    student, teacher = copy.deepcopy(old), copy.deepcopy(old)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        student.grow(step.new_count, method.new_classes_start_from)
+        student.freeze(norms=True)
+        method.prepare(student, step)
+
+        def epoch_batches(epoch: int) -> Iterable[Batch]:
+            return training_batches(step, epoch, batch=batch, crop=crop, seed=seed, device=device)
+
+        within = _Within(epoch_batches(EPOCHS), started + seconds, f"{method.name}: no update in {seconds:.0f} s")
+        context = StepContext.for_loop(student, teacher, step, method, within, EPOCHS)
+        optimiser = torch.optim.SGD(method.parameter_groups(student, step), lr=LR, momentum=0.9, weight_decay=1e-4)
+        student.train()
+        method.before_step(context)
+        updates = 0
+        for epoch in range(EPOCHS):
+            context.epoch = epoch
+            for images in epoch_batches(epoch):
+                spent = (time.monotonic() - started) / seconds
+                if spent >= 1:
+                    break
+                done = max(spent, updates / (EPOCHS * per_epoch))
+                for group in optimiser.param_groups:
+                    group["lr"] = LR * group["lr_factor"] * (1 - done) ** 0.9
+                _update(method, context, optimiser, images)
+                updates += 1
+                progress(max(done, 1 / (EPOCHS * per_epoch)))
+        if updates < min(UPDATES, EPOCHS * per_epoch):
+            raise ContsegError(f"{method.name}: only {updates} updates in {seconds:.0f} s; raise --minutes")
+        method.after_step(context)
+    student.freeze()
+    finished = updates == EPOCHS * per_epoch
+    return Learned(student.eval().requires_grad_(False), updates, time.monotonic() - started, finished)
+
+
+def _update(method: Method, context: StepContext, optimiser: torch.optim.Optimizer, batch: Batch) -> None:
+    """Update the weights once."""
+    student = context.student
+    old = context.predict_teacher(batch) if context.predict_teacher else None
+    output = student(student.normalise(batch.images), taps=method.taps if old else method.first_taps)
+    batch = method.relabel(batch, old, context)
+    losses = method.losses(batch, output, old, context)
+    terms = [*losses.values(), *(one.weight * method.supervise(one, batch, context) for one in output.auxiliary)]
+    optimiser.zero_grad(set_to_none=True)
+    torch.stack(terms).sum().backward()
+    method.after_backward(context)
+    torch.nn.utils.clip_grad_norm_(student.parameters(), 10.0)
+    optimiser.step()
+    method.after_update(context)
+    student.observe(output, batch.labels, context.ranks, context.generator)
+
+
+class _Within:
+    """Batches that end with an error when the time is over."""
+
+    def __init__(self, batches: Iterable[Batch], deadline: float, problem: str):
+        self._batches, self._deadline, self._problem = batches, deadline, problem
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._batches:
+            if time.monotonic() > self._deadline:
+                raise ContsegError(f"{self._problem}; raise --minutes")
+            yield batch
+
+
+def crop_of(step: Step, inference: Inference = WHOLE) -> int:
+    """Side of the training crops in pixels: the window of a model that predicts in windows or at a fixed size; otherwise the
+    median shorter side of 20 images, from 64 to 512, in steps of 32.
+    """
+    options = inference.options
+    if options.resize is not None:
+        return min(options.resize)
+    if options.mode == "slide":
+        return min(options.window)
+    sides = sorted(min(step.train.read(index)[0].shape[:2]) for index in range(min(20, len(step.train))))
+    return max(64, min(512, sides[len(sides) // 2] // 32 * 32))
