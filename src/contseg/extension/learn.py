@@ -77,6 +77,7 @@ def learn(
 
         within = _Within(epoch_batches(EPOCHS), started + seconds, f"{method.name}: no update in {seconds:.0f} s")
         context = StepContext.for_loop(student, teacher, step, method, within, EPOCHS)
+        context.average = "valid"  # few pixels have a label
         optimiser = torch.optim.SGD(method.parameter_groups(student, step), lr=LR, momentum=0.9, weight_decay=1e-4)
         student.train()
         method.before_step(context)

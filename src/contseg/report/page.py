@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader
+from jinja2 import ChoiceLoader, Environment, PackageLoader
 
 from contseg.engine.run import Run
 from contseg.errors import ContsegError, visible
@@ -42,7 +42,7 @@ def write_report(folders: Sequence[Path | str] | Path | str, out: Path | str) ->
     names = run_names(runs)
     shown = {name: _facts(run) | draw.run_style(place) for place, (name, run) in enumerate(zip(names, runs, strict=True))}
     page = (
-        _environment()
+        environment()
         .get_template("page.html")
         .render(
             title=names[0] if len(runs) == 1 else "comparison",
@@ -63,15 +63,19 @@ def write_report(folders: Sequence[Path | str] | Path | str, out: Path | str) ->
     return out
 
 
-def _environment() -> Environment:
-    """The template environment: text is escaped, and a metric that was not measured is a dash."""
-    loader = PackageLoader("contseg.report")
-    environment = Environment(loader=loader, autoescape=True, finalize=_shown, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f}"
-    environment.filters["whole"] = lambda value: "–" if value is None else f"{100 * value:.0f}"
-    environment.filters["figure"] = lambda value: "–" if value is None else f"{value:.1f}"
-    environment.filters["signed"] = lambda value: "" if value is None else f" ({value:+.1f})"
-    return environment
+def environment(*packages: str) -> Environment:
+    """The template environment: text is escaped, and a metric that was not measured is a dash.
+
+    Args:
+        packages: further packages with templates.
+    """
+    loader = ChoiceLoader([PackageLoader(package) for package in (*packages, "contseg.report")])
+    made = Environment(loader=loader, autoescape=True, finalize=_shown, trim_blocks=True, lstrip_blocks=True)
+    made.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f}"
+    made.filters["whole"] = lambda value: "–" if value is None else f"{100 * value:.0f}"
+    made.filters["figure"] = lambda value: "–" if value is None else f"{value:.1f}"
+    made.filters["signed"] = lambda value: "" if value is None else f" ({value:+.1f})"
+    return made
 
 
 def _shown(value: Any) -> Any:

@@ -1,0 +1,72 @@
+"""The page of an extension: a self-contained HTML file."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from contseg.atomic import write_text
+from contseg.data.classes import ClassTable
+from contseg.evaluation.inference import WHOLE, Inference
+from contseg.evaluation.predict import predict_image
+from contseg.extension.measure import Photo
+from contseg.models.segmenter import Segmenter
+from contseg.report.figures import coloured, thumbnail
+from contseg.report.page import environment
+from contseg.report.tables import LEVELS, html_colour, shade
+
+PICTURES = 8
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image on which the models disagree, as data URIs.
+
+    Args:
+        changed: share of the pixels outside of labels of new classes whose class changed.
+        labels: None without labels.
+    """
+
+    name: str
+    changed: float
+    image: str
+    labels: str | None
+    before: str
+    after: str
+    difference: str
+
+
+def picture(
+    photo: Photo, changed: float, old: Segmenter, new: Segmenter, table: ClassTable, inference: Inference = WHOLE
+) -> Picture:
+    """Draw an image with the predictions of both models; pixels whose class did not change are faint in `difference`.
+
+    Args:
+        table: classes of the new model.
+    """
+    colours = np.array(table.colours, dtype=np.uint8)
+    before, after = (predict_image(model, photo.image, inference) for model in (old, new))
+    labels = None if photo.labels is None else np.where(photo.labels < len(table), photo.labels, 255).astype(np.uint8)
+    return Picture(
+        photo.name,
+        changed,
+        thumbnail(photo.image),
+        None if labels is None else coloured(labels, colours),
+        coloured(before, colours),
+        coloured(after, colours),
+        coloured(np.where(before != after, after, 255).astype(np.uint8), colours),
+    )
+
+
+def write_page(path: Path, record: Mapping[str, Any], pictures: Iterable[Picture], table: ClassTable) -> None:
+    """Write the page of an extension.
+
+    Args:
+        record: content of extension.json.
+        table: classes of the new model.
+    """
+    page = environment("contseg.extension").get_template("extension.html")
+    legend = [(name, html_colour(colour)) for name, colour in zip(table.names, table.colours, strict=True)]
+    write_text(path, page.render(**record, pictures=list(pictures), legend=legend, levels=LEVELS, shade=shade))
