@@ -37,6 +37,8 @@ class SegmentationDataset(ABC):
         adds_background: whether an unscored background of id 0 may be added to a table without one in steps by class.
         notes: findings on opening that a user should know before training, one line each.
         left_out: unused rows of the dataset's files, as (file, row and reason).
+        is_divided: whether the files of the dataset divide its images into training and test images; False: `names` divides
+            them by the hash of their names.
         selection_offset: added to class ids in published lists of this dataset before images are selected (ISPRS).
     """
 
@@ -48,6 +50,7 @@ class SegmentationDataset(ABC):
     mirror: tuple[tuple[int, int], ...] = ()
     counts_background: bool = False
     reading: Reading = AS_STORED
+    is_divided: bool = True
     selection_offset: int = 0
     adds_background: bool = False
     notes: tuple[str, ...] = ()

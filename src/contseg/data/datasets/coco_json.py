@@ -90,7 +90,8 @@ class CocoJSON(SegmentationDataset):
         for subset, file in files.items():
             for image in file.images.values():
                 self._add(subset, image)
-        if "test" not in files:
+        self.is_divided = "test" in files
+        if not self.is_divided:
             held = held_out(self._names["train"])
             self._names["test"] = [name for name in self._names["train"] if name in held]
             self._names["train"] = [name for name in self._names["train"] if name not in held]
@@ -113,7 +114,7 @@ class CocoJSON(SegmentationDataset):
         self._images[label] = image
 
     def names(self, subset: SubsetName) -> list[str]:
-        if not self._names[subset]:
+        if not self._names[subset] and (self.is_divided or subset == "train"):
             raise ContsegError(f"{self.root}: the JSON file of the {subset} subset lists no images")
         return list(self._names[subset])
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from contseg.data.dataset import SegmentationDataset, SubsetName, require_folder
+from contseg.data.dataset import SUBSETS, SegmentationDataset, SubsetName, require_folder
 from contseg.data.datasets.class_list import read_class_list
 from contseg.data.datasets.own_masks import find_masks, missing_mask, read_values, sample_name
 from contseg.data.files import IMAGE_SUFFIXES, image_files
@@ -30,8 +30,9 @@ class Folder(SegmentationDataset):
         classes.txt                 one name per line: line 1 is id 0, background; line 2 is id 1; ...
         classes.yaml                instead of classes.txt: `{0: background, 7: car}` or a list of
                                     `{id: 7, name: car, colour: [0, 0, 142]}`
-        train.txt, test.txt         optional lists of names (`street/01`); or folders images/train and images/test
-                                    (or images/val). With neither, about a fifth is held out by the hash of the name.
+        train.txt, test.txt         optional lists of names (`street/01`), or test.txt alone; or folders images/train and
+                                    images/test (val, valid). With neither, about a fifth is held out by the hash of
+                                    the name.
 
     or as CVAT exports it ("Segmentation mask 1.1"):
 
@@ -74,6 +75,7 @@ class Folder(SegmentationDataset):
         if not self._images:
             raise ContsegError(f"{images}: no images; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
         self._masks = find_masks(masks, self._images)
+        self.is_divided = any(self._list(subset).is_file() for subset in SUBSETS) or self._has_subset_folders
 
     def _layout(self) -> tuple[Path, Path, Path]:
         """The folders of images, masks and lists."""
@@ -99,16 +101,23 @@ class Folder(SegmentationDataset):
                 where = self._image_folder.name
                 raise ContsegError(f"{listed}: names {counted(len(absent), 'image')} not in {where}/, first '{absent[0]}'")
             return names
+        if other_listed.is_file() and subset == "train":
+            tests = set(self.names("test"))
+            return [name for name in self._images if name not in tests]
         if other_listed.is_file():
             raise ContsegError(f"{listed}: list not found, though {other_listed.name} is there; give both or none")
-        folders = ("train/",) if subset == "train" else ("test/", "val/")
-        if any(name.startswith("train/") for name in self._images):
+        folders = ("train/",) if subset == "train" else ("test/", "val/", "valid/")
+        if self._has_subset_folders:
             names = [name for name in self._images if name.startswith(folders)]
             if not names:
                 raise ContsegError(f"{self._image_folder}: holds train/ but no test/ or val/; add one, or test.txt")
             return names
         held = held_out(list(self._images))
         return [name for name in self._images if (name in held) == (subset == "test")]
+
+    @property
+    def _has_subset_folders(self) -> bool:
+        return any(name.startswith("train/") for name in self._images)
 
     def _list(self, subset: SubsetName) -> Path:
         """The existing list of a subset, or the first possible one."""
