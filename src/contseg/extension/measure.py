@@ -1,7 +1,7 @@
 """Compare extended models with the model that they come from, on labelled and on unlabelled images."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -48,6 +48,10 @@ class Photos(Protocol):
 
     def __iter__(self) -> Iterator[Photo]: ...
 
+    def only(self, names: Collection[str]) -> "Photos":
+        """Those with one of these names."""
+        ...
+
 
 @dataclass(frozen=True)
 class LabelledPhotos:
@@ -73,6 +77,11 @@ class LabelledPhotos:
             image, layers = self.samples.read(index)
             yield Photo(name, image, self.samples.labels(layers))
 
+    def only(self, names: Collection[str]) -> "LabelledPhotos":
+        """Those with one of these names."""
+        kept = tuple(name for name in self.samples.names if name in names)
+        return replace(self, samples=replace(self.samples, names=kept))
+
 
 @dataclass(frozen=True)
 class PlainPhotos:
@@ -92,7 +101,11 @@ class PlainPhotos:
 
     def __iter__(self) -> Iterator[Photo]:
         for path in self.paths:
-            yield Photo(path.name, read_image(path, self.reading))
+            yield Photo(str(path), read_image(path, self.reading))
+
+    def only(self, names: Collection[str]) -> "PlainPhotos":
+        """Those with one of these names."""
+        return replace(self, paths=[path for path in self.paths if str(path) in names])
 
 
 @dataclass

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from contseg.extension.measure import Comparison
+from contseg.report.table import percent
 
 KEPT = 0.01
 """A class is lost if its IoU, or its agreement with the old model, is lower by more than this."""
@@ -46,6 +47,18 @@ class ClassOutcome:
         if self.agreement is None:
             return ""
         return "~ lost" if self.agreement < 1 - TOLERATED else "~ kept"
+
+    def cells(self) -> tuple[str, str, str, str, str]:
+        """Name, result, and values in percent; a dash for what was not measured.
+
+        Example:
+            >>> ClassOutcome("boat", True, None, 0.613, None).cells()
+            ('boat', 'learned', '-', '61.3', '-')
+        """
+        before, after, agreement = (
+            percent(None if value is None else 100 * value) for value in (self.before, self.after, self.agreement)
+        )
+        return self.name, self.result, before, after, agreement
 
     def as_json(self) -> dict[str, Any]:
         """All values and the result."""

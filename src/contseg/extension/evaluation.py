@@ -1,0 +1,90 @@
+"""Measure a model on a labelled folder; classes are matched by name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from contseg.data.classes import ClassTable
+from contseg.data.datasets.labelled import Unlabelled, all_names, open_labelled
+from contseg.errors import ContsegError, counted
+from contseg.evaluation.inference import WHOLE, Inference
+from contseg.evaluation.metrics import mean_over
+from contseg.evaluation.predict import predict_image
+from contseg.extension.measure import LabelledPhotos, counts, label_iou
+from contseg.extension.old_images import samples_by_name
+from contseg.models.segmenter import Segmenter
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The result of `measure_folder`.
+
+    Args:
+        iou: class name -> IoU in [0, 1], for all classes of the model; None where the folder does not label the class.
+        images: number of images.
+        notes: findings, one line each.
+    """
+
+    iou: dict[str, float | None]
+    images: int
+    notes: tuple[str, ...]
+
+    @property
+    def mean(self) -> float | None:
+        """Mean IoU of the measured classes, with background."""
+        values = np.array([np.nan if value is None else value for value in self.iou.values()])
+        return mean_over(values, np.ones(len(values), dtype=bool))
+
+    def as_json(self) -> dict[str, Any]:
+        """`iou`, `mean_iou`, `images` and `notes`."""
+        return {"iou": self.iou, "mean_iou": self.mean, "images": self.images, "notes": list(self.notes)}
+
+
+def measure_folder(
+    segmenter: Segmenter,
+    classes: ClassTable,
+    folder: Path,
+    *,
+    inference: Inference = WHOLE,
+    unlabelled: Unlabelled | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Measured:
+    """Measure a model on a folder in any format of `open_labelled`: on its test images if its files list them, otherwise on
+    all images.
+
+    A pixel of background, or of a class that the model lacks, is an error if the predicted class is one that the folder
+    labels. Pixels without a label are not counted.
+
+    Args:
+        classes: of the segmenter, in output order.
+        unlabelled: the meaning of pixels without a label; default: as the format of the folder defines it.
+        progress: called with (done, total).
+
+    Raises:
+        ContsegError: the folder has no known format, no image, or no class of the model; or a mask has ids that are not in
+            its class list.
+    """
+    dataset = open_labelled(folder, unlabelled=unlabelled)
+    names = dataset.names("test") if dataset.is_divided else all_names(dataset)
+    samples, notes = samples_by_name(dataset, classes, names)
+    matrix = torch.zeros(len(classes) + 1, len(classes), dtype=torch.int64)
+    annotated = torch.from_numpy(samples.annotated)
+    for done, photo in enumerate(LabelledPhotos(samples), start=1):
+        assert photo.labels is not None
+        try:
+            predicted = predict_image(segmenter, photo.image, inference)
+        except ContsegError as error:
+            raise ContsegError(f"{dataset.image_path(photo.name)}: {error}") from None
+        matrix += counts(torch.from_numpy(photo.labels.astype(np.int64)), torch.from_numpy(predicted).long(), annotated)
+        progress(done, len(names))
+    iou = {name: None if np.isnan(value) else float(value) for name, value in zip(classes.names, label_iou(matrix.numpy()),
+           strict=True)}  # fmt: skip
+    lacking = [name for name, number in zip(dataset.classes.names, dataset.classes.ids, strict=True)
+               if samples.lookup[number] == len(classes)]  # fmt: skip
+    if lacking:
+        notes = (*notes, f"not in the model, so each of their pixels is an error if a class of the folder is predicted there: {', '.join(lacking)}")
+    return Measured(iou, len(names), (*dataset.notes, *notes))

@@ -1,0 +1,241 @@
+"""Teach a trained model new classes, from a folder in which only these are labelled."""
+
+import json
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from contseg.atomic import atomic_folder, write_text
+from contseg.data.classes import ClassTable
+from contseg.data.datasets.labelled import Unlabelled, open_labelled
+from contseg.digest import file_sha256, sha256
+from contseg.errors import ContsegError, counted
+from contseg.extension.candidates import Candidate, Task, candidates
+from contseg.extension.cells import count_cells, separation, warnings
+from contseg.extension.data import ExtensionData
+from contseg.extension.folder import PAGE, RECORD, Progress, memory_mb, quiet, require_new, stored_mb, tensors_sha256
+from contseg.extension.measure import Comparison, LabelledPhotos, Photos, compare
+from contseg.extension.old_images import OldImages, open_old_images
+from contseg.extension.outcome import ClassOutcome, confusions, outcomes
+from contseg.extension.page import PICTURES, Picture, picture, write_page
+from contseg.interop.pretrained import save_pretrained
+from contseg.models.segmenter import Segmenter
+from contseg.recipes.models import Opened, open_model
+
+MOST = 100
+"""Training images, and old images, on which the models are compared."""
+
+
+@dataclass(frozen=True)
+class Extension:
+    """An extended model, and what it learned, kept and lost.
+
+    Args:
+        folder: the new model, a folder of `save_pretrained`, with `extension.json` and `report.html`.
+        segmenter: the new model, in eval mode.
+        table: its classes, in output order.
+        classes: a row per class.
+        record: everything that was measured; the content of `extension.json`.
+    """
+
+    folder: Path
+    segmenter: Segmenter
+    table: ClassTable
+    classes: tuple[ClassOutcome, ...]
+    record: dict[str, Any]
+
+    def __str__(self) -> str:
+        """The table of classes as text."""
+        rows = [("class", "result", "before", "after", "agreement"), *(row.cells() for row in self.classes)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def extend(
+    model: Path | str,
+    data: Path | str,
+    out: Path | str,
+    *,
+    classes: Sequence[str] | None = None,
+    method: str = "auto",
+    keep: Path | str | None = None,
+    unlabelled: Unlabelled = "unknown",
+    minutes: float = 5.0,
+    seed: int = 0,
+    device: str | None = None,
+    progress: Progress = quiet,
+) -> Extension:
+    """Teach a trained model new classes, from a folder in which only these need to be labelled.
+
+    The model itself is not changed. The new folder appears when everything is written; an interrupted call leaves none.
+
+    Args:
+        model: anything that `predict` reads: a run, a folder or file of a segmenter, or a model of another library.
+        data: labelled images, see `contseg.data.datasets.labelled.open_labelled`. Classes that the model lacks are new.
+        out: folder of the new model; must not exist.
+        classes: names of the new classes to learn; default: all.
+        method: `auto` tries the Gaussian head, and gradient methods within `minutes`, and keeps the best: the highest
+            harmonic mean of the IoU of the new classes on held-out images and the agreement with the old model. Or the name
+            of a method.
+        keep: old images, labelled or not: measured before and after; half of the labelled ones are also learned from.
+        unlabelled: the meaning of pixels without a label in `data`: `unknown` (an old class is possible) or `background`.
+        minutes: time limit of all gradient methods together.
+        seed: of the held-out images and of all random draws.
+        device: such as `cpu` or `cuda`; default: a GPU if there is one.
+        progress: called with the current work, and how much of it is done.
+
+    Raises:
+        ContsegError: the model or the data cannot be read, nothing is new, `out` exists, or no method succeeded.
+    """
+    started, out = time.monotonic(), Path(out)
+    require_new(out)
+    opened = open_model(model, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    old = opened.segmenter.eval().requires_grad_(False)
+    dataset = open_labelled(data)
+    found = ExtensionData.of(
+        dataset,
+        opened.classes,
+        wanted=classes,
+        unlabelled=unlabelled,
+        seed=seed,
+        progress=lambda done, total: progress("reading masks", done, total),
+    )
+    table = found.table
+    if len(found.train) + len(found.held_out) < 2:
+        raise ContsegError(f"{dataset.root}: only {counted(len(found.train), 'labelled image')}; label at least 2, better 30")
+    old_images = None if keep is None else open_old_images(Path(keep), table)
+    task = Task(
+        old, opened.inference, opened.statistics, found, old_images, seconds=60 * minutes, seed=seed, progress=progress
+    )
+    tried = list(candidates(task, method))
+    able = [one for one in tried if one.segmenter is not None]
+    if not able:
+        raise ContsegError(f"{dataset.root}: no method succeeded: {'; '.join(one.note for one in tried)}")
+    groups = photos_of(found, old_images, seed)
+    total, done = sum(map(len, groups)), iter(range(1, 1 << 30))
+    compared = compare(
+        old,
+        [one.segmenter for one in able if one.segmenter is not None],
+        groups,
+        len(table),
+        opened.inference,
+        lambda: progress("measuring", next(done), total),
+    )
+    best = max(range(len(able)), key=lambda place: compared[place].score)
+    chosen, comparison = able[best], compared[best]
+    segmenter = chosen.segmenter
+    assert segmenter is not None
+    stride = old.options.backbone.stride
+    measured = LabelledPhotos(found.step().val)
+    cells = count_cells(found.step().train, len(table), stride)
+    separated = separation(segmenter, measured, len(table), stride, opened.inference)
+    rows = tuple(outcomes(table.names, comparison))
+    provenance = {
+        "base": {"path": str(model), "sha256": tensors_sha256(old), "source": opened.source},
+        "data": {"path": str(data), "sha256": data_sha256(found), "images": len(found.train) + len(found.held_out)},
+        "method": chosen.name,
+        "seed": seed,
+        "unlabelled": unlabelled,
+        "classes": {"new": list(found.new), "known": list(found.known)},
+    }
+    record: dict[str, Any] = {
+        "base": {"path": str(model), "kind": opened.kind},
+        "new": list(found.new),
+        "method": chosen.name,
+        "images": {
+            "train": len(found.train),
+            "held_out": len(found.held_out),
+            "keep": 0 if old_images is None else len(old_images.measure),
+        },
+        "classes": [row.as_json() for row in rows],
+        "learned": comparison.learned,
+        "agreement": comparison.agreed,
+        "disagreement": {
+            "all": comparison.disagreement(confident=False),
+            "confident": comparison.disagreement(confident=True),
+        },
+        "confusions": confusions(table.names, comparison),
+        "candidates": rows_of(tried, chosen, dict(zip((one.name for one in able), compared, strict=True))),
+        "warnings": warnings(table.names, len(opened.classes), cells, separated),
+        "notes": [*opened.notes, *found.notes, *(() if old_images is None else old_images.notes)],
+        "provenance": provenance,
+        "commands": next_commands(str(data), out, keep, found.new[0]),
+    }
+    pictures = draw(comparison, groups, old, segmenter, table, opened)
+    with atomic_folder(out) as folder:
+        save_pretrained(folder, segmenter, table, provenance, statistics=chosen.statistics)
+        record |= {"seconds": time.monotonic() - started, "memory_mb": memory_mb(), "stored_mb": stored_mb(folder)}
+        write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
+        write_page(folder / PAGE, record, pictures, table)
+    return Extension(out, segmenter, table, rows, record)
+
+
+def photos_of(data: ExtensionData, old_images: OldImages | None, seed: int) -> list[Photos]:
+    """The images on which models are compared: held-out ones, at most `MOST` training images, and old ones."""
+    val = data.step().val
+    order = np.random.default_rng(seed).permutation(len(data.train))[:MOST]
+    train = replace(val, names=tuple(data.train[place] for place in sorted(order)))
+    groups: list[Photos] = [LabelledPhotos(val), LabelledPhotos(train, scored=False)]
+    return groups if old_images is None else [*groups, old_images.measure]
+
+
+def rows_of(tried: Sequence[Candidate], chosen: Candidate, compared: dict[str, Comparison]) -> list[dict[str, Any]]:
+    """A row per candidate: its name, metrics, time and note."""
+    rows = []
+    for one in tried:
+        figures = compared.get(one.name)
+        rows.append(
+            {
+                "name": one.name,
+                "chosen": one is chosen,
+                "learned": figures and figures.learned,
+                "agreed": figures and figures.agreed,
+                "score": figures and figures.score,
+                "seconds": one.seconds,
+                "note": one.note,
+            }
+        )
+    return rows
+
+
+def draw(
+    comparison: Comparison,
+    groups: Sequence[Photos],
+    old: Segmenter,
+    new: Segmenter,
+    table: ClassTable,
+    opened: Opened,
+) -> list[Picture]:
+    """Pictures of the images in which most pixels changed, largest first."""
+    worst = sorted(comparison.changed, key=lambda name: -comparison.changed[name])[:PICTURES]
+    found = {}
+    for photos in groups:
+        for photo in photos.only(worst):
+            found[photo.name] = picture(photo, comparison.changed[photo.name], old, new, table, opened.inference)
+    return [found[name] for name in worst]
+
+
+def data_sha256(data: ExtensionData) -> str:
+    """SHA-256 of the names, image files and masks of the used images."""
+    parts: list[str | bytes] = []
+    for name in sorted((*data.train, *data.held_out)):
+        parts += [name, file_sha256(data.dataset.image_path(name)), data.dataset.read_mask(name).tobytes()]
+    return sha256(*parts)
+
+
+def next_commands(data: str, out: Path, keep: Path | str | None, new: str) -> list[str]:
+    """Commands that may follow an extension."""
+    model = str(out)
+    lines = [
+        ["contseg", "predict", model, "IMAGES", "--out", "predictions"],
+        ["contseg", "evaluate", model, "--data", str(keep) if keep else "FOLDER"],
+        ["contseg", "forget", model, "--class", new, "--out", f"{model}-without-{new}"],
+        ["contseg", "export", model, "--to", "onnx"],
+    ]
+    return [shlex.join(line) for line in lines]

@@ -1,0 +1,57 @@
+"""The folder of an extended model: checks before, and what is written next to the weights."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from contseg.digest import sha256
+from contseg.errors import ContsegError
+from contseg.models.segmenter import Segmenter
+
+RECORD, PAGE = "extension.json", "report.html"
+Progress = Callable[[str, int, int], None]
+"""Called with the current work, and how much of it is done, of how much."""
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    """No progress."""
+
+
+def require_new(out: Path) -> None:
+    """Raise ContsegError if something is at `out`. An extension is written under another name, and moved when it is complete.
+
+    Example:
+        >>> require_new(Path("/"))
+        Traceback (most recent call last):
+        contseg.errors.ContsegError: /: exists already; choose a new folder with --out
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ContsegError(f"{out}: exists already; choose a new folder with --out")
+
+
+def tensors_sha256(segmenter: Segmenter) -> str:
+    """SHA-256 of all tensors of a segmenter with their names, independent of the file that they are in."""
+    parts: list[str | bytes] = []
+    for name, value in sorted(segmenter.state_dict().items()):
+        plain = value.detach().cpu().contiguous()
+        parts += [f"{name} {tuple(plain.shape)} {plain.dtype}", plain.reshape(-1).view(torch.uint8).numpy().tobytes()]
+    return sha256(*parts)
+
+
+def stored_mb(folder: Path) -> float:
+    """Size of the model in a folder in megabytes: weights, statistics and description."""
+    return sum(path.stat().st_size for path in folder.iterdir() if path.name not in (RECORD, PAGE)) / 1e6
+
+
+def memory_mb() -> float | None:
+    """The most memory that this process has used, in megabytes: of the GPU if there is one; None where it is unknown."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used / (1e6 if sys.platform == "darwin" else 1e3)
