@@ -127,7 +127,7 @@ def extend(
         opened.inference,
         lambda: progress("measuring", next(done), total),
     )
-    best = max(range(len(able)), key=lambda place: compared[place].score)
+    best = max(range(len(able)), key=lambda place: (compared[place].score, compared[place].agreed or 0.0))
     chosen, comparison = able[best], compared[best]
     segmenter = chosen.segmenter
     assert segmenter is not None

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from contseg.engine.optimiser import make_optimiser
+from contseg.engine.options import TrainingOptions
 from contseg.engine.own_loop import training_batches
 from contseg.errors import ContsegError
 from contseg.evaluation.inference import WHOLE, Inference
@@ -18,8 +20,7 @@ from contseg.scenarios.step import Step
 EPOCHS = 30
 UPDATES = 20
 """A method that is slower than this many updates in its time is given up."""
-BATCH = 8
-LR = 0.01
+OPTIONS = TrainingOptions(batch=8, lr_later=0.01, lr_factors={"classifier": 10.0})
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def learn(
     """
     method.check(old.options, [step])
     started = time.monotonic()
-    crop, batch = crop_of(step, inference), min(BATCH, len(step.train))
+    crop, batch = crop_of(step, inference), min(OPTIONS.batch, len(step.train))
     device = old.mean.device
     per_epoch = max(1, (len(step.train) + sum(map(len, step.memory))) // batch)
     student, teacher = copy.deepcopy(old), copy.deepcopy(old)
@@ -78,7 +79,7 @@ def learn(
         within = _Within(epoch_batches(EPOCHS), started + seconds, f"{method.name}: no update in {seconds:.0f} s")
         context = StepContext.for_loop(student, teacher, step, method, within, EPOCHS)
         context.average = "valid"  # few pixels have a label
-        optimiser = torch.optim.SGD(method.parameter_groups(student, step), lr=LR, momentum=0.9, weight_decay=1e-4)
+        optimiser = make_optimiser(method.parameter_groups(student, step), student, OPTIONS, step.index)
         student.train()
         method.before_step(context)
         updates = 0
@@ -90,7 +91,7 @@ def learn(
                     break
                 done = max(spent, updates / (EPOCHS * per_epoch))
                 for group in optimiser.param_groups:
-                    group["lr"] = LR * group["lr_factor"] * (1 - done) ** 0.9
+                    group["lr"] = OPTIONS.lr_later * group["lr_factor"] * (1 - done) ** OPTIONS.power
                 _update(method, context, optimiser, images)
                 updates += 1
                 progress(max(done, 1 / (EPOCHS * per_epoch)))
