@@ -133,7 +133,7 @@ def test_a_folder_is_measured_on_the_test_set_of_a_recipe(run, folder):
 
 
 def test_evaluate_with_wrong_words(run, folder):
-    refused("evaluate", folder, telling="contains a segmenter, not a run; set the recipe of its test set with --recipe")
+    refused("evaluate", folder, telling="contains a segmenter, not a run; set labelled images with --data, or the recipe")
     refused("evaluate", run.folder, "--recipe", "digits/mib_5-1", telling="is a run with its own recipe; remove the option")
     refused("evaluate", folder, "--step", 1, *RECIPE, telling="--step: applies to runs")
     other = [word if "split" not in word else "scenario.order=seed:1" for word in RECIPE]

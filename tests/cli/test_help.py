@@ -13,7 +13,8 @@ from contseg.cli.main import app
 from contseg.recipes.read import recipe_names
 
 VERBS = {
-    "Check", "Compare", "Convert", "Cut", "Evaluate", "Inspect", "List", "Print", "Read", "Segment", "Train", "Write",
+    "Add", "Check", "Compare", "Convert", "Cut", "Evaluate", "Inspect", "List", "Merge", "Print", "Read", "Remove",
+    "Segment", "Train", "Write",
 }  # fmt: skip
 HEAVY = {"torch", "numpy", "matplotlib", "lightning_fabric"}
 

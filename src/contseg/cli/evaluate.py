@@ -7,6 +7,7 @@ import torch
 from rich.table import Table
 
 from contseg.cli.console import console, progress_bar
+from contseg.cli.evaluate_folder import evaluate_folder, is_data_of_run, write_result
 from contseg.cli.plugins import with_plugins
 from contseg.data.classes import ClassTable, class_differences
 from contseg.data.pipelines.augment import evaluation_pipeline
@@ -34,28 +35,38 @@ def run_evaluation(
     overrides: list[str],
     source: str | None = None,
     plugins: Sequence[str] = (),
+    result: Path | None = None,
 ) -> None:
-    """Print the IoUs of a run's segmenter on a step's test set, or of any segmenter (folder or file) on a recipe's.
+    """Print the IoUs of a run's segmenter on a step's test set, of any segmenter (folder or file) on a recipe's, or of any
+    model on a labelled folder.
 
     Args:
         overrides: for a run, keys of the recipe's `evaluation` only; any key if `source` is set.
         source: the recipe, for a segmenter that is not in a run.
         plugins: to import in addition to those of the recipe.
+        data: a labelled folder, or where the dataset of the run or recipe is now.
+        result: a JSON file for the IoU of each class.
 
     Raises:
         ContsegError: the run, step or segmenter does not exist, an override is not allowed, the confusion matrix of a
             finished step is missing, or the dataset has other classes.
     """
+    if data is not None and source is None and step is None and not is_data_of_run(folder, data):
+        evaluate_folder(folder, data, overrides, result)
+        return
     values = with_plugins([*overrides, *([f"data.path={str(data)!r}"] if data else [])], list(plugins))
     if folder.is_file() or is_pretrained(folder):
         if source is None:
-            raise ContsegError(f"{folder}: contains a segmenter, not a run; set the recipe of its test set with --recipe")
+            raise ContsegError(
+                f"{folder}: contains a segmenter, not a run; set labelled images with --data, or the recipe of its test set"
+                " with --recipe"
+            )
         if step is not None:
             raise ContsegError("--step: applies to runs; the step of a segmenter follows from its classes")
         segmenter, classes = open_segmenter(folder)
         recipe = read_recipe(source, values)
         scenario = read_scenario(recipe)
-        measure(folder, segmenter, classes, recipe, scenario, step_with(classes, scenario, folder))
+        measure(folder, segmenter, classes, recipe, scenario, step_with(classes, scenario, folder), result)
         return
     if source is not None:
         raise ContsegError(f"--recipe: {folder} is a run with its own recipe; remove the option")
@@ -71,7 +82,7 @@ def run_evaluation(
         raise ContsegError(f"--step: {folder} has finished {finished} steps (0 to {finished - 1}); there is no step {index}")
     segmenter, classes = load_segmenter(run.segmenter_path(index))
     require_same_classes(classes, scenario, index, run.segmenter_path(index))
-    measure(folder, segmenter, classes, recipe, scenario, index)
+    measure(folder, segmenter, classes, recipe, scenario, index, result)
 
 
 def read_scenario(recipe: Recipe) -> Scenario:
@@ -110,8 +121,16 @@ def step_with(classes: ClassTable, scenario: Scenario, folder: Path) -> int:
     return found[-1]
 
 
-def measure(folder: Path, segmenter: Segmenter, classes: ClassTable, recipe: Recipe, scenario: Scenario, index: int) -> None:
-    """Evaluate a segmenter on the test set of a step, and print the metrics."""
+def measure(
+    folder: Path,
+    segmenter: Segmenter,
+    classes: ClassTable,
+    recipe: Recipe,
+    scenario: Scenario,
+    index: int,
+    result: Path | None,
+) -> None:
+    """Evaluate a segmenter on the test set of a step, and print the metrics; see `run_evaluation`."""
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.training.accelerator != "cpu" else "cpu")
     segmenter.to(device)
     step, pipeline = scenario[index], evaluation_pipeline(recipe.data.test_crop)
@@ -134,3 +153,6 @@ def measure(folder: Path, segmenter: Segmenter, classes: ClassTable, recipe: Rec
     )
     for line in remark_lines(figures["notes"], ["background", *shown]):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if result is not None:
+        iou = dict(zip(classes.names, figures["iou"], strict=False))
+        write_result(result, {"model": str(folder), "step": index, "iou": iou, "images": len(step.test)})

@@ -1,23 +1,17 @@
 """The methods that an extension tries."""
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from functools import partial
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from contseg.data.classes import IGNORE
 from contseg.errors import ContsegError
-from contseg.evaluation.inference import Inference
-from contseg.extension.data import ExtensionData
-from contseg.extension.folder import Progress, quiet
+from contseg.extension.gaussian_heads import gaussian_heads
 from contseg.extension.learn import learn
-from contseg.extension.old_images import OldImages
+from contseg.extension.task import Candidate, Task
 from contseg.methods.registry import METHODS, make_method
-from contseg.models.segmenter import Segmenter
 from contseg.scenarios.policy import LabelPolicy
 from contseg.scenarios.step import Step
 
@@ -25,46 +19,6 @@ WITH_BACKGROUND, WITHOUT_BACKGROUND = ("mib", "plop"), ("lwf", "finetune")
 """Gradient methods of `auto`, for models with and without a background class."""
 FOLDING = {"mib", "plop", "sdr", "idec", "ssul", "lag"}
 """Methods for which a background label may hide an old class."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What the methods learn.
-
-    Args:
-        old: the model to extend; no method changes it.
-        inference: of the model.
-        statistics: folder with the statistics of a Gaussian head, if the model has one.
-        old_images: of `--keep`, if given.
-        seconds: time for all gradient methods together.
-    """
-
-    old: Segmenter
-    inference: Inference
-    statistics: Path | None
-    data: ExtensionData
-    old_images: OldImages | None = None
-    seconds: float = 300.0
-    seed: int = 0
-    progress: Progress = quiet
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """The result of a method.
-
-    Args:
-        segmenter: None if the method failed.
-        seconds: that it took.
-        note: how it ended, in a few words.
-        statistics: of a Gaussian head, to store.
-    """
-
-    name: str
-    segmenter: Segmenter | None
-    seconds: float
-    note: str = ""
-    statistics: Any = field(default=None, repr=False)
 
 
 def candidates(task: Task, method: str) -> Iterator[Candidate]:
@@ -130,8 +84,3 @@ def step_of(task: Task, name: str) -> Step:
     samples = task.old_images.learn
     lookup = np.where(samples.lookup >= step.seen_count, IGNORE, samples.lookup).astype(np.uint8)
     return replace(step, memory=(replace(samples, lookup=lookup),))
-
-
-def gaussian_heads(task: Task) -> Iterator[Candidate]:
-    """The Gaussian heads."""
-    yield from ()

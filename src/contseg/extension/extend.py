@@ -16,7 +16,7 @@ from contseg.data.classes import ClassTable
 from contseg.data.datasets.labelled import Unlabelled, open_labelled
 from contseg.digest import file_sha256, sha256
 from contseg.errors import ContsegError, counted
-from contseg.extension.candidates import Candidate, Task, candidates
+from contseg.extension.candidates import candidates
 from contseg.extension.cells import count_cells, separation, warnings
 from contseg.extension.data import ExtensionData
 from contseg.extension.folder import PAGE, RECORD, Progress, memory_mb, quiet, require_new, stored_mb, tensors_sha256
@@ -24,6 +24,7 @@ from contseg.extension.measure import Comparison, LabelledPhotos, Photos, compar
 from contseg.extension.old_images import OldImages, open_old_images
 from contseg.extension.outcome import ClassOutcome, confusions, outcomes
 from contseg.extension.page import PICTURES, Picture, picture, write_page
+from contseg.extension.task import Candidate, Task
 from contseg.interop.pretrained import save_pretrained
 from contseg.models.segmenter import Segmenter
 from contseg.recipes.models import Opened, open_model
@@ -110,8 +111,17 @@ def extend(
     if len(found.train) + len(found.held_out) < 2:
         raise ContsegError(f"{dataset.root}: only {counted(len(found.train), 'labelled image')}; label at least 2, better 30")
     old_images = None if keep is None else open_old_images(Path(keep), table)
+    sums = None if opened.statistics is None else load_statistics(opened.statistics)
     task = Task(
-        old, opened.inference, opened.statistics, found, old_images, seconds=60 * minutes, seed=seed, progress=progress
+        old,
+        opened.inference,
+        found,
+        sums,
+        opened.source.get("readout", {}).get("rho", RHO),
+        old_images,
+        seconds=60 * minutes,
+        seed=seed,
+        progress=progress,
     )
     tried = list(candidates(task, method))
     able = [one for one in tried if one.segmenter is not None]
@@ -137,12 +147,19 @@ def extend(
     separated = separation(segmenter, measured, len(table), stride, opened.inference)
     rows = tuple(outcomes(table.names, comparison))
     provenance = {
-        "base": {"path": str(model), "sha256": tensors_sha256(old), "source": opened.source},
+        "base": {
+            "path": str(model),
+            "sha256": tensors_sha256(old),
+            "statistics": sums is not None,
+            "source": opened.source,
+        },
         "data": {"path": str(data), "sha256": data_sha256(found), "images": len(found.train) + len(found.held_out)},
         "method": chosen.name,
         "seed": seed,
         "unlabelled": unlabelled,
         "classes": {"new": list(found.new), "known": list(found.known)},
+        "readout": chosen.readout,
+        "inference": opened.inference.options.model_dump(mode="json"),
     }
     record: dict[str, Any] = {
         "base": {"path": str(model), "kind": opened.kind},
@@ -169,7 +186,7 @@ def extend(
     }
     pictures = draw(comparison, groups, old, segmenter, table, opened)
     with atomic_folder(out) as folder:
-        save_pretrained(folder, segmenter, table, provenance, statistics=chosen.statistics)
+        save_pretrained(folder, segmenter, table, provenance, statistics=chosen.sums)
         record |= {"seconds": time.monotonic() - started, "memory_mb": memory_mb(), "stored_mb": stored_mb(folder)}
         write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
         write_page(folder / PAGE, record, pictures, table)

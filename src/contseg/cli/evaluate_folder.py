@@ -1,0 +1,81 @@
+"""`contseg evaluate MODEL --data FOLDER`: any model on any labelled folder, classes matched by name."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+from rich.text import Text
+
+from contseg.atomic import write_text
+from contseg.cli.console import console, progress_bar
+from contseg.engine.run import Run
+from contseg.errors import ContsegError, counted
+from contseg.extension.evaluation import measure_folder
+from contseg.recipes.build import make_scenario
+from contseg.recipes.models import inference_of, open_model
+from contseg.recipes.read import read_run
+from contseg.report.table import percent
+from contseg.scenarios.plan import make_plan
+from contseg.settings import key_value
+
+
+def evaluate_folder(model: Path, data: Path, overrides: Sequence[str], out: Path | None) -> None:
+    """Measure a model on a folder, and print the IoU of each class; see `measure_folder`.
+
+    Args:
+        overrides: `evaluation.KEY=VALUE`.
+        out: a JSON file for the result.
+
+    Raises:
+        ContsegError: see `open_model` and `measure_folder`; or an override is not one of the inference.
+    """
+    changes: dict[str, Any] = {}
+    for override in overrides:
+        key, value = key_value(override, "evaluation.flip=true")
+        if not key.startswith("evaluation."):
+            raise ContsegError(f"override '{override}': only evaluation.KEY=VALUE can be set with --data")
+        changes[key.removeprefix("evaluation.")] = value
+    opened = open_model(model, device="cuda" if torch.cuda.is_available() else "cpu")
+    inference = inference_of(opened.recipe, opened.source, opened.classes, changes) if changes else opened.inference
+    with progress_bar("testing") as progress:
+        found = measure_folder(opened.segmenter, opened.classes, data, inference=inference, progress=progress)
+    table = Table(title=Text(f"{model} on {data}: {counted(found.images, 'image')}"))
+    table.add_column("class", overflow="fold")
+    table.add_column("IoU %", justify="right")
+    for name, iou in found.iou.items():
+        table.add_row(Text(name), percent(None if iou is None else 100 * iou))
+    console.print(table)
+    console.print(f"mean {percent(None if found.mean is None else 100 * found.mean)}", highlight=False)
+    for text in (*opened.notes, *found.notes):
+        console.print(f"note: {text}", highlight=False, soft_wrap=True)
+    if out is not None:
+        write_result(out, {"model": str(model), "data": str(data), **found.as_json()})
+
+
+def write_result(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file, and print its path.
+
+    Raises:
+        ContsegError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(content, indent=1) + "\n")
+    except OSError as error:
+        raise ContsegError(f"--json: {path} cannot be written ({error.strerror})") from None
+    console.print(f"result: {path}", soft_wrap=True)
+
+
+def is_data_of_run(run: Path, data: Path) -> bool:
+    """Whether a folder has the dataset of a run, by the hash of its plan: images and labels may have moved."""
+    if not (run / "recipe.yaml").is_file():
+        return False
+    recorded = Run(run).require().plan()
+    try:
+        scenario = make_scenario(read_run(run / "recipe.yaml", [f"data.path={str(data)!r}"]))
+        return recorded is not None and make_plan(scenario).hash == recorded["hash"]
+    except ContsegError:
+        return False
