@@ -34,7 +34,7 @@ def open_labelled(path: Path | str, *, unlabelled: Unlabelled | None = None, **o
     return dataset
 
 
-def format_of(path: Path) -> type[SegmentationDataset]:
+def format_of(path: Path) -> type[Folder | CocoJSON]:
     """The dataset class that reads a folder."""
     has_masks = any((path / folder).is_dir() for folder in ("masks", "SegmentationClass"))
     return CocoJSON if not has_masks and any(path.rglob("*.json")) else Folder
