@@ -104,7 +104,7 @@ class ExtensionData:
             only = f"only {labelled}, which the model already has" if known else "no class"
             raise ContsegError(f"{where}: no new class: its training images contain {only}; label the new class")
         colours = dict(zip(dataset.classes.ids, dataset.classes.colours, strict=True))
-        table = _extended(model_classes, [name_of[number] for number in new], [colours[number] for number in new])
+        table = extended_table(model_classes, [name_of[number] for number in new], [colours[number] for number in new])
         unlabelled_id = 0
         if unlabelled == "unknown":
             unlabelled_id = _free_id((*table.ids, *table.void))
@@ -259,7 +259,7 @@ def _wanted(
     return tuple(dict.fromkeys(ids[plain_name(name)] for name in wanted))
 
 
-def _extended(model: ClassTable, names: Sequence[str], colours: Sequence[Colour]) -> ClassTable:
+def extended_table(model: ClassTable, names: Sequence[str], colours: Sequence[Colour]) -> ClassTable:
     """The model's table with more classes: the next free ids, and colours that are not in use."""
     ids = list(model.ids)
     for _ in names:

@@ -19,13 +19,24 @@ from contseg.errors import ContsegError, counted
 from contseg.extension.candidates import candidates
 from contseg.extension.cells import count_cells, separation, warnings
 from contseg.extension.data import ExtensionData
-from contseg.extension.folder import PAGE, RECORD, Progress, memory_mb, quiet, require_new, stored_mb, tensors_sha256
+from contseg.extension.folder import (
+    PAGE,
+    RECORD,
+    Progress,
+    memory_mb,
+    quiet,
+    require_new,
+    stored_mb,
+    stored_sums,
+    tensors_sha256,
+)
 from contseg.extension.measure import Comparison, LabelledPhotos, Photos, compare
 from contseg.extension.old_images import OldImages, open_old_images
 from contseg.extension.outcome import ClassOutcome, confusions, outcomes
 from contseg.extension.page import PICTURES, Picture, picture, write_page
 from contseg.extension.task import Candidate, Task
 from contseg.interop.pretrained import save_pretrained
+from contseg.methods.gaussian.readout import RHO
 from contseg.models.segmenter import Segmenter
 from contseg.recipes.models import Opened, open_model
 
@@ -111,7 +122,7 @@ def extend(
     if len(found.train) + len(found.held_out) < 2:
         raise ContsegError(f"{dataset.root}: only {counted(len(found.train), 'labelled image')}; label at least 2, better 30")
     old_images = None if keep is None else open_old_images(Path(keep), table)
-    sums = None if opened.statistics is None else load_statistics(opened.statistics)
+    sums = stored_sums(opened)
     task = Task(
         old,
         opened.inference,
@@ -186,7 +197,7 @@ def extend(
     }
     pictures = draw(comparison, groups, old, segmenter, table, opened)
     with atomic_folder(out) as folder:
-        save_pretrained(folder, segmenter, table, provenance, statistics=chosen.sums)
+        save_pretrained(folder, segmenter, table, provenance, statistics=None if chosen.sums is None else chosen.sums.state_dict())
         record |= {"seconds": time.monotonic() - started, "memory_mb": memory_mb(), "stored_mb": stored_mb(folder)}
         write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
         write_page(folder / PAGE, record, pictures, table)

@@ -8,7 +8,10 @@ import torch
 
 from contseg.digest import sha256
 from contseg.errors import ContsegError
+from contseg.interop.pretrained import load_statistics
+from contseg.methods.gaussian.sums import GaussianSums
 from contseg.models.segmenter import Segmenter
+from contseg.recipes.models import Opened
 
 RECORD, PAGE = "extension.json", "report.html"
 Progress = Callable[[str, int, int], None]
@@ -38,6 +41,16 @@ def tensors_sha256(segmenter: Segmenter) -> str:
         plain = value.detach().cpu().contiguous()
         parts += [f"{name} {tuple(plain.shape)} {plain.dtype}", plain.reshape(-1).view(torch.uint8).numpy().tobytes()]
     return sha256(*parts)
+
+
+def stored_sums(opened: Opened) -> GaussianSums | None:
+    """The sums of the Gaussian head of a model, on its device, or None.
+
+    Raises:
+        ContsegError: the file is damaged, or was changed.
+    """
+    state = None if opened.statistics is None else load_statistics(opened.file)
+    return None if state is None else GaussianSums.from_state(state).to(opened.segmenter.mean.device)
 
 
 def stored_mb(folder: Path) -> float:

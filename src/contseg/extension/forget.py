@@ -11,8 +11,8 @@ from torch import Tensor
 from contseg.atomic import atomic_folder
 from contseg.data.classes import ClassTable
 from contseg.errors import ContsegError, did_you_mean
-from contseg.extension.folder import require_new, tensors_sha256
-from contseg.interop.pretrained import load_statistics, save_pretrained
+from contseg.extension.folder import require_new, stored_sums, tensors_sha256
+from contseg.interop.pretrained import save_pretrained
 from contseg.methods.gaussian.readout import apply
 from contseg.models.make import make_segmenter
 from contseg.models.segmenter import Segmenter
@@ -66,7 +66,7 @@ def forget(model: Path | str, names: str | Sequence[str], out: Path | str) -> Ch
     for place in sorted({table.names.index(name) for name in names}, reverse=True):
         segmenter = without_output(segmenter, place)
     left = table.subset([number for number, name in zip(table.ids, table.names, strict=True) if name not in names])
-    sums = None if opened.statistics is None else load_statistics(opened.statistics)
+    sums = stored_sums(opened)
     notes: tuple[str, ...] = ()
     if sums is not None:
         sums = sums.without(*(name for name in dict.fromkeys(names) if name in sums.classes))
@@ -77,7 +77,7 @@ def forget(model: Path | str, names: str | Sequence[str], out: Path | str) -> Ch
         "forgotten": {"from": str(model), "sha256": tensors_sha256(opened.segmenter), "classes": names},
     }
     with atomic_folder(out) as folder:
-        save_pretrained(folder, segmenter, left, source, statistics=sums)
+        save_pretrained(folder, segmenter, left, source, statistics=None if sums is None else sums.state_dict())
     return Changed(out, segmenter.eval(), left, notes)
 
 

@@ -6,10 +6,12 @@ from typing import Any
 from contseg.atomic import atomic_folder
 from contseg.data.classes import ClassTable
 from contseg.errors import ContsegError
-from contseg.extension.folder import require_new, tensors_sha256
+from contseg.extension.data import extended_table
+from contseg.extension.folder import require_new, stored_sums, tensors_sha256
 from contseg.extension.forget import Changed
-from contseg.interop.pretrained import load_statistics, save_pretrained
+from contseg.interop.pretrained import save_pretrained
 from contseg.methods.gaussian.readout import apply
+from contseg.methods.gaussian.sums import GaussianSums
 from contseg.recipes.models import Opened, open_model
 
 
@@ -39,7 +41,7 @@ def merge(one: Path | str, other: Path | str, out: Path | str) -> Changed:
     both = [name for name in new[0] if name in new[1]]
     if both:
         raise ContsegError(f"{other}: '{both[0]}' is also new in {one}; forget it in one of them first")
-    sums, added = load_statistics(_statistics(first, one)), load_statistics(_statistics(second, other))
+    sums, added = _sums(first, one), _sums(second, other)
     if bases[0]["statistics"]:
         known = second.source["classes"]["known"]
         if known and first.source["classes"]["known"]:
@@ -50,14 +52,47 @@ def merge(one: Path | str, other: Path | str, out: Path | str) -> Changed:
         merged = sums + (added - own)
     else:
         merged = sums + added
+    merged_from = [
+        {"path": str(path), "sha256": tensors_sha256(opened.segmenter), "data": opened.source["data"]}
+        for path, opened in ((one, first), (other, second))
+    ]
     table, segmenter = _joined(first.classes, second.classes, new[1]), first.segmenter
     segmenter.grow(len(new[1]), "random")
     apply(segmenter, merged, table, **first.source.get("readout", {}))
     source = first.source | {
-        "classes": {"new": [*new[0], *new[1]], "known": sorted({*_known(first), *_known(second)})},
-        "merged": [{"path": str(path), "sha256": tensors_sha256(opened.segmenter), "data": opened.source["data"]}
-                   for path, opened in ((one, open_model(one)), (other, second))],
-    }  # fmt: skip
+        "classes": {"new": [*new[0], *new[1]], "known": sorted({*first.source["classes"]["known"], *second.source["classes"]["known"]})},
+        "merged": merged_from,
+    }
     with atomic_folder(out) as folder:
-        save_pretrained(folder, segmenter, table, source, statistics=merged)
+        save_pretrained(folder, segmenter, table, source, statistics=merged.state_dict())
     return Changed(out, segmenter.eval(), table)
+
+
+def _base(opened: Opened, path: Path | str) -> dict[str, Any]:
+    """The model that was extended.
+
+    Raises:
+        ContsegError: the model is no extension.
+    """
+    if "base" not in opened.source or "classes" not in opened.source:
+        raise ContsegError(f"{path}: is no extended model; merge takes two folders of contseg extend")
+    return opened.source["base"]
+
+
+def _sums(opened: Opened, path: Path | str) -> GaussianSums:
+    """The statistics of an extension.
+
+    Raises:
+        ContsegError: it has none.
+    """
+    sums = stored_sums(opened)
+    if sums is None:
+        method = opened.source["method"]
+        raise ContsegError(f"{path}: method {method} has no statistics to merge; extend again with --method gaussian")
+    return sums
+
+
+def _joined(one: ClassTable, other: ClassTable, new: list[str]) -> ClassTable:
+    """The classes of one table and the new ones of another; an id or colour that is in use is replaced by a free one."""
+    rows = [other.names.index(name) for name in new]
+    return extended_table(one, new, [other.colours[row] for row in rows])

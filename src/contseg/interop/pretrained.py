@@ -1,10 +1,15 @@
 """A segmenter as a folder to share: weights, a description in JSON, and a hash that detects changes."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from contseg.atomic import write_text
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from contseg.atomic import atomic_file, write_text
 from contseg.data.classes import ClassTable
 from contseg.digest import file_sha256
 from contseg.errors import ContsegError
@@ -12,11 +17,15 @@ from contseg.interop.adopted import is_foreign, open_foreign
 from contseg.interop.segmenter_file import KEYS, describe, header_of, load_segmenter, save_segmenter
 from contseg.models.segmenter import Segmenter
 
-WEIGHTS, DESCRIPTION = "segmenter.safetensors", "segmenter.json"
+WEIGHTS, DESCRIPTION, STATISTICS = "segmenter.safetensors", "segmenter.json", "statistics.safetensors"
 
 
 def save_pretrained(
-    folder: Path | str, segmenter: Segmenter, classes: ClassTable, source: dict[str, Any] | None = None
+    folder: Path | str,
+    segmenter: Segmenter,
+    classes: ClassTable,
+    source: dict[str, Any] | None = None,
+    statistics: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write `segmenter.safetensors` and `segmenter.json` to a folder, which is created if missing.
 
@@ -27,6 +36,7 @@ def save_pretrained(
     Args:
         classes: in output order.
         source: where the segmenter comes from, as values that JSON supports.
+        statistics: sums of a Gaussian head, see `GaussianSums.state_dict`, written to `statistics.safetensors`.
 
     Returns:
         the folder.
@@ -51,6 +61,11 @@ def save_pretrained(
         (folder / DESCRIPTION).unlink(missing_ok=True)  # the folder is incomplete until the new description is written
         save_segmenter(folder / WEIGHTS, segmenter, classes, source)
         description = describe(segmenter, classes, source) | {"sha256": file_sha256(folder / WEIGHTS)}
+        (folder / STATISTICS).unlink(missing_ok=True)
+        if statistics:
+            with atomic_file(folder / STATISTICS) as partial:
+                save_file({name: value.contiguous() for name, value in statistics.items()}, partial)
+            description["statistics_sha256"] = file_sha256(folder / STATISTICS)
         write_text(folder / DESCRIPTION, json.dumps(description, indent=1))
     except OSError as error:
         raise ContsegError(f"{folder}: cannot be written ({error.strerror or error})") from None
@@ -83,6 +98,27 @@ def load_pretrained(folder: Path | str, device: str = "cpu") -> tuple[Segmenter,
     if differing:
         raise ContsegError(f"{path}: '{differing[0]}' differs from {WEIGHTS}; one of the files was changed")
     return segmenter, classes
+
+
+def load_statistics(folder: Path | str) -> dict[str, Tensor] | None:
+    """The statistics that `save_pretrained` wrote to a folder; None if there are none.
+
+    Raises:
+        ContsegError: the file is missing or damaged, or was changed.
+    """
+    folder = Path(folder)
+    expected = _read_description(folder / DESCRIPTION).get("statistics_sha256")
+    if expected is None:
+        return None
+    path = folder / STATISTICS
+    if not path.is_file():
+        raise ContsegError(f"{path}: not found, though {DESCRIPTION} lists it; copy the whole folder again")
+    if file_sha256(path) != expected:
+        raise ContsegError(f"{path}: SHA-256 differs from {DESCRIPTION}; the file was changed or cut short; fetch it again")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ContsegError(f"{path}: cannot be read ({' '.join(str(error).split())[:120]}); the file is damaged") from None
 
 
 def open_segmenter(path: Path | str, device: str = "cpu") -> tuple[Segmenter, ClassTable]:

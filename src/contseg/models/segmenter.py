@@ -176,8 +176,8 @@ class Segmenter(nn.Module):
         options, readout = self.options, self.options.readout
         if readout is None:
             return GrowingClassifier(self.head.width, widths, options.unknown, options.head.hidden)
-        stage = TAPS.index(readout.tap)
-        return ReadoutClassifier([*self.backbone.channels, self.head.width][stage], widths, readout)
+        channels = self.head.width if readout.tap == "head" else self.backbone.channels[TAPS.index(readout.tap)]
+        return ReadoutClassifier(channels, widths, readout)
 
     def scores(self, logits_BKHW: Tensor) -> Tensor:
         """Scores of the classes, (B, K, H, W); the prediction is their arg max.

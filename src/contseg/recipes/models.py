@@ -13,13 +13,10 @@ from contseg.evaluation.inference import Inference
 from contseg.interop.adopted import is_foreign, open_foreign
 from contseg.interop.convert import named_table
 from contseg.interop.foreign import LOOKED_FOR
-from contseg.interop.pretrained import WEIGHTS, is_pretrained, open_segmenter, source_of
+from contseg.interop.pretrained import STATISTICS, WEIGHTS, is_pretrained, open_segmenter, source_of
 from contseg.models.segmenter import Segmenter
 from contseg.recipes.read import parse_recipe, read_run
 from contseg.recipes.recipe import Recipe
-
-STATISTICS = "statistics.safetensors"
-
 
 @dataclass(frozen=True)
 class Opened:

@@ -115,7 +115,7 @@ class Features:
             own = g_ND.mean(dim=0)
             squares = squares + (g_ND - own).square().sum(dim=0) + (own - mean).square() * (count * added / total)
             mean, count = mean + (own - mean) * (added / total), total
-        depth = [*segmenter.backbone.channels, segmenter.head.width][_PLACES.index(tap)]
+        depth = segmenter.head.width if tap == "head" else segmenter.backbone.channels[_PLACES.index(tap)]
         mean, squares = (value.expand(depth) for value in (mean, squares))
         total = ranks.sum(count).clamp(min=1)
         overall = ranks.sum(mean * count) / total

@@ -50,7 +50,7 @@ class AdoptedBackbone(Backbone):
         for name, slot in zip((*first, last), (*waiting, Slot(classifier, waiting)), strict=True):
             parent, _, child = name.rpartition(".")
             setattr(self.network.get_submodule(parent), child, slot)
-        del self.last
+        self.last = []
 
     def run(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """The input of the classifier, and the logits as the network resizes them.

@@ -13,7 +13,7 @@ from contseg.models.adopted.libraries import recognised, strip
 from contseg.models.adopted.options import ADOPTED, MODELS, AdoptedOptions
 from contseg.models.adopted.slot import as_first_step, convolution_like, take_out
 from contseg.models.classifier import GrowingClassifier
-from contseg.models.options import IMAGENET_MEAN, IMAGENET_STD, Colour, NetworkOptions
+from contseg.models.options import IMAGENET_MEAN, IMAGENET_STD, Colour, NetworkOptions, ReadoutOptions
 from contseg.models.output import SegmenterOutput
 from contseg.models.segmenter import Segmenter
 
@@ -40,10 +40,20 @@ class AdoptedSegmenter(Segmenter):
         assert isinstance(parts, AdoptedOptions)
         super().__init__(options, widths, None if network is None else parts.around(network))
         last = self.backbone.last
-        self.classifier = GrowingClassifier(self.head.width, list(widths), options.unknown, make=convolution_like(last))
-        if widths[0] == last[0].out_channels:
+        if options.readout is None and widths[0] == last[0].out_channels:
             self.classifier.steps[0] = as_first_step(last)
         self.backbone.fill(self.classifier)
+
+    def use_readout(self, readout: ReadoutOptions) -> None:
+        """See `Segmenter.use_readout`; the tap is `head`."""
+        super().use_readout(readout)
+        self.backbone.fill(self.classifier)
+
+    def _classifier(self, widths: list[int]) -> GrowingClassifier:
+        if self.options.readout is not None:
+            return super()._classifier(widths)
+        make = convolution_like(self.backbone.last)
+        return GrowingClassifier(self.head.width, widths, self.options.unknown, make=make)
 
     def forward(self, images_BCHW: Tensor, taps: Sequence[str] = ()) -> SegmenterOutput:
         """Logits as the network resizes them, and the requested taps, see `Segmenter.forward`.
