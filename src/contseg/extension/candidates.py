@@ -70,7 +70,7 @@ def _learned(task: Task, name: str, seconds: float) -> Candidate:
         inference=task.inference,
         progress=lambda share: task.progress(f"learning with {name}", round(1000 * share), 1000),
     )
-    ended = "all epochs" if found.finished else "until the time was over"
+    ended = "complete" if found.finished else "until the time was over"
     return Candidate(name, found.segmenter, time.monotonic() - started, f"{found.updates} updates, {ended}")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from contseg.engine.optimiser import make_optimiser
 from contseg.engine.options import TrainingOptions
@@ -17,10 +18,13 @@ from contseg.models.segmenter import Segmenter
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step
 
-EPOCHS = 30
-UPDATES = 20
+EPOCHS, LEAST = 30, 400
+"""A step is trained for so many epochs, or for so many updates if that is more."""
+TOO_FEW = 20
 """A method that is slower than this many updates in its time is given up."""
-OPTIONS = TrainingOptions(batch=8, lr_later=0.01, lr_factors={"classifier": 10.0})
+CONVOLUTIONAL = TrainingOptions(batch=8, lr_later=0.01, lr_factors={"classifier": 10.0})
+TRANSFORMER = CONVOLUTIONAL.model_copy(update={"optimiser": "adamw", "lr_later": 1e-4, "weight_decay": 0.01})
+"""For networks with layer norms."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Learned:
     Args:
         updates: updates of its weights.
         seconds: that they took.
-        finished: whether all epochs were trained, rather than the time was over.
+        finished: whether all updates were done, rather than the time was over.
     """
 
     segmenter: Segmenter
@@ -49,7 +53,7 @@ def learn(
     inference: Inference = WHOLE,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Learned:
-    """Train a copy of a segmenter on a step: SGD, the learning rate falls to 0 over the epochs or the time.
+    """Train a copy of a segmenter on a step. The learning rate falls to 0 over the updates or the time.
 
     Norms keep their statistics, as batches are small. The segmenter itself is not changed.
 
@@ -63,9 +67,11 @@ def learn(
     """
     method.check(old.options, [step])
     started = time.monotonic()
-    crop, batch = crop_of(step, inference), min(OPTIONS.batch, len(step.train))
-    device = old.mean.device
+    options = TRANSFORMER if any(isinstance(one, nn.LayerNorm) for one in old.modules()) else CONVOLUTIONAL
+    crop, batch, device = crop_of(step, inference), min(options.batch, len(step.train)), old.mean.device
     per_epoch = max(1, (len(step.train) + sum(map(len, step.memory))) // batch)
+    epochs = max(EPOCHS, -(-LEAST // per_epoch))
+    total = epochs * per_epoch
     student, teacher = copy.deepcopy(old), copy.deepcopy(old)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -76,30 +82,28 @@ def learn(
         def epoch_batches(epoch: int) -> Iterable[Batch]:
             return training_batches(step, epoch, batch=batch, crop=crop, seed=seed, device=device)
 
-        within = _Within(epoch_batches(EPOCHS), started + seconds, f"{method.name}: no update in {seconds:.0f} s")
-        context = StepContext.for_loop(student, teacher, step, method, within, EPOCHS)
+        within = _Within(epoch_batches(epochs), started + seconds, f"{method.name}: no update in {seconds:.0f} s")
+        context = StepContext.for_loop(student, teacher, step, method, within, epochs)
         context.average = "valid"  # few pixels have a label
-        optimiser = make_optimiser(method.parameter_groups(student, step), student, OPTIONS, step.index)
+        optimiser = make_optimiser(method.parameter_groups(student, step), student, options, step.index)
         student.train()
         method.before_step(context)
         updates = 0
-        for epoch in range(EPOCHS):
+        for epoch, images in ((epoch, images) for epoch in range(epochs) for images in epoch_batches(epoch)):
             context.epoch = epoch
-            for images in epoch_batches(epoch):
-                spent = (time.monotonic() - started) / seconds
-                if spent >= 1:
-                    break
-                done = max(spent, updates / (EPOCHS * per_epoch))
-                for group in optimiser.param_groups:
-                    group["lr"] = OPTIONS.lr_later * group["lr_factor"] * (1 - done) ** OPTIONS.power
-                _update(method, context, optimiser, images)
-                updates += 1
-                progress(max(done, 1 / (EPOCHS * per_epoch)))
-        if updates < min(UPDATES, EPOCHS * per_epoch):
+            done = max((time.monotonic() - started) / seconds, updates / total)
+            if done >= 1:
+                break
+            for group in optimiser.param_groups:
+                group["lr"] = options.lr_later * group["lr_factor"] * (1 - done) ** options.power
+            _update(method, context, optimiser, images)
+            updates += 1
+            progress(max(done, updates / total))
+        if updates < min(TOO_FEW, total):
             raise ContsegError(f"{method.name}: only {updates} updates in {seconds:.0f} s; raise --minutes")
         method.after_step(context)
     student.freeze()
-    finished = updates == EPOCHS * per_epoch
+    finished = updates == total
     return Learned(student.eval().requires_grad_(False), updates, time.monotonic() - started, finished)
 
 
