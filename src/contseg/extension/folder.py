@@ -49,8 +49,8 @@ def stored_sums(opened: Opened) -> GaussianSums | None:
     Raises:
         ContsegError: the file is damaged, or was changed.
     """
-    state = None if opened.statistics is None else load_statistics(opened.file)
-    return None if state is None else GaussianSums.from_state(state).to(opened.segmenter.mean.device)
+    state = {} if opened.statistics is None else load_statistics(opened.file)
+    return GaussianSums.from_state(state).to(opened.segmenter.mean.device) if state else None
 
 
 def stored_mb(folder: Path) -> float:

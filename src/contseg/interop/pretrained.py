@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -36,7 +35,8 @@ def save_pretrained(
     Args:
         classes: in output order.
         source: where the segmenter comes from, as values that JSON supports.
-        statistics: sums of a Gaussian head, see `GaussianSums.state_dict`, written to `statistics.safetensors`.
+        statistics: what a method needs to continue, such as `GaussianSums.state_dict()`; written to
+            `statistics.safetensors`, whose SHA-256 is in the JSON.
 
     Returns:
         the folder.
@@ -64,8 +64,8 @@ def save_pretrained(
         (folder / STATISTICS).unlink(missing_ok=True)
         if statistics:
             with atomic_file(folder / STATISTICS) as partial:
-                save_file({name: value.contiguous() for name, value in statistics.items()}, partial)
-            description["statistics_sha256"] = file_sha256(folder / STATISTICS)
+                save_file({name: value.detach().cpu().contiguous() for name, value in statistics.items()}, partial)
+            description["statistics"] = file_sha256(folder / STATISTICS)
         write_text(folder / DESCRIPTION, json.dumps(description, indent=1))
     except OSError as error:
         raise ContsegError(f"{folder}: cannot be written ({error.strerror or error})") from None
@@ -86,12 +86,7 @@ def load_pretrained(folder: Path | str, device: str = "cpu") -> tuple[Segmenter,
     description = _read_description(path)
     if not weights.is_file():
         raise ContsegError(f"{weights}: segmenter file not found")
-    found = file_sha256(weights)
-    if found != description["sha256"]:
-        raise ContsegError(
-            f"{weights}: SHA-256 is {found[:12]}..., in {DESCRIPTION} {str(description['sha256'])[:12]}...;"
-            " the file was changed or cut short; fetch it again"
-        )
+    _require_unchanged(weights, description["sha256"])
     segmenter, classes = load_segmenter(weights, device)
     header = header_of(weights) or {}
     differing = [key for key in KEYS if description[key] != header.get(key)]
@@ -100,25 +95,30 @@ def load_pretrained(folder: Path | str, device: str = "cpu") -> tuple[Segmenter,
     return segmenter, classes
 
 
-def load_statistics(folder: Path | str) -> dict[str, Tensor] | None:
-    """The statistics that `save_pretrained` wrote to a folder; None if there are none.
+def load_statistics(folder: Path | str) -> dict[str, Tensor]:
+    """The statistics in a folder of `save_pretrained`, on CPU; {} if it has none.
 
     Raises:
-        ContsegError: the file is missing or damaged, or was changed.
+        ContsegError: the file is missing or damaged, or its hash is wrong.
     """
     folder = Path(folder)
-    expected = _read_description(folder / DESCRIPTION).get("statistics_sha256")
-    if expected is None:
-        return None
-    path = folder / STATISTICS
+    wanted, path = _read_description(folder / DESCRIPTION).get("statistics"), folder / STATISTICS
+    if wanted is None:
+        return {}
     if not path.is_file():
-        raise ContsegError(f"{path}: not found, though {DESCRIPTION} lists it; copy the whole folder again")
-    if file_sha256(path) != expected:
-        raise ContsegError(f"{path}: SHA-256 differs from {DESCRIPTION}; the file was changed or cut short; fetch it again")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ContsegError(f"{path}: cannot be read ({' '.join(str(error).split())[:120]}); the file is damaged") from None
+        raise ContsegError(f"{path}: not found, and {DESCRIPTION} names it; fetch the whole folder again")
+    _require_unchanged(path, wanted)
+    return load_file(path)
+
+
+def _require_unchanged(path: Path, wanted: str) -> None:
+    """Raise ContsegError unless a file has the SHA-256 of the description."""
+    found = file_sha256(path)
+    if found != wanted:
+        raise ContsegError(
+            f"{path}: SHA-256 is {found[:12]}..., in {DESCRIPTION} {str(wanted)[:12]}...;"
+            " the file was changed or cut short; fetch it again"
+        )
 
 
 def open_segmenter(path: Path | str, device: str = "cpu") -> tuple[Segmenter, ClassTable]:

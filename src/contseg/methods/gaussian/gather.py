@@ -1,7 +1,7 @@
 """One pass over images: the sums of the Gaussian head, from labels or from confident predictions."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -217,16 +217,32 @@ def cell_labels(labels_BHW: Tensor, size: tuple[int, int], rule: CellLabel = "ce
     return label.where(most >= MAJORITY * counted.sum(dim=-1), IGNORE)
 
 
-def only(batches: Iterable[Batch], chosen: Callable[[str], bool]) -> Iterator[Batch]:
-    """The samples of batches whose names are chosen; batches without any are left out."""
-    for batch in batches:
-        kept = [place for place, name in enumerate(batch.names) if chosen(name)]
-        if kept:
-            yield replace(
-                batch,
-                images=batch.images[kept],
-                labels=batch.labels[kept],
-                names=tuple(batch.names[place] for place in kept),
-                annotated=batch.annotated[kept],
-                weights=None if batch.weights is None else batch.weights[kept],
-            )
+@dataclass(frozen=True)
+class Only:
+    """The samples of batches whose names are chosen; batches without any are left out. Can be iterated repeatedly."""
+
+    batches: Iterable[Batch]
+    chosen: Callable[[str], bool]
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.batches:
+            kept = [place for place, name in enumerate(batch.names) if self.chosen(name)]
+            if kept:
+                yield replace(
+                    batch,
+                    images=batch.images[kept],
+                    labels=batch.labels[kept],
+                    names=tuple(batch.names[place] for place in kept),
+                    annotated=batch.annotated[kept],
+                    weights=None if batch.weights is None else batch.weights[kept],
+                )
+
+
+def labelled_cells(
+    segmenter: Segmenter, batches: Iterable[Batch], features: Features, rule: CellLabel = "centre"
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """phi (N, M) and labels (N,) of the cells of images, some thousands at a time."""
+    for batch, g_BDHW in maps(segmenter, batches, features.tap):
+        labels_N = cell_labels(batch.labels, (g_BDHW.shape[2], g_BDHW.shape[3]), rule).flatten()
+        for part, labels in zip(g_BDHW.movedim(1, -1).flatten(0, 2).split(CELLS), labels_N.split(CELLS), strict=True):
+            yield features(part), labels
