@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from contseg.data.classes import ClassTable, Colour, voc_palette
-from contseg.data.outlines import Region, fill, regions
+from contseg.data.outlines import Region, draw, fill, regions
 
 
 def coco_content(images: Iterable[tuple[str, np.ndarray]], classes: ClassTable) -> dict[str, Any]:
@@ -81,9 +81,7 @@ def labelme_content(file: str, mask: np.ndarray, classes: ClassTable) -> dict[st
     for region in regions(mask):
         left, top = region.outline[0]
         if drawn[top, left] != region.value:  # the first corner is the upper left one of a pixel of the region
-            low, high = region.outline.min(axis=0), region.outline.max(axis=0)
-            part = drawn[low[1] : high[1], low[0] : high[0]]
-            part[fill([region.outline - low], *part.shape)] = region.value
+            draw(drawn, region.outline, region.value)
             shapes.append({
                 "label": known.get(region.value, "__ignore__"),
                 "points": region.outline.tolist(),

@@ -130,6 +130,15 @@ def unequal(mask: np.ndarray, shape: Sequence[int], image: Path) -> str:
     return f"mask is {size(mask)} but its image is {width}x{height}{turned or '; they must be equal'}"
 
 
+def recorded_size(recorded: tuple[int, int], found: tuple[int, int], image: Path) -> str:
+    """The error text for an image whose (height, width) differs from the one that its annotations record."""
+    turned = found == recorded[::-1] and orientation(image) >= 5
+    return (
+        f"records {image.name} as {recorded[1]}x{recorded[0]}, but the image is {found[1]}x{found[0]}"
+        f"{' as its EXIF orientation shows it' if turned else ''}"
+    )
+
+
 def repeated_names(names: Sequence[str]) -> list[str]:
     """The names that occur more than once in a list, each once.
 

@@ -105,6 +105,22 @@ def fill(polygons: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
     return np.logical_xor.accumulate(toggles.reshape(height, width + 1)[:, :-1] % 2 == 1, axis=1)
 
 
+def draw(mask: np.ndarray, polygon: np.ndarray, value: int) -> None:
+    """Write a value into the pixels of a mask (H, W) whose centre is in a polygon (N, 2) of corners x, y in pixels.
+
+    Example:
+        >>> mask = np.zeros((2, 3), dtype=np.uint8)
+        >>> draw(mask, np.array([[0.4, 0], [2, 0], [2, 2], [0.4, 2]]), 7)
+        >>> mask
+        array([[7, 7, 0],
+               [7, 7, 0]], dtype=uint8)
+    """
+    low = np.clip(np.floor(polygon.min(axis=0)), 0, mask.shape[::-1]).astype(int)
+    high = np.clip(np.ceil(polygon.max(axis=0)), 0, mask.shape[::-1]).astype(int)
+    part = mask[low[1] : high[1], low[0] : high[0]]
+    part[fill([polygon - low], *part.shape)] = value
+
+
 def _area(points: np.ndarray) -> int:
     """The area within an outline, negative for an anticlockwise one."""
     x, y = points[:, 0], points[:, 1]

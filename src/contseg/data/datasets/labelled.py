@@ -7,8 +7,11 @@ from typing import Any, Literal
 from contseg.data.dataset import SUBSETS, SegmentationDataset
 from contseg.data.datasets.coco_json import CocoJSON
 from contseg.data.datasets.folder import Folder
+from contseg.data.datasets.labelme import Labelme
+from contseg.data.files import files_below
 from contseg.errors import ContsegError
 
+_COCO_NAMES = ("instances_", "_annotations.coco")
 Unlabelled = Literal["unknown", "background"]
 
 
@@ -34,10 +37,20 @@ def open_labelled(path: Path | str, *, unlabelled: Unlabelled | None = None, **o
     return dataset
 
 
-def format_of(path: Path) -> type[Folder | CocoJSON]:
-    """The dataset class that reads a folder."""
-    has_masks = any((path / folder).is_dir() for folder in ("masks", "SegmentationClass"))
-    return CocoJSON if not has_masks and any(path.rglob("*.json")) else Folder
+def format_of(path: Path) -> type[Folder | CocoJSON | Labelme]:
+    """The dataset class that reads a folder; `Folder` if it is none of the others."""
+    if any((path / folder).is_dir() for folder in ("masks", "SegmentationClass")):
+        return Folder
+    jsons = [one for one in files_below(path) if one.suffix.lower() == ".json"] if path.is_dir() else []
+    if any(one.name.startswith(_COCO_NAMES) for one in jsons):
+        return CocoJSON
+    for one in jsons:
+        text = one.read_text(encoding="utf-8", errors="replace")
+        if '"annotations"' in text and '"categories"' in text:
+            return CocoJSON
+        if '"shapes"' in text:
+            return Labelme
+    return Folder
 
 
 def all_names(dataset: SegmentationDataset) -> list[str]:
