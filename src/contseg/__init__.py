@@ -2,7 +2,7 @@
 
 The subpackages, from top to bottom; imports only point down:
 
-    cli  sweeps  report  dryrun  recipes  engine  methods  evaluation  interop  models  losses  scenarios  data
+    cli  sweeps  extension  report  dryrun  recipes  engine  methods  evaluation  interop  models  losses  scenarios  data
 
 The names below are imported on first use, so that `import contseg` is fast.
 """
@@ -21,6 +21,9 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from contseg.errors import ContsegError as ContsegError
     from contseg.evaluation.predict import evaluate as evaluate
     from contseg.evaluation.predict import predict_image as predict_image
+    from contseg.extension.extend import extend as extend
+    from contseg.extension.forget import forget as forget
+    from contseg.extension.merge import merge as merge
     from contseg.interop.pretrained import load_pretrained as load_pretrained
     from contseg.interop.pretrained import save_pretrained as save_pretrained
     from contseg.interop.segmenter_file import load_segmenter as load_segmenter
@@ -61,11 +64,14 @@ _WHERE = {
     "adopt": "contseg.models.adopted.segmenter",
     "evaluate": "contseg.evaluation.predict",
     "evaluation_batches": "contseg.engine.own_loop",
+    "extend": "contseg.extension.extend",
+    "forget": "contseg.extension.forget",
     "load_pretrained": "contseg.interop.pretrained",
     "load_segmenter": "contseg.interop.segmenter_file",
     "make_job": "contseg.recipes.build",
     "make_method": "contseg.methods.registry",
     "make_plan": "contseg.scenarios.plan",
+    "merge": "contseg.extension.merge",
     "open_dataset": "contseg.data.open",
     "open_model": "contseg.recipes.models",
     "predict_image": "contseg.evaluation.predict",

@@ -15,7 +15,7 @@ from contseg.engine.run import Run
 from contseg.errors import ContsegError, counted
 from contseg.extension.evaluation import measure_folder
 from contseg.recipes.build import make_scenario
-from contseg.recipes.models import inference_of, open_model
+from contseg.recipes.models import open_model
 from contseg.recipes.read import read_run
 from contseg.report.table import percent
 from contseg.scenarios.plan import make_plan
@@ -39,7 +39,7 @@ def evaluate_folder(model: Path, data: Path, overrides: Sequence[str], out: Path
             raise ContsegError(f"override '{override}': only evaluation.KEY=VALUE can be set with --data")
         changes[key.removeprefix("evaluation.")] = value
     opened = open_model(model, device="cuda" if torch.cuda.is_available() else "cpu")
-    inference = inference_of(opened.recipe, opened.source, opened.classes, changes) if changes else opened.inference
+    inference = opened.inferring(changes) if changes else opened.inference
     with progress_bar("testing") as progress:
         found = measure_folder(opened.segmenter, opened.classes, data, inference=inference, progress=progress)
     table = Table(title=Text(f"{model} on {data}: {counted(found.images, 'image')}"))
@@ -48,7 +48,7 @@ def evaluate_folder(model: Path, data: Path, overrides: Sequence[str], out: Path
     for name, iou in found.iou.items():
         table.add_row(Text(name), percent(None if iou is None else 100 * iou))
     console.print(table)
-    console.print(f"mean {percent(None if found.mean is None else 100 * found.mean)}", highlight=False)
+    console.print(f"mean IoU {percent(None if found.mean is None else 100 * found.mean)}", highlight=False)
     for text in (*opened.notes, *found.notes):
         console.print(f"note: {text}", highlight=False, soft_wrap=True)
     if out is not None:

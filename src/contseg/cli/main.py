@@ -47,9 +47,7 @@ app.add_typer(recipes_app, name="recipes")
 RecipeArgument = Annotated[str, typer.Argument(help="A YAML file, or a packaged recipe.", metavar="RECIPE")]
 OverridesArgument = Annotated[list[str] | None, typer.Argument(help="Changes to the recipe.", metavar="[KEY=VALUE]...")]
 DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of the dataset; short for data.path=FOLDER.")]
-ModelArgument = Annotated[
-    Path, typer.Argument(help="A run, a segmenter, or a model of another library.", metavar="MODEL")
-]
+ModelArgument = Annotated[Path, typer.Argument(help="A run, a segmenter, or a model of another library.", metavar="MODEL")]
 NewOption = Annotated[Path, typer.Option("--out", help="Folder of the new model; must not exist.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Folder to write to.")]
 

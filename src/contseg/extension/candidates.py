@@ -8,7 +8,7 @@ import numpy as np
 
 from contseg.data.classes import IGNORE
 from contseg.errors import ContsegError
-from contseg.extension.gaussian_heads import gaussian_heads
+from contseg.extension.gaussian_heads import GAUSSIAN, gaussian_heads
 from contseg.extension.learn import learn
 from contseg.extension.task import Candidate, Task
 from contseg.methods.registry import METHODS, make_method
@@ -27,15 +27,15 @@ def candidates(task: Task, method: str) -> Iterator[Candidate]:
     Raises:
         ContsegError: the method is unknown; or it is not `auto` and failed.
     """
-    if method not in ("auto", "gaussian"):
+    if method not in ("auto", *GAUSSIAN):
         METHODS.check(method)
     background = task.data.table.has_background
     names = ("gaussian", *(WITH_BACKGROUND if background else WITHOUT_BACKGROUND)) if method == "auto" else (method,)
     deadline = time.monotonic() + task.seconds
     for place, name in enumerate(names):
-        if name == "gaussian":
+        if name in GAUSSIAN:
             started = time.monotonic()
-            yield from gaussian_heads(task)
+            yield from gaussian_heads(task, method)
             deadline += time.monotonic() - started  # the time is that of gradient methods
             continue
         seconds = (deadline - time.monotonic()) / (len(names) - place)

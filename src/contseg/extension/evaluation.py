@@ -10,9 +10,9 @@ import torch
 
 from contseg.data.classes import ClassTable
 from contseg.data.datasets.labelled import Unlabelled, all_names, open_labelled
-from contseg.errors import ContsegError, counted
+from contseg.errors import ContsegError
 from contseg.evaluation.inference import WHOLE, Inference
-from contseg.evaluation.metrics import mean_over
+from contseg.evaluation.metrics import BACKGROUND, mean_over
 from contseg.evaluation.predict import predict_image
 from contseg.extension.measure import LabelledPhotos, counts, label_iou
 from contseg.extension.old_images import samples_by_name
@@ -70,21 +70,28 @@ def measure_folder(
     """
     dataset = open_labelled(folder, unlabelled=unlabelled)
     names = dataset.names("test") if dataset.is_divided else all_names(dataset)
-    samples, notes = samples_by_name(dataset, classes, names)
+    samples, matched = samples_by_name(dataset, classes, names)
     matrix = torch.zeros(len(classes) + 1, len(classes), dtype=torch.int64)
     annotated = torch.from_numpy(samples.annotated)
+    elsewhere = torch.zeros(len(classes), dtype=torch.int64)
     for done, photo in enumerate(LabelledPhotos(samples), start=1):
         assert photo.labels is not None
         try:
-            predicted = predict_image(segmenter, photo.image, inference)
+            predicted = torch.from_numpy(predict_image(segmenter, photo.image, inference)).long()
         except ContsegError as error:
             raise ContsegError(f"{dataset.image_path(photo.name)}: {error}") from None
-        matrix += counts(torch.from_numpy(photo.labels.astype(np.int64)), torch.from_numpy(predicted).long(), annotated)
+        labels = torch.from_numpy(photo.labels.astype(np.int64))
+        matrix += counts(labels, predicted, annotated)
+        elsewhere += torch.bincount(predicted[labels == BACKGROUND], minlength=len(classes))
         progress(done, len(names))
-    iou = {name: None if np.isnan(value) else float(value) for name, value in zip(classes.names, label_iou(matrix.numpy()),
-           strict=True)}  # fmt: skip
-    lacking = [name for name, number in zip(dataset.classes.names, dataset.classes.ids, strict=True)
-               if samples.lookup[number] == len(classes)]  # fmt: skip
-    if lacking:
-        notes = (*notes, f"not in the model, so each of their pixels is an error if a class of the folder is predicted there: {', '.join(lacking)}")
-    return Measured(iou, len(names), (*dataset.notes, *notes))
+    values = label_iou(matrix.numpy())
+    iou = {name: None if np.isnan(value) else float(value) for name, value in zip(classes.names, values, strict=True)}
+    notes = [*dataset.notes, *matched]
+    if lacking := [name for name, number in zip(dataset.classes.names, dataset.classes.ids, strict=True)
+                   if samples.lookup[number] == len(classes)]:  # fmt: skip
+        notes.append(f"{', '.join(lacking)}: not in the model, so a class of the folder that is predicted there is an error")
+    open_ended = elsewhere * ~annotated
+    if annotated[BACKGROUND] and (most := int(open_ended.max())):
+        name, share = classes.names[int(open_ended.argmax())], 100 * most / int(elsewhere.sum())
+        notes.append(f"{share:.1f} % of background is predicted as {name}, which the folder does not label: not counted")
+    return Measured(iou, len(names), tuple(notes))

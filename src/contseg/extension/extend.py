@@ -5,6 +5,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +119,11 @@ def extend(
         seed=seed,
         progress=lambda done, total: progress("reading masks", done, total),
     )
-    table = found.table
+    table = replace(found.table, void=opened.classes.void)  # without the id of unlabelled pixels
     if len(found.train) + len(found.held_out) < 2:
-        raise ContsegError(f"{dataset.root}: only {counted(len(found.train), 'labelled image')}; label at least 2, better 30")
+        raise ContsegError(
+            f"{dataset.root}: only {counted(len(found.train), 'labelled image')}; label at least 2, better 30"
+        )
     old_images = None if keep is None else open_old_images(Path(keep), table)
     sums = stored_sums(opened)
     task = Task(
@@ -197,7 +200,9 @@ def extend(
     }
     pictures = draw(comparison, groups, old, segmenter, table, opened)
     with atomic_folder(out) as folder:
-        save_pretrained(folder, segmenter, table, provenance, statistics=None if chosen.sums is None else chosen.sums.state_dict())
+        save_pretrained(
+            folder, segmenter, table, provenance, statistics=None if chosen.sums is None else chosen.sums.state_dict()
+        )
         record |= {"seconds": time.monotonic() - started, "memory_mb": memory_mb(), "stored_mb": stored_mb(folder)}
         write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
         write_page(folder / PAGE, record, pictures, table)
@@ -250,10 +255,11 @@ def draw(
 
 
 def data_sha256(data: ExtensionData) -> str:
-    """SHA-256 of the names, image files and masks of the used images."""
+    """SHA-256 of the names and files of the used images and of their masks."""
+    files = cache(file_sha256)  # annotations of all images may be in one file
     parts: list[str | bytes] = []
     for name in sorted((*data.train, *data.held_out)):
-        parts += [name, file_sha256(data.dataset.image_path(name)), data.dataset.read_mask(name).tobytes()]
+        parts += [name, files(data.dataset.image_path(name)), files(data.dataset.mask_path(name))]
     return sha256(*parts)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from contseg.digest import sha256
+from contseg.engine.teacher import statistics_beside
 from contseg.errors import ContsegError
-from contseg.interop.pretrained import load_statistics
 from contseg.methods.gaussian.sums import GaussianSums
 from contseg.models.segmenter import Segmenter
 from contseg.recipes.models import Opened
@@ -23,7 +23,9 @@ def quiet(what: str, done: int, total: int) -> None:
 
 
 def require_new(out: Path) -> None:
-    """Raise ContsegError if something is at `out`. An extension is written under another name, and moved when it is complete.
+    """Raise ContsegError if something is at `out`.
+
+    A model is written under another name and moved there when it is complete, so an interrupted command leaves nothing.
 
     Example:
         >>> require_new(Path("/"))
@@ -49,8 +51,8 @@ def stored_sums(opened: Opened) -> GaussianSums | None:
     Raises:
         ContsegError: the file is damaged, or was changed.
     """
-    state = {} if opened.statistics is None else load_statistics(opened.file)
-    return GaussianSums.from_state(state).to(opened.segmenter.mean.device) if state else None
+    state = statistics_beside(opened.file) if opened.segmenter.options.readout is not None else {}
+    return GaussianSums.from_state(state).to(opened.segmenter.mean.device) if "description" in state else None
 
 
 def stored_mb(folder: Path) -> float:

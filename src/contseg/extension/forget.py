@@ -12,6 +12,7 @@ from contseg.atomic import atomic_folder
 from contseg.data.classes import ClassTable
 from contseg.errors import ContsegError, did_you_mean
 from contseg.extension.folder import require_new, stored_sums, tensors_sha256
+from contseg.extension.gaussian_heads import COLUMNS
 from contseg.interop.pretrained import save_pretrained
 from contseg.methods.gaussian.readout import apply
 from contseg.models.make import make_segmenter
@@ -71,7 +72,7 @@ def forget(model: Path | str, names: str | Sequence[str], out: Path | str) -> Ch
     if sums is not None:
         sums = sums.without(*(name for name in dict.fromkeys(names) if name in sums.classes))
         apply(segmenter, sums, left, **opened.source.get("readout", {}))
-    elif "readout" not in opened.source:
+    elif opened.source.get("method") != COLUMNS:
         notes = ("the outputs of the classes are removed; other weights that changed with them stay",)
     source = opened.source | {
         "forgotten": {"from": str(model), "sha256": tensors_sha256(opened.segmenter), "classes": names},

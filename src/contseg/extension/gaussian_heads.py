@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,11 +11,12 @@ from torch import Tensor
 
 from contseg.data.classes import IGNORE
 from contseg.data.pipelines.augment import WholeImage
+from contseg.data.textures import draw_scene
 from contseg.engine.loading import Batches, evaluation_draws
 from contseg.errors import ContsegError
 from contseg.evaluation.confusion import confusion_matrix
 from contseg.evaluation.metrics import class_iou
-from contseg.extension.measure import CONFIDENT, PlainPhotos
+from contseg.extension.measure import CONFIDENT, Photo, PlainPhotos
 from contseg.extension.task import Candidate, Task
 from contseg.methods.gaussian.beside import columns_beside
 from contseg.methods.gaussian.features import Features, maps
@@ -23,30 +24,46 @@ from contseg.methods.gaussian.gather import cell_labels, gather, sums_of_confide
 from contseg.methods.gaussian.readout import apply, readout
 from contseg.methods.gaussian.sums import GaussianSums
 from contseg.models.layers import resize
+from contseg.models.options import ReadoutTap
 from contseg.models.segmenter import Segmenter
 from contseg.scenarios.batch import Batch, Samples
 
+COLUMNS = "gaussian-columns"
+GAUSSIAN = ("gaussian", "gaussian-expanded", "gaussian-stage3", COLUMNS)
+"""Names of the Gaussian heads."""
 Group = Samples | PlainPhotos
 EXPANSION = 512
-"""Dimensions of the random expansion of `gaussian-expanded`."""
+"""Dimensions of a random expansion."""
+SCENES = 16
+"""Synthetic images that standardise features."""
 RHOS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Ridges to choose from."""
 
 
-def gaussian_heads(task: Task) -> Iterator[Candidate]:
+def gaussian_heads(task: Task, method: str) -> Iterator[Candidate]:
     """The Gaussian heads that suit the model.
 
-    With stored statistics of its old classes: the statistics of the new classes are added. Without, three ways are tried:
-    statistics of old classes from confident predictions, without and with a random expansion of the features, and columns
-    for the new classes next to the old head, which stays as it is.
+    With stored statistics of its old classes, the statistics of the new classes are added. Without, several ways are tried:
+    statistics of old classes from confident predictions, on different features, with and without a random expansion; and
+    columns for the new classes next to the old head, which stays as it is and has no statistics to add to later.
+
+    Args:
+        method: `auto` for all ways, `gaussian` for those with statistics, or the name of a way.
     """
-    ways = {
-        "gaussian": lambda: _from_confident(task, 0),
-        "gaussian-expanded": lambda: _from_confident(task, EXPANSION),
-        "gaussian-columns": lambda: _beside(task),
+    ways: dict[str, Callable[[], Way]] = {
+        "gaussian": lambda: _from_confident(task, "head", 0),
+        "gaussian-expanded": lambda: _from_confident(task, "head", EXPANSION),
+        "gaussian-stage3": lambda: _from_confident(task, "stage3", EXPANSION),
+        COLUMNS: lambda: _beside(task),
     }
     if task.sums is not None:
         ways = {"gaussian": lambda: _from_stored(task)}
+    elif method in GAUSSIAN[1:]:
+        ways = {method: ways[method]}
+    elif method == "gaussian":
+        del ways[COLUMNS]
+    if len(ways) > 1 and "stage3" not in task.old.taps:
+        del ways["gaussian-stage3"]
     for name, way in ways.items():
         task.progress(f"computing {name}", 0, 1)
         started = time.monotonic()
@@ -78,17 +95,40 @@ def _from_stored(task: Task) -> Way:
     return _with_head(task, sums, rho), sums, rho, f"ridge {rho:g}, stored statistics of old classes"
 
 
-def _from_confident(task: Task, expansion: int) -> Way:
+def _from_confident(task: Task, tap: ReadoutTap, expansion: int) -> Way:
     """Statistics of old classes from confident predictions; the ridge is chosen on a fifth of the images."""
     groups = _groups(task)
     fit, tune = _divided(groups)
-    features = Features.measured(task.old, OneByOne(groups, task.old), "head", expansion, task.seed)
+    features = standard_features(task.old, tap, expansion)
     sums = _sums(task, fit, features)
     rho = _best_rho(task, sums, tune) if tune else RHOS[2]
     sums = sums + _sums(task, tune, features)
     lacking = [name for name in task.data.old.names[int(task.data.old.has_background) :] if name not in sums.classes]
     note = f"ridge {rho:g}" + (f"; no confident prediction of {', '.join(lacking)}" if lacking else "")
     return _with_head(task, sums, rho), sums, rho, note
+
+
+def standard_features(segmenter: Segmenter, tap: ReadoutTap, expansion: int) -> Features:
+    """The features of a model without statistics, standardised on synthetic scenes and rounded.
+
+    They depend on the model alone, so that the statistics of its extensions can be added (`contseg merge`).
+    """
+    device = segmenter.mean.device
+
+    def scenes() -> Iterator[Batch]:
+        for number in range(SCENES):
+            image, _ = draw_scene(range(number, number + 4), (128, 128), np.random.default_rng(number))
+            yield _unlabelled(Photo(str(number), image)).to(device)
+
+    found = Features.measured(segmenter, scenes(), tap, expansion)
+    std = found.std.clamp(min=0.1 * float(found.std.median()))  # a channel may be quiet only here
+    return replace(found, mean=_rounded(found.mean), std=_rounded(std))
+
+
+def _rounded(values: Tensor) -> Tensor:
+    """To 5 bits, so that other machines find the same values."""
+    mantissa, exponent = values.frexp()
+    return ((mantissa * 32).round() / 32).ldexp(exponent)
 
 
 def _beside(task: Task) -> Way:
@@ -186,14 +226,14 @@ class OneByOne:
         for group in self._groups:
             if isinstance(group, PlainPhotos):
                 for photo in group:
-                    yield _unlabelled(photo.image, photo.name, len(group.annotated)).to(self._device)
+                    yield _unlabelled(photo).to(self._device)
             else:
                 draws = evaluation_draws(len(group), 1, WholeImage())
                 yield from Batches(group, WholeImage(), draws, seed=0, step=0, device=self._device)
 
 
-def _unlabelled(image: np.ndarray, name: str, classes: int) -> Batch:
+def _unlabelled(photo: Photo) -> Batch:
     """A batch of one image without labels."""
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
-    labels = torch.full((1, *image.shape[:2]), IGNORE, dtype=torch.uint8)
-    return Batch(pixels, labels, (name,), torch.zeros(1, classes, dtype=torch.bool))
+    pixels = torch.from_numpy(photo.image.copy()).permute(2, 0, 1)[None]
+    labels = torch.full((1, *photo.image.shape[:2]), IGNORE, dtype=torch.uint8)
+    return Batch(pixels, labels, (photo.name,), torch.zeros(1, 1, dtype=torch.bool))

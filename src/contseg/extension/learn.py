@@ -89,8 +89,7 @@ def learn(
         student.train()
         method.before_step(context)
         updates = 0
-        for epoch, images in ((epoch, images) for epoch in range(epochs) for images in epoch_batches(epoch)):
-            context.epoch = epoch
+        for context.epoch, images in ((number, images) for number in range(epochs) for images in epoch_batches(number)):
             done = max((time.monotonic() - started) / seconds, updates / total)
             if done >= 1:
                 break

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -33,32 +32,13 @@ class Photo:
     labels: np.ndarray | None = None
 
 
-class Photos(Protocol):
-    """Images that models are compared on.
-
-    Attributes:
-        annotated: (K,) bool, classes whose labels are complete in these images. A pixel without a label may show any other.
-        scored: whether labels measure IoU. False for images that were used for learning.
-    """
-
-    annotated: np.ndarray
-    scored: bool
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Photo]: ...
-
-    def only(self, names: Collection[str]) -> "Photos":
-        """Those with one of these names."""
-        ...
-
-
 @dataclass(frozen=True)
 class LabelledPhotos:
-    """Images with labels, see `Photos`.
+    """Images with labels.
 
     Args:
         samples: their lookup maps mask values to outputs, K and 255.
+        scored: whether labels measure IoU. False for images that were used for learning.
     """
 
     samples: Samples
@@ -66,7 +46,7 @@ class LabelledPhotos:
 
     @property
     def annotated(self) -> np.ndarray:
-        """Of all classes after the extension."""
+        """(K,) bool, classes whose labels are complete in these images. A pixel without a label may show any other."""
         return self.samples.annotated
 
     def __len__(self) -> int:
@@ -85,16 +65,15 @@ class LabelledPhotos:
 
 @dataclass(frozen=True)
 class PlainPhotos:
-    """Images without labels, see `Photos`.
+    """Images without labels.
 
     Args:
         paths: their files.
+        reading: how the values of a file become colours.
     """
 
     paths: Sequence[Path]
-    annotated: np.ndarray
     reading: Reading = AS_STORED
-    scored: bool = False
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -106,6 +85,10 @@ class PlainPhotos:
     def only(self, names: Collection[str]) -> "PlainPhotos":
         """Those with one of these names."""
         return replace(self, paths=[path for path in self.paths if str(path) in names])
+
+
+Photos = LabelledPhotos | PlainPhotos
+"""Images on which models are compared."""
 
 
 @dataclass
@@ -144,7 +127,7 @@ class Comparison:
             old, scores: (H, W) classes of the old model and their scores.
             new: (H, W) classes of the extended model.
         """
-        if photo.labels is None:
+        if photo.labels is None or isinstance(photos, PlainPhotos):
             outside = torch.ones_like(old, dtype=torch.bool)
         else:
             labels = torch.from_numpy(photo.labels.astype(np.int64)).to(old.device)

@@ -35,7 +35,7 @@ def merge(one: Path | str, other: Path | str, out: Path | str) -> Changed:
     bases = [_base(opened, path) for opened, path in ((first, one), (second, other))]
     if bases[0]["sha256"] != bases[1]["sha256"]:
         raise ContsegError(
-            f"{other}: extends another model ({bases[1]['path']}) than {one} ({bases[0]['path']}); extend {one} by its folder"
+            f"{other}: extends another model ({bases[1]['path']}) than {one} ({bases[0]['path']}); extend {one} by its data"
         )
     new = [opened.source["classes"]["new"] for opened in (first, second)]
     both = [name for name in new[0] if name in new[1]]
@@ -60,7 +60,10 @@ def merge(one: Path | str, other: Path | str, out: Path | str) -> Changed:
     segmenter.grow(len(new[1]), "random")
     apply(segmenter, merged, table, **first.source.get("readout", {}))
     source = first.source | {
-        "classes": {"new": [*new[0], *new[1]], "known": sorted({*first.source["classes"]["known"], *second.source["classes"]["known"]})},
+        "classes": {
+            "new": [*new[0], *new[1]],
+            "known": sorted({*first.source["classes"]["known"], *second.source["classes"]["known"]}),
+        },
         "merged": merged_from,
     }
     with atomic_folder(out) as folder:

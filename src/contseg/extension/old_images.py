@@ -51,7 +51,7 @@ def open_old_images(path: Path, table: ClassTable, reading: Reading = AS_STORED)
         files = image_files(path)
         if not files:
             raise ContsegError(f"{path}: no images; --keep needs a folder of old images")
-        return OldImages(None, PlainPhotos(files, np.zeros(len(table), dtype=bool), reading))
+        return OldImages(None, PlainPhotos(files, reading))
     dataset = open_labelled(path)
     samples, notes = samples_by_name(dataset, table, all_names(dataset))
     names = sorted(samples.names, key=lambda name: sha1(name.encode()).hexdigest())

@@ -1,0 +1,110 @@
+"""What is counted: labels, and agreement with the old model."""
+
+import numpy as np
+import pytest
+import torch
+
+from contseg.extension.cells import separation, warnings
+from contseg.extension.measure import Comparison, LabelledPhotos, Photo, PlainPhotos, counts
+from contseg.extension.outcome import ClassOutcome, confusions, outcomes
+from contseg.scenarios.batch import Samples
+
+NAMES = ("background", "ship", "boat")
+
+
+def compared(labels, old, new, *, annotated=(False, False, True), scores=None, scored=True) -> Comparison:
+    """A comparison of one row of pixels; `ship` is old, `boat` is new."""
+    done = Comparison(2, 3)
+    image = np.zeros((1, len(old), 3), dtype=np.uint8)
+    photo = Photo("a", image, None if labels is None else np.array([labels], dtype=np.uint8))
+    samples = Samples(None, (), np.zeros(0), np.array(annotated))  # type: ignore[arg-type]
+    photos = PlainPhotos(()) if labels is None else LabelledPhotos(samples, scored)
+    score = torch.tensor([scores or [1.0] * len(old)])
+    done.add(photo, photos, torch.tensor([old]), score, torch.tensor([new]))
+    return done
+
+
+def test_new_classes_are_measured_by_labels_and_old_ones_without_labels_are_not():
+    done = compared([2, 2, 3, 3], [0, 1, 1, 0], [2, 0, 1, 2])
+    assert done.learned == pytest.approx(1 / 3)  # one hit, one miss, one false alarm
+    assert np.isnan(done.iou_after[:2]).all()
+    assert [row.before for row in outcomes(NAMES, done)] == [None, None, None]
+
+
+def test_agreement_leaves_out_labels_of_new_classes():
+    done = compared([2, 2, 3, 3], [0, 1, 1, 0], [2, 0, 1, 2])
+    assert done.old_agreement.tolist() == [0.0, 1.0]
+    assert done.disagreement(confident=False) == 0.5
+    assert done.changed == {"a": 0.5}
+
+
+def test_confident_pixels_are_counted_apart():
+    done = compared(None, [0, 1, 1, 0], [0, 1, 0, 0], scores=[1.0, 0.95, 0.5, 0.2])
+    assert done.disagreement(confident=False) == 0.25
+    assert done.disagreement(confident=True) == 0.0
+
+
+def test_images_that_were_learned_from_measure_no_iou():
+    done = compared([2, 2, 3, 3], [0, 0, 0, 0], [2, 2, 0, 0], scored=False)
+    assert done.learned is None
+    assert done.agreed == 1.0
+
+
+def test_a_class_that_the_images_do_not_annotate_may_be_right_on_background():
+    labels, predictions = torch.tensor([0, 0, 0]), torch.tensor([0, 1, 2])
+    assert counts(labels, predictions, torch.tensor([True, True, False]))[0].tolist() == [1, 1, 0]
+
+
+def test_the_score_is_the_harmonic_mean_of_learned_and_agreed():
+    done = compared([2, 2, 3, 3], [0, 0, 0, 0], [2, 0, 0, 0])
+    assert (done.learned, done.agreed) == (0.5, 1.0)
+    assert done.score == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("row", "result"),
+    [
+        (ClassOutcome("boat", True, None, 0.4, None), "learned"),
+        (ClassOutcome("boat", True, None, 0.0, None), "not learned"),
+        (ClassOutcome("boat", True, None, None, None), ""),
+        (ClassOutcome("ship", False, 0.5, 0.495, 0.2), "kept"),
+        (ClassOutcome("ship", False, 0.5, 0.4, 0.99), "lost"),
+        (ClassOutcome("ship", False, None, None, 0.95), "~ kept"),
+        (ClassOutcome("ship", False, None, None, 0.5), "~ lost"),
+    ],
+)
+def test_what_became_of_a_class(row, result):
+    assert row.result == result
+
+
+def test_confusions_are_named_with_how_they_were_measured():
+    done = compared([2, 2, 3, 3], [1, 1, 1, 1], [1, 2, 2, 1])
+    assert confusions(NAMES, done) == [
+        {"of": "boat", "as": "ship", "share": 0.5, "estimate": False},
+        {"of": "ship", "as": "boat", "share": 0.5, "estimate": True},
+    ]
+
+
+def test_separation_compares_a_class_with_each_other_one_cell_by_cell():
+    class Fixed(torch.nn.Module):  # logits of four cells
+        options = type("Options", (), {"unknown": False})()
+        mean = torch.zeros(1)
+
+        def normalise(self, images):
+            return images.float()
+
+        def scores(self, logits):
+            return logits
+
+        def forward(self, images):
+            logits = torch.tensor([[0.0, 0, 0, 0], [1, 3, 1, 1], [2, 2, 2, 0]]).view(1, 3, 1, 4)
+            return type("Output", (), {"logits": logits})()
+
+    photo = Photo("a", np.zeros((1, 4, 3), np.uint8), np.array([[2, 2, 2, 2]], np.uint8))
+    found = separation(Fixed(), [photo], 3, stride=1)
+    assert found[2, :2].tolist() == [0.75, 0.5]
+    assert np.isnan(found[0]).all()
+    assert warnings(NAMES, 2, np.array([0, 0, 4]), found) == [
+        "boat: only 4 cells of training data (fewer than 30); label more images of it",
+        "boat: 50 % of its held-out cells are separated from ship; the model confuses the two",
+    ]
