@@ -56,11 +56,12 @@ def save_pretrained(
     outputs = sum(segmenter.widths) - segmenter.options.unknown
     if len(classes) != outputs:
         raise ContsegError(f"{folder}: {len(classes)} classes for a segmenter of {outputs} outputs; name each output once")
+    description = describe(segmenter, classes, source)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / DESCRIPTION).unlink(missing_ok=True)  # the folder is incomplete until the new description is written
         save_segmenter(folder / WEIGHTS, segmenter, classes, source)
-        description = describe(segmenter, classes, source) | {"sha256": file_sha256(folder / WEIGHTS)}
+        description |= {"sha256": file_sha256(folder / WEIGHTS)}
         (folder / STATISTICS).unlink(missing_ok=True)
         if statistics:
             with atomic_file(folder / STATISTICS) as partial:
