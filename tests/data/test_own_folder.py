@@ -301,10 +301,10 @@ class TestBackground:
             Image.fromarray(np.asarray(Image.open(path)) + 1).save(path)
         (folder / "classes.txt").unlink()
         (folder / "classes.yaml").write_text("{1: road, 2: red, 3: green, 4: blue}")
-        with pytest.raises(ContsegError, match="background must come first"):
-            Folder(folder)
         assert Folder(folder, background="none").classes.ids == (1, 2, 3, 4)
-        assert Folder(folder, background="unlabelled").classes.names[0] == "background"
+        for choice in (None, "unlabelled"):
+            table = Folder(folder, background=choice).classes
+            assert (table.names[0], table.background) == ("background", "unscored")
 
     def test_unknown_values_are_told_as_the_mask_has_them(self, roads):
         mask = mask_of(roads).copy()

@@ -1,5 +1,6 @@
 """The class list of a user's folder: `classes.yaml`, `classes.txt` or CVAT's `labelmap.txt`, and the meaning of id 0."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,7 +62,7 @@ def read_class_list(root: Path, background: Any = None) -> ClassList:
 
     Args:
         background: the meaning of id 0: `annotated`, `unlabelled` or `none` (true and false mean `annotated` and `none`);
-            None: `annotated`, if id 0 has the name of a background.
+            None: `annotated`, if id 0 has the name of a background; `unlabelled`, if no class has id 0.
 
     Raises:
         ContsegError: the list is missing or invalid, or the meaning of id 0 is unknown.
@@ -100,7 +101,8 @@ def _with_background(rows: Sequence[_Row], chosen: str | None, path: Path) -> Cl
     """The class table of the rows with this meaning of id 0; None decides by the name of id 0."""
     if chosen == "none":
         return _without(rows)
-    if chosen is not None and not any(row.number == 0 for row in rows):
+    if not any(row.number == 0 for row in rows):
+        chosen = chosen or "unlabelled"
         rows = [_Row(0, "background", None), *rows]
     table = _table(rows, "unscored" if chosen == "unlabelled" else "annotated")
     first = table.names[0]
@@ -189,10 +191,10 @@ def _from_labelmap(path: Path) -> list[_Row]:
     for line in read_list(path):
         if line.startswith("#"):
             continue
-        name, _, rest = line.partition(":")
+        found = re.fullmatch(r"(.+?):([\d, ]+)(:[^:]*){0,2}", line)  # a name may contain a colon
         try:
-            rows.append((name, _colour(rest.partition(":")[0].split(","))))
-        except (TypeError, ValueError):
+            rows.append((found[1] if found else "", _colour(found[2].split(",") if found else ())))
+        except ValueError:
             raise ContsegError(f"{path}: cannot read '{line}'; expected `name:red,green,blue::`") from None
     rows.sort(key=lambda row: not is_background(row[0]))
     ids = [number for number in range(len(rows) + 1) if number != IGNORE][: len(rows)]

@@ -47,8 +47,8 @@ class Folder(SegmentationDataset):
             `unlabelled`: pixels without annotation, of any class in training, never scored;
             `none`: an ordinary class, or unused. In steps by class, an unscored background is added for pixels that a step
             does not annotate; it has id 0, so ids 0, 1, 2, ... become 1, 2, 3, ...
-            True means `annotated`, False means `none`. Default: `annotated` if class 0 has the name of a background;
-            required otherwise.
+            True means `annotated`, False means `none`. Default: `annotated` if class 0 has the name of a background,
+            `unlabelled` if no class has id 0; required otherwise.
 
     Raises:
         ContsegError: a file or folder is missing, the class list is invalid, or the meaning of id 0 is unknown.
