@@ -260,16 +260,16 @@ class TestBackground:
         with pytest.raises(ContsegError, match=r"classes\.txt: id 0 is 'road', .*data\.options\.background=none"):
             Folder(roads)
 
-    @pytest.mark.parametrize("name", ["background", "Background", "_background_", "BG", "unlabeled", "void"])
+    @pytest.mark.parametrize("name", ["background", "Background", "_background_", "BG"])
     def test_the_usual_names_of_a_background_are_known(self, folder, name):
         (folder / "classes.txt").write_text(f"{name}\nred\ngreen\nblue\n")
         assert Folder(folder).classes.background == "annotated"
 
-    def test_a_background_called_unlabelled_is_noted(self, folder):
-        (folder / "classes.txt").write_text("unlabelled\nred\ngreen\nblue\n")
-        (note,) = Folder(folder).notes
-        assert "data.options.background=unlabelled" in note
-        assert Folder(folder, background="unlabelled").notes == ()
+    @pytest.mark.parametrize("name", ["unlabelled", "unlabeled", "void", "_ignore_"])
+    def test_a_background_called_unlabelled_is_not_scored(self, folder, name):
+        (folder / "classes.txt").write_text(f"{name}\nred\ngreen\nblue\n")
+        assert Folder(folder).classes.background == "unscored"
+        assert Folder(folder, background="annotated").classes.background == "annotated"
 
     @pytest.mark.parametrize("value", ["annotated", True, "Annotated"])
     def test_it_can_be_said_that_another_name_is_the_background(self, roads, value):

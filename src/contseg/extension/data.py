@@ -154,7 +154,7 @@ class ExtensionData:
     @property
     def table(self) -> ClassTable:
         """The classes of the extended model, in the order of its outputs."""
-        return self.dataset.classes
+        return replace(self.dataset.classes, void=self.old.void)
 
     def step(
         self, policy: LabelPolicy | None = None, *, unlabelled_as: Literal["ignored", "background"] = "ignored"
@@ -265,7 +265,7 @@ def _extended(model: ClassTable, names: Sequence[str], colours: Sequence[Colour]
     for _ in names:
         ids.append(_free_id(ids))
     own = list(model.colours)
-    palette = [colour for colour in voc_palette() if colour not in own]
+    palette = voc_palette(2 * (len(model) + len(names)))
     for colour in colours:
         own.append(colour if colour not in own else next(one for one in palette if one not in own))
     return ClassTable((*model.names, *names), tuple(ids), tuple(own), model.background, model.void)
