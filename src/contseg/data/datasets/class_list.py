@@ -102,7 +102,8 @@ def _with_background(rows: Sequence[_Row], chosen: str | None, path: Path) -> Cl
         return _without(rows)
     first = next((row.name for row in rows if row.number == 0), None)
     if first is None:
-        rows = [_Row(0, "background", None), *rows]
+        own = "background" if all(row.name != "background" for row in rows) else "not annotated"
+        rows = [_Row(0, own, None), *rows]
     elif chosen is None and not is_background(first):
         raise ContsegError(
             f"{path}: id 0 is '{first}', which is not the name of a background; if it marks pixels without a label, list it"
