@@ -260,16 +260,16 @@ class TestBackground:
         with pytest.raises(ContsegError, match=r"classes\.txt: id 0 is 'road', .*data\.options\.background=none"):
             Folder(roads)
 
-    @pytest.mark.parametrize("name", ["background", "Background", "_background_", "BG", "unlabeled", "void"])
+    @pytest.mark.parametrize("name", ["background", "Background", "_background_", "BG"])
     def test_the_usual_names_of_a_background_are_known(self, folder, name):
         (folder / "classes.txt").write_text(f"{name}\nred\ngreen\nblue\n")
         assert Folder(folder).classes.background == "annotated"
 
-    def test_a_background_called_unlabelled_is_noted(self, folder):
-        (folder / "classes.txt").write_text("unlabelled\nred\ngreen\nblue\n")
-        (note,) = Folder(folder).notes
-        assert "data.options.background=unlabelled" in note
-        assert Folder(folder, background="unlabelled").notes == ()
+    @pytest.mark.parametrize("name", ["unlabelled", "unlabeled", "void", "_ignore_"])
+    def test_a_background_called_unlabelled_is_not_scored(self, folder, name):
+        (folder / "classes.txt").write_text(f"{name}\nred\ngreen\nblue\n")
+        assert Folder(folder).classes.background == "unscored"
+        assert Folder(folder, background="annotated").classes.background == "annotated"
 
     @pytest.mark.parametrize("value", ["annotated", True, "Annotated"])
     def test_it_can_be_said_that_another_name_is_the_background(self, roads, value):
@@ -301,10 +301,10 @@ class TestBackground:
             Image.fromarray(np.asarray(Image.open(path)) + 1).save(path)
         (folder / "classes.txt").unlink()
         (folder / "classes.yaml").write_text("{1: road, 2: red, 3: green, 4: blue}")
-        with pytest.raises(ContsegError, match="background must come first"):
-            Folder(folder)
         assert Folder(folder, background="none").classes.ids == (1, 2, 3, 4)
-        assert Folder(folder, background="unlabelled").classes.names[0] == "background"
+        for choice in (None, "unlabelled"):
+            table = Folder(folder, background=choice).classes
+            assert (table.names[0], table.background) == ("background", "unscored")
 
     def test_unknown_values_are_told_as_the_mask_has_them(self, roads):
         mask = mask_of(roads).copy()

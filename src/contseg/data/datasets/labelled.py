@@ -16,7 +16,7 @@ Unlabelled = Literal["unknown", "background"]
 
 
 def open_labelled(path: Path | str, *, unlabelled: Unlabelled | None = None, **options: Any) -> SegmentationDataset:
-    """Open a folder of labelled images; the format is detected.
+    """Open a folder of labelled images; the format is detected. Images without a mask or JSON file are left out.
 
     Args:
         path: a folder with `images/`, `masks/` and a class list, or an export in COCO's JSON (CVAT, Roboflow, Label
@@ -30,7 +30,8 @@ def open_labelled(path: Path | str, *, unlabelled: Unlabelled | None = None, **o
     """
     if unlabelled not in (None, "unknown", "background"):
         raise ContsegError(f"unlabelled: {unlabelled!r} is unknown; use 'unknown' or 'background'")
-    dataset = format_of(Path(path))(path, **options)
+    kind = format_of(Path(path))
+    dataset = kind(path, **({"partial": True} if kind is Folder else {}) | options)
     if unlabelled and dataset.classes.has_background:
         meaning: Literal["annotated", "unscored"] = "annotated" if unlabelled == "background" else "unscored"
         dataset.classes = replace(dataset.classes, background=meaning)
