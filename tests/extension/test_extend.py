@@ -22,7 +22,7 @@ from tests.extension.squares import write_model, write_squares
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Path:
-    """`soft` is a model of red squares, `base` the same with green ones by a Gaussian head; each folder labels one colour."""
+    """`soft` has red squares, `base` also green ones by a Gaussian head; each folder labels one colour."""
     root = tmp_path_factory.mktemp("world")
     write_model(root / "soft")
     for seed, colour in enumerate(("green", "blue", "yellow")):

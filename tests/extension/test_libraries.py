@@ -10,8 +10,16 @@ from tests.extension.squares import write_squares
 from tests.trees.foreign import NAMES, save_foreign
 
 
-@pytest.mark.parametrize("library", ["segformer", "smp-unet", "lraspp"])
-@pytest.mark.parametrize("method", ["gaussian", "gaussian-columns", "lwf"])
+@pytest.mark.parametrize(
+    ("library", "method"),
+    [
+        ("segformer", "gaussian"),
+        ("segformer", "lwf"),
+        ("smp-unet", "gaussian-columns"),
+        ("lraspp", "gaussian-columns"),
+        ("lraspp", "gaussian-expanded"),
+    ],
+)
 def test_a_model_of_another_library_is_extended_and_opened_again(tmp_path, library, method, monkeypatch):
     monkeypatch.setattr("contseg.extension.learn.LEAST", 2)
     monkeypatch.setattr("contseg.extension.learn.EPOCHS", 1)

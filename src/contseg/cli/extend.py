@@ -46,6 +46,8 @@ def run_extension(
     record = done.record
     if len(record["candidates"]) > 1:
         console.print(candidate_table(record["candidates"]))
+        for one in record["candidates"]:
+            line(f"{one['name']}: {one['note'].removeprefix(one['name'] + ': ')}")
     table = Table(title=Text(f"{', '.join(record['new'])} added to {model} by {record['method']}"), title_justify="left")
     for title in ("class", "result", "IoU before", "IoU after", "agreement"):
         table.add_column(title, justify="left" if title in ("class", "result") else "right", overflow="fold")
@@ -75,12 +77,12 @@ def run_extension(
 def candidate_table(candidates: Sequence[dict[str, Any]]) -> Table:
     """A row for each method that was tried; the chosen one is marked."""
     table = Table(title="candidates", title_justify="left")
-    for title in ("", "method", "new IoU", "agreement", "mean", "seconds", "note"):
-        table.add_column(title, justify="left" if title in ("", "method", "note") else "right", overflow="fold")
+    for title in ("", "method", "new IoU", "agreement", "mean", "seconds"):
+        table.add_column(title, justify="left" if title in ("", "method") else "right", overflow="fold")
     for one in candidates:
         figures = (percent(None if one[key] is None else 100 * one[key]) for key in ("learned", "agreed", "score"))
         mark = ">" if one["chosen"] else ""
-        table.add_row(mark, Text(one["name"]), *figures, f"{one['seconds']:.1f}", Text(one["note"]))
+        table.add_row(mark, Text(one["name"]), *figures, f"{one['seconds']:.1f}")
     return table
 
 

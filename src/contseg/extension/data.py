@@ -292,7 +292,8 @@ class _Coding:
     ) -> "_Coding":
         """The coding for some new and known classes."""
         rows = [data.ids.index(number) for number in new]
-        table, zero = extended_table(model, [data.names[row].strip() for row in rows], [data.colours[row] for row in rows]), 0
+        names, colours = [data.names[row].strip() for row in rows], [data.colours[row] for row in rows]
+        table, zero = extended_table(model, names, colours), 0
         if unlabelled == "unknown":
             zero = _free_id((*table.ids, *table.void))
             table = replace(table, void=(*table.void, zero))

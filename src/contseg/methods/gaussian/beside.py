@@ -70,7 +70,8 @@ def columns_beside(
     sums = gather(segmenter, relabelled(), ClassTable.of(names, "none"), features, cells=cells, ranks=ranks)
     rows = [_against_rest(sums, name, rho) for name in names[1:]]
     weight, bias = on_map(features, torch.stack([row for row, _ in rows]), torch.stack([offset for _, offset in rows]))
-    new.weight.copy_(weight[:, :, None, None])
+    new.weight.zero_()  # of a larger kernel, only the centre is used
+    new.weight[:, :, new.kernel_size[0] // 2, new.kernel_size[1] // 2] = weight.to(new.weight)
     new.bias.copy_(bias)  # type: ignore[union-attr]
     offsets = _offsets(segmenter, batches, old, int(table.has_background), lost, cells, ranks)
     new.bias -= offsets.to(new.bias)  # type: ignore[operator]
