@@ -14,6 +14,7 @@ from pycocotools import mask as tools
 from contseg.data.annotations import coco_content, cvat_colours, cvat_labelmap, cvat_mask, labelme_content
 from contseg.data.classes import ClassTable
 from contseg.data.datasets.labelled import all_names, open_labelled
+from contseg.data.files import write_palette_png
 from contseg.data.outlines import fill, regions
 
 TABLE = ClassTable.of(["background", "boat", "traffic light", "a:b"])
@@ -43,7 +44,15 @@ def write_cvat(root: Path, masks: dict[str, np.ndarray]) -> None:
         Image.fromarray(cvat_mask(mask, TABLE)).save(path)
 
 
-WRITERS = {"coco": write_coco, "labelme": write_labelme, "cvat": write_cvat}
+def write_masks(root: Path, masks: dict[str, np.ndarray]) -> None:
+    (root / "classes.txt").write_text("\n".join(TABLE.names))
+    for name, mask in masks.items():
+        path = root / "masks" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_palette_png(path, mask, list(TABLE.colours))
+
+
+WRITERS = {"masks": write_masks, "coco": write_coco, "labelme": write_labelme, "cvat": write_cvat}
 
 
 def written(root: Path, kind: str, masks: dict[str, np.ndarray]) -> Path:
