@@ -249,6 +249,14 @@ class TestColours:
             (folder / "ImageSets" / "Segmentation" / f"{subset}.txt").write_text(listed)
         assert (dataset.names("train"), dataset.names("test")) == (["000", "001"], ["002"])
 
+    def test_masks_as_labelme2voc_writes_them_are_read(self, folder):
+        without_lists(folder)
+        (folder / "masks").rename(folder / "SegmentationClass")
+        (folder / "classes.txt").rename(folder / "class_names.txt")
+        dataset = Folder(folder)
+        assert dataset.classes.names == ("background", "red", "green", "blue")
+        assert all_names(dataset) == [f"00{number}" for number in range(8)]
+
 
 class TestBackground:
     @pytest.fixture

@@ -1,4 +1,4 @@
-"""The class list of a user's folder: `classes.yaml`, `classes.txt` or CVAT's `labelmap.txt`, and the meaning of id 0."""
+"""The class list of a user's folder: `classes.yaml`, `classes.txt`, `labelmap.txt` (CVAT), and the meaning of id 0."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from contseg.data.classes import IGNORE, Background, ClassTable, Colour, voc_pal
 from contseg.data.lists import read_list, read_text
 from contseg.errors import ContsegError
 
-FILES = ("classes.yaml", "classes.yml", "classes.txt", "labelmap.txt")
+FILES = ("classes.yaml", "classes.yml", "classes.txt", "labelmap.txt", "class_names.txt")
 CHOICES = ("annotated", "unlabelled", "none")
 
 
@@ -56,7 +56,7 @@ _UNLABELLED = ("unlabelled", "unlabeled", "unannotated", "void", "ignore", "igno
 
 
 def read_class_list(root: Path, background: Any = None) -> ClassList:
-    """Read the classes of a folder from `classes.yaml`, `classes.yml`, `classes.txt` or `labelmap.txt`.
+    """Read the classes of a folder from the first of `FILES`; `class_names.txt` is that of `labelme2voc`.
 
     Args:
         background: the meaning of id 0: `annotated`, `unlabelled` or `none` (true and false mean `annotated` and `none`);
