@@ -104,14 +104,17 @@ def _with_background(rows: Sequence[_Row], chosen: str | None, path: Path) -> Cl
     if first is None:
         own = "background" if all(row.name != "background" for row in rows) else "not annotated"
         rows = [_Row(0, own, None), *rows]
-    elif chosen is None and not is_background(first):
+    table = _table(rows, "annotated")
+    if first is not None and chosen is None and not is_background(first):
         raise ContsegError(
             f"{path}: id 0 is '{first}', which is not the name of a background; if it marks pixels without a label, list it"
             " as 'unlabelled'; otherwise set data.options.background=none (an ordinary class) or annotated (the background)"
         )
     if chosen is None and (first is None or "".join(filter(str.isalnum, first.casefold())) in _UNLABELLED):
         chosen = "unlabelled"
-    return ClassList(_table(rows, "unscored" if chosen == "unlabelled" else "annotated"), colours=_colours(rows))
+    if chosen == "unlabelled":
+        table = replace(table, background="unscored")
+    return ClassList(table, colours=_colours(rows))
 
 
 def _without(rows: Sequence[_Row]) -> ClassList:
