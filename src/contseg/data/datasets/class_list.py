@@ -103,7 +103,9 @@ def _with_background(rows: Sequence[_Row], chosen: str | None, path: Path) -> Cl
     first = next((row.name for row in rows if row.number == 0), None)
     if first is None:
         own = "background" if all(row.name != "background" for row in rows) else "not annotated"
-        rows = [_Row(0, own, None), *rows]
+        colours = {row.colour for row in rows if row.colour is not None}
+        black = (0, 0, 0) if colours and (0, 0, 0) not in colours else None  # how tools draw what has no label
+        rows = [_Row(0, own, black), *rows]
     table = _table(rows, "annotated")
     if first is not None and chosen is None and not is_background(first):
         raise ContsegError(
@@ -194,5 +196,6 @@ def _from_labelmap(path: Path) -> list[_Row]:
         except ValueError:
             raise ContsegError(f"{path}: cannot read '{line}'; expected `name:red,green,blue::`") from None
     rows.sort(key=lambda row: not is_background(row[0]))
-    ids = [number for number in range(len(rows) + 1) if number != IGNORE][: len(rows)]
+    start = int(not any(is_background(name) for name, _ in rows))
+    ids = [number for number in range(start, start + len(rows) + 1) if number != IGNORE][: len(rows)]
     return [_Row(number, name, colour) for number, (name, colour) in zip(ids, rows, strict=True)]
