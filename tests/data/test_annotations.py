@@ -1,59 +1,21 @@
 """Masks are written as annotation tools read them, and read again as they were."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image
 from pycocotools import mask as tools
 
-from contseg.data.annotations import coco_content, cvat_colours, cvat_labelmap, cvat_mask, labelme_content
+from contseg.data.annotations import coco_content, cvat_colours, cvat_mask, labelme_content
 from contseg.data.classes import ClassTable
 from contseg.data.datasets.labelled import all_names, open_labelled
 from contseg.data.outlines import fill, regions
+from tests.trees.tools import TABLE, WRITERS, written
 
-TABLE = ClassTable.of(["background", "boat", "traffic light", "a:b"])
 SIDES = st.integers(1, 12)
 MASKS = st.tuples(SIDES, SIDES).flatmap(lambda shape: arrays(np.uint8, shape, elements=st.sampled_from([0, 0, 1, 2, 3])))
 NAMES = ("street/000", "001")
-
-
-def write_coco(root: Path, masks: dict[str, np.ndarray]) -> None:
-    content = coco_content([(f"{name}.png", mask) for name, mask in masks.items()], TABLE)
-    (root / "result.json").write_text(json.dumps(content))
-
-
-def write_labelme(root: Path, masks: dict[str, np.ndarray]) -> None:
-    (root / "labels.txt").write_text("\n".join(("__ignore__", "_background_", *TABLE.names[1:])))
-    for name, mask in masks.items():
-        path = root / "images" / f"{name}.json"
-        path.write_text(json.dumps(labelme_content(f"{path.stem}.png", mask, TABLE)))
-
-
-def write_cvat(root: Path, masks: dict[str, np.ndarray]) -> None:
-    (root / "images").rename(root / "JPEGImages")
-    (root / "labelmap.txt").write_text(cvat_labelmap(TABLE))
-    for name, mask in masks.items():
-        path = root / "SegmentationClass" / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(cvat_mask(mask, TABLE)).save(path)
-
-
-WRITERS = {"coco": write_coco, "labelme": write_labelme, "cvat": write_cvat}
-
-
-def written(root: Path, kind: str, masks: dict[str, np.ndarray]) -> Path:
-    """A folder of images with these masks in a format."""
-    for name, mask in masks.items():
-        path = root / "images" / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.dstack([mask * 50] * 3)).save(path)
-    WRITERS[kind](root, masks)
-    return root
 
 
 @pytest.mark.parametrize("kind", WRITERS)

@@ -144,7 +144,7 @@ class TestFiles:
         (tmp_path / "settings.json").write_text("{}")
         unused, left = Labelme(tmp_path).notes
         assert unused == "1 image without a JSON file: not used, such as b.png"
-        assert left.startswith("1 shape or file left out, such as settings.json: is no file of labelme")
+        assert left.startswith("1 row left out, such as settings.json: is no file of labelme")
 
     def test_broken_json_is_an_error(self, tmp_path):
         (tmp_path / "a.json").write_text('{"shapes": [')
@@ -183,5 +183,7 @@ class TestDetection:
     def test_the_meaning_of_unlabelled_pixels_can_be_set(self, tmp_path, unlabelled, meaning):
         write_labelme(tmp_path / "a.json", [shape("boat", SQUARE)])
         assert open_labelled(tmp_path, unlabelled=unlabelled).classes.background == meaning
+        with pytest.raises(ContsegError, match=r"data\.options\.bandz: .* did you mean 'bands'\?"):
+            open_labelled(tmp_path, bandz=[1])
         with pytest.raises(ContsegError, match="unlabelled: 'nothing' is unknown; use 'unknown' or 'background'"):
             open_labelled(tmp_path, unlabelled="nothing")

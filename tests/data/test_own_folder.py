@@ -249,6 +249,26 @@ class TestColours:
             (folder / "ImageSets" / "Segmentation" / f"{subset}.txt").write_text(listed)
         assert (dataset.names("train"), dataset.names("test")) == (["000", "001"], ["002"])
 
+    @pytest.mark.parametrize("listed", ["classes.yaml", "labelmap.txt"])
+    def test_black_has_no_label_where_no_class_is_a_background(self, coloured, listed):
+        (coloured / "classes.yaml").unlink()
+        rows = [(number, f"c{number}", PALETTE[number].tolist()) for number in (1, 2, 3)]
+        lines = [f"- {{id: {number}, name: {name}, colour: {colour}}}" for number, name, colour in rows]
+        if listed == "labelmap.txt":
+            lines = [f"{name}:{','.join(map(str, colour))}::" for _, name, colour in rows]
+        (coloured / listed).write_text("\n".join(lines))
+        dataset = Folder(coloured)
+        assert (dataset.classes.background, dataset.classes.ids) == ("unscored", (0, 1, 2, 3))
+        assert np.array_equal(PALETTE[dataset.read("000")[1]], np.asarray(Image.open(coloured / "masks" / "000.png")))
+
+    def test_masks_as_labelme2voc_writes_them_are_read(self, folder):
+        without_lists(folder)
+        (folder / "masks").rename(folder / "SegmentationClass")
+        (folder / "classes.txt").rename(folder / "class_names.txt")
+        dataset = Folder(folder)
+        assert dataset.classes.names == ("background", "red", "green", "blue")
+        assert all_names(dataset) == [f"00{number}" for number in range(8)]
+
 
 class TestBackground:
     @pytest.fixture

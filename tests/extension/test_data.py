@@ -14,6 +14,7 @@ from contseg.errors import ContsegError
 from contseg.extension.data import ExtensionData, hold_out
 from contseg.scenarios.policy import LabelPolicy
 from tests.trees.own import shape, write_labelme
+from tests.trees.tools import TABLE, WRITERS, written
 
 MODEL = ClassTable.of(["background", "car", "ship"])
 STREETS = ClassTable(("road", "car"), (0, 1), ((9, 9, 9), (0, 0, 9)), "none")
@@ -213,6 +214,23 @@ class TestHeldOut:
         assert np.array_equal(has[held].any(axis=0), has.sum(axis=0) >= 2)
         order = data.draw(st.permutations(range(count)))
         assert np.array_equal(hold_out([names[one] for one in order], has[order], 0), hold_out(names, has, 0)[order])
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_every_format_gives_the_same_step(tmp_path, kind):
+    rng = np.random.default_rng(0)
+    masks = {f"{number:02d}": rng.choice(np.array([0, 1, 3], np.uint8), (6, 8)) for number in range(8)}
+    masks["08"] = np.zeros((6, 8), np.uint8)
+    model = ClassTable(("background", "A:B"), (0, 7), ((0, 0, 0), (1, 1, 1)))
+    data = ExtensionData.of(open_labelled(written(tmp_path, kind, masks)), model)
+    assert (data.new, data.known, data.table.ids) == (("boat",), ("A:B",), (0, 7, 8))
+    assert [name.removeprefix("images/") for name in data.unannotated] == ["08"]
+    assert len(data.held_out) == 3
+    train = data.step().train
+    for place, name in enumerate(train.names):
+        expected = np.array([255, 2, 0, 1])[masks[name.removeprefix("images/")]]
+        assert np.array_equal(train.labels({"mask": train.read(place)[1]["mask"]}), expected)
+    assert TABLE.names[2] in " ".join(data.notes)  # listed, but in no image
 
 
 def test_the_root_is_named_in_errors(make, tmp_path: Path):

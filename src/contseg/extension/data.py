@@ -170,12 +170,11 @@ class ExtensionData:
         lookup = step.test.lookup.copy()
         marked = np.isin(table.ids, (*truth, *step.new_classes))
         train = step.train
-        if self.unlabelled == "unknown":
-            lookup[self.unlabelled_id] = min(len(table), IGNORE)
-            if unlabelled_as == "ignored":
-                own = train.lookup.copy()
-                own[self.unlabelled_id] = IGNORE
-                train = replace(train, lookup=own)
+        lookup[self.unlabelled_id] = 0 if self.unlabelled == "background" else min(len(table), IGNORE)
+        if self.unlabelled == "unknown" and unlabelled_as == "ignored":
+            own = train.lookup.copy()
+            own[self.unlabelled_id] = IGNORE
+            train = replace(train, lookup=own)
         val = Samples(self.dataset, self.held_out, lookup, marked)
         return replace(step, train=train, val=val, test=replace(step.test, annotated=marked))
 

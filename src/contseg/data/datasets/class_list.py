@@ -1,4 +1,4 @@
-"""The class list of a user's folder: `classes.yaml`, `classes.txt` or CVAT's `labelmap.txt`, and the meaning of id 0."""
+"""The class list of a user's folder: `classes.yaml`, `classes.txt`, `labelmap.txt` (CVAT), and the meaning of id 0."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from contseg.data.classes import IGNORE, Background, ClassTable, Colour, voc_pal
 from contseg.data.lists import read_list, read_text
 from contseg.errors import ContsegError
 
-FILES = ("classes.yaml", "classes.yml", "classes.txt", "labelmap.txt")
+FILES = ("classes.yaml", "classes.yml", "classes.txt", "labelmap.txt", "class_names.txt")
 CHOICES = ("annotated", "unlabelled", "none")
 
 
@@ -56,7 +56,7 @@ _UNLABELLED = ("unlabelled", "unlabeled", "unannotated", "void", "ignore", "igno
 
 
 def read_class_list(root: Path, background: Any = None) -> ClassList:
-    """Read the classes of a folder from `classes.yaml`, `classes.yml`, `classes.txt` or `labelmap.txt`.
+    """Read the classes of a folder from the first of `FILES`; `class_names.txt` is that of `labelme2voc`.
 
     Args:
         background: the meaning of id 0: `annotated`, `unlabelled` or `none` (true and false mean `annotated` and `none`);
@@ -103,15 +103,20 @@ def _with_background(rows: Sequence[_Row], chosen: str | None, path: Path) -> Cl
     first = next((row.name for row in rows if row.number == 0), None)
     if first is None:
         own = "background" if all(row.name != "background" for row in rows) else "not annotated"
-        rows = [_Row(0, own, None), *rows]
-    elif chosen is None and not is_background(first):
+        colours = {row.colour for row in rows if row.colour is not None}
+        black = (0, 0, 0) if colours and (0, 0, 0) not in colours else None  # how tools draw what has no label
+        rows = [_Row(0, own, black), *rows]
+    table = _table(rows, "annotated")
+    if first is not None and chosen is None and not is_background(first):
         raise ContsegError(
             f"{path}: id 0 is '{first}', which is not the name of a background; if it marks pixels without a label, list it"
             " as 'unlabelled'; otherwise set data.options.background=none (an ordinary class) or annotated (the background)"
         )
     if chosen is None and (first is None or "".join(filter(str.isalnum, first.casefold())) in _UNLABELLED):
         chosen = "unlabelled"
-    return ClassList(_table(rows, "unscored" if chosen == "unlabelled" else "annotated"), colours=_colours(rows))
+    if chosen == "unlabelled":
+        table = replace(table, background="unscored")
+    return ClassList(table, colours=_colours(rows))
 
 
 def _without(rows: Sequence[_Row]) -> ClassList:
@@ -191,5 +196,6 @@ def _from_labelmap(path: Path) -> list[_Row]:
         except ValueError:
             raise ContsegError(f"{path}: cannot read '{line}'; expected `name:red,green,blue::`") from None
     rows.sort(key=lambda row: not is_background(row[0]))
-    ids = [number for number in range(len(rows) + 1) if number != IGNORE][: len(rows)]
+    start = int(not any(is_background(name) for name, _ in rows))
+    ids = [number for number in range(start, start + len(rows) + 1) if number != IGNORE][: len(rows)]
     return [_Row(number, name, colour) for number, (name, colour) in zip(ids, rows, strict=True)]

@@ -13,7 +13,11 @@ from contseg.data.files import IMAGE_SUFFIXES, image_files
 from contseg.data.recoding import Recoding
 from contseg.errors import ContsegError, counted
 
-_LAYOUTS = (("images", "masks", ""), ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"))
+_LAYOUTS = (
+    ("images", "masks", ""),
+    ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"),
+    ("images", "SegmentationClass", "ImageSets/Segmentation"),
+)
 
 
 class Folder(SegmentationDataset):
@@ -30,9 +34,10 @@ class Folder(SegmentationDataset):
                                     images/test (val, valid). With neither, about a fifth is held out by the hash of
                                     the name.
 
-    or as CVAT exports it ("Segmentation mask 1.1"):
+    or as CVAT exports it ("Segmentation mask 1.1"; `labelme2voc` has class_names.txt):
 
-        JPEGImages/, SegmentationClass/, labelmap.txt, and optionally ImageSets/Segmentation/train.txt and test.txt (val.txt)
+        JPEGImages/ (or images/), SegmentationClass/, labelmap.txt, and optionally ImageSets/Segmentation/train.txt and
+        test.txt (val.txt)
 
     In commands and recipes, dataset `folder` also reads COCO's and labelme's JSON: the format of a folder is detected
     (`open_labelled`).

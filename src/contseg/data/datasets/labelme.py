@@ -151,7 +151,7 @@ class Labelme(SegmentationDataset):
         if self.left_out:
             path, text = self.left_out[0]
             yield (
-                f"{counted(len(self.left_out), 'shape or file')} left out, such as {path.relative_to(self.root)}: {text};"
+                f"{counted(len(self.left_out), 'row')} left out, such as {path.relative_to(self.root)}: {text};"
                 " `contseg data check` lists them"
             )
 
