@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -13,6 +13,7 @@ from contseg.cli.plugins import PluginOption, with_plugins
 from contseg.cli.prepare import app as prepare_app
 from contseg.cli.recipes import app as recipes_app
 from contseg.cli.streams import write_anything
+from contseg.cli.trained import app as trained_app
 from contseg.errors import ContsegError, visible
 from contseg.interruption import Interrupted, catching, end_with_input
 
@@ -40,6 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(trained_app)
 app.add_typer(data_app, name="data")
 app.add_typer(prepare_app, name="prepare")
 app.add_typer(recipes_app, name="recipes")
@@ -47,8 +49,6 @@ app.add_typer(recipes_app, name="recipes")
 RecipeArgument = Annotated[str, typer.Argument(help="A YAML file, or a packaged recipe.", metavar="RECIPE")]
 OverridesArgument = Annotated[list[str] | None, typer.Argument(help="Changes to the recipe.", metavar="[KEY=VALUE]...")]
 DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of the dataset; short for data.path=FOLDER.")]
-ModelArgument = Annotated[Path, typer.Argument(help="A run, a segmenter, or a model of another library.", metavar="MODEL")]
-NewOption = Annotated[Path, typer.Option("--out", help="Folder of the new model; must not exist.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Folder to write to.")]
 
 
@@ -132,81 +132,6 @@ def sweep(
     from contseg.cli.sweep import run_sweep
 
     run_sweep(words, settings or [], seeds, out, workers, overwrite, plugin or [])
-
-
-@app.command(epilog="Example: contseg extend runs/street --data boats --out street-boat")
-def extend(
-    model: ModelArgument,
-    data: Annotated[Path, typer.Option("--data", help="Labelled images; only the new classes need a label.")],
-    out: NewOption,
-    classes: Annotated[str | None, typer.Option(help="New classes to learn, e.g. boat,train; default: all.")] = None,
-    method: Annotated[str, typer.Option(help="Method, e.g. gaussian or mib; auto keeps the best.")] = "auto",
-    keep: Annotated[Path | None, typer.Option(help="Old images, labelled or not, to measure the old classes.")] = None,
-    unlabelled: Annotated[
-        Literal["unknown", "background"],
-        typer.Option(help="Meaning of pixels without a label: unknown may be an old class."),
-    ] = "unknown",
-    minutes: Annotated[float, typer.Option(min=0.0, help="Time limit of all gradient methods.")] = 5.0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the held-out images and of the training.")] = 0,
-    plugin: PluginOption = None,
-) -> None:
-    """Add classes to a trained model, without its training images.
-
-    Measures what it learned, kept and lost. The model itself is not changed.
-    """
-    from contseg.cli.extend import run_extension
-
-    run_extension(model, data, out, listed("--classes", classes), method, keep, unlabelled, minutes, seed)
-
-
-@app.command(epilog="Example: contseg forget street-boat --class boat --out street")
-def forget(
-    model: ModelArgument,
-    names: Annotated[list[str], typer.Option("--class", help="Class to remove; repeatable.")],
-    out: NewOption,
-    plugin: PluginOption = None,
-) -> None:
-    """Remove classes from a model; exact for the method gaussian."""
-    from contseg.cli.extend import run_forgetting
-
-    run_forgetting(model, names, out)
-
-
-@app.command(epilog="Example: contseg merge street-boat street-train --out street-both")
-def merge(
-    one: Annotated[Path, typer.Argument(help="An extended model.", metavar="A")],
-    other: Annotated[Path, typer.Argument(help="Another extension of the same model.", metavar="B")],
-    out: NewOption,
-    plugin: PluginOption = None,
-) -> None:
-    """Merge two extensions of the same model by the method gaussian."""
-    from contseg.cli.extend import run_merge
-
-    run_merge(one, other, out)
-
-
-@app.command(epilog="Example: contseg evaluate street-boat --data photos --json result.json")
-def evaluate(
-    model: ModelArgument,
-    step: Annotated[int | None, typer.Option(help="Step of a run; default: the last.")] = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Labelled images in any format; default: the test set of the run.")
-    ] = None,
-    json: Annotated[Path | None, typer.Option("--json", help="Also write the result to a JSON file.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="Recipe with the test set, for a segmenter without a run.")] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(help="Changes to the inference.", metavar="[evaluation.KEY=VALUE]..."),
-    ] = None,
-    plugin: PluginOption = None,
-) -> None:
-    """Evaluate a model on labelled images, and print the IoU of each class.
-
-    With --data, classes are matched by name. A run without it is evaluated on the test set of its step.
-    """
-    from contseg.cli.evaluate import run_evaluation
-
-    run_evaluation(model, step, data, overrides or [], recipe, plugin or [], json)
 
 
 @app.command(epilog="Example: contseg predict runs/digits-plop_5-1 photos --out predictions")
@@ -361,22 +286,6 @@ def report(
 def with_data(overrides: list[str], data: Path | None) -> list[str]:
     """The overrides, including the folder of the dataset."""
     return [*overrides, f"data.path={str(data)!r}"] if data else overrides
-
-
-def listed(option: str, text: str | None) -> list[str] | None:
-    """Names from a text, separated by commas.
-
-    Raises:
-        ContsegError: there are none.
-
-    Example:
-        >>> listed("--classes", "boat, train"), listed("--classes", None)
-        (['boat', 'train'], None)
-    """
-    names = None if text is None else [name.strip() for name in text.split(",") if name.strip()]
-    if names == []:
-        raise ContsegError(f"{option}: expected names separated by commas, such as boat,train (got '{text}')")
-    return names
 
 
 def numbers(option: str, text: str) -> list[float]:
