@@ -65,6 +65,25 @@ def check(
     console.print(verdict, soft_wrap=True, highlight=False, markup=False)
 
 
+@app.command(epilog="Example: contseg data extract digits --class five --out fives")
+def extract(
+    dataset: Annotated[str, typer.Argument(help="Kind of dataset, e.g. voc or folder.", metavar="DATASET")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write to; must not exist.")],
+    names: Annotated[list[str], typer.Option("--class", help="Class that stays labelled; repeatable.")],
+    path: Annotated[str | None, typer.Argument(help="Folder of the dataset; none for digits.", metavar="[PATH]")] = None,
+    images: Annotated[int, typer.Option(min=1, help="Number of images.")] = 60,
+    plugin: PluginOption = None,
+) -> None:
+    """Write images in which only some classes are labelled, to try contseg extend."""
+    from contseg.cli.console import console, progress_bar
+    from contseg.data.extract import extract as write
+    from contseg.data.open import open_dataset
+
+    with progress_bar() as progress:
+        count = write(open_dataset(dataset, path), names, out, images, progress)
+    console.print(f"{counted(count, 'image')}: {out}", soft_wrap=True, highlight=False)
+
+
 def parse_options(values: Sequence[str]) -> dict[str, Any]:
     """Options from `KEY=VALUE` pairs, with values in YAML.
 
