@@ -1,5 +1,6 @@
 """The tutorials of the documentation: their files are written and their commands run, in order."""
 
+import json
 import re
 import shlex
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from contseg.engine.run import Run
+from contseg.interop.pretrained import load_pretrained
 from tests.engine.runs import command
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -52,3 +54,17 @@ def test_practice(folder):
     assert (started["step"], learned["step"]) == (0, 1)
     for part in ("ids", "colours", "overlays"):
         assert len(list((folder / "predictions" / part).glob("*.png"))) == 16
+
+
+@pytest.mark.slow
+def test_extend(folder):
+    follow("tutorial-extend", folder)
+    before, after = (json.loads((folder / f"{name}.json").read_text())["iou"] for name in ("before", "after"))
+    assert after.keys() - before.keys() == {"blue"}
+    assert load_pretrained("both")[1].names == ("background", "red", "green", "blue", "yellow")
+    assert load_pretrained("yellow")[1].names == ("background", "red", "green", "yellow")
+    text = (DOCS / "tutorial-extend.md").read_text(encoding="utf-8")
+    story = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    assert len(story.splitlines()) <= 10
+    exec(compile(story, "story", "exec"), {})
+    assert load_pretrained("without-blue")[1].names == ("background", "red", "green")
