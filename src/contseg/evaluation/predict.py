@@ -87,7 +87,7 @@ def pixels_of(image: np.ndarray | Image.Image | Path | str) -> np.ndarray:
 def predict_image(
     segmenter: Segmenter, image: np.ndarray | Image.Image | Path | str, inference: Inference = WHOLE
 ) -> np.ndarray:
-    """Class outputs (H, W) uint8 of one image, see `pixels_of`; by default a single view of the whole image.
+    """Class outputs (H, W) of one image, uint8 (int16 above 256 outputs), see `pixels_of`; by default a single view of the whole image.
 
     The segmenter should be in eval mode.
 
@@ -102,7 +102,8 @@ def predict_image(
     device = segmenter.mean.device
     images = resize_image(image, *image.shape[:2]).unsqueeze(0).to(device)
     with torch.no_grad():
-        return _decide(segmenter, images, None, inference, torch.uint8)[0].cpu().numpy()
+        kind = torch.uint8 if sum(segmenter.widths) <= 256 else torch.int16
+        return _decide(segmenter, images, None, inference, kind)[0].cpu().numpy()
 
 
 def evaluate(
