@@ -88,15 +88,6 @@ class TestBadFiles:
         assert code == 0
         assert "3 images: " in said
 
-    def test_too_little_memory_for_one_is_told_with_what_to_do(self, segmenter, photos, tmp_path, monkeypatch):
-        def ask(*arguments):
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
-
-        monkeypatch.setattr("contseg.cli.predict.predict_image", ask)
-        code, said, _ = command("predict", segmenter, photos, "--out", tmp_path / "out")
-        assert code == 2
-        assert "0.png: not enough memory for 32x24 pixels; predict it in windows with --slide 512" in said
-
     def test_formats_that_are_not_read_are_named(self, segmenter, photos, tmp_path):
         for name in ("a.gif", "b.HEIC", "c.gif", "notes.txt"):
             (photos / name).touch()

@@ -158,7 +158,7 @@ class Raster:
         shape = tuple(min(side, _PREVIEW) for side in self._file.shape)
         with self._readable():
             values = np.unique(self._file.read(band, out_shape=shape))
-        return bool(np.isin(values, (0, 255, self._default and self._default[1])).all())
+        return bool(np.isin(values, (0, 255, *(self._default or ()))).all())
 
     def _values(self, **options: Any) -> np.ndarray:
         """Values of the bands, (C, h, w)."""
@@ -186,11 +186,11 @@ class Raster:
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
+        rasterio = _rasterio(self.path)
         try:
             yield
-        except _rasterio(self.path).errors.RasterioError as error:
-            reason = " ".join(str(error.__cause__ or error).split())
-            raise ContsegError(f"{self.path}: cannot be read as an image ({reason}); replace the file") from None
+        except (rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError) as error:
+            raise ContsegError(f"{self.path}: cannot be read as an image ({_reason(error)}); replace the file") from None
 
 
 @contextmanager
@@ -206,7 +206,8 @@ def write_raster(path: Path, size: tuple[int, int], classes: ClassTable, like: R
         like: a raster of the same size whose georeference is kept.
 
     Raises:
-        ContsegError: rasterio is missing, or the file cannot be written.
+        ContsegError: rasterio is missing.
+        OSError: the file cannot be written.
     """
     rasterio = _rasterio(path)
     kind = np.uint8 if max(classes.ids) < 256 else np.uint16
@@ -226,9 +227,13 @@ def write_raster(path: Path, size: tuple[int, int], classes: ClassTable, like: R
                 file.build_overviews(_factors(size), rasterio.enums.Resampling.nearest)
                 file.checksum(1)  # reads every block: a full disk is not always reported when blocks are written
         write_text(path.with_name(f"{path.name}.aux.xml"), _categories(classes))
-    except (OSError, rasterio.errors.RasterioError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise ContsegError(f"{path}: cannot be written ({reason}); make room, or change --out") from None
+    except (rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError) as error:
+        raise OSError(f"{_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    """What GDAL reported, in one line."""
+    return " ".join(str(error.__cause__ or error).split())
 
 
 def _rows(classes: ClassTable) -> list[tuple[int, str]]:
@@ -251,10 +256,11 @@ def _categories(classes: ClassTable) -> str:
 
 def _rasterio(path: Path) -> Any:
     try:
+        import rasterio._err
         import rasterio.enums
         import rasterio.errors
     except ModuleNotFoundError:
         raise ContsegError(
-            f"{path}: GeoTIFF is read and written by rasterio, which is missing; pip install contseg[geo], or --format png"
+            f"{path}: GeoTIFF is read and written by rasterio, which is missing; pip install contseg[geo]"
         ) from None
     return rasterio

@@ -87,9 +87,9 @@ def pixels_of(image: np.ndarray | Image.Image | Path | str) -> np.ndarray:
 def predict_image(
     segmenter: Segmenter, image: np.ndarray | Image.Image | Path | str, inference: Inference = WHOLE
 ) -> np.ndarray:
-    """Class outputs (H, W) of one image, uint8 (int16 above 256 outputs), see `pixels_of`; by default a single view of the whole image.
+    """Class outputs (H, W) of one image, see `pixels_of`; by default a single view of the whole image.
 
-    The segmenter should be in eval mode.
+    They are uint8, or int16 if there are more than 256. The segmenter should be in eval mode.
 
     Raises:
         ContsegError: `pixels_of` does not accept the image, or it is smaller than the output stride.

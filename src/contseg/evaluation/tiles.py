@@ -5,7 +5,7 @@ wider image is processed in panels of columns, and windows across the border of 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -38,6 +38,32 @@ class Pixels(Protocol):
     def valid(self, rows: slice, columns: slice) -> np.ndarray:
         """Which pixels of a window have data, (h, w) bool."""
         ...
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An image in memory.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+
+    Example:
+        >>> photo = Photo(np.zeros((4, 6, 3), np.uint8))
+        >>> photo.size, photo.read(slice(0, 2), slice(0, 3)).shape
+        ((4, 6), (2, 3, 3))
+    """
+
+    image: np.ndarray
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.image.shape[0], self.image.shape[1]
+
+    def read(self, rows: slice, columns: slice) -> np.ndarray:
+        return self.image[rows, columns]
+
+    def valid(self, rows: slice, columns: slice) -> np.ndarray:
+        return np.ones((rows.stop - rows.start, columns.stop - columns.start), dtype=bool)
 
 
 @torch.no_grad()
