@@ -248,7 +248,7 @@ def accumulate(parts: Iterable[tuple[list[Window], Tensor]], width: int, weight:
             yield from _means(sums[:, :, : first - top], counts[:, :, : first - top])
             sums, counts, top = sums[:, :, first - top :], counts[:, :, first - top :], first
         if (more := bottom - top - sums.shape[2]) > 0:
-            sums, counts = (torch.cat([one, one.new_zeros((*one.shape[:2], more, width))], dim=2) for one in (sums, counts))
+            sums, counts = (functional.pad(one, (0, 0, 0, more)) for one in (sums, counts))
         for (rows, columns), part in zip(windows, values.split(batch), strict=True):
             here = slice(rows.start - top, rows.stop - top)
             sums[:, :, here, columns] += part if equal else part * weight
