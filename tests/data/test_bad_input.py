@@ -53,7 +53,7 @@ LAYOUT = {
         lambda root: (root / "train.txt").write_text("000\nabsent\n"),
         r"train\.txt: names 1 image not in .* first 'absent'",
     ),
-    "no test folder": (lambda root: only_train_folder(root), r"images: holds train/ but no test/ or val/"),
+    "no test folder": (lambda root: only_train_folder(root), r"images: has train/ but no test/, val/ or valid/"),
 }
 
 

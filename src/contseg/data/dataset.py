@@ -37,6 +37,8 @@ class SegmentationDataset(ABC):
         adds_background: whether an unscored background of id 0 may be added to a table without one in steps by class.
         notes: findings on opening that a user should know before training, one line each.
         left_out: unused rows of the dataset's files, as (file, row and reason).
+        is_divided: whether the files of the dataset divide its images into training and test images; False: `names` divides
+            them by the hash of their names.
         selection_offset: added to class ids in published lists of this dataset before images are selected (ISPRS).
     """
 
@@ -48,6 +50,7 @@ class SegmentationDataset(ABC):
     mirror: tuple[tuple[int, int], ...] = ()
     counts_background: bool = False
     reading: Reading = AS_STORED
+    is_divided: bool = True
     selection_offset: int = 0
     adds_background: bool = False
     notes: tuple[str, ...] = ()
@@ -125,6 +128,15 @@ def unequal(mask: np.ndarray, shape: Sequence[int], image: Path) -> str:
     if mask.shape == (width, height) and (found := orientation(image)) >= 5:
         turned = f" as its EXIF orientation ({found}) shows it; draw the mask on that, or remove the tag"
     return f"mask is {size(mask)} but its image is {width}x{height}{turned or '; they must be equal'}"
+
+
+def recorded_size(recorded: tuple[int, int], found: tuple[int, int], image: Path) -> str:
+    """The error text for an image whose (height, width) differs from the one that its annotations record."""
+    turned = found == recorded[::-1] and orientation(image) >= 5
+    return (
+        f"records {image.name} as {recorded[1]}x{recorded[0]}, but the image is {found[1]}x{found[0]}"
+        f"{' as its EXIF orientation shows it' if turned else ''}"
+    )
 
 
 def repeated_names(names: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from contseg.data.dataset import SegmentationDataset
+from contseg.data.datasets.labelled import format_of
 from contseg.data.pixels import Reading
 from contseg.errors import ContsegError, did_you_mean
 from contseg.plugins import Registry
@@ -23,6 +24,7 @@ DATASETS: Registry[type[SegmentationDataset]] = Registry(
         "pascal-context": "contseg.data.datasets.pascal_context:PascalContext",
         "isprs": "contseg.data.datasets.isprs:ISPRS",
         "coco-json": "contseg.data.datasets.coco_json:CocoJSON",
+        "labelme": "contseg.data.datasets.labelme:Labelme",
         "folder": "contseg.data.datasets.folder:Folder",
         "digits": "contseg.data.datasets.digits:Digits",
     },
@@ -31,7 +33,7 @@ register_dataset = DATASETS.register
 
 
 def open_dataset(name: str, path: Path | str | None = None, **options: Any) -> SegmentationDataset:
-    """Open the dataset `name` at `path` (`digits` needs no path).
+    """Open the dataset `name` at `path` (`digits` needs no path). `folder` detects the format, see `open_labelled`.
 
     Args:
         options: options of the dataset's class, and for every dataset `bands` and `range`, see
@@ -45,7 +47,9 @@ def open_dataset(name: str, path: Path | str | None = None, **options: Any) -> S
     if path is None and kind.needs_folder:
         raise ContsegError(f"data.path: dataset '{name}' needs a folder; set data.path=FOLDER")
     background = options.get("background", True)
-    if name != "folder" and not isinstance(background, bool):  # YAML 1.2 reads `no` as a string, which is true in Python
+    if name == "folder":
+        kind = format_of(Path(path))  # type: ignore[arg-type]  # it needs a folder
+    elif not isinstance(background, bool):  # YAML 1.2 reads `no` as a string, which is true in Python
         raise ContsegError(f"data.options.background: {background!r} is neither true nor false")
     try:
         reading = Reading.of(options.pop("bands", None), options.pop("range", None))

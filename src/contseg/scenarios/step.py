@@ -53,6 +53,7 @@ class Step:
         test: Sequence[str] = (),
         index: int | None = None,
         policy: LabelPolicy | None = None,
+        annotated: Sequence[int] = (),
     ) -> "Step":
         """Make a step without a scenario, from lists of classes and samples.
 
@@ -61,9 +62,12 @@ class Step:
                 `dataset.classes.subset(ids)`.
             old: how many of them are old, including background.
             dataset: dataset of `train` and `test`; its masks have the ids of `classes`.
-            train, test: names of samples. Training labels have new classes only, as in the setting `overlapped`.
+            train, test: names of samples. Training labels have new classes only, as in the setting `overlapped`, and the
+                classes in `annotated`.
             index: index of the step; default: 0 without old classes, otherwise 1.
             policy: label policy; default: `LabelPolicy("plop")`.
+            annotated: ids of old classes that the training images annotate too. With background among them, pixels without
+                another label are truly background.
 
         Raises:
             ContsegError: `old` exceeds the number of classes, or there are samples but no dataset.
@@ -81,11 +85,12 @@ class Step:
         policy, own = policy or LabelPolicy(), table if dataset is None else dataset.classes
         order = (*table.ids, *(number for number in own.ids if number not in table.ids))
         marked = np.arange(len(table)) >= max(old, int(table.has_background))  # a 0 may hide any other class
+        marked |= np.isin(table.ids, annotated)
         unknown = int(policy.has_unknown)
 
-        def samples(names: Sequence[str], role: Role, annotated: np.ndarray) -> Samples:
-            lookup = policy.lookup(own, order, table.ids[old:], table.ids[:old], role, "overlapped")
-            return Samples(dataset, tuple(names), lookup, annotated)  # type: ignore[arg-type]  # none only without names
+        def samples(names: Sequence[str], role: Role, marked: np.ndarray) -> Samples:
+            lookup = policy.lookup(own, order, (*annotated, *table.ids[old:]), table.ids[:old], role, "overlapped")
+            return Samples(dataset, tuple(names), lookup, marked)  # type: ignore[arg-type]  # none only without names
 
         return cls(
             index=int(old > 0) if index is None else index,

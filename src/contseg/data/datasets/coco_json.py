@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from contseg.data.classes import IGNORE, ClassTable, voc_palette
-from contseg.data.dataset import SegmentationDataset, SubsetName, require_folder
+from contseg.data.dataset import SegmentationDataset, SubsetName, recorded_size, require_folder
 from contseg.data.datasets.coco_layout import find_places
 from contseg.data.datasets.coco_rows import CocoFile, Image, read_coco
 from contseg.data.datasets.coco_segments import mask_tools, segment
-from contseg.data.datasets.folder import held_out
-from contseg.data.files import image_size, orientation
+from contseg.data.datasets.division import held_out
+from contseg.data.files import image_size
 from contseg.data.lists import without_ending
 from contseg.errors import ContsegError, did_you_mean
 
@@ -90,7 +90,8 @@ class CocoJSON(SegmentationDataset):
         for subset, file in files.items():
             for image in file.images.values():
                 self._add(subset, image)
-        if "test" not in files:
+        self.is_divided = "test" in files
+        if not self.is_divided:
             held = held_out(self._names["train"])
             self._names["test"] = [name for name in self._names["train"] if name in held]
             self._names["train"] = [name for name in self._names["train"] if name not in held]
@@ -113,7 +114,7 @@ class CocoJSON(SegmentationDataset):
         self._images[label] = image
 
     def names(self, subset: SubsetName) -> list[str]:
-        if not self._names[subset]:
+        if not self._names[subset] and (self.is_divided or subset == "train"):
             raise ContsegError(f"{self.root}: the JSON file of the {subset} subset lists no images")
         return list(self._names[subset])
 
@@ -134,11 +135,7 @@ class CocoJSON(SegmentationDataset):
         if image.height is not None and image.width is not None:
             size = (image.height, image.width)
         if found != size:
-            is_turned = found == size[::-1] and orientation(image.path) >= 5
-            raise ContsegError(
-                f"{image.json}: records {image.path.name} as {size[1]}x{size[0]}, but the image is {found[1]}x{found[0]}"
-                f"{' as its EXIF orientation shows it' if is_turned else ''}"
-            )
+            raise ContsegError(f"{image.json}: {recorded_size(size, found, image.path)}")
         segments = []
         for label, class_name, segmentation in image.objects:
             try:

@@ -9,18 +9,35 @@ from contseg.errors import ContsegError
 
 _ROBOFLOW = "_annotations.coco.json"
 _JSONS: dict[SubsetName, tuple[str, ...]] = {
-    "train": ("annotations/instances_train.json", "annotations/instances_train2017.json", f"train/{_ROBOFLOW}"),
+    "train": (
+        "annotations/instances_train.json",
+        "annotations/instances_train2017.json",
+        "annotations/instances_Train.json",
+        f"train/{_ROBOFLOW}",
+    ),
     "test": (
         "annotations/instances_val.json",
         "annotations/instances_val2017.json",
         "annotations/instances_test.json",
+        "annotations/instances_Validation.json",
+        "annotations/instances_Test.json",
         f"test/{_ROBOFLOW}",
         f"valid/{_ROBOFLOW}",
     ),
 }
 _IMAGES: dict[SubsetName, tuple[str, ...]] = {
-    "train": ("train", "train2017", "images/train", "images/train2017"),
-    "test": ("val", "val2017", "images/val", "images/val2017", "test", "images/test", "valid"),
+    "train": ("train", "train2017", "images/train", "images/train2017", "images/Train"),
+    "test": (
+        "val",
+        "val2017",
+        "images/val",
+        "images/val2017",
+        "test",
+        "images/test",
+        "valid",
+        "images/Validation",
+        "images/Test",
+    ),
 }
 
 
@@ -59,7 +76,6 @@ def find_places(
     if test is None:
         if folders["test"]:
             raise ContsegError(f"{root / _JSONS['test'][0]}: not found, though test_images is given; set test_json too")
-        notes.append(f"{train.relative_to(root)} is the only file: about a fifth of its images, by their names, is for test")
         images = _images(root, train, "train", folders["train"], alone=True)
         return {"train": Places(train, images), "test": Places(None, images)}, tuple(notes)
     unused = root / "valid" / _ROBOFLOW

@@ -1,10 +1,12 @@
 """Read the rows of one COCO file: usable ones, and skipped ones with the reason."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from contseg.data.datasets.class_list import is_background
 from contseg.data.lists import read_text
@@ -186,10 +188,17 @@ def _images(content: dict[str, Any], path: Path, folder: Path) -> dict[int | str
 
 
 def _existing(folder: Path, file: str) -> Path:
-    """The image of a `file_name`: as written, with Windows' backslashes replaced, or by its last part only."""
+    """The image of a `file_name`, which may be a path or an address on another machine.
+
+    Tried are the name as written, with `/` for `\\` and without %-codes, its last parts, and its last part without the
+    eight digits that Label Studio puts in front.
+    """
     turned = file.replace("\\", "/")
-    for choice in dict.fromkeys((file, turned, turned.rsplit("/", 1)[-1])):
-        if (folder / choice).is_file():
+    plain = unquote(turned).rpartition("?d=")[2]
+    parts = plain.split("/")
+    last_parts = ["/".join(parts[start:]) for start in range(len(parts))]
+    for choice in dict.fromkeys((file, turned, *last_parts, re.sub("^[0-9a-f]{8}-", "", parts[-1]))):
+        if choice and (folder / choice).is_file():
             return folder / choice
     return folder / turned
 

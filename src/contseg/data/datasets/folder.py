@@ -1,8 +1,5 @@
 """A user's data: a folder of images, a folder of masks, a class list."""
 
-import hashlib
-import unicodedata
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +7,13 @@ import numpy as np
 
 from contseg.data.dataset import SegmentationDataset, SubsetName, require_folder
 from contseg.data.datasets.class_list import read_class_list
+from contseg.data.datasets.division import Division
 from contseg.data.datasets.own_masks import find_masks, missing_mask, read_values, sample_name
 from contseg.data.files import IMAGE_SUFFIXES, image_files
-from contseg.data.lists import read_list, without_ending
 from contseg.data.recoding import Recoding
-from contseg.errors import ContsegError, counted
+from contseg.errors import ContsegError
 
 _LAYOUTS = (("images", "masks", ""), ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"))
-_LISTS: dict[SubsetName, tuple[str, ...]] = {"train": ("train.txt",), "test": ("test.txt", "val.txt")}
 
 
 class Folder(SegmentationDataset):
@@ -30,12 +26,16 @@ class Folder(SegmentationDataset):
         classes.txt                 one name per line: line 1 is id 0, background; line 2 is id 1; ...
         classes.yaml                instead of classes.txt: `{0: background, 7: car}` or a list of
                                     `{id: 7, name: car, colour: [0, 0, 142]}`
-        train.txt, test.txt         optional lists of names (`street/01`); or folders images/train and images/test
-                                    (or images/val). With neither, about a fifth is held out by the hash of the name.
+        train.txt, test.txt         optional lists of names (`street/01`), or test.txt alone; or folders images/train and
+                                    images/test (val, valid). With neither, about a fifth is held out by the hash of
+                                    the name.
 
     or as CVAT exports it ("Segmentation mask 1.1"):
 
         JPEGImages/, SegmentationClass/, labelmap.txt, and optionally ImageSets/Segmentation/train.txt and test.txt (val.txt)
+
+    In commands and recipes, dataset `folder` also reads COCO's and labelme's JSON: the format of a folder is detected
+    (`open_labelled`).
 
     Masks contain ids (grey, palette, or the same number in three channels), or the colours listed in `classes.yaml` or
     `labelmap.txt`. Linked folders are followed; hidden files are skipped. Names are compared in one Unicode form (NFC).
@@ -59,7 +59,8 @@ class Folder(SegmentationDataset):
 
     def __init__(self, root: Path | str, *, background: Any = None):
         self.root = require_folder(Path(root), "a dataset folder with images/, masks/ and classes.txt")
-        self._image_folder, self._mask_folder, self._lists = images, masks, _ = self._layout()
+        images, masks, lists = self._layout()
+        self._mask_folder = masks
         self._listed = read_class_list(self.root, background)
         self.classes, self.notes = self._listed.table, self._listed.notes
         self._recode = Recoding({**self._listed.id_of, 255: 255}) if self._listed.id_of else None
@@ -74,6 +75,8 @@ class Folder(SegmentationDataset):
         if not self._images:
             raise ContsegError(f"{images}: no images; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
         self._masks = find_masks(masks, self._images)
+        self._division = Division(self._images, lists, images)
+        self.is_divided = self._division.is_divided
 
     def _layout(self) -> tuple[Path, Path, Path]:
         """The folders of images, masks and lists."""
@@ -82,44 +85,14 @@ class Folder(SegmentationDataset):
                 return self.root / images, self.root / masks, self.root / lists
         found = sorted(path.name + "/" * path.is_dir() for path in self.root.iterdir() if not path.name.startswith("."))
         listed = (", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")) or "nothing"
-        coco = any(path.suffix == ".json" for sub in (self.root, *self.root.glob("*/")) for path in sub.glob("*.json"))
-        hint = "; objects in COCO's JSON are read by data.dataset=coco-json" if coco else ""
         missing = "masks" if (self.root / "images").is_dir() else "images"
         raise ContsegError(
-            f"{self.root / missing}: folder not found; expected images/, masks/ and classes.txt, found {listed}{hint}"
+            f"{self.root / missing}: folder not found; expected images/, masks/ and classes.txt, or JSON files of COCO or"
+            f" labelme; found {listed}"
         )
 
     def names(self, subset: SubsetName) -> list[str]:
-        other: SubsetName = "test" if subset == "train" else "train"
-        listed, other_listed = self._list(subset), self._list(other)
-        if listed.is_file():
-            names = [self._name_of(line) for line in read_list(listed)]
-            absent = [name for name in names if name not in self._images]
-            if absent:
-                where = self._image_folder.name
-                raise ContsegError(f"{listed}: names {counted(len(absent), 'image')} not in {where}/, first '{absent[0]}'")
-            return names
-        if other_listed.is_file():
-            raise ContsegError(f"{listed}: list not found, though {other_listed.name} is there; give both or none")
-        folders = ("train/",) if subset == "train" else ("test/", "val/")
-        if any(name.startswith("train/") for name in self._images):
-            names = [name for name in self._images if name.startswith(folders)]
-            if not names:
-                raise ContsegError(f"{self._image_folder}: holds train/ but no test/ or val/; add one, or test.txt")
-            return names
-        held = held_out(list(self._images))
-        return [name for name in self._images if (name in held) == (subset == "test")]
-
-    def _list(self, subset: SubsetName) -> Path:
-        """The existing list of a subset, or the first possible one."""
-        choices = [self._lists / name for name in _LISTS[subset]]
-        if self._lists == self.root:
-            choices = choices[:1]
-        return next((path for path in choices if path.is_file()), choices[0])
-
-    def _name_of(self, line: str) -> str:
-        name = unicodedata.normalize("NFC", line)
-        return name if name in self._images else without_ending(name)
+        return self._division.names(subset)
 
     def image_path(self, name: str) -> Path:
         return self._images[name]
@@ -133,20 +106,3 @@ class Folder(SegmentationDataset):
             raise missing_mask(self._mask_folder, name)
         values = read_values(path, self._listed.colours or {}, self._listed.palette_colours)
         return values if self._recode is None else self._recode(values, path)
-
-
-def held_out(names: Sequence[str]) -> set[str]:
-    """The samples to hold out for test if there are no lists: about a fifth, by the hash of the name, so that adding an
-    image moves no other. Of two samples or more, at least one is for test and at least one for training.
-
-    Example:
-        >>> sorted(held_out([f"{number:03d}" for number in range(8)])), held_out(["alone"])
-        (['006'], set())
-    """
-    ranks = {name: int(hashlib.sha1(name.encode()).hexdigest(), 16) for name in names}
-    held = {name for name, rank in ranks.items() if rank % 5 == 0}
-    if len(ranks) > 1 and not held:
-        held = {min(ranks, key=lambda name: ranks[name])}
-    if len(ranks) > 1 and len(held) == len(ranks):
-        held -= {min(ranks, key=lambda name: ranks[name])}
-    return held
