@@ -69,8 +69,16 @@ def assembled(segmenter, source, inference, **options) -> np.ndarray:
 
 @pytest.mark.parametrize("options", [{}, {"scales": [0.5, 1.0], "flip": True}, {"average": "scores"}], ids=str)
 def test_one_window_is_the_prediction_of_the_whole_image(segmenter, image, options):
-    whole = Inference(InferenceOptions(**options))
-    assert np.array_equal(assembled(segmenter, Memory(image), slide(400, **options)), predict_image(segmenter, image, whole))
+    window = slide(400, **options)
+    whole = window if "average" in options else Inference(InferenceOptions(**options))  # windows are scored at their size
+    assert np.array_equal(assembled(segmenter, Memory(image), window), predict_image(segmenter, image, whole))
+
+
+@pytest.mark.parametrize("average", ["logits", "scores"])
+def test_with_equal_weights_it_is_the_usual_mean_over_windows(segmenter, image, monkeypatch, average):
+    monkeypatch.setattr(tiles, "_weight", lambda window: torch.ones(64, 64))
+    inference = slide(64, average=average, windows=1)
+    assert np.array_equal(assembled(segmenter, Memory(image), inference), predict_image(segmenter, image, inference))
 
 
 @pytest.mark.parametrize("crop", [64, 100, 150])
@@ -98,13 +106,13 @@ def test_a_weight_blends_windows_and_equal_ones_are_the_mean():
     assert blended[0, 0, 0].tolist() == [0, 0, 0.25, 1, 1]
 
 
-def test_windows_blend_without_a_seam(segmenter):
-    """Two windows of constant, different logits: the mean is a ramp, and no pixel of the border counts like the centre."""
+def test_the_weight_falls_towards_the_edges_and_is_positive():
     weight = tiles._weight((slice(0, 8), slice(0, 9)))
     assert weight.shape == (8, 9)
-    assert (weight > 0).all()
     assert torch.allclose(weight, weight.flip(0, 1))
-    assert weight[0, 0] < 0.1 < weight[4, 4]
+    assert (weight.diff(dim=0)[:3] > 0).all()
+    assert (weight.diff(dim=1)[:, :4] > 0).all()
+    assert 0 < weight.min() < 0.05 < 0.9 < weight.max()
 
 
 def test_windows_without_data_are_not_read_and_do_not_change_the_others(segmenter, image):

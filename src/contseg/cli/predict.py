@@ -51,7 +51,7 @@ def run_prediction(
     segmenter.to("cuda" if torch.cuda.is_available() else "cpu")
     found, skipped = find_images(images)
     chosen = [form or ("geotiff" if is_raster(path) else "png") for path in found]
-    formats = {key: FORMATS[key](out, classes) for key in sorted(set(chosen))}
+    formats = {key: FORMATS[key](out, images, classes) for key in sorted(set(chosen))}
     names = result_names(found, images, [formats[key].suffix for key in chosen])
     require_inputs_kept(found, (path for key, name in zip(chosen, names, strict=True) for path in formats[key].paths(name)))
     write_marker(out, names)

@@ -1,5 +1,7 @@
 """The files that `contseg predict` writes, by format."""
 
+import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,7 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from contseg.atomic import write_text
 from contseg.cli.predict_files import KINDS
+from contseg.data.annotations import coco_content, cvat_labelmap, cvat_mask, labelme_content
 from contseg.data.classes import IGNORE, ClassTable, Colour
 from contseg.data.files import write_palette_png
 from contseg.data.rasters import Raster, write_raster
@@ -20,6 +24,7 @@ class Format(ABC):
 
     Args:
         out: the output folder.
+        root: the image, or the folder of the images.
         classes: the classes of the segmenter.
 
     Attributes:
@@ -31,8 +36,8 @@ class Format(ABC):
 
     suffix = ".png"
 
-    def __init__(self, out: Path, classes: ClassTable):
-        self.out, self.classes = out, classes
+    def __init__(self, out: Path, root: Path, classes: ClassTable):
+        self.out, self.root, self.classes = out, root, classes
 
     @abstractmethod
     def paths(self, name: Path) -> list[Path]:
@@ -62,9 +67,9 @@ class Format(ABC):
 class PNG(Format):
     """`ids/NAME.png` (ids of the dataset), `colours/NAME.png` and `overlays/NAME.png`."""
 
-    def __init__(self, out: Path, classes: ClassTable):
-        super().__init__(out, classes)
-        require_8_bits(classes, "png")
+    def __init__(self, out: Path, root: Path, classes: ClassTable):
+        super().__init__(out, root, classes)
+        require_8_bits(classes)
         self.palette = palette_of(classes)
 
     def paths(self, name: Path) -> list[Path]:
@@ -97,13 +102,79 @@ class GeoTIFF(Format):
                 write(rows, columns, ids)
 
 
-FORMATS: dict[str, type[Format]] = {"png": PNG, "geotiff": GeoTIFF}
+class COCO(Format):
+    """`annotations.json` with all images, in COCO's instances format; file names are relative to the input folder."""
+
+    suffix = ".json"
+
+    def __init__(self, out: Path, root: Path, classes: ClassTable):
+        super().__init__(out, root, classes)
+        self._content = coco_content([], classes)
+
+    def paths(self, name: Path) -> list[Path]:
+        return [self.out / "annotations.json"]
+
+    def write(self, path: Path, name: Path, image: Photo | Raster, parts: Iterable[Part]) -> None:
+        content = coco_content([(_relative(path, self.root).as_posix(), assembled(image, parts))], self.classes)
+        images, annotations = self._content["images"], self._content["annotations"]
+        images += [row | {"id": len(images) + 1} for row in content["images"]]
+        first = len(annotations)
+        annotations += [row | {"id": first + row["id"], "image_id": len(images)} for row in content["annotations"]]
+
+    def finish(self) -> None:
+        write_text(self.out / "annotations.json", json.dumps(self._content, ensure_ascii=False))
 
 
-def require_8_bits(classes: ClassTable, what: str) -> None:
+class Labelme(Format):
+    """`NAME.json` in labelme's format, with the path from there to the image."""
+
+    suffix = ".json"
+
+    def paths(self, name: Path) -> list[Path]:
+        return [self.out / name]
+
+    def write(self, path: Path, name: Path, image: Photo | Raster, parts: Iterable[Part]) -> None:
+        file = self.out / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        place = Path(os.path.relpath(path.resolve(), file.parent.resolve())).as_posix()
+        content = labelme_content(place, assembled(image, parts), self.classes)
+        write_text(file, json.dumps(content, ensure_ascii=False))
+
+
+class CVAT(Format):
+    """CVAT's "Segmentation mask 1.1": `SegmentationClass/NAME.png` in colours, `labelmap.txt`, and a list of the names."""
+
+    def __init__(self, out: Path, root: Path, classes: ClassTable):
+        super().__init__(out, root, classes)
+        self._names: list[str] = []
+
+    def paths(self, name: Path) -> list[Path]:
+        return [self.out / "SegmentationClass" / name]
+
+    def write(self, path: Path, name: Path, image: Photo | Raster, parts: Iterable[Part]) -> None:
+        file = self.paths(name)[0]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(cvat_mask(assembled(image, parts), self.classes)).save(file)
+        self._names.append(name.with_suffix("").as_posix())
+
+    def finish(self) -> None:
+        names = self.out / "ImageSets" / "Segmentation" / "default.txt"
+        names.parent.mkdir(parents=True, exist_ok=True)
+        write_text(names, "".join(f"{name}\n" for name in self._names))
+        write_text(self.out / "labelmap.txt", cvat_labelmap(self.classes))
+
+
+FORMATS: dict[str, type[Format]] = {"png": PNG, "geotiff": GeoTIFF, "coco": COCO, "labelme": Labelme, "cvat": CVAT}
+
+
+def _relative(path: Path, root: Path) -> Path:
+    return path.relative_to(root) if path != root else Path(path.name)
+
+
+def require_8_bits(classes: ClassTable) -> None:
     """Raise ContsegError if an id exceeds 255."""
     if max(classes.ids) > 255:
-        raise ContsegError(f"--format {what}: class id {max(classes.ids)} does not fit an 8-bit PNG; use --format geotiff")
+        raise ContsegError(f"--format png: class id {max(classes.ids)} does not fit an 8-bit PNG; use --format geotiff")
 
 
 def palette_of(classes: ClassTable) -> list[Colour]:

@@ -87,7 +87,7 @@ def predict_tiles(
     Raises:
         ContsegError: the image is smaller than the output stride, or a view of a window has no pixels.
     """
-    options = inference.options.model_copy(update={"mode": "whole", "fit": None, "resize": None})
+    options = inference.options.model_copy(update={"mode": "slide", "fit": None, "resize": None, "windows": 1})
     height, width = image.size
     if min(height, width) < (stride := segmenter.options.backbone.stride):
         raise ContsegError(f"image of {width} x {height} pixels: smaller than the network's output stride of {stride}")
@@ -96,7 +96,7 @@ def predict_tiles(
     channels = sum(segmenter.widths) - (0 if logits else unknown)
     mirror = [(one + unknown * logits, other + unknown * logits) for one, other in inference.mirror]
     device = segmenter.mean.device
-    together = 1 if device.type == "cpu" else options.windows
+    together = 1 if device.type == "cpu" else inference.options.windows
 
     def values_of(windows: Sequence[Window]) -> Tensor:
         """Logits or scores, (windows, K, h, w); zeros in windows without data."""
