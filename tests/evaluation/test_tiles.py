@@ -70,8 +70,8 @@ def assembled(segmenter, source, inference, **options) -> np.ndarray:
 @pytest.mark.parametrize("options", [{}, {"scales": [0.5, 1.0], "flip": True}, {"average": "scores"}], ids=str)
 def test_one_window_is_the_prediction_of_the_whole_image(segmenter, image, options):
     window = slide(400, **options)
-    whole = window if "average" in options else Inference(InferenceOptions(**options))  # windows are scored at their size
-    assert np.array_equal(assembled(segmenter, Memory(image), window), predict_image(segmenter, image, whole))
+    expected = predict_image(segmenter, image, window if options else WHOLE)
+    assert np.array_equal(assembled(segmenter, Memory(image), window), expected)
 
 
 @pytest.mark.parametrize("average", ["logits", "scores"])
