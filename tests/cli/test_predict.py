@@ -16,6 +16,12 @@ from tests.cli.test_bad_input import refused
 from tests.engine.runs import command
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """The default output folder is in the current one."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def segmenter(tmp_path_factory) -> Path:
     torch.manual_seed(0)

@@ -16,6 +16,12 @@ from tests.data.test_pictures import save_raster, save_turned
 from tests.engine.runs import command
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """The default output folder is in the current one."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def images(tmp_path) -> Path:
     """Three images of different kinds and depths in the tree; one is turned by its EXIF orientation."""

@@ -43,6 +43,12 @@ def undecided(network: Segmenter) -> Segmenter:
     return network
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """The default output folder is in the current one."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def segmenter(tmp_path_factory) -> Path:
     torch.manual_seed(0)

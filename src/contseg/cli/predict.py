@@ -11,15 +11,10 @@ from contseg.cli.predict_files import find_images, require_inputs_kept, result_n
 from contseg.cli.predict_formats import FORMATS
 from contseg.cli.predict_images import Predictor
 from contseg.cli.progress import progress_of
-from contseg.data.classes import ClassTable
-from contseg.data.open import DATASETS
 from contseg.data.pixels import Reading
 from contseg.data.rasters import is_raster
-from contseg.engine.run import Run
 from contseg.errors import ContsegError, counted, did_you_mean
-from contseg.evaluation.inference import Inference
-from contseg.interop.pretrained import is_pretrained, open_segmenter
-from contseg.recipes.read import parse_recipe, read_run
+from contseg.recipes.models import open_model
 from contseg.recipes.recipe import Recipe
 
 
@@ -44,11 +39,11 @@ def run_prediction(
     """
     if form is not None and form not in FORMATS:
         raise ContsegError(f"--format {form}: unknown; {did_you_mean(form, FORMATS)}")
-    file = find_segmenter(source)
-    reading = reading_of(file, bands, values)  # also imports the plugins of the run, which the network may need
-    segmenter, classes = open_segmenter(file)
-    inference = inference_of(file, classes, changes)
-    segmenter.to("cuda" if torch.cuda.is_available() else "cpu")
+    model = open_model(source, "cuda" if torch.cuda.is_available() else "cpu")
+    segmenter, classes, inference = model.segmenter, model.classes, model.inferring(changes)
+    reading = reading_of(model.recipe, bands, values)
+    for text in model.notes:
+        _print(f"note: {text}")
     found, skipped = find_images(images)
     chosen = [form or ("geotiff" if is_raster(path) else "png") for path in found]
     formats = {key: FORMATS[key](out, images, classes) for key in sorted(set(chosen))}
@@ -88,47 +83,15 @@ def _print(line: str) -> None:
     console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def reading_of(file: Path, bands: list[int] | None, values: list[float] | None) -> Reading:
+def reading_of(own: Recipe | None, bands: list[int] | None, values: list[float] | None) -> Reading:
     """How to read images: as in the run of the segmenter, with changes.
 
     Raises:
         ContsegError: `bands` or `values` are invalid (names the option).
     """
-    own = run_recipe(file)
     options = {} if own is None else own.data.options
     chosen = options.get("bands") if bands is None else bands
     try:
         return Reading.of(chosen, options.get("range") if values is None else values)
     except ContsegError as error:
         raise ContsegError(f"--{error}") from None
-
-
-def run_recipe(file: Path) -> Recipe | None:
-    """The recipe of the run that contains a segmenter, RUN/steps/NN/segmenter.safetensors; None if it is not in a run."""
-    own = file.resolve().parent.parent.parent / "recipe.yaml"
-    return read_run(own) if file.is_file() and own.is_file() else None
-
-
-def inference_of(file: Path, classes: ClassTable, changes: dict[str, Any]) -> Inference:
-    """How to predict: as in the run of the segmenter, with changes. Without a run, a single view of the whole image.
-
-    Raises:
-        ContsegError: a change has the wrong type (names which).
-    """
-    recipe = run_recipe(file)
-    settings = recipe.evaluation.model_dump(mode="json") if recipe else {}
-    content = {"name": "predict", "data": {"dataset": "folder"}, "evaluation": settings | changes}
-    options = parse_recipe(content, "predict").evaluation
-    mirror = DATASETS[recipe.data.dataset].mirror if recipe and options.flip else ()
-    return Inference.of(options, mirror, classes.ids)
-
-
-def find_segmenter(source: Path) -> Path:
-    """The segmenter at a path: itself (a file, or a folder of `save_pretrained`), or the last step of a run."""
-    if not source.is_dir() or is_pretrained(source):
-        return source
-    run = Run(source).require()
-    steps = len(run.confusions())
-    if not steps:
-        raise ContsegError(f"{source}: no step of this run is finished yet")
-    return run.segmenter_path(steps - 1)

@@ -118,7 +118,9 @@ class Predictor:
             height, width = image.size
             return [((slice(0, height), slice(0, width)), predict_image(self._segmenter, image.image, inference))]
         if inference.options.fit or inference.options.resize:
-            self._note(path, "evaluation.fit and evaluation.resize of the run are not applied in windows")
+            self._note(
+                path, "is predicted in windows, to which evaluation.fit and evaluation.resize of the model are not applied"
+            )
         return predict_tiles(self._segmenter, image, inference, lambda done, total: on_progress(done / total))
 
     def _labelled(self, path: Path, image: Photo | Raster, parts: Iterable[Part]) -> Iterator[Part]:

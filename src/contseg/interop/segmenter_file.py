@@ -14,6 +14,8 @@ from contseg.atomic import atomic_file
 from contseg.data.classes import ClassTable
 from contseg.errors import ContsegError
 from contseg.interop import foreign
+from contseg.models.adopted.options import AdoptedOptions
+from contseg.models.make import make_segmenter
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
 
@@ -37,7 +39,17 @@ def save_segmenter(
 
 
 def describe(segmenter: Segmenter, classes: ClassTable, source: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A segmenter without its tensors, as JSON: network, widths, classes (in output order), source."""
+    """A segmenter without its tensors, as JSON: network, widths, classes (in output order), source.
+
+    Raises:
+        ContsegError: the segmenter contains a module that was adopted without the name of a function that makes it.
+    """
+    parts = segmenter.options.backbone
+    if isinstance(parts, AdoptedOptions) and not parts.library:
+        raise ContsegError(
+            "segmenter: a module in memory cannot be saved, as a file contains no code; register a function that makes it"
+            " with contseg.register_model(make, NAME), and adopt it with name=NAME"
+        )
     return {
         "network": segmenter.options.model_dump(mode="json"),
         "widths": segmenter.widths,
@@ -83,6 +95,25 @@ def load_segmenter(path: Path | str, device: str = "cpu") -> tuple[Segmenter, Cl
         return assemble(header, tensors, str(path))
 
 
+def has_header(path: Path) -> bool:
+    """Whether a file begins like one of `save_segmenter`; nothing else in it is checked.
+
+    Example:
+        >>> has_header(Path("missing.safetensors"))
+        False
+    """
+    return header_of(path) is not None
+
+
+def header_of(path: Path) -> dict[str, Any] | None:
+    """The header of a file of `save_segmenter`, see `describe`; None for other files."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {})[HEADER])
+    except (SafetensorError, OSError, KeyError, ValueError):
+        return None
+
+
 def assemble(description: dict[str, Any], tensors: dict[str, Tensor], where: str) -> tuple[Segmenter, ClassTable]:
     """Make the segmenter of a description (see `describe`) and tensors, in eval mode; also returns its classes.
 
@@ -98,7 +129,7 @@ def assemble(description: dict[str, Any], tensors: dict[str, Tensor], where: str
     try:
         options = NetworkOptions.model_validate(description["network"])
         classes = _table(description["classes"])
-        segmenter = Segmenter(options, description["widths"])
+        segmenter = make_segmenter(options, description["widths"])
         segmenter.load_state_dict(tensors)
     except ContsegError as error:
         raise ContsegError(f"{where}: cannot be read as a segmenter ({error}); the file is damaged") from None

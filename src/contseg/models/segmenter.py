@@ -28,6 +28,7 @@ class Segmenter(nn.Module):
     Args:
         options: options of the network.
         widths: outputs of each step so far, see `first_widths`.
+        backbone: the backbone; default: made from the options.
 
     Example:
         >>> segmenter = Segmenter(NetworkOptions(backbone={"name": "resnet18", "width": 8, "output_stride": 8}), [3])
@@ -40,10 +41,10 @@ class Segmenter(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, options: NetworkOptions, widths: Sequence[int]):
+    def __init__(self, options: NetworkOptions, widths: Sequence[int], backbone: Backbone | None = None):
         super().__init__()
         self.options = options
-        self.backbone = options.backbone.make()
+        self.backbone = options.backbone.make() if backbone is None else backbone
         channels = self.backbone.channels
         self.head = options.head.make(options.head_input(channels, list(widths)))
         self.classifier = GrowingClassifier(self.head.width, list(widths), options.unknown, options.head.hidden)
@@ -136,8 +137,7 @@ class Segmenter(nn.Module):
     def _require(self, taps: Sequence[str]) -> None:
         unknown = [tap for tap in taps if tap not in self.taps]
         if unknown:
-            has = ", ".join(self.taps)
-            raise ContsegError(f"tap '{unknown[0]}': {self.options.backbone.name} with {self.options.head.name} has {has}")
+            raise ContsegError(f"tap '{unknown[0]}': {self.options.title} has {', '.join(self.taps)}")
 
     def normalise(self, images_BCHW: Tensor) -> Tensor:
         """Normalise uint8 RGB (B, 3, H, W) for `forward`, on the images' device."""
