@@ -25,9 +25,11 @@ from contseg.evaluation.tiles import Photo, predict_tiles
 from contseg.interop.segmenter_file import load_segmenter, save_segmenter
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
+from contseg.recipes.models import open_model
 from tests.cli.test_bad_input import refused
 from tests.data.test_pictures import STORED, save_raster, save_turned
 from tests.engine.runs import command
+from tests.trees.foreign import save_foreign
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -271,6 +273,19 @@ class TestGeoTIFF:
         ids, profile, _ = predicted(segmenter, tmp_path / "a.tif", tmp_path / "out")
         assert profile["transform"] == PLACE["transform"]
         assert np.array_equal(ids, expected(segmenter, noise().transpose(1, 2, 0)))
+
+
+def test_a_model_of_another_library_predicts_a_raster_in_windows_of_its_own_size(tmp_path):
+    model = save_foreign("segformer", tmp_path / "segformer")
+    save_raster(tmp_path / "a.tif", noise(100, 130), **PLACE)
+    ids, profile, _ = predicted(model, tmp_path / "a.tif", tmp_path / "out")
+    assert profile["crs"] is not None
+    opened = open_model(model)
+    windows = Inference(InferenceOptions(**opened.inference.options.model_dump() | {"mode": "slide", "crop": [64, 64]}))
+    expected = np.empty((100, 130), np.uint8)
+    for (rows, columns), part in predict_tiles(opened.segmenter, Photo(noise(100, 130).transpose(1, 2, 0)), windows):
+        expected[rows, columns] = part
+    assert np.array_equal(ids, np.array(opened.classes.ids, np.uint8)[expected])
 
 
 class TestOrientation:

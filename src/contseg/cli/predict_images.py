@@ -50,7 +50,9 @@ class Predictor:
         self.notes: Counter[str] = Counter()
         self._ids = np.array(classes.ids, dtype=np.uint8 if max(classes.ids) < 256 else np.uint16)
         self._whole = inference
-        self._windows = replace(inference, options=inference.options.model_copy(update={"mode": "slide"}))
+        options = inference.options
+        windows = {} if options.mode == "slide" or options.resize is None else {"crop": options.resize, "stride": None}
+        self._windows = replace(inference, options=options.model_copy(update={"mode": "slide", **windows}))
         self._too_large = float("inf")  # pixels of the smallest image for which memory was short
 
     def predict(self, path: Path, name: Path, form: Format, on_progress: OnProgress = lambda fraction: None) -> None:
@@ -117,10 +119,8 @@ class Predictor:
         if isinstance(image, Photo) and whole:
             height, width = image.size
             return [((slice(0, height), slice(0, width)), predict_image(self._segmenter, image.image, inference))]
-        if inference.options.fit or inference.options.resize:
-            self._note(
-                path, "is predicted in windows, to which evaluation.fit and evaluation.resize of the model are not applied"
-            )
+        if inference.options.fit:
+            self._note(path, "is predicted in windows, to which evaluation.fit of the model is not applied")
         return predict_tiles(self._segmenter, image, inference, lambda done, total: on_progress(done / total))
 
     def _labelled(self, path: Path, image: Photo | Raster, parts: Iterable[Part]) -> Iterator[Part]:

@@ -80,16 +80,16 @@ def predict_tiles(
     output of a pixel without data has no meaning. The segmenter should be in eval mode.
 
     Args:
-        inference: `crop` and `stride` are the windows, whatever the mode; `fit` and `resize` are not applied. On a CPU,
-            `windows` is 1.
+        inference: `crop` and `stride` are the windows, whatever the mode; `resize` is applied to each window, `fit` is not
+            applied. On a CPU, `windows` is 1.
         on_windows: called with the numbers of predicted and of all windows.
 
     Raises:
         ContsegError: the image is smaller than the output stride, or a view of a window has no pixels.
     """
-    options = inference.options.model_copy(update={"mode": "slide", "fit": None, "resize": None, "windows": 1})
+    options = inference.options.model_copy(update={"mode": "slide", "fit": None, "windows": 1})
     height, width = image.size
-    if min(height, width) < (stride := segmenter.options.backbone.stride):
+    if options.resize is None and min(height, width) < (stride := segmenter.options.backbone.stride):
         raise ContsegError(f"image of {width} x {height} pixels: smaller than the network's output stride of {stride}")
     logits = options.average == "logits"
     unknown = int(segmenter.options.unknown)  # logits have an unknown output before the classes, scores do not
