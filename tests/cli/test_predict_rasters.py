@@ -288,17 +288,19 @@ def test_a_model_of_another_library_predicts_a_raster_in_windows_of_its_own_size
     assert np.array_equal(ids, np.array(opened.classes.ids, np.uint8)[expected])
 
 
-class TestOrientation:
-    @pytest.mark.parametrize("tag", STORED)
-    @pytest.mark.parametrize("suffix", ["png", "tif", "webp", "jpg"])
-    def test_the_mask_fits_what_a_viewer_shows(self, segmenter, tmp_path, tag, suffix):
-        upright = noise(48, 64).transpose(1, 2, 0)
-        options = {"webp": {"lossless": True}, "jpg": {"quality": 100, "subsampling": 0}}.get(suffix, {})
-        save_turned(upright, tmp_path / f"a.{suffix}", tag, **options)
-        assert command("predict", segmenter, tmp_path / f"a.{suffix}", "--out", tmp_path / "out")[0] == 0
-        ids, overlay = (np.asarray(Image.open(tmp_path / "out" / kind / "a.png")) for kind in ("ids", "overlays"))
-        assert (ids == expected(segmenter, upright)).mean() > (0.98 if suffix == "jpg" else 0.9999)
-        assert overlay.shape == upright.shape
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp", "jpg"])
+def test_the_mask_of_a_turned_photo_fits_what_a_viewer_shows(segmenter, tmp_path, suffix):
+    upright = noise(48, 64).transpose(1, 2, 0)
+    options = {"webp": {"lossless": True}, "jpg": {"quality": 100, "subsampling": 0}}.get(suffix, {})
+    (tmp_path / "in").mkdir()
+    Image.fromarray(upright).save(tmp_path / "in" / f"1.{suffix}", **options)
+    for tag in STORED:
+        save_turned(upright, tmp_path / "in" / f"{tag}.{suffix}", tag, **options)
+    assert command("predict", segmenter, tmp_path / "in", "--out", tmp_path / "out")[0] == 0
+    for tag in range(1, 9):
+        ids, overlay = (np.asarray(Image.open(tmp_path / "out" / kind / f"{tag}.png")) for kind in ("ids", "overlays"))
+        assert ids.shape == overlay.shape[:2] == upright.shape[:2]
+        assert (ids == expected(segmenter, upright)).mean() > (0.95 if suffix == "jpg" else 0.9999)
 
 
 class TestFrames:
