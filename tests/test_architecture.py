@@ -11,8 +11,8 @@ import pytest
 import contseg
 
 ROOMS = [
-    "cli", "sweeps", "extend", "report", "dryrun", "recipes", "engine", "methods", "evaluation", "interop", "models",
-    "losses", "scenarios", "data",
+    "cli", "sweeps", "extension", "report", "dryrun", "recipes", "engine", "methods", "evaluation", "interop",
+    "models", "losses", "scenarios", "data",
 ]  # fmt: skip
 NEIGHBOURS = ({"methods", "evaluation", "interop"}, {"report", "dryrun"})
 AT_TOP, IN_FUNCTION, FOR_TYPES = "at the top", "in a function", "for types"

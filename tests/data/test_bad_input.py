@@ -36,7 +36,7 @@ LAYOUT = {
     "classes no yaml": (lambda root: (root / "classes.yaml").write_text("{0: a"), r"classes\.yaml: not YAML"),
     "classes a word": (lambda root: (root / "classes.yaml").write_text("cat"), r"classes\.yaml: expected"),
     "id not a number": (lambda root: (root / "classes.yaml").write_text("{0: a, b: c}"), r"classes\.yaml: expected"),
-    "no background": (lambda root: (root / "classes.yaml").write_text("{1: a, 2: b}"), r"classes\.yaml: .*background"),
+    "no background": (lambda root: (root / "classes.yaml").write_text("{0: a, 1: b}"), r"classes\.yaml: .*background"),
     "ignore used": (lambda root: (root / "classes.yaml").write_text("{0: a, 255: b}"), r"classes\.yaml: .*255"),
     "classes repeat": (lambda root: (root / "classes.txt").write_text("background\ncat\ncat\n"), r"classes\.txt: .*cat"),
     "colour not RGB": (

@@ -249,6 +249,26 @@ class TestColours:
             (folder / "ImageSets" / "Segmentation" / f"{subset}.txt").write_text(listed)
         assert (dataset.names("train"), dataset.names("test")) == (["000", "001"], ["002"])
 
+    @pytest.mark.parametrize("listed", ["classes.yaml", "labelmap.txt"])
+    def test_black_has_no_label_where_no_class_is_a_background(self, coloured, listed):
+        (coloured / "classes.yaml").unlink()
+        rows = [(number, f"c{number}", PALETTE[number].tolist()) for number in (1, 2, 3)]
+        lines = [f"- {{id: {number}, name: {name}, colour: {colour}}}" for number, name, colour in rows]
+        if listed == "labelmap.txt":
+            lines = [f"{name}:{','.join(map(str, colour))}::" for _, name, colour in rows]
+        (coloured / listed).write_text("\n".join(lines))
+        dataset = Folder(coloured)
+        assert (dataset.classes.background, dataset.classes.ids) == ("unscored", (0, 1, 2, 3))
+        assert np.array_equal(PALETTE[dataset.read("000")[1]], np.asarray(Image.open(coloured / "masks" / "000.png")))
+
+    def test_masks_as_labelme2voc_writes_them_are_read(self, folder):
+        without_lists(folder)
+        (folder / "masks").rename(folder / "SegmentationClass")
+        (folder / "classes.txt").rename(folder / "class_names.txt")
+        dataset = Folder(folder)
+        assert dataset.classes.names == ("background", "red", "green", "blue")
+        assert all_names(dataset) == [f"00{number}" for number in range(8)]
+
 
 class TestBackground:
     @pytest.fixture
@@ -260,16 +280,16 @@ class TestBackground:
         with pytest.raises(ContsegError, match=r"classes\.txt: id 0 is 'road', .*data\.options\.background=none"):
             Folder(roads)
 
-    @pytest.mark.parametrize("name", ["background", "Background", "_background_", "BG", "unlabeled", "void"])
+    @pytest.mark.parametrize("name", ["background", "Background", "_background_", "BG"])
     def test_the_usual_names_of_a_background_are_known(self, folder, name):
         (folder / "classes.txt").write_text(f"{name}\nred\ngreen\nblue\n")
         assert Folder(folder).classes.background == "annotated"
 
-    def test_a_background_called_unlabelled_is_noted(self, folder):
-        (folder / "classes.txt").write_text("unlabelled\nred\ngreen\nblue\n")
-        (note,) = Folder(folder).notes
-        assert "data.options.background=unlabelled" in note
-        assert Folder(folder, background="unlabelled").notes == ()
+    @pytest.mark.parametrize("name", ["unlabelled", "unlabeled", "void", "_ignore_"])
+    def test_a_background_called_unlabelled_is_not_scored(self, folder, name):
+        (folder / "classes.txt").write_text(f"{name}\nred\ngreen\nblue\n")
+        assert Folder(folder).classes.background == "unscored"
+        assert Folder(folder, background="annotated").classes.background == "annotated"
 
     @pytest.mark.parametrize("value", ["annotated", True, "Annotated"])
     def test_it_can_be_said_that_another_name_is_the_background(self, roads, value):
@@ -301,10 +321,10 @@ class TestBackground:
             Image.fromarray(np.asarray(Image.open(path)) + 1).save(path)
         (folder / "classes.txt").unlink()
         (folder / "classes.yaml").write_text("{1: road, 2: red, 3: green, 4: blue}")
-        with pytest.raises(ContsegError, match="background must come first"):
-            Folder(folder)
         assert Folder(folder, background="none").classes.ids == (1, 2, 3, 4)
-        assert Folder(folder, background="unlabelled").classes.names[0] == "background"
+        for choice in (None, "unlabelled"):
+            table = Folder(folder, background=choice).classes
+            assert (table.names[0], table.background) == ("background", "unscored")
 
     def test_unknown_values_are_told_as_the_mask_has_them(self, roads):
         mask = mask_of(roads).copy()

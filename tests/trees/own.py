@@ -1,12 +1,15 @@
 """Folders of users' own data, and the demo's digits."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from contseg.data.datasets.digits import Digits
 from contseg.data.datasets.folder import Folder
+from contseg.data.datasets.labelme import Labelme
 
 SIZE = (24, 30)
 
@@ -52,3 +55,25 @@ def folder_with_large_ids(root: Path) -> Folder:
     table = "- {id: 300, name: car, colour: [1, 2, 3]}\n- {id: 0, name: background}\n"
     write_folder(root, names, (0, 300), {"classes.yaml": table})
     return Folder(root)
+
+
+def shape(label: str, points: list[tuple[float, float]], kind: str = "polygon", **more: Any) -> dict[str, Any]:
+    """A shape of labelme."""
+    return {"label": label, "points": points, "group_id": None, "shape_type": kind, "flags": {}, **more}
+
+
+def write_labelme(path: Path, shapes: list[dict[str, Any]], image: str | None = None) -> None:
+    """A JSON file of labelme, and its image next to it unless there is one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if image is None:
+        image = f"{path.stem}.png"
+        Image.fromarray(np.full((*SIZE, 3), len(shapes), dtype=np.uint8)).save(path.parent / image)
+    content = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": image, "imageData": "not read"}
+    path.write_text(json.dumps({**content, "imageHeight": SIZE[0], "imageWidth": SIZE[1]}))
+
+
+def labelme(root: Path) -> Labelme:
+    for number in range(7):
+        cat, dog = (shape(label, [(left, 2), (left + 8, 2), (left + 8, 9)]) for label, left in (("cat", 3), ("dog", 14)))
+        write_labelme(root / ("train" if number < 4 else "valid") / f"{number}.json", [cat, dog])
+    return Labelme(root)

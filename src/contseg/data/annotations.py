@@ -112,9 +112,9 @@ def cvat_colours(classes: ClassTable) -> dict[int, Colour]:
     colours: dict[int, Colour] = {}
     used = {(0, 0, 0)}
     own = dict(zip(classes.ids, classes.colours, strict=True))
+    spare = iter([colour for colour in voc_palette(2 * len(classes) + 1) if colour not in {*classes.colours, (0, 0, 0)}])
     for number in _named(classes):
-        free = (one for one in (own[number], *voc_palette(65536)) if one not in used and one not in classes.colours)
-        colours[number] = own[number] if own[number] not in used else next(free)
+        colours[number] = own[number] if own[number] not in used else next(spare)
         used.add(colours[number])
     return colours
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from contseg.data.dataset import SegmentationDataset
-from contseg.data.datasets.labelled import format_of
+from contseg.data.datasets.formats import format_of
 from contseg.data.pixels import Reading
 from contseg.errors import ContsegError, did_you_mean
 from contseg.plugins import Registry

@@ -31,7 +31,7 @@ class DataOptions(BaseModel):
 
     Attributes:
         dataset: `voc`, `ade20k`, `cityscapes`, `lip`, `coco-stuff-10k`, `coco-stuff-164k`, `pascal-context`, `isprs`,
-            `coco-json`, `folder`, `digits` or that of a plugin, see `contseg.data.open.DATASETS`.
+            `coco-json`, `labelme`, `folder`, `digits` or that of a plugin, see `contseg.data.open.DATASETS`.
         path: folder of the dataset (not for `digits`).
         options: options of the dataset, and `bands` and `range` for every dataset, see `contseg.data.pixels.Reading`.
         pipeline: `mib`, `ssul`, `ssseg`, `ssseg-lip` or that of a plugin, see `contseg.data.pipelines.augment`.

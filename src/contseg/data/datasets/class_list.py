@@ -1,5 +1,6 @@
-"""The class list of a user's folder: `classes.yaml`, `classes.txt` or CVAT's `labelmap.txt`, and the meaning of id 0."""
+"""The class list of a user's folder: `classes.yaml`, `classes.txt`, `labelmap.txt` (CVAT), and the meaning of id 0."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from contseg.data.classes import IGNORE, Background, ClassTable, Colour, voc_pal
 from contseg.data.lists import read_list, read_text
 from contseg.errors import ContsegError
 
-FILES = ("classes.yaml", "classes.yml", "classes.txt", "labelmap.txt")
+FILES = ("classes.yaml", "classes.yml", "classes.txt", "labelmap.txt", "class_names.txt")
 CHOICES = ("annotated", "unlabelled", "none")
 
 
@@ -25,14 +26,12 @@ class ClassList:
         id_of: class id of each mask value; None if masks contain the ids.
         colours: mask value of each colour in the list; empty if it has no colours.
         palette_colours: whether a palette mask is read by its colours instead of its indices (CVAT).
-        notes: findings that a user should know before training.
     """
 
     table: ClassTable
     id_of: Mapping[int, int] | None = None
     colours: Mapping[Colour, int] | None = None
     palette_colours: bool = False
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,11 +56,12 @@ _UNLABELLED = ("unlabelled", "unlabeled", "unannotated", "void", "ignore", "igno
 
 
 def read_class_list(root: Path, background: Any = None) -> ClassList:
-    """Read the classes of a folder from `classes.yaml`, `classes.yml`, `classes.txt` or `labelmap.txt`.
+    """Read the classes of a folder from the first of `FILES`; `class_names.txt` is that of `labelme2voc`.
 
     Args:
         background: the meaning of id 0: `annotated`, `unlabelled` or `none` (true and false mean `annotated` and `none`);
-            None: `annotated`, if id 0 has the name of a background.
+            None: `unlabelled`, if no class has id 0 or its name means so (`unlabelled`, `void`, `ignore`); `annotated`, if
+            it has another name of a background.
 
     Raises:
         ContsegError: the list is missing or invalid, or the meaning of id 0 is unknown.
@@ -100,22 +100,23 @@ def _with_background(rows: Sequence[_Row], chosen: str | None, path: Path) -> Cl
     """The class table of the rows with this meaning of id 0; None decides by the name of id 0."""
     if chosen == "none":
         return _without(rows)
-    if chosen is not None and not any(row.number == 0 for row in rows):
-        rows = [_Row(0, "background", None), *rows]
-    table = _table(rows, "unscored" if chosen == "unlabelled" else "annotated")
-    first = table.names[0]
-    if chosen is None and not is_background(first):
+    first = next((row.name for row in rows if row.number == 0), None)
+    if first is None:
+        own = "background" if all(row.name != "background" for row in rows) else "not annotated"
+        colours = {row.colour for row in rows if row.colour is not None}
+        black = (0, 0, 0) if colours and (0, 0, 0) not in colours else None  # how tools draw what has no label
+        rows = [_Row(0, own, black), *rows]
+    table = _table(rows, "annotated")
+    if first is not None and chosen is None and not is_background(first):
         raise ContsegError(
-            f"{path}: id 0 is '{first}', which is not the name of a background; set data.options.background=none if it is an"
-            " ordinary class, annotated if it is the background, or unlabelled if it marks pixels without annotation"
+            f"{path}: id 0 is '{first}', which is not the name of a background; if it marks pixels without a label, list it"
+            " as 'unlabelled'; otherwise set data.options.background=none (an ordinary class) or annotated (the background)"
         )
-    notes: tuple[str, ...] = ()
-    if chosen is None and "".join(filter(str.isalnum, first.casefold())) in _UNLABELLED:
-        notes = (
-            f"{path.name}: id 0 is '{first}' and is learned and scored as background; data.options.background=unlabelled"
-            " does not score it",
-        )
-    return ClassList(table, colours=_colours(rows), notes=notes)
+    if chosen is None and (first is None or "".join(filter(str.isalnum, first.casefold())) in _UNLABELLED):
+        chosen = "unlabelled"
+    if chosen == "unlabelled":
+        table = replace(table, background="unscored")
+    return ClassList(table, colours=_colours(rows))
 
 
 def _without(rows: Sequence[_Row]) -> ClassList:
@@ -189,11 +190,12 @@ def _from_labelmap(path: Path) -> list[_Row]:
     for line in read_list(path):
         if line.startswith("#"):
             continue
-        name, _, rest = line.partition(":")
+        found = re.fullmatch(r"(.+?):([\d, ]+)(:[^:]*){0,2}", line)  # a name may contain a colon
         try:
-            rows.append((name, _colour(rest.partition(":")[0].split(","))))
-        except (TypeError, ValueError):
+            rows.append((found[1] if found else "", _colour(found[2].split(",") if found else ())))
+        except ValueError:
             raise ContsegError(f"{path}: cannot read '{line}'; expected `name:red,green,blue::`") from None
     rows.sort(key=lambda row: not is_background(row[0]))
-    ids = [number for number in range(len(rows) + 1) if number != IGNORE][: len(rows)]
+    start = int(not any(is_background(name) for name, _ in rows))
+    ids = [number for number in range(start, start + len(rows) + 1) if number != IGNORE][: len(rows)]
     return [_Row(number, name, colour) for number, (name, colour) in zip(ids, rows, strict=True)]

@@ -66,7 +66,7 @@ def find_places(
         ContsegError: there is no JSON file for training, or no folder of images; the message lists what was found.
     """
     train, test = (_json(root, subset, jsons[subset]) for subset in ("train", "test"))
-    notes = []
+    notes: list[str] = []
     if train is None and test is None and not any(jsons.values()):
         train = _only_json(root)
     if train is None or (test is None and jsons["test"]):

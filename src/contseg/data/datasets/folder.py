@@ -11,9 +11,13 @@ from contseg.data.datasets.division import Division
 from contseg.data.datasets.own_masks import find_masks, missing_mask, read_values, sample_name
 from contseg.data.files import IMAGE_SUFFIXES, image_files
 from contseg.data.recoding import Recoding
-from contseg.errors import ContsegError
+from contseg.errors import ContsegError, counted
 
-_LAYOUTS = (("images", "masks", ""), ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"))
+_LAYOUTS = (
+    ("images", "masks", ""),
+    ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"),
+    ("images", "SegmentationClass", "ImageSets/Segmentation"),
+)
 
 
 class Folder(SegmentationDataset):
@@ -30,9 +34,10 @@ class Folder(SegmentationDataset):
                                     images/test (val, valid). With neither, about a fifth is held out by the hash of
                                     the name.
 
-    or as CVAT exports it ("Segmentation mask 1.1"):
+    or as CVAT exports it ("Segmentation mask 1.1"; `labelme2voc` has class_names.txt):
 
-        JPEGImages/, SegmentationClass/, labelmap.txt, and optionally ImageSets/Segmentation/train.txt and test.txt (val.txt)
+        JPEGImages/ (or images/), SegmentationClass/, labelmap.txt, and optionally ImageSets/Segmentation/train.txt and
+        test.txt (val.txt)
 
     In commands and recipes, dataset `folder` also reads COCO's and labelme's JSON: the format of a folder is detected
     (`open_labelled`).
@@ -47,8 +52,9 @@ class Folder(SegmentationDataset):
             `unlabelled`: pixels without annotation, of any class in training, never scored;
             `none`: an ordinary class, or unused. In steps by class, an unscored background is added for pixels that a step
             does not annotate; it has id 0, so ids 0, 1, 2, ... become 1, 2, 3, ...
-            True means `annotated`, False means `none`. Default: `annotated` if class 0 has the name of a background;
-            required otherwise.
+            True means `annotated`, False means `none`. Default: `unlabelled` if no class has id 0 or it is called so (or
+            `void`, `ignore`), `annotated` if it has another name of a background; required otherwise.
+        partial: leave images without a mask out, with a note; otherwise, every image needs one.
 
     Raises:
         ContsegError: a file or folder is missing, the class list is invalid, or the meaning of id 0 is unknown.
@@ -57,12 +63,12 @@ class Folder(SegmentationDataset):
     name = "folder"
     adds_background = True
 
-    def __init__(self, root: Path | str, *, background: Any = None):
+    def __init__(self, root: Path | str, *, background: Any = None, partial: bool = False):
         self.root = require_folder(Path(root), "a dataset folder with images/, masks/ and classes.txt")
         images, masks, lists = self._layout()
         self._mask_folder = masks
         self._listed = read_class_list(self.root, background)
-        self.classes, self.notes = self._listed.table, self._listed.notes
+        self.classes = self._listed.table
         self._recode = Recoding({**self._listed.id_of, 255: 255}) if self._listed.id_of else None
         self._images: dict[str, Path] = {}
         for path in image_files(images):
@@ -77,6 +83,10 @@ class Folder(SegmentationDataset):
         self._masks = find_masks(masks, self._images)
         self._division = Division(self._images, lists, images)
         self.is_divided = self._division.is_divided
+        self._partial = partial and bool(self._masks)
+        without = [name for name in self._images if name not in self._masks]
+        if self._partial and without:
+            self.notes = (f"{counted(len(without), 'image')} without a mask: not used, such as '{without[0]}'",)
 
     def _layout(self) -> tuple[Path, Path, Path]:
         """The folders of images, masks and lists."""
@@ -92,7 +102,8 @@ class Folder(SegmentationDataset):
         )
 
     def names(self, subset: SubsetName) -> list[str]:
-        return self._division.names(subset)
+        names = self._division.names(subset)
+        return [name for name in names if name in self._masks] if self._partial else names
 
     def image_path(self, name: str) -> Path:
         return self._images[name]

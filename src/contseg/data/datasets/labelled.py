@@ -5,18 +5,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from contseg.data.dataset import SUBSETS, SegmentationDataset
-from contseg.data.datasets.coco_json import CocoJSON
 from contseg.data.datasets.folder import Folder
-from contseg.data.datasets.labelme import Labelme
-from contseg.data.files import files_below
+from contseg.data.datasets.formats import format_of
+from contseg.data.open import open_dataset
 from contseg.errors import ContsegError
 
-_COCO_NAMES = ("instances_", "_annotations.coco")
 Unlabelled = Literal["unknown", "background"]
 
 
 def open_labelled(path: Path | str, *, unlabelled: Unlabelled | None = None, **options: Any) -> SegmentationDataset:
-    """Open a folder of labelled images; the format is detected.
+    """Open a folder of labelled images; the format is detected. Images without a mask or JSON file are left out.
 
     Args:
         path: a folder with `images/`, `masks/` and a class list, or an export in COCO's JSON (CVAT, Roboflow, Label
@@ -26,31 +24,17 @@ def open_labelled(path: Path | str, *, unlabelled: Unlabelled | None = None, **o
         options: options of the dataset, as under `data.options` in a recipe.
 
     Raises:
-        ContsegError: the folder is missing or has none of these formats, or its files are invalid.
+        ContsegError: the folder is missing or has none of these formats, its files are invalid, or an option is unknown.
     """
     if unlabelled not in (None, "unknown", "background"):
         raise ContsegError(f"unlabelled: {unlabelled!r} is unknown; use 'unknown' or 'background'")
-    dataset = format_of(Path(path))(path, **options)
+    if format_of(Path(path)) is Folder:
+        options = {"partial": True} | options
+    dataset = open_dataset("folder", path, **options)
     if unlabelled and dataset.classes.has_background:
         meaning: Literal["annotated", "unscored"] = "annotated" if unlabelled == "background" else "unscored"
         dataset.classes = replace(dataset.classes, background=meaning)
     return dataset
-
-
-def format_of(path: Path) -> type[Folder | CocoJSON | Labelme]:
-    """The dataset class that reads a folder; `Folder` if it is none of the others."""
-    if any((path / folder).is_dir() for folder in ("masks", "SegmentationClass")):
-        return Folder
-    jsons = [one for one in files_below(path) if one.suffix.lower() == ".json"] if path.is_dir() else []
-    if any(one.name.startswith(_COCO_NAMES) for one in jsons):
-        return CocoJSON
-    for one in jsons:
-        text = one.read_text(encoding="utf-8", errors="replace")
-        if '"annotations"' in text and '"categories"' in text:
-            return CocoJSON
-        if '"shapes"' in text:
-            return Labelme
-    return Folder
 
 
 def all_names(dataset: SegmentationDataset) -> list[str]:

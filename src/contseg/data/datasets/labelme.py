@@ -91,8 +91,8 @@ class Labelme(SegmentationDataset):
             for shape in file.shapes:
                 if shape.label not in names and not is_background(shape.label):
                     raise ContsegError(
-                        f"{file.path}: label '{shape.label}' is not in the class list; add it, or correct the label"
-                        f" ({did_you_mean(shape.label, names)})"
+                        f"{file.path}: label '{shape.label}' is not in the class list; add it, or correct the label;"
+                        f" {did_you_mean(shape.label, names)}"
                     )
         self.classes = ClassTable.of(["background", *names], "unlabelled")
         self._id_of = dict(zip(self.classes.names[1:], self.classes.ids[1:], strict=True))
@@ -151,7 +151,7 @@ class Labelme(SegmentationDataset):
         if self.left_out:
             path, text = self.left_out[0]
             yield (
-                f"{counted(len(self.left_out), 'shape or file')} left out, such as {path.relative_to(self.root)}: {text};"
+                f"{counted(len(self.left_out), 'row')} left out, such as {path.relative_to(self.root)}: {text};"
                 " `contseg data check` lists them"
             )
 

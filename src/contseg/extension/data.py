@@ -1,14 +1,13 @@
 """What a labelled folder adds to a model: its new classes, the images to learn and to measure, and the step."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha1
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from contseg.data.classes import IGNORE, ClassTable, Colour, voc_palette
+from contseg.data.classes import IGNORE, ClassTable, voc_palette
 from contseg.data.dataset import SUBSETS, SegmentationDataset
 from contseg.data.datasets.labelled import Unlabelled
 from contseg.data.datasets.relabelled import Relabelled
@@ -86,34 +85,16 @@ class ExtensionData:
             raise ContsegError(f"unlabelled: {unlabelled!r} is unknown; use 'unknown' or 'background'")
         if unlabelled == "background" and not model_classes.has_background:
             raise ContsegError("unlabelled: the model has no background class; use 'unknown'")
-        where = dataset.root
         try:
             match = match_classes(dataset.classes, model_classes)
         except ContsegError as error:
-            raise ContsegError(f"{where}: {error}") from None
+            raise ContsegError(f"{dataset.root}: {error}") from None
         presence = _presence(dataset, progress)
         tests = set(dataset.names("test")) if dataset.is_divided else set()
         held = np.array([name in tests for name in presence.names])
         name_of = dict(zip(dataset.classes.ids, dataset.classes.names, strict=True))
-        there = {number for number, pixels in zip(presence.ids, presence.pixels[~held].T, strict=True) if pixels.any()}
-        chosen = (*match.new, *match.known) if wanted is None else _wanted(where, wanted, name_of, there, match)
-        new = [number for number in chosen if number in match.new and number in there]
-        known = [number for number in chosen if number in match.known and number in there]
-        if not new:
-            labelled = ", ".join(name_of[number] for number in known)
-            only = f"only {labelled}, which the model already has" if known else "no class"
-            raise ContsegError(f"{where}: no new class: its training images contain {only}; label the new class")
-        colours = dict(zip(dataset.classes.ids, dataset.classes.colours, strict=True))
-        table = _extended(model_classes, [name_of[number] for number in new], [colours[number] for number in new])
-        unlabelled_id = 0
-        if unlabelled == "unknown":
-            unlabelled_id = _free_id((*table.ids, *table.void))
-            table = replace(table, void=(*table.void, unlabelled_id))
-        elsewhere = dict.fromkeys((*dataset.classes.ids, *dataset.classes.void), unlabelled_id)
-        if unlabelled == "background":  # a class that is not wanted is no background
-            elsewhere |= dict.fromkeys((*match.new, *match.known), IGNORE)
-        new_ids = dict(zip(new, table.ids[len(model_classes) :], strict=True))
-        ids = {**elsewhere, **{number: match.known[number] for number in known}, **new_ids}
+        new, known = _chosen(dataset, match, presence, held, wanted)
+        coding = _Coding.of(dataset.classes, model_classes, match, new, known, unlabelled)
 
         has = presence.pixels[:, [presence.ids.index(number) for number in (*new, *known)]] > 0
         used = has.any(axis=1) | (unlabelled == "background")
@@ -121,11 +102,14 @@ class ExtensionData:
         if not dataset.is_divided:
             held[used] = hold_out(names[used].tolist(), has[used], seed)
         train, held_out, left = names[used & ~held], names[used & held], names[~used]
-        known_names = [model_classes.names[model_classes.ids.index(match.known[number])] for number in known]
+        new_names = coding.table.names[len(model_classes) :]
+        own = dict(zip(model_classes.ids, model_classes.names, strict=True))
+        known_names = tuple(own[match.known[number]] for number in known)
         counts = zip(has[used & ~held].sum(axis=0).tolist(), has[used & held].sum(axis=0).tolist(), strict=True)
-        images = dict(zip([*(name_of[number] for number in new), *known_names], counts, strict=True))
+        images = dict(zip((*new_names, *known_names), counts, strict=True))
+
         notes = [*dataset.notes, *match.notes]
-        if absent := [name_of[number] for number in match.new if number in chosen and number not in there]:
+        if wanted is None and (absent := [name_of[number] for number in match.new if number not in new]):
             notes.append(f"no training image contains {', '.join(absent)}: not learned")
         if known:
             notes.append(f"{', '.join(known_names)}: already in the model; the labels are more data for it")
@@ -136,25 +120,28 @@ class ExtensionData:
             )
         if len(left):
             notes.append(f"{counted(len(left), 'image')} without a label: not used, such as '{left[0]}'")
-        notes += _rough(images, len(held_out), [name_of[number] for number in new])
+        if unmeasured := [name for name in new_names if not images[name][1]]:
+            notes.append(f"no held-out image contains {', '.join(unmeasured)}: not measured; label it in two images or more")
+        if len(held_out) < FEWEST:
+            notes.append(f"{counted(len(held_out), 'held-out image')}: a rough measurement; label 30 images or more")
         return cls(
-            dataset=Relabelled(dataset, table, ids),
+            dataset=Relabelled(dataset, coding.table, coding.ids),
             old=model_classes,
-            new=tuple(name_of[number] for number in new),
-            known=tuple(known_names),
-            train=tuple(train),
-            held_out=tuple(held_out),
+            new=new_names,
+            known=known_names,
+            train=tuple(dict.fromkeys(train)),
+            held_out=tuple(dict.fromkeys(held_out)),
             unannotated=tuple(left),
             images=images,
             unlabelled=unlabelled,
-            unlabelled_id=unlabelled_id,
+            unlabelled_id=coding.unlabelled,
             notes=tuple(notes),
         )
 
     @property
     def table(self) -> ClassTable:
         """The classes of the extended model, in the order of its outputs."""
-        return self.dataset.classes
+        return replace(self.dataset.classes, void=self.old.void)
 
     def step(
         self, policy: LabelPolicy | None = None, *, unlabelled_as: Literal["ignored", "background"] = "ignored"
@@ -183,12 +170,11 @@ class ExtensionData:
         lookup = step.test.lookup.copy()
         marked = np.isin(table.ids, (*truth, *step.new_classes))
         train = step.train
-        if self.unlabelled == "unknown":
-            lookup[self.unlabelled_id] = min(len(table), IGNORE)
-            if unlabelled_as == "ignored":
-                own = train.lookup.copy()
-                own[self.unlabelled_id] = IGNORE
-                train = replace(train, lookup=own)
+        lookup[self.unlabelled_id] = 0 if self.unlabelled == "background" else min(len(table), IGNORE)
+        if self.unlabelled == "unknown" and unlabelled_as == "ignored":
+            own = train.lookup.copy()
+            own[self.unlabelled_id] = IGNORE
+            train = replace(train, lookup=own)
         val = Samples(self.dataset, self.held_out, lookup, marked)
         return replace(step, train=train, val=val, test=replace(step.test, annotated=marked))
 
@@ -239,49 +225,90 @@ def _presence(dataset: SegmentationDataset, progress: Progress | None) -> Presen
     return parts[0] if len(parts) == 1 else parts[0].joined(parts[1])
 
 
-def _wanted(
-    where: Path, wanted: Sequence[str], name_of: Mapping[int, str], there: Container[int], match: ClassMatch
-) -> tuple[int, ...]:
-    """The dataset's ids of the wanted classes, in their order.
+def _chosen(
+    dataset: SegmentationDataset,
+    match: ClassMatch,
+    presence: Presence,
+    held: np.ndarray,
+    wanted: Sequence[str] | None,
+) -> tuple[list[int], list[int]]:
+    """The dataset's ids of the new and of the known classes to use.
+
+    Args:
+        held: (I,) bool, the images that the dataset's files hold out.
 
     Raises:
-        ContsegError: the dataset lists no class of a name, or no training image contains it.
+        ContsegError: the dataset lists no class of a wanted name, no training image contains it, or no class is new.
     """
-    ids = {plain_name(name_of[number]): number for number in (*match.new, *match.known)}
-    for name in wanted:
-        if plain_name(name) not in ids:
-            listed = [name_of[number] for number in ids.values()]
-            raise ContsegError(f"{where}: no class '{name}'; {did_you_mean(name, listed)}")
-        if ids[plain_name(name)] not in there:
-            raise ContsegError(
-                f"{where}: no training image contains '{name}'; label it, or leave it out of the wanted classes"
-            )
-    return tuple(dict.fromkeys(ids[plain_name(name)] for name in wanted))
+    name_of = dict(zip(dataset.classes.ids, dataset.classes.names, strict=True))
+    chosen = [*match.new, *match.known]
+    learnable = set(np.array(presence.ids)[presence.pixels[~held].any(axis=0)].tolist())
+    if wanted is not None:
+        ids = {plain_name(name_of[number]): number for number in chosen}
+        for name in wanted:
+            if plain_name(name) not in ids:
+                known = did_you_mean(name, [name_of[number] for number in chosen])
+                raise ContsegError(f"{dataset.root}: no class '{name}'; {known}")
+            if ids[plain_name(name)] not in learnable:
+                raise ContsegError(
+                    f"{dataset.root}: no training image contains '{name}'; label it, or remove it from the wanted classes"
+                )
+        chosen = list(dict.fromkeys(ids[plain_name(name)] for name in wanted))
+    chosen = [number for number in chosen if number in learnable]
+    new = [number for number in chosen if number not in match.known]
+    if not new:
+        there = ", ".join(name_of[number] for number in chosen)
+        found = f"only {there}, which the model already has" if there else "no class"
+        if not there and any((dataset.read_mask(name) == IGNORE).any() for name in presence.names[:10]):
+            found += f", but {IGNORE}, which always means 'ignore': write the id of the class instead"
+        raise ContsegError(f"{dataset.root}: no new class: the labels of its training images contain {found}")
+    return new, [number for number in chosen if number in match.known]
 
 
-def _extended(model: ClassTable, names: Sequence[str], colours: Sequence[Colour]) -> ClassTable:
-    """The model's table with more classes: the next free ids, and colours that are not in use."""
-    ids = list(model.ids)
-    for _ in names:
-        ids.append(_free_id(ids))
-    own = list(model.colours)
-    palette = [colour for colour in voc_palette() if colour not in own]
-    for colour in colours:
-        own.append(colour if colour not in own else next(one for one in palette if one not in own))
-    return ClassTable((*model.names, *names), tuple(ids), tuple(own), model.background, model.void)
+@dataclass(frozen=True)
+class _Coding:
+    """The ids of the extended table.
+
+    Attributes:
+        table: the extended classes.
+        ids: their id by id in the dataset.
+        unlabelled: the id of pixels without a label.
+    """
+
+    table: ClassTable
+    ids: dict[int, int]
+    unlabelled: int
+
+    @classmethod
+    def of(
+        cls,
+        data: ClassTable,
+        model: ClassTable,
+        match: ClassMatch,
+        new: Sequence[int],
+        known: Sequence[int],
+        unlabelled: Unlabelled,
+    ) -> "_Coding":
+        """New classes get the next free ids, and colours that are not in use."""
+        colours, ids = list(model.colours), list(model.ids)
+        names = [data.names[data.ids.index(number)].strip() for number in new]
+        palette = voc_palette(2 * (len(model) + len(new)))
+        for number in new:
+            ids.append(_free_id((*ids, *model.void)))
+            colour = data.colours[data.ids.index(number)]
+            colours.append(colour if colour not in colours else next(one for one in palette if one not in colours))
+        void, zero = model.void, 0
+        if unlabelled == "unknown":
+            zero = _free_id((*ids, *void))
+            void = (*void, zero)
+        table = ClassTable((*model.names, *names), tuple(ids), tuple(colours), model.background, void)
+        codes = dict.fromkeys((*data.ids, *data.void), zero)
+        if unlabelled == "background":  # a class that is not wanted is no background
+            codes |= dict.fromkeys((*match.new, *match.known), IGNORE)
+        codes |= {number: match.known[number] for number in known}
+        return cls(table, codes | dict(zip(new, ids[len(model) :], strict=True)), zero)
 
 
 def _free_id(ids: Sequence[int]) -> int:
     number = max(ids) + 1
     return number + (number == IGNORE)
-
-
-def _rough(images: dict[str, tuple[int, int]], held_out: int, new: Sequence[str]) -> list[str]:
-    """Notes on too few images."""
-    notes = []
-    unmeasured = [name for name in new if not images[name][1]]
-    if unmeasured:
-        notes.append(f"no held-out image contains {', '.join(unmeasured)}: not measured; label it in two images or more")
-    if held_out < FEWEST:
-        notes.append(f"{counted(held_out, 'held-out image')}: too few for a reliable measurement; label 30 images or more")
-    return notes
