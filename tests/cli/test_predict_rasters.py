@@ -397,7 +397,15 @@ class TestMemory:
 
 
 class TestAFullDisk:
-    @pytest.mark.parametrize(("form", "most"), [("geotiff", 300), ("geotiff", 600), ("geotiff", 3000), ("png", 600)])
+    @pytest.mark.parametrize(
+        ("form", "most"),
+        [
+            ("geotiff", 600),
+            pytest.param("geotiff", 300, marks=pytest.mark.slow),
+            pytest.param("geotiff", 3000, marks=pytest.mark.slow),
+            pytest.param("png", 600, marks=pytest.mark.slow),
+        ],
+    )
     def test_it_is_one_line_and_leaves_no_half_raster(self, segmenter, tmp_path, form, most):
         """A limit on the size of files acts like a full disk."""
         save_raster(tmp_path / "a.tif", np.random.default_rng(0).integers(0, 256, (3, 200, 300), np.uint8), **PLACE)

@@ -15,7 +15,7 @@ import numpy as np
 
 from contseg.atomic import atomic_file, write_text
 from contseg.data.classes import IGNORE, ClassTable
-from contseg.data.pixels import CHOOSE_BANDS, Reading, choose_bands, full_range, rescale
+from contseg.data.pixels import CHOOSE_BANDS, Reading, full_range, rescale
 from contseg.data.tiff import SIGNATURES, tiff_layout
 from contseg.errors import ContsegError
 
@@ -144,10 +144,8 @@ class Raster:
         if not self._reading.bands and len(colours) not in (1, 3):
             raise ContsegError(f"{self.path}: has {file.count} bands of {file.dtypes[0]}; {CHOOSE_BANDS}")
         self._bands = list(self._reading.bands or colours)
-        try:
-            choose_bands(np.empty((1, 1, file.count)), self._bands)
-        except ContsegError as error:
-            raise ContsegError(f"{self.path}: {error}") from None
+        if max(self._bands) > file.count:
+            raise ContsegError(f"{self.path}: has {file.count} bands, no band {max(self._bands)}; {CHOOSE_BANDS}")
         self._palette = None
         if meanings[0] == "palette" and self._reading == Reading():
             self._palette = np.zeros((2**16, 3), np.uint8)
