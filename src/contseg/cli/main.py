@@ -177,8 +177,9 @@ def predict(
 ) -> None:
     """Segment images, frames of a video and GeoTIFF.
 
-    Writes masks, GeoTIFF, or annotations for labelling tools. The environment variable CONTSEG_MAX_PIXELS allows images
-    above 179 megapixels; GeoTIFF may have any size.
+    Writes masks, GeoTIFF, or annotations for labelling tools.
+
+    The environment variable CONTSEG_MAX_PIXELS allows images above 179 megapixels.
     """
     from contseg.cli.predict import run_prediction
 
