@@ -113,10 +113,11 @@ class TestOrientation:
         path = save_turned(ids, tmp_path / f"a.{suffix}", 6)
         assert np.array_equal(read_mask(path), ids)
 
-    def test_photos_lie_on_the_masks_that_were_drawn_on_them(self, folder, tmp_path):
+    @pytest.mark.parametrize("tags", [(6, 8, 3, 5), (2, 4, 7, 6)], ids=str)
+    def test_photos_lie_on_the_masks_that_were_drawn_on_them(self, folder, tmp_path, tags):
         """In reading, in the presence table, in the check and beside saliency maps."""
         rng = np.random.default_rng(0)
-        for name, tag in {"000": 6, "001": 8, "002": 3, "003": 5}.items():
+        for name, tag in zip(("000", "001", "002", "003"), tags, strict=True):
             image = rng.integers(0, 256, (32, 48, 3), dtype=np.uint8)
             save_turned(image, folder / "images" / f"{name}.png", tag)
             mask = (image[..., 0] > 100).astype(np.uint8)

@@ -138,7 +138,15 @@ def sweep(
 def predict(
     segmenter: Annotated[Path, typer.Argument(help="Folder of a run or segmenter, or its file.", metavar="SEGMENTER")],
     images: Annotated[Path, typer.Argument(help="An image, or a folder of images.", metavar="IMAGES")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for ids/, colours/ and overlays/.")] = Path("predictions"),
+    out: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path("predictions"),
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="png, geotiff, coco, labelme or cvat; default: geotiff for GeoTIFF, png for other images.",
+            metavar="FORMAT",
+        ),
+    ] = None,
     slide: Annotated[int | None, typer.Option(help="Predict in sliding windows of this side, in pixels.")] = None,
     scales: Annotated[str | None, typer.Option(help="Average over these scales, e.g. 0.75,1,1.25.")] = None,
     flip: Annotated[bool | None, typer.Option("--flip/--no-flip", help="Average with the mirrored image.")] = None,
@@ -148,7 +156,9 @@ def predict(
     ] = None,
     plugin: PluginOption = None,
 ) -> None:
-    """Segment images: write id masks, colour masks and overlays.
+    """Segment images, frames of a video and GeoTIFF.
+
+    Writes masks, GeoTIFF, or annotations for labelling tools.
 
     The environment variable CONTSEG_MAX_PIXELS allows images above 179 megapixels.
     """
@@ -160,7 +170,8 @@ def predict(
     if flip is not None:
         changes["flip"] = flip
     chosen = None if bands is None else [int(band) for band in numbers("--bands", bands)]
-    run_prediction(segmenter, images, out, changes, chosen, None if values is None else numbers("--range", values))
+    bounds = None if values is None else numbers("--range", values)
+    run_prediction(segmenter, images, out, changes, chosen, bounds, form)
 
 
 @app.command(epilog="Example: contseg convert plop.pth --classes voc --split 15-1 --out plop")

@@ -1,6 +1,7 @@
 """Input and output files of `contseg predict`: no result is an input, no input is overwritten."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,24 +16,32 @@ from contseg.errors import ContsegError
 KINDS = ("ids", "colours", "overlays")
 MARKER = ".contseg-predict.json"
 """File in the output folder with the names of all results that were written there."""
+_FOLDERS = (*KINDS, "SegmentationClass")
+"""Folders of results that are images."""
 _CAMERA_SUFFIXES = {".heic", ".heif", ".jxl", ".dng", ".nef", ".cr2", ".cr3", ".arw", ".svg"}
+_VIDEO_SUFFIXES = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
 
 
 def find_images(path: Path) -> tuple[list[Path], Counter[str]]:
     """The image at a path or all images below a folder, and the number of pictures in other formats, by suffix.
 
-    Links to folders are followed; hidden files and the results of earlier predictions are skipped.
+    Images are in natural order, folder by folder: frame 2 is before frame 10. Links to folders are followed; hidden files
+    and the results of earlier predictions are skipped.
 
     Raises:
-        ContsegError: the path does not exist, or there are no images.
+        ContsegError: the path does not exist or is a video, or there are no images.
     """
+    if path.suffix.lower() in _VIDEO_SUFFIXES:
+        raise ContsegError(f"{path}: is a video; extract its frames to a folder: ffmpeg -i {path.name} frames/%06d.png")
     if path.is_file():
         return [path], Counter()
     if not path.is_dir():
         raise ContsegError(f"{path}: no such image or folder")
     files = files_below(path)
     results = _earlier_results(files, path)
-    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file not in results]
+    images = sorted(
+        (file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file not in results), key=natural_order
+    )
     skipped = Counter(file.suffix.lower() for file in files if _is_other_picture(file))
     if not images:
         other = f"; {skipped_text(skipped)}" if skipped else ""
@@ -40,9 +49,22 @@ def find_images(path: Path) -> tuple[list[Path], Counter[str]]:
     return images, skipped
 
 
+def natural_order(path: Path) -> list[list[str | int]]:
+    """A key by which numbers in names are sorted by value.
+
+    Example:
+        >>> names = ["b/1.png", "a/10.png", "a/9.png", "a/010.png"]
+        >>> [path.as_posix() for path in sorted(map(Path, names), key=natural_order)]
+        ['a/9.png', 'a/10.png', 'a/010.png', 'b/1.png']
+    """
+    words = (re.split(r"([0-9]+)", part) for part in path.parts)  # texts and numbers in turn
+    return [[int(word) if place % 2 else word for place, word in enumerate(part)] for part in words]
+
+
 def _is_other_picture(file: Path) -> bool:
     suffix = file.suffix.lower()
-    return suffix not in IMAGE_SUFFIXES and (suffix in _CAMERA_SUFFIXES or suffix in Image.registered_extensions())
+    known = suffix in _CAMERA_SUFFIXES | _VIDEO_SUFFIXES or suffix in Image.registered_extensions()
+    return known and suffix not in IMAGE_SUFFIXES
 
 
 def skipped_text(skipped: Counter[str]) -> str:
@@ -60,8 +82,8 @@ def _earlier_results(files: Sequence[Path], root: Path) -> set[Path]:
             if folder in folders:
                 same = {folder.parent / kind / file.relative_to(folder) for kind in KINDS}
                 found |= same if same <= there else set()
-    for parent in {folder.parent for folder in folders}:
-        found |= {parent / kind / name for kind in KINDS for name in read_marker(parent)}
+    for parent in {folder for file in files for folder in file.parents if root in (folder, *folder.parents)}:
+        found |= {parent / folder / name for folder in _FOLDERS for name in read_marker(parent)}
     return found & there
 
 
@@ -92,17 +114,17 @@ def write_marker(folder: Path, names: Iterable[Path]) -> None:
         raise ContsegError(f"{folder}: cannot be written ({error.strerror}); choose another folder with --out") from None
 
 
-def result_names(images: Sequence[Path], root: Path) -> list[Path]:
-    """A unique name relative to `ids/` for each image: `a.png` for `a.jpg`, but `a.jpg.png` and `a.tif.png` for two.
+def result_names(images: Sequence[Path], root: Path, suffixes: Sequence[str]) -> list[Path]:
+    """A unique name for the result of each image: `a.png` for `a.jpg`, but `a.jpg.png` and `a.tif.png` for two.
 
     Example:
         >>> images = [Path(name) for name in ("a.jpg", "b/a.tif", "b/a.png", "b/a.tif.bmp")]
-        >>> [name.as_posix() for name in result_names(images, Path())]
+        >>> [name.as_posix() for name in result_names(images, Path(), [".png"] * 4)]
         ['a.png', 'b/a.tif.png', 'b/a.png.png', 'b/a.tif.bmp.png']
     """
     paths = [path.relative_to(root) if path != root else Path(path.name) for path in images]
-    short = [path.with_suffix(".png") for path in paths]
-    long = [path.with_name(f"{path.name}.png") for path in paths]
+    short = [path.with_suffix(suffix) for path, suffix in zip(paths, suffixes, strict=True)]
+    long = [path.with_name(path.name + suffix) for path, suffix in zip(paths, suffixes, strict=True)]
     alike = Counter(_folded(name) for name in short)
     names = [one if alike[_folded(one)] == 1 else other for one, other in zip(short, long, strict=True)]
     while True:  # the long name of one image may be the short name of another
@@ -119,16 +141,13 @@ def _folded(name: Path) -> str:
     return name.as_posix().casefold()
 
 
-def require_inputs_kept(images: Sequence[Path], out: Path, names: Iterable[Path]) -> None:
+def require_inputs_kept(images: Sequence[Path], results: Iterable[Path]) -> None:
     """Check that no result overwrites an image.
 
     Raises:
         ContsegError: one would; nothing is written yet.
     """
     inputs = {image.resolve() for image in images}
-    for name in names:
-        for kind in KINDS:
-            if (path := out / kind / name).resolve() in inputs:
-                raise ContsegError(
-                    f"{path}: is an image to predict and would be overwritten; choose another folder with --out"
-                )
+    for path in results:
+        if path.resolve() in inputs:
+            raise ContsegError(f"{path}: is an image to predict and would be overwritten; choose another folder with --out")

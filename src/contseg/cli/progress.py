@@ -4,7 +4,8 @@ Steps and epochs are counted from 0, as in metrics.jsonl, in folders and in the 
 """
 
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.progress import Progress, TaskID
@@ -13,6 +14,9 @@ from contseg.cli.console import console, progress_bars
 from contseg.cli.streams import write_anything
 from contseg.engine.job import Reporter
 from contseg.report.table import percent, remark_lines
+
+QUIET = 30
+"""Seconds between two lines of progress in a log."""
 
 
 def numbered(what: str, index: int, count: int) -> str:
@@ -37,6 +41,34 @@ def duration(seconds: float) -> str:
         return f"{rest} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+@contextmanager
+def progress_of(
+    title: str, total: int, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[int, str, float], None]]:
+    """Progress with the time left over images: a bar on a terminal, otherwise a line every `QUIET` seconds.
+
+    Yields a function of the number of finished images, and the name and the finished part of the current one.
+
+    Args:
+        clock: seconds.
+    """
+    started = printed = clock()
+    with progress_bars() as bars:
+        task = bars.add_task(title, total=total, detail="")
+
+        def show(finished: int, name: str, part: float) -> None:
+            nonlocal printed
+            done, detail, now = finished + part, f"{name} {part:.0%}", clock()
+            bars.update(task, completed=done, detail=detail)
+            if bars.disable and done and now - printed >= QUIET:
+                printed = now
+                left = duration((now - started) / done * (total - done))
+                text = f"{title}: {finished} of {total} images, {detail}, {left} left"
+                console.print(text, highlight=False, soft_wrap=True)
+
+        yield show
 
 
 class TerminalReporter(Reporter):

@@ -169,7 +169,7 @@ def image_size(path: Path) -> tuple[int, int]:
     except OSError as error:
         raise _problem(path, "image", error) from None
     if found:
-        _require_size(path, *found)
+        require_size(path, *found)
         return found
     with _opened(path, "image") as picture:
         height, width = picture.size
@@ -253,7 +253,7 @@ def _opened(path: Path, what: str) -> Iterator[_Picture]:
     try:
         with open(path, "rb") as file:
             picture = _identify(path, what, file)
-            _require_size(path, *picture.size)
+            require_size(path, *picture.size)
             yield picture
     except (
         OSError,
@@ -308,7 +308,8 @@ def _identify(path: Path, what: str, file: IO[bytes]) -> _Picture:
     raise ContsegError(f"{path}: cannot be read as {_a(what)} (none of {formats}); convert it to PNG, or replace the file")
 
 
-def _require_size(path: Path, height: int, width: int) -> None:
+def require_size(path: Path, height: int, width: int) -> None:
+    """Raise ContsegError if an image has more than `max_pixels`."""
     if height * width > (most := max_pixels()):
         raise ContsegError(
             f"{path}: {width}x{height} is more than {most} pixels; cut it into parts, or set the environment variable"

@@ -13,6 +13,8 @@ from contseg.errors import ContsegError
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES = 256, 257, 258, 262, 274, 277
 _SUBFILE, _EXTRA, _FORMAT = 254, 338, 339
+_GEOREFERENCE = (33550, 33922, 34264, 34735, 42113)
+"""Tags of GeoTIFF (scale, tie points, transform, coordinate system), and GDAL's nodata value."""
 _REDUCED_OR_MASK = 0b101
 _MOST_PAGES = 10_000
 _COLOURS = {2: 3, 5: 4, 6: 3, 8: 3}
@@ -33,6 +35,7 @@ class TiffLayout:
         alpha: whether the only extra band is declared as alpha.
         inverted: whether 0 is white.
         pages: images in the file, without smaller copies (overviews, thumbnails) and masks.
+        georeferenced: whether there are tags of GeoTIFF or a nodata value.
     """
 
     height: int
@@ -45,6 +48,7 @@ class TiffLayout:
     alpha: bool
     inverted: bool
     pages: int
+    georeferenced: bool
 
     @property
     def plain(self) -> bool:
@@ -144,6 +148,7 @@ def _layout(file: IO[bytes]) -> TiffLayout:
         alpha=bands == colours + 1 and extra in ((1,), (2,)),
         inverted=photometric == 0,
         pages=_pages(tags, header, file),
+        georeferenced=any(tag in tags for tag in _GEOREFERENCE),
     )
 
 

@@ -219,7 +219,7 @@ def views(height: int, width: int, options: InferenceOptions) -> Iterator[list[W
         yield windows[start : start + options.windows]
 
 
-def accumulate(parts: Iterable[tuple[list[Window], Tensor]], width: int) -> Iterator[Tensor]:
+def accumulate(parts: Iterable[tuple[list[Window], Tensor]], width: int, weight: Tensor | float = 1.0) -> Iterator[Tensor]:
     """Mean over overlapping windows, (B, K, rows, W), from top to bottom; rows are yielded when no later window covers them.
 
     Only the rows of the current windows are in memory, so that a raster of any height can be streamed.
@@ -228,6 +228,7 @@ def accumulate(parts: Iterable[tuple[list[Window], Tensor]], width: int) -> Iter
         parts: each group of `views`, in order, and the logits or scores of its crops at their own size:
             (windows x B, K, h, w), window by window.
         width: width of the image.
+        weight: of each pixel of a window (h, w), positive; by default all are equal.
 
     Example:
         >>> image, options = torch.rand(1, 3, 6, 9), InferenceOptions(mode="slide", crop=4, stride=3, windows=2)
@@ -237,6 +238,7 @@ def accumulate(parts: Iterable[tuple[list[Window], Tensor]], width: int) -> Iter
         True
     """
     top, sums, counts = 0, None, None  # sums and counts start at row `top`
+    equal = isinstance(weight, float)
     for windows, values in parts:
         batch = len(values) // len(windows)
         first, bottom = windows[0][0].start, windows[-1][0].stop
@@ -246,11 +248,11 @@ def accumulate(parts: Iterable[tuple[list[Window], Tensor]], width: int) -> Iter
             yield from _means(sums[:, :, : first - top], counts[:, :, : first - top])
             sums, counts, top = sums[:, :, first - top :], counts[:, :, first - top :], first
         if (more := bottom - top - sums.shape[2]) > 0:
-            sums, counts = (torch.cat([one, one.new_zeros((*one.shape[:2], more, width))], dim=2) for one in (sums, counts))
+            sums, counts = (functional.pad(one, (0, 0, 0, more)) for one in (sums, counts))
         for (rows, columns), part in zip(windows, values.split(batch), strict=True):
             here = slice(rows.start - top, rows.stop - top)
-            sums[:, :, here, columns] += part
-            counts[:, :, here, columns] += 1
+            sums[:, :, here, columns] += part if equal else part * weight
+            counts[:, :, here, columns] += weight
     assert sums is not None
     assert counts is not None
     yield from _means(sums, counts)

@@ -131,9 +131,9 @@ def pixels_of(image: np.ndarray | Image.Image | Path | str) -> np.ndarray:
 def predict_image(
     segmenter: Segmenter, image: np.ndarray | Image.Image | Path | str, inference: Inference = WHOLE
 ) -> np.ndarray:
-    """Class outputs (H, W) uint8 of one image, see `pixels_of`; by default a single view of the whole image.
+    """Class outputs (H, W) of one image, see `pixels_of`; by default a single view of the whole image.
 
-    The segmenter should be in eval mode.
+    They are uint8, or int16 if there are more than 256. The segmenter should be in eval mode.
 
     Raises:
         ContsegError: `pixels_of` does not accept the image, or it is smaller than the output stride.
@@ -144,7 +144,8 @@ def predict_image(
     if min(height, width) < stride and not resized:
         raise ContsegError(f"image of {width} x {height} pixels: smaller than the network's output stride of {stride}")
     with torch.no_grad():
-        return _decide(segmenter, _tensor(segmenter, image), None, inference, torch.uint8)[0].cpu().numpy()
+        kind = torch.uint8 if sum(segmenter.widths) <= 256 else torch.int16
+        return _decide(segmenter, _tensor(segmenter, image), None, inference, kind)[0].cpu().numpy()
 
 
 def evaluate(

@@ -1,0 +1,184 @@
+"""Prediction of images of any size in overlapping windows that are blended, with bounded memory.
+
+Windows are read, predicted and summed from top to bottom. Only a strip of about `STRIP_VALUES` logits is in memory: a
+wider image is processed in panels of columns, and windows across the border of two panels are predicted for both.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from contseg.errors import ContsegError
+from contseg.evaluation.inference import Inference, Window, accumulate, infer, windows_of
+from contseg.models.segmenter import Segmenter
+
+STRIP_VALUES = 2**26
+"""Maximum number of sums in a strip of windows (at least two windows wide): 256 MiB."""
+LARGEST, SMALLEST = 1024, 64
+"""Sides of the first and the last windows that are tried if memory is short."""
+Part = tuple[Window, np.ndarray]
+
+
+class Pixels(Protocol):
+    """An image of any size, read in windows."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        ...
+
+    def read(self, rows: slice, columns: slice) -> np.ndarray:
+        """The pixels of a window, (h, w, 3) uint8 RGB."""
+        ...
+
+    def valid(self, rows: slice, columns: slice) -> np.ndarray:
+        """Which pixels of a window have data, (h, w) bool."""
+        ...
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An image in memory.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+
+    Example:
+        >>> photo = Photo(np.zeros((4, 6, 3), np.uint8))
+        >>> photo.size, photo.read(slice(0, 2), slice(0, 3)).shape
+        ((4, 6), (2, 3, 3))
+    """
+
+    image: np.ndarray
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.image.shape[0], self.image.shape[1]
+
+    def read(self, rows: slice, columns: slice) -> np.ndarray:
+        return self.image[rows, columns]
+
+    def valid(self, rows: slice, columns: slice) -> np.ndarray:
+        return np.ones((rows.stop - rows.start, columns.stop - columns.start), dtype=bool)
+
+
+@torch.no_grad()
+def predict_tiles(
+    segmenter: Segmenter,
+    image: Pixels,
+    inference: Inference,
+    on_windows: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[Part]:
+    """Class outputs of an image in parts that cover each pixel once: the place of a part, and its (h, w) uint8 or int16.
+
+    Logits (or scores, see `InferenceOptions.average`) are averaged over the scales and mirrored views of a window, and
+    then over windows with a weight that falls towards the edges of a window. Windows without data are not predicted; the
+    output of a pixel without data has no meaning. The segmenter should be in eval mode.
+
+    Args:
+        inference: `crop` and `stride` are the windows, whatever the mode; `resize` is applied to each window, `fit` is not
+            applied. On a CPU, `windows` is 1.
+        on_windows: called with the numbers of predicted and of all windows.
+
+    Raises:
+        ContsegError: the image is smaller than the output stride, or a view of a window has no pixels.
+    """
+    options = inference.options.model_copy(update={"mode": "slide", "fit": None, "windows": 1})
+    height, width = image.size
+    if options.resize is None and min(height, width) < (stride := segmenter.options.backbone.stride):
+        raise ContsegError(f"image of {width} x {height} pixels: smaller than the network's output stride of {stride}")
+    logits = options.average == "logits"
+    unknown = int(segmenter.options.unknown)  # logits have an unknown output before the classes, scores do not
+    channels = sum(segmenter.widths) - (0 if logits else unknown)
+    mirror = [(one + unknown * logits, other + unknown * logits) for one, other in inference.mirror]
+    device = segmenter.mean.device
+    together = 1 if device.type == "cpu" else inference.options.windows
+
+    def values_of(windows: Sequence[Window]) -> Tensor:
+        """Logits or scores, (windows, K, h, w); zeros in windows without data."""
+        used = [place for place, window in enumerate(windows) if image.valid(*window).any()]
+        rows, columns = windows[0]
+        values = torch.zeros((len(windows), channels, rows.stop - rows.start, columns.stop - columns.start), device=device)
+        if used:
+            crops = torch.from_numpy(np.stack([image.read(*windows[place]) for place in used])).to(device)
+            images = segmenter.normalise(crops.permute(0, 3, 1, 2))
+            values[used] = infer(lambda some: segmenter(some).logits, images, options, None, segmenter.scores, mirror)
+        return values
+
+    every = windows_of(height, width, options)
+    panels = _panels(every, width, channels)
+    total, done = sum(len(windows) for _, windows in panels), 0
+    for own, windows in panels:
+        first, last = windows[0][1].start, windows[-1][1].stop
+
+        def parts(windows: list[Window] = windows, first: int = first) -> Iterator[tuple[list[Window], Tensor]]:
+            nonlocal done
+            for start in range(0, len(windows), together):
+                group = windows[start : start + together]
+                yield [(rows, _moved(columns, -first)) for rows, columns in group], values_of(group)
+                done += len(group)
+                on_windows(done, total)
+
+        top = 0
+        for strip in accumulate(parts(), last - first, _weight(windows[0]).to(device)):
+            values = strip[..., _moved(own, -first)]
+            scores = segmenter.scores(values) if logits else values
+            outputs = scores.argmax(dim=1)[0].to(torch.uint8 if channels <= 256 else torch.int16).cpu().numpy()
+            yield (slice(top, top + len(outputs)), own), outputs
+            top += len(outputs)
+
+
+def _panels(windows: list[Window], width: int, channels: int) -> list[tuple[slice, list[Window]]]:
+    """Panels of columns, and all windows that cover some of their pixels, row by row."""
+    rows, columns = windows[0]
+    window = columns.stop - columns.start
+    side = max(2 * window, STRIP_VALUES // (channels * (rows.stop - rows.start)) - 2 * window)
+    panels = [slice(left, min(left + side, width)) for left in range(0, width, side)]
+    return [(own, [one for one in windows if one[1].start < own.stop and own.start < one[1].stop]) for own in panels]
+
+
+def _moved(columns: slice, by: int) -> slice:
+    return slice(columns.start + by, columns.stop + by)
+
+
+def _weight(window: Window) -> Tensor:
+    """The weight of the pixels of a window (h, w): a product of half sine waves, positive up to the edges."""
+    down, across = ((torch.arange(side.stop - side.start) + 0.5) / (side.stop - side.start) for side in window)
+    return torch.outer((down * torch.pi).sin(), (across * torch.pi).sin())
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that there is not enough memory, on a GPU or on the host."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def smaller(inference: Inference, size: tuple[int, int]) -> Inference | None:
+    """What to try if there was not enough memory for an image of a size (height, width), or None.
+
+    First windows of at most `LARGEST` pixels one by one, then half of them, down to `SMALLEST`.
+
+    Example:
+        >>> from contseg.evaluation.inference import WHOLE
+        >>> sides, tried = [], WHOLE
+        >>> while tried := smaller(tried, (900, 3000)):
+        ...     sides.append(tried.options.window[0])
+        >>> sides
+        [900, 450, 225, 112]
+    """
+    options = inference.options
+    if options.mode == "whole":
+        side = min(LARGEST, *size)
+        return None if max(size) <= SMALLEST else _in_windows(inference, max(side, SMALLEST))
+    side = min(*options.window, *size)
+    if options.windows > 1:
+        return _in_windows(inference, side)
+    return _in_windows(inference, side // 2) if side // 2 >= SMALLEST else None
+
+
+def _in_windows(inference: Inference, side: int) -> Inference:
+    changes = {"mode": "slide", "crop": side, "stride": None, "windows": 1}
+    return replace(inference, options=inference.options.model_copy(update=changes))
