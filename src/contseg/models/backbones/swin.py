@@ -204,9 +204,9 @@ class WindowAttention(nn.Module):
         if self.shift:
             x = x.roll((-self.shift, -self.shift), dims=(1, 2))
         x = x.view(batch, rows, side, columns, side, channels).transpose(2, 3).reshape(-1, side * side, channels)
-        q, k, v = self.qkv(x).view(len(x), side * side, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(x).view(x.shape[0], side * side, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         bias = self._bias(rows, columns).to(q.dtype)  # (1 or windows, heads, tokens, tokens)
-        x = functional.scaled_dot_product_attention(q, k, v, bias if len(bias) == 1 else bias.repeat(batch, 1, 1, 1))
+        x = functional.scaled_dot_product_attention(q, k, v, bias.repeat(batch, 1, 1, 1) if self.shift else bias)
         x = self.proj(x.transpose(1, 2).reshape(-1, side * side, channels))
         x = x.view(batch, rows, columns, side, side, channels).transpose(2, 3)
         x = x.reshape(batch, rows * side, columns * side, channels)

@@ -117,7 +117,7 @@ class TimmBackbone(Backbone):
             images, indices=list(self.indices), output_fmt="NCHW", intermediates_only=True
         )
         strides = (4, 8, 16, 32)
-        return [x[:, :, : -(-height // s), : -(-width // s)] for x, s in zip(maps, strides, strict=True)]
+        return [x[:, :, : (height + s - 1) // s, : (width + s - 1) // s] for x, s in zip(maps, strides, strict=True)]
 
     def stages(self) -> list[list[nn.Module]]:
         """The modules of each stage, the stem with the first."""

@@ -71,7 +71,7 @@ class PlainViT(Backbone):
         )
         maps = [step(tokens) for step in self.pyramid]
         strides = (4, 8, 16, 32)
-        return [x[:, :, : -(-height // s), : -(-width // s)] for x, s in zip(maps, strides, strict=True)]
+        return [x[:, :, : (height + s - 1) // s, : (width + s - 1) // s] for x, s in zip(maps, strides, strict=True)]
 
     def stages(self) -> list[list[nn.Module]]:
         """The blocks in four nearly equal parts; the embedding belongs to the first and the norm to the last."""
