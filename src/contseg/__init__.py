@@ -29,12 +29,15 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from contseg.methods.method import StepContext as StepContext
     from contseg.methods.registry import make_method as make_method
     from contseg.methods.registry import register_method as register_method
+    from contseg.models.adopted.options import register_model as register_model
+    from contseg.models.adopted.segmenter import adopt as adopt
     from contseg.models.backbones.options import register_backbone as register_backbone
     from contseg.models.heads.options import register_head as register_head
     from contseg.models.segmenter import NetworkOptions as NetworkOptions
     from contseg.models.segmenter import Segmenter as Segmenter
     from contseg.recipes.build import make_job as make_job
     from contseg.recipes.build import start_run as start_run
+    from contseg.recipes.models import open_model as open_model
     from contseg.recipes.read import read_recipe as read_recipe
     from contseg.report.page import write_report as write_report
     from contseg.scenarios.plan import make_plan as make_plan
@@ -55,6 +58,7 @@ _WHERE = {
     "Segmenter": "contseg.models.segmenter",
     "Step": "contseg.scenarios.step",
     "StepContext": "contseg.methods.method",
+    "adopt": "contseg.models.adopted.segmenter",
     "evaluate": "contseg.evaluation.predict",
     "evaluation_batches": "contseg.engine.own_loop",
     "load_pretrained": "contseg.interop.pretrained",
@@ -63,11 +67,13 @@ _WHERE = {
     "make_method": "contseg.methods.registry",
     "make_plan": "contseg.scenarios.plan",
     "open_dataset": "contseg.data.open",
+    "open_model": "contseg.recipes.models",
     "predict_image": "contseg.evaluation.predict",
     "read_recipe": "contseg.recipes.read",
     "register_backbone": "contseg.models.backbones.options",
     "register_dataset": "contseg.data.open",
     "register_head": "contseg.models.heads.options",
+    "register_model": "contseg.models.adopted.options",
     "register_method": "contseg.methods.registry",
     "save_pretrained": "contseg.interop.pretrained",
     "save_segmenter": "contseg.interop.segmenter_file",

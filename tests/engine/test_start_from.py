@@ -100,7 +100,7 @@ def test_the_folder_of_a_step_means_the_segmenter_after_it(whole, tmp_path):
 
 def test_a_folder_without_a_finished_step_or_without_anything_is_told(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ContsegError, match=r"start_from: .*empty contains neither a segmenter .* nor a run"):
+    with pytest.raises(ContsegError, match=r"start_from: .*empty: contains no model; give a run .*, a segmenter "):
         job_in(tmp_path / "run", recipe_from(tmp_path / "empty"))
     start_run(tiny_recipe("plop"), tmp_path / "begun")
     with pytest.raises(

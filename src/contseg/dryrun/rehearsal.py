@@ -20,6 +20,7 @@ from contseg.engine.train import train
 from contseg.errors import ContsegError
 from contseg.interop.segmenter_file import load_segmenter
 from contseg.methods.method import Method, StepContext
+from contseg.models.make import make_segmenter
 from contseg.models.segmenter import Segmenter
 from contseg.recipes.build import make_job, start_run
 from contseg.recipes.effect import without_effect
@@ -176,7 +177,7 @@ def _strange_tensor(path: Path, segmenter: Segmenter) -> str | None:
     """The first tensor of a file that does not fit a new network."""
     with safe_open(path, framework="pt") as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
-    new = Segmenter(segmenter.options, segmenter.widths)
+    new = make_segmenter(segmenter.options, segmenter.widths)
     wanted = {name: tuple(value.shape) for name, value in new.state_dict().items()}
     for name in sorted(shapes.keys() | wanted.keys()):
         found, needed = shapes.get(name, "nothing"), wanted.get(name, "nothing")

@@ -26,6 +26,7 @@ from contseg.engine.teacher import segmenter_before
 from contseg.interop.imagenet import load_backbone
 from contseg.interop.pretrained import open_segmenter
 from contseg.interruption import Interrupted, catching
+from contseg.models.make import make_segmenter
 from contseg.models.options import first_widths
 from contseg.models.segmenter import Segmenter
 from contseg.plugins import load_plugins
@@ -108,7 +109,7 @@ def _grown(job: Job, step: Step, previous: Segmenter | None) -> Segmenter:
     if previous is None and job.start_from is not None:
         return open_segmenter(job.start_from)[0].train()
     if previous is None:
-        student = Segmenter(job.network, first_widths(job.network, step.seen_count))
+        student = make_segmenter(job.network, first_widths(job.network, step.seen_count))
         if job.backbone_weights:
             load_backbone(student.backbone, job.backbone_weights)
         return student

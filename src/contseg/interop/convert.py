@@ -16,6 +16,7 @@ from contseg.interop.checkpoint import read_tensors
 from contseg.interop.names import RESNET_NAMES, load_strictly, prefixes_of, unwrapped
 from contseg.interop.published import Source, convert_segmenter
 from contseg.interop.ssseg import ssseg_names, ssseg_options
+from contseg.models.make import make_segmenter
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
 from contseg.plugins import Registry
@@ -121,7 +122,7 @@ def under(segmenter: Segmenter, options: NetworkOptions) -> Segmenter:
         >>> under(segmenter, segmenter.options.changed(backbone={"output_stride": 8})).options.backbone.stride
         8
     """
-    return load_strictly(Segmenter(options, segmenter.widths), dict(segmenter.state_dict()))
+    return load_strictly(make_segmenter(options, segmenter.widths), dict(segmenter.state_dict()))
 
 
 def classes_of_outputs(

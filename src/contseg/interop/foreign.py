@@ -7,6 +7,12 @@ from contseg.interop.checkpoint import read_tensors
 from contseg.interop.convert import recognise
 from contseg.interop.names import RESNET_NAMES, prefixes_of, unwrapped
 
+LOOKED_FOR = (
+    "a run (recipe.yaml), a segmenter (segmenter.json, or a file segmenter.safetensors), a folder of transformers or smp"
+    " (config.json and model.safetensors), or a state dict of torchvision"
+)
+"""What a model may be; for errors."""
+
 
 def is_safetensors(path: Path) -> bool:
     """Whether a file begins like a safetensors file: eight bytes with a length, then the brace of the header."""
@@ -35,10 +41,7 @@ def describe(path: Path) -> str:
         if prefixes_of(tensors, RESNET_NAMES):
             return "it contains the weights of a backbone only; start step 0 from them with backbone_weights=FILE"
         names = ", ".join(list(tensors)[:2])
-        return (
-            f"it contains {len(tensors)} tensors such as {names}, of no supported code base;"
-            " give a segmenter that contseg wrote"
-        )
+        return f"it contains {len(tensors)} tensors such as {names}, of no supported code base; give {LOOKED_FOR}"
     return (
         f"it is a checkpoint of {source}; turn it into a segmenter with contseg convert {path} --classes NAMES --out FOLDER"
     )

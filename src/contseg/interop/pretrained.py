@@ -4,13 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from contseg.atomic import write_text
 from contseg.data.classes import ClassTable
 from contseg.digest import file_sha256
 from contseg.errors import ContsegError
-from contseg.interop.segmenter_file import HEADER, KEYS, describe, load_segmenter, save_segmenter
+from contseg.interop.adopted import is_foreign, open_foreign
+from contseg.interop.segmenter_file import KEYS, describe, header_of, load_segmenter, save_segmenter
 from contseg.models.segmenter import Segmenter
 
 WEIGHTS, DESCRIPTION = "segmenter.safetensors", "segmenter.json"
@@ -79,8 +78,7 @@ def load_pretrained(folder: Path | str, device: str = "cpu") -> tuple[Segmenter,
             " the file was changed or cut short; fetch it again"
         )
     segmenter, classes = load_segmenter(weights, device)
-    with safe_open(weights, framework="pt") as file:
-        header = json.loads(file.metadata()[HEADER])
+    header = header_of(weights) or {}
     differing = [key for key in KEYS if description[key] != header.get(key)]
     if differing:
         raise ContsegError(f"{path}: '{differing[0]}' differs from {WEIGHTS}; one of the files was changed")
@@ -88,16 +86,25 @@ def load_pretrained(folder: Path | str, device: str = "cpu") -> tuple[Segmenter,
 
 
 def open_segmenter(path: Path | str, device: str = "cpu") -> tuple[Segmenter, ClassTable]:
-    """Load a segmenter from a folder of `save_pretrained` or from a single `segmenter.safetensors`.
+    """Load a segmenter from a folder of `save_pretrained`, a single `segmenter.safetensors`, or a model of another library.
 
     Args:
         device: see `load_segmenter`.
 
     Raises:
-        ContsegError: see `load_pretrained` and `load_segmenter`.
+        ContsegError: see `load_pretrained`, `load_segmenter` and `open_foreign`.
     """
     path = Path(path)
+    if not is_pretrained(path) and is_foreign(path):
+        return open_foreign(path)[:2]
     return load_pretrained(path, device) if path.is_dir() else load_segmenter(path, device)
+
+
+def source_of(path: Path) -> dict[str, Any]:
+    """The source of a segmenter (folder or file), as it was saved."""
+    if path.is_dir():
+        return _read_description(path / DESCRIPTION)["source"]
+    return (header_of(path) or {}).get("source", {})
 
 
 def is_pretrained(folder: Path | str) -> bool:

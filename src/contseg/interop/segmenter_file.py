@@ -14,6 +14,7 @@ from contseg.atomic import atomic_file
 from contseg.data.classes import ClassTable
 from contseg.errors import ContsegError
 from contseg.interop import foreign
+from contseg.models.make import make_segmenter
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
 
@@ -83,6 +84,25 @@ def load_segmenter(path: Path | str, device: str = "cpu") -> tuple[Segmenter, Cl
         return assemble(header, tensors, str(path))
 
 
+def has_header(path: Path) -> bool:
+    """Whether a file begins like one of `save_segmenter`; nothing else in it is checked.
+
+    Example:
+        >>> has_header(Path("missing.safetensors"))
+        False
+    """
+    return header_of(path) is not None
+
+
+def header_of(path: Path) -> dict[str, Any] | None:
+    """The header of a file of `save_segmenter`, see `describe`; None for other files."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {})[HEADER])
+    except (SafetensorError, OSError, KeyError, ValueError):
+        return None
+
+
 def assemble(description: dict[str, Any], tensors: dict[str, Tensor], where: str) -> tuple[Segmenter, ClassTable]:
     """Make the segmenter of a description (see `describe`) and tensors, in eval mode; also returns its classes.
 
@@ -98,7 +118,7 @@ def assemble(description: dict[str, Any], tensors: dict[str, Tensor], where: str
     try:
         options = NetworkOptions.model_validate(description["network"])
         classes = _table(description["classes"])
-        segmenter = Segmenter(options, description["widths"])
+        segmenter = make_segmenter(options, description["widths"])
         segmenter.load_state_dict(tensors)
     except ContsegError as error:
         raise ContsegError(f"{where}: cannot be read as a segmenter ({error}); the file is damaged") from None

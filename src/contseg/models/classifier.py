@@ -1,6 +1,8 @@
 """A growing classifier: one small network per step, with concatenated outputs."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -20,6 +22,7 @@ class GrowingClassifier(nn.Module):
         widths: outputs of each step; background is the first output.
         unknown: the first width is 1, for the output "unknown"; background is the first output of the next width.
         hidden: each step has its own 3x3 convolution, norm and ReLU before its 1x1 (SSUL, IDEC, LAG).
+        make: from a number of outputs to the convolution of a step; default: 1x1.
 
     Example:
         >>> classifier = GrowingClassifier(8, [3])
@@ -28,14 +31,22 @@ class GrowingClassifier(nn.Module):
         (torch.Size([1, 5, 4, 4]), [3, 2])
     """
 
-    def __init__(self, channels: int, widths: list[int], unknown: bool = False, hidden: bool = False):
+    def __init__(
+        self,
+        channels: int,
+        widths: list[int],
+        unknown: bool = False,
+        hidden: bool = False,
+        make: Callable[[int], nn.Conv2d] | None = None,
+    ):
         super().__init__()
         self.unknown, self.hidden, self.channels = unknown, hidden, channels
+        self._convolution = make or partial(nn.Conv2d, channels, kernel_size=1)
         self.steps = nn.ModuleList(self._make(width) for width in widths)
 
     def _make(self, width: int) -> nn.Module:
         if not self.hidden:
-            return nn.Conv2d(self.channels, width, 1)
+            return self._convolution(width)
         first, last = nn.Conv2d(self.channels, self.channels, 3, padding=1, bias=False), nn.Conv2d(self.channels, width, 1)
         for convolution in (first, last):
             nn.init.kaiming_normal_(convolution.weight)
@@ -91,7 +102,7 @@ def _copy_first_row(source: nn.Module, new: nn.Module) -> None:
     """Copy the first output of `source` to every output of `new`, and hidden layers with their statistics."""
     for name, value in new.state_dict().items():
         given = source.state_dict()[name]
-        if name in ("weight", "bias", "3.weight", "3.bias"):
+        if name in ("weight", "bias", "first_bias", "3.weight", "3.bias"):
             value.copy_(given[:1].expand_as(value))
         elif not name.endswith("num_batches_tracked"):
             value.copy_(given)

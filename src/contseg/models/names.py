@@ -7,6 +7,9 @@ Freeze = Literal["none", "norm", "stage1", "stage2", "stage3", "stage4", "all"]
 
 Decision = Literal["softmax", "sigmoid"]
 
+STAGES = ("stage1", "stage2", "stage3", "stage4")
+"""Features of backbones that are divided into stages."""
+
 ASPP_TAPS = ("aspp1", "aspp2", "aspp3", "aspp4")
 """Features that only the head `deeplabv3-ssul` has."""
 

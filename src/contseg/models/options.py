@@ -7,16 +7,17 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
 from contseg.errors import did_you_mean
+from contseg.models.adopted.options import ADOPTED, AdoptedHeadOptions, AdoptedOptions
 from contseg.models.backbones.options import BACKBONES, DEFAULT_BACKBONE, BackboneOptions, ResNetOptions
 from contseg.models.heads.idrnet.options import IDRNetOptions
 from contseg.models.heads.options import DEFAULT_HEAD, HEADS, DeepLabV3MiBOptions, HeadInput, HeadOptions
-from contseg.models.names import Decision
+from contseg.models.names import STAGES, Decision
 from contseg.models.old_options import nested
 from contseg.models.parts import chosen, shared_keys
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-TAPS = ("stage1", "stage2", "stage3", "stage4", "head", "logits")
+TAPS = (*STAGES, "head", "logits")
 Colour = Annotated[tuple[float, float, float], Field(strict=False)]
 
 
@@ -69,12 +70,12 @@ class NetworkOptions(BaseModel):
     @field_validator("backbone", mode="before")
     @classmethod
     def _chosen_backbone(cls, value: Any) -> Any:
-        return chosen(BACKBONES, DEFAULT_BACKBONE, value)
+        return AdoptedOptions.model_validate(value) if _is_adopted(value) else chosen(BACKBONES, DEFAULT_BACKBONE, value)
 
     @field_validator("head", mode="before")
     @classmethod
     def _chosen_head(cls, value: Any) -> Any:
-        return chosen(HEADS, DEFAULT_HEAD, value)
+        return AdoptedHeadOptions.model_validate(value) if _is_adopted(value) else chosen(HEADS, DEFAULT_HEAD, value)
 
     @property
     def idrnet(self) -> IDRNetOptions | None:
@@ -92,7 +93,7 @@ class NetworkOptions(BaseModel):
             >>> NetworkOptions(head="fcn").taps
             ('stage1', 'stage2', 'stage3', 'stage4', 'head', 'logits')
         """
-        return (*TAPS, *self.head.taps)
+        return (*self.backbone.taps, *TAPS[4:], *self.head.taps)
 
     def head_input(self, channels: list[int], widths: list[int]) -> HeadInput:
         """The input of the head's constructor.
@@ -111,6 +112,10 @@ class NetworkOptions(BaseModel):
             8
         """
         return type(self).model_validate(laid_over(self.model_dump(), changes))
+
+
+def _is_adopted(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("name") == ADOPTED
 
 
 def closest_key(key: str) -> str:

@@ -28,6 +28,7 @@ class Segmenter(nn.Module):
     Args:
         options: options of the network.
         widths: outputs of each step so far, see `first_widths`.
+        backbone: the backbone; default: made from the options.
 
     Example:
         >>> segmenter = Segmenter(NetworkOptions(backbone={"name": "resnet18", "width": 8, "output_stride": 8}), [3])
@@ -40,10 +41,10 @@ class Segmenter(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, options: NetworkOptions, widths: Sequence[int]):
+    def __init__(self, options: NetworkOptions, widths: Sequence[int], backbone: Backbone | None = None):
         super().__init__()
         self.options = options
-        self.backbone = options.backbone.make()
+        self.backbone = options.backbone.make() if backbone is None else backbone
         channels = self.backbone.channels
         self.head = options.head.make(options.head_input(channels, list(widths)))
         self.classifier = GrowingClassifier(self.head.width, list(widths), options.unknown, options.head.hidden)

@@ -18,8 +18,8 @@ from contseg.errors import ContsegError
 from contseg.interop.imagenet import require_fitting
 from contseg.methods.method import Method
 from contseg.methods.registry import METHODS, make_method
+from contseg.models.make import make_segmenter
 from contseg.models.options import NetworkOptions, first_widths
-from contseg.models.segmenter import Segmenter
 from contseg.recipes.differences import differences, differences_text
 from contseg.recipes.read import read_recipe, read_run, to_yaml
 from contseg.recipes.recipe import Recipe
@@ -196,7 +196,7 @@ def _require_batch_for_norms(recipe: Recipe, network: NetworkOptions) -> None:
     crop = recipe.data.crop
     height, width = crop if isinstance(crop, list) else (crop, crop)
     with torch.device("meta"):  # shapes only: takes no memory and no time
-        segmenter = Segmenter(network, first_widths(network, 3)).train()
+        segmenter = make_segmenter(network, first_widths(network, 3)).train()
         try:
             segmenter(torch.empty(1, 3, height, width))
         except RuntimeError:  # shapes that depend on values, which come after the norms of the head

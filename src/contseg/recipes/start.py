@@ -5,35 +5,22 @@ from pathlib import Path
 from contseg.data.classes import ClassTable, class_differences
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
-from contseg.interop.pretrained import WEIGHTS, is_pretrained, open_segmenter
+from contseg.interop.pretrained import open_segmenter
 from contseg.interop.segmenter_file import load_segmenter
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
+from contseg.recipes.models import find_model
 from contseg.recipes.read import flat
 from contseg.recipes.recipe import Recipe
 from contseg.scenarios.scenario import Scenario
 
 
 def resolved_start(recipe: Recipe) -> Path:
-    """The path of the segmenter in `start_from`: the path itself, that of a step, or that of a run's last finished step.
-
-    Raises:
-        ContsegError: the run has no finished step, or the folder contains neither a run nor a segmenter.
-    """
-    path = Path(str(recipe.start_from))
-    if not path.is_dir() or is_pretrained(path):
-        return path
-    if (path / WEIGHTS).is_file():
-        return path / WEIGHTS
-    if not (path / "recipe.yaml").is_file():
-        raise ContsegError(
-            f"start_from: {path} contains neither a segmenter (segmenter.json) nor a run (recipe.yaml); give the folder of"
-            " one, or a segmenter.safetensors"
-        )
-    finished = len(Run(path).confusions())
-    if not finished:
-        raise ContsegError(f"start_from: {path}: no step of this run is finished yet; finish it with --resume {path}")
-    return Run(path).segmenter_path(finished - 1)
+    """The path of the segmenter in `start_from`, see `find_model`."""
+    try:
+        return find_model(Path(str(recipe.start_from)))
+    except ContsegError as error:
+        raise ContsegError(f"start_from: {error}") from None
 
 
 def given_start(recipe: Recipe, scenario: Scenario) -> NetworkOptions:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from contseg.errors import ContsegError
-from contseg.models.names import ARCHITECTURES, DEPTHS, VARIANTS, VITS, Freeze, Initialisation
+from contseg.models.names import ARCHITECTURES, DEPTHS, STAGES, VARIANTS, VITS, Freeze, Initialisation
 from contseg.models.parts import PartOptions, require_options
 from contseg.plugins import Registry
 
@@ -27,6 +27,11 @@ class BackboneOptions(PartOptions):
 
     freeze: Freeze = "none"
     norm_momentum: float = Field(0.1, gt=0, le=1)
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """The features of the backbone: maps of its stages before activation."""
+        return STAGES
 
     @property
     def stride(self) -> int:

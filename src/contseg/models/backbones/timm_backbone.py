@@ -6,42 +6,19 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from contseg.errors import ContsegError
 from contseg.models.backbones.backbone import Backbone
+from contseg.models.imports import import_library
 from contseg.models.names import ARCHITECTURES
 from contseg.models.normalization import BatchNorm
 
-_kept: list[Any] = []
-
 
 def import_timm() -> ModuleType:
-    """Import timm on first use.
-
-    timm imports torchvision, whose build for CUDA cannot be imported with a PyTorch for CPU ("operator torchvision::nms
-    does not exist"), although it is not used here. Only in this case, the schemas of the operators that it requires are
-    declared, and the import is repeated.
-
-    Raises:
-        ContsegError: timm is not installed.
-    """
-    try:
-        return importlib.import_module("timm")
-    except ModuleNotFoundError as error:
-        if error.name != "timm":
-            raise
-        raise ContsegError("this backbone comes from timm, which is not installed; pip install 'contseg[timm]'") from None
-    except RuntimeError as error:
-        if "torchvision::" not in str(error) or _kept:
-            raise
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for operator in ("nms", "qnms"):
-        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _kept.append(library)  # the declaration is removed with this object
-    return importlib.import_module("timm")
+    """timm, imported on first use, see `import_library`."""
+    return import_library("timm", "timm")
 
 
 def make_timm_model(name: str, drop_path: float, options: dict[str, Any]) -> Any:
@@ -97,6 +74,7 @@ class TimmBackbone(Backbone):
         ContsegError: timm is not installed.
 
     Example:
+        >>> import torch
         >>> tiny = TimmBackbone("convnext_tiny", options={"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16]})
         >>> [tuple(stage.shape[1:]) for stage in tiny(torch.zeros(1, 3, 65, 81))]
         [(8, 17, 21), (8, 9, 11), (16, 5, 6), (16, 3, 3)]
