@@ -23,6 +23,18 @@ def resize(x_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.interpolate(precise(x_BCHW), size, mode="bilinear", align_corners=False)
 
 
+def padding_to(multiple: int, length: int) -> int:
+    """How much a length lacks to the next multiple.
+
+    Not `-length % multiple`, which is equal but makes expressions of an export too complicated for PyTorch to simplify.
+
+    Example:
+        >>> padding_to(4, 9), padding_to(4, 8)
+        (3, 0)
+    """
+    return (length + multiple - 1) // multiple * multiple - length
+
+
 class PPM(nn.Module):
     """Pyramid pooling (Zhao et al., CVPR 2017): the map and its averages over coarse grids, reduced by a 3x3.
 
