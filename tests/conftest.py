@@ -13,6 +13,7 @@ from contseg.data.classes import voc_palette
 from contseg.data.files import write_palette_png
 from contseg.data.open import DATASETS
 from contseg.methods.registry import METHODS
+from contseg.models.adopted.options import MODELS
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -44,7 +45,7 @@ def own_cache(tmp_path_factory):
 @pytest.fixture
 def forgotten():
     """Parts that a test registers are forgotten after it."""
-    registries = (METHODS, DATASETS)
+    registries = (METHODS, DATASETS, MODELS)
     known = [set(registry) for registry in registries]
     yield
     for registry, before in zip(registries, known, strict=True):

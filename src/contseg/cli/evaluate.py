@@ -16,10 +16,12 @@ from contseg.engine.run import Run
 from contseg.errors import ContsegError, counted
 from contseg.evaluation.inference import Inference
 from contseg.evaluation.predict import evaluate
-from contseg.interop.pretrained import is_pretrained, open_segmenter
+from contseg.interop.adopted import is_foreign
+from contseg.interop.pretrained import is_pretrained
 from contseg.interop.segmenter_file import load_segmenter
 from contseg.models.segmenter import Segmenter
 from contseg.recipes.build import make_scenario
+from contseg.recipes.models import open_model
 from contseg.recipes.read import read_recipe, read_run
 from contseg.recipes.recipe import Recipe
 from contseg.report.table import percent, remark_lines
@@ -47,15 +49,15 @@ def run_evaluation(
             finished step is missing, or the dataset has other classes.
     """
     values = with_plugins([*overrides, *([f"data.path={str(data)!r}"] if data else [])], list(plugins))
-    if folder.is_file() or is_pretrained(folder):
+    if folder.is_file() or is_pretrained(folder) or is_foreign(folder):
         if source is None:
             raise ContsegError(f"{folder}: contains a segmenter, not a run; set the recipe of its test set with --recipe")
         if step is not None:
             raise ContsegError("--step: applies to runs; the step of a segmenter follows from its classes")
-        segmenter, classes = open_segmenter(folder)
         recipe = read_recipe(source, values)
+        model = open_model(folder)
         scenario = read_scenario(recipe)
-        measure(folder, segmenter, classes, recipe, scenario, step_with(classes, scenario, folder))
+        measure(folder, model.segmenter, model.classes, recipe, scenario, step_with(model.classes, scenario, folder))
         return
     if source is not None:
         raise ContsegError(f"--recipe: {folder} is a run with its own recipe; remove the option")

@@ -140,7 +140,7 @@ def _variants(options: InferenceOptions) -> list[tuple[float, bool]]:
 def _started(images_BCHW: Tensor, options: InferenceOptions) -> Tensor:
     """The images after `options.resize` or `options.fit`."""
     start = _start(options, images_BCHW.shape[2], images_BCHW.shape[3])
-    return images_BCHW if start is None else resize(images_BCHW, start)
+    return images_BCHW if start is None else resize(images_BCHW, start, options.antialias)
 
 
 def _view(

@@ -20,9 +20,10 @@ class InferenceOptions(BaseModel):
         scales: factors by which the image is resized; one view each.
         flip: whether to add mirrored views; left and right classes are exchanged (LIP).
         average: what is averaged over windows and views: `logits`, or the `scores` of the decision (probabilities).
-        fit: longer and shorter side of the box into which the image is first resized (bilinear, not antialiased), keeping
-            its aspect; default: not resized.
+        fit: longer and shorter side of the box into which the image is first resized (bilinear), keeping its aspect;
+            default: not resized.
         resize: height and width to which the image is first resized, not keeping its aspect; default: not resized.
+        antialias: whether `fit` and `resize` are antialiased, as in transformers.
         precision: `32`, or `bf16` for the network; averages are in float32.
     """
 
@@ -37,6 +38,7 @@ class InferenceOptions(BaseModel):
     average: Literal["logits", "scores"] = "logits"
     fit: Two | None = None
     resize: Two | None = None
+    antialias: bool = False
     precision: Literal["32", "bf16"] = "32"
 
     @field_validator("precision", mode="before")

@@ -17,7 +17,7 @@ from contseg.digest import file_sha256
 from contseg.errors import ContsegError
 from contseg.interop.checkpoint import read_tensors
 from contseg.interop.foreign import LOOKED_FOR
-from contseg.interop.hf import open_hf, read_json
+from contseg.interop.hf import open_hf, read_json, weights_of
 from contseg.interop.segmenter_file import has_header
 from contseg.models.adopted.libraries import KNOWN, make_module, recognised, strip, torchvision_function
 from contseg.models.adopted.segmenter import segmenter_around
@@ -57,7 +57,7 @@ def open_foreign(
 
 
 def is_foreign(path: Path) -> bool:
-    """Whether a folder has the configuration of a model of transformers or smp, or a file the tensor names of torchvision."""
+    """Whether a folder has a configuration of transformers or smp, or a file the tensor names of torchvision."""
     if path.is_dir():
         return (path / CONFIG).is_file()
     if not path.is_file() or has_header(path):
@@ -84,7 +84,7 @@ def _open_folder(folder: Path, classes: ClassTable | Sequence[str] | None) -> tu
         )
     module, labels, about = open_hf(folder, config, found[0])
     names = classes or _names_beside(folder) or labels
-    return _finished(module, names, folder / CONFIG, about)
+    return _finished(module, names, weights_of(folder) or folder, about)
 
 
 def _open_smp(

@@ -1,6 +1,8 @@
 """Folders of transformers: the network, its class names and its preprocessing."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ def open_hf(folder: Path, config: dict[str, Any], architecture: str) -> tuple[nn
     Raises:
         ContsegError: there are no safetensors, they do not fit the configuration, or transformers is not installed.
     """
-    if not any((folder / name).is_file() for name in WEIGHTS):
+    if weights_of(folder) is None:
         raise ContsegError(
             f"{folder / WEIGHTS[0]}: not found; pickled weights are not read, as they could run code: save the model with"
             " save_pretrained of transformers 4.35 or newer"
@@ -35,9 +37,10 @@ def open_hf(folder: Path, config: dict[str, Any], architecture: str) -> tuple[nn
     kind = getattr(import_transformers(), architecture)
     settings = kind.config_class(**hf_config(config), id2label=_labels(config))
     try:
-        module, found = kind.from_pretrained(
-            folder, config=settings, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
+        with _quiet():
+            module, found = kind.from_pretrained(
+                folder, config=settings, local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
         raise ContsegError(
             f"{folder}: transformers cannot read the weights ({' '.join(str(error).split())[:160]})"
@@ -48,6 +51,26 @@ def open_hf(folder: Path, config: dict[str, Any], architecture: str) -> tuple[nn
         raise ContsegError(f"{folder}: tensor {name} {where}; config.json and weights are not of the same model")
     labels = {int(key): str(name) for key, name in settings.id2label.items()}
     return module, [labels[key] for key in sorted(labels)], preprocessing(folder, architecture)
+
+
+def weights_of(folder: Path) -> Path | None:
+    """The safetensors of a folder, or the index of several; None if there are none."""
+    return next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the progress bars and reports of transformers; what they contain is checked here."""
+    logging = import_transformers().utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _labels(config: dict[str, Any]) -> dict[int, str]:
@@ -74,7 +97,7 @@ def preprocessing(folder: Path, architecture: str) -> dict[str, Any]:
     if "resize" in sides and architecture.startswith("DPT"):
         about["backbone"] = {"size": sides["resize"]}
     elif sides and not architecture.startswith("Beit"):  # a BEiT has the size of its configuration
-        about["inference"] = sides
+        about["inference"] = sides | {"antialias": True}
     return about
 
 

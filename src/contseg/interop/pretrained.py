@@ -46,11 +46,12 @@ def save_pretrained(
     outputs = sum(segmenter.widths) - segmenter.options.unknown
     if len(classes) != outputs:
         raise ContsegError(f"{folder}: {len(classes)} classes for a segmenter of {outputs} outputs; name each output once")
+    description = describe(segmenter, classes, source)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / DESCRIPTION).unlink(missing_ok=True)  # the folder is incomplete until the new description is written
         save_segmenter(folder / WEIGHTS, segmenter, classes, source)
-        description = describe(segmenter, classes, source) | {"sha256": file_sha256(folder / WEIGHTS)}
+        description |= {"sha256": file_sha256(folder / WEIGHTS)}
         write_text(folder / DESCRIPTION, json.dumps(description, indent=1))
     except OSError as error:
         raise ContsegError(f"{folder}: cannot be written ({error.strerror or error})") from None

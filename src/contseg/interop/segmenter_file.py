@@ -14,6 +14,7 @@ from contseg.atomic import atomic_file
 from contseg.data.classes import ClassTable
 from contseg.errors import ContsegError
 from contseg.interop import foreign
+from contseg.models.adopted.options import AdoptedOptions
 from contseg.models.make import make_segmenter
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
@@ -38,7 +39,17 @@ def save_segmenter(
 
 
 def describe(segmenter: Segmenter, classes: ClassTable, source: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A segmenter without its tensors, as JSON: network, widths, classes (in output order), source."""
+    """A segmenter without its tensors, as JSON: network, widths, classes (in output order), source.
+
+    Raises:
+        ContsegError: the segmenter contains a module that was adopted without the name of a function that makes it.
+    """
+    parts = segmenter.options.backbone
+    if isinstance(parts, AdoptedOptions) and not parts.library:
+        raise ContsegError(
+            "segmenter: a module in memory cannot be saved, as a file contains no code; register a function that makes it"
+            " with contseg.register_model(make, NAME), and adopt it with name=NAME"
+        )
     return {
         "network": segmenter.options.model_dump(mode="json"),
         "widths": segmenter.widths,

@@ -205,9 +205,9 @@ class Method:
         there = network.taps
         for tap in (*self.taps, *self.first_taps):
             if tap not in there:
+                way = "set network.head=deeplabv3-ssul, or use another method" if "stage1" in there else "use another method"
                 raise ContsegError(
-                    f"method.name: '{self.name}' reads {tap}, and {network.backbone.name} with {network.head.name} has only"
-                    f" {', '.join(there)}; set network.head=deeplabv3-ssul, or use another method"
+                    f"method.name: '{self.name}' reads {tap}, and {network.title} has only {', '.join(there)}; {way}"
                 )
 
     def first_step_key(self) -> dict[str, Any]:

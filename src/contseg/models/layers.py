@@ -16,11 +16,11 @@ def conv_norm_act(channels: int, out: int, kernel: int = 1, dilation: int = 1, s
     )
 
 
-def resize(x_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(x_BCHW: Tensor, size: tuple[int, int], antialias: bool = False) -> Tensor:
     """Resize bilinearly (corners not aligned) to (height, width), in float32 or better."""
     if tuple(x_BCHW.shape[2:]) == tuple(size) and not torch.compiler.is_exporting():  # an export has no size yet
         return precise(x_BCHW)
-    return functional.interpolate(precise(x_BCHW), size, mode="bilinear", align_corners=False)
+    return functional.interpolate(precise(x_BCHW), size, mode="bilinear", align_corners=False, antialias=antialias)
 
 
 def padding_to(multiple: int, length: int) -> int:

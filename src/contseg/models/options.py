@@ -83,6 +83,18 @@ class NetworkOptions(BaseModel):
         return self.head.refinement
 
     @property
+    def title(self) -> str:
+        """The network in words, for messages.
+
+        Example:
+            >>> NetworkOptions(head="fcn").title
+            'resnet101 with fcn'
+        """
+        if isinstance(self.backbone, AdoptedOptions):
+            return self.backbone.title
+        return f"{self.backbone.name} with {self.head.name}"
+
+    @property
     def taps(self) -> tuple[str, ...]:
         """The available features.
 

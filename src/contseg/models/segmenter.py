@@ -137,8 +137,7 @@ class Segmenter(nn.Module):
     def _require(self, taps: Sequence[str]) -> None:
         unknown = [tap for tap in taps if tap not in self.taps]
         if unknown:
-            has = ", ".join(self.taps)
-            raise ContsegError(f"tap '{unknown[0]}': {self.options.backbone.name} with {self.options.head.name} has {has}")
+            raise ContsegError(f"tap '{unknown[0]}': {self.options.title} has {', '.join(self.taps)}")
 
     def normalise(self, images_BCHW: Tensor) -> Tensor:
         """Normalise uint8 RGB (B, 3, H, W) for `forward`, on the images' device."""

@@ -18,6 +18,7 @@ from contseg.errors import ContsegError
 from contseg.interop.imagenet import require_fitting
 from contseg.methods.method import Method
 from contseg.methods.registry import METHODS, make_method
+from contseg.models.adopted.options import AdoptedOptions
 from contseg.models.make import make_segmenter
 from contseg.models.options import NetworkOptions, first_widths
 from contseg.recipes.differences import differences, differences_text
@@ -204,12 +205,14 @@ def _require_batch_for_norms(recipe: Recipe, network: NetworkOptions) -> None:
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
-            reason, other = "which has a norm over averages of whole images", "network.head=fcn"
+            name, other = f"head {network.head.name}", "network.head=fcn"
+            reason = "which has a norm over averages of whole images"
             if network.head.name == "fcn":
                 reason, other = f"of which a crop of {width} x {height} leaves one pixel to a norm", "a larger data.crop"
+            if isinstance(network.backbone, AdoptedOptions):
+                name, other = network.title, "another model"
             raise ContsegError(
-                f"training.batch: 1 image is too few for head {network.head.name}, {reason};"
-                f" set training.batch=2, or {other}"
+                f"training.batch: 1 image is too few for {name}, {reason}; set training.batch=2, or {other}"
             ) from None
 
 

@@ -32,6 +32,10 @@ CONDITIONS: dict[str, tuple[str, Callable[[Recipe], bool]]] = {
     ),
     "evaluation.crop": ("evaluation.mode=slide", lambda recipe: recipe.evaluation.mode == "slide"),
     "evaluation.stride": ("evaluation.mode=slide", lambda recipe: recipe.evaluation.mode == "slide"),
+    "evaluation.antialias": (
+        "evaluation.fit or evaluation.resize",
+        lambda recipe: (recipe.evaluation.fit or recipe.evaluation.resize) is not None,
+    ),
     "evaluation.windows": ("evaluation.mode=slide", lambda recipe: recipe.evaluation.mode == "slide"),
 }
 """Key to the condition under which it has an effect: in words, and as a function of the recipe."""

@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import pad
 
 from contseg.errors import ContsegError
-from contseg.models.adopted.slot import Slot, WaitingSlot, take_out, taken
+from contseg.models.adopted.slot import Slot, StepByStep, WaitingSlot, take_out, taken
 from contseg.models.backbones.backbone import Backbone
+from contseg.models.classifier import GrowingClassifier
+from contseg.models.layers import resize
 from contseg.models.normalization import BatchNorm
 
 
@@ -43,7 +46,7 @@ class AdoptedBackbone(Backbone):
             if type(module) is nn.BatchNorm2d:
                 module.__class__ = BatchNorm  # the same layer, with statistics over all ranks
 
-    def fill(self, classifier: nn.Module) -> None:
+    def fill(self, classifier: GrowingClassifier) -> None:
         """Call `classifier` in place of the last convolutions."""
         *first, last = self.classifier
         waiting = [WaitingSlot() for _ in first]
@@ -52,20 +55,31 @@ class AdoptedBackbone(Backbone):
             setattr(self.network.get_submodule(parent), child, slot)
         del self.last
 
-    def run(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def slot(self) -> Slot:
+        """The slot that calls the classifier."""
+        slot = self.network.get_submodule(self.classifier[-1])
+        assert isinstance(slot, Slot)
+        return slot
+
+    def run(self, images_BCHW: Tensor, widths: list[int]) -> tuple[Tensor, Tensor]:
         """The input of the classifier, and the logits as the network resizes them.
 
         Images are resized to the size of the network, if it has a fixed one, or padded at the right and at the bottom.
+
+        Args:
+            widths: outputs of each step.
         """
         height, width = images_BCHW.shape[2:]
         size, multiple = self.size, self.multiple
         below, beyond = -height % multiple, -width % multiple
         if size is not None and size != (height, width):
-            images_BCHW = interpolate(images_BCHW, size, mode="bilinear", antialias=True)
+            images_BCHW = resize(images_BCHW, size, antialias=True)
         elif size is None and (below or beyond):
             images_BCHW = pad(images_BCHW, (0, beyond, 0, below))
-        logits = _logits_of(self.network(images_BCHW))
-        decoded = taken(self.network.get_submodule(self.classifier[-1]))
+        with StepByStep(self.slot, widths) if len(widths) > 1 else nullcontext():
+            logits = _logits_of(self.network(images_BCHW))
+        decoded = taken(self.slot)
         if size is None and (below or beyond):
             share = height / (height + below), width / (width + beyond)
             decoded, logits = _cropped(decoded, share), _cropped(logits, share)

@@ -47,6 +47,11 @@ class AdoptedOptions(BackboneOptions):
     norm_momentum: float | None = Field(None, gt=0, le=1)  # type: ignore[assignment]
 
     @property
+    def title(self) -> str:
+        """The network in words, for messages."""
+        return f"{self.architecture} of {self.library}" if self.architecture else self.library or "a module in memory"
+
+    @property
     def taps(self) -> tuple[str, ...]:
         """None: the network is not divided into stages."""
         return ()

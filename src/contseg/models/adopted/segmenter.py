@@ -4,6 +4,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from contseg.data.classes import ClassTable
@@ -17,6 +18,8 @@ from contseg.models.options import IMAGENET_MEAN, IMAGENET_STD, Colour, NetworkO
 from contseg.models.output import SegmenterOutput
 from contseg.models.segmenter import Segmenter
 
+PROBE = (128, 128)
+"""Size of the image with which parameters without effect are found, in networks without a fixed size."""
 DEFAULT_CLASSIFIER = "decode_head.classifier"
 
 
@@ -52,7 +55,7 @@ class AdoptedSegmenter(Segmenter):
             ContsegError: an invalid tap, or the output of the network is not that of its last convolution.
         """
         self._require(taps)
-        decoded, logits = self.backbone.run(images_BCHW)
+        decoded, logits = self.backbone.run(images_BCHW, self.widths)
         if logits.shape[1] != sum(self.widths):
             raise ContsegError(
                 f"network.backbone.classifier: {', '.join(self.backbone.classifier)} has {sum(self.widths)} outputs,"
@@ -60,6 +63,18 @@ class AdoptedSegmenter(Segmenter):
             )
         features = {"head": decoded, "logits": logits}
         return SegmenterOutput(logits, {tap: features[tap] for tap in taps})
+
+    def freeze_unused(self, taps: Sequence[str]) -> None:
+        """Freeze parameters without effect on the logits, which ranks would wait for, such as the last norm of a BEiT."""
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        modes = {module: module.training for module in self.modules()}
+        with torch.enable_grad():
+            logits = self.eval()(self.mean.new_zeros(1, 3, *(self.backbone.size or PROBE))).logits
+            gradients = torch.autograd.grad(logits.sum(), trained, allow_unused=True) if trained else ()
+        for module, mode in modes.items():
+            module.training = mode
+        for parameter, gradient in zip(trained, gradients, strict=True):
+            parameter.requires_grad_(gradient is not None)
 
 
 def adopt(

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from contseg.errors import ContsegError
 
@@ -40,14 +42,13 @@ class Slot(nn.Module):
 
     def __init__(self, classifier: nn.Module, waiting: Sequence["WaitingSlot"] = ()):
         super().__init__()
-        self._others = [classifier, *waiting]  # in a list, so that the modules are not registered
+        self._classifier, self._waiting = [classifier], list(waiting)  # modules in lists are not registered
         self.kept: Tensor | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         """The logits of all steps."""
-        classifier, *waiting = self._others
-        self.kept = torch.cat([*(taken(slot) for slot in waiting), input], dim=1) if waiting else input
-        return classifier(self.kept)
+        self.kept = torch.cat([*map(taken, self._waiting), input], dim=1) if self._waiting else input
+        return self._classifier[0](self.kept)
 
 
 class WaitingSlot(Slot):
@@ -62,13 +63,35 @@ class WaitingSlot(Slot):
         return input.new_zeros(())
 
 
-def taken(slot: nn.Module) -> Tensor:
+class StepByStep(TorchFunctionMode):
+    """Resizes the outputs of each step on their own, after a slot was called.
+
+    PyTorch's bilinear resizing on CPU rounds differently where the number of channels differs, so that old logits would not
+    stay bit-equal after growth.
+
+    Args:
+        slot: the slot.
+        widths: outputs of each step.
+    """
+
+    def __init__(self, slot: Slot, widths: list[int]):
+        super().__init__()
+        self.slot, self.widths = slot, widths
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not nn.functional.interpolate or self.slot.kept is None or args[0].shape[1] != sum(self.widths):
+            return func(*args, **kwargs)
+        logits, *others = args
+        return torch.cat([func(step, *others, **kwargs) for step in logits.split(self.widths, dim=1)], dim=1)
+
+
+def taken(slot: Slot) -> Tensor:
     """The input of the last call of a slot, which is then forgotten.
 
     Raises:
         ContsegError: the slot was not called.
     """
-    assert isinstance(slot, Slot)
     found, slot.kept = slot.kept, None
     if found is None:
         raise ContsegError("classifier: the network did not call the convolution that was named; name its last one")
