@@ -91,6 +91,8 @@ class FromRGB(nn.Module):
         (torch.uint8, torch.Size([1, 40, 56]), True)
     """
 
+    ids: Tensor | None
+
     def __init__(self, segmenter: Segmenter, ids: tuple[int, ...] | list[int] | None = None):
         super().__init__()
         self.segmenter = copy.deepcopy(segmenter).cpu().float().requires_grad_(False)
@@ -177,9 +179,8 @@ def check(network: FromRGB, run: Callable[[Tensor], Tensor], tile: int | None) -
             raise ContsegError(f"export: cannot be run for {size} ({one_line(error)}); nothing was written") from None
         difference = _difference(scores, found, network.ids)
         if not difference <= TOLERANCE:
-            raise ContsegError(
-                f"export: differs from PyTorch by {difference:.1e} for {size}, more than {TOLERANCE:.0e}; nothing was written"
-            )
+            what = f"differs from PyTorch by {difference:.1e} for {size}, more than {TOLERANCE:.0e}"
+            raise ContsegError(f"export: {what}; nothing was written")
         yield difference
 
 

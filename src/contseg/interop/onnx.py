@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from contseg.atomic import atomic_file
+from contseg.data.classes import ClassTable
 from contseg.errors import ContsegError
 from contseg.interop.exported import CHECKED, INPUT, OUTPUTS, Export, check, one_line, quiet, traced
+from contseg.models.segmenter import Segmenter
 
 LARGEST = 2**31 - 2**24
 """Bytes of weights that fit one ONNX file (protobuf), with room for the graph."""
@@ -21,7 +23,17 @@ OVERLAP = 15
 """Overlap of the tiles in QGIS, in percent."""
 
 
-def export_onnx(path: Path | str, export: Export, on_stage: Callable[[int, int], None] | None = None) -> float:
+def export_onnx(
+    path: Path | str,
+    segmenter: Segmenter,
+    classes: ClassTable,
+    *,
+    argmax: bool = False,
+    tile: int | None = None,
+    resolution: float | None = None,
+    source: dict[str, Any] | None = None,
+    on_stage: Callable[[int, int], None] | None = None,
+) -> float:
     """Write an ONNX file, after it was compared with PyTorch in onnxruntime; returns the largest difference of a score.
 
     Input `images` is RGB from 0 to 255, float32 (B, 3, H, W); it is normalised inside. Output is `scores`, float32
@@ -29,6 +41,7 @@ def export_onnx(path: Path | str, export: Export, on_stage: Callable[[int, int],
     size. The metadata contain the classes (`contseg`, JSON) and the keys of Deepness.
 
     Args:
+        segmenter, classes, argmax, tile, resolution, source: see `contseg.interop.exported.Export`.
         on_stage: called with the number of finished stages and of all, for progress.
 
     Raises:
@@ -40,11 +53,12 @@ def export_onnx(path: Path | str, export: Export, on_stage: Callable[[int, int],
         >>> from contseg import ClassTable, NetworkOptions, Segmenter
         >>> segmenter = Segmenter(NetworkOptions(backbone={"name": "resnet18", "width": 4}, head="fcn"), [2])
         >>> path = Path(tempfile.mkdtemp()) / "model.onnx"
-        >>> difference = export_onnx(path, Export(segmenter, ClassTable.of(["background", "cat"])))  # doctest: +SKIP
+        >>> difference = export_onnx(path, segmenter, ClassTable.of(["background", "cat"]))  # doctest: +SKIP
         >>> session = onnxruntime.InferenceSession(path)  # doctest: +SKIP
         >>> session.run(None, {"images": numpy.zeros((1, 3, 80, 99), "float32")})[0].shape  # doctest: +SKIP
         (1, 2, 80, 99)
     """
+    export = Export(segmenter, classes, argmax, tile, resolution, source)
     onnxruntime = _library("onnxruntime")
     for name in ("onnx", "onnxscript"):
         _library(name)

@@ -2,21 +2,35 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from contseg.atomic import atomic_file
+from contseg.data.classes import ClassTable
 from contseg.interop.exported import CHECKED, Export, check, quiet, traced
+from contseg.models.segmenter import Segmenter
 
 DESCRIPTION = "contseg.json"
 """File in the archive with classes, network, input and output, as in the metadata of an ONNX file."""
 
 
-def export_torch(path: Path | str, export: Export, on_stage: Callable[[int, int], None] | None = None) -> float:
+def export_torch(
+    path: Path | str,
+    segmenter: Segmenter,
+    classes: ClassTable,
+    *,
+    argmax: bool = False,
+    tile: int | None = None,
+    resolution: float | None = None,
+    source: dict[str, Any] | None = None,
+    on_stage: Callable[[int, int], None] | None = None,
+) -> float:
     """Write a program (.pt2) that `torch.export.load` opens, after it was compared with PyTorch; input and output are those
     of `export_onnx`.
 
     Args:
+        segmenter, classes, argmax, tile, resolution, source: see `contseg.interop.exported.Export`.
         on_stage: called with the number of finished stages and of all, for progress.
 
     Returns:
@@ -25,6 +39,7 @@ def export_torch(path: Path | str, export: Export, on_stage: Callable[[int, int]
     Raises:
         ContsegError: PyTorch cannot trace the network, or the result differs. No file is written then.
     """
+    export = Export(segmenter, classes, argmax, tile, resolution, source)
     stages, differences = 2 + len(CHECKED), []
     stage = on_stage or (lambda done, total: None)
     stage(0, stages)
