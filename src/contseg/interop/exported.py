@@ -42,7 +42,8 @@ class Export:
         source: where the segmenter comes from, as values that JSON supports.
 
     Raises:
-        ContsegError: `argmax` with an id above 255, or a size or resolution that is not positive.
+        ContsegError: another number of classes than of outputs, `argmax` with an id above 255, or a size or resolution that
+            is not positive.
     """
 
     segmenter: Segmenter
@@ -53,6 +54,9 @@ class Export:
     source: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        outputs = sum(self.segmenter.widths) - self.segmenter.options.unknown
+        if len(self.classes) != outputs:
+            raise ContsegError(f"classes: {len(self.classes)} for a segmenter of {outputs} outputs; name each output once")
         if self.argmax and max(self.classes.ids) > 255:
             raise ContsegError(f"argmax: class id {max(self.classes.ids)} does not fit 8 bits; export scores")
         for name, value in (("tile", self.tile), ("resolution", self.resolution)):

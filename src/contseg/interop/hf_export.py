@@ -73,7 +73,8 @@ def export_hf(
     kind = getattr(import_transformers(), parts.architecture)
     differences = []
     with atomic_folder(folder) as partial, quiet():
-        _merged(kind, segmenter, classes, parts).save_pretrained(partial)
+        merged: Any = _merged(kind, segmenter, classes, parts)
+        merged.save_pretrained(partial)
         processor = _preprocessing(segmenter, parts, (source or {}).get("inference", {}))
         write_text(partial / PREPROCESSING[0], json.dumps(processor, indent=2))
         stage(1, stages)
