@@ -24,10 +24,13 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from contseg.extension.extend import extend as extend
     from contseg.extension.forget import forget as forget
     from contseg.extension.merge import merge as merge
+    from contseg.interop.hf_export import export_hf as export_hf
+    from contseg.interop.onnx import export_onnx as export_onnx
     from contseg.interop.pretrained import load_pretrained as load_pretrained
     from contseg.interop.pretrained import save_pretrained as save_pretrained
     from contseg.interop.segmenter_file import load_segmenter as load_segmenter
     from contseg.interop.segmenter_file import save_segmenter as save_segmenter
+    from contseg.interop.torch_export import export_torch as export_torch
     from contseg.methods.method import Method as Method
     from contseg.methods.method import StepContext as StepContext
     from contseg.methods.registry import make_method as make_method
@@ -66,6 +69,9 @@ _WHERE = {
     "evaluation_batches": "contseg.engine.own_loop",
     "extend": "contseg.extension.extend",
     "forget": "contseg.extension.forget",
+    "export_hf": "contseg.interop.hf_export",
+    "export_onnx": "contseg.interop.onnx",
+    "export_torch": "contseg.interop.torch_export",
     "load_pretrained": "contseg.interop.pretrained",
     "load_segmenter": "contseg.interop.segmenter_file",
     "make_job": "contseg.recipes.build",

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -50,6 +50,9 @@ RecipeArgument = Annotated[str, typer.Argument(help="A YAML file, or a packaged 
 OverridesArgument = Annotated[list[str] | None, typer.Argument(help="Changes to the recipe.", metavar="[KEY=VALUE]...")]
 DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of the dataset; short for data.path=FOLDER.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Folder to write to.")]
+
+
+ExportFormat = Literal["onnx", "torch", "hf"]
 
 
 def print_version(wanted: bool) -> None:
@@ -201,6 +204,27 @@ def convert(
     from contseg.cli.convert import run_conversion
 
     run_conversion(file, source, classes, split, order, out, changes or [])
+
+
+@app.command(epilog="Example: contseg export runs/plop --to onnx --out plop.onnx --argmax")
+def export(
+    model: Annotated[Path, typer.Argument(help="A run, a segmenter, or a model of another library.", metavar="MODEL")],
+    out: Annotated[Path, typer.Option("--out", help="File to write; with --to hf a folder.")],
+    to: Annotated[ExportFormat, typer.Option("--to", help="onnx, torch (.pt2), or hf (transformers).")] = "onnx",
+    argmax: Annotated[bool, typer.Option("--argmax", help="Output class ids instead of scores.")] = False,
+    tile: Annotated[
+        int | None, typer.Option(min=1, help="Fix height and width, in pixels (needed by QGIS); default: any size.")
+    ] = None,
+    resolution: Annotated[float | None, typer.Option(help="Resolution of the images for QGIS, in cm per pixel.")] = None,
+    plugin: PluginOption = None,
+) -> None:
+    """Write a model for other programs: ONNX, PyTorch or transformers.
+
+    The result is compared with PyTorch before it is written.
+    """
+    from contseg.cli.export import run_export
+
+    run_export(model, to, out, argmax, tile, resolution)
 
 
 @app.command(epilog="Example: contseg models resnet101 deeplabv3-mib backbone.output_stride=8")

@@ -37,7 +37,7 @@ def open_hf(folder: Path, config: dict[str, Any], architecture: str) -> tuple[nn
     kind = getattr(import_transformers(), architecture)
     settings = kind.config_class(**hf_config(config), id2label=_labels(config))
     try:
-        with _quiet():
+        with quiet():
             module, found = kind.from_pretrained(
                 folder, config=settings, local_files_only=True, use_safetensors=True, output_loading_info=True
             )
@@ -59,7 +59,7 @@ def weights_of(folder: Path) -> Path | None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the progress bars and reports of transformers; what they contain is checked here."""
     logging = import_transformers().utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

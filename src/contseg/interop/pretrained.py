@@ -13,7 +13,7 @@ from contseg.data.classes import ClassTable
 from contseg.digest import file_sha256
 from contseg.errors import ContsegError
 from contseg.interop.adopted import is_foreign, open_foreign
-from contseg.interop.segmenter_file import KEYS, describe, header_of, load_segmenter, save_segmenter
+from contseg.interop.segmenter_file import KEYS, describe, header_of, load_segmenter, require_makeable, save_segmenter
 from contseg.models.segmenter import Segmenter
 
 WEIGHTS, DESCRIPTION, STATISTICS = "segmenter.safetensors", "segmenter.json", "statistics.safetensors"
@@ -56,6 +56,7 @@ def save_pretrained(
     outputs = sum(segmenter.widths) - segmenter.options.unknown
     if len(classes) != outputs:
         raise ContsegError(f"{folder}: {len(classes)} classes for a segmenter of {outputs} outputs; name each output once")
+    require_makeable(segmenter)
     description = describe(segmenter, classes, source)
     try:
         folder.mkdir(parents=True, exist_ok=True)

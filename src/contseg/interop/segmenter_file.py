@@ -31,18 +31,22 @@ def save_segmenter(
     Args:
         classes: in output order.
         source: where it comes from (recipe, step, plan hash); stored in the header.
+
+    Raises:
+        ContsegError: see `require_makeable`.
     """
+    require_makeable(segmenter)
     path, header = Path(path), describe(segmenter, classes, source)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in segmenter.state_dict().items()}
     with atomic_file(path) as partial:
         save_file(tensors, partial, metadata={HEADER: json.dumps(header)})
 
 
-def describe(segmenter: Segmenter, classes: ClassTable, source: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A segmenter without its tensors, as JSON: network, widths, classes (in output order), source.
+def require_makeable(segmenter: Segmenter) -> None:
+    """Check that the network can be made again from its options.
 
     Raises:
-        ContsegError: the segmenter contains a module that was adopted without the name of a function that makes it.
+        ContsegError: it is a module that was adopted without the name of a function that makes it.
     """
     parts = segmenter.options.backbone
     if isinstance(parts, AdoptedOptions) and not parts.library:
@@ -50,6 +54,10 @@ def describe(segmenter: Segmenter, classes: ClassTable, source: dict[str, Any] |
             "segmenter: a module in memory cannot be saved, as a file contains no code; register a function that makes it"
             " with contseg.register_model(make, NAME), and adopt it with name=NAME"
         )
+
+
+def describe(segmenter: Segmenter, classes: ClassTable, source: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A segmenter without its tensors, as JSON: network, widths, classes (in output order), source."""
     return {
         "network": segmenter.options.model_dump(mode="json"),
         "widths": segmenter.widths,

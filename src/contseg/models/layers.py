@@ -18,9 +18,21 @@ def conv_norm_act(channels: int, out: int, kernel: int = 1, dilation: int = 1, s
 
 def resize(x_BCHW: Tensor, size: tuple[int, int], antialias: bool = False) -> Tensor:
     """Resize bilinearly (corners not aligned) to (height, width), in float32 or better."""
-    if tuple(x_BCHW.shape[2:]) == tuple(size):
+    if tuple(x_BCHW.shape[2:]) == tuple(size) and not torch.compiler.is_exporting():  # an export has no size yet
         return precise(x_BCHW)
     return functional.interpolate(precise(x_BCHW), size, mode="bilinear", align_corners=False, antialias=antialias)
+
+
+def padding_to(multiple: int, length: int) -> int:
+    """How much a length lacks to the next multiple.
+
+    Not `-length % multiple`, which is equal but makes expressions of an export too complicated for PyTorch to simplify.
+
+    Example:
+        >>> padding_to(4, 9), padding_to(4, 8)
+        (3, 0)
+    """
+    return (length + multiple - 1) // multiple * multiple - length
 
 
 class PPM(nn.Module):

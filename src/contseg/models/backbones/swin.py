@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contseg.models.backbones.backbone import Backbone
-from contseg.models.layers import DropPath
+from contseg.models.layers import DropPath, padding_to
 from contseg.models.names import Freeze
 
 PATCH = 4
@@ -110,7 +110,7 @@ class PatchEmbedding(nn.Module):
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """See the class."""
         height, width = images_BCHW.shape[2:]
-        padded = functional.pad(images_BCHW, (0, -width % PATCH, 0, -height % PATCH))
+        padded = functional.pad(images_BCHW, (0, padding_to(PATCH, width), 0, padding_to(PATCH, height)))
         return self.norm(self.proj(padded).permute(0, 2, 3, 1))
 
 
@@ -136,7 +136,7 @@ class Merging(nn.Module):
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         """(B, H, W, C) to (B, ceil(H / 2), ceil(W / 2), 2C)."""
-        x = functional.pad(x_BHWC, (0, 0, 0, x_BHWC.shape[2] % 2, 0, x_BHWC.shape[1] % 2))
+        x = functional.pad(x_BHWC, (0, 0, 0, padding_to(2, x_BHWC.shape[2]), 0, padding_to(2, x_BHWC.shape[1])))
         four = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
         return self.reduction(self.norm(torch.cat(four, dim=-1)))
 
@@ -199,14 +199,14 @@ class WindowAttention(nn.Module):
         """(B, H, W, C), normed, to the same; padded within, so any H and W."""
         batch, height, width, channels = x_BHWC.shape
         side = self.window
-        x = functional.pad(x_BHWC, (0, 0, 0, -width % side, 0, -height % side))
+        x = functional.pad(x_BHWC, (0, 0, 0, padding_to(side, width), 0, padding_to(side, height)))
         rows, columns = x.shape[1] // side, x.shape[2] // side
         if self.shift:
             x = x.roll((-self.shift, -self.shift), dims=(1, 2))
         x = x.view(batch, rows, side, columns, side, channels).transpose(2, 3).reshape(-1, side * side, channels)
-        q, k, v = self.qkv(x).view(len(x), side * side, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(x).view(x.shape[0], side * side, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         bias = self._bias(rows, columns).to(q.dtype)  # (1 or windows, heads, tokens, tokens)
-        x = functional.scaled_dot_product_attention(q, k, v, bias if len(bias) == 1 else bias.repeat(batch, 1, 1, 1))
+        x = functional.scaled_dot_product_attention(q, k, v, bias.repeat(batch, 1, 1, 1) if self.shift else bias)
         x = self.proj(x.transpose(1, 2).reshape(-1, side * side, channels))
         x = x.view(batch, rows, columns, side, side, channels).transpose(2, 3)
         x = x.reshape(batch, rows * side, columns * side, channels)

@@ -12,6 +12,7 @@ from torch.nn import functional
 from contseg.errors import ContsegError
 from contseg.models.backbones.backbone import Backbone
 from contseg.models.imports import import_library
+from contseg.models.layers import padding_to
 from contseg.models.names import ARCHITECTURES
 from contseg.models.normalization import BatchNorm
 
@@ -90,12 +91,14 @@ class TimmBackbone(Backbone):
     def forward(self, images_BCHW: Tensor) -> list[Tensor]:
         """Four maps, see the class."""
         height, width = images_BCHW.shape[2:]
-        images = functional.pad(images_BCHW, (0, -width % 32, 0, -height % 32)) if self.pads else images_BCHW
+        images = (
+            functional.pad(images_BCHW, (0, padding_to(32, width), 0, padding_to(32, height))) if self.pads else images_BCHW
+        )
         maps = self.model.forward_intermediates(
             images, indices=list(self.indices), output_fmt="NCHW", intermediates_only=True
         )
         strides = (4, 8, 16, 32)
-        return [x[:, :, : -(-height // s), : -(-width // s)] for x, s in zip(maps, strides, strict=True)]
+        return [x[:, :, : (height + s - 1) // s, : (width + s - 1) // s] for x, s in zip(maps, strides, strict=True)]
 
     def stages(self) -> list[list[nn.Module]]:
         """The modules of each stage, the stem with the first."""

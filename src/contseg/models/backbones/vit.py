@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from contseg.models.backbones.backbone import Backbone
 from contseg.models.backbones.timm_backbone import make_timm_model
+from contseg.models.layers import padding_to
 from contseg.models.names import VITS, Freeze
 
 TOKEN = 16
@@ -61,7 +62,7 @@ class PlainViT(Backbone):
     def forward(self, images_BCHW: Tensor) -> list[Tensor]:
         """Four maps, see the class."""
         height, width = images_BCHW.shape[2:]
-        images = functional.pad(images_BCHW, (0, -width % TOKEN, 0, -height % TOKEN))
+        images = functional.pad(images_BCHW, (0, padding_to(TOKEN, width), 0, padding_to(TOKEN, height)))
         if self.patch != TOKEN:
             size = [side // TOKEN * self.patch for side in images.shape[2:]]
             images = functional.interpolate(images, size, mode="bilinear", align_corners=False)
@@ -71,7 +72,7 @@ class PlainViT(Backbone):
         )
         maps = [step(tokens) for step in self.pyramid]
         strides = (4, 8, 16, 32)
-        return [x[:, :, : -(-height // s), : -(-width // s)] for x, s in zip(maps, strides, strict=True)]
+        return [x[:, :, : (height + s - 1) // s, : (width + s - 1) // s] for x, s in zip(maps, strides, strict=True)]
 
     def stages(self) -> list[list[nn.Module]]:
         """The blocks in four nearly equal parts; the embedding belongs to the first and the norm to the last."""

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from contseg.models.averages import window_means
 from contseg.models.heads.head import Head
 from contseg.models.initialisation import initialise_convolutions
 from contseg.models.names import Initialisation
@@ -65,6 +66,8 @@ class DeepLabV3MiB(Head):
     def _pool(self, features_BCHW: Tensor) -> Tensor:
         if self.training:
             return features_BCHW.mean(dim=(2, 3), keepdim=True)  # repeated over the map by the sum
+        if torch.compiler.is_exporting():
+            return window_means(features_BCHW, self.pooling_size)
         height, width = (min(self.pooling_size, side) for side in features_BCHW.shape[2:])
         pooled = functional.avg_pool2d(features_BCHW, (height, width), stride=1)
         before, after = ((width - 1) // 2, (height - 1) // 2), (width // 2, height // 2)

@@ -49,7 +49,7 @@ def assign(logits_BKHW: Tensor, allowed_K: Tensor | None = None) -> Assignment:
             considered = considered.masked_fill(~allowed_K[None, :, None], -torch.inf)
         classes = considered.argmax(dim=1)
         own = logits_BKN.gather(1, classes.unsqueeze(1)).squeeze(1)
-        empty = own.new_full((len(own), count), -torch.inf)
+        empty = own.new_full((own.shape[0], count), -torch.inf)
         highest = empty.scatter_reduce(1, classes, own.detach(), "amax")
         present = highest > -torch.inf
         raised = (own - highest.gather(1, classes)).exp()
