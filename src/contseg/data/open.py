@@ -25,13 +25,14 @@ DATASETS: Registry[type[SegmentationDataset]] = Registry(
         "coco-json": "contseg.data.datasets.coco_json:CocoJSON",
         "folder": "contseg.data.datasets.folder:Folder",
         "digits": "contseg.data.datasets.digits:Digits",
+        "globe": "contseg.data.datasets.globe:Globe",
     },
 )
 register_dataset = DATASETS.register
 
 
 def open_dataset(name: str, path: Path | str | None = None, **options: Any) -> SegmentationDataset:
-    """Open the dataset `name` at `path` (`digits` needs no path).
+    """Open the dataset `name` at `path` (`digits` and `globe` need no path).
 
     Args:
         options: options of the dataset's class, and for every dataset `bands` and `range`, see
