@@ -26,3 +26,7 @@ class Ranks:
     gather: Callable[[Tensor], Tensor] = lambda tensor: tensor
     rank: int = 0
     count: int = 1
+
+
+ALONE = Ranks()
+"""One process."""

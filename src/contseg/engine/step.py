@@ -39,11 +39,8 @@ class StepLearner:
         self.seconds = 0.0
         self._gathered_signal: Tensor | None = None
 
-    def learn(self) -> float:
-        """Train the student in place, from the last saved update if there is one.
-
-        Returns:
-            the seconds spent, over all attempts.
+    def learn(self) -> None:
+        """Train the student in place, from the last saved update if there is one. `finish` completes the step.
 
         Raises:
             ContsegError: see `Updater.update`; the last saved state is kept.
@@ -64,8 +61,16 @@ class StepLearner:
         if self.options.keep == "best" and self.epochs:
             self.best.restore(self.student, method)
             reporter.message(self.best.describe(step.index))
-        method.after_step(context)
-        return self.seconds
+
+    def finish(self) -> float:
+        """Call the method after the last update.
+
+        Returns:
+            the seconds spent on the step, over all attempts.
+        """
+        started = time.perf_counter()
+        self.session.job.method.after_step(self.updater.context)
+        return self.seconds + time.perf_counter() - started
 
     def _learn_epoch(self, progress: Progress) -> None:
         """Train an epoch to its end, or to the update at which a signal ends it, and save the state."""

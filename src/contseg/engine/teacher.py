@@ -1,10 +1,13 @@
-"""The segmenter of the step before."""
+"""The segmenter of the step before, and what a method stored with the segmenter that a run starts from."""
 
 from pathlib import Path
+
+from torch import Tensor
 
 from contseg.data.classes import ClassTable, class_differences
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
+from contseg.interop.pretrained import load_statistics
 from contseg.interop.segmenter_file import load_segmenter
 from contseg.models.segmenter import Segmenter
 from contseg.scenarios.step import Step
@@ -25,6 +28,23 @@ def segmenter_before(run: Run, step: Step, student: Segmenter | None) -> Segment
     segmenter, classes = load_segmenter(path)
     check_teacher(path, classes, sum(segmenter.widths), step)
     return segmenter
+
+
+def statistics_beside(path: Path) -> dict[str, Tensor]:
+    """What a method stored with a segmenter: the statistics of its folder, or the state of the method after a step of a run.
+
+    Args:
+        path: folder of `save_pretrained`, or file of a segmenter.
+
+    Raises:
+        ContsegError: the files are damaged.
+    """
+    if path.is_dir():
+        return load_statistics(path)
+    if path.parent.parent.name == "steps":
+        state = Run(path.parent.parent.parent).load_state(int(path.parent.name))
+        return state.method if state else {}
+    return {}
 
 
 def check_teacher(path: Path, classes: ClassTable, outputs: int, step: Step) -> None:

@@ -22,7 +22,7 @@ from contseg.engine.session import Session
 from contseg.engine.spawned import refuse_unguarded
 from contseg.engine.step import StepLearner
 from contseg.engine.summary import summarise
-from contseg.engine.teacher import segmenter_before
+from contseg.engine.teacher import segmenter_before, statistics_beside
 from contseg.interop.imagenet import load_backbone
 from contseg.interop.pretrained import open_segmenter
 from contseg.interruption import Interrupted, catching
@@ -127,6 +127,7 @@ def _learn_step(session: Session, step: Step, student: Segmenter, teacher: Segme
     cache = _cache_of(session, step)
     # rank 0 decides for all, as another run may fill the cache between two checks
     recalled = cache.load(student) if session.fabric.broadcast(cache.filled) else None
+    learner = StepLearner(session, step, student, teacher if job.method.needs_teacher else None)
     if recalled is not None:
         job.method.load_state_dict(recalled["method"])
         restore_scaler(session.fabric, recalled.get("scaler", {}))
@@ -134,13 +135,13 @@ def _learn_step(session: Session, step: Step, student: Segmenter, teacher: Segme
         for line in recalled["lines"]:
             session.run.append_metrics(line)
         session.reporter.step_started(0, len(job.scenario), step.table.names, 0, "from the cache")
-        return 0.0
-    seconds = StepLearner(session, step, student, teacher if job.method.needs_teacher else None).learn()
+        return learner.finish()
+    learner.learn()
     if session.leads and step.index == 0:
         lines = [line for line in session.run.metrics() if line["kind"] == "epoch" and line["step"] == 0]
         remembered = {"method": job.method.state_dict(), "scaler": scaler_state(session.fabric)}
         cache.store(student, job, remembered | {"lines": lines})
-    return seconds
+    return learner.finish()
 
 
 def _cache_of(session: Session, step: Step) -> StepCache:
@@ -154,11 +155,14 @@ def _take_over(session: Session, step: Step, student: Segmenter) -> float:
     """Use `start_from` as step 0, without updates but with the method's other calls; returns the seconds spent."""
     job = session.job
     session.reporter.step_started(0, len(job.scenario), step.table.names, 0, f"from {job.start_from}")
+    job.method.recall(statistics_beside(job.start_from))
     if not len(step.train):  # the method has no image to use
         return 0.0
     started = time.perf_counter()
     untrained = replace(job, training=job.training.model_copy(update={"epochs": 0}))
-    StepLearner(replace(session, job=untrained, reporter=Reporter()), step, student, None).learn()
+    learner = StepLearner(replace(session, job=untrained, reporter=Reporter()), step, student, None)
+    learner.learn()
+    learner.finish()
     return time.perf_counter() - started
 
 

@@ -1,23 +1,30 @@
 """A segmenter as a folder to share: weights, a description in JSON, and a hash that detects changes."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from contseg.atomic import write_text
+from contseg.atomic import atomic_file, write_text
 from contseg.data.classes import ClassTable
 from contseg.digest import file_sha256
 from contseg.errors import ContsegError
 from contseg.interop.segmenter_file import HEADER, KEYS, describe, load_segmenter, save_segmenter
 from contseg.models.segmenter import Segmenter
 
-WEIGHTS, DESCRIPTION = "segmenter.safetensors", "segmenter.json"
+WEIGHTS, DESCRIPTION, STATISTICS = "segmenter.safetensors", "segmenter.json", "statistics.safetensors"
 
 
 def save_pretrained(
-    folder: Path | str, segmenter: Segmenter, classes: ClassTable, source: dict[str, Any] | None = None
+    folder: Path | str,
+    segmenter: Segmenter,
+    classes: ClassTable,
+    source: dict[str, Any] | None = None,
+    statistics: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write `segmenter.safetensors` and `segmenter.json` to a folder, which is created if missing.
 
@@ -28,6 +35,8 @@ def save_pretrained(
     Args:
         classes: in output order.
         source: where the segmenter comes from, as values that JSON supports.
+        statistics: what a method needs to continue, such as `GaussianSums.state_dict()`; written to
+            `statistics.safetensors`, whose SHA-256 is in the JSON.
 
     Returns:
         the folder.
@@ -52,6 +61,11 @@ def save_pretrained(
         (folder / DESCRIPTION).unlink(missing_ok=True)  # the folder is incomplete until the new description is written
         save_segmenter(folder / WEIGHTS, segmenter, classes, source)
         description = describe(segmenter, classes, source) | {"sha256": file_sha256(folder / WEIGHTS)}
+        (folder / STATISTICS).unlink(missing_ok=True)
+        if statistics:
+            with atomic_file(folder / STATISTICS) as partial:
+                save_file({name: value.detach().cpu().contiguous() for name, value in statistics.items()}, partial)
+            description["statistics"] = file_sha256(folder / STATISTICS)
         write_text(folder / DESCRIPTION, json.dumps(description, indent=1))
     except OSError as error:
         raise ContsegError(f"{folder}: cannot be written ({error.strerror or error})") from None
@@ -72,12 +86,7 @@ def load_pretrained(folder: Path | str, device: str = "cpu") -> tuple[Segmenter,
     description = _read_description(path)
     if not weights.is_file():
         raise ContsegError(f"{weights}: segmenter file not found")
-    found = file_sha256(weights)
-    if found != description["sha256"]:
-        raise ContsegError(
-            f"{weights}: SHA-256 is {found[:12]}..., in {DESCRIPTION} {str(description['sha256'])[:12]}...;"
-            " the file was changed or cut short; fetch it again"
-        )
+    _require_unchanged(weights, description["sha256"])
     segmenter, classes = load_segmenter(weights, device)
     with safe_open(weights, framework="pt") as file:
         header = json.loads(file.metadata()[HEADER])
@@ -85,6 +94,32 @@ def load_pretrained(folder: Path | str, device: str = "cpu") -> tuple[Segmenter,
     if differing:
         raise ContsegError(f"{path}: '{differing[0]}' differs from {WEIGHTS}; one of the files was changed")
     return segmenter, classes
+
+
+def load_statistics(folder: Path | str) -> dict[str, Tensor]:
+    """The statistics in a folder of `save_pretrained`, on CPU; {} if it has none.
+
+    Raises:
+        ContsegError: the file is missing or damaged, or its hash is wrong.
+    """
+    folder = Path(folder)
+    wanted, path = _read_description(folder / DESCRIPTION).get("statistics"), folder / STATISTICS
+    if wanted is None:
+        return {}
+    if not path.is_file():
+        raise ContsegError(f"{path}: not found, and {DESCRIPTION} names it; fetch the whole folder again")
+    _require_unchanged(path, wanted)
+    return load_file(path)
+
+
+def _require_unchanged(path: Path, wanted: str) -> None:
+    """Raise ContsegError unless a file has the SHA-256 of the description."""
+    found = file_sha256(path)
+    if found != wanted:
+        raise ContsegError(
+            f"{path}: SHA-256 is {found[:12]}..., in {DESCRIPTION} {str(wanted)[:12]}...;"
+            " the file was changed or cut short; fetch it again"
+        )
 
 
 def open_segmenter(path: Path | str, device: str = "cpu") -> tuple[Segmenter, ClassTable]:

@@ -1,6 +1,6 @@
 """The interface of a continual method: calls around the updates of a step, all of them optional."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
@@ -137,9 +137,11 @@ class Method:
         new_classes_start_from: how the classifiers of new classes are initialised, see `Segmenter.grow`.
         handles_unknown: whether it can learn with an output "unknown" before background (label policy `ssul`).
         needs_unknown: whether it requires that output.
-        first_step_is_plain: step 0 is plain cross-entropy and leaves no state, so that it is shared with other such methods.
-            Applies to the class that sets it, not to its subclasses.
+        first_step_is_plain: the updates of step 0 are plain cross-entropy and leave no state, so that other such methods
+            share them; `after_step` follows. Applies to the class that sets it, not to its subclasses.
         learns_without_updates: whether `training.epochs` may be 0: it learns a step in `before_step` or `after_step`.
+        updates_later_steps: whether later steps are learned by updates. If not, `training.epochs` must be 0 there, as in
+            [30, 0].
         inert_terms: terms that by design reach no trainable parameter (only in `released` variants).
         whole_batch_terms: names of what compares the images of a batch with each other, or updates `state` with every batch.
             Over several passes (`training.accumulate`) it differs from the large batch, so the method is refused there.
@@ -157,6 +159,7 @@ class Method:
     needs_unknown: ClassVar[bool] = False
     first_step_is_plain: ClassVar[bool] = False
     learns_without_updates: ClassVar[bool] = False
+    updates_later_steps: ClassVar[bool] = True
     inert_terms: ClassVar[frozenset[str]] = frozenset()
     whole_batch_terms: ClassVar[tuple[str, ...]] = ()
 
@@ -223,6 +226,13 @@ class Method:
                 value = getattr(self, each.name)
                 key[each.name] = value if isinstance(value, bool | int | float | str | None) else repr(value)
         return key
+
+    def recall(self, statistics: Mapping[str, Tensor]) -> None:
+        """Called with what was stored next to the segmenter of `start_from`, before its step 0: see `save_pretrained`.
+
+        Args:
+            statistics: tensors of any method; {} if there are none.
+        """
 
     def prepare(self, segmenter: Segmenter, step: Step) -> None:
         """Change or freeze parts of the segmenter after `grow`, before the optimiser is created.

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
@@ -17,6 +17,7 @@ from contseg.models.parts import chosen, shared_keys
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 TAPS = ("stage1", "stage2", "stage3", "stage4", "head", "logits")
+ReadoutTap = Literal["stage1", "stage2", "stage3", "stage4", "head"]
 Colour = Annotated[tuple[float, float, float], Field(strict=False)]
 
 
@@ -34,6 +35,24 @@ class AuxiliaryOptions(BaseModel):
     dropout: float = Field(0.1, ge=0, lt=1)
 
 
+class ReadoutOptions(BaseModel):
+    """A classifier with computed weights, in place of the learned one. Method `gaussian` sets it after step 0.
+
+    Attributes:
+        tap: the feature that it reads.
+        expansion: channels of a fixed random convolution with ReLU before it; 0 has none.
+        centres: further centres of background; the highest score counts.
+        distance: background is what is far from every class (Mahalanobis distance), not a class.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    tap: ReadoutTap = "head"
+    expansion: int = Field(0, ge=0)
+    centres: int = Field(0, ge=0)
+    distance: bool = False
+
+
 class NetworkOptions(BaseModel):
     """Options of a segmenter.
 
@@ -44,6 +63,7 @@ class NetworkOptions(BaseModel):
         decision: `softmax` (classes compete) or `sigmoid` (classes are independent).
         unknown: the first output is "unknown", whose score is added to background's (label policy `ssul`).
         mean, std: of RGB in [0, 1], for normalisation.
+        readout: a classifier with computed weights; none has the learned one.
 
     Example:
         >>> network = NetworkOptions(backbone={"name": "resnet50", "output_stride": 8}, head="upernet")
@@ -60,6 +80,7 @@ class NetworkOptions(BaseModel):
     unknown: bool = False
     mean: Colour = IMAGENET_MEAN
     std: Colour = IMAGENET_STD
+    readout: ReadoutOptions | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -12,8 +12,9 @@ from contseg.models.backbones.backbone import Backbone
 from contseg.models.classifier import GrowingClassifier, Start
 from contseg.models.decision import class_scores
 from contseg.models.freezing import freeze_parameters, parameters_below, parameters_except
-from contseg.models.options import TAPS, NetworkOptions
+from contseg.models.options import TAPS, NetworkOptions, ReadoutOptions
 from contseg.models.output import AuxiliaryOutput, SegmenterOutput
+from contseg.models.readout import ReadoutClassifier
 from contseg.ranks import Ranks
 
 
@@ -46,7 +47,7 @@ class Segmenter(nn.Module):
         self.backbone = options.backbone.make()
         channels = self.backbone.channels
         self.head = options.head.make(options.head_input(channels, list(widths)))
-        self.classifier = GrowingClassifier(self.head.width, list(widths), options.unknown, options.head.hidden)
+        self.classifier = self._classifier(list(widths))
         self.auxiliary = (
             AuxiliaryHead(channels[2], options.auxiliary.width, list(widths), options.auxiliary.dropout, options.unknown)
             if options.auxiliary is not None
@@ -121,7 +122,9 @@ class Segmenter(nn.Module):
         stages = self.backbone(images_BCHW)
         activated = partial(_activated, self.backbone, stages)
         decoded, passed = self.head.run([activated(stage) for stage in self.head.uses])
-        logits = self.classifier(decoded)
+        readout = self.options.readout
+        read = decoded if readout is None else dict(zip(TAPS, [*stages, decoded], strict=False))[readout.tap]
+        logits = self.classifier(read)
         features = dict(zip(TAPS, [*stages, decoded, logits], strict=True))
         features |= {tap: self.head.tap(tap, activated, decoded) for tap in self.head.taps if tap in taps}
         output = SegmenterOutput(logits, {tap: features[tap] for tap in taps})
@@ -159,6 +162,21 @@ class Segmenter(nn.Module):
         if self.auxiliary is not None:
             self.auxiliary.grow(count, start)
         self.head.grow(count, start)
+
+    def use_readout(self, readout: ReadoutOptions) -> None:
+        """Replace the classifier by one with computed weights, which are still zero, with the same outputs.
+
+        Its scores compete, so the decision rule becomes `softmax`.
+        """
+        self.options = self.options.model_copy(update={"readout": readout, "decision": "softmax"})
+        self.classifier = self._classifier(self.widths).to(self.mean)
+
+    def _classifier(self, widths: list[int]) -> GrowingClassifier:
+        options, readout = self.options, self.options.readout
+        if readout is None:
+            return GrowingClassifier(self.head.width, widths, options.unknown, options.head.hidden)
+        stage = TAPS.index(readout.tap)
+        return ReadoutClassifier([*self.backbone.channels, self.head.width][stage], widths, readout)
 
     def scores(self, logits_BKHW: Tensor) -> Tensor:
         """Scores of the classes, (B, K, H, W); the prediction is their arg max.

@@ -222,10 +222,22 @@ def _require_average_supported(recipe: Recipe, method: Method) -> None:
 
 
 def _require_updates(recipe: Recipe, scenario: Scenario, method: Method) -> None:
-    if method.learns_without_updates:
-        return
-    for step in scenario[1:] if recipe.start_from else scenario:
-        if recipe.training.epochs_of(step.index) == 0:
+    """Raise ContsegError unless the steps that the method learns by updates, and only these, have epochs."""
+    given, training = recipe.start_from is not None, recipe.training
+    for step in scenario[1:] if given else scenario:
+        epochs = training.epochs_of(step.index)
+        if step.index and epochs and not method.updates_later_steps:
+            first = f"[{training.epochs_of(0)}, 0]"
+            raise ContsegError(
+                f"training.epochs: {epochs} in step {step.index}, but method '{method.name}' learns later steps without"
+                f" updates; set training.epochs={first}"
+            )
+        if not step.index and not epochs and not method.updates_later_steps and recipe.backbone_weights is None:
+            raise ContsegError(
+                f"training.epochs: 0 in step 0, but method '{method.name}' trains the network there; set [30, 0], or"
+                " backbone_weights or start_from to use a trained one"
+            )
+        if not epochs and not method.learns_without_updates:
             raise ContsegError(
                 f"training.epochs: 0 in step {step.index}, but method '{method.name}' learns by updates; set at least 1, or"
                 " use a method with learns_without_updates"
