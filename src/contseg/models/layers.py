@@ -1,5 +1,7 @@
 """Layers shared by several heads."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -33,6 +35,12 @@ def padding_to(multiple: int, length: int) -> int:
         (3, 0)
     """
     return (length + multiple - 1) // multiple * multiple - length
+
+
+def pyramid(stages: Sequence[Tensor]) -> Tensor:
+    """Concatenate the maps of the stages, (B, C_i, H_i, W_i), at the size of the second."""
+    size = (stages[1].shape[2], stages[1].shape[3])
+    return torch.cat([resize(stage, size) for stage in stages], dim=1)
 
 
 class PPM(nn.Module):
