@@ -34,9 +34,11 @@ register_dataset = DATASETS.register
 
 
 def open_dataset(name: str, path: Path | str | None = None, **options: Any) -> SegmentationDataset:
-    """Open the dataset `name` at `path` (`digits` and `globe` need no path). `folder` detects the format, see `open_labelled`.
+    """Open a dataset. `folder` detects the format, see `open_labelled`.
 
     Args:
+        name: name in `DATASETS`.
+        path: its folder; `digits` and `globe` need none.
         options: options of the dataset's class, and for every dataset `bands` and `range`, see
             `contseg.data.pixels.Reading`.
 
