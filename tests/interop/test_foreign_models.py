@@ -174,7 +174,7 @@ class TestClassNames:
     @pytest.mark.parametrize(
         ("names", "expected"),
         [
-            (["a", "b"], r"has 4 outputs, and 2 classes were given"),
+            (["a", "b"], r"has 4 outputs, for 2 class names"),
             (["background", "cat", "cat", "dog"], r"the name 'cat' occurs more than once"),
         ],
     )
