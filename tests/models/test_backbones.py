@@ -20,6 +20,7 @@ TINY = {
     "swin_tiny": {"embed_dim": 8, "depths": [1, 2, 1, 1], "heads": [1, 2, 2, 4], "window": 4},
     "convnext_tiny": {"depths": [1, 1, 1, 1], "dims": [8, 12, 16, 24]},
     "mobilenetv3_large": {},
+    "efficientnet_lite0": {},
     "dinov2_small": {"embed_dim": 16, "depth": 4, "num_heads": 2},
     "dinov3_small": {"embed_dim": 16, "depth": 4, "num_heads": 2},
 }
@@ -216,3 +217,13 @@ def test_swin_shifts_a_single_window_and_attends_to_the_padding():
 def test_the_command_line_does_not_import_timm():
     code = "import sys, contseg.cli.main, contseg.models.segmenter; sys.exit('timm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("stride", [8, 16, 32])
+def test_maps_of_timm_end_at_the_output_stride(stride):
+    segmenter = tiny("efficientnet_lite0", backbone_options={"output_stride": stride}).eval()
+    maps = segmenter.backbone(images((65, 81)))
+    assert [tuple(x.shape[2:]) for x in maps] == [
+        tuple(-(-side // min(s, stride)) for side in (65, 81)) for s in (4, 8, 16, 32)
+    ]
+    assert segmenter.options.backbone.stride == segmenter.backbone.output_stride == stride

@@ -390,5 +390,7 @@ def _rgb(path: Path, values: np.ndarray, reading: Reading, default: tuple[float,
 def write_palette_png(path: Path, ids: np.ndarray, colours: list[Colour]) -> None:
     """Write ids (H, W) uint8 as a palette PNG: viewers show `colours`, `read_mask` returns the ids."""
     image = Image.fromarray(ids.astype(np.uint8), mode="P")
+    # Pillow cuts ids to the bits of the palette's length, so that ids without a colour need one
+    colours = colours + [(0, 0, 0)] * (int(ids.max(initial=0)) + 1 - len(colours))
     image.putpalette([channel for colour in colours for channel in colour])
     image.save(path)

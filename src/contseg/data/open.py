@@ -27,13 +27,14 @@ DATASETS: Registry[type[SegmentationDataset]] = Registry(
         "labelme": "contseg.data.datasets.labelme:Labelme",
         "folder": "contseg.data.datasets.folder:Folder",
         "digits": "contseg.data.datasets.digits:Digits",
+        "globe": "contseg.data.datasets.globe:Globe",
     },
 )
 register_dataset = DATASETS.register
 
 
 def open_dataset(name: str, path: Path | str | None = None, **options: Any) -> SegmentationDataset:
-    """Open the dataset `name` at `path` (`digits` needs no path). `folder` detects the format, see `open_labelled`.
+    """Open the dataset `name` at `path` (`digits` and `globe` need no path). `folder` detects the format, see `open_labelled`.
 
     Args:
         options: options of the dataset's class, and for every dataset `bands` and `range`, see

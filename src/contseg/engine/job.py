@@ -134,11 +134,11 @@ class Job:
 
 
 def file_digest(path: Path | None) -> str:
-    """SHA-256 of the bytes of a file, or of the weights in a folder; "" for None, and "hub" for `hub`."""
+    """SHA-256 of the bytes of a file, or of the weights in a folder; "" for None; `hub` and `package` themselves."""
     if path is None:
         return ""
-    if str(path) == "hub":
-        return "hub"
+    if str(path) in ("hub", "package"):
+        return str(path)
     if path.is_dir():
         path = path / "model.safetensors"
     return file_sha256(path)

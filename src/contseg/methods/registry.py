@@ -37,6 +37,7 @@ METHODS: "Registry[type[Method]]" = Registry(
         "ssul": "contseg.methods.ssul:SSUL",
         "idec": "contseg.methods.idec:IDEC",
         "lag": "contseg.methods.lag:LAG",
+        "pyramid": "contseg.methods.pyramid:Pyramid",
         "gaussian": "contseg.methods.gaussian.gaussian:Gaussian",
     },
     _require_method,

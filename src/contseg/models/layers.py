@@ -1,5 +1,7 @@
 """Layers shared by several heads."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -21,6 +23,12 @@ def resize(x_BCHW: Tensor, size: tuple[int, int], antialias: bool = False) -> Te
     if tuple(x_BCHW.shape[2:]) == tuple(size):
         return precise(x_BCHW)
     return functional.interpolate(precise(x_BCHW), size, mode="bilinear", align_corners=False, antialias=antialias)
+
+
+def pyramid(stages: Sequence[Tensor]) -> Tensor:
+    """Concatenate the maps of the stages, (B, C_i, H_i, W_i), at the size of the second."""
+    size = (stages[1].shape[2], stages[1].shape[3])
+    return torch.cat([resize(stage, size) for stage in stages], dim=1)
 
 
 class PPM(nn.Module):

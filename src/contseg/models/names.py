@@ -33,6 +33,7 @@ ARCHITECTURES: dict[str, tuple[str, tuple[int, ...], bool]] = {
     "convnext_base": ("convnext_base", (0, 1, 2, 3), True),
     "convnext_large": ("convnext_large", (0, 1, 2, 3), True),
     "mobilenetv3_large": ("mobilenetv3_large_100", (1, 2, 3, 4), False),
+    "efficientnet_lite0": ("tf_efficientnet_lite0", (1, 2, 3, 4), False),
 }
 """Name -> timm's name, indices of the maps with strides 4, 8, 16, 32, whether to pad images to a multiple of 32."""
 

@@ -18,7 +18,7 @@ from contseg.models.parts import chosen, shared_keys
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 TAPS = (*STAGES, "head", "logits")
-ReadoutTap = Literal["stage1", "stage2", "stage3", "stage4", "head"]
+ReadoutTap = Literal["stage1", "stage2", "stage3", "stage4", "head", "pyramid"]
 Colour = Annotated[tuple[float, float, float], Field(strict=False)]
 
 
@@ -40,7 +40,7 @@ class ReadoutOptions(BaseModel):
     """A classifier with computed weights, in place of the learned one. Method `gaussian` sets it after step 0.
 
     Attributes:
-        tap: the feature that it reads.
+        tap: the feature that it reads, see `NetworkOptions.taps`.
         expansion: channels of a fixed random convolution with ReLU before it; 0 has none.
         centres: further centres of background; the highest score counts.
         distance: background is what is far from every class (Mahalanobis distance), not a class.
@@ -119,14 +119,15 @@ class NetworkOptions(BaseModel):
     def taps(self) -> tuple[str, ...]:
         """The available features.
 
-        `stage1` ... `stage4` (sums before activation), `head`, `logits`, and those of the head, such as `aspp1` ... `aspp4`
-        of `deeplabv3-ssul`.
+        `stage1` ... `stage4` (sums before activation), `head`, `logits`, `pyramid` (the four stages after activation, at the
+        resolution of `stage2`), and those of the head, such as `aspp1` ... `aspp4` of `deeplabv3-ssul`.
 
         Example:
             >>> NetworkOptions(head="fcn").taps
-            ('stage1', 'stage2', 'stage3', 'stage4', 'head', 'logits')
+            ('stage1', 'stage2', 'stage3', 'stage4', 'head', 'logits', 'pyramid')
         """
-        return (*self.backbone.taps, *TAPS[4:], *self.head.taps)
+        pyramid = ("pyramid",) if self.backbone.taps else ()
+        return (*self.backbone.taps, *TAPS[4:], *pyramid, *self.head.taps)
 
     def head_input(self, channels: list[int], widths: list[int]) -> HeadInput:
         """The input of the head's constructor.

@@ -12,7 +12,8 @@ from contseg.models.backbones.backbone import Backbone
 from contseg.models.classifier import GrowingClassifier, Start
 from contseg.models.decision import class_scores
 from contseg.models.freezing import freeze_parameters, parameters_below, parameters_except
-from contseg.models.options import TAPS, NetworkOptions, ReadoutOptions
+from contseg.models.layers import pyramid
+from contseg.models.options import TAPS, NetworkOptions, ReadoutOptions, ReadoutTap
 from contseg.models.output import AuxiliaryOutput, SegmenterOutput
 from contseg.models.readout import ReadoutClassifier
 from contseg.ranks import Ranks
@@ -123,10 +124,10 @@ class Segmenter(nn.Module):
         stages = self.backbone(images_BCHW)
         activated = partial(_activated, self.backbone, stages)
         decoded, passed = self.head.run([activated(stage) for stage in self.head.uses])
-        readout = self.options.readout
-        read = decoded if readout is None else dict(zip(TAPS, [*stages, decoded], strict=False))[readout.tap]
-        logits = self.classifier(read)
-        features = dict(zip(TAPS, [*stages, decoded, logits], strict=True))
+        features = dict(zip(TAPS, [*stages, decoded], strict=False))
+        if "pyramid" in (*taps, self._read):
+            features["pyramid"] = pyramid([activated(stage) for stage in range(4)])
+        features["logits"] = logits = self.classifier(features[self._read])
         features |= {tap: self.head.tap(tap, activated, decoded) for tap in self.head.taps if tap in taps}
         output = SegmenterOutput(logits, {tap: features[tap] for tap in taps})
         if self.training:
@@ -150,6 +151,16 @@ class Segmenter(nn.Module):
     def taps(self) -> tuple[str, ...]:
         """The available features, see `NetworkOptions.taps`."""
         return self.options.taps
+
+    def channels_of(self, tap: ReadoutTap) -> int:
+        """Channels of a feature that a classifier can read."""
+        stages = self.backbone.channels
+        return sum(stages) if tap == "pyramid" else dict(zip(TAPS, [*stages, self.head.width], strict=False))[tap]
+
+    @property
+    def _read(self) -> ReadoutTap:
+        """The feature that the classifier reads."""
+        return "head" if self.options.readout is None else self.options.readout.tap
 
     @property
     def widths(self) -> list[int]:
@@ -175,8 +186,7 @@ class Segmenter(nn.Module):
         options, readout = self.options, self.options.readout
         if readout is None:
             return GrowingClassifier(self.head.width, widths, options.unknown, options.head.hidden)
-        channels = self.head.width if readout.tap == "head" else self.backbone.channels[TAPS.index(readout.tap)]
-        return ReadoutClassifier(channels, widths, readout)
+        return ReadoutClassifier(self.channels_of(readout.tap), widths, readout)
 
     def scores(self, logits_BKHW: Tensor) -> Tensor:
         """Scores of the classes, (B, K, H, W); the prediction is their arg max.

@@ -31,8 +31,8 @@ class DataOptions(BaseModel):
 
     Attributes:
         dataset: `voc`, `ade20k`, `cityscapes`, `lip`, `coco-stuff-10k`, `coco-stuff-164k`, `pascal-context`, `isprs`,
-            `coco-json`, `labelme`, `folder`, `digits` or that of a plugin, see `contseg.data.open.DATASETS`.
-        path: folder of the dataset (not for `digits`).
+            `coco-json`, `labelme`, `folder`, `digits`, `globe` or that of a plugin, see `contseg.data.open.DATASETS`.
+        path: folder of the dataset (not for `digits` and `globe`).
         options: options of the dataset, and `bands` and `range` for every dataset, see `contseg.data.pixels.Reading`.
         pipeline: `mib`, `ssul`, `ssseg`, `ssseg-lip` or that of a plugin, see `contseg.data.pipelines.augment`.
         crop: side of the training crop in pixels, or [height, width].
@@ -88,8 +88,8 @@ class Recipe(BaseModel):
         evaluation: inference options for the evaluation of a step.
         method: `name` and hyper-parameters of a method.
         initial_weights: the initial weights of the publication, in words; `backbone_weights` loads them.
-        backbone_weights: ImageNet weights for step 0: a file, a folder with `model.safetensors`, `hub` (downloaded by timm;
-            not for a ResNet), or none.
+        backbone_weights: ImageNet weights for step 0: a file, a folder with `model.safetensors`, `package` (of an installed
+            package; efficientnet_lite0), `hub` (downloaded by timm; not for a ResNet), or none.
         start_from: a trained segmenter that is used in place of step 0, which is then evaluated but not trained: a folder of
             `save_pretrained`, a segmenter.safetensors, the folder of a step, or a run (its last finished step). The run
             gets the network of the segmenter, and keys of `network` that the user sets must agree with it. Or none.

@@ -35,12 +35,14 @@ class Row:
         recipe: name or file of the recipe.
         overrides: overrides of the recipe.
         seeds: one run per seed.
+        by_seed: further overrides of the run of a seed, such as its class order.
     """
 
     label: str
     recipe: str
     overrides: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
+    by_seed: Callable[[int], tuple[str, ...]] = lambda seed: ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +94,7 @@ def cells_of(rows: Mapping[str, Row], overrides: Sequence[str], out: Path) -> li
         Cell(
             row=name,
             seed=seed,
-            recipe=read_recipe(row.recipe, [*row.overrides, *overrides, f"training.seed={seed}"]),
+            recipe=read_recipe(row.recipe, [*row.overrides, *row.by_seed(seed), *overrides, f"training.seed={seed}"]),
             folder=out / name / str(seed),
         )
         for seed in sorted({seed for row in rows.values() for seed in row.seeds})

@@ -115,15 +115,12 @@ class Features:
             own = g_ND.mean(dim=0)
             squares = squares + (g_ND - own).square().sum(dim=0) + (own - mean).square() * (count * added / total)
             mean, count = mean + (own - mean) * (added / total), total
-        depth = segmenter.head.width if tap == "head" else segmenter.backbone.channels[_PLACES.index(tap)]
+        depth = segmenter.channels_of(tap)
         mean, squares = (value.expand(depth) for value in (mean, squares))
         total = ranks.sum(count).clamp(min=1)
         overall = ranks.sum(mean * count) / total
         std = (ranks.sum(squares + (mean - overall).square() * count) / total).sqrt()
         return cls(tap, overall, std.where(std > 0, 1.0), expansion, seed)
-
-
-_PLACES = ("stage1", "stage2", "stage3", "stage4", "head")
 
 
 @contextmanager

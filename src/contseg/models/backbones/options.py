@@ -154,12 +154,22 @@ class TimmOptions(BackboneOptions):
 
     Attributes:
         drop_path: probability that the last block is skipped for an image in training.
-        options: of timm's constructor, such as `depths` and `dims` of ConvNeXt.
+        options: of timm's constructor, such as `depths` and `dims` of ConvNeXt, or `output_stride`.
     """
 
-    name: Literal["convnext_tiny", "convnext_base", "convnext_large", "mobilenetv3_large"]
+    name: Literal["convnext_tiny", "convnext_base", "convnext_large", "mobilenetv3_large", "efficientnet_lite0"]
     drop_path: float = Field(0.0, ge=0, lt=1)
     options: dict[str, Any] = Field({})
+
+    @property
+    def stride(self) -> int:
+        """`output_stride` of timm's constructor, or 32."""
+        return self.options.get("output_stride", 32)
+
+    @property
+    def head_stride(self) -> int:
+        """`output_stride` of timm's constructor, or 16."""
+        return self.options.get("output_stride", 16)
 
     def build(self) -> "Backbone":
         """A `TimmBackbone`."""

@@ -57,18 +57,19 @@ def _share_norms(model: nn.Module) -> None:
 
 
 class TimmBackbone(Backbone):
-    """ConvNeXt or MobileNetV3 of timm, for images of any size.
+    """ConvNeXt, MobileNetV3 or EfficientNet-Lite of timm, for images of any size.
 
     ConvNeXt's strided convolutions drop incomplete patches, so its images are padded with zeros at the bottom and right to
-    a multiple of 32 and its maps are cropped. MobileNetV3 rounds up by itself.
+    a multiple of 32 and its maps are cropped. The others round up.
 
     Args:
         name: a key of `ARCHITECTURES`.
         drop_path: probability that the last block is skipped for an image in training.
-        options: of timm's constructor, such as `depths` and `dims` of ConvNeXt.
+        options: of timm's constructor, such as `depths` and `dims` of ConvNeXt. With `output_stride` 8 or 16, strides in
+            later stages become dilations.
 
     Returns (forward):
-        four maps (B, C_i, ceil(H / s), ceil(W / s)), s = 4, 8, 16, 32.
+        four maps (B, C_i, ceil(H / s), ceil(W / s)), s = 4, 8, 16, 32, at most the output stride.
 
     Raises:
         ContsegError: timm is not installed.
@@ -86,6 +87,8 @@ class TimmBackbone(Backbone):
         self.model = make_timm_model(self.timm_name, drop_path, options or {})
         self.model.prune_intermediate_layers(list(self.indices), prune_norm=True, prune_head=True)
         self.channels: list[int] = [self.model.feature_info[index]["num_chs"] for index in self.indices]
+        self.strides: list[int] = [self.model.feature_info[index]["reduction"] for index in self.indices]
+        self.output_stride = self.strides[-1]
 
     def forward(self, images_BCHW: Tensor) -> list[Tensor]:
         """Four maps, see the class."""
@@ -94,8 +97,7 @@ class TimmBackbone(Backbone):
         maps = self.model.forward_intermediates(
             images, indices=list(self.indices), output_fmt="NCHW", intermediates_only=True
         )
-        strides = (4, 8, 16, 32)
-        return [x[:, :, : -(-height // s), : -(-width // s)] for x, s in zip(maps, strides, strict=True)]
+        return [x[:, :, : -(-height // s), : -(-width // s)] for x, s in zip(maps, self.strides, strict=True)]
 
     def stages(self) -> list[list[nn.Module]]:
         """The modules of each stage, the stem with the first."""

@@ -1,0 +1,169 @@
+"""Every method on five protocols, three class orders each; writes docs/frontier.md.
+
+    python -m benchmarks.frontier                                              # all rows; goes on where it was stopped
+    python -m benchmarks.frontier --rows voc/pyramid,voc/mib --seeds 0         # some of it; the page still shows all
+    python -m benchmarks.frontier --only-table                                 # the page of what is finished
+
+Seed k also selects class order k (domain order k in steps by domain). Sizes and epochs are small, so that all runs take
+under 90 minutes on two cores. Everything lives in `--out`, except the images of VOC (`VOC`); delete both to begin again.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.frontier_page import write_frontier
+from benchmarks.table_command import Table, main
+from contseg.data.datasets.globe import Globe
+from contseg.data.fake import write_fake
+from contseg.recipes.read import recipe_names
+from contseg.sweeps.runs import Row
+
+DEFAULT = "pyramid"
+"""The method that `contseg extend` uses by default."""
+
+VOC = Path("runs") / "frontier-voc" / "VOC2012"
+IMAGES = {"train": 320, "test": 80}
+
+METHODS = {
+    "pyramid": "Pyramid",
+    "gaussian": "Gaussian",
+    "finetune": "finetune",
+    "frozen": "frozen",
+    "ewc": "EWC",
+    "pi": "PI",
+    "rw": "RW",
+    "lwf": "LwF",
+    "lwf-mc": "LwF-MC",
+    "ilt": "ILT",
+    "mib": "MiB",
+    "plop": "PLOP",
+    "sdr": "SDR on MiB",
+    "ssul": "SSUL",
+    "idec": "IDEC",
+    "lag": "LAG",
+}
+CLOSED_FORM = ("pyramid", "gaussian")
+JOINT = {"joint": "joint training", "joint-features": "joint, same head"}
+"""Upper bounds: `joint-features` is the default method with all labels at once."""
+
+UNKNOWN = ("ssul", "idec", "lag")
+BY_CLASS_ONLY = ("frozen", "lwf-mc", *UNKNOWN)
+"""Methods that need new classes in every later step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """Data, steps and sizes of a section of the page.
+
+    Args:
+        recipes: name of the packaged recipes, with {} in the place of the method.
+        epochs: of step 0 and of each later step.
+        overrides: of every recipe.
+        steps: overrides of every recipe but the upper bounds, which learn all steps at once.
+        unknown: further overrides of SSUL, IDEC and LAG where no recipe of theirs is packaged.
+        scored_as: the split whose class groups are scored in the upper bounds; None with steps by domain.
+        order: the overrides of a seed.
+        methods: that can learn these steps.
+    """
+
+    recipes: str
+    epochs: tuple[int, int]
+    overrides: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    scored_as: str | None = None
+    order: Callable[[int], tuple[str, ...]] = lambda seed: (f"scenario.order=seed:{seed}",)
+    methods: Sequence[str] = tuple(METHODS)
+
+    def rows(self, prefix: str) -> dict[str, Row]:
+        """All methods and both upper bounds."""
+        rows = {name: self._row(name) for name in self.methods} | {name: self._joint(name) for name in JOINT}
+        return {f"{prefix}/{name}": row for name, row in rows.items()}
+
+    def _row(self, method: str) -> Row:
+        recipe, changes = self._recipe(method)
+        later = 0 if method in CLOSED_FORM else self.epochs[1]
+        epochs = f"training.epochs=[{self.epochs[0]}, {later}]"
+        return Row(METHODS[method], recipe, (*changes, *self.overrides, *self.steps, epochs), by_seed=self.order)
+
+    def _recipe(self, method: str) -> tuple[str, tuple[str, ...]]:
+        """The packaged recipe of a method; without one, that of fine-tuning and what differs."""
+        own = self.recipes.format(method)
+        if own in recipe_names():
+            return own, ()
+        changes = (f"method.name={method}", *(self.unknown if method in UNKNOWN else ()))
+        return self.recipes.format("finetune"), changes
+
+    def _joint(self, name: str) -> Row:
+        recipe, changes = self._recipe(DEFAULT if name == "joint-features" else "finetune")
+        epochs = self.epochs[0] if name == "joint-features" else sum(self.epochs)
+        offline = ("scenario.split=offline", f"training.epochs={epochs}")
+        if self.scored_as:
+            offline = (*offline, f"scenario.scored_as={self.scored_as}")
+        return Row(JOINT[name], recipe, (*changes, *self.overrides, *offline), by_seed=self.order)
+
+
+def domains_of(seed: int) -> tuple[str, ...]:
+    """The continents in an order that depends on the seed."""
+    shuffled = random.Random(seed).sample(Globe.domains, len(Globe.domains))
+    return (f"scenario.domains=[{', '.join(shuffled)}]",)
+
+
+SSUL_NETWORK = ("scenario.policy=ssul", "network.head=deeplabv3-ssul", "network.head.width=64", "network.decision=sigmoid")
+GLOBE = {"recipes": "globe/{}_4-1", "epochs": (6, 4), "unknown": SSUL_NETWORK}
+VOC_SIZE = ("network.backbone=resnet18", "network.width=32", "data.crop=64", "training.workers=0", "data.test_crop=null")
+PROTOCOLS = {
+    "overlapped": ("Land cover 4-1, overlapped", Protocol(**GLOBE, scored_as="4-1")),
+    "partitioned": (
+        "Land cover 4-1, partitioned",
+        Protocol(**GLOBE, scored_as="4-1", steps=("scenario.setting=partitioned",)),
+    ),
+    "domain": (
+        "Land cover, two continents and then one by one",
+        Protocol(
+            **GLOBE,
+            overrides=("scenario.by=domain",),
+            steps=("scenario.split=2-1",),
+            order=domains_of,
+            methods=[name for name in METHODS if name not in BY_CLASS_ONLY],
+        ),
+    ),
+    "digits": ("Digits 5-1", Protocol(recipes="digits/{}_5-1", epochs=(9, 2), scored_as="5-1")),
+    "voc": (
+        "Synthetic VOC 15-1",
+        Protocol(
+            recipes="voc/{}_15-1_overlapped",
+            epochs=(20, 25),
+            overrides=(*VOC_SIZE, "training.lr_later=0.005", f"data.path={VOC}"),
+            scored_as="15-1",
+        ),
+    ),
+}
+
+
+def with_images(out: Path) -> list[str]:
+    """Write the synthetic VOC images, once."""
+    if not VOC.is_dir():
+        write_fake("voc", VOC, **IMAGES)
+    return []
+
+
+def sections() -> Mapping[str, Mapping[str, Row]]:
+    """Title to rows of every protocol."""
+    return {title: protocol.rows(prefix) for prefix, (title, protocol) in PROTOCOLS.items()}
+
+
+TABLE = Table(
+    command="make frontier",
+    docs=Path("docs") / "frontier.md",
+    title="The frontier: every method on five protocols",
+    caption="",
+    sections=sections(),
+    prepare=with_images,
+    write=write_frontier,
+)
+
+if __name__ == "__main__":
+    main(TABLE)
