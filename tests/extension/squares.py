@@ -26,7 +26,7 @@ def write_squares(
     for number in range(count):
         image = rng.integers(100, 140, (48, 48, 3)).astype(np.uint8)
         mask = np.zeros((48, 48), dtype=np.uint8)
-        for place, colour in enumerate(shown):
+        for place, colour in zip(rng.permutation(4), shown, strict=False):
             top, left = 24 * (place // 2) + rng.integers(0, 6), 24 * (place % 2) + rng.integers(0, 6)
             image[top : top + 16, left : left + 16] = COLOURS[colour]
             if colour in labelled:

@@ -135,7 +135,7 @@ def test_auto_shows_what_it_tried_and_keeps_the_best(world, tmp_path, monkeypatc
     monkeypatch.setattr("contseg.extension.learn.EPOCHS", 1)
     done = extend(world / "soft", world / "blues", tmp_path / "out", keep=world / "reds", minutes=1)
     tried = {one["name"]: one for one in done.record["candidates"]}
-    assert list(tried) == ["gaussian", "gaussian-expanded", "gaussian-stage3", "gaussian-columns", "mib", "plop"]
+    assert list(tried) == ["gaussian", "gaussian-expanded", "pyramid", "gaussian-columns", "mib", "plop"]
     able = [one for one in tried.values() if one["score"] is not None]
     assert max(able, key=lambda one: one["score"])["score"] == tried[done.record["method"]]["score"]
     assert [one["name"] for one in tried.values() if one["chosen"]] == [done.record["method"]]

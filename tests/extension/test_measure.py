@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from contseg.extension.cells import separation, warnings
-from contseg.extension.measure import Comparison, LabelledPhotos, Photo, PlainPhotos, counts
+from contseg.extension.measure import Comparison, LabelledPhotos, Photo, PlainPhotos, counts, label_iou
 from contseg.extension.outcome import ClassOutcome, confusions, outcomes
 from contseg.scenarios.batch import Samples
 
@@ -50,9 +50,10 @@ def test_images_that_were_learned_from_measure_no_iou():
     assert done.agreed == 1.0
 
 
-def test_a_class_that_the_images_do_not_annotate_may_be_right_on_background():
-    labels, predictions = torch.tensor([0, 0, 0]), torch.tensor([0, 1, 2])
-    assert counts(labels, predictions, torch.tensor([True, True, False]))[0].tolist() == [1, 1, 0]
+def test_background_predicted_as_a_class_that_is_not_annotated_is_an_error_of_background_alone():
+    labels, predictions = torch.tensor([0, 0, 2, 2]), torch.tensor([0, 2, 2, 2])
+    found = counts(labels, predictions, torch.tensor([True, True, False]))
+    assert label_iou(found.numpy())[[0, 2]].tolist() == [0.5, 1.0]
 
 
 def test_the_score_is_the_harmonic_mean_of_learned_and_agreed():

@@ -56,8 +56,8 @@ def measure_folder(
     """Measure a model on a folder in any format of `open_labelled`: on its test images if its files list them, otherwise on
     all images.
 
-    A pixel of background, or of a class that the model lacks, is an error if the predicted class is one that the folder
-    labels. Pixels without a label are not counted.
+    A class that the model lacks is an error wherever a class of the folder is predicted. Pixels without a label are not
+    counted.
 
     Args:
         classes: of the segmenter, in output order.
@@ -71,7 +71,7 @@ def measure_folder(
     dataset = open_labelled(folder, unlabelled=unlabelled)
     names = dataset.names("test") if dataset.is_divided else all_names(dataset)
     samples, matched = samples_by_name(dataset, classes, names)
-    matrix = torch.zeros(len(classes) + 1, len(classes), dtype=torch.int64)
+    matrix = torch.zeros(len(classes) + 1, len(classes) + 1, dtype=torch.int64)
     annotated = torch.from_numpy(samples.annotated)
     elsewhere = torch.zeros(len(classes), dtype=torch.int64)
     for done, photo in enumerate(LabelledPhotos(samples), start=1):
@@ -93,5 +93,5 @@ def measure_folder(
     open_ended = elsewhere * ~annotated
     if annotated[BACKGROUND] and (most := int(open_ended.max())):
         name, share = classes.names[int(open_ended.argmax())], 100 * most / int(elsewhere.sum())
-        notes.append(f"{share:.1f} % of background is predicted as {name}, which the folder does not label: not counted")
+        notes.append(f"{share:.1f} % of background is predicted as {name}, which the folder does not label")
     return Measured(iou, len(names), tuple(notes))

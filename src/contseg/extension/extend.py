@@ -26,6 +26,7 @@ from contseg.extension.folder import (
     Progress,
     memory_mb,
     quiet,
+    readout_of,
     require_new,
     stored_mb,
     stored_sums,
@@ -37,7 +38,6 @@ from contseg.extension.outcome import ClassOutcome, confusions, outcomes
 from contseg.extension.page import PICTURES, Picture, picture, write_page
 from contseg.extension.task import Candidate, Task
 from contseg.interop.pretrained import save_pretrained
-from contseg.methods.gaussian.readout import RHO
 from contseg.models.segmenter import Segmenter
 from contseg.recipes.models import Opened, open_model
 
@@ -131,7 +131,7 @@ def extend(
         opened.inference,
         found,
         sums,
-        opened.source.get("readout", {}).get("rho", RHO),
+        readout_of(opened),
         old_images,
         seconds=60 * minutes,
         seed=seed,

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -53,6 +54,13 @@ def stored_sums(opened: Opened) -> GaussianSums | None:
     """
     state = statistics_beside(opened.file) if opened.segmenter.options.readout is not None else {}
     return GaussianSums.from_state(state).to(opened.segmenter.mean.device) if "description" in state else None
+
+
+def readout_of(opened: Opened) -> dict[str, Any]:
+    """How the weights of a Gaussian head follow from its sums: as an extension recorded it, or as in the run."""
+    method = {} if opened.recipe is None else opened.recipe.method
+    named = {key: method[key] for key in ("rho", "prior") if key in method and method[key] != "auto"}
+    return opened.source.get("readout", named)
 
 
 def stored_mb(folder: Path) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor
 from contseg.atomic import atomic_folder
 from contseg.data.classes import ClassTable
 from contseg.errors import ContsegError, did_you_mean
-from contseg.extension.folder import require_new, stored_sums, tensors_sha256
+from contseg.extension.folder import readout_of, require_new, stored_sums, tensors_sha256
 from contseg.extension.gaussian_heads import COLUMNS
 from contseg.interop.pretrained import save_pretrained
 from contseg.methods.gaussian.readout import apply
@@ -71,7 +71,7 @@ def forget(model: Path | str, names: str | Sequence[str], out: Path | str) -> Ch
     notes: tuple[str, ...] = ()
     if sums is not None:
         sums = sums.without(*(name for name in dict.fromkeys(names) if name in sums.classes))
-        apply(segmenter, sums, left, **opened.source.get("readout", {}))
+        apply(segmenter, sums, left, **readout_of(opened))
     elif opened.source.get("method") != COLUMNS:
         notes = ("the outputs of the classes are removed; other weights that changed with them stay",)
     source = opened.source | {

@@ -4,6 +4,7 @@ import copy
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +17,13 @@ from contseg.engine.loading import Batches, evaluation_draws
 from contseg.errors import ContsegError
 from contseg.evaluation.confusion import confusion_matrix
 from contseg.evaluation.metrics import class_iou
+from contseg.extension.cells import FEWEST
 from contseg.extension.measure import CONFIDENT, Photo, PlainPhotos
 from contseg.extension.task import Candidate, Task
 from contseg.methods.gaussian.beside import columns_beside
 from contseg.methods.gaussian.features import Features, maps
 from contseg.methods.gaussian.gather import cell_labels, gather, sums_of_confident
-from contseg.methods.gaussian.readout import apply, readout
+from contseg.methods.gaussian.readout import RHO, Prior, apply, readout
 from contseg.methods.gaussian.sums import GaussianSums
 from contseg.models.layers import resize
 from contseg.models.options import ReadoutTap
@@ -29,11 +31,13 @@ from contseg.models.segmenter import Segmenter
 from contseg.scenarios.batch import Batch, Samples
 
 COLUMNS = "gaussian-columns"
-GAUSSIAN = ("gaussian", "gaussian-expanded", "gaussian-stage3", COLUMNS)
+GAUSSIAN = ("gaussian", "gaussian-expanded", "pyramid", COLUMNS)
 """Names of the Gaussian heads."""
 Group = Samples | PlainPhotos
 EXPANSION = 512
 """Dimensions of a random expansion."""
+THRESHOLDS = (CONFIDENT, 0.8, 0.7, 0.6, 0.5, 0.0)
+"""Scores from which a prediction of the old model may count as a label."""
 SCENES = 16
 """Synthetic images that standardise features."""
 RHOS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -51,9 +55,9 @@ def gaussian_heads(task: Task, method: str) -> Iterator[Candidate]:
         method: `auto` for all ways, `gaussian` for those with statistics, or the name of a way.
     """
     ways: dict[str, Callable[[], Way]] = {
-        "gaussian": lambda: _from_confident(task, "head", 0),
-        "gaussian-expanded": lambda: _from_confident(task, "head", EXPANSION),
-        "gaussian-stage3": lambda: _from_confident(task, "stage3", EXPANSION),
+        "gaussian": lambda: _from_confident(task, "head", 0, "equal"),
+        "gaussian-expanded": lambda: _from_confident(task, "head", EXPANSION, "equal"),
+        "pyramid": lambda: _from_confident(task, "pyramid", 0, "counts"),
         COLUMNS: lambda: _beside(task),
     }
     if task.sums is not None:
@@ -62,28 +66,27 @@ def gaussian_heads(task: Task, method: str) -> Iterator[Candidate]:
         ways = {method: ways[method]}
     elif method == "gaussian":
         del ways[COLUMNS]
-    if len(ways) > 1 and "stage3" not in task.old.taps:
-        del ways["gaussian-stage3"]
+    if len(ways) > 1 and "pyramid" not in task.old.taps:
+        del ways["pyramid"]
     for name, way in ways.items():
         task.progress(f"computing {name}", 0, 1)
         started = time.monotonic()
         try:
-            segmenter, sums, rho, note = way()
+            segmenter, sums, readout, note = way()
         except ContsegError as error:
             yield Candidate(name, None, time.monotonic() - started, str(error))
             continue
-        settings = {} if sums is None else {"rho": rho}
-        yield Candidate(name, segmenter, time.monotonic() - started, note, sums, settings)
+        yield Candidate(name, segmenter, time.monotonic() - started, note, sums, readout)
 
 
-Way = tuple[Segmenter, GaussianSums | None, float, str]
-"""Segmenter, sums to store, ridge, and a note."""
+Way = tuple[Segmenter, GaussianSums | None, dict[str, Any], str]
+"""Segmenter, sums to store, how its weights follow from them, and a note."""
 
 
 def _from_stored(task: Task) -> Way:
-    """Add the statistics of the new images to those of the model; the ridge stays."""
+    """Add the statistics of the new images to those of the model; the ridge and the prior stay."""
     assert task.sums is not None
-    table, rho = task.data.table, task.rho
+    table = task.data.table
     sums = task.sums + gather(
         task.old, OneByOne([task.data.step().train], task.old), table, task.sums.features, learned=task.data.new
     )
@@ -92,20 +95,23 @@ def _from_stored(task: Task) -> Way:
         first = int(table.has_background)
         names = [name for name, there in zip(table.names, learn.annotated, strict=True) if there][first:]
         sums = sums + gather(task.old, OneByOne([learn], task.old), table, task.sums.features, learned=names)
-    return _with_head(task, sums, rho), sums, rho, f"ridge {rho:g}, stored statistics of old classes"
+    return _with_head(task, sums, task.readout), sums, task.readout, "stored statistics of old classes"
 
 
-def _from_confident(task: Task, tap: ReadoutTap, expansion: int) -> Way:
+def _from_confident(task: Task, tap: ReadoutTap, expansion: int, prior: Prior) -> Way:
     """Statistics of old classes from confident predictions; the ridge is chosen on a fifth of the images."""
     groups = _groups(task)
     fit, tune = _divided(groups)
     features = standard_features(task.old, tap, expansion)
-    sums = _sums(task, fit, features)
-    rho = _best_rho(task, sums, tune) if tune else RHOS[2]
-    sums = sums + _sums(task, tune, features)
+    confident = _threshold(task, groups)
+    sums = _sums(task, fit, features, confident)
+    options: dict[str, Any] = {"rho": _best_rho(task, sums, tune, prior) if tune else RHO, "prior": prior}
+    sums = sums + _sums(task, tune, features, confident)
     lacking = [name for name in task.data.old.names[int(task.data.old.has_background) :] if name not in sums.classes]
-    note = f"ridge {rho:g}" + (f"; no confident prediction of {', '.join(lacking)}" if lacking else "")
-    return _with_head(task, sums, rho), sums, rho, note
+    note = f"ridge {options['rho']:g}, old classes where the old score is at least {confident:g}" + (
+        f"; no confident prediction of {', '.join(lacking)}" if lacking else ""
+    )
+    return _with_head(task, sums, options), sums, options, note
 
 
 def standard_features(segmenter: Segmenter, tap: ReadoutTap, expansion: int) -> Features:
@@ -139,7 +145,7 @@ def _beside(task: Task) -> Way:
     features = Features.measured(task.old, batches, "head")
     segmenter = _grown(task)
     offsets = columns_beside(segmenter, batches, task.data.table, features)
-    return segmenter, None, 0.0, f"old head unchanged, margin {float(offsets.max()):.1f}"
+    return segmenter, None, {}, f"old head unchanged, margin {float(offsets.max()):.1f}"
 
 
 def _grown(task: Task) -> Segmenter:
@@ -148,9 +154,9 @@ def _grown(task: Task) -> Segmenter:
     return segmenter.eval().requires_grad_(False)
 
 
-def _with_head(task: Task, sums: GaussianSums, rho: float) -> Segmenter:
+def _with_head(task: Task, sums: GaussianSums, options: dict[str, Any]) -> Segmenter:
     segmenter = _grown(task)
-    apply(segmenter, sums, task.data.table, rho=rho)
+    apply(segmenter, sums, task.data.table, **options)
     return segmenter.eval().requires_grad_(False)
 
 
@@ -173,12 +179,24 @@ def _divided(groups: Sequence[Group]) -> tuple[list[Group], list[Group]]:
     return [fit, *groups[1:]], [replace(train, names=tune)] if tune else []
 
 
-def _sums(task: Task, groups: Sequence[Group], features: Features) -> GaussianSums:
+def _sums(task: Task, groups: Sequence[Group], features: Features, confident: float) -> GaussianSums:
     """Statistics of old classes from labels and confident predictions, and of new classes from labels."""
     old, table, batches = task.data.old, task.data.table, OneByOne(groups, task.old)
-    known = sums_of_confident(task.old, batches, old, features, p=CONFIDENT)
+    known = sums_of_confident(task.old, batches, old, features, p=confident)
     new = gather(task.old, _only_new(batches, len(old)), table, features, learned=task.data.new)
     return known + new
+
+
+@torch.no_grad()
+def _threshold(task: Task, groups: Sequence[Group]) -> float:
+    """The highest score that enough cells of every class reach that the old model predicts often enough."""
+    found = torch.zeros(len(THRESHOLDS), len(task.data.old))
+    for batch in OneByOne(groups, task.old):
+        best, predicted = task.old.scores(task.old(task.old.normalise(batch.images)).logits).max(dim=1)
+        for place, threshold in enumerate(THRESHOLDS):
+            found[place] += torch.bincount(predicted[best >= threshold], minlength=found.shape[1]).cpu()
+    enough = found >= FEWEST
+    return next(one for one, row in zip(THRESHOLDS, enough, strict=True) if torch.equal(row, enough[-1]))
 
 
 def _only_new(batches: Iterable[Batch], old: int) -> Iterator[Batch]:
@@ -187,7 +205,7 @@ def _only_new(batches: Iterable[Batch], old: int) -> Iterator[Batch]:
         yield replace(batch, labels=batch.labels.where(batch.labels >= old, IGNORE))
 
 
-def _best_rho(task: Task, sums: GaussianSums, groups: Sequence[Group]) -> float:
+def _best_rho(task: Task, sums: GaussianSums, groups: Sequence[Group], prior: Prior) -> float:
     """The ridge with the highest mean IoU over cells of other images: labels of new classes, else confident predictions."""
     table, old, phis, labels = task.data.table, len(task.data.old), [], []
     with torch.no_grad():
@@ -198,10 +216,10 @@ def _best_rho(task: Task, sums: GaussianSums, groups: Sequence[Group]) -> float:
     phi, truth = torch.cat(phis), torch.cat(labels)
 
     def mean_iou(rho: float) -> float:
-        predicted = readout(sums, table, rho=rho).scores(phi).argmax(dim=1)
+        predicted = readout(sums, table, rho=rho, prior=prior).scores(phi).argmax(dim=1)
         return float(np.nanmean(class_iou(confusion_matrix(truth, predicted, len(table)).cpu().numpy())))
 
-    return max(RHOS, key=mean_iou) if bool((truth < len(table)).any()) else RHOS[2]
+    return max(RHOS, key=mean_iou) if bool((truth < len(table)).any()) else RHO
 
 
 def _likely(segmenter: Segmenter, batch: Batch, size: tuple[int, int], old: int, classes: int) -> Tensor:

@@ -12,7 +12,7 @@ from contseg.data.classes import IGNORE
 from contseg.data.files import read_image
 from contseg.data.pixels import AS_STORED, Reading
 from contseg.evaluation.inference import WHOLE, Inference
-from contseg.evaluation.metrics import BACKGROUND, harmonic, mean_over
+from contseg.evaluation.metrics import BACKGROUND, class_iou, harmonic, mean_over
 from contseg.evaluation.predict import predict_with_scores
 from contseg.models.segmenter import Segmenter
 from contseg.scenarios.batch import Samples
@@ -100,8 +100,7 @@ class Comparison:
         classes: K outputs of the extended model; the old ones come first, in the same order.
 
     Attributes:
-        before, after: (K + 1, K) int64, labels x predictions of the old and of the extended model; the last row counts
-            pixels that show none of the annotated classes.
+        before, after: (K + 1, K + 1) int64, labels x predictions of the old and of the extended model, see `counts`.
         agreement: (old, K) int64, predictions of the old model x those of the extended one, outside of pixels that are
             labelled as a new class.
         confident: the same where the score of the old model is at least `CONFIDENT`.
@@ -117,7 +116,7 @@ class Comparison:
     changed: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.before, self.after = (torch.zeros(self.classes + 1, self.classes, dtype=torch.int64) for _ in range(2))
+        self.before, self.after = (torch.zeros(self.classes + 1, self.classes + 1, dtype=torch.int64) for _ in range(2))
         self.agreement, self.confident = (torch.zeros(self.old, self.classes, dtype=torch.int64) for _ in range(2))
 
     def add(self, photo: Photo, photos: Photos, old: Tensor, scores: Tensor, new: Tensor) -> None:
@@ -155,7 +154,11 @@ class Comparison:
     @property
     def old_agreement(self) -> np.ndarray:
         """IoU of the extended model with the old model's predictions as labels: (old,), NaN where it never predicted."""
-        return label_iou(self.agreement.numpy())[: self.old]
+        return class_iou(self._square(self.agreement))[: self.old]
+
+    def _square(self, matrix: Tensor) -> np.ndarray:
+        """(K, K), with rows of 0 for new classes, which the old model never predicts."""
+        return torch.cat([matrix, matrix.new_zeros(self.classes - self.old, self.classes)]).numpy()
 
     @property
     def learned(self) -> float | None:
@@ -180,39 +183,36 @@ class Comparison:
 
 
 def counts(labels_HW: Tensor, predictions_HW: Tensor, annotated_K: Tensor) -> Tensor:
-    """Pixel counts (K + 1, K) int64 on CPU: labels x predictions, with a last row for "none of the annotated classes".
+    """Pixel counts (K + 1, K + 1) int64 on CPU: labels x predictions.
 
-    Not counted: pixels labelled 255, and pixels of that last row or of background whose predicted class is not annotated,
-    as it may be right.
+    The last row is "none of the annotated classes", in which only predictions of annotated classes are counted, as others
+    may be right. Background that is predicted as a class that is not annotated is an error of background, but in the last
+    column: it does not count against that class. Pixels labelled 255 are not counted.
 
     Example:
-        >>> labels, predictions = torch.tensor([0, 1, 2, 2, 255]), torch.tensor([0, 1, 1, 0, 1])
-        >>> counts(labels, predictions, torch.tensor([False, True]))
-        tensor([[1, 0],
-                [0, 1],
-                [0, 1]])
+        >>> labels, predictions = torch.tensor([0, 0, 1, 2, 2, 255]), torch.tensor([0, 1, 1, 1, 0, 1])
+        >>> counts(labels, predictions, torch.tensor([True, False]))
+        tensor([[1, 0, 1],
+                [0, 1, 0],
+                [1, 0, 0]])
     """
     classes = len(annotated_K)
-    open_ended = (labels_HW == BACKGROUND) & (predictions_HW != BACKGROUND) | (labels_HW == classes)
-    counted = (labels_HW <= classes) & (labels_HW != IGNORE) & ~(open_ended & ~annotated_K[predictions_HW])
-    cells = (labels_HW * classes + predictions_HW)[counted]
-    return torch.bincount(cells, minlength=(classes + 1) * classes).view(classes + 1, classes).cpu()
+    uncertain = ~annotated_K[predictions_HW]
+    counted = (labels_HW <= classes) & (labels_HW != IGNORE) & ~((labels_HW == classes) & uncertain)
+    columns = predictions_HW.where(~((labels_HW == BACKGROUND) & uncertain), classes)
+    cells = (labels_HW * (classes + 1) + columns)[counted]
+    return torch.bincount(cells, minlength=(classes + 1) ** 2).view(classes + 1, classes + 1).cpu()
 
 
 def label_iou(matrix: np.ndarray) -> np.ndarray:
-    """IoU of each class of a matrix of labels x predictions with any number of rows: NaN where there is no label.
+    """IoU of each class of a matrix (K + 1, K + 1) of `counts`: (K,), NaN where there is no label.
 
     Example:
-        >>> label_iou(np.array([[2, 0], [1, 1], [0, 2]]))
+        >>> label_iou(np.array([[2, 0, 0], [1, 1, 0], [0, 2, 0]]))
         array([0.66666667, 0.25      ])
     """
-    classes = matrix.shape[1]
-    square = np.zeros((classes, classes), dtype=float)
-    rows = min(classes, len(matrix))
-    square[:rows] = matrix[:rows]
-    hits, truth = np.diag(square), square.sum(axis=1)
-    union = truth + matrix.sum(axis=0) - hits
-    return np.divide(hits, union, out=np.full(classes, np.nan), where=truth > 0)
+    hits, truth, predicted = np.diag(matrix)[:-1], matrix.sum(axis=1)[:-1], matrix.sum(axis=0)[:-1]
+    return np.divide(hits, truth + predicted - hits, out=np.full(len(hits), np.nan), where=truth > 0)
 
 
 def compare(

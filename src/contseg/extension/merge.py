@@ -7,7 +7,7 @@ from contseg.atomic import atomic_folder
 from contseg.data.classes import ClassTable
 from contseg.errors import ContsegError
 from contseg.extension.data import extended_table
-from contseg.extension.folder import require_new, stored_sums, tensors_sha256
+from contseg.extension.folder import readout_of, require_new, stored_sums, tensors_sha256
 from contseg.extension.forget import Changed
 from contseg.interop.pretrained import save_pretrained
 from contseg.methods.gaussian.readout import apply
@@ -58,7 +58,7 @@ def merge(one: Path | str, other: Path | str, out: Path | str) -> Changed:
     ]
     table, segmenter = _joined(first.classes, second.classes, new[1]), first.segmenter
     segmenter.grow(len(new[1]), "random")
-    apply(segmenter, merged, table, **first.source.get("readout", {}))
+    apply(segmenter, merged, table, **readout_of(first))
     source = first.source | {
         "classes": {
             "new": [*new[0], *new[1]],

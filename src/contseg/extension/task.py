@@ -1,12 +1,12 @@
 """What an extension learns, and what a method makes of it."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from contseg.evaluation.inference import Inference
 from contseg.extension.data import ExtensionData
 from contseg.extension.folder import Progress, quiet
 from contseg.extension.old_images import OldImages
-from contseg.methods.gaussian.readout import RHO
 from contseg.methods.gaussian.sums import GaussianSums
 from contseg.models.segmenter import Segmenter
 
@@ -19,7 +19,7 @@ class Task:
         old: the model to extend; no method changes it.
         inference: of the model.
         sums: statistics of a Gaussian head, if the model has one.
-        rho: its ridge.
+        readout: how its weights follow from them, see `contseg.methods.gaussian.readout.readout`.
         old_images: of `--keep`, if given.
         seconds: time for all gradient methods together.
     """
@@ -28,7 +28,7 @@ class Task:
     inference: Inference
     data: ExtensionData
     sums: GaussianSums | None = None
-    rho: float = RHO
+    readout: dict[str, Any] = field(default_factory=dict)
     old_images: OldImages | None = None
     seconds: float = 300.0
     seed: int = 0
@@ -52,4 +52,4 @@ class Candidate:
     seconds: float
     note: str = ""
     sums: GaussianSums | None = field(default=None, repr=False)
-    readout: dict[str, float] = field(default_factory=dict)
+    readout: dict[str, Any] = field(default_factory=dict)

@@ -154,8 +154,10 @@ class Segmenter(nn.Module):
 
     def channels_of(self, tap: ReadoutTap) -> int:
         """Channels of a feature that a classifier can read."""
+        if tap == "head":
+            return self.head.width
         stages = self.backbone.channels
-        return sum(stages) if tap == "pyramid" else dict(zip(TAPS, [*stages, self.head.width], strict=False))[tap]
+        return sum(stages) if tap == "pyramid" else stages[TAPS.index(tap)]
 
     @property
     def _read(self) -> ReadoutTap:
