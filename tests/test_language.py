@@ -33,7 +33,7 @@ BETTER = {
     r"way out": "out_features",
     r"nothing reads": "has no effect",
     r"honestly": "",
-    r"columns": "next to, with",
+    r"beside": "next to, with",
     r"classes to come": "future classes",
     r"(?:goes|go) on": "continues",
     r"says so": "reports it",
