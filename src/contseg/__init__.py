@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from contseg.interop.hf_export import export_hf as export_hf
     from contseg.interop.onnx import export_onnx as export_onnx
     from contseg.interop.pretrained import load_pretrained as load_pretrained
+    from contseg.interop.pretrained import load_statistics as load_statistics
     from contseg.interop.pretrained import save_pretrained as save_pretrained
     from contseg.interop.segmenter_file import load_segmenter as load_segmenter
     from contseg.interop.segmenter_file import save_segmenter as save_segmenter
@@ -74,6 +75,7 @@ _WHERE = {
     "export_torch": "contseg.interop.torch_export",
     "load_pretrained": "contseg.interop.pretrained",
     "load_segmenter": "contseg.interop.segmenter_file",
+    "load_statistics": "contseg.interop.pretrained",
     "make_job": "contseg.recipes.build",
     "make_method": "contseg.methods.registry",
     "make_plan": "contseg.scenarios.plan",
