@@ -26,7 +26,7 @@ from contseg.interop.torch_export import export_torch
 from contseg.models.adopted.segmenter import adopt
 from contseg.models.options import NetworkOptions, first_widths
 from contseg.models.segmenter import Segmenter
-from tests.trees.foreign import HF, LIBRARIES, NAMES, foreign_module, save_foreign
+from tests.trees.foreign import HF, NAMES, foreign_module, save_foreign
 
 RESNET = {"name": "resnet18", "width": 4, "output_stride": 16}
 RESNET32 = RESNET | {"output_stride": 32}
@@ -225,12 +225,18 @@ class TestEveryNetwork:
     def test_torch(self, tmp_path, name):
         assert export_torch(tmp_path / "model.pt2", grown(name), TABLE) <= TOLERANCE
 
-    @pytest.mark.parametrize("name", LIBRARIES)
-    def test_a_grown_network_of_another_library(self, tmp_path, name):
+    @pytest.mark.parametrize(
+        ("name", "tile"),
+        [
+            *((name, None) for name in ("segformer", "upernet-resnet", "beit", "dpt", "smp-unet", "smp-pspnet", "lraspp")),
+            ("upernet-swin", 64),  # its code decides by the size of the image
+        ],
+    )
+    def test_a_grown_network_of_another_library(self, tmp_path, name, tile):
         segmenter = adopt(foreign_module(name), NAMES)
         segmenter.grow(1, "random")
         table = ClassTable.of([*NAMES, "new"])
-        assert export_onnx(tmp_path / "model.onnx", segmenter.eval(), table) <= TOLERANCE
+        assert export_onnx(tmp_path / "model.onnx", segmenter.eval(), table, tile=tile) <= TOLERANCE
 
 
 @pytest.mark.parametrize("name", HF)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from contseg.cli.console import console, progress_bar
 from contseg.cli.progress import duration
 from contseg.errors import ContsegError
+from contseg.evaluation.options import InferenceOptions
 from contseg.interop.hf_export import export_hf
 from contseg.interop.onnx import export_onnx
 from contseg.interop.torch_export import export_torch
@@ -42,7 +43,10 @@ def run_export(model: Path, to: Format, out: Path, argmax: bool, tile: int | Non
             )
     except OSError as error:
         raise ContsegError(f"{out}: cannot be written ({error.strerror or error}); choose another path with --out") from None
-    for note in opened.notes:
+    notes = list(opened.notes)
+    if to != "hf" and opened.inference.options != InferenceOptions():
+        notes.append("the windows, scales and sizes of contseg predict are not exported; images are used as they are")
+    for note in notes:
         console.print(f"note: {note}", soft_wrap=True, highlight=False)
     size = "any size" if tile is None else f"{tile} x {tile} pixels"
     result = "ids of the classes, uint8 (B, H, W)" if argmax else f"{len(opened.classes)} scores, float32 (B, K, H, W)"

@@ -28,7 +28,7 @@ TOLERANCE = 1e-4
 LONGEST = 900.0
 """Seconds after which a tracing is given up."""
 TRACED = (2, 121, 157)
-"""Images of the tracing: odd sides that differ, so that no equality between sizes of maps is taken for a rule."""
+"""Images of the tracing: odd sides that differ, so that sizes of maps that are equal are so for every image."""
 CHECKED = ((1, 128, 128), (2, 97, 161), (1, 192, 144))
 """Images of the check: number, height and width."""
 
@@ -142,7 +142,7 @@ def traced(network: FromRGB, tile: int | None) -> ExportedProgram:
     """The network as a program for any number of images, and for any size unless `tile` is set.
 
     Raises:
-        ContsegError: PyTorch cannot trace it (says why).
+        ContsegError: PyTorch cannot trace it (with the reason).
     """
     count, *sides = TRACED
     example = torch.zeros(count, 3, *((tile, tile) if tile else sides))

@@ -62,7 +62,7 @@ def export_onnx(
     onnxruntime = _library("onnxruntime")
     for name in ("onnx", "onnxscript"):
         _library(name)
-    stages = 3 + len(CHECKED)
+    stages = 2 + len(CHECKED)
     stage = on_stage or (lambda done, total: None)
     stage(0, stages)
     network = export.network()
@@ -89,7 +89,7 @@ def export_onnx(
 
         for done, difference in enumerate(check(network, run, export.tile)):
             differences.append(difference)
-            stage(4 + done, stages)
+            stage(3 + done, stages)
     return max(differences)
 
 
