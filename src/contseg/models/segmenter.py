@@ -1,6 +1,6 @@
 """A segmenter: backbone, head, growing classifier."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -124,11 +124,9 @@ class Segmenter(nn.Module):
         stages = self.backbone(images_BCHW)
         activated = partial(_activated, self.backbone, stages)
         decoded, passed = self.head.run([activated(stage) for stage in self.head.uses])
-        features = dict(zip(TAPS, [*stages, decoded], strict=False))
-        if "pyramid" in (*taps, self._read):
-            features["pyramid"] = pyramid([activated(stage) for stage in range(4)])
+        wanted = {*taps, self._read} - {"logits"}
+        features = {tap: self._feature(tap, stages, decoded, activated) for tap in wanted}
         features["logits"] = logits = self.classifier(features[self._read])
-        features |= {tap: self.head.tap(tap, activated, decoded) for tap in self.head.taps if tap in taps}
         output = SegmenterOutput(logits, {tap: features[tap] for tap in taps})
         if self.training:
             output.passed = passed
@@ -137,6 +135,14 @@ class Segmenter(nn.Module):
                 third = self.auxiliary(activated(2))
                 output.auxiliary.append(AuxiliaryOutput(third, name="stage3", weight=self.auxiliary.weight))
         return output
+
+    def _feature(
+        self, tap: str, stages: Sequence[Tensor], decoded_BCHW: Tensor, activated: Callable[[int], Tensor]
+    ) -> Tensor:
+        """The feature of a tap other than `logits`."""
+        if tap in TAPS:
+            return [*stages, decoded_BCHW][TAPS.index(tap)]
+        return pyramid([*map(activated, range(4))]) if tap == "pyramid" else self.head.tap(tap, activated, decoded_BCHW)
 
     def _require(self, taps: Sequence[str]) -> None:
         unknown = [tap for tap in taps if tap not in self.taps]
