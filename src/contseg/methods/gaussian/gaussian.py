@@ -87,7 +87,7 @@ class Gaussian(Method):
                 " with the classes; use another network.head"
             )
 
-    def take_over(self, statistics: Mapping[str, Tensor]) -> None:
+    def load_statistics(self, statistics: Mapping[str, Tensor]) -> None:
         """Continue with the sums that were stored next to `start_from`."""
         if "description" in statistics:
             GaussianSums.from_state(statistics)
