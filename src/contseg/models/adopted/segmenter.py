@@ -164,5 +164,8 @@ def segmenter_around(module: nn.Module, backbone: dict[str, Any], classes: Seque
         if last[0].out_channels == 1:
             way = "name the background and the class of the output"
         raise ContsegError(f"classifier: {has}, for {counted(len(classes), 'class name')}; {way}")
-    parts = {"backbone": {"name": ADOPTED} | backbone, "head": {"name": ADOPTED}}
+    parts = {
+        "backbone": {"name": ADOPTED} | backbone,
+        "head": {"name": ADOPTED, "width": sum(one.in_channels for one in last)},
+    }
     return AdoptedSegmenter(NetworkOptions.model_validate(parts | network), [len(classes)], module)
