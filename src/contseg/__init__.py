@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from contseg.extension.forget import forget as forget
     from contseg.extension.merge import merge as merge
     from contseg.interop.pretrained import load_pretrained as load_pretrained
+    from contseg.interop.pretrained import load_statistics as load_statistics
     from contseg.interop.pretrained import save_pretrained as save_pretrained
     from contseg.interop.segmenter_file import load_segmenter as load_segmenter
     from contseg.interop.segmenter_file import save_segmenter as save_segmenter
@@ -68,6 +69,7 @@ _WHERE = {
     "forget": "contseg.extension.forget",
     "load_pretrained": "contseg.interop.pretrained",
     "load_segmenter": "contseg.interop.segmenter_file",
+    "load_statistics": "contseg.interop.pretrained",
     "make_job": "contseg.recipes.build",
     "make_method": "contseg.methods.registry",
     "make_plan": "contseg.scenarios.plan",

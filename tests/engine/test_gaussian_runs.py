@@ -157,7 +157,7 @@ class TestASegmenterThatWasGiven:
         run = learn(tmp_path / "run", recipe(f"start_from={folder}"))
         assert same(weights(run), weights(whole))
 
-    @pytest.mark.parametrize("way", ["confident", "beside"])
+    @pytest.mark.parametrize("way", ["confident", "columns"])
     def test_learns_a_class_without_sums_and_without_old_images(self, tmp_path, way):
         plain = folder_of_a_new_class(tmp_path / "data")
         torch.manual_seed(0)
@@ -171,7 +171,7 @@ class TestASegmenterThatWasGiven:
         assert sum(last.widths) == 4
         images = torch.randn(2, 3, 32, 32)
         kept = torch.equal(last(images).logits[:, :3], first(images).logits)
-        assert kept == (way == "beside")
+        assert kept == (way == "columns")
         assert ("description" in run.load_state(1).method) == (way == "confident")
 
 
@@ -184,7 +184,7 @@ class TestWhatIsRefused:
             (["training.epochs=0"], r"training\.epochs: 0 in step 0, but .* set \[30, 0\], or backbone_weights"),
             (["method.rho=0.0"], r"method\.rho: must be above 0"),
             (["method.centres=2", "method.background=distance"], r"method\.centres: .* set method\.centres=0"),
-            (["method.without_sums=beside"], r"method\.without_sums: .* set method\.tap=head and method\.expansion=0"),
+            (["method.without_sums=columns"], r"method\.without_sums: .* set method\.tap=head and method\.expansion=0"),
             (["network.head={name: fcn, idrnet: {attention_width: 8}}"], r"method\.name: .* network\.head\.idrnet grow"),
             (["scenario.policy=ssul"], r"method\.name: 'gaussian' has no output \"unknown\""),
         ],
