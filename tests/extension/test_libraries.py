@@ -13,11 +13,11 @@ from tests.trees.foreign import NAMES, save_foreign
 @pytest.mark.parametrize(
     ("library", "method"),
     [
-        ("segformer", "gaussian"),
+        pytest.param("segformer", "gaussian", marks=pytest.mark.slow),
         ("segformer", "lwf"),
         ("smp-unet", "gaussian-columns"),
         ("lraspp", "gaussian-columns"),
-        ("lraspp", "gaussian-expanded"),
+        pytest.param("lraspp", "gaussian-expanded", marks=pytest.mark.slow),
     ],
 )
 def test_a_model_of_another_library_is_extended_and_opened_again(tmp_path, library, method, monkeypatch):

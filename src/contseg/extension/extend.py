@@ -50,11 +50,11 @@ class Extension:
     """An extended model, and what it learned, kept and lost.
 
     Args:
-        folder: the new model, a folder of `save_pretrained`, with `extension.json` and `report.html`.
+        folder: the new model, a folder of `save_pretrained`, with `result.json` and `report.html`.
         segmenter: the new model, in eval mode.
         table: its classes, in output order.
         classes: a row per class.
-        record: everything that was measured; the content of `extension.json`.
+        record: everything that was measured; the content of `result.json`.
     """
 
     folder: Path

@@ -14,7 +14,7 @@ from contseg.methods.gaussian.sums import GaussianSums
 from contseg.models.segmenter import Segmenter
 from contseg.recipes.models import Opened
 
-RECORD, PAGE = "extension.json", "report.html"
+RECORD, PAGE = "result.json", "report.html"
 Progress = Callable[[str, int, int], None]
 """Called with the current work, and how much of it is done, of how much."""
 

@@ -64,7 +64,7 @@ def write_page(path: Path, record: Mapping[str, Any], pictures: Iterable[Picture
     """Write the page of an extension.
 
     Args:
-        record: content of extension.json.
+        record: content of result.json.
         table: classes of the new model.
     """
     page = environment("contseg.extension").get_template("extension.html")
