@@ -1,6 +1,6 @@
 """The map of the Earth after each step of a run, for the report of `contseg demo`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -37,25 +37,27 @@ def draw_earth(runs: Mapping[str, Run]) -> None:
         "classes": np.array(Globe.classes.names),
         "colours": np.array(Globe.classes.colours, np.uint8),
     }
-    opened = {
-        name: [open_segmenter(run.segmenter_path(step)) for step in range(run.finished_steps())]
-        for name, run in todo.items()
-    }
+    opened = [open_segmenter(run.segmenter_path(step)) for run in todo.values() for step in range(run.finished_steps())]
     with progress_bar("maps of the Earth") as progress:
-        for place, (name, run) in enumerate(todo.items()):
-            progress(place, len(todo))
-            maps = predict_earth([segmenter for segmenter, _ in opened[name]], image, truth != 0)
-            ids = [np.array(classes.ids, np.uint8) for _, classes in opened[name]]
-            run.save_arrays(MAPS, **arrays, **{f"step{step}": ids[step][found] for step, found in enumerate(maps)})
+        found = predict_earth([segmenter for segmenter, _ in opened], image, truth != 0, progress)
+    maps = iter([np.array(classes.ids, np.uint8)[own] for own, (_, classes) in zip(found, opened, strict=True)])
+    for run in todo.values():
+        run.save_arrays(MAPS, **arrays, **{f"step{step}": next(maps) for step in range(run.finished_steps())})
 
 
-def predict_earth(segmenters: Sequence[Segmenter], image: np.ndarray, land: np.ndarray) -> list[np.ndarray]:
+def predict_earth(
+    segmenters: Sequence[Segmenter],
+    image: np.ndarray,
+    land: np.ndarray,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[np.ndarray]:
     """Outputs of the classes in a coarse grid, block by block; 0 in blocks without land.
 
     Args:
-        segmenters: the same network after several steps. A backbone that did not change is computed once.
+        segmenters: of the same or of several networks. A backbone with the weights of the first one's is computed once.
         image: (H, W, 3) uint8 of whole blocks.
         land: (H, W) bool.
+        progress: called with the number of batches so far and of all.
 
     Returns:
         of each segmenter (H / 10, W / 10) uint8.
@@ -69,7 +71,9 @@ def predict_earth(segmenters: Sequence[Segmenter], image: np.ndarray, land: np.n
     found = [np.zeros((rows, columns, CELLS, CELLS), np.uint8) for _ in segmenters]
     inner = slice(MARGIN, -MARGIN)
     _share_backbone(segmenters)
-    for places in np.array_split(np.argwhere(blocks), -(-int(blocks.sum()) // BATCH)):
+    batches = np.array_split(np.argwhere(blocks), -(-int(blocks.sum()) // BATCH))
+    for number, places in enumerate(batches):
+        progress(number, len(batches))
         cut = [around[row : row + window, column : column + window] for row, column in side * places]
         batch = torch.from_numpy(np.stack(cut)).permute(0, 3, 1, 2).contiguous()
         for segmenter, own in zip(segmenters, found, strict=True):
@@ -99,5 +103,6 @@ def _share_backbone(segmenters: Sequence[Segmenter]) -> None:
     weights = segmenters[0].backbone.state_dict()
     shared = _Once(segmenters[0].backbone)
     for segmenter in segmenters:
-        if all(torch.equal(value, weights[name]) for name, value in segmenter.backbone.state_dict().items()):
+        own = segmenter.backbone.state_dict()
+        if own.keys() == weights.keys() and all(torch.equal(value, weights[name]) for name, value in own.items()):
             segmenter.backbone = shared

@@ -138,7 +138,9 @@ def evaluating(segmenter: Segmenter) -> Iterator[None]:
 
 
 def maps(segmenter: Segmenter, batches: Iterable[Batch], tap: str) -> Iterator[tuple[Batch, Tensor]]:
-    """Each batch with a map of the segmenter in evaluation mode, (B, d, h, w)."""
+    """Each batch with a map of the segmenter in evaluation mode, (B, d, h, w), without gradients."""
     with evaluating(segmenter):
         for batch in batches:
-            yield batch, segmenter(segmenter.normalise(batch.images), taps=(tap,)).features[tap]
+            with torch.no_grad():
+                output = segmenter(segmenter.normalise(batch.images), taps=(tap,))
+            yield batch, output.features[tap]
