@@ -213,4 +213,4 @@ def test_the_page_of_the_globe_begins_with_the_map_after_each_step(tmp_path):
 
 def test_an_unknown_demo_suggests_the_closest(tmp_path):
     code, _, errors = command("demo", "glob", "--out", tmp_path / "demo")
-    assert (code, errors) == (2, "error: demo: no demo is named 'glob'; did you mean 'globe'?\n")
+    assert (code, errors) == (2, "error: demo: no demo is named 'glob'; did you mean 'globe'? (known: digits, globe)\n")

@@ -1,5 +1,7 @@
 """The maps of the Earth in a report: drawn from the files of the runs, first on the page, absent without them."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -40,7 +42,11 @@ def test_blocks_are_predicted_in_their_place_and_those_without_land_are_water(la
     land = np.zeros((300, 450), bool)
     row, column = land_at
     land[row * 150 + 70, column * 150 + 3] = True
-    found = predict_earth(segmenter, np.zeros((300, 450, 3), np.uint8), land)
+    other = copy.deepcopy(segmenter)
+    other.classifier.steps[0].bias.data[1] = -1e3
+    found, none = predict_earth([segmenter, other], np.zeros((300, 450, 3), np.uint8), land)
+    assert other.backbone is segmenter.backbone
+    assert not none.any()
     expected = np.zeros((30, 45), np.uint8)
     expected[row * 15 : row * 15 + 15, column * 15 : column * 15 + 15] = 1
     assert np.array_equal(found, expected)

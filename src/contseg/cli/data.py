@@ -26,7 +26,9 @@ def data() -> None:
 @app.command(epilog="Example: contseg data check folder photos background=unlabelled")
 def check(
     dataset: Annotated[str, typer.Argument(help="Kind of dataset, e.g. voc or folder.", metavar="DATASET")],
-    path: Annotated[str | None, typer.Argument(help="Folder of the dataset; none for digits.", metavar="[PATH]")] = None,
+    path: Annotated[
+        str | None, typer.Argument(help="Folder of the dataset; none for digits and globe.", metavar="[PATH]")
+    ] = None,
     options: Annotated[
         list[str] | None, typer.Argument(help="Options, as under data.options in a recipe.", metavar="[KEY=VALUE]...")
     ] = None,

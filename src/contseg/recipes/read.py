@@ -240,14 +240,14 @@ def recipe_names() -> list[str]:
 
 
 def is_of_published_data(name: str) -> bool:
-    """Whether a packaged recipe uses a dataset with published numbers, not the digits or your own images.
+    """Whether a packaged recipe uses a dataset with published numbers, not the demos or your own images.
 
     Example:
         >>> is_of_published_data("voc/plop_15-1_overlapped"), is_of_published_data("digits/plop_5-1")
         (True, False)
     """
     top = name.partition("/")[0]
-    return top not in ("digits", "folder") and files("contseg.recipes").joinpath(top).is_dir()
+    return top not in ("digits", "folder", "globe") and files("contseg.recipes").joinpath(top).is_dir()
 
 
 def flat(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
