@@ -176,7 +176,7 @@ class TestRuns:
         file = tmp_path / "notes.safetensors"
         file.write_text("not at all")
         refused("predict", file, tmp_path, telling=f"{file}: no segmenter of contseg; it is neither")
-        refused("predict", tmp_path / "gone.safetensors", tmp_path, telling="segmenter file not found")
+        refused("predict", tmp_path / "gone.safetensors", tmp_path, telling="gone.safetensors: not found; give a run")
 
     def test_images_that_are_none(self, tmp_path, run):
         refused("predict", run.folder, tmp_path, telling=f"{tmp_path}: contains no images")

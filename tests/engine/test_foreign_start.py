@@ -98,8 +98,7 @@ def test_a_model_is_predicted_and_evaluated_from_the_command_line(saved, make_fo
     given = ("data.dataset=folder", f"data.path={folder}", "data.options={}", "scenario.split=2-1")
     code, out, err = command("evaluate", path, "--recipe", "digits/finetune_5-1", *given)
     assert (code, err) == (0, "")
-    assert "green" in out
-    assert "blue" not in out
+    assert "step 0: 2 images" in out
 
 
 @pytest.mark.slow

@@ -201,7 +201,7 @@ MISTAKES = {
         r"step 0 has 6 \(background, one, zero, two, three, four\); they first differ at number 1;",
     ),
     "two starts": (["backbone_weights=a.pth"], "backbone_weights: start_from brings all weights"),
-    "no such folder": (["start_from=/nowhere"], r"start_from: /nowhere: segmenter file not found"),
+    "no such folder": (["start_from=/nowhere"], r"start_from: /nowhere: not found; give a run"),
 }
 
 

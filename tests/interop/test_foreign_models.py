@@ -90,6 +90,13 @@ def test_images_of_any_size_are_predicted(name, saved):
     assert (segmenter.options.backbone.size is not None) == (name in FIXED)
 
 
+def test_weights_may_be_in_several_files(images, tmp_path):
+    module = foreign_module("segformer")
+    module.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert (tmp_path / "model.safetensors.index.json").is_file()
+    assert torch.equal(logits(open_foreign(tmp_path)[0], images), logits_of(module, images))
+
+
 @pytest.mark.parametrize("name", ["segformer", "upernet-swin", "beit", "smp-unet", "lraspp"])
 def test_a_module_in_memory_is_recognised_and_can_be_saved(name, images, tmp_path):
     module = foreign_module(name)
@@ -174,7 +181,7 @@ class TestClassNames:
     @pytest.mark.parametrize(
         ("names", "expected"),
         [
-            (["a", "b"], r"has 4 outputs, and 2 classes were given"),
+            (["a", "b"], r"has 4 outputs, for 2 class names"),
             (["background", "cat", "cat", "dog"], r"the name 'cat' occurs more than once"),
         ],
     )
@@ -198,7 +205,7 @@ class TestErrors:
             open_model(tmp_path)
 
     def test_a_path_that_does_not_exist(self, tmp_path):
-        with pytest.raises(ContsegError, match=r"model: segmenter file not found"):
+        with pytest.raises(ContsegError, match=r"model: not found; give a run \(recipe.yaml\), a segmenter"):
             open_model(tmp_path / "model")
 
     def test_an_architecture_without_a_last_convolution(self, copied):
@@ -219,6 +226,11 @@ class TestErrors:
         self.change(folder, "config.json", depths=[2, 1, 1, 1])
         with pytest.raises(ContsegError, match=r"config.json and weights are not of the same model"):
             open_model(folder)
+
+    def test_a_file_that_is_no_model(self, tmp_path):
+        torch.save({"weight": torch.zeros(1)}, tmp_path / "weights.pth")
+        with pytest.raises(ContsegError, match=r"1 tensors such as weight, of no supported code base; give a run"):
+            open_model(tmp_path / "weights.pth")
 
     @pytest.mark.parametrize("name", ["segformer", "smp-unet"])
     def test_a_file_that_is_cut_short(self, copied, name):

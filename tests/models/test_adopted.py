@@ -107,6 +107,15 @@ class TestOldLogitsKeepTheirBits:
         assert logits(other, images).shape[1] == 5
 
 
+def test_a_single_output_gets_a_background_so_that_its_sigmoid_is_a_softmax(images):
+    module = Toy(3, outputs=1)
+    segmenter = adopt(module, ["background", "crack"]).eval()
+    scores = segmenter.scores(logits(segmenter, images))
+    assert torch.allclose(scores[:, 1:], logits(module, images).sigmoid(), atol=1e-6)
+    with pytest.raises(ContsegError, match=r"has 1 output, for 1 class name; name the background and the class"):
+        adopt(module, ["crack"])
+
+
 def test_growing_from_background_keeps_the_probabilities_of_old_classes(images):
     segmenter = adopt(Toy(3), NAMES)
     before = logits(segmenter, images).softmax(dim=1)
@@ -173,7 +182,7 @@ class TestErrors:
             (Toy(), {"classifier": "head"}, r"Toy has no 'head'.*classifier=NAME.*end with body.0, decode_head.classifier"),
             (Toy(), {"classifier": "body"}, r"'body' is a Sequential, not a plain Conv2d"),
             (nn.Linear(3, 4), {}, r"Linear has no 'decode_head.classifier'.*has no convolution"),
-            (Toy(outputs=5), {}, r"decode_head.classifier of Toy has 5 outputs, and 4 classes"),
+            (Toy(outputs=5), {}, r"decode_head.classifier of Toy has 5 outputs, for 4 class names"),
             (Toy(channels=4), {}, r"Toy: reads 4 channels; only RGB images are supported"),
             (Sum(), {"classifier": ["low", "high", "body"]}, r"only two 1x1 convolutions"),
         ],

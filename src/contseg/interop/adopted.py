@@ -96,7 +96,8 @@ def _open_smp(
     module = make_module("smp", config["_model_class"], config)
     _load(module, {name: value for name, value in read_tensors(file).items() if not name.startswith("classification_head.")})
     notes = ["config.json has no normalisation; ImageNet's mean and standard deviation are used"]
-    decision = {"decision": "sigmoid"} if config.get("activation") in ("sigmoid", "logsigmoid") else {}
+    separate = config.get("activation") in ("sigmoid", "logsigmoid") and config.get("classes", 1) > 1
+    decision = {"decision": "sigmoid"} if separate else {}
     return _finished(module, classes or _names_beside(folder), file, {"notes": notes, "network": decision})
 
 

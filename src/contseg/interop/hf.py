@@ -50,7 +50,11 @@ def open_hf(folder: Path, config: dict[str, Any], architecture: str) -> tuple[nn
         where = "is not in the file" if name in found["missing_keys"] else "does not fit"
         raise ContsegError(f"{folder}: tensor {name} {where}; config.json and weights are not of the same model")
     labels = {int(key): str(name) for key, name in settings.id2label.items()}
-    return module, [labels[key] for key in sorted(labels)], preprocessing(folder, architecture)
+    return (
+        module,
+        [labels[key] for key in sorted(labels)],
+        preprocessing(folder, architecture, bool(config.get("is_hybrid"))),
+    )
 
 
 def weights_of(folder: Path) -> Path | None:
@@ -81,11 +85,15 @@ def _labels(config: dict[str, Any]) -> dict[int, str]:
     return {int(key): str(name) for key, name in labels.items()}
 
 
-def preprocessing(folder: Path, architecture: str) -> dict[str, Any]:
+def preprocessing(folder: Path, architecture: str, hybrid: bool = False) -> dict[str, Any]:
     """The preprocessing of a folder: keys of the network (mean, std), of its backbone (size) and of inference (resize).
 
     Images are resized by networks of a fixed size, in every use. Other networks read images of any size; the size in the
     file is then only that of the default inference, as in transformers.
+
+    Args:
+        architecture: a key of `HF_CLASSIFIERS`.
+        hybrid: a DPT with a convolutional stem, which like a BEiT has the size of its configuration.
     """
     path = next((folder / name for name in PREPROCESSING if (folder / name).is_file()), None)
     if path is None:
@@ -94,9 +102,11 @@ def preprocessing(folder: Path, architecture: str) -> dict[str, Any]:
     content = content.get("image_processor", content)
     about: dict[str, Any] = {"notes": [], "network": _normalisation(content)}
     sides = _sides(content.get("size")) if content.get("do_resize", True) else {}
+    if architecture.startswith("Beit") or hybrid:
+        return about
     if "resize" in sides and architecture.startswith("DPT"):
         about["backbone"] = {"size": sides["resize"]}
-    elif sides and not architecture.startswith("Beit"):  # a BEiT has the size of its configuration
+    elif sides:
         about["inference"] = sides | {"antialias": True}
     return about
 

@@ -110,8 +110,11 @@ def find_model(path: Path) -> Path:
     """The file or folder of a model: the path itself, or the segmenter of a step, or of the last finished step of a run.
 
     Raises:
-        ContsegError: no step of the run is finished, or the folder contains no model (names what was searched for).
+        ContsegError: the path does not exist, no step of the run is finished, or the folder contains no model (lists what a
+            model may be).
     """
+    if not path.exists():
+        raise ContsegError(f"{path}: not found; give {LOOKED_FOR}")
     if not path.is_dir() or is_pretrained(path) or is_foreign(path):
         return path
     if (path / WEIGHTS).is_file():

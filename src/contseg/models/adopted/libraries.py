@@ -1,5 +1,6 @@
 """Make networks of transformers, segmentation_models.pytorch and torchvision from their configurations, without weights."""
 
+import json
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
@@ -141,8 +142,8 @@ def recognised(module: nn.Module) -> dict[str, Any]:
 
 
 def _options(name: str, architecture: str, config: dict[str, Any]) -> dict[str, Any]:
-    last = KNOWN[name][architecture]
-    return {"library": name, "architecture": architecture, "config": config, "classifier": last}
+    plain = json.loads(json.dumps(config))  # as it is read from a file
+    return {"library": name, "architecture": architecture, "config": plain, "classifier": KNOWN[name][architecture]}
 
 
 def torchvision_function(names: Iterable[str]) -> str:

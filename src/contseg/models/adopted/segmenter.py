@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from contseg.data.classes import ClassTable
-from contseg.errors import ContsegError
+from contseg.errors import ContsegError, counted
 from contseg.models.adopted.backbone import AdoptedBackbone
 from contseg.models.adopted.libraries import recognised, strip
 from contseg.models.adopted.options import ADOPTED, MODELS, AdoptedOptions
@@ -44,8 +44,8 @@ class AdoptedSegmenter(Segmenter):
         super().__init__(options, widths, None if network is None else parts.around(network))
         last = self.backbone.last
         self.classifier = GrowingClassifier(self.head.width, list(widths), options.unknown, make=convolution_like(last))
-        if widths[0] == last[0].out_channels:
-            self.classifier.steps[0] = as_first_step(last)
+        if widths[0] in outputs_of(last):
+            self.classifier.steps[0] = as_first_step(last, widths[0])
         self.backbone.fill(self.classifier)
 
     def forward(self, images_BCHW: Tensor, taps: Sequence[str] = ()) -> SegmenterOutput:
@@ -77,6 +77,12 @@ class AdoptedSegmenter(Segmenter):
             parameter.requires_grad_(gradient is not None)
 
 
+def outputs_of(last: Sequence[nn.Conv2d]) -> tuple[int, ...]:
+    """The possible numbers of outputs of a first step: those of the convolution; with a single one, background is added."""
+    count = last[0].out_channels
+    return (count,) if count > 1 else (2,)
+
+
 def adopt(
     module: nn.Module,
     classes: ClassTable | Sequence[str],
@@ -95,7 +101,7 @@ def adopt(
 
     Args:
         module: images (B, 3, H, W) to logits (B, K, h, w): a tensor, the first of several, or under `logits` or `out`.
-        classes: one per output of the module.
+        classes: one per output of the module; with a single output, background and its class.
         classifier: dotted name of the last convolution, or names of two whose results are added; default: known for
             networks of transformers, smp and torchvision, else `decode_head.classifier`.
         mean, std: of RGB in [0, 1], with which the module was trained.
@@ -142,10 +148,14 @@ def segmenter_around(module: nn.Module, backbone: dict[str, Any], classes: Seque
         ContsegError: see `adopt`.
     """
     last = take_out(module, backbone["classifier"])
-    if last[0].out_channels != len(classes):
-        raise ContsegError(
-            f"classifier: {', '.join(backbone['classifier'])} of {type(module).__name__} has {last[0].out_channels} outputs,"
-            f" and {len(classes)} classes were given; name the class of every output, or another convolution"
-        )
-    parts = {"backbone": {"name": ADOPTED} | backbone, "head": {"name": ADOPTED}}
+    if len(classes) not in outputs_of(last):
+        has = f"{', '.join(backbone['classifier'])} of {type(module).__name__} has {counted(last[0].out_channels, 'output')}"
+        way = "name the class of every output, or another convolution"
+        if last[0].out_channels == 1:
+            way = "name the background and the class of the output"
+        raise ContsegError(f"classifier: {has}, for {counted(len(classes), 'class name')}; {way}")
+    parts = {
+        "backbone": {"name": ADOPTED} | backbone,
+        "head": {"name": ADOPTED, "width": sum(one.in_channels for one in last)},
+    }
     return AdoptedSegmenter(NetworkOptions.model_validate(parts | network), [len(classes)], module)

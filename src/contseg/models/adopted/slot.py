@@ -139,12 +139,21 @@ def convolution_like(last: Sequence[nn.Conv2d]) -> Callable[[int], nn.Conv2d]:
 
 
 @torch.no_grad()
-def as_first_step(last: Sequence[nn.Conv2d]) -> nn.Conv2d:
-    """The last convolution with its weights and a bias, which is zero if the original has none."""
-    made = convolution_like(last)(last[0].out_channels).to(last[0].weight)
-    made.weight.copy_(torch.cat([one.weight for one in last], dim=1))
+def as_first_step(last: Sequence[nn.Conv2d], outputs: int) -> nn.Conv2d:
+    """The last convolution with its weights and a bias, which is zero if the original has none.
+
+    Args:
+        outputs: of the result. With one more than the original has, the first output is always zero: the softmax of 0 and z
+            is the sigmoid of z.
+    """
+    made = convolution_like(last)(outputs).to(last[0].weight)
     biases = [made.first_bias, made.bias] if isinstance(made, SummedConv2d) else [made.bias]
-    for own, one in zip(biases, last, strict=True):
+    added = outputs - last[0].out_channels
+    for own, weights in zip(
+        (made.weight, *biases), (torch.cat([one.weight for one in last], dim=1), *(one.bias for one in last)), strict=True
+    ):
         assert own is not None
-        own.copy_(torch.zeros_like(own) if one.bias is None else one.bias)
+        own.zero_()
+        if weights is not None:
+            own[added:] = weights
     return made
