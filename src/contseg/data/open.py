@@ -34,7 +34,7 @@ register_dataset = DATASETS.register
 
 
 def open_dataset(name: str, path: Path | str | None = None, **options: Any) -> SegmentationDataset:
-    """Open the dataset `name` at `path` (`digits` and `globe` need no path). `folder` detects the format, see `open_labelled`.
+    """Open the dataset `name` at `path` (`digits` and `globe` need none). `folder` detects the format, see `open_labelled`.
 
     Args:
         options: options of the dataset's class, and for every dataset `bands` and `range`, see

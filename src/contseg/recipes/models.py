@@ -18,6 +18,7 @@ from contseg.models.segmenter import Segmenter
 from contseg.recipes.read import parse_recipe, read_run
 from contseg.recipes.recipe import Recipe
 
+
 @dataclass(frozen=True)
 class Opened:
     """An opened model.
