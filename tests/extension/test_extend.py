@@ -50,7 +50,7 @@ def test_an_extended_model_has_the_new_class_and_is_extended_again(world):
     assert load_pretrained(world / "base")[1].names == ("background", "red", "green")
     assert load_pretrained(world / "both")[1].names == ("background", "red", "green", "blue", "yellow")
     assert sorted(path.name for path in (world / "base").iterdir()) == [
-        "result.json", "report.html", "segmenter.json", "segmenter.safetensors", "statistics.safetensors",
+        "report.html", "result.json", "segmenter.json", "segmenter.safetensors", "statistics.safetensors",
     ]  # fmt: skip
 
 
@@ -81,6 +81,12 @@ def test_the_record_has_every_class_and_what_was_not_measured_is_none(world):
     assert all(row["before"] is None and row["after"] is None for row in old)
     assert found["seconds"] > 0
     assert 0 < found["stored_mb"] < 50
+
+
+def test_statistics_that_would_be_large_are_expanded_at_random(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("contseg.extension.gaussian_heads.LARGE", 1000)
+    extend(world / "soft", world / "blues", tmp_path / "out", method="pyramid")
+    assert stored_sums(open_model(tmp_path / "out")).features.expansion == 512
 
 
 def test_forgetting_restores_the_scores_from_before(world, tmp_path):

@@ -36,6 +36,8 @@ GAUSSIAN = ("gaussian", "gaussian-expanded", "pyramid", COLUMNS)
 Group = Samples | PlainPhotos
 EXPANSION = 512
 """Dimensions of a random expansion."""
+LARGE = 500_000_000
+"""Statistics of more bytes are computed on a random expansion, which has fewer dimensions."""
 THRESHOLDS = (CONFIDENT, 0.8, 0.7, 0.6, 0.5, 0.0)
 """Scores from which a prediction of the old model may count as a label."""
 SCENES = 16
@@ -102,6 +104,8 @@ def _from_confident(task: Task, tap: ReadoutTap, expansion: int, prior: Prior) -
     """Statistics of old classes from confident predictions; the ridge is chosen on a fifth of the images."""
     groups = _groups(task)
     fit, tune = _divided(groups)
+    if len(task.data.table) * task.old.channels_of(tap) ** 2 * 8 > LARGE:
+        expansion = EXPANSION
     features = standard_features(task.old, tap, expansion)
     confident = _threshold(task, groups)
     sums = _sums(task, fit, features, confident)
