@@ -109,13 +109,23 @@ def _setup(table: Page, cells: Sequence[Cell], seconds: float | None) -> str:
     machines = "; ".join(dict.fromkeys(f"{origin['cpu']}, {origin['cores']} cores" for origin in origins)) or "-"
     clock = "-" if seconds is None else f"{seconds / 60:.0f} min of wall-clock time"
     total = sum(len(row.seeds) for row in table.rows.values())
-    facts = {"command": f"`{table.command}`", "runs": f"{len(cells)} of {total} finished", "machine": machines, "time": clock}
+    facts = {
+        "command": f"`{table.command}`",
+        "runs": f"{len(cells)} of {total} finished",
+        "machine": machines,
+        "time": clock,
+    }
     return "| | |\n|---|---|\n" + "".join(f"| {name} | {text} |\n" for name, text in facts.items())
 
 
 def frontier(table: Page, outcomes: Outcomes, setup: str = "", notes: str = "\n") -> str:
     """The page as Markdown."""
-    parts = [f"# {table.title}\n", "This page is generated; only the notes are written by hand.\n", setup, f"{table.caption}\n"]
+    parts = [
+        f"# {table.title}\n",
+        "This page is generated; only the notes are written by hand.\n",
+        setup,
+        f"{table.caption}\n",
+    ]
     parts += ["## Goals\n", "\n".join(goals(table, outcomes)) + "\n"]
     for title, rows in table.sections.items():
         parts += [f"## {title}\n", section(rows, outcomes)]
@@ -148,7 +158,9 @@ def _line(row: Row, found: Sequence[Outcome], reference: float) -> list[str]:
     return [row.label, *(spread(values(name)) for name in FIGURES), share, worst, *costs, stored]
 
 
-def goals(table: Page, outcomes: Outcomes, default: str = "pyramid", closed_form: Sequence[str] = ("gaussian",)) -> list[str]:
+def goals(
+    table: Page, outcomes: Outcomes, default: str = "pyramid", closed_form: Sequence[str] = ("gaussian",)
+) -> list[str]:
     """A line per protocol and goal of the default method: met or missed, and by how much."""
     lines = []
     for title, rows in table.sections.items():
@@ -171,7 +183,9 @@ def goals(table: Page, outcomes: Outcomes, default: str = "pyramid", closed_form
             )
         if prefix in GOALS and outcomes.get(joint):
             share = 100 * mean_of(outcomes, own, "all") / mean_of(outcomes, joint, "all")
-            lines.append(f"* {title}, {GOALS[prefix]:.0f} % of joint with the same head: {_met(share >= GOALS[prefix])}, {share:.0f} %.")
+            lines.append(
+                f"* {title}, {GOALS[prefix]:.0f} % of joint with the same head: {_met(share >= GOALS[prefix])}, {share:.0f} %."
+            )
     return lines
 
 
