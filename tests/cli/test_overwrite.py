@@ -115,7 +115,7 @@ def test_a_fresh_demo_deletes_nothing_before_everything_is_checked(tmp_path):
     kept = tmp_path / "demo" / "cache" / "kept"
     kept.mkdir(parents=True)
     for wrong in ("training.epochs=0", "training.devices=7", "network.width=3.5"):
-        code, _, errors = command("demo", "--fresh", "--out", tmp_path / "demo", *TINY, wrong)
+        code, _, errors = command("demo", "digits", "--fresh", "--out", tmp_path / "demo", *TINY, wrong)
         assert (code, errors.count("\n")) == (2, 1)
         assert kept.is_dir()
         assert [path.name for path in (tmp_path / "demo").iterdir()] == ["cache"]

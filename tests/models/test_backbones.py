@@ -29,6 +29,7 @@ HEADS = {
     "pspnet": {"head": "pspnet"},
     "deeplabv3": {"head": "deeplabv3", "dilations": (1, 2), "auxiliary": True, "auxiliary_width": 8},
     "upernet": {"head": "upernet", "fpn_width": 8},
+    "hypercolumn": {"head": "hypercolumn"},
     "deeplabv3-mib": {"head": "deeplabv3-mib"},
     "idrnet-fcn": {"head": "fcn", "idrnet": {"attention_width": 8}},
     "idrnet-upernet": {"head": "upernet", "fpn_width": 8, "idrnet": {"attention_width": 8, "context": "ppm"}},
@@ -53,7 +54,11 @@ def test_any_backbone_carries_any_head(backbone, head):
     output = segmenter(images(), taps=("stage1", "stage2", "stage3", "stage4"))
     assert [tuple(output.features[f"stage{n}"].shape[2:]) for n in (1, 2, 3, 4)] == [(16, 20), (8, 10), (4, 5), (2, 3)]
     assert [output.features[f"stage{n}"].shape[1] for n in (1, 2, 3, 4)] == segmenter.backbone.channels
-    assert output.logits.shape == (2, 3, *((16, 20) if "upernet" in head else (2, 3)))
+    assert output.logits.shape == (
+        2,
+        3,
+        *({"upernet": (16, 20), "hypercolumn": (8, 10)}.get(head.removeprefix("idrnet-"), (2, 3))),
+    )
     loss = output.logits.square().sum() + sum(extra.logits.square().sum() for extra in output.auxiliary)
     loss.backward()
     silent = [name for name, p in segmenter.named_parameters() if p.requires_grad and p.grad is None]

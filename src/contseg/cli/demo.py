@@ -1,4 +1,4 @@
-"""`contseg demo`: several methods on the same six steps."""
+"""`contseg demo`: several methods on the same steps, on the land of the Earth or on handwritten digits."""
 
 import json
 import shlex
@@ -13,6 +13,7 @@ from typing import Any
 
 from contseg.children import end, last_line, start
 from contseg.cli.console import console, progress_bar, summary_table
+from contseg.cli.demo_earth import draw_earth
 from contseg.cli.progress import TerminalReporter, numbered
 from contseg.cli.train import prepared_job
 from contseg.engine.run import Run
@@ -27,35 +28,46 @@ from contseg.recipes.recipe import Recipe
 from contseg.report.page import write_report
 from contseg.scenarios.plan import make_plan
 
+DEMOS = {"globe": "4-1", "digits": "5-1"}
+"""Dataset to split, as in the names of its recipes."""
+METHODS_OF = {"globe": ("finetune", "mib", "gaussian"), "digits": ("finetune", "mib")}
 SUMMARY_KEYS = ("old", "new", "all", "average", "forgetting", "seconds")
 
 
-def run_demo(methods: list[str], fresh: bool, out: Path | None, overrides: list[str]) -> None:
+def run_demo(dataset: str, methods: list[str], fresh: bool, out: Path | None, overrides: list[str]) -> None:
     """Train the methods and the joint upper bound, print one table, write `summary.json` and `report.html`.
 
     The joint run shares nothing with the others and trains in parallel in its own process. Without `fresh`, an
     interrupted demo is resumed, and the results of a finished one are printed again.
 
+    Args:
+        dataset: `globe` or `digits`.
+        methods: default: those of `METHODS_OF`.
+
     Raises:
-        ContsegError: a method is unknown, the demo in the folder has other options, or another demo is running there.
+        ContsegError: the dataset or a method is unknown, the demo in the folder has other options, or another demo is
+            running there.
         Interrupted: a signal ended the demo; all runs are saved.
     """
+    if dataset not in DEMOS:
+        raise ContsegError(f"demo: no demo is named '{dataset}'; {did_you_mean(dataset, list(DEMOS))}")
+    methods = methods or list(METHODS_OF[dataset])
     for name in methods:
         if name != "joint" and name not in METHODS:
             raise ContsegError(f"--methods: unknown method '{name}'; {did_you_mean(name, [*METHODS, 'joint'])}")
     folder = out or (next_folder() if fresh else Path("runs") / "demo")
-    command = ["contseg", "demo", "--methods", ",".join(methods), "--out", str(folder), *overrides]
+    command = ["contseg", "demo", dataset, "--methods", ",".join(methods), "--out", str(folder), *overrides]
     try:
         with held(folder / "demo.lock", f"{folder}: a demo") as lock:
-            _run(methods, fresh, folder, overrides, lock)
+            _run(dataset, methods, fresh, folder, overrides, lock)
     except Interrupted as stop:
         stop.resume = shlex.join(command)
         raise
 
 
-def _run(methods: list[str], fresh: bool, folder: Path, overrides: list[str], lock: Lock) -> None:
+def _run(dataset: str, methods: list[str], fresh: bool, folder: Path, overrides: list[str], lock: Lock) -> None:
     learned = list(dict.fromkeys(name for name in methods if name != "joint"))
-    recipes = {name: _checked(name, folder, overrides, fresh) for name in [*learned, "joint"]}
+    recipes = {name: _checked(dataset, name, folder, overrides, fresh) for name in [*learned, "joint"]}
     if fresh:
         shutil.rmtree(folder / "cache", ignore_errors=True)
     for name, recipe in recipes.items():
@@ -64,6 +76,8 @@ def _run(methods: list[str], fresh: bool, folder: Path, overrides: list[str], lo
     with _in_parallel(recipes["joint"], folder / "joint", bool(learned), lock) as joint:
         summaries = {name: _learned(name, recipes[name], folder) for name in learned}
         summaries["joint"] = joint() or _learned("joint", recipes["joint"], folder)
+    if dataset == "globe":
+        draw_earth({name: Run(folder / name) for name in summaries})
     short = {name: {key: summary[key] for key in SUMMARY_KEYS} for name, summary in summaries.items()}
     (folder / "summary.json").write_text(json.dumps(short, indent=1) + "\n", encoding="utf-8")
     console.print(summary_table(summaries))
@@ -79,9 +93,9 @@ def next_folder() -> Path:
     return folder
 
 
-def _checked(name: str, folder: Path, overrides: list[str], fresh: bool) -> Recipe:
+def _checked(dataset: str, name: str, folder: Path, overrides: list[str], fresh: bool) -> Recipe:
     """The recipe of a method, after a check of everything that its run needs; nothing is written or deleted."""
-    recipe = read_recipe("digits/joint" if name == "joint" else f"digits/{name}_5-1", overrides)
+    recipe = read_recipe(f"{dataset}/joint" if name == "joint" else f"{dataset}/{name}_{DEMOS[dataset]}", overrides)
     run = Run(folder / name)
     if _is_begun(run.folder) and not fresh:
         return resumed_recipe(run.folder, recipe)

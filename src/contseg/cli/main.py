@@ -66,17 +66,22 @@ def contseg(
     """Train segmentation networks on classes that arrive step by step, and measure forgetting."""
 
 
-@app.command(epilog="Example: contseg demo --methods finetune,mib,plop")
+@app.command(epilog="Example: contseg demo digits --methods finetune,mib,plop")
 def demo(
-    methods: Annotated[str, typer.Option(help="Methods to compare, along with joint training.")] = "finetune,mib",
+    dataset: Annotated[str, typer.Argument(help="globe or digits.", metavar="[globe|digits]")] = "globe",
+    overrides: OverridesArgument = None,
+    methods: Annotated[str, typer.Option(help="Methods to compare, along with joint training.")] = "",
     fresh: Annotated[bool, typer.Option("--fresh", help="Start again, in a new folder.")] = False,
     out: OutOption = None,
-    overrides: OverridesArgument = None,
 ) -> None:
-    """Compare methods on ten handwritten digits in six steps, and write a report."""
+    """Compare methods that learn the land cover of the Earth (or handwritten digits) step by step, and write a report."""
     from contseg.cli.demo import run_demo
 
-    run_demo([name.strip() for name in methods.split(",") if name.strip()], fresh, out, overrides or [])
+    values = list(overrides or [])
+    if "=" in dataset:  # `demo training.epochs=1` has no dataset
+        values.insert(0, dataset)
+        dataset = "globe"
+    run_demo(dataset, [name.strip() for name in methods.split(",") if name.strip()], fresh, out, values)
 
 
 @app.command(epilog="Example: contseg train digits/plop_5-1 training.epochs=5")

@@ -22,8 +22,10 @@ from contseg.models.segmenter import Segmenter
 
 FILES = (
     "recipe.yaml", "plan.json", "environment.json", "metrics.jsonl", "samples.npz", "summary.json", "report.html", "log.txt",
+    "maps.npz",
 )  # fmt: skip
 FOLDERS = ("steps", "tensorboard")
+MAPS = "maps.npz"
 STEP_ARRAYS = ("confusion.npz", "predictions.npz")
 """Files of a step that can be computed again from its segmenter and the test set."""
 
@@ -47,6 +49,7 @@ class Run:
                                         its step, and whether the masks label it; whether the first is background; names of
                                         the domains
         steps/03/predictions.npz        predictions for the sample images
+        maps.npz                        `contseg demo` on the globe: the Earth, its truth and the map after each step
         summary.json                    the metrics of the run; written when the run is finished
         report.html                     the report, written by the commands `train` and `report`
         tensorboard/                    events made from metrics.jsonl after every step, where the extra is installed

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader
 
-from contseg.engine.run import Run
+from contseg.engine.run import MAPS, Run
 from contseg.errors import ContsegError, visible
 from contseg.evaluation.metrics import class_forgetting, class_iou, domain_figures, run_figures, step_figures
 from contseg.evaluation.remarks import run_remarks
@@ -16,6 +16,7 @@ from contseg.recipes.published import COUNTED
 from contseg.report import figures as draw
 from contseg.report import tables
 from contseg.report.comparison import comparability, compare_run, notes_on, recorded_recipe, run_names
+from contseg.report.earth import earth_table
 from contseg.report.pseudo_map import draw_pseudo_labels, pseudo_legend
 
 
@@ -48,6 +49,7 @@ def write_report(folders: Sequence[Path | str] | Path | str, out: Path | str) ->
             title=names[0] if len(runs) == 1 else "comparison",
             runs=shown,
             counted=COUNTED,
+            earth=earth_table(shown),
             levels=tables.LEVELS,
             curves=draw.curves([facts["series"] for facts in shown.values()]),
             losses=draw.losses([facts["losses"] for facts in shown.values()]),
@@ -110,6 +112,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "by_domain": domain_figures(matrices, background)["domains"] if domains else None,
         "samples": samples,
         "predictions": predictions,
+        "maps": run.arrays(MAPS) if run.is_readable(MAPS) else {},
         "plan": run.require_plan(),
         "recipe": (run.folder / "recipe.yaml").read_text(encoding="utf-8"),
         "environment": json.loads(environment.read_text(encoding="utf-8")) if environment.is_file() else {},

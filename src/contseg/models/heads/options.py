@@ -229,6 +229,25 @@ class UperNetOptions(ContextHeadOptions):
         return UperNet(below.channels, self.width, self.fpn_width, self.dropout)
 
 
+class HypercolumnOptions(HeadOptions):
+    """See `contseg.models.heads.hypercolumn.Hypercolumn`.
+
+    Attributes:
+        width: channels of the output; 0: the maps of the backbone themselves, normalised.
+        dropout: probability that a channel is dropped before the classifier.
+    """
+
+    name: Literal["hypercolumn"] = "hypercolumn"
+    width: int = Field(256, ge=0)
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+    def make(self, below: HeadInput) -> "Head":
+        """A `Hypercolumn`."""
+        from contseg.models.heads.hypercolumn import Hypercolumn
+
+        return Hypercolumn(below.channels, self.width, self.dropout)
+
+
 HEADS: Registry[type[HeadOptions]] = Registry(
     "heads",
     "network.head",
@@ -239,6 +258,7 @@ HEADS: Registry[type[HeadOptions]] = Registry(
         "pspnet": PSPNetOptions,
         "deeplabv3": DeepLabV3Options,
         "upernet": UperNetOptions,
+        "hypercolumn": HypercolumnOptions,
     },
     require_options(HeadOptions),
 )
