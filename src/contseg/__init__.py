@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from contseg.evaluation.predict import evaluate as evaluate
     from contseg.evaluation.predict import predict_image as predict_image
     from contseg.interop.pretrained import load_pretrained as load_pretrained
+    from contseg.interop.pretrained import load_statistics as load_statistics
     from contseg.interop.pretrained import save_pretrained as save_pretrained
     from contseg.interop.segmenter_file import load_segmenter as load_segmenter
     from contseg.interop.segmenter_file import save_segmenter as save_segmenter
@@ -59,6 +60,7 @@ _WHERE = {
     "evaluation_batches": "contseg.engine.own_loop",
     "load_pretrained": "contseg.interop.pretrained",
     "load_segmenter": "contseg.interop.segmenter_file",
+    "load_statistics": "contseg.interop.pretrained",
     "make_job": "contseg.recipes.build",
     "make_method": "contseg.methods.registry",
     "make_plan": "contseg.scenarios.plan",

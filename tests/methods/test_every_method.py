@@ -23,6 +23,8 @@ CASES = [(name, {}) for name in METHODS] + [
     ("sdr", {"variant": "released"}),
     ("sdr", {"on": "alone"}),
     ("sdr", {"on": "alone", "variant": "released"}),
+    ("gaussian", {"expansion": 0, "background": "distance"}),
+    ("gaussian", {"tap": "stage3", "covariance": "frozen", "centres": 2}),
 ]
 LEARNS_FROM_OLD_LABELS = ["lwf", "lwf-mc", "ewc", "mib", "plop", "sdr"]
 

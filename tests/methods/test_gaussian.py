@@ -272,11 +272,13 @@ class TestASegmenter:
         assert torch.equal(logits[0][:, 1:3], logits[1][:, 1:3])
         assert not torch.equal(logits[0][:, 3], logits[1][:, 3])
 
-    def test_learns_squares_of_every_class(self, segmenter, features):
+    @pytest.mark.parametrize(("expansion", "share"), [(0, 0.7), (256, 0.6)])
+    def test_learns_squares_of_every_class(self, segmenter, expansion, share):
+        features = Features.measured(segmenter, [images()], expansion=expansion)
         apply(segmenter, gather(segmenter, [images(12)], TABLE, features), TABLE)
         unseen = images(4, seed=9)
         predicted = segmenter(segmenter.normalise(unseen.images)).logits.argmax(dim=1)
-        assert (predicted == cell_labels(unseen.labels, (8, 8))).double().mean() > 0.7
+        assert (predicted == cell_labels(unseen.labels, (8, 8))).double().mean() > share
 
     @pytest.mark.parametrize("tap", ["stage2", "stage4", "head"])
     def test_reads_any_map(self, segmenter, tap):

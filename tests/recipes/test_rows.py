@@ -119,7 +119,7 @@ def test_sdr_follows_the_toolbox_and_its_official_commands_stand_beside_it(name)
     assert official.scenario.setting == row.scenario.setting
 
 
-@pytest.mark.parametrize("baseline", ["finetune", "frozen", "lwf", "ilt", "mib", "ssul", "ssul-m", "joint"])
+@pytest.mark.parametrize("baseline", ["finetune", "frozen", "lwf", "ilt", "mib", "ssul", "ssul-m", "gaussian", "joint"])
 def test_every_protocol_of_voc_and_ade20k_has_its_baselines(baseline):
     for row in ROWS:
         if row["dataset"] in ("voc", "ade20k") and row["split"] != "offline":
@@ -181,6 +181,8 @@ class TestRehearsals:
         "ade20k/mib_100-5_overlapped",
         "voc/ssul-m_15-1_overlapped",
         "voc/joint_5-3",
+        "voc/gaussian_15-1_overlapped",
+        "isprs/gaussian_4-1_overlapped",
     )
 
     @pytest.fixture(scope="class")
@@ -194,5 +196,5 @@ class TestRehearsals:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("name", SLOW)
-    def test_twenty_more_pass(self, name, stand_ins):
+    def test_more_pass(self, name, stand_ins):
         assert rehearse(name, quarter=True, folder=stand_ins).parameters > 4e7

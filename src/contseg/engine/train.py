@@ -154,8 +154,9 @@ def _cache_of(session: Session, step: Step) -> StepCache:
 def _take_over(session: Session, step: Step, student: Segmenter) -> float:
     """Use `start_from` as step 0, without updates but with the method's other calls; returns the seconds spent."""
     job = session.job
+    assert job.start_from is not None
     session.reporter.step_started(0, len(job.scenario), step.table.names, 0, f"from {job.start_from}")
-    job.method.recall(statistics_beside(job.start_from))
+    job.method.load_statistics(statistics_beside(job.start_from))
     if not len(step.train):  # the method has no image to use
         return 0.0
     started = time.perf_counter()

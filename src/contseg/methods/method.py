@@ -227,7 +227,7 @@ class Method:
                 key[each.name] = value if isinstance(value, bool | int | float | str | None) else repr(value)
         return key
 
-    def recall(self, statistics: Mapping[str, Tensor]) -> None:
+    def load_statistics(self, statistics: Mapping[str, Tensor]) -> None:
         """Called with what was stored next to the segmenter of `start_from`, before its step 0: see `save_pretrained`.
 
         Args:

@@ -48,7 +48,7 @@ class Gaussian(Method):
             chosen like rho.
         centres: centres of background that every step adds in place of its mean (k-means); 0 has none.
         without_sums: for a trained segmenter without stored sums and without images of step 0 (`start_from`). `confident`:
-            sums from its confident predictions; `beside`: it keeps its classifier, and new columns are added.
+            sums from its confident predictions; `columns`: it keeps its classifier, and new columns are added.
     """
 
     name = "gaussian"
@@ -66,7 +66,7 @@ class Gaussian(Method):
     cells: CellLabel = "centre"
     background: Literal["mean", "distance"] = "mean"
     centres: int = 0
-    without_sums: Literal["confident", "beside"] = "confident"
+    without_sums: Literal["confident", "columns"] = "confident"
 
     def check(self, network: NetworkOptions, steps: Sequence[Step]) -> None:
         """Check the hyper-parameters, and that the features stay the same when classes are added."""
@@ -77,9 +77,9 @@ class Gaussian(Method):
             raise ContsegError("method: expansion, centres and seed must be at least 0")
         if self.centres and self.background == "distance":
             raise ContsegError("method.centres: background=distance has no centres; set method.centres=0")
-        if self.without_sums == "beside" and (self.tap != "head" or self.expansion):
+        if self.without_sums == "columns" and (self.tap != "head" or self.expansion):
             raise ContsegError(
-                "method.without_sums: 'beside' adds columns to a trained head; set method.tap=head and method.expansion=0"
+                "method.without_sums: 'columns' adds columns to a trained head; set method.tap=head and method.expansion=0"
             )
         if network.idrnet is not None and any(step.new_count for step in steps[1:]):
             raise ContsegError(
@@ -87,7 +87,7 @@ class Gaussian(Method):
                 " with the classes; use another network.head"
             )
 
-    def recall(self, statistics: Mapping[str, Tensor]) -> None:
+    def load_statistics(self, statistics: Mapping[str, Tensor]) -> None:
         """Continue with the sums that were stored next to `start_from`."""
         if "description" in statistics:
             GaussianSums.from_state(statistics)
@@ -103,7 +103,7 @@ class Gaussian(Method):
         """Add the sums of the step, and replace the classifier by their read-out."""
         step, student = context.step, context.student
         before = self.sums(student.mean.device)
-        if before is None and step.old_count and self.without_sums == "beside":
+        if before is None and step.old_count and self.without_sums == "columns":
             self.add_columns(context)
             return
         if before is None:
