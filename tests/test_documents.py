@@ -48,4 +48,9 @@ class TestTheLayoutOfARun:
         left = {path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*") if path.is_file()}
         named = {re.sub(r"^steps/\d\d/", "steps/03/", name) for name in left if not name.startswith("tensorboard/")}
         assert named <= set(self.NAMES)
-        assert set(self.NAMES) - named == {"report.html", "maps.npz", "tensorboard/", "log.txt"}  # written by commands, and events
+        assert set(self.NAMES) - named == {
+            "report.html",
+            "maps.npz",
+            "tensorboard/",
+            "log.txt",
+        }  # written by commands, and events

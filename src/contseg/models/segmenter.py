@@ -125,7 +125,7 @@ class Segmenter(nn.Module):
         decoded, passed = self.head.run([activated(stage) for stage in self.head.uses])
         features = dict(zip(TAPS, [*stages, decoded], strict=False))
         if "pyramid" in (*taps, self._read):
-            features["pyramid"] = pyramid([activated(stage) for stage in range(4)])
+            features["pyramid"] = pyramid([*map(activated, range(4)), decoded])
         features["logits"] = logits = self.classifier(features[self._read])
         features |= {tap: self.head.tap(tap, activated, decoded) for tap in self.head.taps if tap in taps}
         output = SegmenterOutput(logits, {tap: features[tap] for tap in taps})
@@ -154,8 +154,14 @@ class Segmenter(nn.Module):
 
     def channels_of(self, tap: ReadoutTap) -> int:
         """Channels of a feature that a classifier can read."""
-        stages = self.backbone.channels
-        return sum(stages) if tap == "pyramid" else dict(zip(TAPS, [*stages, self.head.width], strict=False))[tap]
+        if tap == "pyramid":
+            return sum(self.pyramid_channels)
+        return self.pyramid_channels[TAPS.index(tap)]
+
+    @property
+    def pyramid_channels(self) -> tuple[int, ...]:
+        """Channels of the maps in the tap `pyramid`."""
+        return (*self.backbone.channels, self.head.width)
 
     @property
     def _read(self) -> ReadoutTap:

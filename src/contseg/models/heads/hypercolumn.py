@@ -1,10 +1,9 @@
 """Hypercolumn: all stages side by side, for small networks over a frozen backbone."""
 
-import torch
 from torch import Tensor, nn
 
 from contseg.models.heads.head import Head
-from contseg.models.layers import conv_norm_act, resize
+from contseg.models.layers import conv_norm_act, pyramid
 from contseg.models.normalization import BatchNorm
 
 
@@ -18,6 +17,7 @@ class Hypercolumn(Head):
         dropout: probability that a channel is dropped in training.
 
     Example:
+        >>> import torch
         >>> maps = [torch.zeros(2, count, side, side) for count, side in ((8, 16), (16, 8), (32, 4), (64, 2))]
         >>> Hypercolumn([8, 16, 32, 64], 12)(maps).shape, Hypercolumn([8, 16, 32, 64], 0)(maps).shape
         (torch.Size([2, 12, 8, 8]), torch.Size([2, 120, 8, 8]))
@@ -34,6 +34,4 @@ class Hypercolumn(Head):
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Stages 1 to 4 to (B, width, H, W) at the size of stage 2."""
-        size = (maps[1].shape[2], maps[1].shape[3])
-        stages = torch.cat([resize(stage, size) for stage in maps], 1)
-        return self.dropout(self.mix(self.norm(stages)))
+        return self.dropout(self.mix(self.norm(pyramid(maps))))
