@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: install demo check test test-slow test-parity test-real bench docs digits-table voc-table works-table clean
+.PHONY: install demo check test test-slow test-parity test-real bench docs digits-table voc-table frontier works-table clean
 
 install: $(READY)
 
@@ -50,6 +50,10 @@ digits-table: $(READY)
 # Packaged VOC recipes on synthetic images in VOC's layout, into docs/voc-synthetic-results.md; goes on as digits-table does.
 voc-table: $(READY)
 	$(BIN)/python -m benchmarks.voc_table
+
+# All methods on five protocols, three class orders each, into docs/frontier.md; goes on as digits-table does.
+frontier: $(READY)
+	$(BIN)/python -m benchmarks.frontier
 
 # The table of packaged recipes in docs/what-works.md.
 works-table: $(READY)

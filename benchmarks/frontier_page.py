@@ -183,10 +183,8 @@ def goals(
             )
         if prefix in GOALS and outcomes.get(joint):
             share = 100 * mean_of(outcomes, own, "all") / mean_of(outcomes, joint, "all")
-            lines.append(
-                f"* {title}, {GOALS[prefix]:.0f} % of joint with the same head: {_met(share >= GOALS[prefix])},"
-                f" {share:.0f} %."
-            )
+            met = _met(share >= GOALS[prefix])
+            lines.append(f"* {title}, {GOALS[prefix]:.0f} % of joint with the same head: {met}, {share:.0f} %.")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Gaussian head on all stages of the backbone: the default for extending a model."""
+"""A Gaussian head on every map of the network: the default for extending a model."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,13 +10,14 @@ from contseg.models.options import ReadoutTap
 
 @dataclass(frozen=True)
 class Pyramid(Gaussian):
-    """The Gaussian head with other defaults: it reads all stages at once, and frequent classes have a higher prior.
+    """The Gaussian head on all stages and the head at once (tap `pyramid`), with a covariance for each of them.
 
-    The head of a network is trained to separate the classes of step 0 and drops what later classes need. The stages keep it:
-    early ones separate textures, late ones shapes and contexts. The linear discriminant weights them by their within-class
-    covariance. No random expansion is needed, as the pyramid has enough dimensions.
+    The head of a network is trained to separate the classes of step 0, and drops what later classes need; the stages keep
+    it. The score of a class is the mean of the discriminants of the five maps, each divided by its number of channels
+    (`Features.parts`). The maps count as independent: a covariance between all of them has more numbers than a step with
+    few images can support. No random expansion is needed. Frequent classes have a higher prior.
 
-    `docs/frontier.md` compares it with the other methods and shows what else was tried.
+    `docs/frontier.md` compares it with the other methods.
 
     Example:
         >>> Pyramid().tap, Pyramid().expansion, Pyramid().prior

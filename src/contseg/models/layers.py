@@ -37,10 +37,10 @@ def padding_to(multiple: int, length: int) -> int:
     return (length + multiple - 1) // multiple * multiple - length
 
 
-def pyramid(stages: Sequence[Tensor]) -> Tensor:
-    """Concatenate the maps of the stages, (B, C_i, H_i, W_i), at the size of the second."""
-    size = (stages[1].shape[2], stages[1].shape[3])
-    return torch.cat([resize(stage, size) for stage in stages], dim=1)
+def pyramid(maps: Sequence[Tensor]) -> Tensor:
+    """Concatenate maps (B, C_i, H_i, W_i) at the size of the second."""
+    size = (maps[1].shape[2], maps[1].shape[3])
+    return torch.cat([resize(one, size) for one in maps], dim=1)
 
 
 class PPM(nn.Module):

@@ -119,8 +119,8 @@ class NetworkOptions(BaseModel):
     def taps(self) -> tuple[str, ...]:
         """The available features.
 
-        `stage1` ... `stage4` (sums before activation), `head`, `logits`, `pyramid` (the four stages after activation, at the
-        resolution of `stage2`), and those of the head, such as `aspp1` ... `aspp4` of `deeplabv3-ssul`.
+        `stage1` ... `stage4` (sums before activation), `head`, `logits`, `pyramid` (the four stages after activation and
+        the head, at the resolution of `stage2`), and those of the head, such as `aspp1` ... `aspp4` of `deeplabv3-ssul`.
 
         Example:
             >>> NetworkOptions(head="fcn").taps

@@ -142,7 +142,9 @@ class Segmenter(nn.Module):
         """The feature of a tap other than `logits`."""
         if tap in TAPS:
             return [*stages, decoded_BCHW][TAPS.index(tap)]
-        return pyramid([*map(activated, range(4))]) if tap == "pyramid" else self.head.tap(tap, activated, decoded_BCHW)
+        if tap == "pyramid":
+            return pyramid([*map(activated, range(4)), decoded_BCHW])
+        return self.head.tap(tap, activated, decoded_BCHW)
 
     def _require(self, taps: Sequence[str]) -> None:
         unknown = [tap for tap in taps if tap not in self.taps]
@@ -162,8 +164,12 @@ class Segmenter(nn.Module):
         """Channels of a feature that a classifier can read."""
         if tap == "head":
             return self.head.width
-        stages = self.backbone.channels
-        return sum(stages) if tap == "pyramid" else stages[TAPS.index(tap)]
+        return sum(self.pyramid_channels) if tap == "pyramid" else self.backbone.channels[TAPS.index(tap)]
+
+    @property
+    def pyramid_channels(self) -> tuple[int, ...]:
+        """Channels of the maps in the tap `pyramid`."""
+        return (*self.backbone.channels, self.head.width)
 
     @property
     def _read(self) -> ReadoutTap:

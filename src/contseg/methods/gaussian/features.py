@@ -1,9 +1,10 @@
 """The features of the Gaussian head: a frozen map, standardised, and optionally expanded at random."""
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -28,6 +29,8 @@ class Features:
         mean, std: of the channels of g in step 0, (d,) float64.
         expansion: M, number of random dimensions; 0 has none, so that M = d.
         seed: of R and r.
+        parts: channels of the maps that the tap concatenates, if they count as independent: covariances between maps are
+            taken as 0, and each map has the same weight in a score, whatever its width.
 
     Example:
         >>> features = Features("head", torch.zeros(4), torch.ones(4), expansion=6)
@@ -40,6 +43,7 @@ class Features:
     std: Tensor
     expansion: int = 0
     seed: int = 0
+    parts: tuple[int, ...] = ()
 
     @property
     def width(self) -> int:
@@ -83,14 +87,34 @@ class Features:
         weight, bias = (tensor.to(g_ND) for tensor in self.convolution)
         return torch.addmm(bias, g_ND, weight.T).relu()
 
+    def separated(self, covariance_MM: Tensor) -> Tensor:
+        """A covariance of phi without covariances between parts."""
+        if not self.parts:
+            return covariance_MM
+        return torch.block_diag(*(covariance_MM[own, own] for own in self._places))
+
+    @property
+    def weights(self) -> Tensor:
+        """Weight of each dimension in a score: inverse to the width of its part, and 1 on average over the parts, (M,)."""
+        if not self.parts:
+            return self.mean.new_ones(self.width)
+        widths = self.mean.new_tensor(self.parts)
+        each = (1 / widths) / (1 / widths).mean()
+        return each.repeat_interleave(torch.tensor(self.parts, device=each.device))
+
+    @property
+    def _places(self) -> list[slice]:
+        ends = list(itertools.accumulate(self.parts))
+        return [slice(end - width, end) for end, width in zip(ends, self.parts, strict=True)]
+
     def same_as(self, other: "Features") -> bool:
         """Whether both are the same map, so that their sums can be added."""
-        fixed = (self.tap, self.expansion, self.seed) == (other.tap, other.expansion, other.seed)
+        fixed = all(getattr(self, name) == getattr(other, name) for name in ("tap", "expansion", "seed", "parts"))
         return fixed and torch.equal(self.mean.cpu(), other.mean.cpu()) and torch.equal(self.std.cpu(), other.std.cpu())
 
     def to(self, device: torch.device | str) -> "Features":
         """The same map on a device."""
-        return Features(self.tap, self.mean.to(device), self.std.to(device), self.expansion, self.seed)
+        return replace(self, mean=self.mean.to(device), std=self.std.to(device))
 
     @classmethod
     @torch.no_grad()
@@ -120,7 +144,8 @@ class Features:
         total = ranks.sum(count).clamp(min=1)
         overall = ranks.sum(mean * count) / total
         std = (ranks.sum(squares + (mean - overall).square() * count) / total).sqrt()
-        return cls(tap, overall, std.where(std > 0, 1.0), expansion, seed)
+        parts = segmenter.pyramid_channels if tap == "pyramid" and not expansion else ()
+        return cls(tap, overall, std.where(std > 0, 1.0), expansion, seed, parts)
 
 
 @contextmanager

@@ -78,7 +78,8 @@ def readout(
     Raises:
         ContsegError: rho is not above 0.
     """
-    width, origin, factor = sums.features.width, sums.features.origin, factored(sums.covariance, rho)
+    width, origin = sums.features.width, sums.features.origin
+    factor = factored(sums.covariance, rho) / sums.features.weights.sqrt()[:, None]
 
     def rows(means: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         # one system at a time: with several, the last bits of a row would depend on the others

@@ -53,7 +53,7 @@ class GaussianSums:
         if self.frozen is not None:
             return self.frozen
         weights = (self.counts > 0) / self.counts.clamp(min=1) / (self.counts > 0).sum().clamp(min=1)
-        return torch.einsum("k,kij->ij", weights, self.scatters)
+        return self.features.separated(torch.einsum("k,kij->ij", weights, self.scatters))
 
     @property
     def means(self) -> Tensor:
@@ -149,6 +149,7 @@ class GaussianSums:
             "tap": self.features.tap,
             "expansion": self.features.expansion,
             "seed": self.features.seed,
+            "parts": self.features.parts,
         }
         state = {
             "description": torch.tensor(list(json.dumps(described).encode()), dtype=torch.uint8),
@@ -173,7 +174,8 @@ class GaussianSums:
         """
         try:
             described = json.loads(bytes(state["description"].tolist()))
-            features = Features(described["tap"], state["mean"], state["std"], described["expansion"], described["seed"])
+            fixed, parts = (described["expansion"], described["seed"]), tuple(described.get("parts", ()))
+            features = Features(described["tap"], state["mean"], state["std"], *fixed, parts)
             return cls(
                 features,
                 tuple(described["classes"]),
