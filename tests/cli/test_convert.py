@@ -173,4 +173,4 @@ def test_an_image_smaller_than_the_stride_is_told_with_both_sizes(folder, tmp_pa
 def test_a_folder_that_is_neither_run_nor_segmenter(tmp_path):
     shutil.rmtree(tmp_path / "x", ignore_errors=True)
     (tmp_path / "x").mkdir()
-    refused("predict", tmp_path / "x", tmp_path, telling="contains no run")
+    refused("predict", tmp_path / "x", tmp_path, telling="contains no model; give")
