@@ -164,8 +164,8 @@ TABLE = Table(
         " (by\ndomain: an order of the continents). Old: classes (continents) of step 0; new: all later ones; hIoU: their"
         " harmonic\nmean; worst order: the lowest hIoU of the three. % of joint: `all`, against the default method with all"
         " labels at\nonce. s per step: later steps with their evaluation; trained: parameters that the last step updates by"
-        " gradients;\nMB: what the method stores for the next step besides the model. No method stores images. Epochs are few,"
-        " so that\nall runs fit into 90 minutes; gradient methods gain from more ([digits](digits-results.md),\n"
+        " gradients;\nMB: what the method stores for the next step besides the model. No images are stored. Epochs are few"
+        ", so that\nall runs fit into 90 minutes; gradient methods gain from more ([digits](digits-results.md),\n"
         "[synthetic VOC](voc-synthetic-results.md))."
     ),
     sections=sections(),
