@@ -112,7 +112,7 @@ def domains_of(seed: int) -> tuple[str, ...]:
 
 
 SSUL_NETWORK = ("scenario.policy=ssul", "network.head=deeplabv3-ssul", "network.head.width=64", "network.decision=sigmoid")
-GLOBE = {"recipes": "globe/{}_4-1", "epochs": (6, 4), "unknown": SSUL_NETWORK}
+GLOBE = {"recipes": "globe/{}_4-1", "epochs": (6, 3), "unknown": SSUL_NETWORK}
 VOC_SIZE = ("network.backbone=resnet18", "network.width=32", "data.crop=64", "training.workers=0", "data.test_crop=null")
 PROTOCOLS = {
     "overlapped": ("Land cover 4-1, overlapped", Protocol(**GLOBE, scored_as="4-1")),
@@ -135,7 +135,7 @@ PROTOCOLS = {
         "Synthetic VOC 15-1",
         Protocol(
             recipes="voc/{}_15-1_overlapped",
-            epochs=(20, 25),
+            epochs=(20, 15),
             overrides=(*VOC_SIZE, "training.lr_later=0.005", f"data.path={VOC}"),
             scored_as="15-1",
         ),
