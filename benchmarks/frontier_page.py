@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,7 +143,8 @@ def section(rows: Mapping[str, Row], outcomes: Outcomes) -> str:
     lines += [f"| {' | '.join(_line(rows[name], outcomes.get(name, ()), reference))} |" for name in (*ranked, *bounds)]
     left = [f"{row.label} {len(row.seeds) - len(outcomes.get(name, ()))}" for name, row in rows.items()]
     left = [text for text in left if not text.endswith(" 0")]
-    return "\n".join(lines) + "\n" + (f"\nNot finished (runs): {', '.join(left)}.\n" if left else "")
+    missing = textwrap.fill(f"Not finished (runs): {', '.join(left)}.", 118, break_on_hyphens=False)
+    return "\n".join(lines) + "\n" + (f"\n{missing}\n" if left else "")
 
 
 def _line(row: Row, found: Sequence[Outcome], reference: float) -> list[str]:

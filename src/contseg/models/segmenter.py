@@ -124,9 +124,10 @@ class Segmenter(nn.Module):
         stages = self.backbone(images_BCHW)
         activated = partial(_activated, self.backbone, stages)
         decoded, passed = self.head.run([activated(stage) for stage in self.head.uses])
-        wanted = {*taps, self._read} - {"logits"}
-        features = {tap: self._feature(tap, stages, decoded, activated) for tap in wanted}
+        feature = partial(self._feature, stages=stages, decoded_BCHW=decoded, activated=activated)
+        features = {self._read: feature(self._read)}
         features["logits"] = logits = self.classifier(features[self._read])
+        features |= {tap: feature(tap) for tap in taps if tap not in features}
         output = SegmenterOutput(logits, {tap: features[tap] for tap in taps})
         if self.training:
             output.passed = passed
