@@ -73,6 +73,7 @@ def test_several_candidates_are_listed_and_the_best_is_marked(world, tmp_path):
     text = printed("extend", world / "soft", "--data", world / "blues", "--out", tmp_path / "out", "--minutes", "0")
     assert text.count("│ > │") == 1
     assert "mib: no time left; raise --minutes" in text
+    assert "mib: mib" not in text + (tmp_path / "out" / "report.html").read_text()
 
 
 class TestEvaluate:
@@ -109,7 +110,8 @@ class TestEvaluate:
                      "network.backbone={name: resnet18, width: 4}", "network.head.width=8"]  # fmt: skip
         run = tmp_path / "run"
         printed("train", "folder/finetune", "--data", world / "reds", "--out", run, "--no-cache", *overrides)
-        assert "from step" in printed("evaluate", run, "--data", world / "reds")  # its own dataset
+        assert "8 images" in " ".join(printed("evaluate", run, "--data", world / "reds").split())  # as any model
+        assert "from step" in printed("evaluate", run, "--data", world / "reds", "--step", 0)  # the test set of its step
         other = write_squares(tmp_path / "other", ["red"], seed=3, count=5)
         text = printed("evaluate", run, "--data", other, "evaluation.flip=true")
         assert "5 images" in " ".join(text.split())

@@ -78,6 +78,10 @@ def test_what_became_of_a_class(row, result):
     assert row.result == result
 
 
+def test_what_was_not_measured_is_a_dash():
+    assert ClassOutcome("boat", False, None, None, None).cells() == ("boat", "-", "-", "-", "-")
+
+
 def test_confusions_are_named_with_how_they_were_measured():
     done = compared([2, 2, 3, 3], [1, 1, 1, 1], [1, 2, 2, 1])
     assert confusions(NAMES, done) == [

@@ -70,12 +70,15 @@ def write_result(path: Path, content: dict[str, Any]) -> None:
 
 
 def is_data_of_run(run: Path, data: Path) -> bool:
-    """Whether a folder has the dataset of a run, by the hash of its plan: images and labels may have moved."""
+    """Whether a folder has the dataset of a run, by the hash of its plan, with lists of its test images; it may have moved.
+
+    Without such lists, a run is measured on all images of a folder, as other models are.
+    """
     if not (run / "recipe.yaml").is_file():
         return False
     recorded = Run(run).require().plan()
     try:
         scenario = make_scenario(read_run(run / "recipe.yaml", [f"data.path={str(data)!r}"]))
-        return recorded is not None and make_plan(scenario).hash == recorded["hash"]
+        return scenario.dataset.is_divided and recorded is not None and make_plan(scenario).hash == recorded["hash"]
     except ContsegError:
         return False

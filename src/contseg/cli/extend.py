@@ -47,7 +47,7 @@ def run_extension(
     if len(record["candidates"]) > 1:
         console.print(candidate_table(record["candidates"]))
         for one in record["candidates"]:
-            line(f"{one['name']}: {one['note'].removeprefix(one['name'] + ': ')}")
+            line(f"{one['name']}: {one['note']}")
     table = Table(title=Text(f"{', '.join(record['new'])} added to {model} by {record['method']}"), title_justify="left")
     for title in ("class", "result", "IoU before", "IoU after", "agreement"):
         table.add_column(title, justify="left" if title in ("class", "result") else "right", overflow="fold")
@@ -58,11 +58,10 @@ def run_extension(
     line("the IoU with the predictions of the old model.")
     changed = record["disagreement"]
     if changed["all"] is not None:
-        line(
-            f"estimate: the class of {100 * changed['all']:.1f} % of the pixels outside of new labels changed,"
-            f" and of {percent(None if changed['confident'] is None else 100 * changed['confident'])} % of those where the"
-            " old model was confident"
-        )
+        text = f"estimate: the class of {100 * changed['all']:.1f} % of the pixels outside of new labels changed"
+        if changed["confident"] is not None:
+            text += f", and of {100 * changed['confident']:.1f} % of those where the old model was confident"
+        line(text)
     for text in record["notes"]:
         line(f"note: {text}")
     for text in record["warnings"]:

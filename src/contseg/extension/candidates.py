@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from contseg.data.classes import IGNORE
-from contseg.errors import ContsegError
+from contseg.errors import ContsegError, did_you_mean
 from contseg.extension.gaussian_heads import GAUSSIAN, gaussian_heads
 from contseg.extension.learn import learn
 from contseg.extension.task import Candidate, Task
@@ -27,8 +27,9 @@ def candidates(task: Task, method: str) -> Iterator[Candidate]:
     Raises:
         ContsegError: the method is unknown; or it is not `auto` and failed.
     """
-    if method not in ("auto", *GAUSSIAN):
-        METHODS.check(method)
+    choices = {"auto", *GAUSSIAN, *METHODS}
+    if method not in choices:
+        raise ContsegError(f"--method: unknown method '{method}'; {did_you_mean(method, choices)}")
     background = task.data.table.has_background
     names = ("gaussian", *(WITH_BACKGROUND if background else WITHOUT_BACKGROUND)) if method == "auto" else (method,)
     deadline = time.monotonic() + task.seconds
@@ -44,7 +45,7 @@ def candidates(task: Task, method: str) -> Iterator[Candidate]:
         except ContsegError as error:
             if method != "auto":
                 raise
-            yield Candidate(name, None, 0.0, str(error))
+            yield Candidate(name, None, 0.0, str(error).removeprefix(f"{name}: "))
 
 
 def _learned(task: Task, name: str, seconds: float) -> Candidate:

@@ -116,7 +116,7 @@ class ExtensionData:
         if unlabelled == "unknown" and dataset.classes.background == "annotated" and model_classes.has_background:
             notes.append(
                 f"pixels of '{dataset.classes.names[0]}' count as unlabelled, as they may belong to a class of the model;"
-                " unlabelled=background trains on them as background"
+                " set --unlabelled background if they never do"
             )
         if len(left):
             notes.append(f"{counted(len(left), 'image')} without a label: not used, such as '{left[0]}'")

@@ -58,7 +58,7 @@ class ClassOutcome:
         before, after, agreement = (
             percent(None if value is None else 100 * value) for value in (self.before, self.after, self.agreement)
         )
-        return self.name, self.result, before, after, agreement
+        return self.name, self.result or "-", before, after, agreement
 
     def as_json(self) -> dict[str, Any]:
         """All values and the result."""
