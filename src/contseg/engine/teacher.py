@@ -7,7 +7,7 @@ from torch import Tensor
 from contseg.data.classes import ClassTable, class_differences
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
-from contseg.interop.pretrained import load_statistics
+from contseg.interop.pretrained import is_pretrained, load_statistics
 from contseg.interop.segmenter_file import load_segmenter
 from contseg.models.segmenter import Segmenter
 from contseg.scenarios.step import Step
@@ -39,7 +39,7 @@ def statistics_beside(path: Path) -> dict[str, Tensor]:
     Raises:
         ContsegError: the files are damaged.
     """
-    if path.is_dir():
+    if is_pretrained(path):
         return load_statistics(path)
     if path.parent.parent.name == "steps":
         state = Run(path.parent.parent.parent).load_state(int(path.parent.name))

@@ -125,7 +125,7 @@ class Segmenter(nn.Module):
         activated = partial(_activated, self.backbone, stages)
         decoded, passed = self.head.run([activated(stage) for stage in self.head.uses])
         feature = partial(self._feature, stages=stages, decoded_BCHW=decoded, activated=activated)
-        features = {self._read: feature(self._read)}
+        features: dict[str, Tensor] = {self._read: feature(self._read)}
         features["logits"] = logits = self.classifier(features[self._read])
         features |= {tap: feature(tap) for tap in taps if tap not in features}
         output = SegmenterOutput(logits, {tap: features[tap] for tap in taps})

@@ -68,6 +68,11 @@ class Gaussian(Method):
     centres: int = 0
     without_sums: Literal["confident", "columns"] = "confident"
 
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """The feature that the read-out reads."""
+        return (self.tap,)
+
     def check(self, network: NetworkOptions, steps: Sequence[Step]) -> None:
         """Check the hyper-parameters, and that the features stay the same when classes are added."""
         super().check(network, steps)
