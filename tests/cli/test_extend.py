@@ -116,6 +116,17 @@ class TestEvaluate:
         text = printed("evaluate", run, "--data", other, "evaluation.flip=true")
         assert "5 images" in " ".join(text.split())
 
+    @pytest.mark.parametrize(("rows", "noted"), [(0, False), (4, True)])
+    def test_background_predicted_as_a_class_that_is_not_labelled_is_noted(self, world, monkeypatch, rows, noted):
+        def predicted(segmenter, image, inference):
+            ids = np.zeros((48, 48), np.uint8)
+            ids[:rows], ids[-1, -1] = 1, 1  # red, which greens does not label
+            return ids
+
+        monkeypatch.setattr("contseg.extension.evaluation.predict_image", predicted)
+        text = printed("evaluate", world / "base", "--data", world / "greens")
+        assert ("% of background is predicted as red, which the folder does not label" in text) is noted
+
     def test_a_folder_without_a_known_class_is_refused(self, world):
         assert "has none of the model's classes" in refused("evaluate", world / "soft", "--data", world / "blues")
 

@@ -228,6 +228,10 @@ class TestRefused:
             world, tmp_path, "--method: unknown method 'plopp'; did you mean 'plop'.* auto, .*gaussian-ex", method="plopp"
         )
 
+    def test_a_method_that_the_model_cannot_use(self, world, tmp_path, monkeypatch):
+        monkeypatch.setattr("contseg.models.segmenter.Segmenter.taps", {})
+        self.refused(world, tmp_path, "no method can extend .*soft: pyramid: tap 'pyramid'", model="soft", method="pyramid")
+
     def test_an_unlisted_id_in_a_mask(self, world, tmp_path):
         write_squares(tmp_path / "data", ["blue"])
         Image.fromarray(np.full((48, 48), 7, np.uint8)).save(tmp_path / "data" / "masks" / "3.png")

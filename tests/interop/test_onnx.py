@@ -1,5 +1,6 @@
 """A model in ONNX, as a program of PyTorch and as a folder of transformers gives the scores that it gives here."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from contseg.data.classes import ClassTable
 from contseg.errors import ContsegError
 from contseg.evaluation.predict import predict_image
 from contseg.interop.adopted import open_foreign
-from contseg.interop.exported import TOLERANCE
+from contseg.interop.exported import TOLERANCE, FromRGB, check
 from contseg.interop.hf_export import export_hf
 from contseg.interop.onnx import export_onnx
 from contseg.interop.pretrained import save_pretrained
@@ -203,6 +204,20 @@ class TestErrors:
         assert "\n" not in str(caught.value)
         assert not list(tmp_path.iterdir())
 
+    @pytest.mark.parametrize(("error", "accepted"), [(0.0, True), (0.01, False)])
+    def test_only_rounding_that_large_weights_amplify_is_tolerated(self, error, accepted):
+        segmenter = grown("fcn")
+        for step in segmenter.classifier.steps:
+            step.weight.data += 2e4  # cancels in the softmax
+        network = FromRGB(segmenter).eval()
+        exact = copy.deepcopy(network).double()
+        differences = check(network, lambda images: exact.scores(images.double()).float() + error, 64)
+        if accepted:
+            assert TOLERANCE < max(differences) < 10 * TOLERANCE
+        else:
+            with pytest.raises(ContsegError, match="differs from PyTorch"):
+                list(differences)
+
     def test_an_id_that_does_not_fit_8_bits(self, tmp_path):
         table = ClassTable(("a", "b", "c", "d"), (1, 2, 3, 300), ((0, 0, 0),) * 4, "none")
         with pytest.raises(ContsegError, match="id 300 does not fit"):
@@ -252,6 +267,16 @@ def test_a_grown_network_of_transformers_is_opened_by_transformers(tmp_path, nam
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.allclose(again(images).logits, segmenter(images).logits, atol=1e-5)
+
+
+def test_scores_are_compared_with_transformers_not_logits_which_may_be_large(tmp_path):
+    segmenter, _, source = open_foreign(save_foreign("segformer", tmp_path / "before"))
+    for _ in range(2):
+        segmenter.grow(1, "random")
+    for step in segmenter.classifier.steps:
+        step.weight.data += 2e3  # cancels in the softmax
+    table = ClassTable.of([*NAMES, "new", "newer"])
+    assert export_hf(tmp_path / "after", segmenter.eval(), table, source=source) <= TOLERANCE
 
 
 class TestCommand:

@@ -81,7 +81,9 @@ def test_a_truncated_file_is_told(saved, share):
 
 
 def test_a_missing_file_is_told(tmp_path):
-    with pytest.raises(ContsegError, match="segmenter file not found"):
+    with pytest.raises(ContsegError, match="segmenter file not found; this is a folder, which load_pretrained reads"):
+        load_segmenter(tmp_path)
+    with pytest.raises(ContsegError, match=r"segmenter file not found$"):
         load_segmenter(tmp_path / "absent")
 
 

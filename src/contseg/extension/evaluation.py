@@ -91,7 +91,8 @@ def measure_folder(
                    if samples.lookup[number] == len(classes)]:  # fmt: skip
         notes.append(f"{', '.join(lacking)}: not in the model, so a class of the folder that is predicted there is an error")
     open_ended = elsewhere * ~annotated
-    if annotated[BACKGROUND] and (most := int(open_ended.max())):
-        name, share = classes.names[int(open_ended.argmax())], 100 * most / int(elsewhere.sum())
+    share = 100 * int(open_ended.max()) / max(1, int(elsewhere.sum()))
+    if annotated[BACKGROUND] and share >= 0.05:
+        name = classes.names[int(open_ended.argmax())]
         notes.append(f"{share:.1f} % of background is predicted as {name}, which the folder does not label")
     return Measured(iou, len(names), tuple(notes))

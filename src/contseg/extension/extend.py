@@ -140,7 +140,7 @@ def extend(
     tried = list(candidates(task, method))
     able = [one for one in tried if one.segmenter is not None]
     if not able:
-        raise ContsegError(f"{dataset.root}: no method succeeded: {'; '.join(one.note for one in tried)}")
+        raise ContsegError(f"no method can extend {model}: {'; '.join(f'{one.name}: {one.note}' for one in tried)}")
     groups = photos_of(found, old_images, seed)
     total, done = sum(map(len, groups)), iter(range(1, 1 << 30))
     compared = compare(

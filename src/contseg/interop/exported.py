@@ -185,7 +185,7 @@ def check(network: FromRGB, run: Callable[[Tensor], Tensor], tile: int | None) -
         run: the export, images to scores or ids.
 
     Raises:
-        ContsegError: it differs by more than `TOLERANCE`, or cannot be run.
+        ContsegError: it differs by more than `TOLERANCE` and the rounding of two computations, or cannot be run.
     """
     draw = torch.Generator().manual_seed(0)
     for count, *sides in ((1, tile, tile), (2, tile, tile), (1, tile, tile)) if tile else CHECKED:
@@ -198,10 +198,23 @@ def check(network: FromRGB, run: Callable[[Tensor], Tensor], tile: int | None) -
         except Exception as error:  # of a runtime
             raise ContsegError(f"export: cannot be run for {size} ({one_line(error)}){_advice(tile)}") from None
         difference = _difference(scores, found, network.ids)
-        if not difference <= TOLERANCE:
+        if not difference <= TOLERANCE and not difference <= TOLERANCE + 2 * _rounding(network, images, scores):
             what = f"differs from PyTorch by {difference:.1e} for {size}, more than {TOLERANCE:.0e}"
             raise ContsegError(f"export: {what}{_advice(tile)}")
         yield difference
+
+
+def _rounding(network: FromRGB, images_BCHW: Tensor, scores_BKHW: Tensor) -> float:
+    """How far PyTorch itself is from its result in double precision, at most 10 times `TOLERANCE`.
+
+    Large weights, as of a Gaussian head on features that hardly vary, amplify the rounding of every computation.
+    """
+    try:
+        with torch.no_grad():
+            exact = copy.deepcopy(network).double().scores(images_BCHW.double())
+    except RuntimeError:  # a network of another library may be bound to float32
+        return 0.0
+    return min(float((scores_BKHW - exact).abs().max()), 10 * TOLERANCE)
 
 
 def _difference(scores_BKHW: Tensor, found: Tensor, ids: Tensor | None) -> float:

@@ -84,7 +84,8 @@ def load_segmenter(path: Path | str, device: str = "cpu") -> tuple[Segmenter, Cl
     """
     path = Path(path)
     if not path.is_file():
-        raise ContsegError(f"{path}: segmenter file not found")
+        folder = "; this is a folder, which load_pretrained reads" if path.is_dir() else ""
+        raise ContsegError(f"{path}: segmenter file not found{folder}")
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})[HEADER])

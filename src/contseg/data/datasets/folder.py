@@ -97,8 +97,8 @@ class Folder(SegmentationDataset):
         listed = (", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")) or "nothing"
         missing = "masks" if (self.root / "images").is_dir() else "images"
         raise ContsegError(
-            f"{self.root / missing}: folder not found; expected images/, masks/ and classes.txt, or JSON files of COCO or"
-            f" labelme; found {listed}"
+            f"{self.root / missing}: folder not found; expected images/, masks/ and classes.txt, JPEGImages/ and"
+            f" SegmentationClass/ of CVAT, or JSON files of COCO or labelme; found {listed}"
         )
 
     def names(self, subset: SubsetName) -> list[str]:
