@@ -127,8 +127,7 @@ class Segmenter(nn.Module):
         feature = partial(self._feature, stages=stages, decoded_BCHW=decoded, activated=activated)
         features: dict[str, Tensor] = {self._read: feature(self._read)}
         features["logits"] = logits = self.classifier(features[self._read])
-        features |= {tap: feature(tap) for tap in taps if tap not in features}
-        output = SegmenterOutput(logits, {tap: features[tap] for tap in taps})
+        output = SegmenterOutput(logits, {tap: features[tap] if tap in features else feature(tap) for tap in taps})
         if self.training:
             output.passed = passed
             output.auxiliary = self.head.auxiliary(passed)
