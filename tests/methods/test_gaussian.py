@@ -414,7 +414,23 @@ class TestASegmenterWithoutSums:
         outside = (old > 0) & (labels != 3)
         assert (outside & (new == 3)).sum() <= 0.01 * outside.sum()
         assert offsets.shape == (1,)
-        assert offsets[0] >= 0
+
+    @pytest.mark.parametrize("scale", [1e-3, 1e3])
+    def test_columns_win_their_cells_whatever_the_scale_of_the_old_logits(self, trained, scale):
+        first, _, features = trained
+        batches = [images(8, seed=3, known=(0, 3))]
+        first = copy.deepcopy(first).requires_grad_(False)
+        first.classifier.steps[0].weight *= scale
+        first.classifier.steps[0].bias *= scale
+        grown = copy.deepcopy(first)
+        grown.grow(1, "random")
+        columns_beside(grown, batches, TABLE, features, lost=0.01)
+        inputs = first.normalise(batches[0].images)
+        old, new = first(inputs).logits.argmax(dim=1), grown(inputs).logits.argmax(dim=1)
+        labels = cell_labels(batches[0].labels, (8, 8))
+        assert ((new == 3) & (labels == 3)).any()
+        outside = (old > 0) & (labels != 3)
+        assert (outside & (new == 3)).sum() <= 0.01 * outside.sum()
 
     def test_needs_a_plain_head_for_columns(self, trained):
         first, _, features = trained

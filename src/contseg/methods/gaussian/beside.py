@@ -34,8 +34,9 @@ def columns_beside(
     """Set the classifiers of the newest step from images in which its classes are labelled. Nothing else changes.
 
     The score of a new class c is the log odds of c against all other cells of these images, whose Gaussians share a
-    covariance. From it, a constant is subtracted, so that at most the share `lost` of the cells that the old head assigns
-    to a foreground class, and that are not labelled c, become c.
+    covariance. The scale of the old logits is not that of log odds, so a constant is subtracted: the least for which at
+    most the share `lost` of the cells that the old head assigns to a foreground class, and that are not labelled c, become
+    c. It may be negative; then the share holds for the cells of background too, which would otherwise all become c.
 
     Args:
         segmenter: grown by the new classes; its classifier is a plain 1x1 convolution.
@@ -48,7 +49,7 @@ def columns_beside(
         cells, ranks: see `gather`.
 
     Returns:
-        the constants subtracted, one for each new class, at least 0.
+        the constants subtracted, one for each new class.
 
     Raises:
         ContsegError: the classifier has hidden layers, or the features are not of its input.
@@ -110,18 +111,27 @@ def _offsets(
     cells: CellLabel,
     ranks: Ranks,
 ) -> Tensor:
-    """For each new class, what its score must lose so that it wins at most the share `lost` of old foreground cells."""
-    margins: list[Tensor] = []
+    """For each new class, the constant to subtract from its score, see `columns_beside`."""
+    of_foreground: list[Tensor] = []
+    of_others: list[Tensor] = []
     for batch, logits_BKhw in maps(segmenter, batches, "logits"):
         labels_BN = cell_labels(batch.labels, (logits_BKhw.shape[2], logits_BKhw.shape[3]), cells).flatten(1)
         best_BN, predicted_BN = logits_BKhw[:, :old].flatten(2).max(dim=1)
         above_NK = (logits_BKhw[:, old:].flatten(2) - best_BN[:, None]).movedim(1, -1).flatten(0, 1)
         labels_N, held_N = labels_BN.flatten(), predicted_BN.flatten() >= first
         own_NK = labels_N[:, None] == torch.arange(old, old + above_NK.shape[1], device=labels_N.device)
-        margins.append(above_NK.where(held_N[:, None] & ~own_NK, -torch.inf))
+        of_foreground.append(above_NK.where(held_N[:, None] & ~own_NK, -torch.inf))
+        of_others.append(above_NK.where(~own_NK, -torch.inf))
     count = segmenter.widths[-1]
-    found = torch.cat(margins) if margins else segmenter.mean.new_zeros(0, count)
-    return torch.stack([_exceeded_by(_gathered(found[:, number], ranks), lost) for number in range(count)])
+    nothing = segmenter.mean.new_zeros(0, count)
+    foreground, others = (torch.cat([nothing, *margins]) for margins in (of_foreground, of_others))
+    offsets = []
+    for number in range(count):
+        offset = _exceeded_by(_gathered(foreground[:, number], ranks), lost)
+        if offset <= 0:  # once for each class
+            offset = _exceeded_by(_gathered(others[:, number], ranks), lost).clamp(max=0)
+        offsets.append(offset)
+    return torch.stack(offsets)
 
 
 def _gathered(values: Tensor, ranks: Ranks) -> Tensor:
@@ -133,8 +143,7 @@ def _gathered(values: Tensor, ranks: Ranks) -> Tensor:
 
 
 def _exceeded_by(values: Tensor, share: float) -> Tensor:
-    """The least value, at least 0, that at most a share of the values exceeds."""
+    """The least value that at most a share of the values exceeds, also after rounding; 0 without values."""
     if not len(values):
         return values.new_zeros(())
-    exceeding = int(share * len(values))
-    return values.sort(descending=True).values[exceeding].clamp(min=0)
+    return values.sort(descending=True).values[int(share * len(values))] + 1e-5 * values.abs().max()
