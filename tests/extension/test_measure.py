@@ -111,5 +111,5 @@ def test_separation_compares_a_class_with_each_other_one_cell_by_cell():
     assert np.isnan(found[0]).all()
     assert warnings(NAMES, 2, np.array([0, 0, 4]), found) == [
         "boat: only 4 cells of training data (fewer than 30); label more images of it",
-        "boat: 50 % of its held-out cells are separated from ship; the model confuses the two",
+        "boat: only 50 % of its held-out cells are separated from ship (50 % is chance)",
     ]

@@ -110,7 +110,7 @@ def line(text: str) -> None:
 
 @contextmanager
 def shown_progress() -> Iterator[Progress]:
-    """A bar for each kind of work, as it is reported."""
+    """A bar for each kind of work, as it is reported; a line in a log."""
     with progress_bars() as bars:
         tasks: dict[str, Any] = {}
 
@@ -119,6 +119,8 @@ def shown_progress() -> Iterator[Progress]:
                 for before in tasks.values():
                     bars.update(before, visible=False)
                 tasks[what] = bars.add_task(what, total=total, detail="")
+                if bars.disable:  # a log has lines in place of bars
+                    line(what)
             bars.update(tasks[what], completed=done, total=total)
 
         yield update

@@ -20,7 +20,7 @@ def extend(
     data: Annotated[Path, typer.Option("--data", help="Labelled images; only the new classes need a label.")],
     out: NewOption,
     classes: Annotated[str | None, typer.Option(help="New classes to learn, e.g. boat,train; default: all.")] = None,
-    method: Annotated[str, typer.Option(help="Method, e.g. gaussian or mib; auto keeps the best.")] = "auto",
+    method: Annotated[str, typer.Option(help="auto, gaussian (all Gaussian heads) or another method.")] = "auto",
     keep: Annotated[Path | None, typer.Option(help="Old images, labelled or not, to measure the old classes.")] = None,
     unlabelled: Annotated[
         Literal["unknown", "background"],

@@ -70,7 +70,7 @@ def warnings(names: tuple[str, ...], old: int, cells: np.ndarray, separated: np.
         >>> for line in warnings(("ship", "boat"), 1, np.array([0, 12]), share):
         ...     print(line)
         boat: only 12 cells of training data (fewer than 30); label more images of it
-        boat: 54 % of its held-out cells are separated from ship; the model confuses the two
+        boat: only 54 % of its held-out cells are separated from ship (50 % is chance)
     """
     lines = []
     for new in range(old, len(names)):
@@ -79,8 +79,8 @@ def warnings(names: tuple[str, ...], old: int, cells: np.ndarray, separated: np.
                 f"{names[new]}: only {cells[new]} cells of training data (fewer than {FEWEST}); label more images of it"
             )
         lines += [
-            f"{names[new]}: {100 * separated[new, other]:.0f} % of its held-out cells are separated from {names[other]};"
-            " the model confuses the two"
+            f"{names[new]}: only {100 * separated[new, other]:.0f} % of its held-out cells are separated from"
+            f" {names[other]} (50 % is chance)"
             for other in np.argsort(separated[new])
             if other != new and separated[new, other] < SEPARATED
         ]
