@@ -109,7 +109,61 @@ def extend(
     started, out = time.monotonic(), Path(out)
     require_new(out)
     opened = open_model(model, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    old = opened.segmenter.eval().requires_grad_(False)
+    task = make_task(opened, data, classes, keep, unlabelled, minutes, seed, progress)
+    table, groups = task.table, photos_of(task.data, task.old_images, seed)
+    tried = list(candidates(task, method))
+    able = {one.name: one.segmenter for one in tried if one.segmenter is not None}
+    if not able:
+        raise ContsegError(f"no method can extend {model}: {'; '.join(f'{one.name}: {one.note}' for one in tried)}")
+    total, done = sum(map(len, groups)), iter(range(1, 1 << 30))
+    found = compare(
+        task.old,
+        list(able.values()),
+        groups,
+        len(table),
+        task.inference,
+        lambda: progress("measuring", next(done), total),
+    )
+    compared = dict(zip(able, found, strict=True))
+    best = max(able, key=lambda name: (compared[name].score, compared[name].agreed or 0.0))
+    segmenter, comparison = able[best], compared[best]
+    chosen = next(one for one in tried if one.name == best)
+    origin = provenance(opened, task, chosen, str(model), str(data), unlabelled)
+    rows = tuple(outcomes(table.names, comparison))
+    record: dict[str, Any] = {
+        **measured(task, segmenter, rows, comparison),
+        "candidates": rows_of(tried, chosen, compared),
+        "method": best,
+        "base": {"path": str(model), "kind": opened.kind},
+        "notes": [*opened.notes, *task.data.notes, *(() if task.old_images is None else task.old_images.notes)],
+        "provenance": origin,
+        "commands": next_commands(str(data), out, keep, task.data.new[0]),
+    }
+    pictures = draw(comparison, groups, task, segmenter)
+    with atomic_folder(out) as folder:
+        statistics = None if chosen.sums is None else chosen.sums.state_dict()
+        save_pretrained(folder, segmenter, table, origin, statistics=statistics)
+        record |= {"seconds": time.monotonic() - started, "memory_mb": memory_mb(), "stored_mb": stored_mb(folder)}
+        write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
+        write_page(folder / PAGE, record, pictures, table)
+    return Extension(out, segmenter, table, rows, record)
+
+
+def make_task(
+    opened: Opened,
+    data: Path | str,
+    classes: Sequence[str] | None,
+    keep: Path | str | None,
+    unlabelled: Unlabelled,
+    minutes: float,
+    seed: int,
+    progress: Progress,
+) -> Task:
+    """What is to be learned; see `extend`.
+
+    Raises:
+        ContsegError: the data cannot be read, nothing is new, or there are too few images.
+    """
     dataset = open_labelled(data)
     found = ExtensionData.of(
         dataset,
@@ -124,65 +178,54 @@ def extend(
         raise ContsegError(
             f"{dataset.root}: only {counted(len(found.train), 'labelled image')}; label at least 2, better 30"
         )
-    old_images = None if keep is None else open_old_images(Path(keep), table)
-    sums = stored_sums(opened)
-    task = Task(
-        old,
+    return Task(
+        opened.segmenter.eval().requires_grad_(False),
         opened.inference,
         found,
-        sums,
+        table,
+        stored_sums(opened),
         readout_of(opened),
-        old_images,
+        None if keep is None else open_old_images(Path(keep), table),
         seconds=60 * minutes,
         seed=seed,
         progress=progress,
     )
-    tried = list(candidates(task, method))
-    able = [one for one in tried if one.segmenter is not None]
-    if not able:
-        raise ContsegError(f"no method can extend {model}: {'; '.join(f'{one.name}: {one.note}' for one in tried)}")
-    groups = photos_of(found, old_images, seed)
-    total, done = sum(map(len, groups)), iter(range(1, 1 << 30))
-    compared = compare(
-        old,
-        [one.segmenter for one in able if one.segmenter is not None],
-        groups,
-        len(table),
-        opened.inference,
-        lambda: progress("measuring", next(done), total),
-    )
-    best = max(range(len(able)), key=lambda place: (compared[place].score, compared[place].agreed or 0.0))
-    chosen, comparison = able[best], compared[best]
-    segmenter = chosen.segmenter
-    assert segmenter is not None
-    stride = old.options.backbone.stride
-    measured = LabelledPhotos(found.step().val)
-    cells = count_cells(found.step().train, len(table), stride)
-    separated = separation(segmenter, measured, len(table), stride, opened.inference)
-    rows = tuple(outcomes(table.names, comparison))
-    provenance = {
+
+
+def provenance(
+    opened: Opened, task: Task, chosen: Candidate, model: str, data: str, unlabelled: Unlabelled
+) -> dict[str, Any]:
+    """Where the new model comes from, as stored in its folder."""
+    found = task.data
+    return {
         "base": {
-            "path": str(model),
-            "sha256": tensors_sha256(old),
-            "statistics": sums is not None,
+            "path": model,
+            "sha256": tensors_sha256(task.old),
+            "statistics": task.sums is not None,
             "source": opened.source,
         },
-        "data": {"path": str(data), "sha256": data_sha256(found), "images": len(found.train) + len(found.held_out)},
+        "data": {"path": data, "sha256": data_sha256(found), "images": len(found.train) + len(found.held_out)},
         "method": chosen.name,
-        "seed": seed,
+        "seed": task.seed,
         "unlabelled": unlabelled,
         "classes": {"new": list(found.new), "known": list(found.known)},
         "readout": chosen.readout,
         "inference": opened.inference.options.model_dump(mode="json"),
     }
-    record: dict[str, Any] = {
-        "base": {"path": str(model), "kind": opened.kind},
+
+
+def measured(task: Task, new: Segmenter, rows: Sequence[ClassOutcome], comparison: Comparison) -> dict[str, Any]:
+    """Everything that was measured of the new model."""
+    found, names = task.data, task.table.names
+    step, stride, old = found.step(), task.old.options.backbone.stride, len(names) - len(found.new)
+    cells = count_cells(step.train, len(names), stride)
+    separated = separation(new, LabelledPhotos(step.val), len(names), stride, task.inference)
+    return {
         "new": list(found.new),
-        "method": chosen.name,
         "images": {
             "train": len(found.train),
             "held_out": len(found.held_out),
-            "keep": 0 if old_images is None else len(old_images.measure),
+            "keep": 0 if task.old_images is None else len(task.old_images.measure),
         },
         "classes": [row.as_json() for row in rows],
         "learned": comparison.learned,
@@ -191,22 +234,9 @@ def extend(
             "all": comparison.disagreement(confident=False),
             "confident": comparison.disagreement(confident=True),
         },
-        "confusions": confusions(table.names, comparison),
-        "candidates": rows_of(tried, chosen, dict(zip((one.name for one in able), compared, strict=True))),
-        "warnings": warnings(table.names, len(opened.classes), cells, separated),
-        "notes": [*opened.notes, *found.notes, *(() if old_images is None else old_images.notes)],
-        "provenance": provenance,
-        "commands": next_commands(str(data), out, keep, found.new[0]),
+        "confusions": confusions(names, comparison),
+        "warnings": warnings(names, old, cells, separated),
     }
-    pictures = draw(comparison, groups, old, segmenter, table, opened)
-    with atomic_folder(out) as folder:
-        save_pretrained(
-            folder, segmenter, table, provenance, statistics=None if chosen.sums is None else chosen.sums.state_dict()
-        )
-        record |= {"seconds": time.monotonic() - started, "memory_mb": memory_mb(), "stored_mb": stored_mb(folder)}
-        write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
-        write_page(folder / PAGE, record, pictures, table)
-    return Extension(out, segmenter, table, rows, record)
 
 
 def photos_of(data: ExtensionData, old_images: OldImages | None, seed: int) -> list[Photos]:
@@ -237,20 +267,14 @@ def rows_of(tried: Sequence[Candidate], chosen: Candidate, compared: dict[str, C
     return rows
 
 
-def draw(
-    comparison: Comparison,
-    groups: Sequence[Photos],
-    old: Segmenter,
-    new: Segmenter,
-    table: ClassTable,
-    opened: Opened,
-) -> list[Picture]:
+def draw(comparison: Comparison, groups: Sequence[Photos], task: Task, new: Segmenter) -> list[Picture]:
     """Pictures of the images in which most pixels changed, largest first."""
     worst = sorted(comparison.changed, key=lambda name: -comparison.changed[name])[:PICTURES]
     found = {}
     for photos in groups:
         for photo in photos.only(worst):
-            found[photo.name] = picture(photo, comparison.changed[photo.name], old, new, table, opened.inference)
+            changed = comparison.changed[photo.name]
+            found[photo.name] = picture(photo, changed, task.old, new, task.table, task.inference)
     return [found[name] for name in worst]
 
 

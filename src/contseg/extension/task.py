@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from contseg.data.classes import ClassTable
 from contseg.evaluation.inference import Inference
 from contseg.extension.data import ExtensionData
 from contseg.extension.folder import Progress, quiet
@@ -18,6 +19,8 @@ class Task:
     Args:
         old: the model to extend; no method changes it.
         inference: of the model.
+        data: the labelled images.
+        table: all classes, in output order.
         sums: statistics of a Gaussian head, if the model has one.
         readout: how its weights follow from them, see `contseg.methods.gaussian.readout.readout`.
         old_images: of `--keep`, if given.
@@ -27,6 +30,7 @@ class Task:
     old: Segmenter
     inference: Inference
     data: ExtensionData
+    table: ClassTable
     sums: GaussianSums | None = None
     readout: dict[str, Any] = field(default_factory=dict)
     old_images: OldImages | None = None
