@@ -54,8 +54,8 @@ def test_the_rooms_are_those_of_the_document():
 def test_documents_name_only_files_that_are_there(path):
     """No document names a room or a file that has moved."""
     rooms = "|".join(
-        room for room in ROOMS if room not in ("data", "evaluation", "report", "extension")
-    )  # keys of a recipe, report.html, and extension.json
+        room for room in ROOMS if room not in ("data", "evaluation", "report")
+    )  # keys of a recipe, and report.html
     names = re.findall(rf"\bcontseg\.([a-z_]+(?:\.[a-z_]+)+)|`((?:{rooms})(?:\.[a-z_]+)+)", path.read_text(encoding="utf-8"))
     assert [name for name in sorted({one or other for one, other in names}) if not is_there(name)] == []
 
