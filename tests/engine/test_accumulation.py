@@ -47,7 +47,8 @@ def assert_alike(tmp_path, name, *overrides, method=None, keys=()):
         assert len(job.scenario) == 2
     large, gathered = runs
     for step in (0, 1):
-        assert distance(*(load_file(run.segmenter_path(step)) for run in runs)) < 1e-9, f"step {step}"
+        rounding = 1e-6 if job.method.learns_without_updates else 1e-9  # a solved system amplifies that of the features
+        assert distance(*(load_file(run.segmenter_path(step)) for run in runs)) < rounding, f"step {step}"
     return lines(large, "epoch"), lines(gathered, "epoch")
 
 

@@ -30,7 +30,12 @@ def export_torch(
     of `export_onnx`.
 
     Args:
-        segmenter, classes, argmax, tile, resolution, source: see `contseg.interop.exported.Export`.
+        segmenter: the segmenter; it is not changed.
+        classes: its classes, in output order.
+        argmax: ids of the class table, (B, H, W) uint8, in place of scores (B, K, H, W).
+        tile: side of the images in pixels; default: images of any size.
+        resolution: of the images for which the segmenter was trained, in cm per pixel; only described.
+        source: where the segmenter comes from, as values that JSON supports.
         on_stage: called with the number of finished stages and of all, for progress.
 
     Returns:
