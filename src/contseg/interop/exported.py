@@ -156,7 +156,7 @@ def traced(network: FromRGB, tile: int | None) -> ExportedProgram:
                 strict=False,
                 prefer_deferred_runtime_asserts_over_guards=True,
             )
-    except Exception as error:  # of any code in a network
+    except Exception as error:  # tracing runs the code of any library, which may raise anything
         raise ContsegError(f"export: PyTorch cannot trace this network ({one_line(error)}){_advice(tile)}") from None
     _clean(program)
     return program
@@ -195,7 +195,7 @@ def check(network: FromRGB, run: Callable[[Tensor], Tensor], tile: int | None) -
         size = f"{count} x {sides[1]} x {sides[0]} pixels"
         try:
             found = run(images)
-        except Exception as error:  # of a runtime
+        except Exception as error:  # onnxruntime and programs of PyTorch raise errors of their own kinds
             raise ContsegError(f"export: cannot be run for {size} ({one_line(error)}){_advice(tile)}") from None
         difference = _difference(scores, found, network.ids)
         if not difference <= TOLERANCE and not difference <= TOLERANCE + 2 * _rounding(network, images, scores):
