@@ -176,6 +176,21 @@ def _clean(program: ExportedProgram) -> None:
     program.graph_module.recompile()
 
 
+def largest_difference(
+    network: FromRGB, run: Callable[[Tensor], Tensor], tile: int | None, compared: Callable[[int], None]
+) -> float:
+    """The largest difference of an export from PyTorch, see `check`.
+
+    Args:
+        compared: called with the number of inputs that were compared.
+    """
+    largest = 0.0
+    for number, difference in enumerate(check(network, run, tile), start=1):
+        largest = max(largest, difference)
+        compared(number)
+    return largest
+
+
 def check(network: FromRGB, run: Callable[[Tensor], Tensor], tile: int | None) -> Iterator[float]:
     """Compare an export with PyTorch on three inputs; yields the difference of each.
 

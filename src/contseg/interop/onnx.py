@@ -14,7 +14,7 @@ from torch import Tensor
 from contseg.atomic import atomic_file
 from contseg.data.classes import ClassTable
 from contseg.errors import ContsegError
-from contseg.interop.exported import CHECKED, INPUT, OUTPUTS, Export, check, one_line, quiet, traced
+from contseg.interop.exported import CHECKED, INPUT, OUTPUTS, Export, largest_difference, one_line, quiet, traced
 from contseg.models.segmenter import Segmenter
 
 LARGEST = 2**31 - 2**24
@@ -82,7 +82,6 @@ def export_onnx(
         made = _translated(program, OUTPUTS[export.argmax])
     stage(2, stages)
     _finish(made.model, metadata(export))
-    differences = []
     with atomic_file(Path(path)) as partial:
         made.save(str(partial), external_data=False)
         options = onnxruntime.SessionOptions()
@@ -92,10 +91,7 @@ def export_onnx(
         def run(images: Tensor) -> Tensor:
             return torch.from_numpy(session.run(None, {INPUT: images.numpy()})[0])
 
-        for done, difference in enumerate(check(network, run, export.tile)):
-            differences.append(difference)
-            stage(3 + done, stages)
-    return max(differences)
+        return largest_difference(network, run, export.tile, lambda done: stage(2 + done, stages))
 
 
 def metadata(export: Export) -> dict[str, str]:

@@ -8,7 +8,7 @@ import torch
 
 from contseg.atomic import atomic_file
 from contseg.data.classes import ClassTable
-from contseg.interop.exported import CHECKED, Export, check, quiet, traced
+from contseg.interop.exported import CHECKED, Export, largest_difference, quiet, traced
 from contseg.models.segmenter import Segmenter
 
 DESCRIPTION = "contseg.json"
@@ -45,7 +45,7 @@ def export_torch(
         ContsegError: PyTorch cannot trace the network, or the result differs. No file is written then.
     """
     export = Export(segmenter, classes, argmax, tile, resolution, source)
-    stages, differences = 2 + len(CHECKED), []
+    stages = 2 + len(CHECKED)
     stage = on_stage or (lambda done, total: None)
     stage(0, stages)
     network = export.network()
@@ -57,7 +57,4 @@ def export_torch(
         with partial.open("rb") as file:
             loaded = torch.export.load(file).module()
         with torch.no_grad():
-            for done, difference in enumerate(check(network, loaded, export.tile)):
-                differences.append(difference)
-                stage(3 + done, stages)
-    return max(differences)
+            return largest_difference(network, loaded, export.tile, lambda done: stage(2 + done, stages))
