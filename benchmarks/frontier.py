@@ -10,8 +10,9 @@ under 90 minutes on two cores. Everything lives in `--out`, except the images of
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks.frontier_page import write_frontier
 from benchmarks.table_command import Table, main
@@ -45,12 +46,16 @@ METHODS = {
     "lag": "LAG",
 }
 CLOSED_FORM = ("pyramid", "gaussian")
+LONGER = "mib-longer"
+"""The best gradient method with more epochs, to see how much the short runs of this page cost."""
 JOINT = {"joint": "joint training", "joint-features": "joint, same head"}
 """Upper bounds: `joint-features` is the default method with all labels at once."""
 
 UNKNOWN = ("ssul", "idec", "lag")
 BY_CLASS_ONLY = ("frozen", "lwf-mc", *UNKNOWN)
 """Methods that need new classes in every later step."""
+OF_THE_BACKBONE = ("ilt", "sdr")
+"""Methods whose own terms reach the backbone alone; where it is frozen, they are other methods of this page."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +67,8 @@ class Protocol:
         epochs: of step 0 and of each later step.
         overrides: of every recipe.
         steps: overrides of every recipe but the upper bounds, which learn all steps at once.
-        unknown: further overrides of SSUL, IDEC and LAG where no recipe of theirs is packaged.
+        longer: epochs of the row `LONGER`, if there is one.
+        by_method: further overrides of some methods.
         scored_as: the split whose class groups are scored in the upper bounds; None with steps by domain.
         order: the overrides of a seed.
         methods: that can learn these steps.
@@ -72,20 +78,24 @@ class Protocol:
     epochs: tuple[int, int]
     overrides: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
-    unknown: tuple[str, ...] = ()
+    longer: tuple[int, int] | None = None
+    by_method: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     scored_as: str | None = None
     order: Callable[[int], tuple[str, ...]] = lambda seed: (f"scenario.order=seed:{seed}",)
     methods: Sequence[str] = tuple(METHODS)
 
     def rows(self, prefix: str) -> dict[str, Row]:
         """All methods and both upper bounds."""
-        rows = {name: self._row(name) for name in self.methods} | {name: self._joint(name) for name in JOINT}
+        rows = {name: self._row(name, self.epochs) for name in self.methods}
+        if self.longer is not None:
+            rows[LONGER] = replace(self._row("mib", self.longer), label="MiB, more epochs")
+        rows |= {name: self._joint(name) for name in JOINT}
         return {f"{prefix}/{name}": row for name, row in rows.items()}
 
-    def _row(self, method: str) -> Row:
+    def _row(self, method: str, epochs_of: tuple[int, int]) -> Row:
         recipe, changes = self._recipe(method)
-        later = 0 if method in CLOSED_FORM else self.epochs[1]
-        epochs = f"training.epochs=[{self.epochs[0]}, {later}]"
+        changes = (*changes, *self.by_method.get(method, ()))
+        epochs = f"training.epochs=[{epochs_of[0]}, {0 if method in CLOSED_FORM else epochs_of[1]}]"
         return Row(METHODS[method], recipe, (*changes, *self.overrides, *self.steps, epochs), by_seed=self.order)
 
     def _recipe(self, method: str) -> tuple[str, tuple[str, ...]]:
@@ -93,8 +103,7 @@ class Protocol:
         own = self.recipes.format(method)
         if own in recipe_names():
             return own, ()
-        changes = (f"method.name={method}", *(self.unknown if method in UNKNOWN else ()))
-        return self.recipes.format("finetune"), changes
+        return self.recipes.format("finetune"), (f"method.name={method}",)
 
     def _joint(self, name: str) -> Row:
         recipe, changes = self._recipe(DEFAULT if name == "joint-features" else "finetune")
@@ -111,8 +120,22 @@ def domains_of(seed: int) -> tuple[str, ...]:
     return (f"scenario.domains=[{', '.join(shuffled)}]",)
 
 
-SSUL_NETWORK = ("scenario.policy=ssul", "network.head=deeplabv3-ssul", "network.head.width=64", "network.decision=sigmoid")
-GLOBE = {"recipes": "globe/{}_4-1", "epochs": (6, 3), "unknown": SSUL_NETWORK}
+ONE_VS_REST = ("scenario.policy=ssul", "network.decision=sigmoid")
+GLOBE_METHODS = {
+    "ewc": ("method.importance=20",),  # at the rate of later steps, the published 500 diverges
+    "pi": ("method.importance=20",),
+    "rw": ("method.importance=10",),
+    "ssul": ONE_VS_REST,
+    "lag": ONE_VS_REST,
+    "idec": (*ONE_VS_REST, "network.head=deeplabv3-ssul", "network.head.width=64"),  # distils its pyramids
+}
+GLOBE: dict[str, Any] = {
+    "recipes": "globe/{}_4-1",
+    "epochs": (6, 3),
+    "longer": (12, 8),
+    "by_method": GLOBE_METHODS,
+    "methods": [name for name in METHODS if name not in OF_THE_BACKBONE],
+}
 VOC_SIZE = ("network.backbone=resnet18", "network.width=32", "data.crop=64", "training.workers=0", "data.test_crop=null")
 PROTOCOLS = {
     "overlapped": ("Land cover 4-1, overlapped", Protocol(**GLOBE, scored_as="4-1")),
@@ -123,20 +146,20 @@ PROTOCOLS = {
     "domain": (
         "Land cover, two continents and then one by one",
         Protocol(
-            **GLOBE,
+            **GLOBE | {"methods": [name for name in METHODS if name not in (*OF_THE_BACKBONE, *BY_CLASS_ONLY)]},
             overrides=("scenario.by=domain",),
             steps=("scenario.split=2-1",),
             order=domains_of,
-            methods=[name for name in METHODS if name not in BY_CLASS_ONLY],
         ),
     ),
-    "digits": ("Digits 5-1", Protocol(recipes="digits/{}_5-1", epochs=(9, 2), scored_as="5-1")),
+    "digits": ("Digits 5-1", Protocol(recipes="digits/{}_5-1", epochs=(9, 2), longer=(18, 12), scored_as="5-1")),
     "voc": (
         "Synthetic VOC 15-1",
         Protocol(
             recipes="voc/{}_15-1_overlapped",
             epochs=(20, 15),
             overrides=(*VOC_SIZE, "training.lr_later=0.005", f"data.path={VOC}"),
+            by_method={"ewc": ("method.importance=100",), "pi": ("method.importance=100",), "rw": ("method.importance=50",)},
             scored_as="15-1",
         ),
     ),

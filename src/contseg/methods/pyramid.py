@@ -1,7 +1,6 @@
-"""A Gaussian head on every map of the network: the default for extending a model."""
+"""A Gaussian head on several maps of the network: the default for extending a model."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from contseg.methods.gaussian.gaussian import Gaussian
 from contseg.methods.gaussian.readout import Prior
@@ -10,10 +9,11 @@ from contseg.models.options import ReadoutTap
 
 @dataclass(frozen=True)
 class Pyramid(Gaussian):
-    """The Gaussian head on all stages and the head at once (tap `pyramid`), with a covariance for each of them.
+    """The Gaussian head on stages 1 to 3 and the head at once (tap `pyramid`), with a covariance for each of them.
 
     The head of a network is trained to separate the classes of step 0, and drops what later classes need; the stages keep
-    it. The score of a class is the mean of the discriminants of the five maps, each divided by its number of channels
+    it. Stage 4 is left out: the head is computed from it, and its many channels need more images than a small step has. The
+    score of a class is the mean of the discriminants of the four maps, each divided by its number of channels
     (`Features.parts`). The maps count as independent: a covariance between all of them has more numbers than a step with
     few images can support. No random expansion is needed. Frequent classes have a higher prior.
 
@@ -29,5 +29,4 @@ class Pyramid(Gaussian):
 
     tap: ReadoutTap = "pyramid"
     expansion: int = 0
-    rho: float | Literal["auto"] = 0.1
     prior: Prior = "counts"

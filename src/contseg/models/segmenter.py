@@ -143,7 +143,7 @@ class Segmenter(nn.Module):
         if tap in TAPS:
             return [*stages, decoded_BCHW][TAPS.index(tap)]
         if tap == "pyramid":
-            return pyramid([*map(activated, range(4)), decoded_BCHW])
+            return pyramid([*map(activated, range(3)), decoded_BCHW])
         return self.head.tap(tap, activated, decoded_BCHW)
 
     def _require(self, taps: Sequence[str]) -> None:
@@ -168,8 +168,8 @@ class Segmenter(nn.Module):
 
     @property
     def pyramid_channels(self) -> tuple[int, ...]:
-        """Channels of the maps in the tap `pyramid`."""
-        return (*self.backbone.channels, self.head.width)
+        """Channels of the maps in the tap `pyramid`: stages 1 to 3 and the head."""
+        return (*self.backbone.channels[:3], self.head.width)
 
     @property
     def _read(self) -> ReadoutTap:

@@ -91,7 +91,13 @@ class Features:
         """A covariance of phi without covariances between parts."""
         if not self.parts:
             return covariance_MM
-        return torch.block_diag(*(covariance_MM[own, own] for own in self._places))
+        return torch.block_diag(*(covariance_MM[own, own] for own in self.places))
+
+    @property
+    def triangle(self) -> Tensor:
+        """Rows and columns, (2, N), of a covariance's lower triangle without the entries between parts."""
+        sizes = [(own.stop - own.start, own.start) for own in self.places]
+        return torch.cat([torch.tril_indices(size, size) + start for size, start in sizes], dim=1)
 
     @property
     def weights(self) -> Tensor:
@@ -103,9 +109,10 @@ class Features:
         return each.repeat_interleave(torch.tensor(self.parts, device=each.device))
 
     @property
-    def _places(self) -> list[slice]:
-        ends = list(itertools.accumulate(self.parts))
-        return [slice(end - width, end) for end, width in zip(ends, self.parts, strict=True)]
+    def places(self) -> list[slice]:
+        """The dimensions of each part; of all, without parts."""
+        parts = self.parts or (self.width,)
+        return [slice(end - width, end) for end, width in zip(itertools.accumulate(parts), parts, strict=True)]
 
     def same_as(self, other: "Features") -> bool:
         """Whether both are the same map, so that their sums can be added."""

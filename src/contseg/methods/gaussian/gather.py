@@ -150,9 +150,10 @@ class _Running:
         if self.scatters is not None and place >= 0:
             mean, before = total / count, self.counts[number]
             apart = mean - self.totals[number] / before.clamp(min=1)
-            centred = phi_NM - mean
-            self.scatters[place].addmm_(centred.T, centred)
-            self.scatters[place].addr_(apart, apart * (before * count / (before + count)))
+            for own in self.features.places:
+                centred, away = phi_NM[:, own] - mean[own], apart[own]
+                scatter = self.scatters[place, own, own]
+                scatter.addmm_(centred.T, centred).addr_(away, away * (before * count / (before + count)))
         self.counts[number] += count
         self.totals[number] += total
 

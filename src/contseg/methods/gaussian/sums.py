@@ -142,7 +142,7 @@ class GaussianSums:
         return replace(self, features=self.features.to(device), **tensors)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Tensors from which `from_state` makes the same sums. Of a symmetric matrix, one triangle is kept."""
+        """Tensors from which `from_state` makes the same sums. Of a symmetric matrix, one triangle of each part is kept."""
         described = {
             "classes": self.classes,
             "steps": self.steps,
@@ -157,12 +157,12 @@ class GaussianSums:
             "std": self.features.std,
             "counts": self.counts,
             "totals": self.totals,
-            "scatters": _triangles(self.scatters),
+            "scatters": _triangles(self.scatters, self.features),
             "background_counts": self.background_counts,
             "background_totals": self.background_totals,
         }
         if self.frozen is not None:
-            state["frozen"] = _triangles(self.frozen[None])
+            state["frozen"] = _triangles(self.frozen[None], self.features)
         return {name: value.detach().cpu().contiguous() for name, value in state.items()}
 
     @classmethod
@@ -181,11 +181,11 @@ class GaussianSums:
                 tuple(described["classes"]),
                 state["counts"],
                 state["totals"],
-                _matrices(state["scatters"], features.width),
+                _matrices(state["scatters"], features),
                 tuple(map(tuple, described["steps"])),
                 state["background_counts"],
                 state["background_totals"],
-                _matrices(state["frozen"], features.width)[0] if "frozen" in state else None,
+                _matrices(state["frozen"], features)[0] if "frozen" in state else None,
             )
         except KeyError as error:
             raise ContsegError(
@@ -225,14 +225,14 @@ def _spread(values: Tensor, places: Sequence[int], count: int) -> Tensor:
     return values.new_zeros(count, *values.shape[1:]).index_add(0, index, values)
 
 
-def _triangles(matrices: Tensor) -> Tensor:
-    rows, columns = torch.tril_indices(*matrices.shape[1:]).to(matrices.device)
+def _triangles(matrices: Tensor, features: Features) -> Tensor:
+    rows, columns = features.triangle.to(matrices.device)
     return matrices[:, rows, columns]
 
 
-def _matrices(triangles: Tensor, width: int) -> Tensor:
-    rows, columns = torch.tril_indices(width, width)
-    matrices = triangles.new_zeros(len(triangles), width, width)
+def _matrices(triangles: Tensor, features: Features) -> Tensor:
+    rows, columns = features.triangle
+    matrices = triangles.new_zeros(len(triangles), features.width, features.width)
     matrices[:, rows, columns] = triangles
     matrices[:, columns, rows] = triangles
     return matrices
