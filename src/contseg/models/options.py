@@ -119,7 +119,7 @@ class NetworkOptions(BaseModel):
     def taps(self) -> tuple[str, ...]:
         """The available features.
 
-        `stage1` ... `stage4` (sums before activation), `head`, `logits`, `pyramid` (the four stages after activation and
+        `stage1` ... `stage4` (sums before activation), `head`, `logits`, `pyramid` (stages 1 to 3 after activation and
         the head, at the resolution of `stage2`), and those of the head, such as `aspp1` ... `aspp4` of `deeplabv3-ssul`.
 
         Example:
