@@ -146,7 +146,12 @@ PROTOCOLS = {
     "domain": (
         "Land cover, two continents and then one by one",
         Protocol(
-            **GLOBE | {"methods": [name for name in METHODS if name not in (*OF_THE_BACKBONE, *BY_CLASS_ONLY)]},
+            **GLOBE
+            | {
+                "epochs": GLOBE["longer"],  # each image is in one step only, so that runs are short
+                "longer": None,
+                "methods": [name for name in METHODS if name not in (*OF_THE_BACKBONE, *BY_CLASS_ONLY)],
+            },
             overrides=("scenario.by=domain",),
             steps=("scenario.split=2-1",),
             order=domains_of,

@@ -64,7 +64,10 @@ def export_hf(
         )
     if segmenter.options.unknown or [name for name, _ in segmenter.classifier.named_children()] != ["steps"]:
         what = 'an output "unknown"' if segmenter.options.unknown else "a classifier of several layers"
-        raise ContsegError(f"{folder}: transformers has no {parts.architecture} with {what}; use --to onnx or --to torch")
+        raise ContsegError(
+            f"{folder}: transformers has no {parts.architecture} with {what}; use --to onnx or --to torch, or extend the"
+            " model with --method gaussian-columns, which keeps one convolution"
+        )
     if folder.exists():
         raise ContsegError(f"{folder}: exists; choose another folder with --out")
     stage, sizes = on_stage or (lambda done, total: None), [parts.size] if parts.size else [size[1:] for size in CHECKED]
