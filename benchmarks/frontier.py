@@ -162,7 +162,7 @@ PROTOCOLS = {
         "Synthetic VOC 15-1",
         Protocol(
             recipes="voc/{}_15-1_overlapped",
-            epochs=(20, 15),
+            epochs=(14, 7),
             overrides=(*VOC_SIZE, "training.lr_later=0.005", f"data.path={VOC}"),
             by_method={"ewc": ("method.importance=100",), "pi": ("method.importance=100",), "rw": ("method.importance=50",)},
             scored_as="15-1",
