@@ -127,7 +127,8 @@ def frontier(table: Page, outcomes: Outcomes, setup: str = "", notes: str = "\n"
         setup,
         f"{table.caption}\n",
     ]
-    parts += ["## Goals\n", "\n".join(goals(table, outcomes)) + "\n"]
+    found = [textwrap.fill(line, 118, subsequent_indent="  ", break_on_hyphens=False) for line in goals(table, outcomes)]
+    parts += ["## Goals\n", "\n".join(found) + "\n"]
     for title, rows in table.sections.items():
         parts += [f"## {title}\n", section(rows, outcomes)]
     parts += ["## Notes\n", f"{NOTES[0]}{notes}{NOTES[1]}\n"]
