@@ -12,7 +12,6 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from benchmarks.frontier_page import write_frontier
 from benchmarks.table_command import Table, main
@@ -92,11 +91,11 @@ class Protocol:
         rows |= {name: self._joint(name) for name in JOINT}
         return {f"{prefix}/{name}": row for name, row in rows.items()}
 
-    def _row(self, method: str, epochs_of: tuple[int, int]) -> Row:
+    def _row(self, method: str, epochs: tuple[int, int]) -> Row:
         recipe, changes = self._recipe(method)
-        changes = (*changes, *self.by_method.get(method, ()))
-        epochs = f"training.epochs=[{epochs_of[0]}, {0 if method in CLOSED_FORM else epochs_of[1]}]"
-        return Row(METHODS[method], recipe, (*changes, *self.overrides, *self.steps, epochs), by_seed=self.order)
+        changes = (*changes, *self.by_method.get(method, ()), *self.overrides, *self.steps)
+        first, later = epochs[0], 0 if method in CLOSED_FORM else epochs[1]
+        return Row(METHODS[method], recipe, (*changes, f"training.epochs=[{first}, {later}]"), by_seed=self.order)
 
     def _recipe(self, method: str) -> tuple[str, tuple[str, ...]]:
         """The packaged recipe of a method; without one, that of fine-tuning and what differs."""
@@ -129,32 +128,29 @@ GLOBE_METHODS = {
     "lag": ONE_VS_REST,
     "idec": (*ONE_VS_REST, "network.head=deeplabv3-ssul", "network.head.width=64"),  # distils its pyramids
 }
-GLOBE: dict[str, Any] = {
-    "recipes": "globe/{}_4-1",
-    "epochs": (6, 3),
-    "longer": (12, 8),
-    "by_method": GLOBE_METHODS,
-    "methods": [name for name in METHODS if name not in OF_THE_BACKBONE],
-}
+LAND_COVER = Protocol(
+    recipes="globe/{}_4-1",
+    epochs=(6, 3),
+    longer=(12, 8),
+    by_method=GLOBE_METHODS,
+    methods=[name for name in METHODS if name not in OF_THE_BACKBONE],
+    scored_as="4-1",
+)
 VOC_SIZE = ("network.backbone=resnet18", "network.width=32", "data.crop=64", "training.workers=0", "data.test_crop=null")
 PROTOCOLS = {
-    "overlapped": ("Land cover 4-1, overlapped", Protocol(**GLOBE, scored_as="4-1")),
-    "partitioned": (
-        "Land cover 4-1, partitioned",
-        Protocol(**GLOBE, scored_as="4-1", steps=("scenario.setting=partitioned",)),
-    ),
+    "overlapped": ("Land cover 4-1, overlapped", LAND_COVER),
+    "partitioned": ("Land cover 4-1, partitioned", replace(LAND_COVER, steps=("scenario.setting=partitioned",))),
     "domain": (
         "Land cover, two continents and then one by one",
-        Protocol(
-            **GLOBE
-            | {
-                "epochs": GLOBE["longer"],  # each image is in one step only, so that runs are short
-                "longer": None,
-                "methods": [name for name in METHODS if name not in (*OF_THE_BACKBONE, *BY_CLASS_ONLY)],
-            },
+        replace(
+            LAND_COVER,
+            epochs=(12, 8),  # each image is in one step only, so that runs are short
+            longer=None,
             overrides=("scenario.by=domain",),
             steps=("scenario.split=2-1",),
+            scored_as=None,
             order=domains_of,
+            methods=[name for name in LAND_COVER.methods if name not in BY_CLASS_ONLY],
         ),
     ),
     "digits": ("Digits 5-1", Protocol(recipes="digits/{}_5-1", epochs=(9, 2), longer=(18, 12), scored_as="5-1")),

@@ -177,33 +177,23 @@ def _clean(program: ExportedProgram) -> None:
 
 
 def largest_difference(
-    network: FromRGB, run: Callable[[Tensor], Tensor], tile: int | None, compared: Callable[[int], None]
+    network: FromRGB, run: Callable[[Tensor], Tensor], tile: int | None, compared: Callable[[int], None] = lambda count: None
 ) -> float:
-    """The largest difference of an export from PyTorch, see `check`.
-
-    Args:
-        compared: called with the number of inputs that were compared.
-    """
-    largest = 0.0
-    for number, difference in enumerate(check(network, run, tile), start=1):
-        largest = max(largest, difference)
-        compared(number)
-    return largest
-
-
-def check(network: FromRGB, run: Callable[[Tensor], Tensor], tile: int | None) -> Iterator[float]:
-    """Compare an export with PyTorch on three inputs; yields the difference of each.
+    """The largest difference of an export from PyTorch on three inputs.
 
     Ids may differ where the two best scores differ by less than twice the tolerance.
 
     Args:
         run: the export, images to scores or ids.
+        compared: called with the number of inputs that were compared.
 
     Raises:
         ContsegError: it differs by more than `TOLERANCE` and the rounding of two computations, or cannot be run.
     """
+    largest = 0.0
     draw = torch.Generator().manual_seed(0)
-    for count, *sides in ((1, tile, tile), (2, tile, tile), (1, tile, tile)) if tile else CHECKED:
+    inputs = ((1, tile, tile), (2, tile, tile), (1, tile, tile)) if tile else CHECKED
+    for number, (count, *sides) in enumerate(inputs, start=1):
         images = torch.rand(count, 3, *sides, generator=draw) * 255
         with torch.no_grad():
             scores = network.scores(images)
@@ -216,7 +206,9 @@ def check(network: FromRGB, run: Callable[[Tensor], Tensor], tile: int | None) -
         if not difference <= TOLERANCE and not difference <= TOLERANCE + 2 * _rounding(network, images, scores):
             what = f"differs from PyTorch by {difference:.1e} for {size}, more than {TOLERANCE:.0e}"
             raise ContsegError(f"export: {what}{_advice(tile)}")
-        yield difference
+        largest = max(largest, difference)
+        compared(number)
+    return largest
 
 
 def _rounding(network: FromRGB, images_BCHW: Tensor, scores_BKHW: Tensor) -> float:

@@ -25,6 +25,7 @@ class GaussianSums:
         counts: n_c, cells of each class, (K,).
         totals: m_c, sums of phi, (K, M).
         scatters: S_c, sums of (phi - m_c/n_c)(phi - m_c/n_c)^T, (K, M, M); (0, M, M) with a frozen covariance.
+            Entries between parts of the features have no meaning and are not stored.
         steps: names of the classes that were learned together.
         background_counts, background_totals: n_0 and m_0 of each of T steps, (T,) and (T, M).
         frozen: a covariance (M, M) that replaces the scatters, or None.
