@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: install demo check test test-slow test-parity test-real bench docs digits-table voc-table frontier works-table clean
+.PHONY: install demo check test test-slow test-parity test-real fuzz bench docs digits-table voc-table frontier works-table clean
 
 install: $(READY)
 
@@ -35,6 +35,10 @@ test-parity: $(READY)
 # Checks published selections against real trees: make test-real CONTSEG_VOC=.../VOC2012 CONTSEG_ADE=... CONTSEG_ISPRS=...
 test-real: $(READY)
 	$(BIN)/python -m pytest -v tests/real_data/check_selections.py
+
+# Random files for everything that reads files, 10 minutes; only documented errors are allowed.
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

@@ -42,6 +42,23 @@ def own_cache(tmp_path_factory):
         os.environ["CONTSEG_CACHE"] = before
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_waiting_for_the_disk():
+    """Tests survive no power failure, and a sync takes up to 0.1 s."""
+    before, os.fsync = os.fsync, lambda file: None
+    yield
+    os.fsync = before
+
+
+@pytest.fixture
+def largest_file():
+    """Limits the size of files that this process writes, as a full disk does."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 @pytest.fixture
 def forgotten():
     """Parts that a test registers are forgotten after it."""

@@ -4,9 +4,12 @@ import os
 import stat
 from contextlib import suppress
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from contseg.atomic import atomic_file, atomic_folder, write_text
+from contseg.atomic import UnwritableError, atomic_file, atomic_folder, writable, write_text
 
 
 def names(folder):
@@ -74,3 +77,84 @@ def test_an_error_leaves_no_folder(tmp_path):
         (partial / "one").touch()
         raise ValueError
     assert names(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not sync folders")
+def test_content_is_synced_before_it_is_renamed_and_the_folder_after(tmp_path, monkeypatch):
+    calls = []
+
+    def rename(source, target, replace=os.replace):
+        calls.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr("os.fsync", lambda file: calls.append("folder" if stat.S_ISDIR(os.fstat(file).st_mode) else "file"))
+    monkeypatch.setattr("os.replace", rename)
+    write_text(tmp_path / "a", "new")
+    assert calls == ["file", "rename", "folder"]
+    calls.clear()
+    with atomic_folder(tmp_path / "b") as partial:
+        (partial / "c").mkdir()
+        for name in ("one", "c/two"):
+            (partial / name).touch()
+    assert calls == ["file", "file", "folder"]
+
+
+def save_npz(path):
+    with path.open("wb") as file:
+        np.savez(file, array=np.zeros(10_000))
+
+
+def save_state(path):
+    with path.open("wb") as file:
+        torch.save({"tensor": torch.zeros(10_000)}, file)
+
+
+WRITERS = {
+    "text": lambda path: path.write_text("a" * 10_000),
+    "npz": save_npz,
+    "state": save_state,
+    "state by path": lambda path: torch.save({"tensor": torch.zeros(10_000)}, path),
+    "safetensors": lambda path: save_file({"tensor": torch.zeros(10_000)}, path),
+}
+UNWRITABLE = r": cannot be written \(.*free\); free some space, or use another folder$"
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_full_disk_is_one_line_and_the_old_file_stays(tmp_path, largest_file, writer):
+    write_text(tmp_path / "a", "old")
+    largest_file(3000)
+    with pytest.raises(UnwritableError, match=UNWRITABLE) as caught, atomic_file(tmp_path / "a") as partial:
+        WRITERS[writer](partial)
+    assert str(caught.value).startswith(f"{tmp_path / 'a'}: ")
+    assert " needed, " in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert ((tmp_path / "a").read_text(), names(tmp_path)) == ("old", ["a"])
+
+
+def fill(folder):
+    with atomic_folder(folder) as partial:
+        (partial / "one").write_text("1")
+        (partial / "two").write_text("2" * 10_000)
+
+
+def test_a_full_disk_leaves_no_folder(tmp_path, largest_file):
+    largest_file(3000)
+    with pytest.raises(UnwritableError, match=UNWRITABLE):
+        fill(tmp_path / "a")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("place", ["file/a", "file/b/a", "missing/a", "x" * 300])
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path, place):
+    (tmp_path / "file").touch()
+    for write in (atomic_file, atomic_folder) if place != "missing/a" else (atomic_file,):
+        with pytest.raises(UnwritableError, match=UNWRITABLE), write(tmp_path / place):
+            pass
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file", "/elsewhere/a"), RuntimeError("shapes"), OSError()])
+def test_errors_that_are_not_of_writing_pass(tmp_path, error):
+    with pytest.raises(type(error)) as caught, writable(tmp_path / "a"):
+        raise error
+    assert caught.value is error

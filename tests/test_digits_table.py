@@ -95,7 +95,7 @@ def only_cell(out: Path, *overrides: str) -> Cell:
 def test_a_begun_run_goes_on_and_one_of_another_recipe_begins_anew(tmp_path):
     cell = only_cell(tmp_path)
     begin(cell)
-    (cell.folder / "summary.json").write_text("{}")
+    cell.run.write_text("summary.json", "{}")
     begin(cell)
     assert cell.finished
     changed = only_cell(tmp_path, "training.lr=0.5")
@@ -119,7 +119,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
 
 def test_two_commands_do_not_train_in_one_folder(tmp_path):
     with only_sweep(tmp_path), pytest.raises(ContsegError, match="a sweep is already running there"):
-        only_sweep(tmp_path, patience=0.2).__enter__()
+        only_sweep(tmp_path).__enter__()
 
 
 # --- the page
@@ -195,7 +195,9 @@ def test_notes_are_kept_when_the_page_is_written_again(tmp_path):
     assert kept_notes(path) == noted
 
 
-@pytest.mark.parametrize("text", ["<!-- notes --> mine", "mine <!-- /notes -->", "<!-- /notes --> mine <!-- notes -->"])
+@pytest.mark.parametrize(
+    "text", ["mine", "<!-- notes --> mine", "mine <!-- /notes -->", "<!-- /notes --> mine <!-- notes -->"]
+)
 def test_a_page_with_broken_marks_is_not_written_over(tmp_path, text):
     (tmp_path / "page.md").write_text(text)
     with pytest.raises(ContsegError, match="so that no note is lost"):

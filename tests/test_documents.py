@@ -8,6 +8,7 @@ import pytest
 import contseg
 from contseg.data.open import DATASETS
 from contseg.engine.run import FILES, FOLDERS, Run
+from contseg.lock import OF_RUN
 from contseg.recipes.recipe import DataOptions
 from tests.engine.runs import learn, tiny_recipe
 
@@ -41,12 +42,13 @@ class TestTheLayoutOfARun:
     NAMES = re.findall(r"^ {8}(\S+)", LAYOUT, re.MULTILINE)
 
     def test_names_whatever_an_overwrite_deletes(self):
-        assert {name.split("/")[0] for name in self.NAMES} == {*FILES, *FOLDERS}
+        assert {name.split("/")[0] for name in self.NAMES} == {*FILES, *FOLDERS, OF_RUN}
 
     def test_names_every_file_that_a_run_leaves(self, tmp_path):
         run = learn(tmp_path / "run", tiny_recipe("plop", "training.epochs=1"))
         left = {path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*") if path.is_file()}
         named = {re.sub(r"^steps/\d\d/", "steps/03/", name) for name in left if not name.startswith("tensorboard/")}
         assert named <= set(self.NAMES)
-        by_commands = {"report.html", "tensorboard/", "log.txt", "maps.npz"}
-        assert set(self.NAMES) - named == by_commands
+        by_commands = {"run.lock", "report.html", "tensorboard/", "log.txt", "maps.npz"}
+        until_a_step_ends = {"steps/03/state.before.pt"}
+        assert set(self.NAMES) - named == by_commands | until_a_step_ends

@@ -12,7 +12,7 @@ from benchmarks import voc_table
 from benchmarks.voc_table import SEEDS, TABLE, with_images
 from contseg.data.fake import write_fake
 from contseg.data.open import open_dataset
-from contseg.recipes.differences import differences
+from contseg.differences import differences
 from contseg.recipes.read import read_recipe
 from contseg.sweeps.page import page
 from contseg.sweeps.runs import cells_of, tasks_of
@@ -27,7 +27,7 @@ PLACES = {"data.path", "training.workers", "training.seed"}
 def test_a_row_is_a_packaged_recipe_of_another_size_and_rate(tmp_path, name):
     row = TABLE.rows[name]
     packaged = read_recipe(row.recipe)
-    changed = differences(packaged, cells_of({name: row}, ["data.path=x"], tmp_path)[0].recipe)
+    changed = differences(packaged.model_dump(), cells_of({name: row}, ["data.path=x"], tmp_path)[0].recipe.model_dump())
     assert changed.keys() <= SIZES | RATES | PLACES
 
 

@@ -1,11 +1,56 @@
-"""Write files and folders atomically: they appear complete or not at all."""
+"""Write files and folders atomically: they appear complete or not at all, also after a power failure."""
 
+import errno
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from contseg.errors import ContsegError
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+"""Errors of the system that only writing can cause."""
+
+
+class UnwritableError(ContsegError):
+    """A file or folder cannot be written: the disk is full or read-only, or a permission is missing."""
+
+
+@contextmanager
+def writable(path: Path, written: Path | None = None) -> Iterator[None]:
+    """Raise UnwritableError if the system refuses what the block writes; other errors pass.
+
+    Args:
+        path: the file or folder, for the error.
+        written: what the block writes to, whose size is reported; default: `path`.
+
+    Raises:
+        UnwritableError: names the path, the reason, and the space that is needed and free.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a.txt"
+        >>> path.touch()
+        >>> with writable(path / "b"):
+        ...     (path / "b").mkdir()
+        Traceback (most recent call last):
+        contseg.atomic.UnwritableError: .../a.txt/b: cannot be written (Not a directory; ... free); free some space, or ...
+    """
+    try:
+        yield
+    except ContsegError:
+        raise
+    except Exception as error:
+        reason = _refusal(error, path.parent)
+        if reason is None:
+            raise
+        raise UnwritableError(
+            f"{path}: cannot be written ({reason}; {_space(path, written or path)}); free some space, or use another folder"
+        ) from None
 
 
 @contextmanager
@@ -18,6 +63,9 @@ def atomic_file(path: Path, shared: bool = False) -> Iterator[Path]:
     Args:
         shared: several processes may write the file at the same time; each gets its own partial file.
 
+    Raises:
+        UnwritableError: the disk is full or read-only, or a permission is missing.
+
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "numbers.txt"
@@ -28,15 +76,19 @@ def atomic_file(path: Path, shared: bool = False) -> Iterator[Path]:
     """
     partial = _partial(path, shared)
     try:
-        partial.unlink(missing_ok=True)
-        partial.touch()
-        mode = partial.stat().st_mode
-        yield partial
-        if partial.stat().st_mode != mode:  # safetensors writes private files
-            partial.chmod(mode)
-        os.replace(partial, path)
+        with writable(path, partial):
+            partial.unlink(missing_ok=True)
+            partial.touch()
+            mode = partial.stat().st_mode
+            yield partial
+            if partial.stat().st_mode != mode:  # safetensors writes private files
+                partial.chmod(mode)
+            _sync(partial)
+            os.replace(partial, path)
+            _sync_folder(path.parent)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise
 
 
@@ -52,6 +104,9 @@ def atomic_folder(path: Path, shared: bool = False) -> Iterator[Path]:
 
     If another process has created `path` in the meantime, its folder is kept.
 
+    Raises:
+        UnwritableError: the disk is full or read-only, or a permission is missing.
+
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "images"
@@ -61,15 +116,18 @@ def atomic_folder(path: Path, shared: bool = False) -> Iterator[Path]:
         (['a.txt'], False)
     """
     partial = _partial(path, shared)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     try:
-        yield partial
-        try:
-            partial.rename(path)
-        except OSError:
-            if not path.is_dir():
-                raise
+        with writable(path, partial):
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            yield partial
+            _sync_tree(partial)
+            try:
+                partial.rename(path)
+            except OSError:
+                if not path.is_dir():
+                    raise
+            _sync_folder(path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -77,3 +135,81 @@ def atomic_folder(path: Path, shared: bool = False) -> Iterator[Path]:
 def _partial(path: Path, shared: bool) -> Path:
     # not the process id: it is not unique where machines or containers share a folder
     return path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.partial" if shared else f"{path.name}.partial")
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames in a folder permanent, where the system can."""
+    with suppress(OSError):  # Windows opens no folders, and some network file systems do not sync them
+        file = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+
+def _sync_tree(folder: Path) -> None:
+    """Sync all files below a folder; in parallel, as a disk writes many small files at once."""
+    with ThreadPoolExecutor(32) as pool:
+        list(pool.map(_sync, [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]))
+
+
+def _refusal(error: BaseException, folder: Path) -> str | None:
+    """Why the system refused to write below a folder; None for other errors."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno is not None:
+            refused = cause.errno in FULL or (cause.filename is not None and _are_nested(cause.filename, folder))
+            return os.strerror(cause.errno) if refused else None
+        cause = cause.__cause__ or cause.__context__
+    if found := re.search(r"\(os error (\d+)\)", str(error)):  # safetensors
+        return os.strerror(int(found[1]))
+    if "PytorchStreamWriter" in str(error) or "unexpected pos" in str(error):  # PyTorch, which drops the error of the system
+        return "the write was cut off"
+    return None
+
+
+def _are_nested(name: str | bytes, folder: Path) -> bool:
+    """Whether a path is in a folder, or the folder in the path."""
+    one, other = Path(os.fsdecode(name)).absolute(), folder.absolute()
+    return one.is_relative_to(other) or other.is_relative_to(one)
+
+
+def _space(path: Path, written: Path) -> str:
+    """The space that a write needs and that is free, and whether there are inodes left."""
+    needed = max(_bytes(path), _bytes(written))
+    place = next((folder for folder in path.absolute().parents if os.path.isdir(folder)), Path("/"))
+    text = f"{_size(shutil.disk_usage(place).free)} free"
+    if needed:
+        text = f"at least {_size(needed)} needed, {text}"
+    if os.name != "nt" and (system := os.statvfs(place)).f_files and not system.f_favail:
+        text += ", no inodes free"
+    return text
+
+
+def _bytes(path: Path) -> int:
+    """The size of a file, or of all files below a folder; 0 if it is missing."""
+    if os.path.isfile(path):
+        return os.path.getsize(path)
+    return sum(os.path.getsize(os.path.join(folder, name)) for folder, _, names in os.walk(path) for name in names)
+
+
+def _size(count: int) -> str:
+    """A number of bytes, with a unit.
+
+    Example:
+        >>> _size(999), _size(1_230_000), _size(45_000_000_000)
+        ('999 B', '1.2 MB', '45 GB')
+    """
+    size, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB"):
+        if size >= 1000:
+            size, unit = size / 1000, larger
+    return f"{size:.1f} {unit}" if unit != "B" and size < 10 else f"{size:.0f} {unit}"

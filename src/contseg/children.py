@@ -34,16 +34,21 @@ def start(command: Sequence[str], log: Path, lock: Lock, **environment: str) -> 
 
 
 def end(processes: Sequence[subprocess.Popen]) -> None:
-    """Terminate children, which save after their current update, and wait for them."""
+    """Terminate children, which save after their current update, and wait for them; after `GRACE`, they are killed.
+
+    A second signal kills them at once. None outlives the call, and their last epoch is kept.
+    """
     for process in processes:
         process.terminate()
-    for process in processes:
-        try:
+    try:
+        for process in processes:
             process.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            process.kill()  # its last epoch is kept
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        for process in processes:
+            process.kill()
             process.wait()
-        finally:
             if process.stdin:
                 process.stdin.close()
 

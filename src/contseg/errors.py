@@ -1,5 +1,6 @@
 """The exception for errors in the input: one line with the location, what was found, and what to do."""
 
+import errno
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -13,6 +14,40 @@ class ContsegError(Exception):
         Traceback (most recent call last):
         contseg.errors.ContsegError: masks/a.png: ids 9 are not in the class table; add them to classes.txt
     """
+
+
+_ADVICE = {
+    errno.ENOSPC: "make room, or choose another folder",
+    errno.EDQUOT: "make room, or choose another folder",
+    errno.EROFS: "choose another folder",
+    errno.EACCES: "change its permissions, or choose another path",
+    errno.EPERM: "change its permissions, or choose another path",
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "a part of the path is a file; choose another path",
+    errno.EISDIR: "choose a file",
+    errno.EEXIST: "choose another path",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "replace the link, which leads back to itself",
+    errno.EMFILE: "raise the limit with: ulimit -n 4096, or lower training.workers",
+    errno.ENFILE: "close other programs, or lower training.workers",
+    errno.ENOMEM: "lower training.batch, data.crop or training.workers",
+    errno.EIO: "check the disk, and copy the data elsewhere",
+    errno.ESTALE: "mount the file system again, and repeat the command",
+    errno.EBUSY: "close the program that uses it, and repeat the command",
+}
+
+
+def system_error(error: OSError) -> ContsegError:
+    """An error of the operating system in one line: the path, what failed, and what to do.
+
+    Example:
+        >>> print(system_error(OSError(errno.ENOSPC, "No space left on device", "runs/a/state.pt")))
+        runs/a/state.pt: No space left on device; make room, or choose another folder
+    """
+    paths = " -> ".join(str(path) for path in (error.filename, error.filename2) if path is not None)
+    reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    advice = _ADVICE.get(error.errno or 0, "repeat the command, or choose another path")
+    return ContsegError(f"{f'{paths}: ' if paths else ''}{reason}; {advice}")
 
 
 INVISIBLE = re.compile(
@@ -52,5 +87,5 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     known = sorted(known)
     close = get_close_matches(name, known, n=1, cutoff=0.5)
-    listing = f"known: {', '.join(known)}"
+    listing = f"known: {', '.join(known)}" if known else "there are none"
     return f"did you mean '{close[0]}'? ({listing})" if close else listing

@@ -1,4 +1,4 @@
-"""Signals that end a command (Ctrl-C, SIGTERM, SIGHUP): deferred during an update, immediate elsewhere."""
+"""Signals that end a command (Ctrl-C, SIGTERM, SIGHUP, SIGUSR1): deferred during an update, immediate elsewhere."""
 
 import _thread
 import os
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-CAUGHT = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+CAUGHT = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
 SAME = 1.0
 """Seconds in which a repeated signal is ignored, as a terminal and a launcher may both send it."""
 GRACE = 20.0

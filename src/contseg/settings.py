@@ -2,10 +2,8 @@
 
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from contseg.errors import ContsegError
+from contseg.parsing import parse_yaml
 
 
 def key_value(setting: str, example: str, what: str = "") -> tuple[str, Any]:
@@ -17,16 +15,18 @@ def key_value(setting: str, example: str, what: str = "") -> tuple[str, Any]:
         what: begins the error, for example `"override "`.
 
     Raises:
-        ContsegError: `=` or the key is missing, or the value is not YAML.
+        ContsegError: `=` or a part of the key is missing, or the value is not YAML.
 
     Example:
         >>> key_value("training.lr=0.01", "size=48"), key_value("data.test_crop=", "size=48")
         (('training.lr', 0.01), ('data.test_crop', None))
     """
     key, equals, text = setting.partition("=")
-    if not equals or not key:
+    if not equals or not all(key.split(".")):
         raise ContsegError(f"{what}'{setting}': write KEY=VALUE, such as {example}")
     try:
-        return key, YAML(typ="safe").load(text) if text else None
-    except YAMLError:
-        raise ContsegError(f"{what}'{setting}': the value is not YAML") from None
+        return key, parse_yaml(text, setting) if text else None
+    except ContsegError:
+        raise ContsegError(
+            f"{what}{setting[:80]!r}: the value is not YAML, or too long or too deep; put it in quotes"
+        ) from None

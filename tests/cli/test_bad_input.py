@@ -1,9 +1,12 @@
 """Mistakes in the input: exit code 2, one `error:` line on standard error, no traceback."""
 
+import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,12 +14,23 @@ from PIL import Image
 
 from contseg.data.files import read_mask, write_palette_png
 from contseg.engine.run import Run
+from contseg.recipes import build
+from tests.cli.mistakes import MISTAKES
+from tests.cli.spoilt import write
 from tests.conftest import TINY
 from tests.engine.runs import command, interrupted, learn, tiny_recipe
 
 DIGITS = ["digits/finetune_5-1", *TINY, "training.epochs=1"]
 
 
+DIVERGING = " ".join(
+    ["training.lr=1000", *(f"training.lr_factors.{part}=1000" for part in ("backbone", "head", "classifier"))]
+)
+ADVICE = (
+    r"; |[Ii]nput should|should have|should match|did you mean|Did you mean|[Kk]nown:|expected|must|needs? |use |set |give |"
+    "write |see: |at least|choose|list |neither "
+)
+"""Words of what to do, or of what is valid."""
 OUTSIDE = "ids outside the class table: 9 (6 pixels); the class list names 0 (background), 1 (red), 2 (green), 3 (blue)"
 
 
@@ -107,8 +121,8 @@ class TestData:
         ("training.keep=best", "training.keep: 'best' needs held-out images"),
         ("backbone_weights=missing.pth", "missing.pth: weights file not found"),
         ("training.batch=3 training.devices=2", "training.batch: 3 images do not divide over 2 ranks"),
-        ("training.lr=1e30", "loss is not finite at step 0, epoch 0, batch 1"),
-        ("training.lr=1e30", "start over with --overwrite and a lower rate, such as training.lr=1e+29"),
+        (DIVERGING, "loss is not finite at step 0, epoch 0, batch"),
+        (DIVERGING, "start over with --overwrite and a lower rate, such as training.lr=1e+02"),
         ("training.batch=1", "training.batch: 1 image is too few for head deeplabv3-mib, which has a norm over averages"),
         ("name=..", "name: '..' is not a valid folder name"),
         ("name=''", "name: '' is not a valid folder name"),
@@ -143,9 +157,7 @@ class TestRuns:
         refused("train", *DIGITS, "--out", tmp_path / "run", telling=str(tmp_path / "run"))
 
     def test_resuming_with_a_changed_recipe(self, run):
-        refused(
-            "train", "--resume", run.folder, "training.lr=0.5", telling="training.lr was 0.1, is 0.5; resume it unchanged"
-        )
+        refused("train", "--resume", run.folder, "training.lr=0.5", telling="training.lr was 0.1, is 0.5; resume without")
 
     def test_what_changed_most_is_told_first_and_nothing_is_hidden(self, run):
         changes = ["training.lr=0.5", "training.clip=1", "data.flip=0.4", "training.power=1", "network.backbone=resnet34"]
@@ -201,6 +213,57 @@ class TestRuns:
 
     def test_a_part_of_the_names_of_recipes(self):
         refused("train", "mib", telling="recipe 'mib': not found; did you mean 'folder/mib' or '")
+
+
+@pytest.fixture(scope="module")
+def spoilt(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("spoilt")
+    write(folder)
+    return folder
+
+
+class TestEveryMistake:
+    """The table of `tests.cli.mistakes`."""
+
+    @pytest.mark.parametrize("mistake", MISTAKES, ids=str)
+    def test_is_one_line_that_names_it_and_leaves_nothing(self, spoilt, monkeypatch, mistake):
+        monkeypatch.chdir(spoilt)
+        before = sorted(os.listdir(spoilt))
+        code, printed, errors = command(*mistake.words)
+        assert (code, len(errors.splitlines())) == (2, 1), errors or printed
+        assert errors.startswith("error: ")
+        assert mistake.names in errors
+        assert re.search(ADVICE, errors), "what to do is missing"
+        assert sorted(os.listdir(spoilt)) == before
+
+    def test_is_one_of_at_least_400(self):
+        assert len(set(MISTAKES)) == len(MISTAKES) >= 400
+
+
+NUMBERS_OF_SYSTEM = [
+    "ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENOENT", "ENOTDIR", "EISDIR", "EEXIST", "ENAMETOOLONG", "ELOOP",
+    "EMFILE", "ENFILE", "ENOMEM", "EIO", "ESTALE", "EBUSY", "ENXIO",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NUMBERS_OF_SYSTEM)
+def test_an_error_of_the_system_is_one_line_with_path_reason_and_advice(tmp_path, monkeypatch, name):
+    number = getattr(errno, name)
+
+    def fail(*_):
+        raise OSError(number, os.strerror(number), "a/b")
+
+    monkeypatch.setattr(build, "clear", fail)
+    refused("train", *DIGITS, "--out", tmp_path / "run", "--no-cache", telling=f"error: a/b: {os.strerror(number)}; ")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 1 TB")])
+def test_too_little_memory_is_one_line(tmp_path, monkeypatch, error):
+    monkeypatch.setattr(build, "clear", mock.Mock(side_effect=error))
+    refused(
+        "train", *DIGITS, "--out", tmp_path / "run", "--no-cache", telling="error: not enough memory; lower training.batch"
+    )
 
 
 def test_a_real_process_refuses_alike(tmp_path):

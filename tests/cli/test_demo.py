@@ -158,6 +158,7 @@ class TestRealProcesses:
         [
             (signal.SIGTERM, 143),
             pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+            pytest.param(signal.SIGUSR1, 138, marks=pytest.mark.slow),
             pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),
         ],
     )
@@ -179,12 +180,12 @@ class TestRealProcesses:
         wait_for(Run(tmp_path / "demo" / "joint").metrics, first)
         _, errors = (second := demo()).communicate(timeout=100)
         assert second.returncode == 2
-        assert errors.startswith(f"error: {tmp_path / 'demo'}: a demo is already running there (process {first.pid} since ")
+        assert errors.startswith(f"error: {tmp_path / 'demo'}: a demo is already running there (process {first.pid} on ")
         assert first.poll() is None
 
 
 def test_a_folder_is_held_by_one_demo_and_free_after_it(tmp_path):
-    said = rf"^here: a demo is already running there \(process {os.getpid()} since"
+    said = rf"^here: a demo is already running there \(process {os.getpid()} on .* since"
     with held(tmp_path / "demo.lock", "here: a demo"), pytest.raises(ContsegError, match=said):
         held(tmp_path / "demo.lock", "here: a demo").__enter__()
     with held(tmp_path / "demo.lock", "here: a demo"):

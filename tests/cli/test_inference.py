@@ -115,7 +115,7 @@ def test_predict_can_leave_out_what_the_run_does(sliding, picture, tmp_path):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--slide", "0"], "evaluation.crop"),
+        (["--slide", "0"], "--slide"),
         (["--scales", "1,big"], "--scales: expected numbers separated by commas, such as 0.75,1,1.25 (got '1,big')"),
         (["--scales", "0"], "evaluation.scales"),
     ],

@@ -119,3 +119,80 @@ def test_a_fresh_demo_deletes_nothing_before_everything_is_checked(tmp_path):
         assert (code, errors.count("\n")) == (2, 1)
         assert kept.is_dir()
         assert [path.name for path in (tmp_path / "demo").iterdir()] == ["cache"]
+
+
+def test_a_fresh_demo_keeps_files_of_the_user(tmp_path):
+    mine = [tmp_path / "demo" / name for name in ("cache/mine.txt", "joint/mine.txt", "photo.png")]
+    line = ("demo", "digits", "--fresh", "--out", tmp_path / "demo", "--methods", "joint", *TINY, "training.epochs=1")
+    assert command(*line)[0] == 0
+    result = (tmp_path / "demo" / "cache" / ("0" * 64)) / "rest.pt"
+    for path in (*mine, result):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("of the user")
+    assert command(*line)[0] == 0
+    assert [path.read_text() for path in mine] == ["of the user"] * 3
+    assert not result.exists()
+
+
+def test_a_demo_does_not_replace_a_summary_or_report_of_the_user(tmp_path):
+    for name in ("summary.json", "report.html"):
+        mine = tmp_path / name / name
+        mine.parent.mkdir()
+        mine.write_text("of the user")
+        code, _, errors = command("demo", "digits", "--out", mine.parent, *TINY)
+        assert (code, errors.count("\n")) == (2, 1)
+        assert f"{mine}: exists, and contseg did not write it" in errors
+        assert [path.read_text() for path in mine.parent.iterdir()] == ["of the user"]
+
+
+class TestBeforeTheFirstState:
+    """A run that fails at its first batch does not keep the corrected command from using its folder."""
+
+    @pytest.fixture
+    def squares(self, make_folder):
+        root = make_folder(8)
+        for path in (root / "images").iterdir():
+            path.write_bytes(path.read_bytes()[:60])  # the size can be read, the pixels cannot
+        return root
+
+    def train(self, squares, out, *more):
+        options = ["scenario.split=2-1", "data.crop=32", "network.backbone=resnet18", "network.backbone.width=4"]
+        return command("train", "folder/finetune", "--data", squares, "--out", out, "--no-cache", *options, *more)
+
+    def test_no_folder_is_left(self, squares, tmp_path):
+        code, _, errors = self.train(squares, tmp_path / "out" / "run")
+        assert (code, errors.count("\n")) == (2, 1)
+        assert not (tmp_path / "out" / "run").exists()
+
+    def test_of_a_run_that_was_overwritten_only_files_of_the_user_are_left(self, squares, old):
+        code, _, _ = self.train(squares, old.folder, "--overwrite")
+        assert code == 2
+        assert [path.name for path in old.folder.iterdir()] == ["mine.txt"]
+
+
+OUTPUTS = {
+    "a report": (["report", "RUN", "--out", "FILE"], "page.html"),
+    "a table": (["table", "RUN", "--out", "FILE"], "table.md"),
+    "a table for spreadsheets": (["table", "RUN", "--out", "FILE"], "table.csv"),
+    "a result": (["evaluate", "RUN", "--json", "FILE"], "result.json"),
+    "a drawing": (["plan", "digits/finetune_5-1", *OPTIONS, "--draw", "FILE"], "plan.png"),
+    "a vector drawing": (["plan", "digits/finetune_5-1", *OPTIONS, "--draw", "FILE"], "plan.pdf"),
+}
+
+
+@pytest.mark.parametrize("kind", OUTPUTS)
+def test_an_output_replaces_an_earlier_one_and_no_other_file(start, tmp_path, kind):
+    words, name = OUTPUTS[kind]
+    mine, new = tmp_path / name, tmp_path / "new" / name
+    mine.write_text("of the user")
+
+    def written(path):
+        return command(*(start.folder if word == "RUN" else path if word == "FILE" else word for word in words))
+
+    code, _, errors = written(mine)
+    assert (code, errors.count("\n"), mine.read_text()) == (2, 1, "of the user")
+    assert f"{mine}: exists, and contseg did not write it; choose another file with --" in errors
+    for _ in range(2):
+        assert written(new)[0] == 0
+    code, _, errors = written(tmp_path)
+    assert (code, errors.count("\n")) == (2, 1)

@@ -1,5 +1,10 @@
 """`contseg predict` on folders as people have them: bad files, other formats, links, its own results, deep pictures."""
 
+import json
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from contseg.cli.predict_files import MARKER
+from contseg.cli.predict_record import MARKER
 from contseg.data.classes import ClassTable
 from contseg.interop.segmenter_file import save_segmenter
 from contseg.models.options import NetworkOptions
@@ -215,3 +220,80 @@ class TestReading:
         monkeypatch.setenv("CONTSEG_MAX_PIXELS", "768")
         code, _, _ = command("predict", segmenter, photos / "0.png", "--slide", 16, "--out", tmp_path / "out")
         assert code == 0
+
+
+FORMATS = {
+    "png": "ids/0.png",
+    "labelme": "0.json",
+    "coco": "annotations.json",
+    "cvat": "SegmentationClass/0.png",
+}
+
+
+class TestFilesOfTheUser:
+    @pytest.mark.parametrize(
+        "name", [*FORMATS.values(), "overlays/2.png", "labelmap.txt", "ImageSets/Segmentation/default.txt"]
+    )
+    def test_a_file_that_is_no_result_is_not_overwritten(self, segmenter, photos, tmp_path, name):
+        out = tmp_path / "out"
+        mine = out / name
+        mine.parent.mkdir(parents=True, exist_ok=True)
+        mine.write_text("made by hand")
+        form = next((form for form, file in FORMATS.items() if file == name), "png" if name.endswith(".png") else "cvat")
+        before = sorted(out.rglob("*"))
+        refused(
+            "predict", segmenter, photos, "--out", out, "--format", form,
+            telling=f"{mine}: exists, and contseg predict did not write it; move it, or choose another folder with --out",
+        )  # fmt: skip
+        assert mine.read_text() == "made by hand"
+        assert sorted(out.rglob("*")) == before
+
+    @pytest.mark.parametrize("form", FORMATS)
+    def test_a_result_is_overwritten_until_it_is_corrected_by_hand(self, segmenter, photos, tmp_path, form):
+        command_line = ("predict", segmenter, photos, "--out", tmp_path / "out", "--format", form)
+        for _ in range(2):
+            assert command(*command_line)[0] == 0
+        result = tmp_path / "out" / FORMATS[form]
+        result.write_bytes(result.read_bytes() + b" ")
+        before = result.read_bytes()
+        refused(*command_line, telling=f"{result}: was changed after it was predicted; move it to keep it")
+        assert result.read_bytes() == before
+
+    def test_an_image_that_could_not_be_predicted_has_no_result_to_overwrite(self, segmenter, photos, tmp_path):
+        (photos / "0bad.png").write_bytes(b"")
+        mine = tmp_path / "out" / "ids" / "0bad.png"
+        assert command("predict", segmenter, photos, "--out", tmp_path / "out")[0] == 2
+        mine.write_text("made by hand")
+        refused("predict", segmenter, photos, "--out", tmp_path / "out", telling=f"{mine}: exists, and contseg predict did")
+        assert mine.read_text() == "made by hand"
+
+    def test_results_of_a_command_that_was_killed_are_overwritten(self, segmenter, photos, tmp_path):
+        assert command("predict", segmenter, photos, "--out", tmp_path / "out")[0] == 0
+        names = json.loads((tmp_path / "out" / MARKER).read_text())
+        (tmp_path / "out" / MARKER).write_text(json.dumps(dict.fromkeys(names)))
+        (tmp_path / "out" / "ids" / "0.png").write_bytes(b"half")
+        assert command("predict", segmenter, photos, "--out", tmp_path / "out")[0] == 0
+
+
+@pytest.mark.slow
+def test_a_killed_command_leaves_whole_files_and_repeated_it_ends_the_same(segmenter, tmp_path):
+    for number in range(60):
+        picture(tmp_path / "photos" / f"{number}.png")
+    line = [sys.executable, "-m", "contseg", "predict", segmenter, tmp_path / "photos", "--out"]
+    subprocess.run([*map(str, line), tmp_path / "whole"], check=True, stdout=subprocess.DEVNULL)
+    expected = {path.relative_to(tmp_path / "whole"): path.read_bytes() for path in (tmp_path / "whole").rglob("*.*")}
+    kills = 0
+    for wanted in (3, 40, 120):
+        process = subprocess.Popen([*map(str, line), tmp_path / "killed"], stdout=subprocess.DEVNULL)
+        shutil.rmtree(tmp_path / "killed" / "overlays", ignore_errors=True)
+        while process.poll() is None and len(list((tmp_path / "killed").glob("overlays/*.png"))) < wanted // 3:
+            time.sleep(0.002)
+        kills += process.poll() is None
+        process.kill()
+        process.wait()
+        for path in (tmp_path / "killed").rglob("*.png"):
+            assert path.read_bytes() == expected[path.relative_to(tmp_path / "killed")]
+    assert kills >= 2
+    subprocess.run([*map(str, line), tmp_path / "killed"], check=True, stdout=subprocess.DEVNULL)
+    found = {path.relative_to(tmp_path / "killed"): path.read_bytes() for path in (tmp_path / "killed").rglob("*.*")}
+    assert found == expected

@@ -57,7 +57,7 @@ def test_a_data_set_with_the_annotations_has_the_predicted_masks(segmenter, imag
     assert (code, errors) == (0, "")
     if form != "labelme":
         (out / "images").symlink_to(images) if form == "coco" else (out / "JPEGImages").symlink_to(images)
-    dataset = open_labelled(out)
+    dataset = open_labelled(out, follow_links=True)
     by_name = {Path(name).name: name for name in all_names(dataset)}
     for name, mask in zip(("frame2", "frame10", "a"), masks, strict=True):
         image, found = dataset.read(by_name[name])

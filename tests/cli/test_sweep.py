@@ -62,6 +62,8 @@ def test_a_run_of_another_recipe_is_replaced_only_if_requested(tmp_path):
     row = rows_of(["digits/mib_5-1"], [], (0,))
     (cell,) = cells_of(row, SMALL, tmp_path)
     begin(cell)
+    (cell.run.step_folder(0) / "state.pt").touch()
+    cell.run.manifest.record(cell.run.state_path(0))
     code, _, errors = command("sweep", "digits/mib_5-1", "--seeds", "0", *SMALL, "training.lr=0.5", "--out", tmp_path)
     assert code == 2
     assert "the recipe changed since the run began: training.lr was 0.1, is 0.5; replace it with --overwrite" in errors

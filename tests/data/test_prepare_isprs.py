@@ -232,8 +232,8 @@ class TestGoingOn:
             tiles / "potsdam",
             telling="09999.png: exists, but there is no prepared.json with",
         )
-        assert prepare(tmp_path, "--potsdam", tiles / "potsdam", "--overwrite")[0] == 0
-        assert 9999 not in patches(tmp_path)
+        refused(tmp_path, "--potsdam", tiles / "potsdam", "--overwrite", telling="09999.png: exists, and prepared.json does")
+        assert patches(tmp_path) == [9999]
 
     @pytest.mark.parametrize("record", ["{", "[]", '{"potsdam": 3}', '{"potsdam": {"complete": false}}'])
     def test_a_broken_record_is_told(self, tiles, tmp_path, record):

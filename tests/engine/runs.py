@@ -61,9 +61,10 @@ def learn(
     method: Method | None = None,
     cache: Path | None = None,
     reporter: Reporter | None = None,
+    accept_changes: bool = False,
 ) -> Run:
     """Train in a folder; returns the run."""
-    train(job_in(folder, recipe, method=method, cache=cache), reporter)
+    train(job_in(folder, recipe, method=method, cache=cache), reporter, accept_changes=accept_changes)
     return Run(folder)
 
 
@@ -117,6 +118,7 @@ class Watching(Reporter):
     def __init__(self) -> None:
         self.updates: list[int] = []
         self.notes: list[str] = []
+        self.messages: list[str] = []
 
     def step_started(self, step: int, steps: int, classes: tuple[str, ...], updates: int, note: str = "") -> None:
         self.updates.append(0)
@@ -124,6 +126,9 @@ class Watching(Reporter):
 
     def updated(self, epoch: int, epochs: int, loss: float, images: int) -> None:
         self.updates[-1] += 1
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
 
 
 class StoppedError(Exception):

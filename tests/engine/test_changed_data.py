@@ -69,7 +69,7 @@ def test_a_begun_run_is_refused_and_stays_as_it_is(root, tmp_path, change):
     interrupted(tmp_path / "run", recipe_of(root), "step_finished", 1)
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     change(root)
-    with pytest.raises(ContsegError, match=rf"run: the data changed since the run began: .*{CHANGES[change]}") as caught:
+    with pytest.raises(ContsegError, match=rf"run: changed since the run began: .*{CHANGES[change]}") as caught:
         learn(tmp_path / "run", recipe_of(root))
     assert "\n" not in str(caught.value)
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
@@ -135,7 +135,7 @@ class TestRunsOfEarlierVersions:
     def test_it_is_said_and_the_plan_stays(self, run, root):
         code, said, errors = command("train", "--resume", run.folder)
         assert (code, errors) == (0, "")
-        assert "plan.json: written by an earlier version" in said.replace("\n", "")
+        assert "begun by an earlier version" in said.replace("\n", "")
         assert run.summary()["plan"] == "0123456789ab"
 
     @pytest.mark.parametrize("change", [halved, exchanged, edited], ids=lambda change: change.__name__)

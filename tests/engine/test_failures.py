@@ -1,5 +1,6 @@
 """When training goes wrong, the message says where, and what was saved stays."""
 
+import re
 from dataclasses import dataclass, field
 
 import pytest
@@ -16,16 +17,17 @@ def whole(tmp_path_factory):
     return learn(tmp_path_factory.mktemp("whole") / "run", tiny_recipe("finetune"))
 
 
-@pytest.mark.parametrize(("option", "step"), [("training.lr=1e30", 0), ("training.lr_later=1e30", 1)])
-def test_a_loss_that_is_not_finite_says_where_and_on_what(tmp_path, option, step):
+@pytest.mark.parametrize(("suffix", "step"), [("", 0), ("_later", 1)])
+def test_a_loss_that_is_not_finite_says_where_and_on_what(tmp_path, suffix, step):
+    factors = f"training.lr_factors{suffix}={{backbone: 1000, head: 1000, classifier: 1000}}"
     with pytest.raises(ContsegError) as caught:
-        learn(tmp_path / "run", tiny_recipe("finetune", option))
+        learn(tmp_path / "run", tiny_recipe("finetune", f"training.lr{suffix}=1000", factors))
     message = str(caught.value)
-    assert message.startswith(f"loss is not finite at step {step}, epoch 0, batch 1 (cross_entropy = ")
+    assert re.match(rf"loss is not finite at step {step}, epoch \d, batch [1-9]\d* \(cross_entropy = ", message)
     samples = message.split("; samples ")[1].split(";")[0].split(", ")
     assert len(samples) == 10
     assert all(name.startswith("train/") for name in samples)
-    assert message.endswith(f"and a lower rate, such as {option.partition('=')[0]}=1e+29")
+    assert message.endswith(f"and a lower rate, such as training.lr{suffix}=1e+02")
     assert "\n" not in message
 
 
@@ -51,7 +53,7 @@ def test_the_run_goes_on_from_the_last_whole_epoch(tmp_path, whole, at):
     state = run.load_state(step)
     assert (state.epochs_done if state else 0) == epoch
     assert lines(run, "epoch") == lines(whole, "epoch")[: 2 * step + epoch]
-    assert same(weights(learn(run.folder, tiny_recipe("finetune"))), weights(whole))
+    assert same(weights(learn(run.folder, tiny_recipe("finetune"), method=Stumbling())), weights(whole))
 
 
 def test_an_image_that_breaks_during_training_is_named_and_can_be_replaced(tmp_path, make_folder):

@@ -83,7 +83,7 @@ def test_without_its_plan_a_run_is_not_reported_and_half_of_one_not_put_into_a_t
     path.write_text(path.read_text()[:30])
     code, _, errors = command(word, run.folder)
     assert (code, errors.count("\n")) == (2, 1)
-    assert f"{path}: not JSON" in errors
+    assert f"{path}: damaged: its SHA-256 is not the one that was written" in errors
 
 
 @pytest.mark.parametrize("name", ["samples.npz", "steps/01/predictions.npz"])

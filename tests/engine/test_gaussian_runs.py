@@ -182,7 +182,7 @@ class TestWhatIsRefused:
             (["training.epochs=3"], r"training\.epochs: 3 in step 1, but .* set training\.epochs=\[3, 0\]"),
             (["training.epochs=[3, 1]"], r"training\.epochs: 1 in step 1, but .* set training\.epochs=\[3, 0\]"),
             (["training.epochs=0"], r"training\.epochs: 0 in step 0, but .* set \[30, 0\], or backbone_weights"),
-            (["method.rho=0.0"], r"method\.rho: must be above 0"),
+            (["method.rho=0.0"], r"method\.rho: Input should be greater than 0 \(got 0\.0\)"),
             (["method.centres=2", "method.background=distance"], r"method\.centres: .* set method\.centres=0"),
             (["method.without_sums=columns"], r"method\.without_sums: .* set method\.tap=head and method\.expansion=0"),
             (["network.head={name: fcn, idrnet: {attention_width: 8}}"], r"method\.name: .* network\.head\.idrnet grow"),
@@ -190,7 +190,6 @@ class TestWhatIsRefused:
         ],
     )
     def test_is_refused_in_one_line(self, tmp_path, overrides, message):
-        wrong = read_recipe("digits/gaussian_5-1", [*TINY, "training.epochs=[2, 0]", *overrides])
         with pytest.raises(ContsegError, match=message) as caught:
-            make_job(wrong, tmp_path / "run")
+            make_job(read_recipe("digits/gaussian_5-1", [*TINY, "training.epochs=[2, 0]", *overrides]), tmp_path / "run")
         assert "\n" not in str(caught.value)

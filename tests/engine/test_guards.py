@@ -96,12 +96,20 @@ class TestBackground:
 
 
 class TestTeacher:
-    """The segmenter of the step before is read from its file after an interruption."""
+    """The segmenter of the step before is read from its file after an interruption.
+
+    These runs did not record its SHA-256, as in earlier versions: otherwise, another file is found by that alone.
+    """
+
+    def unrecorded(self, folder, recipe) -> Run:
+        interrupted(folder, recipe, "step_finished", 1)
+        run = Run(folder)
+        run.manifest.forget(run.segmenter_path(0))
+        return run
 
     @pytest.fixture
     def begun(self, tmp_path) -> Run:
-        interrupted(tmp_path / "run", tiny_recipe("plop", *SHORT), "step_finished", 1)
-        return Run(tmp_path / "run")
+        return self.unrecorded(tmp_path / "run", tiny_recipe("plop", *SHORT))
 
     def resume(self, run: Run) -> Run:
         return learn(run.folder, tiny_recipe("plop", *SHORT))
@@ -139,8 +147,7 @@ class TestTeacher:
 
     def test_without_the_output_unknown_is_refused(self, tmp_path):
         recipe = tiny_recipe("finetune", *SHORT, "scenario.policy=ssul")
-        interrupted(tmp_path / "run", recipe, "step_finished", 1)
-        path = Run(tmp_path / "run").segmenter_path(0)
+        path = self.unrecorded(tmp_path / "run", recipe).segmenter_path(0)
         segmenter, classes = load_segmenter(path)
         save_segmenter(path, Segmenter(segmenter.options.model_copy(update={"unknown": False}), [6]), classes)
         with pytest.raises(ContsegError, match=r'has 6 outputs .* continues 7 \(6 classes and the output "unknown"\)'):

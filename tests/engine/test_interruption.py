@@ -241,6 +241,7 @@ class TestAProcess:
             (signal.SIGINT, 130),
             pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
             pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
+            pytest.param(signal.SIGUSR1, 138, marks=pytest.mark.slow),
         ],
     )
     def test_ends_with_one_line_and_the_code_of_the_signal(self, tmp_path, number, code):

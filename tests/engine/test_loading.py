@@ -1,5 +1,9 @@
 """Batches are the same for any number of workers and ranks."""
 
+import os
+import signal
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -42,6 +46,12 @@ class TestWhatNeverChangesABatch:
     def test_the_number_of_workers(self, samples):
         draws = epoch_draws(len(samples), TrainingOptions(batch=4), step=0, epoch=0)
         assert_equal(batches(samples, draws), batches(samples, draws, workers=2))
+
+    def test_the_size_of_shared_memory(self, samples, monkeypatch):
+        draws = epoch_draws(len(samples), TrainingOptions(batch=4), step=0, epoch=0)
+        whole = batches(samples, draws)
+        monkeypatch.setattr("contseg.engine.devices.ROOM_TO_SHARE", 1 << 60)
+        assert_equal(batches(samples, draws, workers=2), whole)
 
     def test_the_number_of_ranks(self, samples):
         options = TrainingOptions(batch=4)
@@ -159,6 +169,25 @@ class TestExemplars:
         whole = epoch_draws(40, options, 1, 0, exemplars=10, share=0.5)
         parts = [epoch_draws(40, options, 1, 0, Shard(rank, count), 10, 0.5) for rank in range(count)]
         assert [[draw for piece in pieces for draw in piece] for pieces in zip(*parts, strict=True)] == whole
+
+
+def stuck(*arguments):
+    time.sleep(60)
+
+
+def killed(*arguments):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("pipeline", [stuck, killed], ids=lambda pipeline: pipeline.__name__)
+def test_a_worker_that_ends_or_hangs_is_one_line_with_its_images(samples, monkeypatch, pipeline):
+    monkeypatch.setattr("contseg.engine.loading.PATIENCE", 1.0)
+    with pytest.raises(
+        ContsegError, match=r"training\.workers: no batch came from the workers \(DataLoader .*\); check"
+    ) as caught:
+        batches(samples, [[Draw(0, 0, 3)]], workers=1, pipeline=pipeline)
+    assert str(samples.dataset.image_path(samples.names[3])) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_upright_and_lying_images_do_not_mix_in_a_rectangular_crop(samples):

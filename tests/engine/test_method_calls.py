@@ -80,7 +80,7 @@ class TestOrder:
 
     def test_preparation_is_repeated_at_resume_but_the_look_before_the_step_is_not(self, tmp_path):
         recipe, method = tiny_recipe("finetune", "training.epochs=2", "training.batch=20"), Recording()
-        interrupted(tmp_path / "run", recipe, "updated", 3)  # in the second epoch of step 0
+        interrupted(tmp_path / "run", recipe, "updated", 3, method=Recording())  # in the second epoch of step 0
         learn(tmp_path / "run", recipe, method=method)
         assert method.calls[:4] == ["prepare", "parameter_groups", "relabel", "losses"]
         assert method.calls.count("before_step") == 1  # of step 1

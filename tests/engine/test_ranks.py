@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from contseg.engine.options import TrainingOptions
-from contseg.engine.ranks import make_fabric, ranks_of, shard_of
+from contseg.engine.ranks import OwnProcesses, joined_rank, make_fabric, ranks_of, shard_of
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from tests.conftest import TINY
@@ -38,6 +38,71 @@ def test_one_process_speaks_to_nobody():
     tensor = object()
     assert ranks.sum(tensor) is tensor
     assert ranks.gather(tensor) is tensor
+
+
+STEP = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "SLURM_NTASKS": "2"}
+TORCHRUN = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}
+
+
+class TestLaunchers:
+    """What the environment says about the processes that exist already."""
+
+    @pytest.fixture
+    def fabric(self, monkeypatch):
+        def make(environment: dict[str, str], **options):
+            for name, value in environment.items():
+                monkeypatch.setenv(name, value)
+            return make_fabric(TrainingOptions(accelerator="cpu", batch=12, **options))
+
+        return make
+
+    @pytest.mark.parametrize(
+        "environment",
+        [
+            pytest.param({"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}, id="a batch script"),
+            pytest.param(STEP | {"SLURM_JOB_NAME": "bash"}, id="a shell"),
+            pytest.param(STEP | {"SLURM_PTY_PORT": "5"}, id="a terminal"),
+            pytest.param({"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, id="a step of one task"),
+            pytest.param({"RANK": "3", "LOCAL_RANK": "3", "GROUP_RANK": "2"}, id="what a launcher left"),
+        ],
+    )
+    @pytest.mark.parametrize("devices", [1, 2])
+    def test_variables_of_an_allocation_do_no_harm(self, fabric, environment, devices):
+        made = fabric(environment, devices=devices)
+        assert joined_rank() is None
+        assert (made.global_rank, made.world_size) == (0, devices)
+        assert (made.strategy.launcher is not None) == (devices > 1)  # it spawns the ranks
+
+    @pytest.mark.parametrize(
+        "environment", [TORCHRUN, STEP | {"SLURM_NODEID": "0", "SLURM_LOCALID": "1"}], ids=["torchrun", "srun"]
+    )
+    def test_the_ranks_of_a_launcher_are_joined(self, fabric, environment):
+        made = fabric(environment, devices=2)
+        assert joined_rank() == 1
+        assert made.world_size == 2
+
+    def test_a_spawned_rank_has_its_own_local_rank_whatever_a_launcher_left(self, monkeypatch):
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        parent = OwnProcesses()
+        assert parent.local_rank() == 0
+        monkeypatch.setattr(os, "getpid", lambda: -1)  # as in the spawned process, to which it was pickled
+        assert parent.local_rank() == 1
+
+    @pytest.mark.parametrize(
+        ("environment", "options", "message"),
+        [
+            (TORCHRUN, {"devices": 1}, "WORLD_SIZE=2 in the environment, but training.devices=1 and training.nodes=1 make"),
+            (TORCHRUN, {"devices": 4}, "WORLD_SIZE=2 in the environment, but training.devices=4"),
+            (TORCHRUN, {"devices": 2, "nodes": 2}, "WORLD_SIZE=2 in the environment, but training.devices=2 and"),
+            ({"WORLD_SIZE": "4"}, {"devices": 1}, "WORLD_SIZE=4 in the environment"),
+            ({"WORLD_SIZE": "many"}, {"devices": 1}, "WORLD_SIZE=many: is set in the environment and is not a number"),
+            (STEP, {"devices": 1}, "SLURM_STEP_NUM_TASKS=2 in the environment"),
+            ({}, {"nodes": 2}, "training.nodes: 2 nodes need a launcher"),
+        ],
+    )  # fmt: skip
+    def test_another_number_of_processes_is_refused(self, fabric, environment, options, message):
+        with pytest.raises(ContsegError, match=message):
+            fabric(environment, **options)
 
 
 def assert_like(two: Run, one: Run) -> None:
@@ -86,7 +151,8 @@ class TestTwoProcesses:
         recipe = tiny_recipe("plop", *GENTLE)
         one = learn(tmp_path / "one", recipe, method=DOUBLES["plop"]())
         interrupted(tmp_path / "two", recipe, "updated", 6, method=DOUBLES["plop"]())  # in the second epoch
-        two = learn(tmp_path / "two", tiny_recipe("plop", *GENTLE, "training.devices=2"), method=DOUBLES["plop"]())
+        more = tiny_recipe("plop", *GENTLE, "training.devices=2")
+        two = learn(tmp_path / "two", more, method=DOUBLES["plop"](), accept_changes=True)
         assert_like(two, one)
 
     def test_share_the_first_step_with_two_and_not_with_one(self, tmp_path):

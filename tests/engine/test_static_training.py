@@ -67,7 +67,7 @@ def test_a_limit_shortens_gradients_and_one_that_never_binds_changes_nothing(tmp
     common = (*ONE_STEP, "training.momentum=0.0", "training.weight_decay=0.0")
     plain, loose, tight = (
         learn(tmp_path / name, tiny_recipe("finetune", *common, f"training.clip={limit}"))
-        for name, limit in (("plain", "null"), ("loose", 1e9), ("tight", 1e-6))
+        for name, limit in (("plain", "null"), ("loose", 1e6), ("tight", 1e-6))
     )
     assert same(weights(plain, 0), weights(loose, 0))
     recipe = tiny_recipe("finetune", *common, "training.lr=1e-12")

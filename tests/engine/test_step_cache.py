@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contseg.engine.code import package_digest
+from contseg.engine.code import sources_digest
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.methods.finetune import Finetune
@@ -55,11 +55,40 @@ def test_a_result_that_is_half_deleted_is_learned_again_and_kept_again(first, tm
     assert list((tmp_path / "cache").iterdir()) == [place]
 
 
-def test_a_damaged_result_is_named(first, tmp_path):
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["rest.pt", "segmenter.safetensors", "manifest.json"])
+@pytest.mark.parametrize("harm", [flip, lambda path: path.write_bytes(b"half")], ids=["flip", "halve"])
+def test_a_damaged_result_is_named_dropped_and_learned_again(first, tmp_path, name, harm):
     (place,) = (tmp_path / "cache").iterdir()
-    (place / "rest.pt").write_bytes(b"half")
-    with pytest.raises(ContsegError, match=rf"{place}: a cached step 0 that cannot be read \(.*\); delete this folder"):
-        learn(tmp_path / "second", tiny_recipe("finetune"), cache=tmp_path / "cache")
+    harm(place / name)
+    watching = Watching()
+    for number in range(2):
+        again = learn(tmp_path / f"again{number}", tiny_recipe("finetune"), cache=tmp_path / "cache", reporter=watching)
+        assert same(weights(again, 1), weights(first, 1))
+    assert watching.updates == [8, 8, 0, 8]
+    assert [line for line in watching.messages if "damaged" in line] == [
+        f"{place / name}: damaged; step 0 is not taken from the cache"
+    ]
+
+
+@pytest.mark.parametrize("folder", ["file/cache", "/proc/cache"])
+def test_a_cache_that_cannot_be_written_is_one_line_and_training_goes_on(tmp_path, folder):
+    (tmp_path / "file").touch()
+    watching = Watching()
+    run = learn(tmp_path / "run", tiny_recipe("finetune"), cache=tmp_path / folder, reporter=watching)
+    assert run.summary()["steps"] == 2
+    assert [line.partition(" (")[0] for line in watching.messages if "cache" in line] == [
+        f"step 0 is not cached: {tmp_path / folder / key_of(run)}: cannot be written"
+    ]
+
+
+def key_of(run):
+    return job_in(run.folder, tiny_recipe("finetune")).first_step_key()
 
 
 def test_two_runs_that_learn_it_at_once_both_finish(tmp_path):
@@ -268,5 +297,5 @@ def test_the_digest_of_the_code_covers_the_files_beside_the_rooms(tmp_path, monk
     for name in ("ranks.py", "engine/step.py", "cli/main.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
-        digests.append(package_digest.__wrapped__())
+        digests.append(sources_digest.__wrapped__())
     assert digests[0] != digests[1] == digests[2]

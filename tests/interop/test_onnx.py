@@ -293,7 +293,7 @@ class TestCommand:
             (["--to", "hf"], "resnet18 with fcn"),
             (["--to", "hf", "--argmax"], "--argmax: is not an option of --to hf"),
             (["--out", "."], "exists; choose another path"),
-            (["--tile", "64", "--resolution", "-1"], "resolution: must be positive"),
+            (["--tile", "64", "--resolution", "-1"], "resolution: must be above 0"),
         ],
     )
     def test_bad_input_is_one_line(self, tmp_path, model, words, message):

@@ -137,9 +137,9 @@ class TestText:
         with np.load(run.folder / "samples.npz") as saved:
             samples = dict(saved)
         samples["classes"] = np.array([*samples["classes"][:-1], name])
-        np.savez(tmp_path / "run" / "samples.npz", **samples)
+        Run(tmp_path / "run").save_arrays("samples.npz", **samples)
         plan = (run.folder / "plan.json").read_text().replace('"nine"', json.dumps(name))
-        (tmp_path / "run" / "plan.json").write_text(plan)
+        Run(tmp_path / "run").write_text("plan.json", plan)
         page = Page(write_report([tmp_path / "run"], tmp_path / "page.html").read_text())
         for table in ("shades classes", "shades holding"):
             assert page.table(table)[-1][0] == name
@@ -156,11 +156,10 @@ class TestText:
     def test_what_was_not_measured_is_a_dash_with_the_reason(self, run, tmp_path):
         shutil.copytree(run.folder, tmp_path / "run")
         for step in range(STEPS):
-            path = tmp_path / "run" / "steps" / f"{step:02d}" / "confusion.npz"
-            with np.load(path) as saved:
-                arrays = dict(saved)
+            name = f"steps/{step:02d}/confusion.npz"
+            arrays = run.arrays(name)
             arrays["confusion"][1:6] = 0  # no test pixel of the classes of step 0
-            np.savez(path, **arrays)
+            Run(tmp_path / "run").save_arrays(name, **arrays)
         text = write_report([tmp_path / "run"], tmp_path / "page.html").read_text()
         page = Page(text)
         shown = dict(zip(*page.table("figures"), strict=True))
@@ -193,9 +192,8 @@ class TestSeveralRuns:
     def test_of_one_plan_show_it_once_and_say_so(self, run, tmp_path):
         shutil.copytree(run.folder, tmp_path / "copy")
         plan = json.loads((run.folder / "plan.json").read_text())
-        (tmp_path / "copy" / "plan.json").write_text(
-            json.dumps(plan | {"warnings": ["a small batch"]})
-        )  # it differs from run to run
+        own = json.dumps(plan | {"warnings": ["a small batch"]})  # it differs from run to run
+        Run(tmp_path / "copy").write_text("plan.json", own)
         text = write_report([run.folder, tmp_path / "copy"], tmp_path / "page.html").read_text()
         page = Page(text)
         assert page.names.count("plan") == page.names.count("shades holding") == 1
@@ -232,7 +230,7 @@ class TestSeveralRuns:
         shutil.copytree(run.folder, tmp_path / "renamed")
         with np.load(run.folder / "samples.npz") as saved:
             renamed = dict(saved) | {"classes": np.array([f"c{number}" for number in range(11)])}
-        np.savez(tmp_path / "renamed" / "samples.npz", **renamed)
+        Run(tmp_path / "renamed").save_arrays("samples.npz", **renamed)
         page = Page(write_report([run.folder, tmp_path / "renamed"], tmp_path / "page.html").read_text())
         assert page.names.count("shades classes") == 2
         assert page.names.count("samples") == 2

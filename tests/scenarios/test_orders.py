@@ -64,7 +64,10 @@ BAD = {
     "background is not first": (["cat", "background", "dog", "fox"], r"repeated \[0\]"),
     "nothing is listed": ([], r"missing \[0, 3, 7, 300\]"),
     "an id is unknown": ([3, 7, 9], "id 9 is not in the class table"),
-    "a name is unknown": (["cat", "dog", "fxo"], "class 'fxo': not in the class table"),
+    "a name is unknown": (
+        ["cat", "dog", "fxo"],
+        "scenario.order: class 'fxo' is not in the class table; did you mean 'fox'",
+    ),
     "a seed is no number": ("seed:x", "'seed:x' needs a number"),
     "a seed is empty": ("seed:", "needs a number"),
     "nothing is known by this word": ("alphabetical", r"neither natural, seed:N, a file, nor .* \(there are none\)"),

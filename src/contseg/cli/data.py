@@ -32,7 +32,7 @@ def check(
     options: Annotated[
         list[str] | None, typer.Argument(help="Options, as under data.options in a recipe.", metavar="[KEY=VALUE]...")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Files read in parallel; default: all cores.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=1024, help="Files read in parallel; default: all cores.")] = None,
     plugin: PluginOption = None,
 ) -> None:
     """Read all images and masks of a dataset, and list problems.
@@ -73,7 +73,7 @@ def extract(
     out: Annotated[Path, typer.Option("--out", help="Folder to write to; must not exist.")],
     names: Annotated[list[str], typer.Option("--class", help="Class that stays labelled; repeatable.")],
     path: Annotated[str | None, typer.Argument(help="Folder of the dataset; none for digits.", metavar="[PATH]")] = None,
-    images: Annotated[int, typer.Option(min=1, help="Number of images.")] = 60,
+    images: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of images.")] = 60,
     plugin: PluginOption = None,
 ) -> None:
     """Write images in which only some classes are labelled, to try contseg extend."""

@@ -2,30 +2,34 @@
 
 import json
 import shlex
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from contseg.atomic import write_text
 from contseg.children import end, last_line, start
 from contseg.cli.console import console, progress_bar, summary_table
 from contseg.cli.demo_earth import draw_earth
 from contseg.cli.progress import TerminalReporter, numbered
 from contseg.cli.train import prepared_job
+from contseg.engine.cache import delete_results
+from contseg.engine.overwrite import discard, require_free
 from contseg.engine.run import Run
 from contseg.engine.train import train
 from contseg.errors import ContsegError, did_you_mean
 from contseg.interruption import Interrupted
 from contseg.lock import Lock, held
+from contseg.manifest import Manifest
 from contseg.methods.registry import METHODS
 from contseg.recipes.build import require_kept, resumed_recipe, start_run
 from contseg.recipes.read import read_recipe, to_yaml
 from contseg.recipes.recipe import Recipe
-from contseg.report.page import write_report
+from contseg.replaceable import require_replaceable
+from contseg.report.page import MARK, write_report
 from contseg.scenarios.plan import make_plan
 
 DEMOS = {"globe": "4-1", "digits": "5-1"}
@@ -68,18 +72,30 @@ def run_demo(dataset: str, methods: list[str], fresh: bool, out: Path | None, ov
 def _run(dataset: str, methods: list[str], fresh: bool, folder: Path, overrides: list[str], lock: Lock) -> None:
     learned = list(dict.fromkeys(name for name in methods if name != "joint"))
     recipes = {name: _checked(dataset, name, folder, overrides, fresh) for name in [*learned, "joint"]}
+    require_replaceable(folder / "summary.json", f'"{SUMMARY_KEYS[0]}": ')
+    require_replaceable(folder / "report.html", MARK)
     if fresh:
-        shutil.rmtree(folder / "cache", ignore_errors=True)
+        delete_results(folder / "cache")
     for name, recipe in recipes.items():
         if fresh or not _is_begun(folder / name):
             start_run(recipe, folder / name, overwrite=fresh)
+    try:
+        _learn_all(dataset, recipes, folder, lock)
+    except Exception:
+        for name in recipes:
+            discard(folder / name)  # so that the corrected command can use the folder
+        raise
+
+
+def _learn_all(dataset: str, recipes: Mapping[str, Recipe], folder: Path, lock: Lock) -> None:
+    learned = [name for name in recipes if name != "joint"]
     with _in_parallel(recipes["joint"], folder / "joint", bool(learned), lock) as joint:
         summaries = {name: _learned(name, recipes[name], folder) for name in learned}
         summaries["joint"] = joint() or _learned("joint", recipes["joint"], folder)
     if dataset == "globe":
         draw_earth({name: Run(folder / name) for name in summaries})
     short = {name: {key: summary[key] for key in SUMMARY_KEYS} for name, summary in summaries.items()}
-    (folder / "summary.json").write_text(json.dumps(short, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / "summary.json", json.dumps(short, indent=1) + "\n")
     console.print(summary_table(summaries))
     page = write_report([folder / name for name in short], folder / "report.html")
     console.print(f"report: {page}", soft_wrap=True)
@@ -99,9 +115,9 @@ def _checked(dataset: str, name: str, folder: Path, overrides: list[str], fresh:
     run = Run(folder / name)
     if _is_begun(run.folder) and not fresh:
         return resumed_recipe(run.folder, recipe)
-    run.refuse_if_taken(overwrite=fresh)
+    require_free(run.folder, overwrite=fresh)
     job = prepared_job(recipe, run.folder, None, new=True)
-    require_kept(recipe, run)
+    require_kept(recipe, run.folder)
     make_plan(job.scenario)
     return recipe
 
@@ -128,6 +144,7 @@ def _in_parallel(recipe: Recipe, folder: Path, wanted: bool, lock: Lock) -> Iter
         return
     run.write_text("recipe.yaml", to_yaml(recipe))
     command = [sys.executable, "-m", "contseg", "train", "--resume", str(folder), "--no-cache"]
+    Manifest(folder).record(folder / "log.txt", grows=True)
     process = start(command, folder / "log.txt", lock)
     try:
         yield lambda: _waited(process, run, recipe.training.epochs_of(0))

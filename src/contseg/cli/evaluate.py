@@ -7,7 +7,7 @@ import torch
 from rich.table import Table
 
 from contseg.cli.console import console, progress_bar
-from contseg.cli.evaluate_folder import evaluate_folder, is_data_of_run, write_result
+from contseg.cli.evaluate_folder import RESULT_MARK, evaluate_folder, is_data_of_run, write_result
 from contseg.cli.plugins import with_plugins
 from contseg.data.classes import ClassTable, class_differences
 from contseg.data.pipelines.augment import evaluation_pipeline
@@ -25,6 +25,7 @@ from contseg.recipes.build import make_scenario
 from contseg.recipes.models import open_model
 from contseg.recipes.read import read_recipe, read_run
 from contseg.recipes.recipe import Recipe
+from contseg.replaceable import require_replaceable
 from contseg.report.table import percent, remark_lines
 from contseg.scenarios.plan import plan_warnings
 from contseg.scenarios.scenario import Scenario
@@ -56,6 +57,8 @@ def run_evaluation(
     if data is not None and source is None and step is None and not is_data_of_run(folder, data):
         evaluate_folder(folder, data, overrides, result)
         return
+    if result is not None:
+        require_replaceable(result, RESULT_MARK, "--json")
     values = with_plugins([*overrides, *([f"data.path={str(data)!r}"] if data else [])], list(plugins))
     if folder.is_file() or is_pretrained(folder) or is_foreign(folder):
         if source is None:

@@ -9,7 +9,6 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
-from contseg.atomic import write_text
 from contseg.cli.console import console, progress_bar
 from contseg.engine.run import Run
 from contseg.errors import ContsegError, counted
@@ -17,9 +16,13 @@ from contseg.extension.evaluation import measure_folder
 from contseg.recipes.build import make_scenario
 from contseg.recipes.models import open_model
 from contseg.recipes.read import read_run
+from contseg.replaceable import require_replaceable, write_output
 from contseg.report.table import percent
 from contseg.scenarios.plan import make_plan
 from contseg.settings import key_value
+
+RESULT_MARK = '{\n "model": '
+"""The beginning of every result."""
 
 
 def evaluate_folder(model: Path, data: Path, overrides: Sequence[str], out: Path | None) -> None:
@@ -38,6 +41,8 @@ def evaluate_folder(model: Path, data: Path, overrides: Sequence[str], out: Path
         if not key.startswith("evaluation."):
             raise ContsegError(f"override '{override}': only evaluation.KEY=VALUE can be set with --data")
         changes[key.removeprefix("evaluation.")] = value
+    if out is not None:
+        require_replaceable(out, RESULT_MARK, "--json")
     opened = open_model(model, device="cuda" if torch.cuda.is_available() else "cpu")
     inference = opened.inferring(changes) if changes else opened.inference
     with progress_bar("testing") as progress:
@@ -59,13 +64,9 @@ def write_result(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file, and print its path.
 
     Raises:
-        ContsegError: the file cannot be written.
+        ContsegError: the file exists and is no such result, or cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(content, indent=1) + "\n")
-    except OSError as error:
-        raise ContsegError(f"--json: {path} cannot be written ({error.strerror})") from None
+    write_output(path, json.dumps(content, indent=1) + "\n", RESULT_MARK, "--json")
     console.print(f"result: {path}", soft_wrap=True)
 
 

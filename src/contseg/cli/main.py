@@ -1,40 +1,26 @@
 """The command `contseg`. Subcommands import what they need when they run, so that `--help` is fast."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from typer.core import TyperGroup
 
 from contseg import __version__
 from contseg.cli.data import app as data_app
+from contseg.cli.failures import Interruptible, one_line_errors
 from contseg.cli.plugins import PluginOption, with_plugins
 from contseg.cli.prepare import app as prepare_app
 from contseg.cli.recipes import app as recipes_app
 from contseg.cli.streams import write_anything
 from contseg.cli.trained import app as trained_app
-from contseg.errors import ContsegError, visible
-from contseg.interruption import Interrupted, catching, end_with_input
-
-
-class _Interruptible(TyperGroup):
-    """Commands that a signal ends with one line and the exit code of shells, 130 for Ctrl-C."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Invoke the command."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as stop:
-            interrupted = Interrupted(stop.number, stop.resume) if isinstance(stop, Interrupted) else Interrupted(2)
-        # outside of `except`, so that what the exception's frames hold (readers of images) is released
-        print(interrupted, file=sys.stderr)
-        sys.exit(interrupted.exit_code)
-
+from contseg.errors import ContsegError
+from contseg.interruption import catching, end_with_input
 
 app = typer.Typer(
     name="contseg",
-    cls=_Interruptible,
+    cls=Interruptible,
     help="Train segmentation networks on classes that arrive step by step, and measure forgetting.",
     epilog="Example: contseg demo",
     no_args_is_help=True,
@@ -101,6 +87,9 @@ def train(
     out: OutOption = None,
     resume: Annotated[Path | None, typer.Option("--resume", help="Resume the run in this folder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite an existing run in the output folder.")] = False,
+    accept_changes: Annotated[
+        bool, typer.Option("--accept-changes", help="Resume although recipe, data or code changed; marks the run.")
+    ] = False,
     cache: Annotated[bool, typer.Option(help="Share step 0 with other runs through a cache.")] = True,
     plugin: PluginOption = None,
 ) -> None:
@@ -115,7 +104,7 @@ def train(
         recipe = None
     if backbone_weights is not None:
         values.append(f"backbone_weights={backbone_weights!r}")
-    run_training(recipe, with_plugins(with_data(values, data), plugin), out, resume, overwrite, cache)
+    run_training(recipe, with_plugins(with_data(values, data), plugin), out, resume, overwrite, cache, accept_changes)
 
 
 @app.command(epilog="Example: contseg sweep digits/mib_5-1 digits/plop_5-1 --out runs/sweep")
@@ -129,7 +118,7 @@ def sweep(
         list[str] | None,
         typer.Option("--set", help="Values of a key, e.g. training.lr=0.1,0.01; repeatable.", metavar="KEY=VALUES"),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes in parallel; default: all cores.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=1024, help="Processes in parallel; default: all cores.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace runs of other recipes in the folder.")] = False,
     plugin: PluginOption = None,
 ) -> None:
@@ -155,29 +144,34 @@ def predict(
             metavar="FORMAT",
         ),
     ] = None,
-    slide: Annotated[int | None, typer.Option(help="Predict in sliding windows of this side, in pixels.")] = None,
+    slide: Annotated[
+        int | None, typer.Option(min=1, max=65536, help="Predict in sliding windows of this side, in pixels.")
+    ] = None,
     scales: Annotated[str | None, typer.Option(help="Average over these scales, e.g. 0.75,1,1.25.")] = None,
     flip: Annotated[bool | None, typer.Option("--flip/--no-flip", help="Average with the mirrored image.")] = None,
     bands: Annotated[str | None, typer.Option(help="Bands used as red, green and blue, e.g. 4,3,2.")] = None,
     values: Annotated[
         str | None, typer.Option("--range", help="Values mapped to 0 and 255, e.g. 0,4095; default: as in the run.")
     ] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option("--max-pixels", help="Largest image that is read whole; default: 178956970.")
+    ] = None,
     plugin: PluginOption = None,
 ) -> None:
     """Segment images, frames of a video and GeoTIFF.
 
     Writes masks, GeoTIFF, or annotations for labelling tools.
-
-    The environment variable CONTSEG_MAX_PIXELS allows images above 179 megapixels.
     """
     from contseg.cli.predict import run_prediction
+    from contseg.data.limits import set_max_pixels
 
+    set_max_pixels(max_pixels, "--max-pixels")
     changes: dict[str, Any] = {} if slide is None else {"mode": "slide", "crop": slide, "stride": None}
     if scales is not None:
         changes["scales"] = numbers("--scales", scales)
     if flip is not None:
         changes["flip"] = flip
-    chosen = None if bands is None else [int(band) for band in numbers("--bands", bands)]
+    chosen = None if bands is None else [whole(band) for band in numbers("--bands", bands)]
     bounds = None if values is None else numbers("--range", values)
     run_prediction(segmenter, images, out, changes, chosen, bounds, form)
 
@@ -218,7 +212,8 @@ def export(
     to: Annotated[ExportFormat, typer.Option("--to", help="onnx, torch (.pt2), or hf (transformers).")] = "onnx",
     argmax: Annotated[bool, typer.Option("--argmax", help="Output class ids instead of scores.")] = False,
     tile: Annotated[
-        int | None, typer.Option(min=1, help="Fix height and width, in pixels (needed by QGIS); default: any size.")
+        int | None,
+        typer.Option(min=1, max=65536, help="Fix height and width, in pixels (needed by QGIS); default: any size."),
     ] = None,
     resolution: Annotated[float | None, typer.Option(help="Resolution of the images for QGIS, in cm per pixel.")] = None,
     plugin: PluginOption = None,
@@ -239,8 +234,8 @@ def models(
     ] = None,
     head: Annotated[str, typer.Argument(help="For example fcn.", metavar="[HEAD]")] = "deeplabv3-mib",
     idrnet: Annotated[bool, typer.Option("--idrnet", help="Add IDRNet to the head.")] = False,
-    classes: Annotated[int, typer.Option(help="Number of classes.")] = 21,
-    crop: Annotated[int, typer.Option(help="Side of the image in pixels.")] = 512,
+    classes: Annotated[int, typer.Option(min=1, max=65535, help="Number of classes.")] = 21,
+    crop: Annotated[int, typer.Option(min=1, max=8192, help="Side of the image in pixels.")] = 512,
     changes: Annotated[
         list[str] | None,
         typer.Argument(help="Network options.", metavar="[KEY=VALUE]..."),
@@ -283,7 +278,7 @@ def plan(
 def dry_run(
     names: Annotated[str, typer.Argument(help="A recipe, a pattern such as 'voc/*', or all.", metavar="NAME|all")],
     overrides: OverridesArgument = None,
-    processes: Annotated[int | None, typer.Option(min=1, help="Recipes in parallel; default: 2.")] = None,
+    processes: Annotated[int | None, typer.Option(min=1, max=1024, help="Recipes in parallel; default: 2.")] = None,
     full: Annotated[
         bool | None, typer.Option("--full/--quarter", help="Images of full size (default for one recipe), or of a quarter.")
     ] = None,
@@ -323,38 +318,56 @@ def report(
     console.print(f"report: {write_report(runs, out or runs[0] / 'report.html')}", soft_wrap=True)
 
 
+@app.command(epilog="Example: contseg doctor")
+def doctor(
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out the self-test.")] = False,
+) -> None:
+    """Check this machine: versions, devices, memory, cache and extras.
+
+    The self-test trains a small network for about 20 seconds.
+    """
+    from contseg.cli.doctor import run_doctor
+
+    run_doctor(quick)
+
+
 def with_data(overrides: list[str], data: Path | None) -> list[str]:
     """The overrides, including the folder of the dataset."""
     return [*overrides, f"data.path={str(data)!r}"] if data else overrides
 
 
 def numbers(option: str, text: str) -> list[float]:
-    """Numbers from a text, separated by commas.
+    """Finite numbers from a text, separated by commas.
 
     Raises:
-        ContsegError: they are not numbers.
+        ContsegError: they are not numbers, or not finite.
 
     Example:
         >>> numbers("--scales", "0.75, 1")
         [0.75, 1.0]
     """
     try:
-        return [float(word) for word in text.split(",")]
+        found = [float(word) for word in text.split(",")]
     except ValueError:
-        raise ContsegError(f"{option}: expected numbers separated by commas, such as 0.75,1,1.25 (got '{text}')") from None
+        found = [math.nan]
+    if not all(map(math.isfinite, found)):
+        raise ContsegError(f"{option}: expected numbers separated by commas, such as 0.75,1,1.25 (got '{text}')")
+    return found
+
+
+def whole(number: float) -> Any:
+    """The number, as an integer if it is one, so that 1.5 is not read as band 1."""
+    return int(number) if number.is_integer() else number
 
 
 def main() -> None:
-    """Entry point. A `ContsegError` is printed as one line, with exit code 2."""
+    """Entry point. An error of the input or of the system is printed as one line, with exit code 2."""
     write_anything()
     with catching():
         end_with_input()
-        try:
-            app()
-        except ContsegError as error:
-            line = visible(str(error)).replace("\n", "\\n")
-            print(f"error: {line}", file=sys.stderr)
-            sys.exit(2)
+        with one_line_errors():
+            code = app(standalone_mode=False)
+            sys.exit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 
+from contseg.atomic import UnwritableError
 from contseg.cli.console import console
-from contseg.cli.predict_files import find_images, require_inputs_kept, result_names, skipped_text, write_marker
+from contseg.cli.predict_files import find_images, result_names, skipped_text
 from contseg.cli.predict_formats import FORMATS
 from contseg.cli.predict_images import Predictor
+from contseg.cli.predict_record import recorded
 from contseg.cli.progress import progress_of
 from contseg.data.pixels import Reading
 from contseg.data.rasters import is_raster
@@ -35,7 +37,8 @@ def run_prediction(
         form: a key of `FORMATS`; default: `geotiff` for rasters, `png` for other images.
 
     Raises:
-        ContsegError: a result would overwrite an image, or some images could not be predicted (the others are).
+        ContsegError: a result would overwrite a file of the user (see `recorded`), or some images could not be predicted
+            (the others are).
     """
     if form is not None and form not in FORMATS:
         raise ContsegError(f"--format {form}: unknown; {did_you_mean(form, FORMATS)}")
@@ -48,19 +51,20 @@ def run_prediction(
     chosen = [form or ("geotiff" if is_raster(path) else "png") for path in found]
     formats = {key: FORMATS[key](out, images, classes) for key in sorted(set(chosen))}
     names = result_names(found, images, [formats[key].suffix for key in chosen])
-    require_inputs_kept(found, (path for key, name in zip(chosen, names, strict=True) for path in formats[key].paths(name)))
-    write_marker(out, names)
+    results = [path for key, name in zip(chosen, names, strict=True) for path in formats[key].paths(name)]
     problems: list[ContsegError] = []
     predictor = Predictor(segmenter, classes, inference, reading, lambda path, text: _print(f"note: {path}: {text}"))
     try:
-        with progress_of("predicting", len(found)) as progress:
+        with recorded(out, found, results), progress_of("predicting", len(found)) as progress:
             for number, (path, name, key) in enumerate(zip(found, names, chosen, strict=True)):
                 try:
                     predictor.predict(path, name, formats[key], partial(progress, number, path.name))
+                except UnwritableError:  # the next image could not be written either
+                    raise
                 except ContsegError as error:
                     problems.append(error)
-        for one in formats.values():
-            one.finish()
+            for one in formats.values():
+                one.finish()
     except OSError as error:
         raise ContsegError(f"{out}: cannot be written ({error.strerror or error}); make room, or change --out") from None
     for text, count in predictor.notes.items():

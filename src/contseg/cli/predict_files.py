@@ -1,23 +1,16 @@
-"""Input and output files of `contseg predict`: no result is an input, no input is overwritten."""
+"""Input files of `contseg predict`, and the names of their results: no result is an input, no two have one name."""
 
-import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
-from contseg.atomic import write_text
+from contseg.cli.predict_record import KINDS, results_in
 from contseg.data.files import IMAGE_SUFFIXES, files_below
-from contseg.data.lists import read_text
 from contseg.errors import ContsegError
 
-KINDS = ("ids", "colours", "overlays")
-MARKER = ".contseg-predict.json"
-"""File in the output folder with the names of all results that were written there."""
-_FOLDERS = (*KINDS, "SegmentationClass")
-"""Folders of results that are images."""
 _CAMERA_SUFFIXES = {".heic", ".heif", ".jxl", ".dng", ".nef", ".cr2", ".cr3", ".arw", ".svg"}
 _VIDEO_SUFFIXES = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
 
@@ -74,7 +67,7 @@ def skipped_text(skipped: Counter[str]) -> str:
 
 
 def _earlier_results(files: Sequence[Path], root: Path) -> set[Path]:
-    """Earlier results below a folder: files that a marker lists, or that are in all three folders under one name."""
+    """Earlier results below a folder: files that a record lists, or that are in all three folders under one name."""
     there, found = set(files), set()
     folders = {folder for file in files for folder in file.parents if folder.name in KINDS and root in folder.parents}
     for file in files:
@@ -83,35 +76,8 @@ def _earlier_results(files: Sequence[Path], root: Path) -> set[Path]:
                 same = {folder.parent / kind / file.relative_to(folder) for kind in KINDS}
                 found |= same if same <= there else set()
     for parent in {folder for file in files for folder in file.parents if root in (folder, *folder.parents)}:
-        found |= {parent / folder / name for folder in _FOLDERS for name in read_marker(parent)}
+        found |= results_in(parent).keys()
     return found & there
-
-
-def read_marker(folder: Path) -> set[str]:
-    """The names of the results in a folder, relative to `ids/`."""
-    marker = folder / MARKER
-    if not marker.is_file():
-        return set()
-    try:
-        names = json.loads(read_text(marker))
-    except ValueError:
-        return set()
-    return {str(name) for name in names} if isinstance(names, list) else set()
-
-
-def write_marker(folder: Path, names: Iterable[Path]) -> None:
-    """Add names to the marker of a folder. Called before results are written, so that those of an interrupted command
-    are recognised too.
-
-    Raises:
-        ContsegError: the folder cannot be written.
-    """
-    known = read_marker(folder) | {name.as_posix() for name in names}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / MARKER, json.dumps(sorted(known), ensure_ascii=False))
-    except OSError as error:
-        raise ContsegError(f"{folder}: cannot be written ({error.strerror}); choose another folder with --out") from None
 
 
 def result_names(images: Sequence[Path], root: Path, suffixes: Sequence[str]) -> list[Path]:
@@ -139,15 +105,3 @@ def result_names(images: Sequence[Path], root: Path, suffixes: Sequence[str]) ->
 def _folded(name: Path) -> str:
     """The name in a form that is equal for names that some file systems do not distinguish."""
     return name.as_posix().casefold()
-
-
-def require_inputs_kept(images: Sequence[Path], results: Iterable[Path]) -> None:
-    """Check that no result overwrites an image.
-
-    Raises:
-        ContsegError: one would; nothing is written yet.
-    """
-    inputs = {image.resolve() for image in images}
-    for path in results:
-        if path.resolve() in inputs:
-            raise ContsegError(f"{path}: is an image to predict and would be overwritten; choose another folder with --out")

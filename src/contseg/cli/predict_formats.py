@@ -3,14 +3,15 @@
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from contseg.atomic import write_text
-from contseg.cli.predict_files import KINDS
+from contseg.atomic import atomic_file, write_text
+from contseg.cli.predict_record import KINDS
 from contseg.data.annotations import coco_content, cvat_labelmap, cvat_mask, labelme_content
 from contseg.data.classes import IGNORE, ClassTable, Colour
 from contseg.data.files import write_palette_png
@@ -41,7 +42,7 @@ class Format(ABC):
 
     @abstractmethod
     def paths(self, name: Path) -> list[Path]:
-        """The files of a result."""
+        """The files of a result, those of all results included."""
 
     @abstractmethod
     def write(self, path: Path, name: Path, image: Photo | Raster, parts: Iterable[Part]) -> None:
@@ -78,12 +79,11 @@ class PNG(Format):
     def write(self, path: Path, name: Path, image: Photo | Raster, parts: Iterable[Part]) -> None:
         ids, files = assembled(image, parts), self.paths(name)
         colours = np.array(self.palette, dtype=np.uint8)[ids]
-        for file in files:
-            file.parent.mkdir(parents=True, exist_ok=True)
-        write_palette_png(files[0], ids, self.palette)
-        Image.fromarray(colours).save(files[1])
         pixels = image.read(slice(0, ids.shape[0]), slice(0, ids.shape[1]))
-        Image.fromarray(overlay(pixels, colours, (ids > 0) & (ids != IGNORE))).save(files[2])
+        with _whole(files[0]) as partial:
+            write_palette_png(partial, ids, self.palette)
+        write_png(files[1], colours)
+        write_png(files[2], overlay(pixels, colours, (ids > 0) & (ids != IGNORE)))
 
 
 class GeoTIFF(Format):
@@ -147,24 +147,35 @@ class CVAT(Format):
     def __init__(self, out: Path, root: Path, classes: ClassTable):
         super().__init__(out, root, classes)
         self._names: list[str] = []
+        self._labelmap, self._list = out / "labelmap.txt", out / "ImageSets" / "Segmentation" / "default.txt"
 
     def paths(self, name: Path) -> list[Path]:
-        return [self.out / "SegmentationClass" / name]
+        return [self.out / "SegmentationClass" / name, self._labelmap, self._list]
 
     def write(self, path: Path, name: Path, image: Photo | Raster, parts: Iterable[Part]) -> None:
-        file = self.paths(name)[0]
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(cvat_mask(assembled(image, parts), self.classes)).save(file)
+        write_png(self.paths(name)[0], cvat_mask(assembled(image, parts), self.classes))
         self._names.append(name.with_suffix("").as_posix())
 
     def finish(self) -> None:
-        names = self.out / "ImageSets" / "Segmentation" / "default.txt"
-        names.parent.mkdir(parents=True, exist_ok=True)
-        write_text(names, "".join(f"{name}\n" for name in self._names))
-        write_text(self.out / "labelmap.txt", cvat_labelmap(self.classes))
+        self._list.parent.mkdir(parents=True, exist_ok=True)
+        write_text(self._list, "".join(f"{name}\n" for name in self._names))
+        write_text(self._labelmap, cvat_labelmap(self.classes))
 
 
 FORMATS: dict[str, type[Format]] = {"png": PNG, "geotiff": GeoTIFF, "coco": COCO, "labelme": Labelme, "cvat": CVAT}
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write RGB pixels (H, W, 3) as a PNG, atomically."""
+    with _whole(path) as partial:
+        Image.fromarray(pixels).save(partial, format="PNG")
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as partial:
+        yield partial
 
 
 def _relative(path: Path, root: Path) -> Path:

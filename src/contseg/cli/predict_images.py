@@ -11,7 +11,8 @@ import torch
 
 from contseg.cli.predict_formats import Format, GeoTIFF
 from contseg.data.classes import IGNORE, ClassTable
-from contseg.data.files import read_image, require_size
+from contseg.data.files import read_image
+from contseg.data.limits import require_size
 from contseg.data.pixels import Reading
 from contseg.data.rasters import Raster, is_raster
 from contseg.errors import ContsegError

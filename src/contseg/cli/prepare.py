@@ -19,15 +19,19 @@ def prepare() -> None:
 def isprs(
     out: Annotated[Path, typer.Option("--out", help="Folder for images/ and annotations/.")],
     potsdam: Annotated[Path | None, typer.Option(help="Folder with top_potsdam_*_RGB.tif and *_label.tif.")] = None,
-    vaihingen: Annotated[Path | None, typer.Option(help="Folder with top_mosaic_09cm_area*.tif and their labels.")] = None,
-    patch: Annotated[int, typer.Option(min=1, help="Height and width of the patches in pixels.")] = 600,
+    vaihingen: Annotated[Path | None, typer.Option(help="Folder with top_mosaic_*_area*.tif and their labels.")] = None,
+    patch: Annotated[int, typer.Option(min=1, max=65536, help="Height and width of the patches in pixels.")] = 600,
     skip_tile: Annotated[list[str] | None, typer.Option(help="Leave out a tile, e.g. 6_7 or area3; repeatable.")] = None,
     keep_faulty: Annotated[
         bool, typer.Option("--keep-faulty", help="Include tile 7_10 of Potsdam, wrongly annotated.")
     ] = False,
     allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Skip tiles with missing files.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete earlier patches of the same city.")] = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Tiles in parallel; default: all cores, at most 4.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete earlier patches of the same city that prepared.json lists.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Tiles in parallel; default: all cores, at most 4.")
+    ] = None,
 ) -> None:
     """Cut the tiles of Potsdam and Vaihingen into numbered patches.
 

@@ -9,14 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.table import Table
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from contseg.cli.console import console
 from contseg.cli.plugins import with_plugins
 from contseg.cli.sweep_progress import SweepProgress, read_clock
 from contseg.errors import ContsegError, counted
 from contseg.interruption import Interrupted
+from contseg.parsing import parse_yaml
 from contseg.sweeps.page import FIGURES, Page, Results, kept_notes, page, plan_warnings, read_results, spread, write
 from contseg.sweeps.runs import Row, cells_of, tasks_of, train_all
 
@@ -58,6 +57,7 @@ def run_sweep(
         caption="Old: the classes of step 0; new: the classes of all later steps.",
         sections={"Results": rows_of(recipes, settings, chosen_seeds(seeds), with_plugins(overrides, plugins))},
     )
+    kept_notes(out / "sweep.md")  # checked before anything is trained
     try:
         problems = train_rows(sweep.rows, [], out, workers or os.cpu_count() or 1, overwrite)
     except Interrupted as stop:
@@ -110,8 +110,8 @@ def values_of(setting: str) -> list[str]:
     """
     key, equals, text = setting.partition("=")
     try:
-        values = YAML(typ="safe").load(f"[{text}]") if key and equals else None
-    except YAMLError:
+        values = parse_yaml(f"[{text}]", "--set") if key and equals else None
+    except ContsegError:
         values = None
     if not values:
         raise ContsegError(f"--set: '{setting}': expected KEY=VALUE,VALUE, such as training.lr=0.1,0.01")
@@ -129,7 +129,7 @@ def chosen_seeds(text: str) -> tuple[int, ...]:
         (0, 1)
     """
     seeds = [part.strip() for part in text.split(",") if part.strip()]
-    if not seeds or not all(seed.isdecimal() for seed in seeds):
+    if not seeds or not all(seed.isdecimal() and len(seed) <= 18 for seed in seeds):
         raise ContsegError(f"--seeds: expected whole numbers separated by commas, such as 0,1,2 (got '{text}')")
     return tuple(sorted({int(seed) for seed in seeds}))
 

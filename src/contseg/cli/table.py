@@ -10,8 +10,12 @@ from contseg.cli.console import console
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.recipes.published import FIGURES
+from contseg.replaceable import require_replaceable, write_output
 from contseg.report.comparison import block_of, protocol_of, run_names
 from contseg.report.table import CAPTION, COLUMNS, Block, comma_separated, markdown
+
+MARKS = {".md": "| run | background | ", ".csv": "protocol,run,kind,background,"}
+"""A text in every table, by suffix of its file."""
 
 
 def print_table(runs: Sequence[Path], out: Path | None = None) -> None:
@@ -22,11 +26,14 @@ def print_table(runs: Sequence[Path], out: Path | None = None) -> None:
         out: also write the table there, as Markdown (.md) or CSV (.csv).
 
     Raises:
-        ContsegError: a folder contains no run or no finished step, or `out` has another suffix.
+        ContsegError: a folder contains no run or no finished step, or `out` has another suffix or is a
+            file that is not such a table.
     """
     writers = {".md": markdown, ".csv": comma_separated}
     if out is not None and out.suffix not in writers:
         raise ContsegError(f"--out: {out}: unknown suffix '{out.suffix}'; use {' or '.join(writers)}")
+    if out is not None:
+        require_replaceable(out, MARKS[out.suffix])
     found = [Run(folder).require() for folder in runs]
     groups: dict[str, list[Block]] = {}
     for run, name in zip(found, run_names(found), strict=True):
@@ -37,8 +44,7 @@ def print_table(runs: Sequence[Path], out: Path | None = None) -> None:
         print_group(protocol, blocks)
     console.print(CAPTION, soft_wrap=True, highlight=False)
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(writers[out.suffix](groups), encoding="utf-8")
+        write_output(out, writers[out.suffix](groups), MARKS[out.suffix])
         console.print(f"table: {out}", soft_wrap=True, markup=False)
 
 

@@ -5,13 +5,15 @@ from pathlib import Path
 from contseg.cli.console import console, progress_bar, summary_table
 from contseg.cli.progress import TerminalReporter
 from contseg.data.cache import cache_folder
+from contseg.engine.inputs import Inputs, require_unchanged
 from contseg.engine.job import Job
-from contseg.engine.ranks import joined_rank
-from contseg.engine.recorded import require_same_data
+from contseg.engine.overwrite import discard, require_free
+from contseg.engine.ranks import joined_rank, owned_by_rank_0
 from contseg.engine.run import Run
-from contseg.engine.train import train
+from contseg.engine.train import resume_command, train
 from contseg.errors import ContsegError
-from contseg.recipes.build import keep_places, make_job, resumed_recipe, start_run
+from contseg.interruption import Interrupted
+from contseg.recipes.build import keep_recipe, make_job, resumed_recipe, start_run
 from contseg.recipes.choices import choices
 from contseg.recipes.read import read_recipe
 from contseg.recipes.recipe import Recipe
@@ -21,40 +23,80 @@ from contseg.scenarios.plan import make_plan
 
 
 def run_training(
-    source: str | None, overrides: list[str], out: Path | None, resume: Path | None, overwrite: bool, share: bool
+    source: str | None,
+    overrides: list[str],
+    out: Path | None,
+    resume: Path | None,
+    overwrite: bool,
+    share: bool,
+    accept_changes: bool = False,
 ) -> None:
     """Train a recipe in a new folder, or resume a run; print the results and write a report."""
-    cache = cache_folder("steps") if share else None
+    if accept_changes and not resume:
+        raise ContsegError("--accept-changes: is for a run that is resumed; add --resume RUN, or remove it")
+    if resume and (out is not None or overwrite):
+        given = "--out" if out is not None else "--overwrite"
+        raise ContsegError(f"{given}: a resumed run stays in its own folder, {resume}; remove {given} or --resume")
     if resume:
-        if out is not None or overwrite:
-            given = "--out" if out is not None else "--overwrite"
-            raise ContsegError(f"{given}: a resumed run stays in its own folder, {resume}; remove {given} or --resume")
-        folder, run = resume, Run(resume).require()
-        recipe = resumed_recipe(folder, read_recipe(source or folder / "recipe.yaml", overrides))
-        job = prepared_job(recipe, folder, cache)
-        require_same_data(run, make_plan(job.scenario))
-        if not joined_rank():
-            keep_places(run, recipe)
+        folder, begun = Run(resume).require().folder, True
+        recipe = read_recipe(source or folder / "recipe.yaml", overrides)
     else:
         if source is None:
             raise ContsegError("train: name a recipe (list them with: contseg recipes), or --resume RUN")
-        recipe = read_recipe(source, overrides)
+        recipe, begun = read_recipe(source, overrides), False
         folder = out or Path("runs") / recipe.name.replace("/", "-")
         if not joined_rank():
-            Run(folder).refuse_if_taken(overwrite)
-        job = prepared_job(recipe, folder, cache, new=True)  # checks everything before the folder changes
-        make_plan(job.scenario)
-        if not joined_rank():
-            start_run(recipe, folder, overwrite)
-    for line in [] if joined_rank() else choices(recipe, resumed=resume is not None):
+            require_free(folder, overwrite)
+    cache = cache_folder("steps") if share else None
+    try:
+        with owned_by_rank_0(folder):
+            if resume:
+                recipe, job = _resumed(recipe, folder, cache, accept_changes)
+            else:
+                job = _begun(recipe, folder, cache, overwrite)
+                begun = True
+            _train(job, recipe, resumed=resume is not None, accept_changes=accept_changes)
+    except Interrupted as stop:
+        stop.resume = resume_command(folder) if begun else ""
+        raise
+    except Exception:
+        if begun and not resume and not joined_rank():
+            discard(folder)  # so that the corrected command can use the folder
+        raise
+
+
+def _resumed(recipe: Recipe, folder: Path, cache: Path | None, accept_changes: bool) -> tuple[Recipe, Job]:
+    """The recipe and the job with which a run is resumed, after a comparison with its start."""
+    run = Run(folder)
+    recipe = resumed_recipe(folder, recipe, accept_changes=accept_changes)
+    job = prepared_job(recipe, folder, cache)
+    require_unchanged(run, Inputs.of(job, make_plan(job.scenario)), accept_changes)
+    if not joined_rank():
+        keep_recipe(run, recipe)
+    return recipe, job
+
+
+def _begun(recipe: Recipe, folder: Path, cache: Path | None, overwrite: bool) -> Job:
+    """The job of a new run, whose folder is created after everything is checked."""
+    job = prepared_job(recipe, folder, cache, new=True)
+    make_plan(job.scenario)
+    if not joined_rank():
+        start_run(recipe, folder, overwrite)
+    return job
+
+
+def _train(job: Job, recipe: Recipe, *, resumed: bool, accept_changes: bool) -> None:
+    """Train; rank 0 prints remarks, the results, and the place of the report."""
+    for line in [] if joined_rank() else choices(recipe, resumed=resumed):
         console.print(line, soft_wrap=True, highlight=False)
     for change in [] if joined_rank() else comparability(recipe):
         console.print(f"not comparable with published numbers: {change}", soft_wrap=True, highlight=False)
-    summary = train(job, TerminalReporter())
+    summary = train(job, TerminalReporter(), accept_changes=accept_changes)
     if joined_rank():
         return
     console.print(summary_table({recipe.method["name"]: summary}))
-    console.print(f"run: {folder}\nreport: {write_report([folder], folder / 'report.html')}", soft_wrap=True)
+    report = write_report([job.folder], job.folder / "report.html")
+    console.print(f"run: {job.folder}\nreport: {report}", soft_wrap=True)
 
 
 def prepared_job(recipe: Recipe, folder: Path, cache: Path | None, *, new: bool = False) -> Job:

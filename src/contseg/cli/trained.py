@@ -26,8 +26,8 @@ def extend(
         Literal["unknown", "background"],
         typer.Option(help="Meaning of pixels without a label: unknown may be an old class."),
     ] = "unknown",
-    minutes: Annotated[float, typer.Option(min=0.0, help="Time limit of all gradient methods.")] = 5.0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the held-out images and of the training.")] = 0,
+    minutes: Annotated[float, typer.Option(min=0.0, max=1e6, help="Time limit of all gradient methods.")] = 5.0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the held-out images and of the training.")] = 0,
     plugin: PluginOption = None,
 ) -> None:
     """Add classes to a trained model, without its training images.
@@ -68,7 +68,7 @@ def merge(
 @app.command(epilog="Example: contseg evaluate street-boat --data photos --json result.json")
 def evaluate(
     model: ModelArgument,
-    step: Annotated[int | None, typer.Option(help="Step of a run; default: the last.")] = None,
+    step: Annotated[int | None, typer.Option(min=0, help="Step of a run; default: the last.")] = None,
     data: Annotated[
         Path | None, typer.Option("--data", help="Labelled images in any format; default: the test set of the run.")
     ] = None,

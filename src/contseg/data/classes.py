@@ -1,6 +1,7 @@
 """Class tables: the meaning of the values in a mask."""
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -13,6 +14,8 @@ from contseg.errors import ContsegError
 
 IGNORE = 255
 Colour = tuple[int, int, int]
+_LINE_ENDS = re.compile("[\x00\n\r\v\f\x1c-\x1e\x85\u2028\u2029\ud800-\udfff]")
+"""Characters that end lines in lists of names, and those that no text file can contain."""
 Background = Literal["annotated", "unlabelled", "unscored", "none"]
 
 
@@ -65,7 +68,8 @@ class ClassTable:
             they are part of it.
 
     Raises:
-        ContsegError: lengths differ, names or ids repeat, or the table has a background and its first id is not 0.
+        ContsegError: lengths differ, names or ids repeat, a name is empty or more than one line,
+            a colour is out of range, or the table has a background and its first id is not 0.
 
     Example:
         >>> table = ClassTable.of(["background", "cat", "dog"])
@@ -86,6 +90,11 @@ class ClassTable:
             )
         if not self.ids or (self.has_background and self.ids[0] != 0):
             raise ContsegError(f"class table: the first id is {self.ids[:1]}; background must come first with id 0")
+        for name in self.names:
+            if not name.strip() or _LINE_ENDS.search(name):
+                raise ContsegError(f"class table: {name!r} is empty, or not one line of text; use another name")
+        if not all(0 <= value <= 255 for colour in self.colours for value in colour):
+            raise ContsegError(f"class table: colours {self.colours}: values must be 0 to 255")
         repeated = sorted({name for name in self.names if self.names.count(name) > 1})
         if repeated:
             raise ContsegError(f"class table: the name '{repeated[0]}' occurs more than once; names must be unique")

@@ -1,5 +1,6 @@
 """Read and write image and mask files, with errors that name the file."""
 
+import logging
 import os
 import struct
 import zlib
@@ -16,15 +17,15 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from contseg.data.classes import Colour
 from contseg.data.headers import size_in
+from contseg.data.limits import require_size
 from contseg.data.pixels import AS_STORED, CHOOSE_BANDS, Reading, choose_bands, full_range, rescale
 from contseg.data.tiff import SIGNATURES, TiffLayout, is_transparency, read_raster, tiff_layout, turned
 from contseg.errors import ContsegError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # a damaged file is one line, without those of Pillow
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "PPM")
 _COLOUR_MODES = ("1", "L", "P", "RGB", "RGBA", "LA", "PA", "RGBX", "CMYK", "YCbCr", "La", "RGBa")
-_MAX_PIXELS = 178_956_970
-"""Pillow's limit for decompression bombs: twice the pixels of a quarter gigabyte of RGB."""
 
 
 def files_below(root: Path) -> list[Path]:
@@ -205,19 +206,6 @@ def notes(path: Path, reading: Reading = AS_STORED) -> list[str]:
     return found
 
 
-def max_pixels() -> int:
-    """The most pixels that an image may have: `CONTSEG_MAX_PIXELS`, or 178 956 970.
-
-    Raises:
-        ContsegError: the variable is not a number.
-    """
-    value = os.environ.get("CONTSEG_MAX_PIXELS", "")
-    try:
-        return int(value) if value else _MAX_PIXELS
-    except ValueError:
-        raise ContsegError(f"CONTSEG_MAX_PIXELS: {value!r} is not a number of pixels") from None
-
-
 @dataclass(frozen=True)
 class _Picture:
     """An open file: Pillow's image (None for layouts that Pillow lacks), and the layout of a TIFF."""
@@ -263,6 +251,7 @@ def _opened(path: Path, what: str) -> Iterator[_Picture]:
         KeyError,
         IndexError,
         TypeError,
+        MemoryError,
         struct.error,
         zlib.error,
         Image.DecompressionBombError,
@@ -306,15 +295,6 @@ def _identify(path: Path, what: str, file: IO[bytes]) -> _Picture:
         raise SyntaxError("the file is empty")
     formats = ", ".join((*_FORMATS, "TIFF"))
     raise ContsegError(f"{path}: cannot be read as {_a(what)} (none of {formats}); convert it to PNG, or replace the file")
-
-
-def require_size(path: Path, height: int, width: int) -> None:
-    """Raise ContsegError if an image has more than `max_pixels`."""
-    if height * width > (most := max_pixels()):
-        raise ContsegError(
-            f"{path}: {width}x{height} is more than {most} pixels; cut it into parts, or set the environment variable"
-            f" CONTSEG_MAX_PIXELS={height * width} if memory allows (predict: with --slide 512)"
-        )
 
 
 def _loaded(path: Path, picture: _Picture) -> Image.Image:
@@ -375,7 +355,8 @@ def _read_raw(path: Path, picture: _Picture, layout: TiffLayout, reading: Readin
         return _rgb(path, values, reading, bounds)
     if layout.pages > 1:
         raise ContsegError(f"{path}: has {layout.pages} frames; save each as a file of its own")
-    return _rgb(path, turned(read_raster(path), layout.orientation), reading, bounds)
+    values = turned(read_raster(path, reading.bands), layout.orientation)
+    return _rgb(path, values, replace(reading, bands=()), bounds)
 
 
 def _rgb(path: Path, values: np.ndarray, reading: Reading, default: tuple[float, float] | None) -> np.ndarray:
@@ -394,4 +375,4 @@ def write_palette_png(path: Path, ids: np.ndarray, colours: list[Colour]) -> Non
     # Pillow cuts ids to the bits of the palette's length, so that ids without a colour need one
     colours = colours + [(0, 0, 0)] * (int(ids.max(initial=0)) + 1 - len(colours))
     image.putpalette([channel for colour in colours for channel in colour])
-    image.save(path)
+    image.save(path, format="PNG")

@@ -7,6 +7,8 @@ from typing import Any
 
 from contseg.data.dataset import SegmentationDataset
 from contseg.data.datasets.formats import format_of
+from contseg.data.limits import set_max_pixels
+from contseg.data.links import require_inside
 from contseg.data.pixels import Reading
 from contseg.errors import ContsegError, did_you_mean
 from contseg.plugins import Registry
@@ -33,19 +35,31 @@ DATASETS: Registry[type[SegmentationDataset]] = Registry(
 register_dataset = DATASETS.register
 
 
-def open_dataset(name: str, path: Path | str | None = None, **options: Any) -> SegmentationDataset:
+def open_dataset(
+    name: str,
+    path: Path | str | None = None,
+    *,
+    follow_links: bool = False,
+    max_pixels: int | None = None,
+    **options: Any,
+) -> SegmentationDataset:
     """Open a dataset. `folder` detects the format, see `open_labelled`.
 
     Args:
         name: name in `DATASETS`.
         path: its folder; `digits` and `globe` need none.
+        follow_links: whether links out of the folder are followed.
+        max_pixels: the most pixels of an image, also of later datasets; default: `CONTSEG_MAX_PIXELS`, or 178 956 970.
         options: options of the dataset's class, and for every dataset `bands` and `range`, see
             `contseg.data.pixels.Reading`.
 
     Raises:
         ContsegError: unknown name, missing path, unknown option, `background` neither true nor false, invalid `bands` or
-            `range`, or a folder with another layout.
+            `range`, a folder with another layout, or a file outside of the folder.
     """
+    set_max_pixels(max_pixels, "data.max_pixels")
+    if not isinstance(follow_links, bool):
+        raise ContsegError(f"data.follow_links: {follow_links!r} is neither true nor false")
     kind: Any = DATASETS[name]  # each class has its own options
     if path is None and kind.needs_folder:
         raise ContsegError(f"data.path: dataset '{name}' needs a folder; set data.path=FOLDER")
@@ -64,13 +78,15 @@ def open_dataset(name: str, path: Path | str | None = None, **options: Any) -> S
     except TypeError as error:
         raise ContsegError(f"data.options: {error}; see the docstring of dataset '{name}'") from None
     dataset.reading = reading
+    if kind.needs_folder and not follow_links:
+        require_inside(dataset, options)
     return dataset
 
 
 def _require_options(kind: type, name: str, options: Iterable[str]) -> None:
     """Raise ContsegError if the class of a dataset has no such option."""
     _, *parameters = inspect.signature(kind).parameters.values()  # the first one is the folder
-    known = [*(one.name for one in parameters), "bands", "range"]
+    known = [*(one.name for one in parameters), "bands", "range", "follow_links", "max_pixels"]
     for option in options:
         if option not in known and not any(one.kind is one.VAR_KEYWORD for one in parameters):
             raise ContsegError(f"data.options.{option}: dataset '{name}' has no such option; {did_you_mean(option, known)}")

@@ -1,5 +1,6 @@
 """From the values stored in an image file to (H, W, 3) uint8: choice of bands and range of values."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +47,7 @@ class Reading:
             isinstance(range, Sequence)
             and len(range) == 2
             and all(isinstance(value, int | float) and not isinstance(value, bool) for value in range)
-            and range[0] < range[1]
+            and -math.inf < range[0] < range[1] < math.inf
         ):
             raise ContsegError(f"range: expected [LOW, HIGH], the values that become 0 and 255 (got {range!r})")
         return cls(tuple(bands or ()), None if range is None else (range[0], range[1]))

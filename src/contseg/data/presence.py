@@ -1,8 +1,8 @@
 """Pixels of each class in each image: one table per subset, computed once, used by every selection rule."""
 
 import os
-import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from contseg.atomic import atomic_file
+from contseg.archives import read_arrays
+from contseg.atomic import UnwritableError, atomic_file
 from contseg.data.cache import cache_folder
 from contseg.data.classes import IGNORE, ClassTable
 from contseg.data.dataset import SegmentationDataset, SubsetName, unequal
@@ -113,10 +114,10 @@ def build_presence(
     place = cache_folder("presence") / f"{known}-{fingerprint}.npz"
     if cached and place.is_file():
         try:
-            with np.load(place) as saved:
-                return Presence(tuple(names), dataset.classes.ids, saved["pixels"], fingerprint)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            place.unlink(missing_ok=True)  # damaged
+            return Presence(tuple(names), dataset.classes.ids, read_arrays(place)["pixels"], fingerprint)
+        except (OSError, ValueError, KeyError):
+            with suppress(OSError):
+                place.unlink(missing_ok=True)  # damaged
     done = 0
     pixels = np.empty((len(names), len(dataset.classes)), dtype=np.int64)
     for part in loader if parts is None else parts:
@@ -128,7 +129,7 @@ def build_presence(
             if progress:
                 progress(done, len(names))
     if cached:
-        with atomic_file(place, shared=True) as partial, partial.open("wb") as file:
+        with suppress(UnwritableError), atomic_file(place, shared=True) as partial, partial.open("wb") as file:
             np.savez_compressed(file, pixels=pixels)
     return Presence(tuple(names), dataset.classes.ids, pixels, fingerprint)
 

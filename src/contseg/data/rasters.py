@@ -114,7 +114,7 @@ class Raster:
         rasterio = _rasterio(self.path)
         with self._readable(), warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            self._file = file = rasterio.open(self.path, driver="GTiff")
+            self._file = file = rasterio.open(self.path.absolute(), driver="GTiff")
         try:
             kind = np.dtype(file.dtypes[0])
             if len(set(file.dtypes)) > 1 or kind.kind not in "uif":

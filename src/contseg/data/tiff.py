@@ -1,6 +1,7 @@
 """The pixel layout in the header of a TIFF: bands, bits and type. Pillow reads only some combinations."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -8,6 +9,7 @@ from typing import IO
 import numpy as np
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from contseg.data.pixels import CHOOSE_BANDS
 from contseg.errors import ContsegError
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -73,11 +75,14 @@ def tiff_layout(file: IO[bytes]) -> TiffLayout:
         raise SyntaxError(f"broken TIFF header: {error or type(error).__name__}") from None
 
 
-def read_raster(path: Path) -> np.ndarray:
-    """Read all bands (H, W, C) of a TIFF as stored, for layouts that Pillow does not read.
+def read_raster(path: Path, bands: Sequence[int] = ()) -> np.ndarray:
+    """Read bands (H, W, C) of a TIFF as stored, for layouts that Pillow does not read.
+
+    Args:
+        bands: their numbers, from 1; empty: all. Others take no memory.
 
     Raises:
-        ContsegError: rasterio is not installed (extra `geo`).
+        ContsegError: rasterio is not installed (extra `geo`), or the file has no such band.
         OSError: the file cannot be read.
     """
     try:
@@ -89,8 +94,10 @@ def read_raster(path: Path) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            with rasterio.open(path, driver="GTiff") as raster:
-                return np.moveaxis(raster.read(), 0, 2)
+            with rasterio.open(path.absolute(), driver="GTiff") as raster:  # a relative `http:/a.tif` is an address for GDAL
+                if bands and max(bands) > raster.count:
+                    raise ContsegError(f"{path}: has {raster.count} bands, no band {max(bands)}; {CHOOSE_BANDS}")
+                return np.moveaxis(raster.read(list(bands) or None), 0, 2)
     except rasterio.errors.RasterioError as error:
         raise OSError(str(error)) from None
 

@@ -1,5 +1,6 @@
 """A cache of step 0: methods with an identical first step share it."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,15 @@ import torch
 from contseg.atomic import atomic_folder
 from contseg.engine.job import Job
 from contseg.errors import ContsegError
-from contseg.interop.segmenter_file import load_segmenter, save_segmenter
+from contseg.interop.segmenter_file import load_segmenter, write_segmenter
+from contseg.manifest import NAME, Manifest
 from contseg.models.segmenter import Segmenter
 
 FILES = ("segmenter.safetensors", "rest.pt")
 
 
 class StepCache:
-    """Content-addressed results of step 0: `<folder>/<key>/{segmenter.safetensors, rest.pt}`.
+    """Content-addressed results of step 0: `<folder>/<key>/{segmenter.safetensors, rest.pt, manifest.json}`.
 
     The key covers everything that influences the weights: options, method, network, files, ranks, precision and code (see
     `Job.first_step_key`). A cached result equals that of training, up to rounding if it comes from another machine. Several
@@ -34,6 +36,23 @@ class StepCache:
     def filled(self) -> bool:
         """Whether there is a result to load; a partly deleted folder has none."""
         return self._place is not None and all((self._place / name).is_file() for name in FILES)
+
+    def damage(self) -> str:
+        """A line on a result that is damaged, and is deleted; else "".
+
+        Call it before `load`, in one process.
+        """
+        if self._place is None or not self.filled:
+            return ""
+        try:
+            manifest = Manifest(self._place)
+            lost = [name for name in FILES if name not in manifest.entries() or not manifest.is_sound(self._place / name)]
+        except ContsegError:
+            lost = [NAME]
+        if not lost:
+            return ""
+        shutil.rmtree(self._place, ignore_errors=True)
+        return f"{self._place / lost[0]}: damaged; step 0 is not taken from the cache"
 
     def load(self, segmenter: Segmenter) -> dict[str, Any] | None:
         """Load the cached weights into a segmenter.
@@ -64,11 +83,24 @@ class StepCache:
 
         Args:
             rest: the state of the method and of the scaler, and the lines of metrics.jsonl, as tensors and plain types.
+
+        Raises:
+            UnwritableError: the disk is full, or the cache is read-only.
         """
         if self._place is None or self.filled:
             return
         with atomic_folder(self._place, shared=True) as partial:
-            save_segmenter(partial / "segmenter.safetensors", segmenter, job.scenario[0].table)
-            torch.save(rest, partial / "rest.pt")
+            paths = [partial / name for name in FILES]
+            write_segmenter(paths[0], segmenter, job.scenario[0].table)
+            with paths[1].open("wb") as file:
+                torch.save(rest, file)
+            Manifest(partial).record(*paths)
             if not self.filled:  # `place` is a partly deleted folder, not the result of a faster run
                 shutil.rmtree(self._place, ignore_errors=True)
+
+
+def delete_results(folder: Path) -> None:
+    """Delete all results in the folder of a cache, complete or not; nothing else."""
+    for place in folder.glob("*"):
+        if re.fullmatch(r"[0-9a-f]{64}(\.[0-9a-f]{12}\.partial)?", place.name):
+            shutil.rmtree(place, ignore_errors=True)

@@ -15,9 +15,14 @@ APART = ("cli", "dryrun", "recipes", "report", "sweeps")
 
 
 @cache
+def sources_digest() -> str:
+    """SHA-256 over the sources of all rooms that can influence weights."""
+    return sha256(*_sources(files(PACKAGE), APART))
+
+
 def package_digest() -> str:
-    """SHA-256 over PyTorch's version and the sources of all rooms that can influence weights."""
-    return sha256(torch.__version__, *_sources(files(PACKAGE), APART))
+    """SHA-256 over PyTorch's version and `sources_digest`."""
+    return sha256(torch.__version__, sources_digest())
 
 
 def _sources(folder: Traversable, apart: tuple[str, ...] = ()) -> Iterator[bytes]:

@@ -43,17 +43,20 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def has_little_shared_memory() -> bool:
+    """Whether /dev/shm is too small to share batches, as in many containers."""
+    return os.path.isdir("/dev/shm") and shutil.disk_usage("/dev/shm").free < ROOM_TO_SHARE
+
+
 def workers_of(options: TrainingOptions) -> int:
     """Worker processes per rank; `auto` is one less than the cores of the rank, at most `MOST_WORKERS`.
 
-    `auto` is 0 if /dev/shm is too small to share batches, as in many containers.
+    `auto` is 0 if /dev/shm is too small to share batches.
 
     Example:
-        >>> workers_of(TrainingOptions(workers=3)), workers_of(TrainingOptions(workers="auto", devices=10_000))
+        >>> workers_of(TrainingOptions(workers=3)), workers_of(TrainingOptions(workers="auto", devices=1024))
         (3, 0)
     """
     if options.workers != "auto":
         return options.workers
-    if os.path.isdir("/dev/shm") and shutil.disk_usage("/dev/shm").free < ROOM_TO_SHARE:
-        return 0
-    return max(0, min(MOST_WORKERS, cores() // options.devices - 1))
+    return 0 if has_little_shared_memory() else max(0, min(MOST_WORKERS, cores() // options.devices - 1))

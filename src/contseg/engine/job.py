@@ -83,15 +83,16 @@ class Job:
     inference: InferenceOptions = field(default_factory=InferenceOptions)
     start_from: Path | None = None
 
-    def _own_parts(self) -> tuple[Any, ...]:
-        """Parts that may come from a plugin, except the method."""
+    def own_code(self, *, method: bool = True) -> list[str]:
+        """Digests of the sources of parts that come from a plugin; "" for a part of the package.
+
+        Args:
+            method: whether the method is one of the parts.
+        """
         cut = self.training_pipeline
-        return (
-            self.scenario.dataset,
-            cut.pipeline if isinstance(cut, Jitter) else cut,
-            self.network.backbone,
-            self.network.head,
-        )
+        parts = [self.scenario.dataset, cut.pipeline if isinstance(cut, Jitter) else cut]
+        parts += [self.network.backbone, self.network.head, *([self.method] if method else [])]
+        return [foreign_digest(type(part)) for part in parts]
 
     def inference_at(self, step: Step) -> Inference:
         """Inference options for the classes of a step."""
@@ -116,8 +117,8 @@ class Job:
             "layout": 3,
             "code": package_digest(),
             "method": method,
-            "own_code": [foreign_digest(type(part)) for part in (*self._own_parts(), *([self.method] if method else []))],
-            "ranks": self.training.devices * self.training.nodes,
+            "own_code": self.own_code(method=bool(method)),
+            "ranks": self.training.ranks,
             "accelerator": accelerator_of(self.training),
             "network": self.network.model_dump(),
             "training": training | {"epochs": self.training.epochs_of(0), "precision": precision_of(self.training)},

@@ -1,6 +1,7 @@
 """Batches of a step: the choice, order and augmentation of samples, independent of the number of workers and ranks."""
 
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Generator
@@ -12,13 +13,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from contseg.data.pipelines.augment import Pipeline, WholeImage
-from contseg.engine.devices import workers_of
+from contseg.engine.devices import has_little_shared_memory, workers_of
 from contseg.engine.options import TrainingOptions
 from contseg.engine.randomness import ORDER, SAMPLE, data_generator
 from contseg.errors import ContsegError
 from contseg.scenarios.batch import Batch, Pool, Samples
 from contseg.scenarios.step import Step
 
+PATIENCE = 300.0
+"""Seconds to wait for a batch from a worker."""
 LAST_READS = 5.0
 """Seconds that a worker continues after a signal, so that the current batch is not lost."""
 THRESHOLD_PASS = 1_000_000
@@ -122,6 +125,10 @@ class _CutSamples(Dataset):
             return _Cut(None, None, name, samples.annotated, f"{place}: {error}")
         return _Cut(pixels, samples.labels(layers), name, samples.annotated)
 
+    def pickled(self, cuts: list[_Cut]) -> bytes:
+        """`stack` as bytes, which pass through a pipe and not through shared memory."""
+        return pickle.dumps(self.stack(cuts))
+
     def stack(self, cuts: list[_Cut]) -> Batch | str:
         """A batch, or the first error message."""
         images, labels = [], []
@@ -141,8 +148,10 @@ class _CutSamples(Dataset):
 class Batches:
     """Batches of one pass over samples, on a device; can be iterated repeatedly.
 
+    Workers pass batches through shared memory. If /dev/shm is too small for them, they use pipes, which are slower.
+
     Raises (iterating):
-        ContsegError: a file cannot be read.
+        ContsegError: a file cannot be read, or a worker ended or takes more than `PATIENCE` for a batch.
     """
 
     def __init__(
@@ -163,18 +172,38 @@ class Batches:
         return len(self._draws)
 
     def __iter__(self) -> Generator[Batch, None, None]:
+        piped = self._workers > 0 and has_little_shared_memory()
         loader = DataLoader(
             self._cuts,
             batch_sampler=self._draws,
-            collate_fn=self._cuts.stack,
+            collate_fn=self._cuts.pickled if piped else self._cuts.stack,
             num_workers=self._workers,
             worker_init_fn=_outlive_signals,
             pin_memory=False,
+            timeout=PATIENCE if self._workers else 0,
         )
-        for batch in loader:
-            if isinstance(batch, str):
-                raise ContsegError(batch)
-            yield batch.to(self._device)
+        number = 0
+        try:
+            for loaded in loader:
+                batch = pickle.loads(loaded) if piped else loaded
+                if isinstance(batch, str):
+                    raise ContsegError(batch)
+                yield batch.to(self._device)
+                number += 1
+        except RuntimeError as error:
+            if "DataLoader" not in str(error):
+                raise
+            raise ContsegError(self._no_batch(number, error)) from None
+
+    def _no_batch(self, number: int, error: RuntimeError) -> str:
+        """The error for a worker that was killed, or that takes too long."""
+        samples = (self._cuts.samples.locate(draw.index) for draw in self._draws[number])
+        paths = ", ".join(str(pool.dataset.image_path(pool.names[index])) for pool, index in samples)
+        reason = " ".join(str(error).split())[:160]
+        return (
+            f"training.workers: no batch came from the workers ({reason}); check the images {paths}, the free memory and"
+            " /dev/shm, or set training.workers=0"
+        )
 
 
 class StepBatches:

@@ -2,13 +2,24 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
-Count = Annotated[int, Field(ge=0)]
+from contseg.options import (
+    Amount,
+    Count,
+    Factor,
+    Options,
+    Processes,
+    Seed,
+    Several,
+    ShareAboveZero,
+    ShareBelowOne,
+)
+
 Part = Literal["backbone", "head", "classifier"]
 
 
-class TrainingOptions(BaseModel):
+class TrainingOptions(Options):
     """Optimisation, precision and hardware.
 
     Attributes:
@@ -51,48 +62,51 @@ class TrainingOptions(BaseModel):
         threads: CPU threads per rank; none uses PyTorch's default.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
     epochs: Count | Annotated[list[Count], Field(min_length=1)] = 30
-    batch: int = Field(24, ge=1)
-    accumulate: int = Field(1, ge=1)
-    lr: float = Field(0.01, gt=0)
-    lr_later: float = Field(0.001, gt=0)
-    lr_factors: dict[Part, float] = {}
-    lr_factors_later: dict[Part, float] | None = None
+    batch: Several = 24
+    accumulate: Several = 1
+    lr: Factor = 0.01
+    lr_later: Factor = 0.001
+    lr_factors: dict[Part, Amount] = Field({})
+    lr_factors_later: dict[Part, Amount] | None = None
     optimiser: Literal["sgd", "adamw"] = "sgd"
-    momentum: float = Field(0.9, ge=0, lt=1)
+    momentum: ShareBelowOne = 0.9
     nesterov: bool = True
-    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = [0.9, 0.999]
-    weight_decay: float = Field(1e-4, ge=0)
-    no_decay: list[Annotated[str, Field(min_length=1)]] = []
-    clip: float | None = Field(None, gt=0)
+    betas: Annotated[list[ShareBelowOne], Field(min_length=2, max_length=2)] = Field([0.9, 0.999])
+    weight_decay: Amount = 1e-4
+    no_decay: list[Annotated[str, Field(min_length=1)]] = Field([])
+    clip: Annotated[float, Field(gt=0, le=1e6)] | None = None
     average: Literal["all", "valid"] = "all"
     schedule: Literal["poly", "warm-poly", "step", "constant"] = "poly"
-    power: float = Field(0.9, gt=0)
-    floor: float = Field(0.0, ge=0, lt=1)
-    lr_min: float = Field(0.0, ge=0)
-    warmup: float = Field(0.05, ge=0, lt=1)
-    warmup_updates: int | None = Field(None, ge=1)
-    warmup_ratio: float = Field(1e-6, gt=0, le=1)
-    milestones: list[float] = [0.6, 0.85]
-    milestone_every: int | None = Field(None, ge=1)
-    gamma: float = 0.1
+    power: Factor = 0.9
+    floor: ShareBelowOne = 0.0
+    lr_min: Amount = 0.0
+    warmup: ShareBelowOne = 0.05
+    warmup_updates: Annotated[int, Field(ge=1, le=10**8)] | None = None
+    warmup_ratio: ShareAboveZero = 1e-6
+    milestones: list[ShareAboveZero] = Field([0.6, 0.85])
+    milestone_every: Annotated[int, Field(ge=1, le=10**8)] | None = None
+    gamma: ShareAboveZero = 0.1
     precision: Literal["32", "bf16-mixed", "16-mixed", "amp"] = "32"
     channels_last: bool = False
     compile: bool = False
     keep: Literal["last", "best"] = "last"
-    seed: int = Field(42, ge=0)
+    seed: Seed = 42
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    devices: int = Field(1, ge=1)
-    nodes: int = Field(1, ge=1)
-    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = 0
-    threads: int | None = Field(None, ge=1)
+    devices: Processes = 1
+    nodes: Processes = 1
+    workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = 0
+    threads: Processes | None = None
 
     @field_validator("precision", mode="before")
     @classmethod
     def _number_as_word(cls, value: Any) -> Any:
         return "32" if value == 32 else value
+
+    @property
+    def ranks(self) -> int:
+        """Number of processes that train, over all nodes."""
+        return self.devices * self.nodes
 
     def epochs_of(self, step: int) -> int:
         """Epochs of a step.

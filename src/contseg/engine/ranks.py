@@ -4,12 +4,20 @@ import os
 import platform
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from lightning_fabric.plugins.precision import MixedPrecision
 from torch import Tensor
 
@@ -18,15 +26,114 @@ from contseg.engine.loading import Shard
 from contseg.engine.options import TrainingOptions
 from contseg.engine.spawned import run_spawned
 from contseg.errors import ContsegError
+from contseg.lock import owned
 from contseg.ranks import Ranks
 
 
+@dataclass(frozen=True)
+class Launcher:
+    """A program that started one process per rank.
+
+    Args:
+        variable: the environment variable with the number of processes.
+        processes: their number.
+        rank: of this process.
+    """
+
+    variable: str
+    processes: int
+    rank: int
+
+    @classmethod
+    def found(cls) -> "Launcher | None":
+        """The launcher of this process: torchrun, or another one with its variables, or srun; None if it was started alone.
+
+        The variables of a SLURM allocation are no sign of it: batch scripts and interactive shells have them too. Those of a
+        step are, except in a shell that is itself a step.
+        """
+        if {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= os.environ.keys():
+            return cls("WORLD_SIZE", _number("WORLD_SIZE"), _number("RANK"))
+        shell = "SLURM_PTY_PORT" in os.environ or os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
+        if {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID"} <= os.environ.keys() and not shell:
+            tasks = _number("SLURM_STEP_NUM_TASKS")
+            return cls("SLURM_STEP_NUM_TASKS", tasks, _number("SLURM_PROCID")) if tasks > 1 else None
+        return None
+
+    @property
+    def environment(self) -> ClusterEnvironment:
+        """How Fabric finds the other processes."""
+        return TorchElasticEnvironment() if self.variable == "WORLD_SIZE" else SlurmStep()
+
+
+class SlurmStep(SLURMEnvironment):
+    """The processes that srun started, however their number was set: Fabric's own checks refuse `srun --ntasks`."""
+
+    @staticmethod
+    def _validate_srun_variables() -> None:
+        pass
+
+    def validate_settings(self, num_devices: int, num_nodes: int) -> None:
+        """Nothing: the number of processes was compared with the options."""
+
+    def world_size(self) -> int:
+        """Tasks of the step, not of the allocation."""
+        return _number("SLURM_STEP_NUM_TASKS")
+
+
+class OwnProcesses(LightningEnvironment):
+    """A process that was started alone: what launchers left in the environment variables is ignored."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._process = os.getpid()
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        """This process spawns the others."""
+        return False
+
+    def local_rank(self) -> int:
+        """Of this process, or of a rank that it spawned, for which Fabric sets the variable."""
+        return 0 if os.getpid() == self._process else super().local_rank()
+
+    def node_rank(self) -> int:
+        """Of the only node."""
+        return 0
+
+
+def _number(variable: str) -> int:
+    value = os.environ[variable]
+    if not value.isdecimal():
+        raise ContsegError(f"{variable}={value}: is set in the environment and is not a number; unset it")
+    return int(value)
+
+
 def joined_rank() -> int | None:
-    """The rank of this process if torchrun or SLURM started one process per rank, else None."""
-    for marker, rank in (("TORCHELASTIC_RUN_ID", "RANK"), ("SLURM_NTASKS", "SLURM_PROCID")):
-        if marker in os.environ and rank in os.environ:
-            return int(os.environ[rank])
-    return None
+    """The rank of this process if a launcher started one process per rank, else None."""
+    launcher = Launcher.found()
+    return launcher.rank if launcher else None
+
+
+def owned_by_rank_0(folder: Path) -> AbstractContextManager[None]:
+    """Own the folder of a run; ranks other than 0 that a launcher started do not."""
+    return nullcontext() if joined_rank() else owned(folder)
+
+
+def _require_matching_world(options: TrainingOptions, launcher: Launcher | None) -> None:
+    """Raise ContsegError if the number of processes that a launcher started is not the number of ranks."""
+    wanted = f"training.devices={options.devices} and training.nodes={options.nodes}"
+    variable = launcher.variable if launcher else "WORLD_SIZE"
+    started = launcher.processes if launcher else _number(variable) if variable in os.environ else options.ranks
+    if started != options.ranks:
+        raise ContsegError(
+            f"training.devices: {variable}={started} in the environment, but {wanted} make {options.ranks} ranks; set them"
+            f" to match the launcher; without a launcher, unset {variable}"
+        )
+    if options.nodes > 1 and launcher is None:
+        raise ContsegError(
+            f"training.nodes: {options.nodes} nodes need a launcher that starts the processes, such as torchrun or srun;"
+            " use one, or set training.nodes=1"
+        )
 
 
 def make_fabric(options: TrainingOptions) -> Fabric:
@@ -36,9 +143,11 @@ def make_fabric(options: TrainingOptions) -> Fabric:
     process per device.
 
     Raises:
-        ContsegError: the accelerator is not available, or the batch does not divide over the ranks.
+        ContsegError: the accelerator is not available, the batch does not divide over the ranks, or a launcher started
+            another number of processes.
     """
-    world = options.devices * options.nodes
+    world, launcher = options.ranks, Launcher.found()
+    _require_matching_world(options, launcher)
     if options.batch % world:
         raise ContsegError(f"training.batch: {options.batch} images do not divide over {world} ranks; choose a multiple")
     accelerator = accelerator_of(options)
@@ -46,10 +155,11 @@ def make_fabric(options: TrainingOptions) -> Fabric:
         raise ContsegError("training.accelerator: no CUDA device here; use accelerator=cpu or auto")
     if accelerator == "cuda" and torch.cuda.device_count() < options.devices:
         raise ContsegError(f"training.devices: {options.devices} GPUs requested, {torch.cuda.device_count()} available")
-    strategy = "auto" if world == 1 else "ddp_spawn" if joined_rank() is None else "ddp"
-    plugins: list[Any] = []
+    strategy = "auto" if world == 1 else "ddp_spawn" if launcher is None else "ddp"
+    plugins: list[Any] = [launcher.environment if launcher else OwnProcesses()]
     precision: Any = precision_of(options)
-    if precision == "16-mixed":
+    half = precision == "16-mixed"
+    if half:
         # a plugin, as Fabric silently replaces fp16 by bf16 on CPU
         plugins.append(MixedPrecision("16-mixed", accelerator, torch.amp.GradScaler(accelerator)))
     with warnings.catch_warnings():
@@ -59,7 +169,7 @@ def make_fabric(options: TrainingOptions) -> Fabric:
             devices=options.devices,
             num_nodes=options.nodes,
             strategy=strategy,
-            precision=None if plugins else "32-true" if precision == "32" else precision,
+            precision=None if half else "32-true" if precision == "32" else precision,
             plugins=plugins,
         )
 

@@ -1,10 +1,7 @@
 """The folder of a run, with everything that a resume or a report needs."""
 
 import json
-import os
-import shutil
-import zipfile
-import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +11,24 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from contseg import atomic
+from contseg.archives import read_arrays
 from contseg.data.classes import ClassTable
+from contseg.engine.metric_lines import lines_at, whole_lines
 from contseg.engine.step_state import StepState
 from contseg.errors import ContsegError
-from contseg.interop.segmenter_file import save_segmenter
+from contseg.interop.segmenter_file import write_segmenter
+from contseg.manifest import Manifest
 from contseg.models.segmenter import Segmenter
 
+INPUTS = "inputs.json"
 FILES = (
-    "recipe.yaml", "plan.json", "environment.json", "metrics.jsonl", "samples.npz", "summary.json", "report.html", "log.txt",
-    "maps.npz",
+    "recipe.yaml", INPUTS, "plan.json", "environment.json", "metrics.jsonl", "samples.npz", "summary.json", "report.html",
+    "log.txt", "maps.npz", "manifest.json",
 )  # fmt: skip
 FOLDERS = ("steps", "tensorboard")
 MAPS = "maps.npz"
+METRICS = "metrics.jsonl"
+STATE, STATE_BEFORE = "state.pt", "state.before.pt"
 STEP_ARRAYS = ("confusion.npz", "predictions.npz")
 """Files of a step that can be computed again from its segmenter and the test set."""
 
@@ -38,6 +41,8 @@ class Run:
         recipe.yaml                     the resolved recipe
         plan.json                       images per step, pixels per class, digests of both, plan hash; of the data at the
                                         start of the run
+        inputs.json                     what the result depends on, at the start of the run: the recipe, digests of code and
+                                        weights, PyTorch's version, ranks; and the changes that were accepted at a resume
         environment.json                versions and machine
         metrics.jsonl                   one line per epoch (`kind: epoch`: losses, rate, speed, pseudo labels) and per step
                                         (`kind: step`: metrics, warnings)
@@ -45,6 +50,7 @@ class Run:
         steps/03/segmenter.safetensors  the segmenter after step 3, with its classes
         steps/03/state.pt               a `StepState`: of a step in training, weights, optimiser, the method's state and the
                                         best epoch so far; of a finished step, the method's state
+        steps/03/state.before.pt        the state before that one, until the step is finished
         steps/03/confusion.npz          the confusion matrix on the step's test set, also per domain; of each class its name,
                                         its step, and whether the masks label it; whether the first is background; names of
                                         the domains
@@ -53,18 +59,22 @@ class Run:
         summary.json                    the metrics of the run; written when the run is finished
         report.html                     the report, written by the commands `train` and `report`
         tensorboard/                    events made from metrics.jsonl after every step, where the extra is installed
+        run.lock                        while a process trains here: its machine, its number and when it began
         log.txt                         output of the process of a run that `contseg demo` trains alongside others
+        manifest.json                   size and SHA-256 of the files of the run, which are checked when they are read
 
     A resume reads `state.pt` of the step, the segmenter of the step before, and everything else from the recipe. It
-    compares the data with `plan.json`.
+    compares everything with `plan.json` and `inputs.json` (`contseg.engine.inputs`). If a file is damaged, it continues from
+    the last good state (`recover`).
 
     Ctrl-C and SIGTERM lose nothing: the current update is finished and saved, also in the middle of an epoch. A kill loses
     at most the current epoch: every file except `metrics.jsonl` is written atomically, and `state.pt`, written last,
-    contains the length of `metrics.jsonl`, to which a resume truncates it.
+    contains the lines of `metrics.jsonl`, which a resume restores.
     """
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
+        self.manifest = Manifest(self.folder)
 
     def __repr__(self) -> str:
         steps = 0
@@ -81,40 +91,6 @@ class Run:
         except (OSError, ValueError, YAMLError, TypeError, KeyError):
             return None
 
-    def refuse_if_taken(self, overwrite: bool = False) -> None:
-        """Raise ContsegError unless a new run may be created here.
-
-        Raises:
-            ContsegError: the folder contains a run and `overwrite` is False, or it contains other files.
-        """
-        if self.folder.is_file():
-            raise ContsegError(f"{self.folder}: is a file; choose another folder with --out")
-        if self.folder.exists() and any(self.folder.iterdir()):
-            if not (self.folder / "recipe.yaml").is_file():
-                raise ContsegError(f"{self.folder}: is not empty and contains no run; choose another folder with --out")
-            if not overwrite:
-                raise ContsegError(
-                    f"{self.folder}: contains a run already; continue it with --resume {self.folder}, or use --overwrite"
-                )
-
-    def create(self, overwrite: bool = False) -> None:
-        """Create the folder. Of an overwritten run, only the files of the layout are deleted.
-
-        Raises:
-            ContsegError: see `refuse_if_taken`.
-        """
-        self.refuse_if_taken(overwrite)
-        for name in FOLDERS:
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-        for name in reversed(FILES):  # the recipe last: after a kill the folder is still a run and can be overwritten
-            (self.folder / name).unlink(missing_ok=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
-
-    def would_delete(self, path: Path) -> bool:
-        """Whether `create` deletes a file or folder, or one of the run files in it."""
-        path, place = path.resolve(), self.folder.resolve()
-        return path == place or any(path.is_relative_to(place / name) for name in (*FILES, *FOLDERS))
-
     def require(self) -> "Run":
         """This run, after a check that the folder contains one.
 
@@ -122,89 +98,123 @@ class Run:
             ContsegError: the folder contains no run.
         """
         if not (self.folder / "recipe.yaml").is_file():
-            raise ContsegError(f"{self.folder}: contains no run (recipe.yaml is missing)")
+            raise ContsegError(f"{self.folder}: contains no run (recipe.yaml is missing); give the folder of a run")
         return self
 
     def step_folder(self, step: int) -> Path:
         """`steps/NN`, created if missing."""
         folder = self.folder / "steps" / f"{step:02d}"
-        folder.mkdir(parents=True, exist_ok=True)
+        with atomic.writable(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def segmenter_path(self, step: int) -> Path:
         """The segmenter at the end of a step."""
         return self.folder / "steps" / f"{step:02d}" / "segmenter.safetensors"
 
+    def state_path(self, step: int, name: str = STATE) -> Path:
+        """The state of a step; `STATE_BEFORE` is the one before."""
+        return self.folder / "steps" / f"{step:02d}" / name
+
     def write_text(self, name: str, text: str) -> None:
         """Write a file of the run atomically."""
-        atomic.write_text(self.folder / name, text)
+        with self.manifest.writing(self.folder / name) as partial:
+            partial.write_text(text, encoding="utf-8")
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        path = self.folder / METRICS
+        with atomic.writable(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        self.manifest.record(path, grows=True)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All complete lines of metrics.jsonl."""
-        path = self.folder / "metrics.jsonl"
-        if not path.is_file():
-            return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+        """All complete lines of metrics.jsonl.
+
+        Raises:
+            ContsegError: the file is damaged.
+        """
+        path = self.folder / METRICS
+        content = path.read_bytes() if path.is_file() else b""
+        lines = whole_lines(content)
+        if len(lines) < content.count(b"\n"):
+            raise ContsegError(
+                f"{path}: line {len(lines) + 1} is damaged; repair it with: contseg train --resume {self.folder}"
+            )
+        return lines
 
     def save_segmenter(self, step: int, segmenter: Segmenter, classes: ClassTable, source: dict[str, Any]) -> None:
-        """Write the segmenter of a step; see `contseg.interop.segmenter_file.save_segmenter`."""
-        save_segmenter(self.step_folder(step) / "segmenter.safetensors", segmenter, classes, source)
+        """Write the segmenter of a step; see `contseg.save_segmenter`."""
+        with self.manifest.writing(self.step_folder(step) / "segmenter.safetensors") as partial:
+            write_segmenter(partial, segmenter, classes, source)
 
     def save_state(self, step: int, state: StepState) -> None:
-        """Write the state of a step, including the current length of metrics.jsonl."""
-        metrics = self.folder / "metrics.jsonl"
-        state.metrics_bytes = metrics.stat().st_size if metrics.is_file() else 0
-        path = self.step_folder(step) / "state.pt"
-        with atomic.atomic_file(path) as partial:
-            torch.save(state.to_dict(), partial)
+        """Write the state of a step, including the lines of metrics.jsonl.
 
-    def load_state(self, step: int) -> StepState | None:
-        """The last saved state of a step, or None.
+        The state before is kept until the step is finished and its files are read back.
+        """
+        metrics = self.folder / METRICS
+        state.metrics = metrics.read_text(encoding="utf-8", errors="replace") if metrics.is_file() else ""
+        path, before = self.step_folder(step) / STATE, self.state_path(step, STATE_BEFORE)
+        with self.manifest.writing(path, keep=before) as partial, partial.open("wb") as file:
+            torch.save(state.to_dict(), file)
+        if state.finished:
+            for written in (path, self.segmenter_path(step)):
+                self.manifest.check(written)
+            self.remove(before)
+
+    def load_state(self, step: int, name: str = STATE) -> StepState | None:
+        """The last saved state of a step, or None; `STATE_BEFORE` is the one before.
 
         Raises:
             ContsegError: the file is damaged, or is not a `StepState`.
         """
-        path = self.folder / "steps" / f"{step:02d}" / "state.pt"
+        path = self.state_path(step, name)
         if not path.is_file():
             return None
+        self.manifest.check(path, f"resume the run from an earlier state with: contseg train --resume {self.folder}")
         try:
             return StepState.from_dict(torch.load(path, map_location="cpu", weights_only=True))
         except Exception as error:  # torch raises many kinds for a damaged file
             reason = " ".join(str(error).split())[:120]
             raise ContsegError(f"{path}: cannot be read ({reason}); delete it to repeat step {step}") from None
 
+    def remove(self, path: Path) -> None:
+        """Delete a file of the run, if it exists."""
+        path.unlink(missing_ok=True)
+        self.manifest.forget(path)
+
     def last_begun(self) -> int:
         """The last step with a saved state, or -1. Every step before it is finished; their states are no longer needed."""
-        found = [int(path.parent.name) for path in self.folder.glob("steps/*/state.pt") if path.parent.name.isdigit()]
-        return max(found, default=-1)
+        found = [path.parent.name for name in (STATE, STATE_BEFORE) for path in self.folder.glob(f"steps/*/{name}")]
+        return max((int(name) for name in found if name.isdigit()), default=-1)
 
     def is_past_first_step(self) -> bool:
-        """Whether step 0 is finished.
-
-        Raises:
-            ContsegError: see `load_state`.
-        """
+        """Whether step 0 is finished; not if its state is damaged, as a resume repeats the step."""
         if self.last_begun():
             return self.last_begun() > 0
-        state = self.load_state(0)
+        try:
+            state = self.load_state(0)
+        except ContsegError:
+            return False
         return state is not None and state.finished
 
     def rewind_metrics(self, state: StepState | None) -> None:
-        """Delete the metric lines that were written after this state."""
-        path = self.folder / "metrics.jsonl"
-        if path.is_file():
-            os.truncate(path, state.metrics_bytes if state else 0)
+        """Restore metrics.jsonl as it was when this state was written; None empties it."""
+        path = self.folder / METRICS
+        found = path.read_bytes() if path.is_file() else b""
+        kept = lines_at(state, found) if state else b""
+        if kept != found:
+            with atomic.atomic_file(path) as partial:
+                partial.write_bytes(kept)
+            self.manifest.record(path, grows=True)
 
     def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
         """Write a compressed .npz in the run's folder atomically."""
         path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic.atomic_file(path) as partial, partial.open("wb") as file:
+        with atomic.writable(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with self.manifest.writing(path) as partial, partial.open("wb") as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
@@ -214,14 +224,10 @@ class Run:
             ContsegError: the file is missing or damaged (with the command that writes it again).
         """
         path = self.folder / name
-        try:
-            with np.load(path) as saved:
-                return dict(saved)
-        except FileNotFoundError:
-            problem = "is missing"
-        except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
-            # NotImplementedError: zipfile, for a flag set by damage
-            problem = "is damaged"
+        problem = "is damaged" if path.is_file() else "is missing"
+        with suppress(OSError, ValueError):
+            if self.manifest.is_sound(path):
+                return read_arrays(path)
         raise ContsegError(f"{path}: {problem}; make it again with: contseg train --resume {self.folder}")
 
     def is_readable(self, name: str) -> bool:
@@ -233,8 +239,9 @@ class Run:
 
     def finished_steps(self) -> int:
         """Number of finished steps, determined from several files, as some may be lost."""
-        folder = self.folder / "steps"
-        there = [int(path.parent.name) for path in folder.glob("*/confusion.npz") if path.parent.name.isdigit()]
+        written = {self.folder / name for name in self.manifest.entries()} | {*self.folder.glob("steps/*/confusion.npz")}
+        steps = [path.parent.name for path in written if path.name == "confusion.npz"]
+        there = [int(name) for name in steps if name.isdigit()]
         measured = [line["step"] for line in self.metrics() if line["kind"] == "step"]
         summary = self.summary() or {}
         return max([*there, *measured, summary.get("steps", 0) - 1], default=-1) + 1
@@ -290,13 +297,7 @@ class Run:
         Raises:
             ContsegError: the file is damaged.
         """
-        path = self.folder / "plan.json"
-        if not path.is_file():
-            return None
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ContsegError(f"{path}: not JSON ({str(error)[:120]}); restore the file that this run wrote") from None
+        return self._json("plan.json", "restore the file that this run wrote")
 
     @property
     def plan_hash(self) -> str:
@@ -316,9 +317,22 @@ class Run:
         return plan
 
     def summary(self) -> dict[str, Any] | None:
-        """summary.json, or None while the run is not finished."""
-        path = self.folder / "summary.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        """summary.json, or None while the run is not finished.
+
+        Raises:
+            ContsegError: the file is damaged.
+        """
+        return self._json("summary.json", f"make it again with: contseg train --resume {self.folder}")
+
+    def _json(self, name: str, advice: str) -> dict[str, Any] | None:
+        path = self.folder / name
+        if not path.is_file():
+            return None
+        self.manifest.check(path, advice)
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ContsegError(f"{path}: not JSON ({str(error)[:120]}); {advice}") from None
 
 
 class ReadOnlyRun(Run):

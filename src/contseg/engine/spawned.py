@@ -19,6 +19,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from contseg.errors import ContsegError
 from contseg.interruption import Interrupted, catching, deferred, end_with
+from contseg.lock import owned_runs
 
 # Fabric logs every process to stderr. At import, so that it also applies to spawned ranks.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -54,6 +55,7 @@ class _Call:
 
     def __init__(self, path: Path, receivers: list[Connection]):
         self.path, self.receivers = path, receivers
+        self.locks = owned_runs()  # a rank that outlives a killed parent still saves
 
     def __call__(self, fabric: Fabric) -> Any:
         with catching():

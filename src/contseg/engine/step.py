@@ -175,7 +175,10 @@ class StepLearner:
 
     def _restore(self, state: StepState) -> Progress:
         self.student.load_state_dict(state.model)
-        self.updater.optimiser.load_state_dict(state.optimiser)
+        now = self.updater.optimiser.state_dict()["param_groups"]  # of the recipe, which may have accepted changes
+        saved = state.optimiser["param_groups"]
+        groups = [group | {"lr": before["lr"]} for group, before in zip(now, saved, strict=True)]  # of the last update
+        self.updater.optimiser.load_state_dict(state.optimiser | {"param_groups": groups})
         self.session.job.method.load_state_dict(state.method)
         self.best, self.seconds = BestEpoch(state.best), state.seconds
         restore_scaler(self.session.fabric, state.scaler)

@@ -21,10 +21,11 @@ class StepState:
         model, optimiser: their state dicts.
         best: `BestEpoch.kept`.
         within: `Progress.saved()` of an interrupted epoch, or None between epochs.
-        metrics_bytes: length of metrics.jsonl; set when the state is written.
+        metrics: content of metrics.jsonl; set when the state is written. None in states of earlier versions.
+        metrics_bytes: length of metrics.jsonl, in states of earlier versions.
 
     Example:
-        >>> StepState.from_dict({"finished": True, "seconds": 1.5, "method": {}, "metrics_bytes": 80}).seconds
+        >>> StepState.from_dict({"finished": True, "seconds": 1.5, "method": {}, "metrics": ""}).seconds
         1.5
     """
 
@@ -37,6 +38,7 @@ class StepState:
     optimiser: dict[str, Any] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)
     within: dict[str, Any] | None = None
+    metrics: str | None = None
     metrics_bytes: int = 0
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """TensorBoard events of a run, if the extra `tensorboard` is installed."""
 
 import importlib.util
-import shutil
 
 from contseg.engine.run import Run
 
@@ -16,7 +15,8 @@ def write_events(run: Run) -> bool:
     from torch.utils.tensorboard import SummaryWriter
 
     folder = run.folder / "tensorboard"
-    shutil.rmtree(folder, ignore_errors=True)
+    for old in folder.glob("events.out.tfevents.*"):
+        run.remove(old)
     epochs = [line for line in run.metrics() if line["kind"] == "epoch"]
     labels = {name: None for line in epochs for name in line.get("pseudo", {})}
     with SummaryWriter(str(folder)) as writer:
@@ -32,4 +32,5 @@ def write_events(run: Run) -> bool:
                 for name in ("old", "new", "all", "all_with_background"):
                     if line[name] is not None:
                         writer.add_scalar(f"test/{name}", 100 * line[name], line["step"])
+    run.manifest.record(*folder.glob("events.out.tfevents.*"), grows=True)
     return True

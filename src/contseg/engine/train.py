@@ -5,17 +5,29 @@ import json
 import shlex
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 
+from contseg.atomic import UnwritableError
 from contseg.engine.cache import StepCache
+from contseg.engine.inputs import Inputs, record_inputs, require_agreement, require_unchanged
 from contseg.engine.job import Job, Reporter
 from contseg.engine.measure import announce, measure_again, measure_test, record
 from contseg.engine.randomness import GROW, derived_seed, own_randomness
-from contseg.engine.ranks import environment, joined_rank, launch, make_fabric, own_threads, restore_scaler, scaler_state
-from contseg.engine.recorded import require_same_data
+from contseg.engine.ranks import (
+    environment,
+    joined_rank,
+    launch,
+    make_fabric,
+    own_threads,
+    owned_by_rank_0,
+    restore_scaler,
+    scaler_state,
+)
+from contseg.engine.recovery import recover
 from contseg.engine.run import Run
 from contseg.engine.samples import keep_samples
 from contseg.engine.session import Session
@@ -34,40 +46,55 @@ from contseg.scenarios.plan import make_plan
 from contseg.scenarios.step import Step
 
 
-def train(job: Job, reporter: Reporter | None = None) -> dict[str, Any]:
+def train(job: Job, reporter: Reporter | None = None, *, accept_changes: bool = False) -> dict[str, Any]:
     """Run a job in its folder, from the last state saved there.
+
+    Args:
+        accept_changes: continue although recipe, data, code, weights or ranks changed since the run began. The changes are
+            recorded, and shown in tables and reports.
 
     Returns:
         the summary, see `summarise`.
 
     Raises:
-        ContsegError: data, options or the run are wrong, or the data changed since the run began; saved files are kept.
+        ContsegError: data, options or the run are wrong, something changed since the run began, or another process trains
+            in the folder; saved files are kept.
         Interrupted: a signal (Ctrl-C, SIGTERM) ended the run; the current update was finished and saved.
     """
     refuse_unguarded()
-    fabric, run, note = make_fabric(job.training), Run(job.folder), ""
-    if not joined_rank():
-        plan = make_plan(job.scenario, job.training.batch)
-        note = require_same_data(run, plan)
-        if run.plan() is None:
-            run.write_text("plan.json", plan.to_json())
-        run.write_text("environment.json", json.dumps(environment(fabric, job.training.threads), indent=1))
+    fabric, run, notes = make_fabric(job.training), Run(job.folder), list[str]()
     try:
-        with catching():
-            return launch(fabric, _train_on_rank, job, reporter or Reporter(), note)
+        with catching(), owned_by_rank_0(job.folder):
+            inputs = Inputs.of(job, make_plan(job.scenario, job.training.batch))
+            if not joined_rank():
+                notes = [line for line in (require_unchanged(run, inputs, accept_changes), *recover(run)) if line]
+                record_inputs(run, inputs)
+                run.write_text("environment.json", json.dumps(environment(fabric, job.training.threads), indent=1))
+            return launch(fabric, _train_on_rank, job, reporter or Reporter(), inputs, notes)
     except Interrupted as stop:
-        stop.resume = f"contseg train --resume {shlex.quote(str(job.folder))}"
+        stop.resume = resume_command(job.folder)
         raise
 
 
-def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter, note: str) -> dict[str, Any]:
+def resume_command(folder: Path) -> str:
+    """The command that resumes the run in a folder.
+
+    Example:
+        >>> resume_command(Path("runs/my run"))
+        "contseg train --resume 'runs/my run'"
+    """
+    return f"contseg train --resume {shlex.quote(str(folder))}"
+
+
+def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter, inputs: Inputs, notes: list[str]) -> dict[str, Any]:
     load_plugins(job.recipe.get("plugins", []))  # a spawned rank starts without them
     session = Session.of(fabric, job, reporter)
     fabric.barrier()  # until rank 0 has created the folder
+    require_agreement(fabric, session.run, inputs)
     session.reporter.start()
     try:
         warnings = (session.run.plan() or {}).get("warnings", ())
-        for text in (*([note] if note else []), *(f"note: {warning}" for warning in warnings)):
+        for text in (*notes, *(f"note: {warning}" for warning in warnings)):
             session.reporter.message(text)
         with own_randomness(), own_threads(job.training.threads):
             return _learn_steps(session)
@@ -127,7 +154,7 @@ def _learn_step(session: Session, step: Step, student: Segmenter, teacher: Segme
         return _take_over(session, step, student)
     cache = _cache_of(session, step)
     # rank 0 decides for all, as another run may fill the cache between two checks
-    recalled = cache.load(student) if session.fabric.broadcast(cache.filled) else None
+    recalled = cache.load(student) if session.fabric.broadcast(session.leads and _can_load(session, cache)) else None
     learner = StepLearner(session, step, student, teacher if job.method.needs_teacher else None)
     if recalled is not None:
         job.method.load_state_dict(recalled["method"])
@@ -141,8 +168,19 @@ def _learn_step(session: Session, step: Step, student: Segmenter, teacher: Segme
     if session.leads and step.index == 0:
         lines = [line for line in session.run.metrics() if line["kind"] == "epoch" and line["step"] == 0]
         remembered = {"method": job.method.state_dict(), "scaler": scaler_state(session.fabric)}
-        cache.store(student, job, remembered | {"lines": lines})
+        try:
+            cache.store(student, job, remembered | {"lines": lines})
+        except UnwritableError as error:
+            session.reporter.message(f"step 0 is not cached: {error}")
     return learner.finish()
+
+
+def _can_load(session: Session, cache: StepCache) -> bool:
+    """Whether the cache has a sound result; a damaged one is reported and deleted."""
+    if problem := cache.damage():
+        session.reporter.message(problem)
+        return False
+    return cache.filled
 
 
 def _cache_of(session: Session, step: Step) -> StepCache:

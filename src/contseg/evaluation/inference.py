@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from contseg.data.limits import max_pixels
 from contseg.errors import ContsegError
 from contseg.evaluation.bands import RowResizer, bands_of, is_large, rows_of_band
 from contseg.evaluation.options import InferenceOptions
@@ -74,7 +75,7 @@ def infer(
         mirror: pairs of channels of the result that are exchanged in a mirrored image.
 
     Raises:
-        ContsegError: an image is smaller than one pixel after scaling.
+        ContsegError: an image is smaller than one pixel after scaling, or a very elongated one has more than `max_pixels`.
 
     Example:
         >>> options = InferenceOptions(mode="slide", crop=4, stride=3, flip=True)
@@ -107,7 +108,7 @@ def infer_in_bands(
     Args: as of `infer`.
 
     Raises:
-        ContsegError: an image is smaller than one pixel after scaling.
+        ContsegError: an image is smaller than one pixel after scaling, or a very elongated one has more than `max_pixels`.
     """
     size = size or (images_BCHW.shape[2], images_BCHW.shape[3])
     images, variants = _started(images_BCHW, options), _variants(options)
@@ -281,7 +282,13 @@ def _start(options: InferenceOptions, height: int, width: int) -> tuple[int, int
     if options.fit is None:
         return None
     scale = min(max(options.fit) / max(height, width), min(options.fit) / min(height, width))
-    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+    tall, wide = max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+    if tall * wide > (most := max_pixels()):
+        raise ContsegError(
+            f"evaluation.fit: {width}x{height} resized for {options.fit} is {wide}x{tall}, more than {most} pixels; leave"
+            " this image out, or set a smaller longer side"
+        )
+    return tall, wide
 
 
 def _scaled(images_BCHW: Tensor, scale: float) -> Tensor:

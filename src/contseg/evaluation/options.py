@@ -2,13 +2,16 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-Pixels = Annotated[int, Field(ge=1)]
+from contseg.options import Factor, Options, Pixels, Several
+
 Two = Annotated[list[Pixels], Field(min_length=2, max_length=2)]
+Box = Annotated[list[Annotated[int, Field(ge=1, lt=2**31)]], Field(min_length=2, max_length=2)]
+"""The longer side may exceed every image, so that only the shorter one has an effect; memory is checked per image."""
 
 
-class InferenceOptions(BaseModel):
+class InferenceOptions(Options):
     """Whole images or windows, scales, and averaging of inference. The default is a single view of the whole image.
 
     Attributes:
@@ -27,16 +30,14 @@ class InferenceOptions(BaseModel):
         precision: `32`, or `bf16` for the network; averages are in float32.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
     mode: Literal["whole", "slide"] = "whole"
     crop: Pixels | Two = 512
     stride: Pixels | Two | None = None
-    windows: int = Field(4, ge=1)
-    scales: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = [1.0]
+    windows: Several = 4
+    scales: Annotated[list[Factor], Field(min_length=1)] = Field([1.0])
     flip: bool = False
     average: Literal["logits", "scores"] = "logits"
-    fit: Two | None = None
+    fit: Box | None = None
     resize: Two | None = None
     antialias: bool = False
     precision: Literal["32", "bf16"] = "32"

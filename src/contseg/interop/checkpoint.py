@@ -11,10 +11,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from contseg.archives import is_inflating
 from contseg.errors import ContsegError
 
 CONTAINERS = ("state_dict", "model_state", "model_state_dict", "segmentor", "model")
 """Keys under which checkpoints store the weights, next to optimisers, epochs and scores."""
+
+WHOLE = "give a complete .pth or .safetensors file"
+"""End of the errors on unreadable files."""
 
 INSERTED = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """Parts of names that PyTorch's compiler and its wrappers insert at any depth."""
@@ -47,7 +51,7 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise ContsegError(f"{path}: weights file not found")
+        raise ContsegError(f"{path}: weights file not found; check the path")
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     for key in CONTAINERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -73,10 +77,14 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ContsegError(f"{path}: cannot be read as safetensors ({error})") from None
+        raise ContsegError(f"{path}: cannot be read as safetensors ({error}); {WHOLE}") from None
 
 
 def _read_pickle(path: Path) -> Any:
+    if is_inflating(path):
+        raise ContsegError(
+            f"{path}: cannot be read as plain weights (it is compressed, which PyTorch's files never are); {WHOLE}"
+        )
     try:
         with torch.serialization.safe_globals(NUMPY_NUMBERS):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -87,7 +95,7 @@ def _read_pickle(path: Path) -> Any:
                 f"{path}: cannot be read as plain weights: it would run {requested[1]}, and nothing was executed;"
                 " save its state_dict alone"
             ) from None
-        raise ContsegError(f"{path}: cannot be read as plain weights (no PyTorch file, or a damaged one)") from None
+        raise ContsegError(f"{path}: cannot be read as plain weights (no PyTorch file, or a damaged one); {WHOLE}") from None
     except Exception as error:  # torch raises many kinds for damaged archives
         reason = (str(error).splitlines() or ["it is empty"])[0][:160]
-        raise ContsegError(f"{path}: cannot be read as plain weights ({reason})") from None
+        raise ContsegError(f"{path}: cannot be read as plain weights ({reason}); {WHOLE}") from None

@@ -63,8 +63,8 @@ class Export:
         if self.argmax and max(self.classes.ids) > 255:
             raise ContsegError(f"argmax: class id {max(self.classes.ids)} does not fit 8 bits; export scores")
         for name, value in (("tile", self.tile), ("resolution", self.resolution)):
-            if value is not None and value <= 0:
-                raise ContsegError(f"{name}: must be positive (got {value})")
+            if value is not None and not 0 < value < 1e6:
+                raise ContsegError(f"{name}: must be above 0 and below 1000000 (got {value})")
 
     def network(self) -> "FromRGB":
         """The network to export: a copy of the segmenter on CPU, in eval mode."""

@@ -1,6 +1,5 @@
 """Folders of transformers: the network, its class names and its preprocessing."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import nn
 from contseg.data.lists import read_text
 from contseg.errors import ContsegError
 from contseg.models.adopted.libraries import hf_config, import_transformers
+from contseg.parsing import parse_json
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PREPROCESSING = ("preprocessor_config.json", "processor_config.json")
@@ -137,7 +137,4 @@ def read_json(path: Path) -> Any:
     Raises:
         ContsegError: it is not JSON.
     """
-    try:
-        return json.loads(read_text(path))
-    except ValueError as error:
-        raise ContsegError(f"{path}: not JSON ({str(error)[:120]})") from None
+    return parse_json(read_text(path), str(path))

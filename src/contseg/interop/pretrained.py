@@ -10,11 +10,13 @@ from torch import Tensor
 
 from contseg.atomic import atomic_file, write_text
 from contseg.data.classes import ClassTable
+from contseg.data.lists import read_text
 from contseg.digest import file_sha256
 from contseg.errors import ContsegError
 from contseg.interop.adopted import is_foreign, open_foreign
 from contseg.interop.segmenter_file import KEYS, describe, header_of, load_segmenter, require_makeable, save_segmenter
 from contseg.models.segmenter import Segmenter
+from contseg.parsing import parse_json
 
 WEIGHTS, DESCRIPTION, STATISTICS = "segmenter.safetensors", "segmenter.json", "statistics.safetensors"
 
@@ -153,10 +155,7 @@ def is_pretrained(folder: Path | str) -> bool:
 def _read_description(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ContsegError(f"{path}: not found; a segmenter folder contains {WEIGHTS} and {DESCRIPTION}")
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ContsegError(f"{path}: not JSON ({str(error)[:120]})") from None
+    description = parse_json(read_text(path), str(path))
     if not isinstance(description, dict):
         raise ContsegError(f"{path}: contains a {type(description).__name__}; expected keys {', '.join((*KEYS, 'sha256'))}")
     missing = [key for key in (*KEYS, "sha256") if key not in description]

@@ -9,6 +9,7 @@ from torch import Tensor
 from contseg.losses.regularisers import normalise, running_fisher
 from contseg.methods.method import StepContext
 from contseg.methods.weight_penalty import Learning, WeightPenalty, fisher_of_pass
+from contseg.options import Share, Weight
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class EWC(WeightPenalty):
         alpha: share of the newest gradient in F.
     """
 
-    importance: float = 500.0
-    alpha: float = 0.9
+    importance: Weight = 500.0
+    alpha: Share = 0.9
 
     name = "ewc"
 

@@ -16,6 +16,7 @@ from contseg.methods.method import StepContext
 from contseg.methods.unknown import WithUnknown
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import SegmenterOutput
+from contseg.options import Share, ShareAboveZero, Weight
 from contseg.precision import precise
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step
@@ -49,13 +50,13 @@ class IDEC(WithUnknown):
         old_factor: factor of the learning rate for the classifiers of old classes in later steps (not in `released`).
     """
 
-    dense: float = 1.0
-    logits: float = 1.0
-    contrast: float = 1.0
-    decay: float = 1.0
+    dense: Weight = 1.0
+    logits: Weight = 1.0
+    contrast: Weight = 1.0
+    decay: ShareAboveZero = 1.0
     features: Literal["aspp", "stages"] = "aspp"
-    memory: float = 0.99
-    old_factor: float = 1.0
+    memory: Share = 0.99
+    old_factor: Weight = 1.0
 
     name = "idec"
     classifiers_only = False

@@ -9,6 +9,7 @@ from contseg.losses.distillation import distillation
 from contseg.losses.features import cosine_distance, old_positions, squared_distance
 from contseg.methods.method import Method, StepContext
 from contseg.models.segmenter import SegmenterOutput
+from contseg.options import Weight
 from contseg.precision import precise
 from contseg.scenarios.batch import Batch
 
@@ -26,8 +27,8 @@ class ILT(Method):
         only_old: compute it only where the label is old or background.
     """
 
-    distillation: float = 100.0
-    encoder: float = 100.0
+    distillation: Weight = 100.0
+    encoder: Weight = 100.0
     distance: Literal["squared", "cosine"] = "squared"
     only_old: bool = False
 

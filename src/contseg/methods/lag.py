@@ -22,6 +22,7 @@ from contseg.losses.prototypes import class_sums
 from contseg.methods.method import StepContext
 from contseg.methods.unknown import WithUnknown
 from contseg.models.segmenter import Segmenter, SegmenterOutput
+from contseg.options import Several, Share, ShareAboveZero, Weight
 from contseg.precision import precise
 from contseg.scenarios.batch import Batch
 
@@ -55,16 +56,16 @@ class LAG(WithUnknown):
         old_factor: factor of the learning rate for the classifiers of old classes in later steps (not in `released`).
     """
 
-    margin: float = 0.3
+    margin: Share = 0.3
     ranking: bool = False
-    specific: float = 0.5
-    invariance: float = 1.0
-    specificity: float = 0.1
-    prototypes: float = 1.0
-    relevance: float = 0.1
-    decay: float = 0.9
-    looked_at: int = 4
-    old_factor: float = 1.0
+    specific: Share = 0.5
+    invariance: Weight = 1.0
+    specificity: Weight = 0.1
+    prototypes: Weight = 1.0
+    relevance: Weight = 0.1
+    decay: ShareAboveZero = 0.9
+    looked_at: Several = 4
+    old_factor: Weight = 1.0
 
     name = "lag"
     classifiers_only = False

@@ -7,6 +7,7 @@ from torch import Tensor
 from contseg.losses.distillation import distillation
 from contseg.methods.method import Method, StepContext
 from contseg.models.segmenter import SegmenterOutput
+from contseg.options import Weight
 from contseg.scenarios.batch import Batch
 
 
@@ -21,8 +22,8 @@ class LwF(Method):
         alpha: inverse temperature of the teacher.
     """
 
-    distillation: float = 100.0
-    alpha: float = 1.0
+    distillation: Weight = 100.0
+    alpha: Weight = 1.0
 
     name = "lwf"
     first_step_is_plain = True

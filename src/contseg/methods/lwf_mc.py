@@ -9,6 +9,7 @@ from contseg.losses.cross_entropy import sigmoid_cross_entropy
 from contseg.losses.soft_targets import disjoint_cross_entropy, sigmoid_distillation
 from contseg.methods.method import Method, StepContext
 from contseg.models.segmenter import SegmenterOutput
+from contseg.options import Weight
 from contseg.scenarios.batch import Batch
 
 
@@ -27,7 +28,7 @@ class LwFMC(Method):
             teacher does not have, are trained with the labels.
     """
 
-    distillation: float = 10.0
+    distillation: Weight = 10.0
     targets: Literal["combined", "disjoint", "disjoint-background"] = "combined"
 
     name = "lwf-mc"

@@ -10,6 +10,7 @@ from contseg.losses.distillation import unbiased_distillation
 from contseg.methods.method import Method, StepContext
 from contseg.models.classifier import Start
 from contseg.models.segmenter import SegmenterOutput
+from contseg.options import Weight
 from contseg.scenarios.batch import Batch
 
 
@@ -24,7 +25,7 @@ class MiB(Method):
         distillation: weight of the distillation term: 10, and 100 in some published 15-1 and 10-1 runs. 0 omits the term.
     """
 
-    distillation: float = 10.0
+    distillation: Weight = 10.0
 
     name = "mib"
     first_step_is_plain = True

@@ -8,6 +8,7 @@ from torch import Tensor
 from contseg.losses.regularisers import normalise, path_integral, path_per_distance
 from contseg.methods.method import StepContext
 from contseg.methods.weight_penalty import Learning, WeightPenalty, copied
+from contseg.options import Weight
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class PI(WeightPenalty):
         importance: weight of the penalty.
     """
 
-    importance: float = 500.0
+    importance: Weight = 500.0
 
     name = "pi"
 

@@ -13,6 +13,7 @@ from contseg.losses.pod import Regions, fold_new_classes, local_pod_loss
 from contseg.methods.method import Method, StepContext
 from contseg.methods.pseudo_labels import pseudo_labelled
 from contseg.models.segmenter import SegmenterOutput
+from contseg.options import Several, Share, Weight
 from contseg.scenarios.batch import Batch
 
 
@@ -34,10 +35,10 @@ class PLOP(Method):
         floor: smallest threshold of `released`.
     """
 
-    pod: float = 0.01
-    pod_logits: float = 0.0005
-    bins: int = 1000
-    floor: float = 0.001
+    pod: Weight = 0.01
+    pod_logits: Weight = 0.0005
+    bins: Several = 1000
+    floor: Share = 0.001
 
     name = "plop"
     first_step_is_plain = True

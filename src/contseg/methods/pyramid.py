@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from contseg.methods.gaussian.gaussian import Gaussian
 from contseg.methods.gaussian.readout import Prior
 from contseg.models.options import ReadoutTap
+from contseg.options import ChannelsOrNone
 
 
 @dataclass(frozen=True)
@@ -28,5 +29,5 @@ class Pyramid(Gaussian):
     first_step_is_plain = True  # not inherited
 
     tap: ReadoutTap = "pyramid"
-    expansion: int = 0
+    expansion: ChannelsOrNone = 0
     prior: Prior = "counts"

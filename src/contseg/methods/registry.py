@@ -3,9 +3,8 @@
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
-
 from contseg.errors import ContsegError, did_you_mean
+from contseg.options import checked
 from contseg.plugins import Registry
 
 if TYPE_CHECKING:
@@ -79,14 +78,11 @@ def make_method(name: str, **hyper_parameters: Any) -> "Method":
         raise ContsegError(f"method.variant: expected 'paper' or 'released' (got {variant!r})")
     kind = METHODS[name] if variant == "paper" else RELEASED[name]
     known = {field.name for field in fields(kind) if field.init} | ({"variant"} if name in RELEASED else set())
-    hints: dict[str, Any] = get_type_hints(kind)
+    hints: dict[str, Any] = get_type_hints(kind, include_extras=True)
     for key, value in hyper_parameters.items():
         if key not in known:
             raise ContsegError(f"method.{key}: method '{name}' has no such hyper-parameter; {did_you_mean(key, known)}")
-        try:
-            hyper_parameters[key] = TypeAdapter(hints[key]).validate_python(value, strict=True)
-        except ValidationError as error:
-            raise ContsegError(f"method.{key}: {error.errors()[0]['msg']} (got {value!r})") from None
+        hyper_parameters[key] = checked(f"method.{key}", hints[key], value)
     return kind(**hyper_parameters)
 
 

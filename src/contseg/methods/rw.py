@@ -9,6 +9,7 @@ from torch import Tensor
 from contseg.losses.regularisers import normalise, path_per_divergence, running_fisher
 from contseg.methods.method import StepContext
 from contseg.methods.weight_penalty import Learning, WeightPenalty, copied, fisher_of_pass
+from contseg.options import Several, Share, Weight
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,9 @@ class RW(WeightPenalty):
         interval: updates between two measurements of the path.
     """
 
-    importance: float = 100.0
-    alpha: float = 0.9
-    interval: int = 10
+    importance: Weight = 100.0
+    alpha: Share = 0.9
+    interval: Several = 10
 
     name = "rw"
 

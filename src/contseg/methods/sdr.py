@@ -21,6 +21,7 @@ from contseg.losses.sparsity import class_maxima, sparsity
 from contseg.methods.method import Method, StepContext
 from contseg.methods.mib import MiB
 from contseg.models.segmenter import SegmenterOutput
+from contseg.options import Weight
 from contseg.precision import precise
 from contseg.scenarios.batch import Batch
 
@@ -53,11 +54,11 @@ class SDR(MiB):
     """
 
     on: Literal["mib", "alone"] = "mib"
-    distillation: float = 100.0
-    matching: float = 0.01
-    attraction: float = 0.001
-    repulsion: float = 0.001
-    sparsity: float = 0.001
+    distillation: Weight = 100.0
+    matching: Weight = 0.01
+    attraction: Weight = 0.001
+    repulsion: Weight = 0.001
+    sparsity: Weight = 0.001
 
     name = "sdr"
     taps = ("stage4",)

@@ -14,6 +14,7 @@ from contseg.methods.pseudo_labels import fill_in
 from contseg.models.classifier import GrowingClassifier
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter, SegmenterOutput
+from contseg.options import Share, Weight
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step
 
@@ -31,8 +32,8 @@ class WithUnknown(Method):
             little.
     """
 
-    threshold: float = 0.7
-    background_factor: float = 1e-4
+    threshold: Share = 0.7
+    background_factor: Weight = 1e-4
 
     needs_teacher = True
     new_classes_start_from = "unknown"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from contseg.losses.regularisers import add_penalty_gradients
 from contseg.methods.method import Method, StepContext
+from contseg.options import Weight
 
 Learning = Mapping[str, Tensor]
 """Parameters by name."""
@@ -32,7 +33,7 @@ class WeightPenalty(Method, ABC):
         importance: weight of the penalty.
     """
 
-    importance: float = 500.0
+    importance: Weight = 500.0
 
     @abstractmethod
     def strength(self, name: str) -> Tensor | None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from contseg.errors import did_you_mean
 from contseg.models.adopted.options import ADOPTED, AdoptedHeadOptions, AdoptedOptions
@@ -14,15 +14,18 @@ from contseg.models.heads.options import DEFAULT_HEAD, HEADS, DeepLabV3MiBOption
 from contseg.models.names import STAGES, Decision
 from contseg.models.old_options import nested
 from contseg.models.parts import chosen, shared_keys
+from contseg.options import Channels, ChannelsOrNone, Count, Factor, Options, ShareBelowOne
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 TAPS = (*STAGES, "head", "logits")
 ReadoutTap = Literal["stage1", "stage2", "stage3", "stage4", "head", "pyramid"]
-Colour = Annotated[tuple[float, float, float], Field(strict=False)]
+Centre = Annotated[float, Field(ge=-1000, le=1000)]
+Colour = Annotated[tuple[Centre, Centre, Centre], Field(strict=False)]
+Deviation = Annotated[tuple[Factor, Factor, Factor], Field(strict=False)]
 
 
-class AuxiliaryOptions(BaseModel):
+class AuxiliaryOptions(Options):
     """A second head on the third stage, for training.
 
     Attributes:
@@ -30,13 +33,11 @@ class AuxiliaryOptions(BaseModel):
         dropout: probability that a channel is dropped before its classifier.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    width: int = Field(512, ge=1)
-    dropout: float = Field(0.1, ge=0, lt=1)
+    width: Channels = 512
+    dropout: ShareBelowOne = 0.1
 
 
-class ReadoutOptions(BaseModel):
+class ReadoutOptions(Options):
     """A classifier with computed weights, in place of the learned one. Method `gaussian` sets it after step 0.
 
     Attributes:
@@ -46,15 +47,13 @@ class ReadoutOptions(BaseModel):
         distance: background is what is far from every class (Mahalanobis distance), not a class.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
     tap: ReadoutTap = "head"
-    expansion: int = Field(0, ge=0)
-    centres: int = Field(0, ge=0)
+    expansion: ChannelsOrNone = 0
+    centres: Count = 0
     distance: bool = False
 
 
-class NetworkOptions(BaseModel):
+class NetworkOptions(Options):
     """Options of a segmenter.
 
     Attributes:
@@ -72,15 +71,13 @@ class NetworkOptions(BaseModel):
         (8, 'upernet', 256)
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
     backbone: SerializeAsAny[BackboneOptions] = ResNetOptions()
     head: SerializeAsAny[HeadOptions] = DeepLabV3MiBOptions()
     auxiliary: AuxiliaryOptions | None = None
     decision: Decision = "softmax"
     unknown: bool = False
     mean: Colour = IMAGENET_MEAN
-    std: Colour = IMAGENET_STD
+    std: Deviation = IMAGENET_STD
     readout: ReadoutOptions | None = None
 
     @model_validator(mode="before")

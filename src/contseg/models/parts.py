@@ -3,20 +3,17 @@
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
-
 from contseg.errors import ContsegError, did_you_mean
+from contseg.options import Options
 from contseg.plugins import Registry
 
 
-class PartOptions(BaseModel):
+class PartOptions(Options):
     """Options of every part.
 
     Attributes:
         name: name of the part.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: str
 

@@ -1,7 +1,7 @@
 """Make a job that the engine can run from a recipe."""
 
-import shlex
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -9,19 +9,22 @@ from contseg.data.dataset import SegmentationDataset
 from contseg.data.open import open_dataset
 from contseg.data.pipelines.augment import Pipeline, evaluation_pipeline, training_pipeline
 from contseg.data.presence import Progress
+from contseg.differences import differences_text
+from contseg.engine.inputs import recipe_changes
 from contseg.engine.job import Job
-from contseg.engine.options import MACHINE_KEYS, TrainingOptions
+from contseg.engine.options import TrainingOptions
+from contseg.engine.overwrite import clear, require_free, would_delete
 from contseg.engine.ready import require_startable
 from contseg.engine.run import Run
 from contseg.engine.spawned import refuse_unguarded
 from contseg.errors import ContsegError
 from contseg.interop.imagenet import require_fitting
+from contseg.lock import owned
 from contseg.methods.method import Method
 from contseg.methods.registry import METHODS, make_method
 from contseg.models.adopted.options import AdoptedOptions
 from contseg.models.make import make_segmenter
 from contseg.models.options import NetworkOptions, first_widths
-from contseg.recipes.differences import differences, differences_text
 from contseg.recipes.read import read_recipe, read_run, to_yaml
 from contseg.recipes.recipe import Recipe
 from contseg.recipes.start import begun_with, given_start, resolved_start, with_network_of_start
@@ -34,7 +37,9 @@ def open_recipe_dataset(recipe: Recipe) -> SegmentationDataset:
     Raises:
         ContsegError: see `open_dataset`.
     """
-    return open_dataset(recipe.data.dataset, recipe.data.path, **recipe.data.options)
+    data = recipe.data
+    access: dict[str, Any] = {"follow_links": data.follow_links, "max_pixels": data.max_pixels}
+    return open_dataset(data.dataset, data.path, **access | data.options)
 
 
 def make_scenario(recipe: Recipe, progress: Progress | None = None) -> Scenario:
@@ -265,12 +270,14 @@ def start_run(recipe: Recipe, folder: Path | str, overwrite: bool = False, resum
     """Create a run folder with the resolved recipe. With `start_from`, the recipe gets the network of that segmenter.
 
     Args:
-        overwrite: delete an existing run. Check everything else first, using `make_job` with `new=True`.
+        overwrite: delete the files of an existing run, and no others. Check everything else first, using `make_job` with
+            `new=True`.
         resume: continue with the run in the folder if it has the same recipe.
 
     Raises:
         ContsegError: the folder contains a run, or with `resume` one of another recipe; `start_from` cannot be read or has
-            another network than the recipe sets; or a file that the recipe names would be deleted.
+            another network than the recipe sets; a file that the recipe names would be deleted; or another process trains
+            in the folder.
     """
     refuse_unguarded()
     run = Run(folder)
@@ -278,14 +285,15 @@ def start_run(recipe: Recipe, folder: Path | str, overwrite: bool = False, resum
         resumed_recipe(run.folder, recipe)
         return run
     text = to_yaml(with_network_of_start(recipe))
-    run.refuse_if_taken(overwrite)
-    require_kept(recipe, run)
-    run.create(overwrite)
-    run.write_text("recipe.yaml", text)
+    require_free(run.folder, overwrite)
+    require_kept(recipe, run.folder)
+    with owned(run.folder):
+        clear(run.folder, overwrite)
+        run.write_text("recipe.yaml", text)
     return run
 
 
-def require_kept(recipe: Recipe, run: Run) -> None:
+def require_kept(recipe: Recipe, folder: Path) -> None:
     """Raise ContsegError if a file or folder that a recipe names is part of a run that will be overwritten."""
     named = {
         "start_from": recipe.start_from,
@@ -295,19 +303,25 @@ def require_kept(recipe: Recipe, run: Run) -> None:
         "scenario.saliency": recipe.scenario.saliency,
     }
     for key, value in named.items():
-        if value is not None and run.would_delete(Path(value)):
+        if value is not None and would_delete(folder, Path(value)):
             raise ContsegError(
-                f"{key}: {value} is part of the run in {run.folder}, which --overwrite deletes; copy it elsewhere first, or"
+                f"{key}: {value} is part of the run in {folder}, which --overwrite deletes; copy it elsewhere first, or"
                 " choose another folder with --out"
             )
 
 
-def resumed_recipe(folder: Path | str, wanted: Recipe | None = None, advice: str = "") -> Recipe:
+RESUME_ADVICE = "resume without them, start another run with --out, or use --accept-changes, which marks the run"
+
+
+def resumed_recipe(
+    folder: Path | str, wanted: Recipe | None = None, advice: str = RESUME_ADVICE, *, accept_changes: bool = False
+) -> Recipe:
     """The recipe of a run with the machine keys (devices, workers) and the data folder of another recipe.
 
     Args:
         wanted: the recipe to resume with, or None for that of the run.
-        advice: end of the error if the recipes differ; default: how to resume the run, or to start another.
+        advice: end of the error if the recipes differ.
+        accept_changes: also take other keys from `wanted`; whether the run can continue with them is checked by `train`.
 
     Raises:
         ContsegError: the folder contains no run, or the two recipes differ in keys that affect results (names the keys).
@@ -320,26 +334,20 @@ def resumed_recipe(folder: Path | str, wanted: Recipe | None = None, advice: str
     if saved.start_from is not None and wanted.start_from == saved.start_from:  # the network is that of the segmenter
         network = saved.network.changed(**wanted.network.model_dump(exclude_unset=True))
         wanted = wanted.model_copy(update={"network": network})
-    changed = {
-        key: values
-        for key, values in differences(saved, wanted).items()
-        if key not in {f"training.{name}" for name in MACHINE_KEYS}
-        and key.partition(".")[0] not in ("name", "note", "links", "based_on", "initial_weights")
-        and key != "data.path"
-    }
-    if changed:
-        unchanged = (
-            f"resume it unchanged (contseg train --resume {shlex.quote(str(folder))}), or start another run with --out"
-        )
-        raise ContsegError(
-            f"{folder}: the recipe changed since the run began: {differences_text(changed)}; {advice or unchanged}"
-        )
+    changed = recipe_changes(saved.model_dump(mode="json"), wanted.model_dump(mode="json"))
+    if changed and not accept_changes:
+        raise ContsegError(f"{folder}: the recipe changed since the run began: {differences_text(changed)}; {advice}")
     return wanted
 
 
-def keep_places(run: Run, recipe: Recipe) -> None:
-    """Save where the data and the plugins of a run are now, for the next resume, reports and evaluations."""
+def keep_recipe(run: Run, recipe: Recipe) -> None:
+    """Save the accepted changes of a recipe, and where the data and the plugins of a run are now.
+
+    The next resume, reports and evaluations read them. Name, notes and machine keys stay those of the start.
+    """
     saved = read_run(run.folder / "recipe.yaml")
-    if (saved.data.path, saved.plugins) != (recipe.data.path, recipe.plugins):
+    if recipe_changes(saved.model_dump(mode="json"), recipe.model_dump(mode="json")):
+        run.write_text("recipe.yaml", to_yaml(recipe))
+    elif (saved.data.path, saved.plugins) != (recipe.data.path, recipe.plugins):
         data = saved.data.model_copy(update={"path": recipe.data.path})
         run.write_text("recipe.yaml", to_yaml(saved.model_copy(update={"data": data, "plugins": recipe.plugins})))

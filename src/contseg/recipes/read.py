@@ -11,20 +11,24 @@ from functools import cache
 from importlib.metadata import entry_points
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
+from contseg.data.lists import read_text
 from contseg.data.open import DATASETS
-from contseg.errors import ContsegError, did_you_mean
+from contseg.differences import flat
+from contseg.errors import ContsegError
 from contseg.models.backbones.options import BACKBONES
 from contseg.models.heads.options import HEADS
 from contseg.models.old_options import nested
-from contseg.models.options import NetworkOptions, closest_key, laid_over
+from contseg.models.options import laid_over
+from contseg.parsing import parse_yaml
 from contseg.plugins import joined, load_plugins
+from contseg.recipes.problems import first_problem
 from contseg.recipes.recipe import Recipe
 from contseg.settings import key_value
 
@@ -122,7 +126,9 @@ def _combined(
     Args:
         required: as in `load_plugins`. The plugins of all layers are imported first, as they define keys.
     """
-    layers = list(_layers(*_find(source)))
+    layers = list(islice(_layers(*_find(source)), MOST_LAYERS + 1))
+    if len(layers) > MOST_LAYERS:
+        raise ContsegError(f"{source}: extends: more than {MOST_LAYERS} parts; write them into one file")
     content: dict[str, Any] = {}
     origins: dict[str, str] = {}
     plugins: list[str] = []
@@ -215,7 +221,7 @@ def _typed(content: Mapping[str, Any], source: str) -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        raise ContsegError(f"{source}: {_first_problem(error)}") from None
+        raise ContsegError(f"{source}: {first_problem(error)}") from None
 
 
 def to_yaml(recipe: Recipe) -> str:
@@ -250,15 +256,6 @@ def is_of_published_data(name: str) -> bool:
     return top not in ("digits", "folder", "globe") and files("contseg.recipes").joinpath(top).is_dir()
 
 
-def flat(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of nested mappings."""
-    if isinstance(content, dict) and content:
-        for key, value in content.items():
-            yield from flat(value, f"{prefix}.{key}" if prefix else key)
-    else:
-        yield prefix, content
-
-
 def _packaged(folder: Traversable, prefix: str) -> Iterator[tuple[str, Traversable]]:
     for entry in folder.iterdir():
         if entry.is_dir():
@@ -275,11 +272,13 @@ def recipe_text(source: str) -> str:
     """
     path = Path(source)
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     if source in _index():
         return _index()[source].read_text(encoding="utf-8")
     if path.suffix in (".yaml", ".yml"):
-        raise ContsegError(f"{source}: recipe file not found")
+        raise ContsegError(
+            f"{source}: recipe file not found; check the path, or list packaged recipes with: contseg recipes"
+        )
     names = recipe_names()
     containing = [name for name in names if source.lower() in name]
     near = get_close_matches(source, containing, n=3, cutoff=0) or get_close_matches(source, names, n=3, cutoff=0.5)
@@ -312,21 +311,39 @@ def _find(source: str) -> tuple[dict[str, Any], str]:
 
 
 def _load(text: str, source: str) -> dict[str, Any]:
-    try:
-        content = YAML(typ="safe").load(text)
-    except YAMLError as error:
-        raise ContsegError(f"{source}: not YAML ({' '.join(str(error).split())[:160]})") from None
+    content = parse_yaml(text, source)
     if not isinstance(content, dict):
-        raise ContsegError(f"{source}: a recipe is a mapping of keys to values, found {type(content).__name__}")
+        raise ContsegError(
+            f"{source}: a recipe is a mapping of keys to values, found {type(content).__name__}; write KEY: VALUE"
+        )
+    if other := [key for key in content if not isinstance(key, str)]:
+        raise ContsegError(f"{source}: {other[0]!r} is not a key of a recipe; keys are words, such as training")
     return content
 
 
-def _layers(content: dict[str, Any], source: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The parts under `extends`, each after the parts that it extends itself, and last the content."""
+MOST_LAYERS = 100
+
+
+def _layers(content: dict[str, Any], source: str, above: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The parts under `extends`, each after the parts that it extends itself, and last the content.
+
+    Args:
+        above: the recipes and parts that extend this one.
+    """
     parts = content.pop("extends", [])
-    for part in [parts] if isinstance(parts, str) else parts:
+    parts = [parts] if isinstance(parts, str) else parts
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise ContsegError(f"{source}: extends: expected the name of a part, or a list of names (got {parts!r})")
+    place = str(Path(source).resolve()) if Path(source).is_file() else source
+    if place in above:
+        raise ContsegError(f"{source}: extends: extends itself, by way of {above[-1]}; remove it there")
+    for part in parts:
         beside = Path(source).parent / f"{part}.yaml"
-        yield from _layers(*_find(str(beside) if beside.is_file() else str(part)))
+        try:
+            found = _find(str(beside) if beside.is_file() else part)
+        except ContsegError as error:
+            raise ContsegError(f"{source}: extends: {error}") from None
+        yield from _layers(*found, (*above, place))
     yield source, content
 
 
@@ -360,7 +377,7 @@ def _apply(content: dict[str, Any], override: str) -> list[str]:
         if isinstance(inner, str) and folder in ("backbone", "head"):
             inner = content[folder] = {"name": inner}
         if not isinstance(inner, dict):
-            raise ContsegError(f"override '{override}': '{folder}' is {inner!r} and has no keys")
+            raise ContsegError(f"override '{override}': '{folder}' is {inner!r} and has no keys; set it to a value")
         content = inner
     if last == "name" and folders == ["method"] and content.get("name") != value:
         content.clear()
@@ -368,30 +385,3 @@ def _apply(content: dict[str, Any], override: str) -> list[str]:
         content, last = content[last], "name"
     content[last] = value
     return [name for name, _ in flat(value, key)]
-
-
-def _model_at(place: Sequence[int | str]) -> type[BaseModel]:
-    """The model that defines the keys at a place in a recipe."""
-    model: type[BaseModel] = Recipe
-    for part in place:
-        kinds = (model, *(part for parts in (BACKBONES, HEADS) for _, part in parts.items()))
-        kind = next(one for one in kinds if part in one.model_fields).model_fields[str(part)].annotation
-        model = next(one for one in (kind, *get_args(kind)) if isinstance(one, type) and issubclass(one, BaseModel))
-    return model
-
-
-def _first_problem(error: ValidationError) -> str:
-    """One line: the key, the problem, the value, and for an unknown key the closest match."""
-    problem = error.errors()[0]
-    where = ".".join(
-        str(part) for part in problem["loc"] if not re.fullmatch(r"int|str|float|list\[.*|constrained-int", str(part))
-    )
-    if problem["type"] == "extra_forbidden":
-        model, key = _model_at(problem["loc"][:-1]), str(problem["loc"][-1])
-        hint = closest_key(key) if model is NetworkOptions else did_you_mean(key, model.model_fields)
-        return f"{where}: unknown key (got {problem['input']!r}); {hint}"
-    if problem["type"] == "missing":
-        return f"{where}: missing; set {where}=VALUE"
-    if problem["type"] == "value_error":  # raised by one of our validators
-        return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
-    return f"{where}: {problem['msg']} (got {problem['input']!r})"

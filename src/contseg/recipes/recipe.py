@@ -2,31 +2,29 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from contseg.engine.options import TrainingOptions
+from contseg.errors import visible
 from contseg.evaluation.options import InferenceOptions
 from contseg.models.options import NetworkOptions
+from contseg.options import Factor, Options, PathText, Share, Side
 from contseg.scenarios.options import ScenarioOptions
 
 
-class JitterOptions(BaseModel):
+class JitterOptions(Options):
     """Colour jitter, see `contseg.data.pipelines.augment.Jitter`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
+    brightness: Share = 0.0
+    contrast: Share = 0.0
+    saturation: Share = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
 
 
-Side = Annotated[int, Field(ge=8)]
-Factor = Annotated[float, Field(gt=0)]
 PAIR = Field(min_length=2, max_length=2)
 
 
-class DataOptions(BaseModel):
+class DataOptions(Options):
     """The dataset, and how samples are cut.
 
     Attributes:
@@ -34,6 +32,8 @@ class DataOptions(BaseModel):
             `coco-json`, `labelme`, `folder`, `digits`, `globe` or that of a plugin, see `contseg.data.open.DATASETS`.
         path: folder of the dataset (not for `digits` and `globe`).
         options: options of the dataset, and `bands` and `range` for every dataset, see `contseg.data.pixels.Reading`.
+        follow_links: whether links in the dataset that lead out of its folder are followed.
+        max_pixels: the most pixels of an image; none: the variable `CONTSEG_MAX_PIXELS`, or 178 956 970.
         pipeline: `mib`, `ssul`, `ssseg`, `ssseg-lip` or that of a plugin, see `contseg.data.pipelines.augment`.
         crop: side of the training crop in pixels, or [height, width].
         scale: [minimum, maximum] of the random scaling factor; none: that of the pipeline (`mib` has no such factor).
@@ -45,25 +45,25 @@ class DataOptions(BaseModel):
             none evaluates whole images at their own size.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
     dataset: str
-    path: str | None = None
-    options: dict[str, Any] = {}
+    path: PathText | None = None
+    options: dict[str, Any] = Field({})
+    follow_links: bool = False
+    max_pixels: int | None = Field(None, ge=1)
     pipeline: str = "mib"
     crop: int | list[int] = 512
     scale: Annotated[list[Factor], PAIR] | None = None
     resize: Annotated[list[Side], PAIR] | None = None
-    flip: float = Field(0.5, ge=0, le=1)
+    flip: Share = 0.5
     jitter: JitterOptions | None = None
-    test_crop: int | None = Field(None, ge=8)
+    test_crop: Side | None = None
 
     @field_validator("crop", mode="plain")
     @classmethod
     def _is_a_side_or_two(cls, crop: Any) -> Any:
         given = crop if isinstance(crop, list) and len(crop) == 2 else [crop]
-        if not all(type(side) is int and side >= 8 for side in given):
-            raise ValueError(f"give whole pixels, 8 at least: a side, or [height, width] (got {crop!r})")
+        if not all(type(side) is int and 8 <= side <= 65536 for side in given):
+            raise ValueError(f"give whole pixels, 65536 at most and 8 at least: a side, or [height, width] (got {crop!r})")
         return crop
 
     @field_validator("scale")
@@ -74,7 +74,7 @@ class DataOptions(BaseModel):
         return scale
 
 
-class Recipe(BaseModel):
+class Recipe(Options):
     """A run: data, scenario, network, method, training and evaluation.
 
     Attributes:
@@ -95,26 +95,26 @@ class Recipe(BaseModel):
             gets the network of the segmenter, and keys of `network` that the user sets must agree with it. Or none.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
     name: str
     note: str = ""
-    links: dict[Literal["code", "config", "model", "log"], str] = {}
-    plugins: list[str] = []
+    links: dict[Literal["code", "config", "model", "log"], str] = Field({})
+    plugins: list[str] = Field([])
     based_on: str | None = None
     data: DataOptions
     scenario: ScenarioOptions = ScenarioOptions()
     network: NetworkOptions = NetworkOptions()
-    method: dict[str, Any] = {"name": "finetune"}
+    method: dict[str, Any] = Field({"name": "finetune"})
     training: TrainingOptions = TrainingOptions()
     evaluation: InferenceOptions = InferenceOptions()
     initial_weights: str = ""
-    backbone_weights: str | None = None
-    start_from: str | None = None
+    backbone_weights: PathText | None = None
+    start_from: PathText | None = None
 
     @field_validator("name")
     @classmethod
     def _names_a_folder(cls, name: str) -> str:
         if name.replace("/", "-").strip(" .") == "":
             raise ValueError(f"{name!r} is not a valid folder name; use a word, such as mine")
+        if visible(name) != name or "\n" in name:
+            raise ValueError(f"{visible(name)!r} contains a control character or a line break; use a word, such as mine")
         return name

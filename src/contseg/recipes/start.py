@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from contseg.data.classes import ClassTable, class_differences
+from contseg.differences import flat
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.interop.pretrained import open_segmenter
@@ -10,7 +11,6 @@ from contseg.interop.segmenter_file import load_segmenter
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
 from contseg.recipes.models import find_model
-from contseg.recipes.read import flat
 from contseg.recipes.recipe import Recipe
 from contseg.scenarios.scenario import Scenario
 

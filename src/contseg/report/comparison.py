@@ -1,16 +1,17 @@
 """A run next to published numbers: the differences, and whether the numbers are comparable."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+from contseg.differences import differences, differences_text
+from contseg.engine.inputs import accepted_changes
 from contseg.engine.options import MACHINE_KEYS
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.evaluation.metrics import run_figures
 from contseg.evaluation.remarks import run_remarks
-from contseg.recipes.differences import differences, differences_text
 from contseg.recipes.published import COUNTED, FIGURES, PublishedRow, published_for
 from contseg.recipes.read import is_of_published_data, read_recipe, read_run, recipe_names
 from contseg.recipes.recipe import Recipe
@@ -169,9 +170,15 @@ def run_names(runs: Sequence[Run]) -> list[str]:
 
 
 def compare_run(run: Run) -> list[Comparison]:
-    """A run next to published numbers; empty if it is not finished or nothing was published."""
-    recipe, summary = recorded_recipe(run), run.summary()
-    return compare(recipe, summary) if recipe and summary else []
+    """A run next to published numbers; empty if it is not finished or nothing was published.
+
+    A run that was resumed with changes is not comparable.
+    """
+    recipe, summary, accepted = recorded_recipe(run), run.summary(), accepted_changes(run)
+    found = compare(recipe, summary) if recipe and summary else []
+    if accepted:
+        found = [replace(one, warnings=(*accepted, *one.warnings), comparable=False) for one in found]
+    return found
 
 
 def protocol_of(run: Run) -> str:
@@ -200,6 +207,7 @@ def block_of(run: Run, name: str) -> Block:
     recipe, summary = recorded_recipe(run), run.summary()
     reasons = comparability(recipe) if recipe else []
     marks = [f"not comparable with published numbers: {'; '.join(reasons)}"] if reasons else []
+    marks += accepted_changes(run)
     if summary is None:
         confusions = run.confusions()
         measured = confusions, run.groups(), run.has_background()
@@ -239,7 +247,7 @@ def _changes(recipe: Recipe) -> Changes:
     unused = () if _draws(base) or _draws(recipe) else ("scenario.seed",)
     return {
         key: values
-        for key, values in differences(base, recipe).items()
+        for key, values in differences(base.model_dump(mode="json"), recipe.model_dump(mode="json")).items()
         if not _under(key, NO_NUMBER + unused) and any(value not in (None, {}) for value in values)
     }
 

@@ -8,16 +8,23 @@ from typing import Any
 import numpy as np
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 
+from contseg.atomic import atomic_file, writable
+from contseg.engine.inputs import accepted_changes
 from contseg.engine.run import MAPS, Run
 from contseg.errors import ContsegError, visible
 from contseg.evaluation.metrics import class_forgetting, class_iou, domain_figures, run_figures, step_figures
 from contseg.evaluation.remarks import run_remarks
+from contseg.manifest import Manifest
 from contseg.recipes.published import COUNTED
+from contseg.replaceable import require_replaceable
 from contseg.report import figures as draw
 from contseg.report import tables
 from contseg.report.comparison import comparability, compare_run, notes_on, recorded_recipe, run_names
 from contseg.report.earth import earth_table
 from contseg.report.pseudo_map import draw_pseudo_labels, pseudo_legend
+
+MARK = "<title>contseg: "
+"""A text in every report."""
 
 
 def write_report(folders: Sequence[Path | str] | Path | str, out: Path | str) -> Path:
@@ -32,9 +39,10 @@ def write_report(folders: Sequence[Path | str] | Path | str, out: Path | str) ->
         `out`.
 
     Raises:
-        ContsegError: a folder contains no run or no finished step.
+        ContsegError: a folder contains no run or no finished step; or `out` exists and is no report, or cannot be written.
     """
     out = Path(out)
+    require_replaceable(out, MARK)
     folders = [folders] if isinstance(folders, (str, Path)) else folders
     runs = [Run(folder).require() for folder in folders]
     for run in runs:
@@ -60,8 +68,11 @@ def write_report(folders: Sequence[Path | str] | Path | str, out: Path | str) ->
             environments=tables.together(shown, lambda facts: json.dumps(facts["environment"], sort_keys=True)),
         )
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page, encoding="utf-8")
+    with writable(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    in_run = any(out.parent == run.folder for run in runs)
+    with Manifest(out.parent).writing(out) if in_run else atomic_file(out) as partial:
+        partial.write_text(page, encoding="utf-8")
     return out
 
 
@@ -104,7 +115,10 @@ def _facts(run: Run) -> dict[str, Any]:
         "figures": run_figures(confusions, groups, background),
         "remarks": run_remarks(confusions, groups, background, *run.tested()),
         "series": {key: [figure[key] for figure in each] for key in draw.CURVES},
-        "warnings": [f"after step {line['step']}: {text}" for line in metrics for text in line.get("warnings", ())],
+        "warnings": [
+            *accepted_changes(run),
+            *(f"after step {line['step']}: {text}" for line in metrics for text in line.get("warnings", ())),
+        ],
         "losses": [(line["step"], line["loss"]) for line in epochs],
         "pseudo": _pseudo_labels(epochs, dict(zip(classes, map(tables.html_colour, samples["colours"]), strict=True))),
         "steps": len(confusions),

@@ -14,9 +14,13 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from contseg.atomic import atomic_file, writable
 from contseg.errors import ContsegError
+from contseg.replaceable import require_replaceable
 from contseg.report.figures import plain
 
+MARK = "contseg plan"
+"""A text in the metadata of every picture."""
 SUFFIXES = (".png", ".svg", ".pdf")
 BARS = {"train_images": ("train", "#0072B2"), "memory_images": ("memory", "#E69F00"), "test_images": ("test", "#999999")}
 MOST_WIDE_NAMES = 60
@@ -72,15 +76,21 @@ def write_plan_picture(plan: Mapping[str, Any], path: Path | str) -> Path:
     """Draw a plan to a PNG, SVG or PDF file, depending on its suffix.
 
     Raises:
-        ContsegError: the suffix is another one.
+        ContsegError: the suffix is another one, or the file exists and is no such picture, or cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ContsegError(f"{path}: cannot draw a '{path.suffix}' file; end the name in {', '.join(SUFFIXES)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    require_replaceable(path, MARK, "--draw")
     figure = draw_plan(plan)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    try:
+        with writable(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        kind = path.suffix.lower().removeprefix(".")
+        with atomic_file(path) as partial:
+            figure.savefig(partial, format=kind, dpi=120, metadata={"Software" if kind == "png" else "Creator": MARK})
+    finally:
+        plt.close(figure)
     return path
 
 

@@ -1,26 +1,24 @@
 """Differences between the saved plan of a run and the plan of its current data, in words."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from contseg.data.classes import class_differences
-from contseg.scenarios.plan import Plan
 
 ROLES = {"train": "training", "val": "validation", "test": "test", "memory": "memory"}
 
 
-def plan_changes(saved: Mapping[str, Any], plan: Plan) -> list[str]:
+def plan_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """List the differences of the data, the most important first; empty if there are none.
 
     Args:
         saved: a plan as written by `Plan.to_json`. If its steps have no `digests` (written by an earlier version), only
             classes and numbers of images and pixels are compared, see `is_comparable`.
+        now: the plan of the current data, in the same form.
 
     Raises:
         KeyError, TypeError: `saved` is not a plan.
     """
-    now = json.loads(plan.to_json())
     classes = class_differences(saved["class_names"], now["class_names"])
     found = [f"class {number} was {old}, and is {new}" for number, old, new in classes]
     if len(saved["steps"]) != len(now["steps"]):

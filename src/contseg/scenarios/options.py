@@ -2,12 +2,13 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from contseg.options import Options, PathText, Seed, Several, ShareAboveZero
 from contseg.scenarios.policy import PolicyName, SettingName
 
 
-class MemoryOptions(BaseModel):
+class MemoryOptions(Options):
     """Replay memory: images of earlier steps, with the labels of their step.
 
     Attributes:
@@ -18,15 +19,13 @@ class MemoryOptions(BaseModel):
         seed: random seed of the choice.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    size: int = Field(ge=1)
+    size: Several
     mix: Literal["share", "sampling"] = "share"
     share: float = Field(0.5, gt=0, lt=1)
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
 
 
-class ScenarioOptions(BaseModel):
+class ScenarioOptions(Options):
     """Options of a scenario: which classes, domains and images each step has.
 
     Attributes:
@@ -50,8 +49,6 @@ class ScenarioOptions(BaseModel):
         seed: random seed of the held-out images and of the random choice.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
     by: Literal["class", "domain"] = "class"
     split: str = "offline"
     scored_as: str | None = None
@@ -59,15 +56,15 @@ class ScenarioOptions(BaseModel):
     order: str | list[int | str] = "natural"
     domains: list[str] | None = Field(None, min_length=1)
     variant: Literal["paper", "released"] = "paper"
-    lists: str | None = None
-    ratio: float = Field(1.0, gt=0, le=1)
+    lists: PathText | None = None
+    ratio: ShareAboveZero = 1.0
     ratio_choice: Literal["first", "random"] = "first"
     memory: MemoryOptions | None = None
     policy: PolicyName = "plop"
-    saliency: str | None = None
+    saliency: PathText | None = None
     ignore_test_background: bool = False
     validation: float = 0.0
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
 
     @field_validator("split", "scored_as", mode="before")
     @classmethod

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from contseg.data.classes import ClassTable
-from contseg.errors import ContsegError
+from contseg.data.lists import read_list
+from contseg.errors import ContsegError, did_you_mean
 
 
 def class_order(order: str | Sequence[int | str], classes: ClassTable, dataset: str, split: str) -> tuple[int, ...]:
@@ -35,7 +36,7 @@ def class_order(order: str | Sequence[int | str], classes: ClassTable, dataset: 
             return classes.ids
         if order.startswith("seed:"):
             seed = order.removeprefix("seed:")
-            if not seed.isdigit():
+            if not seed.isdecimal() or len(seed) > 18:
                 raise ContsegError(f"scenario.order: '{order}' needs a number after 'seed:'")
             shuffled = np.random.default_rng(int(seed)).permutation(classes.foreground)
             return (*background, *(int(number) for number in shuffled))
@@ -43,7 +44,7 @@ def class_order(order: str | Sequence[int | str], classes: ClassTable, dataset: 
         if published is not None:
             entries: Sequence[int | str] = published
         elif Path(order).is_file():
-            entries = [line.strip() for line in Path(order).read_text(encoding="utf-8").splitlines() if line.strip()]
+            entries = read_list(Path(order))
         else:
             known = [name for (d, s, name) in published_orders() if (d, s) == (dataset, split)]
             raise ContsegError(
@@ -63,10 +64,15 @@ def class_order(order: str | Sequence[int | str], classes: ClassTable, dataset: 
 
 
 def _id_of(entry: int | str, classes: ClassTable) -> int:
-    if isinstance(entry, int) or entry.isdigit():
+    if isinstance(entry, int) or entry.isdecimal():
         if int(entry) not in classes.ids:
-            raise ContsegError(f"scenario.order: id {entry} is not in the class table")
+            known = f"{min(classes.ids)} to {max(classes.ids)}"
+            raise ContsegError(f"scenario.order: id {entry} is not in the class table; use ids from {known}")
         return int(entry)
+    if entry not in classes.names:
+        raise ContsegError(
+            f"scenario.order: class '{entry}' is not in the class table; {did_you_mean(entry, classes.names)}"
+        )
     return classes.ids[classes.index_of(entry)]
 
 

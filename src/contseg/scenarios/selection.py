@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from contseg.archives import read_array
 from contseg.data.lists import read_list
 from contseg.data.presence import Presence
 from contseg.errors import ContsegError, counted
@@ -118,8 +119,8 @@ def read_step_lists(folder: Path, steps: int, names: Sequence[str]) -> list[np.n
 
 def _read_positions(path: Path, images: int) -> np.ndarray:
     try:
-        rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        rows = read_array(path)
+    except (OSError, ValueError) as error:
         raise ContsegError(f"{path}: cannot be read as an array of numbers ({error}); replace the file") from None
     if rows.dtype.kind not in "iu" or rows.ndim != 1 or not len(rows):
         raise ContsegError(f"{path}: contains {rows.dtype} of shape {rows.shape}; expected positions in the training list")

@@ -30,7 +30,7 @@ def parse_split(split: str, classes: int, what: str = "classes") -> tuple[int, .
         ((2, 3), (2, 2, 1), (5,))
     """
     likely = " or ".join(likely_splits(split, classes))
-    if split != "offline" and not re.fullmatch(r"[1-9]\d*(-[1-9]\d*)+", split):
+    if split != "offline" and not re.fullmatch(r"[1-9]\d{0,5}(-[1-9]\d{0,5})+", split):
         how = f"BASE-INCREMENT such as {likely}, one number per step, or offline" if likely else "offline, all at once"
         raise ContsegError(f"scenario.split: cannot read '{split}'; for {classes} {what} write {how}")
     widths = _widths(split, classes)

@@ -244,18 +244,17 @@ def kept_notes(path: Path) -> str:
     """The notes of an existing page, between the marks `NOTES`.
 
     Raises:
-        ContsegError: a mark is missing or occurs twice, so that notes might be lost.
+        ContsegError: the file is no such page, or a mark is missing or occurs twice, so that notes might be lost.
     """
     if not path.is_file():
         return "\n"
     text = path.read_text(encoding="utf-8")
     counts = [text.count(mark) for mark in NOTES]
-    if counts == [0, 0]:
-        return "\n"
     before, _, rest = text.partition(NOTES[0])
     if counts != [1, 1] or NOTES[1] in before:
         raise ContsegError(
-            f"{path}: expected one {NOTES[0]} and one {NOTES[1]} after it; correct them, so that no note is lost"
+            f"{path}: expected a page with one {NOTES[0]} and one {NOTES[1]} after it; correct it, or move the file, so"
+            " that no note is lost"
         )
     return rest.partition(NOTES[1])[0]
 

@@ -1,7 +1,6 @@
 """The runs of a sweep: each in its own process, with a shared step 0, and resumable after a kill."""
 
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -12,9 +11,11 @@ from pathlib import Path
 
 from contseg.children import end, last_line, start
 from contseg.engine.cache import StepCache
+from contseg.engine.overwrite import require_free
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.lock import Lock, held
+from contseg.manifest import Manifest
 from contseg.recipes.build import make_job, resumed_recipe, start_run
 from contseg.recipes.read import read_recipe
 from contseg.recipes.recipe import Recipe
@@ -22,8 +23,7 @@ from contseg.sweeps.origin import origin
 
 ORIGIN = "origin.jsonl"
 """File in the folder of a run: commit and machine, a line per start and resume."""
-PATIENCE = 30.0
-"""Seconds to wait for the children of a killed sweep, which are still saving."""
+LOG = "log.txt"
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def tasks_of(cells: Sequence[Cell], overwrite: bool = True) -> list[Task]:
     """The unfinished cells, after the checks of training.
 
     Args:
-        overwrite: whether runs of other recipes may be replaced.
+        overwrite: whether runs of other recipes may be replaced; those without a saved state always are.
 
     Raises:
         ContsegError: a recipe cannot be trained, or a folder contains other files or a run of another recipe.
@@ -140,8 +140,8 @@ def tasks_of(cells: Sequence[Cell], overwrite: bool = True) -> list[Task]:
     for cell in cells:
         if cell.finished:
             continue
-        cell.run.refuse_if_taken(overwrite=True)
-        if not overwrite and (cell.folder / "recipe.yaml").is_file():
+        require_free(cell.folder, overwrite=True)
+        if not overwrite and cell.run.last_begun() >= 0:  # others failed before their first saved state
             resumed_recipe(cell.folder, cell.recipe, "replace it with --overwrite, or choose another folder with --out")
         job = make_job(cell.recipe, cell.folder, new=not cell.begun)
         tasks.append(Task(cell, job.first_step_key(), tuple(len(step.train) for step in job.scenario)))
@@ -211,32 +211,24 @@ def train_all(tasks: Sequence[Task], out: Path, workers: int, watcher: Watcher |
     return problems
 
 
-def only_sweep(out: Path, patience: float = PATIENCE) -> AbstractContextManager[Lock]:
+def only_sweep(out: Path) -> AbstractContextManager[Lock]:
     """The lock on the folder of a sweep, which the processes of its runs share."""
-    return held(out / "sweep.lock", f"{out}: a sweep", patience)
+    return held(out / "sweep.lock", f"{out}: a sweep")
 
 
 def begin(cell: Cell) -> None:
-    """Create the run of a cell unless it exists; a run of another recipe is replaced, atomically."""
-    if cell.begun:
-        return
-    cell.run.refuse_if_taken(overwrite=True)
-    new, old = (cell.folder.with_name(f"{cell.seed}.{word}") for word in ("new", "old"))
-    for folder in (new, old):
-        shutil.rmtree(folder, ignore_errors=True)
-    start_run(cell.recipe, new)
-    if cell.folder.exists():
-        cell.folder.rename(old)
-    new.rename(cell.folder)
-    shutil.rmtree(old, ignore_errors=True)
+    """Create the run of a cell unless it exists; the files of a run of another recipe are deleted."""
+    if not cell.begun:
+        start_run(cell.recipe, cell.folder, overwrite=True)
 
 
 def _started(cell: Cell, cache: Path, lock: Lock) -> subprocess.Popen:
     """A process that trains or resumes the run of a cell, on one thread."""
+    Manifest(cell.folder).record(cell.folder / ORIGIN, cell.folder / LOG, grows=True)
     with (cell.folder / ORIGIN).open("a", encoding="utf-8") as file:
         file.write(json.dumps(origin()) + "\n")
     command = [sys.executable, "-m", "contseg.sweeps.worker", str(cell.folder), str(cache)]
-    return start(command, cell.folder / "log.txt", lock, OMP_NUM_THREADS="1")
+    return start(command, cell.folder / LOG, lock, OMP_NUM_THREADS="1")
 
 
 def _problem(cell: Cell, process: subprocess.Popen) -> str | None:
@@ -245,4 +237,4 @@ def _problem(cell: Cell, process: subprocess.Popen) -> str | None:
         return None
     if process.returncode < 0:
         return f"killed by signal {-process.returncode}"
-    return last_line(cell.folder / "log.txt")
+    return last_line(cell.folder / LOG)

@@ -6,12 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from contseg.data.classes import IGNORE, Background, ClassTable, Colour, voc_palette
 from contseg.data.lists import read_list, read_text
 from contseg.errors import ContsegError
+from contseg.parsing import parse_yaml
 
 FILES = ("classes.yaml", "classes.yml", "classes.txt", "labelmap.txt", "class_names.txt")
 CHOICES = ("annotated", "unlabelled", "none")
@@ -153,21 +151,29 @@ def _colours(rows: Sequence[_Row]) -> dict[Colour, int]:
 
 
 def _from_yaml(path: Path) -> list[_Row]:
-    try:
-        content = YAML(typ="safe").load(read_text(path))
-    except YAMLError as error:
-        raise ContsegError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    content = parse_yaml(read_text(path), str(path))
     if isinstance(content, dict) and set(content) == {"classes"}:
         content = content["classes"]
     if isinstance(content, dict):
         content = [{"id": number, "name": name} for number, name in content.items()]
     try:
-        rows = [_Row(int(row["id"]), str(row["name"]), _colour(row.get("colour", row.get("color")))) for row in content]
+        rows = [_Row(_id(row["id"]), str(row["name"]), _colour(row.get("colour", row.get("color")))) for row in content]
         if not rows:
             raise ValueError
-    except (TypeError, KeyError, AttributeError, ValueError):
+    except (TypeError, KeyError, AttributeError, ValueError, ArithmeticError):
         raise ContsegError(f"{path}: expected `0: background`, `1: name`, ... or a list of id, name, colour") from None
     return sorted(rows, key=lambda row: row.number)
+
+
+def _id(value: Any) -> int:
+    """A whole number, also one in quotes.
+
+    Raises:
+        ValueError: the value is another number, or none.
+    """
+    if isinstance(value, float | bool):
+        raise ValueError
+    return int(value)
 
 
 def _colour(value: Any) -> Colour | None:

@@ -1,6 +1,6 @@
 """Read the rows of one COCO file: usable ones, and skipped ones with the reason."""
 
-import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from contseg.data.datasets.class_list import is_background
 from contseg.data.lists import read_text
 from contseg.errors import ContsegError
+from contseg.parsing import parse_json
 
 
 @dataclass
@@ -82,9 +83,9 @@ def read_coco(
         image, category = _whole(row.get("image_id")), _whole(row.get("category_id"))
         shape, flaw = _shape(row.get("segmentation"))
         if not isinstance(image, int | str) or image not in images:
-            left_out.append(f"{label}: belongs to image {image}, which 'images' does not list")
+            left_out.append(f"{label}: belongs to image {str(image)[:40]}, which 'images' does not list")
         elif not isinstance(category, int) or category not in categories:
-            left_out.append(f"{label}: has category {category}, which 'categories' does not list")
+            left_out.append(f"{label}: has category {str(category)[:40]}, which 'categories' does not list")
         elif category in dropped:
             left_out.append(f"{label}: has category '{categories[category]}', which is dropped")
             continue
@@ -99,7 +100,7 @@ def read_coco(
     rows = len(content["annotations"])
     if rows and not objects and not dropped:
         raise ContsegError(f"{path}: none of its {rows} annotations can be used; the first: {left_out[0]}")
-    parents = {row.get("supercategory") for row in content["categories"]}
+    parents = {str(row.get("supercategory")) for row in content["categories"]}
     names: dict[int, str] = {}
     for number, name in categories.items():
         if number in dropped:
@@ -122,10 +123,7 @@ def read_coco(
 
 def _read_json(path: Path) -> dict[str, Any]:
     """The content of a COCO file, with its three lists."""
-    try:
-        content = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise ContsegError(f"{path}: not JSON ({error})") from None
+    content = parse_json(read_text(path), str(path))
     for key in ("images", "annotations", "categories"):
         rows = content.get(key) if isinstance(content, dict) else None
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -152,7 +150,7 @@ def _get(row: dict[str, Any], key: str, kind: type, path: Path, label: str) -> A
 
 
 def _label(kind: str, row: dict[str, Any], position: int) -> str:
-    return f"{kind} {row['id']}" if "id" in row else f"{kind} number {position} of the list"
+    return f"{kind} {str(row['id'])[:40]}" if "id" in row else f"{kind} number {position} of the list"
 
 
 def _categories(content: dict[str, Any], path: Path, rename: Mapping[str, str]) -> dict[int, str]:
@@ -183,24 +181,39 @@ def _images(content: dict[str, Any], path: Path, folder: Path) -> dict[int | str
         height, width = (_get(row, key, int, path, label) if key in row else None for key in ("height", "width"))
         if any(side is not None and side < 1 for side in (height, width)):
             raise ContsegError(f"{path}: {label}: is {width}x{height} pixels")
-        images[number] = Image(path, _existing(folder, file), height, width)
+        try:
+            images[number] = Image(path, _existing(folder, file), height, width)
+        except ValueError:
+            raise ContsegError(f"{path}: {label}: file_name {file[:80]!r} is no path in {folder}; correct it") from None
     return images
 
 
 def _existing(folder: Path, file: str) -> Path:
-    """The image of a `file_name`, which may be a path or an address on another machine.
+    """The image of a `file_name` in a folder; it may be written as a path or an address on another machine.
 
     Tried are the name as written, with `/` for `\\` and without %-codes, its last parts, and its last part without the
-    eight digits that Label Studio puts in front.
+    eight digits that Label Studio puts in front. Names that lead out of the folder are never tried.
+
+    Raises:
+        ValueError: the name is no path in the folder.
     """
     turned = file.replace("\\", "/")
     plain = unquote(turned).rpartition("?d=")[2]
     parts = plain.split("/")
     last_parts = ["/".join(parts[start:]) for start in range(len(parts))]
     for choice in dict.fromkeys((file, turned, *last_parts, re.sub("^[0-9a-f]{8}-", "", parts[-1]))):
-        if choice and (folder / choice).is_file():
+        if _is_within(choice) and os.path.isfile(folder / choice):
             return folder / choice
+    if not _is_within(turned):
+        raise ValueError
     return folder / turned
+
+
+def _is_within(name: str) -> bool:
+    """Whether a name is a relative path that never leaves its folder, and that a file can have."""
+    os.fsencode(name)  # raises UnicodeEncodeError, a ValueError
+    path = os.path.normpath(name)
+    return bool(name) and "\0" not in name and path not in (".", "..") and not path.startswith(("/", "../"))
 
 
 def _shape(segmentation: Any) -> tuple[Any, str]:

@@ -7,6 +7,7 @@ import numpy as np
 from contseg.data.classes import IGNORE, ClassTable
 from contseg.data.dataset import SegmentationDataset, SubsetName, folder_of_each, require_layout
 from contseg.data.files import read_mask
+from contseg.data.limits import require_size
 from contseg.data.lists import files_like, read_names
 from contseg.data.recoding import Recoding
 from contseg.errors import ContsegError
@@ -122,13 +123,18 @@ def read_matlab(path: Path) -> np.ndarray:
             array of whole numbers up to 255.
     """
     try:
-        from scipy.io import loadmat
+        from scipy.io import loadmat, whosmat
     except ImportError:
         raise ContsegError(f"{path}: .mat files need SciPy; pip install 'contseg[mat]'") from None
     try:
+        for name, shape, _ in whosmat(path):
+            if name == "S" and len(shape) == 2:
+                require_size(path, *shape)
         content = loadmat(path, variable_names=["S"])
     except FileNotFoundError:
         raise ContsegError(f"{path}: mask not found; every image needs one of the same name") from None
+    except ContsegError:
+        raise
     except Exception as error:  # SciPy raises many kinds for damaged files
         raise ContsegError(f"{path}: cannot be read as a MATLAB file ({str(error)[:100]}); replace the file") from None
     mask = content.get("S")

@@ -1,22 +1,26 @@
 """Scenes of handwritten digits, small enough for training on a laptop: the dataset of the demo."""
 
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from PIL import Image
+from pydantic import Field
 
 from contseg.atomic import atomic_folder
-from contseg.data.cache import cache_folder
+from contseg.data.cache import made_folder
 from contseg.data.classes import ClassTable
 from contseg.data.datasets.folder import Folder
 from contseg.data.files import write_palette_png
 from contseg.errors import ContsegError
+from contseg.options import Seed, Several, checked
 
 NAMES = ("background", "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 COLOURS = (
     (0, 0, 0), (230, 75, 60), (60, 180, 75), (255, 200, 40), (70, 120, 230), (245, 130, 48),
     (150, 70, 190), (70, 220, 235), (235, 60, 220), (170, 230, 90), (250, 170, 190),
 )  # fmt: skip
+SceneSide = Annotated[int, Field(ge=16, le=4096)]
 RECIPE_VERSION = 4  # incremented when the scenes change, so that older cached copies are not used
 
 
@@ -30,11 +34,11 @@ class Digits(Folder):
     Args:
         root: folder for the scenes; default: the cache folder.
         train, test: numbers of scenes.
-        size: height and width in pixels.
+        size: height and width in pixels, 16 to 4096.
         seed: random seed.
 
     Raises:
-        ContsegError: scikit-learn is not installed (extra `demo`).
+        ContsegError: a number is out of range, or scikit-learn is not installed (extra `demo`).
 
     Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI 1998.
     """
@@ -44,11 +48,21 @@ class Digits(Folder):
     needs_folder = False
 
     def __init__(self, root: Path | str | None = None, *, train: int = 800, test: int = 200, size: int = 96, seed: int = 0):
+        for key, kind, value in (
+            ("train", Several, train),
+            ("test", Several, test),
+            ("size", SceneSide, size),
+            ("seed", Seed, seed),
+        ):
+            checked(f"data.options.{key}", kind, value)
         label = f"digits-v{RECIPE_VERSION}-{train}-{test}-{size}-{seed}"
-        folder = Path(root) / label if root else cache_folder("datasets") / label
-        if not folder.is_dir():
+
+        def make(folder: Path) -> None:
             _generate(folder, {"train": train, "test": test}, size, seed)
+
+        folder, note = made_folder("datasets", label, make, root)
         super().__init__(folder)
+        self.notes = (*self.notes, *([note] if note else []))
         self.classes = Digits.classes  # with the colours of the demo
 
 

@@ -9,11 +9,12 @@ import numpy as np
 from PIL import Image
 
 from contseg.atomic import atomic_folder
-from contseg.data.cache import cache_folder
+from contseg.data.cache import made_folder
 from contseg.data.classes import IGNORE, ClassTable, Colour
 from contseg.data.datasets.folder import Folder
 from contseg.data.files import read_image, read_mask, write_palette_png
 from contseg.errors import ContsegError
+from contseg.options import Seed, checked
 from contseg.packaged import packaged_file
 
 RAW: tuple[tuple[str, Colour], ...] = (
@@ -119,11 +120,15 @@ class Globe(Folder):
             raise ContsegError(f"data.options.tile: {tile}: must be 16 to {BLOCK * DEGREE}, the pixels of a block")
         if not 0 < land <= 1:
             raise ContsegError(f"data.options.land: {land}: must be above 0 and at most 1")
+        checked("data.options.seed", Seed, seed)
         label = f"globe-v{RECIPE_VERSION}-{classes}-{tile}-{land:g}-{seed}"
-        folder = Path(root) / label if root else cache_folder("datasets") / label
-        if not folder.is_dir():
+
+        def make(folder: Path) -> None:
             _generate(folder, classes, tile, land, seed)
+
+        folder, note = made_folder("datasets", label, make, root)
         super().__init__(folder, background="annotated")
+        self.notes = (*self.notes, *([note] if note else []))
         self.classes = table
 
     def domain_of(self, name: str) -> str:

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import os
 import unicodedata
 from collections.abc import Iterator
@@ -17,11 +16,15 @@ from contseg.data.classes import IGNORE, ClassTable
 from contseg.data.dataset import SegmentationDataset, SubsetName, recorded_size, require_folder
 from contseg.data.datasets.class_list import is_background
 from contseg.data.datasets.division import Division
-from contseg.data.files import IMAGE_SUFFIXES, files_below, image_files, image_size, max_pixels
+from contseg.data.files import IMAGE_SUFFIXES, files_below, image_files, image_size
+from contseg.data.limits import max_pixels
 from contseg.data.lists import read_list, read_text, without_ending
 from contseg.data.outlines import draw
 from contseg.errors import ContsegError, counted, did_you_mean
+from contseg.parsing import parse_json
 
+_FAR = 1e6
+"""Pixels from the origin, more than any image has on a side."""
 _LISTS = ("labels.txt", "classes.txt")
 
 
@@ -102,10 +105,7 @@ class Labelme(SegmentationDataset):
         self.notes = tuple(self._notes())
 
     def _add(self, path: Path, left_out: list[tuple[Path, str]]) -> None:
-        try:
-            content = json.loads(read_text(path))
-        except (ValueError, RecursionError) as error:
-            raise ContsegError(f"{path}: not JSON ({error})") from None
+        content = parse_json(read_text(path), str(path))
         if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
             left_out.append((path, "is no file of labelme: 'shapes' is missing"))
             return
@@ -133,7 +133,7 @@ class Labelme(SegmentationDataset):
         choices = [path.parent / turned, *(folder / last for folder in (path.parent, self._folder))] if last else []
         choices += [folder / name for folder in (path.parent, self._folder) for name in stems]
         for choice in choices:
-            if choice.is_file():
+            if os.path.isfile(choice):
                 return Path(os.path.normpath(choice))
         raise ContsegError(f"{path}: its image '{turned or stems[0]}' is not there; copy it next to the file")
 
@@ -199,8 +199,8 @@ def _shape(row: Any) -> _Shape:
         points = np.array(row.get("points"), dtype=float).reshape(-1, 2)
     except (TypeError, ValueError):
         raise ValueError(f"'{label}' has points that are not pairs of numbers") from None
-    if not np.isfinite(points).all():
-        raise ValueError(f"'{label}' has points that are not finite")
+    if not (np.abs(points) < _FAR).all():  # also not NaN
+        raise ValueError(f"'{label}' has points that are not finite, or far out of any image")
     if kind in ("line", "linestrip", "point", "points"):
         raise ValueError(f"'{label}' is a {kind}, which has no area")
     if kind in ("rectangle", "circle", "mask") and len(points) != 2:
@@ -212,7 +212,7 @@ def _shape(row: Any) -> _Shape:
         points = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
     elif kind == "circle":
         radius = float(np.hypot(*(points[1] - points[0])))
-        turn = np.linspace(0, 2 * np.pi, max(32, int(4 * radius)), endpoint=False)
+        turn = np.linspace(0, 2 * np.pi, min(100_000, max(32, int(4 * radius))), endpoint=False)
         points = points[0] + radius * np.stack([np.cos(turn), np.sin(turn)], axis=1)
     elif kind == "mask":
         return _Shape(label, points.clip(min=0), _pixels(row.get("mask"), label))

@@ -24,6 +24,7 @@ Progress = Callable[[int, int], None]
 _FOLDERS: dict[SubsetName, str] = {"train": "training", "test": "validation"}
 _CODES = np.array([red << 16 | green << 8 | blue for red, green, blue in CLASSES.values()], dtype=np.int32)
 _NO_CLASS = 255
+_UNREADABLE = (TypeError, KeyError, ValueError)
 _AT_ONCE = 50  # rows whose colours are converted together, as the wider integers take four times the memory
 
 
@@ -45,7 +46,7 @@ def cut_tiles(
     Args:
         patch: height and width of the square patches, in pixels.
         workers: tiles in parallel, of 60 to 150 MB each; default: all cores, at most 4.
-        overwrite: delete the patches of this domain first.
+        overwrite: delete the patches of this domain first that `prepared.json` lists.
         progress: called with (done, total) as patches are written.
 
     Returns:
@@ -58,7 +59,7 @@ def cut_tiles(
     try:
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
-            for left in folder.glob("*.partial"):
+            for left in folder.glob("[0-9]*.png.*.partial"):
                 left.unlink()
         if overwrite:
             _delete(out, domain, folders)
@@ -197,12 +198,29 @@ def _patches(domain: Domain, folders: Sequence[Path]) -> list[Path]:
 
 
 def _delete(out: Path, domain: Domain, folders: Sequence[Path]) -> None:
-    """Delete the patches of a domain; the record marks it as incomplete first, in case of an interruption."""
-    others = {name: section for name, section in _sections(out, forgiving=True).items() if name != domain}
-    _save(out, {**others, domain: {"complete": False}})
-    for path in _patches(domain, folders):
+    """Delete the recorded patches of a domain; the record marks it as incomplete first, in case of an interruption.
+
+    Raises:
+        ContsegError: there are others, which this command did not write. Nothing is deleted then.
+    """
+    sections, there = _sections(out, forgiving=True), _patches(domain, folders)
+    try:
+        listed = {number for span in _spans(sections.get(domain, {"tiles": {}})).values() for number in span}
+    except _UNREADABLE:
+        listed = set()
+    for path in there:
+        if int(path.stem) not in listed:
+            raise ContsegError(f"{path}: exists, and {MANIFEST} does not list it; move it, or choose another --out")
+    if there:
+        _save(out, {**sections, domain: {**sections[domain], "complete": False}})
+    for path in there:
         path.unlink()
-    _save(out, others)
+    _save(out, {name: section for name, section in sections.items() if name != domain})
+
+
+def _spans(section: dict[str, Any]) -> dict[str, range]:
+    """The numbers of the patches of each tile that a record lists."""
+    return {name: range(tile["first"], tile["first"] + tile["patches"]) for name, tile in dict(section["tiles"]).items()}
 
 
 def _announce(out: Path, domain: Domain, tiles: Sequence[Numbered], patch: int, folders: Sequence[Path]) -> None:
@@ -213,8 +231,8 @@ def _announce(out: Path, domain: Domain, tiles: Sequence[Numbered], patch: int, 
     if domain in sections:
         try:
             old_patch, old_tiles = sections[domain]["patch"], dict(sections[domain]["tiles"])
-            spans = {name: range(tile["first"], tile["first"] + tile["patches"]) for name, tile in old_tiles.items()}
-        except (TypeError, KeyError, ValueError):
+            spans = _spans(sections[domain])
+        except _UNREADABLE:
             raise ContsegError(f"{out / MANIFEST}: not written by this command; --overwrite cuts again") from None
         if old_patch != patch:
             raise ContsegError(f"{out}: was cut with --patch {old_patch}, not {patch}; --overwrite cuts again")
@@ -224,7 +242,9 @@ def _announce(out: Path, domain: Domain, tiles: Sequence[Numbered], patch: int, 
             if name not in planned and any(int(path.stem) in spans[name] for path in there):
                 raise ContsegError(f"{out}: contains patches of tile {name}, which is left out now; --overwrite cuts again")
     elif there:
-        raise ContsegError(f"{there[0]}: exists, but there is no {MANIFEST} with its origin; --overwrite deletes it")
+        raise ContsegError(
+            f"{there[0]}: exists, but there is no {MANIFEST} with its origin; move it, or choose another --out"
+        )
     _save(out, {**sections, domain: {"patch": patch, "complete": False, "tiles": planned}})
 
 

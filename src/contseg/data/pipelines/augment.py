@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
-from contseg.data.files import max_pixels
+from contseg.data.limits import max_pixels
 from contseg.data.pipelines.photometric import Jitter
 from contseg.data.pipelines.sample import (
     Layers,

@@ -18,6 +18,7 @@ from contseg.methods.gaussian.sums import GaussianSums
 from contseg.methods.method import Method, StepContext
 from contseg.models.options import NetworkOptions, ReadoutTap
 from contseg.models.segmenter import Segmenter
+from contseg.options import ChannelsOrNone, Count, Factor, Seed
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step
 
@@ -58,14 +59,14 @@ class Gaussian(Method):
     new_classes_start_from = "random"
 
     tap: ReadoutTap = "head"
-    expansion: int = 512
-    seed: int = 0
-    rho: float | Literal["auto"] = RHO
+    expansion: ChannelsOrNone = 512
+    seed: Seed = 0
+    rho: Factor | Literal["auto"] = RHO
     prior: Prior = "equal"
     covariance: Literal["growing", "frozen"] = "growing"
     cells: CellLabel = "centre"
     background: Literal["mean", "distance"] = "mean"
-    centres: int = 0
+    centres: Count = 0
     without_sums: Literal["confident", "columns"] = "confident"
 
     @property

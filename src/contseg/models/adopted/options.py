@@ -8,6 +8,7 @@ from pydantic import Field
 from contseg.errors import ContsegError
 from contseg.models.backbones.options import BackboneOptions
 from contseg.models.heads.options import HeadInput, HeadOptions
+from contseg.options import Pixels, ShareAboveZero
 from contseg.plugins import Registry
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ ADOPTED = "adopted"
 """The name of backbone and head of an adopted network in `network`."""
 
 Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
-Size = Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], Field(strict=False)]
+Size = Annotated[tuple[Pixels, Pixels], Field(strict=False)]
 
 
 class AdoptedOptions(BackboneOptions):
@@ -43,8 +44,8 @@ class AdoptedOptions(BackboneOptions):
     config: dict[str, Any] = Field({})
     classifier: Names
     size: Size | None = None
-    multiple: int = Field(1, ge=1)
-    norm_momentum: float | None = Field(None, gt=0, le=1)  # type: ignore[assignment]
+    multiple: Pixels = 1
+    norm_momentum: ShareAboveZero | None = None  # type: ignore[assignment]
 
     @property
     def title(self) -> str:

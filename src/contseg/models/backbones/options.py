@@ -7,13 +7,13 @@ from pydantic import Field
 from contseg.errors import ContsegError
 from contseg.models.names import ARCHITECTURES, DEPTHS, STAGES, VARIANTS, VITS, Freeze, Initialisation
 from contseg.models.parts import PartOptions, require_options
+from contseg.options import Channels, Share, ShareAboveZero, ShareBelowOne
 from contseg.plugins import Registry
 
 if TYPE_CHECKING:
     from contseg.models.backbones.backbone import Backbone
 
-Count = Annotated[int, Field(ge=1)]
-Four = Annotated[tuple[Count, Count, Count, Count], Field(strict=False)]
+Four = Annotated[tuple[Channels, Channels, Channels, Channels], Field(strict=False)]
 
 
 class BackboneOptions(PartOptions):
@@ -26,7 +26,7 @@ class BackboneOptions(PartOptions):
     """
 
     freeze: Freeze = "none"
-    norm_momentum: float = Field(0.1, gt=0, le=1)
+    norm_momentum: ShareAboveZero = 0.1
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -88,10 +88,10 @@ class ResNetOptions(BackboneOptions):
 
     name: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet101"
     output_stride: Literal[8, 16, 32] = 16
-    width: int = Field(64, ge=1)
+    width: Channels = 64
     stem: Literal["plain", "deep"] = "plain"
     initialisation: Initialisation = "torch"
-    slope: float = Field(0.01, ge=0)
+    slope: Share = 0.01
     contracted: bool = False
 
     @property
@@ -134,12 +134,12 @@ class SwinOptions(BackboneOptions):
     """
 
     name: Literal["swin_tiny", "swin_small", "swin_base", "swin_large"]
-    embed_dim: int | None = Field(None, ge=1)
+    embed_dim: Channels | None = None
     depths: Four | None = None
     heads: Four | None = None
-    window: int | None = Field(None, ge=1)
-    mlp_ratio: float = Field(4.0, gt=0)
-    drop_path: float = Field(0.0, ge=0, lt=1)
+    window: Channels | None = None
+    mlp_ratio: Annotated[float, Field(gt=0, le=64)] = 4.0
+    drop_path: ShareBelowOne = 0.0
 
     def build(self) -> "Backbone":
         """A `Swin`."""
@@ -158,7 +158,7 @@ class TimmOptions(BackboneOptions):
     """
 
     name: Literal["convnext_tiny", "convnext_base", "convnext_large", "mobilenetv3_large", "efficientnet_lite0"]
-    drop_path: float = Field(0.0, ge=0, lt=1)
+    drop_path: ShareBelowOne = 0.0
     options: dict[str, Any] = Field({})
 
     @property
@@ -187,7 +187,7 @@ class ViTOptions(BackboneOptions):
     """
 
     name: Literal["dinov2_small", "dinov2_base", "dinov3_small", "dinov3_base"]
-    drop_path: float = Field(0.0, ge=0, lt=1)
+    drop_path: ShareBelowOne = 0.0
     options: dict[str, Any] = Field({})
 
     def build(self) -> "Backbone":

@@ -8,12 +8,13 @@ from pydantic import Field, model_validator
 from contseg.models.heads.idrnet.options import CONTEXT, IDRNetOptions
 from contseg.models.names import ASPP_TAPS, Initialisation
 from contseg.models.parts import PartOptions, require_options
+from contseg.options import Channels, ChannelsOrNone, Pixels, Share, ShareBelowOne
 from contseg.plugins import Registry
 
 if TYPE_CHECKING:
     from contseg.models.heads.head import Head
 
-Dilations = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)]
+Dilations = Annotated[tuple[Pixels, ...], Field(strict=False)]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class HeadOptions(PartOptions):
     taps: ClassVar[tuple[str, ...]] = ()
     hidden: ClassVar[bool] = False
 
-    width: int = Field(256, ge=1)
+    width: Channels = 256
     initialisation: Initialisation | None = None
 
     @property
@@ -74,8 +75,8 @@ class DeepLabV3MiBOptions(HeadOptions):
     """
 
     name: Literal["deeplabv3-mib"] = "deeplabv3-mib"
-    slope: float | None = Field(None, ge=0)
-    pooling_size: int = Field(32, ge=1)
+    slope: Share | None = None
+    pooling_size: Pixels = 32
     output_stride: Literal[8, 16, 32] | None = None
 
     def make(self, below: HeadInput) -> "Head":
@@ -99,7 +100,7 @@ class DeepLabV3SSULOptions(HeadOptions):
     hidden: ClassVar[bool] = True
 
     name: Literal["deeplabv3-ssul"] = "deeplabv3-ssul"
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: ShareBelowOne = 0.1
     output_stride: Literal[8, 16, 32] | None = None
 
     def make(self, below: HeadInput) -> "Head":
@@ -119,7 +120,7 @@ class ContextHeadOptions(HeadOptions):
             at output stride 8 and 1, 6, 12, 18 otherwise.
     """
 
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: ShareBelowOne = 0.1
     idrnet: IDRNetOptions | None = None
     dilations: Dilations | None = None
 
@@ -214,7 +215,7 @@ class UperNetOptions(ContextHeadOptions):
     """
 
     name: Literal["upernet"] = "upernet"
-    fpn_width: int = Field(512, ge=1)
+    fpn_width: Channels = 512
 
     @model_validator(mode="after")
     def _fuses_a_context(self) -> "UperNetOptions":
@@ -238,8 +239,8 @@ class HypercolumnOptions(HeadOptions):
     """
 
     name: Literal["hypercolumn"] = "hypercolumn"
-    width: int = Field(256, ge=0)
-    dropout: float = Field(0.1, ge=0, lt=1)
+    width: ChannelsOrNone = 256
+    dropout: ShareBelowOne = 0.1
 
     def make(self, below: HeadInput) -> "Head":
         """A `Hypercolumn`."""

@@ -2,12 +2,12 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from contseg.options import Channels, Options, ShareAboveZero
 
 CONTEXT = {"fcn": "none", "pspnet": "ppm", "deeplabv3": "aspp", "upernet": "ppm"}
 
 
-class IDRNetOptions(BaseModel):
+class IDRNetOptions(Options):
     """Options of IDRNet over the head of the network.
 
     Attributes:
@@ -21,14 +21,12 @@ class IDRNetOptions(BaseModel):
             updates its own tables, which are averaged (as published: updates shrink with the number of ranks).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
     context: Literal["auto", "none", "ppm", "aspp"] = "auto"
     refine: Literal["none", "before", "after"] = "none"
     stage1_on: Literal["context", "bottleneck"] = "context"
-    attention_width: int = Field(256, ge=1)
-    relation_momentum: float = Field(0.1, gt=0, le=1)
-    memory_momentum: float = Field(0.1, gt=0, le=1)
+    attention_width: Channels = 256
+    relation_momentum: ShareAboveZero = 0.1
+    memory_momentum: ShareAboveZero = 0.1
     sync: Literal["count", "mean"] = "count"
 
     def context_of(self, head: str) -> str:

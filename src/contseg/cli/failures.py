@@ -1,0 +1,66 @@
+"""How a command ends that fails or is interrupted: one line on standard error, and an exit code."""
+
+import errno
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from contseg.errors import ContsegError, system_error, visible
+from contseg.interruption import Interrupted
+
+OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory")
+"""In the errors of PyTorch."""
+UsageError: Any = typer.BadParameter.__base__  # of click, or of the copy of click in typer
+
+
+class Interruptible(TyperGroup):
+    """Commands that a signal ends with one line and the exit code of shells, 130 for Ctrl-C."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Invoke the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            interrupted = Interrupted(stop.number, stop.resume) if isinstance(stop, Interrupted) else Interrupted(2)
+        # outside of `except`, so that what the exception's frames hold (readers of images) is released
+        print(interrupted, file=sys.stderr)
+        sys.exit(interrupted.exit_code)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Within the block, an error of the input or of the system is printed as one line and exits with code 2."""
+    try:
+        yield
+    except ContsegError as error:
+        fail(error)
+    except UsageError as error:
+        if type(error).__name__ != "NoArgsIsHelpError":  # for which the help has been printed
+            fail(usage_error(error))
+        sys.exit(2)
+    except OSError as error:
+        fail(system_error(error))
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error.__context__, OSError) and error.__context__.errno == errno.ELOOP:
+            fail(system_error(error.__context__))  # Path.resolve of Python 3.11 and 3.12
+        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
+            raise
+        fail(ContsegError("not enough memory; lower training.batch, data.crop, or the width of the network"))
+
+
+def usage_error(error: Any) -> ContsegError:
+    """An error in options or arguments, in one line that ends with the command for help."""
+    text = " ".join(error.format_message().split()).rstrip(".")
+    return ContsegError(f"{text}; see: {error.ctx.command_path if error.ctx else 'contseg'} --help")
+
+
+def fail(error: ContsegError) -> None:
+    """Print an error as one line, and exit with code 2."""
+    line = visible(str(error)).replace("\n", "\\n")
+    print(f"error: {line}", file=sys.stderr)
+    sys.exit(2)

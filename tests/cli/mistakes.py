@@ -1,0 +1,185 @@
+"""Mistakes in what users give to a command, by group. Each is refused in one line; docs/errors.md lists them."""
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any, get_type_hints
+
+import typer
+
+from contseg.cli.main import app
+from contseg.data.open import DATASETS
+from contseg.methods.registry import METHODS
+from tests.cli.spoilt import FILES, MODELS
+from tests.cli.wrong_values import NAMED, NUMBERS, OVERRIDES, TOGETHER, WORDS
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A command that is refused.
+
+    Args:
+        group: heading in the document.
+        words: the arguments, relative to a folder with the files of `tests.cli.spoilt`.
+        names: the key, option or file that the error names.
+        listed: whether the document lists it.
+    """
+
+    group: str
+    words: tuple[str, ...]
+    names: str
+    listed: bool = True
+
+    def __str__(self) -> str:
+        return shlex.join(self.words)
+
+
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "sweep digits/mib_5-1 --out out --workers": ("0", "-1", "2000", "many"),
+    "sweep digits/mib_5-1 --out out --seeds": ("", "a", "-1", "0.5", "1,,b", "9" * 30),
+    "sweep digits/mib_5-1 --out out --set": ("training.lr", "training.lr=", "=1", "training.lr={"),
+    "demo digits --methods": ("plopp", "mib,plopp"),
+    "predict model images --slide": ("0", "-1", "100000", "wide"),
+    "predict model images --scales": ("", "one", "nan", "1,inf", "1,,2"),
+    "predict model images --bands": ("", "red", "nan", "1,inf"),
+    "predict model images --range": ("", "low", "nan,1", "0,inf"),
+    "predict model images --format": ("jpeg", "PNG"),
+    "convert notes.txt --classes voc --out out --from": ("mibb",),
+    "export model --out out.onnx --to": ("tflite", "ONNX"),
+    "export model --out out.onnx --tile": ("0", "-1", "1.5", "100000"),
+    "export model --out out.onnx --resolution": ("many",),
+    "models resnet18 --classes": ("0", "-1", "1.5", "1000000000"),
+    "models resnet18 --crop": ("0", "-1", "1.5", "1000000000", "8"),
+    "dry-run digits/mib_5-1 --processes": ("0", "-1", "2000", "many"),
+    "extend model --data images --out out --minutes": ("-1", "nan", "inf", "many"),
+    "extend model --data images --out out --seed": ("-1", "0.5", "1e30"),
+    "extend model --data images --out out --unlabelled": ("nothing",),
+    "extend model --data images --out out --classes": ("", ","),
+    "evaluate model --step": ("-1", "1.5", "last"),
+    "prepare isprs --out out --potsdam empty --patch": ("0", "-1", "1.5", "100000"),
+    "prepare isprs --out out --potsdam empty --workers": ("0", "2000"),
+    "data check digits --workers": ("0", "-1", "2000"),
+    "data extract digits --class five --out out --images": ("0", "-1", "1.5", "10000000"),
+    "table empty --out": ("table.txt",),
+    "recipes --dataset": ("vocc",),
+    "recipes --system": ("plopp",),
+    "plan digits/mib_5-1 --plugin": ("missing.py", "no_such_module_at_all", "notes.txt"),
+}
+"""Values of each option of the command line that are refused."""
+
+COMMANDS: tuple[tuple[str, str], ...] = (
+    ("trian", "trian"),
+    ("--versoin", "--versoin"),
+    ("data chekc", "chekc"),
+    ("train", ""),
+    ("train digits/plop_51", "digits/plop_51"),
+    ("train mib", "mib"),
+    ("train missing.yaml", "missing.yaml"),
+    ("plan digits/plop_51", "digits/plop_51"),
+    ("dry-run digits/plop_51", "digits/plop_51"),
+    ("dry-run voc/plopp*", "voc/plopp*"),
+    ("recipes show digits/plop_51", "digits/plop_51"),
+    ("demo mars", "mars"),
+    ("sweep --out out", "Missing"),
+    ("sweep training.lr=1 --out out", "sweep"),
+    ("sweep digits/mib_5-1 digits/mib_5-1 --out out", "digits/mib_5-1"),
+    ("sweep digits/mib_5-1 training.lr=-1 --out out", "training.lr"),
+    ("demo digits training.lr=-1 --out out", "training.lr"),
+    ("models resnet19", "resnet19"),
+    ("models resnet18 deeplabv4", "deeplabv4"),
+    ("models resnet18 fcn head.width=0", "head.width"),
+    ("models resnet18 fcn head.widht=8", "head"),
+    ("models resnet18 fcn head", "head"),
+    ("models resnet18 fcn =1", "=1"),
+    ("train --resume empty", "empty"),
+    ("train --resume missing", "missing"),
+    ("train --resume notes.txt", "notes.txt"),
+    ("train --resume empty --out out", "--out"),
+    ("train --resume empty --overwrite", "--overwrite"),
+    ("prepare isprs --out out", "--potsdam"),
+    ("prepare isprs --out out --potsdam missing", "missing"),
+    ("prepare isprs --out out --potsdam empty", "empty"),
+)
+"""Commands with a wrong name or without what they need, and what the error names."""
+
+PLACES = ("notes.txt/run", "loop/run", f"{'n' * 300}")
+"""Folders that cannot be made: under a file, under a link that leads back to itself, with too long a name."""
+
+
+def leaves(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The commands below a group, with their words."""
+    for name, inner in group.commands.items():
+        yield from leaves(inner, (*words, name)) if hasattr(inner, "commands") else [((*words, name), inner)]
+
+
+def hyper_parameters() -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Method, hyper-parameter, and values that are refused, for the numbers of every method."""
+    for name in METHODS:
+        hints = get_type_hints(METHODS[name])
+        for field in fields(METHODS[name]):
+            if field.init and hints[field.name] in (int, float):
+                yield name, field.name, (".nan", "-1", "many")
+
+
+def mistakes() -> Iterator[Mistake]:
+    """All mistakes, by group."""
+    plan, train = ("plan", "recipe.yaml"), ("train", "recipe.yaml", "--no-cache", "--out", "out")
+    for group, table in (("Numbers of a recipe", NUMBERS), ("Words of a recipe", WORDS)):
+        for key, values in table.items():
+            for number, value in enumerate(values):
+                start = train if key in ("backbone_weights", "start_from") else plan
+                whole = ["scenario.memory.size=4"] if key.startswith("scenario.memory.") else []
+                names = NAMED.get(f"{key}={value}", key)
+                yield Mistake(group, (*start, *whole, f"{key}={value}"), names, not number)
+    for method, key, values in hyper_parameters():
+        for number, value in enumerate(values):
+            words = ("plan", "recipe.yaml", f"method.name={method}", f"method.{key}={value}")
+            yield Mistake("Hyper-parameters of methods", words, f"method.{key}", not number)
+    for override in OVERRIDES:
+        yield Mistake("Changes to a recipe", (*plan, override), override.partition("=")[0])
+    for changes, key in TOGETHER.items():
+        yield Mistake("Values that do not fit together", (*train, *changes), key)
+    for name in FILES:
+        for number, words in enumerate((("train",), ("plan",), ("recipes", "show"), ("dry-run",))):
+            yield Mistake("Recipe files", (*words, name), name.rpartition("/")[2], not number)
+    for text, values in OPTIONS.items():
+        *words, option = text.split()
+        for number, value in enumerate(values):
+            yield Mistake("Options of commands", (*words, f"{option}={value}"), option, not number)
+    for text, names in COMMANDS:
+        yield Mistake("Commands", tuple(text.split()), names)
+    for words, leaf in leaves(typer.main.get_command(app)):
+        yield Mistake("Commands", (*words, "--no-such-option"), "--no-such-option", words == ("train",))
+        if any(parameter.required for parameter in leaf.params):
+            yield Mistake("Commands", words, "Missing", words == ("predict",))
+    for dataset in DATASETS:
+        if DATASETS[dataset].needs_folder:
+            for number, path in enumerate(("missing", "empty", "notes.txt", "loop")):
+                yield Mistake("Datasets", ("data", "check", dataset, path), path, not number)
+            yield Mistake("Datasets", ("data", "check", dataset), "data.path", dataset == "voc")
+        path = ["empty"] if DATASETS[dataset].needs_folder else []
+        yield Mistake("Datasets", ("data", "check", dataset, *path, "bands=[0]"), "data.options.bands", dataset == "voc")
+        yield Mistake("Datasets", ("data", "check", dataset, *path, "range=[2, 1]"), "data.options.range", dataset == "voc")
+    yield Mistake("Datasets", ("data", "check", "vocc"), "vocc")
+    for model in MODELS:
+        for words in (
+            ("predict", model, "images", "--out", "out"),
+            ("evaluate", model, "--data", "images"),
+            ("export", model, "--out", "out.onnx"),
+            ("extend", model, "--data", "images", "--out", "out"),
+            ("forget", model, "--class", "cat", "--out", "out"),
+            ("merge", model, model, "--out", "out"),
+            ("convert", model, "--classes", "voc", "--out", "out"),
+            ("report", model),
+            ("table", model),
+        ):
+            yield Mistake("Models and runs", words, model.rpartition("/")[2], words[0] == "predict")
+    for place in PLACES:
+        yield Mistake("Files and folders", ("train", "recipe.yaml", "--no-cache", "--out", place), place.split("/")[0])
+        yield Mistake("Files and folders", ("plan", "recipe.yaml", "--draw", f"{place}/a.png"), place.split("/")[0])
+
+
+MISTAKES = tuple(mistakes())
+
+
+GROUPS = list(dict.fromkeys(mistake.group for mistake in MISTAKES))
