@@ -8,7 +8,9 @@ import json
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -185,30 +187,37 @@ TARGETS: dict[str, tuple[SearchStrategy, Callable]] = {
 }
 
 
+def test_of(name: str, turn: int, counts: Counter[str]) -> Callable[[], None]:
+    """A test of hypothesis that gives a target `ROUND` inputs, and counts them."""
+    inputs, target = TARGETS[name]
+
+    @seed(turn)
+    @settings(max_examples=ROUND, deadline=None, database=None, phases=[Phase.generate, Phase.shrink],
+              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @given(inputs)
+    def test(value):
+        counts[name] += 1
+        target(value)
+
+    return test
+
+
 def main(minutes: float) -> int:
     """Give every target its turn until the time is over; returns the number of targets that failed."""
-    counts, failed, turn = dict.fromkeys(TARGETS, 0), set(), 0
+    counts: Counter[str] = Counter()
+    failed: set[str] = set()
     end = time.monotonic() + 60 * minutes
-    while time.monotonic() < end and len(failed) < len(TARGETS):
-        for name, (inputs, target) in TARGETS.items():
-            if name in failed or time.monotonic() > end:
-                continue
-
-            @seed(turn)
-            @settings(max_examples=ROUND, deadline=None, database=None, phases=[Phase.generate, Phase.shrink],
-                      suppress_health_check=list(HealthCheck))  # fmt: skip
-            @given(inputs)
-            def run(value, name=name, target=target):
-                counts[name] += 1
-                target(value)
-
-            try:
-                run()
-            except Exception as error:
-                failed.add(name)
-                print(f"{name}: {type(error).__name__}: {error}\n" + "\n".join(getattr(error, "__notes__", [])))
-        turn += 1
-    print(f"{sum(counts.values())} inputs for {len(TARGETS)} targets, {len(failed)} failed: {', '.join(failed) or 'none'}")
+    for turn, name in ((turn, name) for turn in count() for name in TARGETS):
+        if time.monotonic() > end or len(failed) == len(TARGETS):
+            break
+        if name in failed:
+            continue
+        try:
+            test_of(name, turn, counts)()
+        except Exception as error:
+            failed.add(name)
+            print(f"{name}: {type(error).__name__}: {error}\n" + "\n".join(getattr(error, "__notes__", [])), flush=True)
+    print(f"{counts.total()} inputs for {len(TARGETS)} targets, {len(failed)} failed: {', '.join(sorted(failed)) or 'none'}")
     return len(failed)
 
 

@@ -25,6 +25,12 @@ Share = Annotated[float, Field(ge=0, le=1)]
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 ShareAboveZero = Annotated[float, Field(gt=0, le=1)]
 
+_MESSAGES = {
+    "string_pattern_mismatch": "Input should be a path, which is not empty and has no null character",  # of `PathText`
+    "model_type": "Input should be a valid dictionary",  # not also an instance of one of our classes
+}
+"""Messages that replace those of pydantic, by its type of error."""
+
 
 class Options(BaseModel):
     """Frozen options. Unknown keys, values of another type, NaN and infinity are errors."""
@@ -65,4 +71,5 @@ def problem(error: ValidationError) -> str:
     if first["type"] == "value_error":  # raised by one of our validators
         return first["msg"].removeprefix("Value error, ")
     found = repr(first["input"])
-    return f"{first['msg']} (got {found if len(found) <= 100 else found[:100] + '...'})"
+    message = _MESSAGES.get(first["type"], first["msg"])
+    return f"{message} (got {found if len(found) <= 100 else found[:100] + '...'})"

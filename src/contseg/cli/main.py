@@ -9,7 +9,7 @@ import typer
 
 from contseg import __version__
 from contseg.cli.data import app as data_app
-from contseg.cli.failures import Interruptible, one_line_errors
+from contseg.cli.failures import Interruptible, one_line_errors, require_no_empty
 from contseg.cli.plugins import PluginOption, with_plugins
 from contseg.cli.prepare import app as prepare_app
 from contseg.cli.recipes import app as recipes_app
@@ -324,7 +324,7 @@ def doctor(
 ) -> None:
     """Check this machine: versions, devices, memory, cache and extras.
 
-    The self-test trains a small network for about 20 seconds.
+    The self-test trains a small network in less than 20 seconds.
     """
     from contseg.cli.doctor import run_doctor
 
@@ -366,7 +366,8 @@ def main() -> None:
     with catching():
         end_with_input()
         with one_line_errors():
-            code = app(standalone_mode=False)
+            require_no_empty(sys.argv[1:])
+            code = app(prog_name="contseg", standalone_mode=False)
             sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import stat
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -54,10 +55,10 @@ def files_below(root: Path) -> list[Path]:
     while real or linked:
         folder = real.pop() if real else linked.pop(0)
         try:
-            stat = os.stat(folder)
-            if (stat.st_dev, stat.st_ino) in visited:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in visited:
                 continue
-            visited.add((stat.st_dev, stat.st_ino))
+            visited.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as scan:
                 entries = sorted((entry for entry in scan if not entry.name.startswith(".")), key=lambda entry: entry.name)
         except OSError as error:
@@ -162,7 +163,7 @@ def image_size(path: Path) -> tuple[int, int]:
         ContsegError: the file is missing, not an image, or larger than `max_pixels`.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))  # half the time of a file object
+        handle = _descriptor(path, os.O_RDONLY)  # half the time of a file object
         try:
             found = size_in(os.read(handle, 4096), handle)
         finally:
@@ -239,7 +240,9 @@ class _Picture:
 def _opened(path: Path, what: str) -> Iterator[_Picture]:
     """Open a file of a supported format and size; every error becomes one line."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_descriptor) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ContsegError(f"{path}: cannot be read as {_a(what)} (a pipe or a device); replace it with a file")
             picture = _identify(path, what, file)
             require_size(path, *picture.size)
             yield picture
@@ -257,6 +260,11 @@ def _opened(path: Path, what: str) -> Iterator[_Picture]:
         Image.DecompressionBombError,
     ) as error:
         raise _problem(path, what, error) from None
+
+
+def _descriptor(path: Path | str, flags: int) -> int:
+    """Open a file without waiting, which a pipe would until something writes to it."""
+    return os.open(path, flags | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
 
 
 def _problem(path: Path, what: str, error: Exception) -> ContsegError:

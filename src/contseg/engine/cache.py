@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from contseg.archives import read_pickle
 from contseg.atomic import atomic_folder
 from contseg.engine.job import Job
 from contseg.errors import ContsegError
@@ -66,7 +67,7 @@ class StepCache:
         if self._place is None or not self.filled:
             return None
         try:
-            rest = torch.load(self._place / "rest.pt", map_location="cpu", weights_only=True)
+            rest = read_pickle(self._place / "rest.pt")
             cached, _ = load_segmenter(self._place / "segmenter.safetensors")
         except Exception as error:  # torch raises many kinds for a damaged file
             if not self.filled:

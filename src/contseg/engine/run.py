@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from contseg import atomic
-from contseg.archives import read_arrays
+from contseg.archives import read_arrays, read_pickle
 from contseg.data.classes import ClassTable
 from contseg.engine.metric_lines import lines_at, whole_lines
 from contseg.engine.step_state import StepState
@@ -174,7 +174,7 @@ class Run:
             return None
         self.manifest.check(path, f"resume the run from an earlier state with: contseg train --resume {self.folder}")
         try:
-            return StepState.from_dict(torch.load(path, map_location="cpu", weights_only=True))
+            return StepState.from_dict(read_pickle(path))
         except Exception as error:  # torch raises many kinds for a damaged file
             reason = " ".join(str(error).split())[:120]
             raise ContsegError(f"{path}: cannot be read ({reason}); delete it to repeat step {step}") from None

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 
-from contseg.data.lists import read_text
+from contseg.data.lists import read_text, require_file
 from contseg.data.open import DATASETS
 from contseg.differences import flat
 from contseg.errors import ContsegError
@@ -271,6 +271,7 @@ def recipe_text(source: str) -> str:
         ContsegError: there is no such recipe (suggests the closest match).
     """
     path = Path(source)
+    require_file(path)
     if path.is_file():
         return read_text(path)
     if source in _index():
