@@ -2,9 +2,12 @@
 
 Recipes, splits, lists, masks, COCO files, class tables, headers, checkpoints and files of runs are made by hypothesis, most
 of them as small changes to sound ones. A failure prints the smallest input that was found; it belongs into tests/security.
+If atheris is installed, half of the time is that of `benchmarks.fuzz_guided`; otherwise hypothesis has all of it.
 """
 
+import importlib.util
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -202,11 +205,19 @@ def test_of(name: str, turn: int, counts: Counter[str]) -> Callable[[], None]:
     return test
 
 
+def guided(name: str, seconds: float) -> str:
+    """Give a target to atheris; returns what it printed about a failure, or "" without one."""
+    words = ["-W", "ignore", "-m", "benchmarks.fuzz_guided", name, f"{max(1, seconds):.0f}"]
+    process = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+    return process.stderr[-3000:] or f"exit code {process.returncode}" if process.returncode else ""
+
+
 def main(minutes: float) -> int:
     """Give every target its turn until the time is over; returns the number of targets that failed."""
     counts: Counter[str] = Counter()
     failed: set[str] = set()
-    end = time.monotonic() + 60 * minutes
+    share = 30 * minutes / len(TARGETS) if importlib.util.find_spec("atheris") else 0.0  # seconds of atheris per target
+    end = time.monotonic() + 60 * minutes - share * len(TARGETS)
     for turn, name in ((turn, name) for turn in count() for name in TARGETS):
         if time.monotonic() > end or len(failed) == len(TARGETS):
             break
@@ -217,7 +228,11 @@ def main(minutes: float) -> int:
         except Exception as error:
             failed.add(name)
             print(f"{name}: {type(error).__name__}: {error}\n" + "\n".join(getattr(error, "__notes__", [])), flush=True)
-    print(f"{counts.total()} inputs for {len(TARGETS)} targets, {len(failed)} failed: {', '.join(sorted(failed)) or 'none'}")
+    for name in TARGETS.keys() - failed if share else ():
+        if found := guided(name, share):
+            failed.add(name)
+            print(f"{name}: {found}", flush=True)
+    print(f"{counts.total()} inputs of hypothesis for {len(TARGETS)} targets, {len(failed)} failed: {', '.join(sorted(failed)) or 'none'}")
     return len(failed)
 
 

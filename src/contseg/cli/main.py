@@ -2,6 +2,7 @@
 
 import math
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -360,6 +361,12 @@ def whole(number: float) -> Any:
     return int(number) if number.is_integer() else number
 
 
+@cache
+def command() -> Any:
+    """The command with its subcommands. It is made once in a process: making it takes longer than reading a recipe."""
+    return typer.main.get_command(app)
+
+
 def main() -> None:
     """Entry point. An error of the input or of the system is printed as one line, with exit code 2."""
     write_anything()
@@ -367,7 +374,7 @@ def main() -> None:
         end_with_input()
         with one_line_errors():
             require_no_empty(sys.argv[1:])
-            code = app(prog_name="contseg", standalone_mode=False)
+            code = command()(prog_name="contseg", standalone_mode=False)
             sys.exit(code if isinstance(code, int) else 0)
 
 
