@@ -102,10 +102,11 @@ COMMANDS: tuple[tuple[str, str], ...] = (
 
 EMPTY = (
     "train", "train recipe.yaml --out", "train recipe.yaml --data", "train --resume", "demo digits --out", "predict",
-    "predict model", "predict model images --out", "sweep digits/mib_5-1 --out", "convert", "convert notes.txt --classes voc --out",
-    "export model --out", "extend model --out out --data", "evaluate", "evaluate model --data", "report", "report empty --out",
-    "table", "table empty --out", "merge model", "forget model --class cat --out", "plan recipe.yaml --draw", "dry-run",
-    "data check folder", "data extract digits --class five --out", "prepare isprs --out", "prepare isprs --out out --potsdam",
+    "predict model", "predict model images --out", "sweep digits/mib_5-1 --out", "convert",
+    "convert notes.txt --classes voc --out", "export model --out", "extend model --out out --data", "evaluate",
+    "evaluate model --data", "report", "report empty --out", "table", "table empty --out", "merge model",
+    "forget model --class cat --out", "plan recipe.yaml --draw", "dry-run", "data check folder",
+    "data extract digits --class five --out", "prepare isprs --out", "prepare isprs --out out --potsdam",
     "plan recipe.yaml --plugin", "recipes show",
 )  # fmt: skip
 """Beginnings of commands, after which an empty word is refused."""
