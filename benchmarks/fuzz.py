@@ -232,9 +232,8 @@ def main(minutes: float) -> int:
         if found := guided(name, share):
             failed.add(name)
             print(f"{name}: {found}", flush=True)
-    print(
-        f"{counts.total()} inputs of hypothesis for {len(TARGETS)} targets, {len(failed)} failed: {', '.join(sorted(failed)) or 'none'}"
-    )
+    names = ", ".join(sorted(failed)) or "none"
+    print(f"{counts.total()} inputs of hypothesis for {len(TARGETS)} targets, {len(failed)} failed: {names}")
     return len(failed)
 
 
