@@ -71,7 +71,7 @@ NUMBERS: dict[str, tuple[str, ...]] = {
     "evaluation.stride": (*POSITIVE, "1000000000"),
     "evaluation.windows": (*POSITIVE, "1.5", "1000000000"),
     "evaluation.scales": ("[]", "[.nan]", "[.inf]", "[0]", "[-1]", "[1e9]", "1"),
-    "evaluation.fit": ("[0, 1]", "[1]", "[1, 1000000000]", "1"),
+    "evaluation.fit": ("[0, 1]", "[1]", "[1, 10000000000]", "1"),
     "evaluation.resize": ("[0, 1]", "[1]", "[1, 1000000000]", "1"),
 }
 """Values of each number of a recipe that are refused."""
