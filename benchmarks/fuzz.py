@@ -5,7 +5,6 @@ of them as small changes to sound ones. A failure prints the smallest input that
 If atheris is installed, half of the time is that of `benchmarks.fuzz_guided`; otherwise hypothesis has all of it.
 """
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -205,6 +204,15 @@ def test_of(name: str, turn: int, counts: Counter[str]) -> Callable[[], None]:
     return test
 
 
+def has_atheris() -> bool:
+    """Whether atheris can be imported."""
+    try:
+        from atheris import Fuzz  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
 def guided(name: str, seconds: float) -> str:
     """Give a target to atheris; returns what it printed about a failure, or "" without one."""
     words = ["-W", "ignore", "-m", "benchmarks.fuzz_guided", name, f"{max(1, seconds):.0f}"]
@@ -216,7 +224,7 @@ def main(minutes: float) -> int:
     """Give every target its turn until the time is over; returns the number of targets that failed."""
     counts: Counter[str] = Counter()
     failed: set[str] = set()
-    share = 30 * minutes / len(TARGETS) if importlib.util.find_spec("atheris") else 0.0  # seconds of atheris per target
+    share = 30 * minutes / len(TARGETS) if has_atheris() else 0.0  # seconds of atheris per target
     end = time.monotonic() + 60 * minutes - share * len(TARGETS)
     for turn, name in ((turn, name) for turn in count() for name in TARGETS):
         if time.monotonic() > end or len(failed) == len(TARGETS):
