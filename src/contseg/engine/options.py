@@ -10,6 +10,7 @@ from contseg.options import (
     Factor,
     Options,
     Processes,
+    Seconds,
     Seed,
     Several,
     ShareAboveZero,
@@ -60,6 +61,8 @@ class TrainingOptions(Options):
         workers: processes that read images, per rank; 0 reads in the training process, `auto` depends on the cores (see
             `devices.workers_of`). Results do not depend on it.
         threads: CPU threads per rank; none uses PyTorch's default.
+        timeout: seconds that ranks wait for each other before the run ends with an error that names the missing rank.
+            It must exceed the longest work of a single rank, such as writing a state to a slow disk.
     """
 
     epochs: Count | Annotated[list[Count], Field(min_length=1)] = 30
@@ -97,6 +100,7 @@ class TrainingOptions(Options):
     nodes: Processes = 1
     workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = 0
     threads: Processes | None = None
+    timeout: Seconds = 1800
 
     @field_validator("precision", mode="before")
     @classmethod
@@ -126,5 +130,5 @@ class TrainingOptions(Options):
         return self.lr_factors if step == 0 or self.lr_factors_later is None else self.lr_factors_later
 
 
-MACHINE_KEYS = frozenset({"accelerator", "devices", "nodes", "workers", "threads"})
+MACHINE_KEYS = frozenset({"accelerator", "devices", "nodes", "workers", "threads", "timeout"})
 """Options that do not change what a run computes."""

@@ -17,12 +17,14 @@ from typing import Any
 from lightning_fabric import Fabric
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
+from contseg.engine.waits import explained
 from contseg.errors import ContsegError
 from contseg.interruption import Interrupted, catching, deferred, end_with
 from contseg.lock import owned_runs
 
 # Fabric logs every process to stderr. At import, so that it also applies to spawned ranks.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # logs every rank that it ends
 warnings.filterwarnings("ignore", message=".*all_gather is deprecated", category=FutureWarning)
 
 UNGUARDED = 97
@@ -114,7 +116,10 @@ def _explained(error: Exception) -> Exception:
     """The error for a rank that ended: one line, or the rank's own error with its traceback if it is no ContsegError."""
     if isinstance(error, ProcessRaisedException):
         found = re.search(r"^contseg\.errors\.ContsegError: (.*)$", str(error), re.MULTILINE)
-        return ContsegError(found.group(1)) if found else error
+        if found:
+            return ContsegError(found.group(1))
+        lost = re.search(r"^torch\.distributed\.Dist\w+Error: (.*)$", str(error), re.MULTILINE)  # before the first call
+        return ContsegError(explained("the start", lost.group(1))) if lost else error
     code = error.exit_code if isinstance(error, ProcessExitedException) else UNGUARDED
     if code == UNGUARDED:
         return ContsegError(f"training.devices: every rank imports the training script; {FIX}")
