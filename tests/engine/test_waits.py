@@ -1,11 +1,11 @@
 """A rank that is lost, or does not come, ends the run with one line that names it, and leaves no process."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,8 +16,8 @@ from contseg.errors import ContsegError
 from tests.engine.processes import alive, linux, wait_for
 from tests.engine.test_interruption import LONG, PROCESS, begun
 
-TIMEOUT = 4
-TWO = (LONG, "training.devices=2", f"training.timeout={TIMEOUT}")
+TWO = (LONG, "training.devices=2", "training.timeout=10")
+LATE, ENDED = "did not come within training.timeout to", "has ended before"
 
 
 def children(process: subprocess.Popen) -> list[int]:
@@ -61,50 +61,45 @@ def test_ranks_that_do_not_start_are_counted():
 @linux
 @pytest.mark.slow
 class TestARank:
-    @pytest.mark.parametrize("rank", [0, 1])
-    def test_that_is_killed_is_named(self, tmp_path, rank):
+    """Rank 0 is the one in which the others store their messages."""
+
+    def test_that_is_killed_is_named(self, tmp_path):
         process = begun(tmp_path / "run", *TWO, mark=str(tmp_path))
-        os.kill(children(process)[rank], signal.SIGKILL)
-        _, errors = process.communicate(timeout=60)
+        os.kill(children(process)[0], signal.SIGKILL)
+        _, errors = process.communicate(timeout=120)
         assert process.returncode == 2
-        assert errors.count("\n") == 1
-        assert errors.startswith(f"error: training.devices: rank {rank} was killed by signal 9 before training was")
+        assert re.fullmatch(r"error: training.devices: rank 0 was killed by signal 9 before training was .*\n", errors)
         assert not alive(str(tmp_path))
         assert Run(tmp_path / "run").load_state(0)
 
-    @pytest.mark.parametrize("rank", [0, 1])
-    def test_that_hangs_is_named_within_the_time_out(self, tmp_path, rank):
+    def test_that_hangs_is_named_and_ended(self, tmp_path):
         process = begun(tmp_path / "run", *TWO, mark=str(tmp_path))
-        os.kill(children(process)[rank], signal.SIGSTOP)
-        began = time.monotonic()
-        _, errors = process.communicate(timeout=120)
-        print(time.monotonic()-began)
+        os.kill(children(process)[0], signal.SIGSTOP)
+        _, errors = process.communicate(timeout=240)  # PyTorch waits 30 s before it kills
         assert process.returncode == 2
-        assert errors.count("\n") == 1
-        assert errors.startswith(f"error: rank {rank} did not come within training.timeout to update ")
+        assert re.fullmatch(rf"error: rank 0 {LATE} (update .* of )?step 0; .*\n", errors)
         assert not alive(str(tmp_path))
 
-    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-    @pytest.mark.parametrize("rank", [0, 1])
-    def test_of_a_launcher_is_named_by_the_others(self, tmp_path, rank, number):
+    @pytest.mark.parametrize(("rank", "number", "problem"), [(0, signal.SIGSTOP, LATE), (1, signal.SIGKILL, ENDED)])
+    def test_of_a_launcher_is_named_by_the_others(self, tmp_path, rank, number, problem):
         port = free_port()
         both = [started(one, port, tmp_path / "run", str(tmp_path)) for one in (0, 1)]
+        other = both[1 - rank]
         try:
-            wait_for(lambda: Run(tmp_path / "run").metrics(), both[1 - rank])
+            wait_for(lambda: Run(tmp_path / "run").metrics(), other)
             both[rank].send_signal(number)
-            _, errors = both[1 - rank].communicate(timeout=60)
+            _, errors = other.communicate(timeout=120)
         finally:
             both[rank].kill()
             both[rank].communicate()
-        assert both[1 - rank].returncode == 2
-        problem = "has ended before" if number == signal.SIGKILL else "did not come within training.timeout to"
-        assert errors.splitlines()[-1].startswith(f"error: rank {rank} {problem} update ")
+        assert other.returncode == 2
+        assert re.fullmatch(rf"error: rank {rank} {problem} (update .* of )?step 0; .*", errors.splitlines()[-1])
         assert "Traceback" not in errors
         assert not alive(str(tmp_path))
 
     def test_that_is_never_started_ends_the_wait_of_the_others(self, tmp_path):
         alone = started(0, free_port(), tmp_path / "run", str(tmp_path))
-        _, errors = alone.communicate(timeout=60)
+        _, errors = alone.communicate(timeout=120)
         assert alone.returncode == 2
-        assert errors.splitlines()[-1].startswith("error: 1 of 2 ranks did not come within training.timeout to the start")
+        assert errors.splitlines()[-1].startswith(f"error: 1 of 2 ranks {LATE} the start; ")
         assert "Traceback" not in errors

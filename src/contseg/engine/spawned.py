@@ -2,8 +2,10 @@
 
 import logging
 import multiprocessing
+import os
 import pickle
 import re
+import signal
 import sys
 import tempfile
 import warnings
@@ -27,6 +29,7 @@ logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # logs every rank that it ends
 warnings.filterwarnings("ignore", message=".*all_gather is deprecated", category=FutureWarning)
 
+LOG_LEVEL = "TORCH_CPP_LOG_LEVEL"
 UNGUARDED = 97
 """Exit code of a rank that started to train while it imported its parent's script."""
 FIX = 'put the code of the script below `if __name__ == "__main__":`'
@@ -94,7 +97,8 @@ def run_spawned(fabric: Fabric, function: Callable[..., Any], arguments: tuple[A
             with suppress(OSError):
                 sender.send(number)
 
-    with tempfile.TemporaryDirectory() as folder, _no_child_left(), deferred(forward):
+    quiet = fabric.device.type == "cpu"  # of GPUs, the log of NCCL is the only reason for its end
+    with tempfile.TemporaryDirectory() as folder, _logging(quiet), _no_child_left(), deferred(forward):
         path = Path(folder) / "call"
         path.write_bytes(pickle.dumps((function, arguments)))
         try:
@@ -125,9 +129,24 @@ def _explained(error: Exception) -> Exception:
         return ContsegError(f"training.devices: every rank imports the training script; {FIX}")
     rank = f"rank {error.error_index}" if isinstance(error, ProcessExitedException) else "a rank"
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    if code == -signal.SIGABRT:
+        how += " (as NCCL does after training.timeout, if another rank does not come)"
     return ContsegError(
         f"training.devices: {rank} {how} before training was finished; saved files are kept, and the reason may be above"
     )
+
+
+@contextmanager
+def _logging(quiet: bool) -> Iterator[None]:
+    """Start processes without the log of PyTorch's C++ code, which prints stacks when a rank does not answer."""
+    before = os.environ.get(LOG_LEVEL)
+    if quiet and before is None:
+        os.environ[LOG_LEVEL] = "FATAL"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(LOG_LEVEL, None)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from contseg.engine.cache import StepCache
 from contseg.engine.inputs import Inputs, record_inputs, require_agreement, require_unchanged
 from contseg.engine.job import Job, Reporter
 from contseg.engine.measure import announce, measure_again, measure_test, record
-from contseg.engine.randomness import GROW, derived_seed, own_randomness
+from contseg.engine.randomness import GROW, derived_seed, deterministic, own_randomness
 from contseg.engine.ranks import (
     environment,
     joined_rank,
@@ -98,7 +98,12 @@ def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter, inputs: Inputs,
         warnings = (session.run.plan() or {}).get("warnings", ())
         for text in (*notes, *(f"note: {warning}" for warning in warnings)):
             session.reporter.message(text)
-        with own_randomness(), own_threads(job.training.threads), waiting_for("the end"):
+        with (
+            own_randomness(),
+            deterministic(job.training.deterministic),
+            own_threads(job.training.threads),
+            waiting_for("the end"),
+        ):
             return _learn_steps(session)
     finally:
         session.reporter.stop()
