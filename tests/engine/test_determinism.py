@@ -34,14 +34,14 @@ def test_holds_while_a_run_trains_and_on_cpu_changes_nothing(tmp_path, monkeypat
 
 def test_an_operation_without_a_deterministic_algorithm_is_one_line():
     values, index = torch.zeros(4), torch.tensor([1, 1])
-    with pytest.raises(ContsegError, match="^training.deterministic: put_ of PyTorch has no deterministic") as caught:
-        with deterministic(True):
-            values.put_(index, torch.ones(2))
+    found = r"^training.deterministic: put_ of PyTorch has no deterministic"
+    with pytest.raises(ContsegError, match=found) as caught, deterministic(True):
+        values.put_(index, torch.ones(2))
     assert "\n" not in str(caught.value)
     with deterministic(False):
         values.put_(index, torch.ones(2))
 
 
 def test_other_errors_pass():
-    with pytest.raises(RuntimeError, match="^sizes differ$"), deterministic(True):
+    with pytest.raises(RuntimeError, match=r"^sizes differ$"), deterministic(True):
         raise RuntimeError("sizes differ")

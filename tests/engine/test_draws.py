@@ -14,7 +14,6 @@ from contseg.models.layers import DropPath
 from tests.engine.runs import distance, learn, tiny_recipe
 
 
-
 class StochasticDepth(nn.Module):
     """As in torchvision."""
 
@@ -73,9 +72,10 @@ def test_gradients_pass_the_mask():
         lambda: torch.rand(3),
         lambda: torch.rand(4, generator=torch.Generator().manual_seed(2)),
         lambda: nn.functional.dropout(torch.ones(4), training=False),
+        lambda: torch.empty(4).bernoulli_(torch.full((4,), 0.5)),
         lambda: torch.rand([]),
     ],
-    ids=["another number", "a generator of its own", "evaluation", "a scalar"],
+    ids=["another number", "a generator of its own", "evaluation", "probabilities", "a scalar"],
 )
 def test_other_draws_are_those_of_one_process(draw):
     torch.manual_seed(0)

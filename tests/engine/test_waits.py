@@ -43,14 +43,14 @@ def started(rank: int, port: str, folder: Path, mark: str, *options: str) -> sub
 
 
 def test_other_errors_pass():
-    with pytest.raises(RuntimeError, match="^sizes differ$"), waiting_for("update 3"):
+    with pytest.raises(RuntimeError, match=r"^sizes differ$"), waiting_for("update 3"):
         raise RuntimeError("sizes differ")
 
 
 def test_the_innermost_wait_is_named():
-    with pytest.raises(ContsegError, match="^a rank has ended before update 3; "), waiting_for("step 1"):
-        with waiting_for("update 3"):
-            raise RuntimeError("gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:9")
+    named = pytest.raises(ContsegError, match=r"^a rank has ended before update 3; ")
+    with named, waiting_for("step 1"), waiting_for("update 3"):
+        raise RuntimeError("gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:9")
 
 
 def test_ranks_that_do_not_start_are_counted():

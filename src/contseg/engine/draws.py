@@ -8,11 +8,12 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-PER_ROW = frozenset({
+DROPOUTS = frozenset({
     functional.dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d,
-    functional.alpha_dropout, functional.feature_alpha_dropout, torch.bernoulli, torch.rand_like, torch.randn_like,
+    functional.alpha_dropout, functional.feature_alpha_dropout,
 })  # fmt: skip
-"""Functions that draw for every row of their first argument."""
+LIKE = frozenset({torch.bernoulli, torch.rand_like, torch.randn_like})
+"""Functions that draw a tensor like their first argument."""
 IN_PLACE = frozenset({Tensor.bernoulli_, Tensor.uniform_, Tensor.normal_})
 """Functions that draw into their first argument."""
 OF_SIZES = frozenset({torch.rand, torch.randn})
@@ -50,20 +51,30 @@ class DrawsOfUpdate(TorchFunctionMode):
     ) -> Any:
         """Call a function of PyTorch."""
         kwargs = kwargs or {}
-        if function in OF_SIZES:
-            sizes = args if args and isinstance(args[0], int) else args[0] if args else ()
+        if function in OF_SIZES and args:
+            sizes = args if isinstance(args[0], int) else args[0]
             if self._has_samples(sizes, kwargs):
                 return self._own(function((sizes[0] * self._parts, *sizes[1:]), **kwargs))
-        elif (function in PER_ROW or function in IN_PLACE) and self._has_samples(args[0].shape, kwargs):
-            rows = args[0]
-            others = [torch.zeros_like(rows) for _ in range(self._parts - 1)]
-            every = torch.cat([*others[: self._part], rows, *others[self._part :]])
-            drawn = self._own(function(every, *args[1:], **kwargs))
-            return rows.copy_(drawn) if function in IN_PLACE else drawn
+        elif function in LIKE | IN_PLACE or (function in DROPOUTS and _drops(*args, **kwargs)):
+            rows, *others = args
+            if self._has_samples(rows.shape, kwargs) and not any(isinstance(other, Tensor) for other in others):
+                drawn = self._own(function(self._update(rows), *others, **kwargs))
+                return rows.copy_(drawn) if function in IN_PLACE else drawn
         return function(*args, **kwargs)
 
     def _has_samples(self, sizes: Any, kwargs: dict[str, Any]) -> bool:
         return len(sizes) > 0 and sizes[0] % self._samples == 0 and kwargs.get("generator") is None
 
+    def _update(self, rows: Tensor) -> Tensor:
+        """These rows among zeros for those of the other parts."""
+        every = [torch.zeros_like(rows)] * self._parts
+        every[self._part] = rows
+        return torch.cat(every)
+
     def _own(self, drawn: Tensor) -> Tensor:
         return drawn.chunk(self._parts)[self._part]
+
+
+def _drops(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> bool:
+    """Whether a dropout draws; the arguments are PyTorch's."""
+    return training and p > 0

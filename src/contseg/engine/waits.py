@@ -40,7 +40,7 @@ def failed_exchange(error: RuntimeError) -> bool:
         >>> failed_exchange(RuntimeError("gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:9"))
         True
     """
-    return isinstance(error, dist.DistError) or "gloo" in str(error)
+    return dist.is_available() and (isinstance(error, dist.DistError) or "gloo" in str(error))
 
 
 def explained(what: str, reason: str) -> str:
