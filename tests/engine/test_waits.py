@@ -65,6 +65,7 @@ class TestARank:
 
     def test_that_is_killed_is_named(self, tmp_path):
         process = begun(tmp_path / "run", *TWO, mark=str(tmp_path))
+        wait_for((tmp_path / "run" / "steps" / "00" / "state.pt").is_file, process)
         os.kill(children(process)[0], signal.SIGKILL)
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 2
