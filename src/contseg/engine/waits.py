@@ -52,10 +52,10 @@ def explained(what: str, reason: str) -> str:
 
     Example:
         >>> explained("the start", "Timed out after 5 seconds waiting for clients. 3/4 clients joined.")
-        '1 of 4 ranks did not come within training.timeout to the start; see the messages of all ranks, then start again'
+        '1 of 4 ranks did not come within training.timeout to the start; see the messages of all ranks, then resume'
     """
     problem = "did not come within training.timeout to" if "timed out" in reason.lower() else "has ended before"
-    return f"{_missing(reason)} {problem} {what}; see the messages of all ranks, then start again"
+    return f"{_missing(reason)} {problem} {what}; see the messages of all ranks, then resume"
 
 
 def _missing(reason: str) -> str:
