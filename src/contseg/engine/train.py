@@ -16,7 +16,7 @@ from contseg.engine.cache import StepCache
 from contseg.engine.inputs import Inputs, record_inputs, require_agreement, require_unchanged
 from contseg.engine.job import Job, Reporter
 from contseg.engine.measure import announce, measure_again, measure_test, record
-from contseg.engine.randomness import GROW, derived_seed, own_randomness
+from contseg.engine.randomness import GROW, derived_seed, deterministic, own_randomness
 from contseg.engine.ranks import (
     environment,
     joined_rank,
@@ -35,6 +35,7 @@ from contseg.engine.spawned import refuse_unguarded
 from contseg.engine.step import StepLearner
 from contseg.engine.summary import summarise
 from contseg.engine.teacher import segmenter_before, statistics_beside
+from contseg.engine.waits import waiting_for
 from contseg.interop.imagenet import load_backbone
 from contseg.interop.pretrained import open_segmenter
 from contseg.interruption import Interrupted, catching
@@ -89,14 +90,20 @@ def resume_command(folder: Path) -> str:
 def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter, inputs: Inputs, notes: list[str]) -> dict[str, Any]:
     load_plugins(job.recipe.get("plugins", []))  # a spawned rank starts without them
     session = Session.of(fabric, job, reporter)
-    fabric.barrier()  # until rank 0 has created the folder
-    require_agreement(fabric, session.run, inputs)
+    with waiting_for("the start"):
+        fabric.barrier()  # until rank 0 has created the folder
+        require_agreement(fabric, session.run, inputs)
     session.reporter.start()
     try:
         warnings = (session.run.plan() or {}).get("warnings", ())
         for text in (*notes, *(f"note: {warning}" for warning in warnings)):
             session.reporter.message(text)
-        with own_randomness(), own_threads(job.training.threads):
+        with (
+            own_randomness(),
+            deterministic(job.training.deterministic),
+            own_threads(job.training.threads),
+            waiting_for("the end"),
+        ):
             return _learn_steps(session)
     finally:
         session.reporter.stop()
@@ -114,16 +121,17 @@ def _learn_steps(session: Session) -> dict[str, Any]:
     job.method.load_state_dict({})  # clear method state from a previous run
     student: Segmenter | None = None
     for step in job.scenario:
-        if state and (step.index < last or (state.finished and step.index == last)):
-            measure_again(session, step)
-            student = None  # the next step loads it from its file
-            if step.index == last:
-                job.method.load_state_dict(state.method)
-                restore_scaler(fabric, state.scaler)
-            continue
-        teacher = segmenter_before(run, step, student)
-        student = _grown(job, step, teacher).to(fabric.device)
-        _finish_step(session, step, student, _learn_step(session, step, student, teacher))
+        with waiting_for(f"step {step.index}"):
+            if state and (step.index < last or (state.finished and step.index == last)):
+                measure_again(session, step)
+                student = None  # the next step loads it from its file
+                if step.index == last:
+                    job.method.load_state_dict(state.method)
+                    restore_scaler(fabric, state.scaler)
+                continue
+            teacher = segmenter_before(run, step, student)
+            student = _grown(job, step, teacher).to(fabric.device)
+            _finish_step(session, step, student, _learn_step(session, step, student, teacher))
     summary = summarise(run)
     run.write_text("summary.json", json.dumps(summary, indent=1))
     fabric.barrier()
