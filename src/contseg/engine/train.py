@@ -38,6 +38,7 @@ from contseg.engine.teacher import segmenter_before, statistics_beside
 from contseg.interop.imagenet import load_backbone
 from contseg.interop.pretrained import open_segmenter
 from contseg.interruption import Interrupted, catching
+from contseg.methods.method import Method
 from contseg.models.make import make_segmenter
 from contseg.models.options import first_widths
 from contseg.models.segmenter import Segmenter
@@ -195,7 +196,8 @@ def _take_over(session: Session, step: Step, student: Segmenter) -> float:
     job = session.job
     assert job.start_from is not None
     session.reporter.step_started(0, len(job.scenario), step.table.names, 0, f"from {job.start_from}")
-    job.method.load_statistics(statistics_beside(job.start_from))
+    if type(job.method).load_statistics is not Method.load_statistics:  # a file that is not needed may be damaged
+        job.method.load_statistics(statistics_beside(job.start_from))
     if not len(step.train):  # the method has no image to use
         return 0.0
     started = time.perf_counter()
