@@ -59,8 +59,8 @@ def writable(path: Path, written: Path | None = None) -> Iterator[None]:
 def atomic_file(path: Path, shared: bool = False) -> Iterator[Path]:
     """Write a file atomically, with the mode that the umask gives.
 
-    The block writes to the yielded path, `NAME.contseg-partial` in the same folder. After the block it replaces `path`; after an
-    exception it is deleted, and `path` is unchanged. After a kill it remains, until the file is written again.
+    The block writes to the yielded path, `NAME.contseg-partial` in the same folder. After the block it replaces `path`;
+    after an exception it is deleted, and `path` is unchanged. After a kill it remains, until the file is written again.
 
     Args:
         shared: several processes may write the file at the same time; each gets its own partial file.

@@ -158,8 +158,8 @@ def _as_it_is(part: Any) -> Any:
 
 
 class _Counting(Dataset):
-    """Pixel counts and digests of masks in groups of `_AT_A_TIME`. Workers return errors as values, so that the user sees one message
-    and no traceback."""
+    """Pixel counts and digests of masks in groups of `_AT_A_TIME`. Workers return errors as values, so that the user sees
+    one message and no traceback."""
 
     def __init__(self, dataset: SegmentationDataset, names: Sequence[str]):
         self._dataset, self._names = dataset, names
@@ -213,8 +213,8 @@ def mask_digest(mask: np.ndarray, wide: bool = False) -> np.ndarray:
 
     Example:
         >>> one, other = np.array([[1, 0]], np.uint8), np.array([[0, 1]], np.uint16)
-        >>> bool((mask_digest(one) == mask_digest(other[:, ::-1])).all()), bool((mask_digest(one) == mask_digest(other)).all())
-        (True, False)
+        >>> [bool((mask_digest(one) == mask_digest(mask)).all()) for mask in (other[:, ::-1], other)]
+        [True, False]
     """
     ids = np.ascontiguousarray(mask, dtype="<u2" if wide else np.uint8)
     return np.frombuffer(bytes.fromhex(sha256(str(mask.shape), ids.tobytes())[: 2 * DIGEST]), np.uint8)

@@ -1,4 +1,7 @@
-"""The process of one run of a sweep: `python -m contseg.sweeps.worker RUN CACHE [--accept-changes]`. It ends with its standard input."""
+"""The process of one run of a sweep: `python -m contseg.sweeps.worker RUN CACHE [--accept-changes]`.
+
+It ends with its standard input.
+"""
 
 import sys
 from pathlib import Path
