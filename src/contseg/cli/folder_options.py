@@ -14,7 +14,7 @@ def folder_options(overrides: Sequence[str]) -> dict[str, Any]:
     """Options of `open_labelled` from overrides with the keys of a recipe.
 
     Raises:
-        ContsegError: an override is not KEY=VALUE, or its key is none of these options.
+        ContsegError: an override is not KEY=VALUE, or has another key.
 
     Example:
         >>> folder_options(["data.follow_links=true", "data.options.background=none"])
