@@ -82,10 +82,7 @@ def evaluate(
     recipe: Annotated[str | None, typer.Option(help="Recipe with the test set, for a segmenter without a run.")] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="Changes to the inference, and how --data is read, e.g. data.follow_links=true.",
-            metavar="[evaluation.KEY=VALUE|data.KEY=VALUE]...",
-        ),
+        typer.Argument(help="evaluation.KEY, or how --data is read: data.KEY.", metavar="[KEY=VALUE]..."),
     ] = None,
     plugin: PluginOption = None,
 ) -> None:
