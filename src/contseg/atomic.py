@@ -12,6 +12,8 @@ from pathlib import Path
 
 from contseg.errors import ContsegError
 
+PARTIAL = ".contseg-partial"
+"""End of the name of an unfinished file or folder; no file of a user has it."""
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 """Errors of the system that only writing can cause."""
 
@@ -57,8 +59,8 @@ def writable(path: Path, written: Path | None = None) -> Iterator[None]:
 def atomic_file(path: Path, shared: bool = False) -> Iterator[Path]:
     """Write a file atomically, with the mode that the umask gives.
 
-    The block writes to the yielded path, `NAME.partial` in the same folder. After the block it replaces `path`; after an
-    exception it is deleted, and `path` is unchanged. After a kill it remains, until the file is written again.
+    The block writes to the yielded path, `NAME.contseg-partial` in the same folder. After the block it replaces `path`;
+    after an exception it is deleted, and `path` is unchanged. After a kill it remains, until the file is written again.
 
     Args:
         shared: several processes may write the file at the same time; each gets its own partial file.
@@ -112,7 +114,7 @@ def atomic_folder(path: Path, shared: bool = False) -> Iterator[Path]:
         >>> path = Path(tempfile.mkdtemp()) / "images"
         >>> with atomic_folder(path) as partial:
         ...     _ = (partial / "a.txt").write_text("a")
-        >>> [file.name for file in path.iterdir()], path.parent.joinpath("images.partial").exists()
+        >>> [file.name for file in path.iterdir()], path.parent.joinpath("images.contseg-partial").exists()
         (['a.txt'], False)
     """
     partial = _partial(path, shared)
@@ -134,7 +136,7 @@ def atomic_folder(path: Path, shared: bool = False) -> Iterator[Path]:
 
 def _partial(path: Path, shared: bool) -> Path:
     # not the process id: it is not unique where machines or containers share a folder
-    return path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.partial" if shared else f"{path.name}.partial")
+    return path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{PARTIAL}" if shared else f"{path.name}{PARTIAL}")
 
 
 def _sync(path: Path) -> None:

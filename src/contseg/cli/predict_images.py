@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import torch
 
 from contseg.cli.predict_formats import Format, GeoTIFF
 from contseg.data.classes import IGNORE, ClassTable
-from contseg.data.files import read_image
+from contseg.data.files import read_image, rescaling
 from contseg.data.limits import require_size
 from contseg.data.pixels import Reading
 from contseg.data.rasters import Raster, is_raster
@@ -88,6 +88,9 @@ class Predictor:
                 require_size(path, *image.size)
             elif isinstance(image, Photo) or not image.georeferenced:
                 self._note(path, "has no coordinate reference system, and neither has its result")
+            with suppress(ContsegError):  # a format of rasterio
+                for text in rescaling(path, self._reading):
+                    self._note(path, text)
             yield image
 
     def _tried(self, path: Path, name: Path, form: Format, image: Photo | Raster, on_progress: OnProgress) -> bool:

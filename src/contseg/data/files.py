@@ -195,16 +195,31 @@ def notes(path: Path, reading: Reading = AS_STORED) -> list[str]:
         ContsegError: as `image_size`.
     """
     with _opened(path, "image") as picture:
-        found = [] if _orientation(picture) == 1 else ["turned upright by their EXIF orientation"]
-        if picture.layout is not None:
-            kind, bits = picture.layout.kind, picture.layout.bits
-        else:
-            kind, bits = "u", 16 if picture.deep_colour or picture.image.mode.startswith("I") else 8
+        turned = [] if _orientation(picture) == 1 else ["turned upright by their EXIF orientation"]
+        return turned + _rescaling(picture, reading)
+
+
+def rescaling(path: Path, reading: Reading = AS_STORED) -> list[str]:
+    """How values become 8 bits, from the header of an image; [] if they have 8 bits.
+
+    Raises:
+        ContsegError: as `image_size`.
+    """
+    with _opened(path, "image") as picture:
+        return _rescaling(picture, reading)
+
+
+def _rescaling(picture: "_Picture", reading: Reading) -> list[str]:
+    if picture.layout is not None:
+        kind, bits = picture.layout.kind, picture.layout.bits
+    else:
+        kind, bits = "u", 16 if picture.deep_colour or picture.image.mode.startswith("I") else 8
     bounds = reading.range or full_range(kind, bits)
     if bounds is not None and (kind != "u" or bits > 8 or reading.range is not None):
         depth = "floats" if kind == "f" else f"{bits} bits"
-        found.append(f"{depth}, of which {bounds[0]:g} to {bounds[1]:g} become 0 to 255 (data.options.range sets others)")
-    return found
+        others = "data.options.range, or predict --range, sets others"
+        return [f"{depth}, of which {bounds[0]:g} to {bounds[1]:g} become 0 to 255 ({others})"]
+    return []
 
 
 @dataclass(frozen=True)

@@ -103,5 +103,5 @@ class StepCache:
 def delete_results(folder: Path) -> None:
     """Delete all results in the folder of a cache, complete or not; nothing else."""
     for place in folder.glob("*"):
-        if re.fullmatch(r"[0-9a-f]{64}(\.[0-9a-f]{12}\.partial)?", place.name):
+        if re.fullmatch(r"[0-9a-f]{64}(\.[0-9a-f]{12}(\.contseg-|\.)partial)?", place.name):
             shutil.rmtree(place, ignore_errors=True)

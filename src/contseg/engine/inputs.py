@@ -188,7 +188,8 @@ def _has_begun(run: Run) -> bool:
 
 def _changes(run: Run, saved: Inputs, now: Inputs) -> list[str]:
     try:
-        if run.finished_steps() >= len(saved.plan["steps"]):
+        steps = len(saved.plan["steps"])
+        if run.finished_steps() >= steps and run.segmenter_path(steps - 1).is_file():  # a lost one is trained again
             now = Inputs(**(vars(saved) | {"recipe": now.recipe, "plan": now.plan}))
         return saved.changes(now)
     except (KeyError, TypeError, AttributeError):

@@ -60,7 +60,7 @@ class Run:
         report.html                     the report, written by the commands `train` and `report`
         tensorboard/                    events made from metrics.jsonl after every step, where the extra is installed
         run.lock                        while a process trains here: its machine, its number and when it began
-        log.txt                         output of the process of a run that `contseg demo` trains alongside others
+        log.txt                         output of the process of a run that `contseg demo` or a sweep trains alongside others
         manifest.json                   size and SHA-256 of the files of the run, which are checked when they are read
 
     A resume reads `state.pt` of the step, the segmenter of the step before, and everything else from the recipe. It

@@ -12,6 +12,7 @@ import torch
 from lightning_fabric import Fabric
 
 from contseg.atomic import UnwritableError
+from contseg.data.files import rescaling
 from contseg.engine.cache import StepCache
 from contseg.engine.inputs import Inputs, record_inputs, require_agreement, require_unchanged
 from contseg.engine.job import Job, Reporter
@@ -39,6 +40,7 @@ from contseg.engine.waits import waiting_for
 from contseg.interop.imagenet import load_backbone
 from contseg.interop.pretrained import open_segmenter
 from contseg.interruption import Interrupted, catching
+from contseg.methods.method import Method
 from contseg.models.make import make_segmenter
 from contseg.models.options import first_widths
 from contseg.models.segmenter import Segmenter
@@ -69,12 +71,20 @@ def train(job: Job, reporter: Reporter | None = None, *, accept_changes: bool = 
             inputs = Inputs.of(job, make_plan(job.scenario, job.training.batch))
             if not joined_rank():
                 notes = [line for line in (require_unchanged(run, inputs, accept_changes), *recover(run)) if line]
+                notes += _rescaled(job)
                 record_inputs(run, inputs)
                 run.write_text("environment.json", json.dumps(environment(fabric, job.training.threads), indent=1))
             return launch(fabric, _train_on_rank, job, reporter or Reporter(), inputs, notes)
     except Interrupted as stop:
         stop.resume = resume_command(job.folder)
         raise
+
+
+def _rescaled(job: Job) -> list[str]:
+    """A line on images of more than 8 bits, from the first one; [] if the dataset creates its images."""
+    dataset = job.scenario.dataset
+    path = dataset.image_path(job.scenario.train_presence.names[0])
+    return [f"note: {path}: {text}" for text in rescaling(path, dataset.reading)] if path.is_file() else []
 
 
 def resume_command(folder: Path) -> str:
@@ -203,7 +213,8 @@ def _take_over(session: Session, step: Step, student: Segmenter) -> float:
     job = session.job
     assert job.start_from is not None
     session.reporter.step_started(0, len(job.scenario), step.table.names, 0, f"from {job.start_from}")
-    job.method.load_statistics(statistics_beside(job.start_from))
+    if type(job.method).load_statistics is not Method.load_statistics:  # a file that is not needed may be damaged
+        job.method.load_statistics(statistics_beside(job.start_from))
     if not len(step.train):  # the method has no image to use
         return 0.0
     started = time.perf_counter()
