@@ -202,9 +202,7 @@ def kill(work: Work, place: Path, total: int, rng: random.Random) -> Count:
     return count
 
 
-def _one(
-    work: Work, place: Path, whole: Path, kills: int, seconds: float, rng: random.Random, count: Count
-) -> int:
+def _one(work: Work, place: Path, whole: Path, kills: int, seconds: float, rng: random.Random, count: Count) -> int:
     """Start a work, kill it several times, and compare its end; returns the number of kills."""
     shutil.rmtree(place, ignore_errors=True)
     folder, done, faults = place / "out", 0, []
@@ -242,7 +240,7 @@ def _planned(work: Work, seconds: float, kills: int, rng: random.Random) -> Kill
     """A kill; together they reach the end of the work."""
     kind = rng.choice(("moment", "signal") if work.ranks else ("moment", "write", "signal"))
     number = rng.choice(SIGNALS) if kind == "signal" else signal.SIGKILL
-    return Kill(number, rng.uniform(0, 1.5 * seconds / kills), rng.randint(1, 60) if kind == "write" else None)
+    return Kill(number, rng.uniform(0, 1.5 * seconds / kills), change=rng.randint(1, 60) if kind == "write" else None)
 
 
 def _problem(work: Work, kill: Kill, ended: Ended) -> str:

@@ -17,16 +17,18 @@ CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
 
 @dataclass(frozen=True)
 class Kill:
-    """A signal, sent after some seconds, or immediately before the n-th change of a file in a folder.
+    """A signal, sent after some seconds, when a file exists, or immediately before the n-th change of a file in a folder.
 
     Args:
         number: of the signal.
         seconds: after the start.
+        when: the file, which is waited for as well.
         change: 1 for the first change; None to use `seconds`.
     """
 
     number: int
     seconds: float = 0.0
+    when: Path | None = None
     change: int | None = None
 
 
@@ -87,7 +89,7 @@ def contseg(words: Sequence[object], place: Path, watched: Path | None = None, k
         found, code = os.waitpid(process, os.WNOHANG)
         if found:
             status = os.waitstatus_to_exitcode(code)
-        elif kill and due is not None and time.monotonic() >= due:
+        elif kill and due is not None and time.monotonic() >= due and (not kill.when or kill.when.exists()):
             os.kill(process, kill.number)
             signalled, due = True, None
         elif time.monotonic() > started + WAIT:

@@ -22,6 +22,7 @@ from contseg.scenarios.plan import Plan
 SHOWN = 3
 """Number of differences of the data in an error."""
 MACHINE = tuple(f"training.{key}" for key in sorted(MACHINE_KEYS))
+RESTORE = "restore the file that this run wrote, or start over"
 FREE = ("name", "note", "links", "plugins", "based_on", "initial_weights", "data.path")
 """Keys of a recipe that are not compared: labels, and the place of the data, which is compared itself."""
 FIXED = (
@@ -209,6 +210,7 @@ def _content(run: Run) -> dict[str, Any]:
     path = run.folder / INPUTS
     if not path.is_file():
         return {}
+    run.manifest.check(path, RESTORE)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
@@ -219,7 +221,7 @@ def _content(run: Run) -> dict[str, Any]:
 
 
 def _damaged(run: Run) -> ContsegError:
-    return ContsegError(f"{run.folder / INPUTS}: is damaged; restore the file that this run wrote, or start over")
+    return ContsegError(f"{run.folder / INPUTS}: is damaged; {RESTORE}")
 
 
 def _digest_of(path: Path) -> str | None:
