@@ -158,8 +158,10 @@ def _resumed(
         faults.append(f"train: {problem}")
     elif ended.code == 0:
         difference = run_differences(whole / "run", trial / "run")
-        edited = difference == Path(name).name and _named(name, ended.output)  # names and notes in a recipe
-        faults += [f"train: {difference} differs silently"] if difference and not edited else []
+        marked = difference in (Path(name).name, "inputs.json") and _named(
+            name, ended.output
+        )  # the run, or notes in a recipe
+        faults += [f"train: {difference} differs silently"] if difference and not marked else []
     if faults:
         return "fault", "; ".join(faults)
     if ended.code:

@@ -65,9 +65,9 @@ def _damages(rows: Sequence[Mapping[str, str]]) -> str:
     harms = list(dict.fromkeys(row["harm"] for row in rows))
     text = _filled(
         f"{len(rows)} damages: {total['recovered']} recovered with equal results, {total['refused']} refused in one line"
-        f" that names the file, {total['harmless']} harmless (nothing that is computed reads the file),"
-        f" {total['fault']} faults. Each file is damaged in {len(harms)} ways ({', '.join(harms)}). A finished run is then shown by `table`,"
-        " `evaluate` and `report` and resumed, an interrupted one resumed, and the cache used by a new run. A fault is a"
+        f" that names the file, {total['harmless']} harmless (nothing that is computed reads the file), {total['fault']}"
+        f" faults. Each file is damaged in {len(harms)} ways ({', '.join(harms)}). Then `table`, `evaluate` and `report`"
+        " show a finished run and it is resumed; an interrupted run is resumed, and a new run uses the cache. A fault is a"
         " silently different result, a traceback, or an error that does not name the file."
     )
     lines = [

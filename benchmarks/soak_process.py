@@ -1,5 +1,7 @@
 """Commands of `contseg` in forked processes, which can be killed at any moment. The import of PyTorch is shared."""
 
+import gc
+import multiprocessing.util
 import os
 import signal
 import sys
@@ -8,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
+
+from PIL import Image
 
 WAIT = 300.0
 """Seconds after which a command hangs."""
@@ -58,6 +62,8 @@ class Ended:
 
 def preload() -> None:
     """Import what the commands import when they run."""
+    import matplotlib.backends.backend_svg  # noqa: F401
+
     import contseg.cli.evaluate
     import contseg.cli.main
     import contseg.cli.predict
@@ -66,6 +72,9 @@ def preload() -> None:
     import contseg.data.isprs.cut
     import contseg.engine.tensorboard
     import contseg.report.page  # noqa: F401
+
+    Image.init()
+    gc.freeze()  # a collection would copy the memory that processes share
 
 
 def contseg(words: Sequence[object], place: Path, watched: Path | None = None, kill: Kill | None = None) -> Ended:
@@ -108,6 +117,8 @@ def _child(words: list[str], log: Path, watched: Path | None, kill: Kill | None)
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(log / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         sys.argv = ["contseg", *words]
         for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
             signal.signal(number, handler)
@@ -123,6 +134,7 @@ def _child(words: list[str], log: Path, watched: Path | None, kill: Kill | None)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
+        multiprocessing.util._exit_function()  # type: ignore[attr-defined]
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

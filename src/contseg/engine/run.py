@@ -339,7 +339,9 @@ class Run:
         Raises:
             ContsegError: the file is damaged.
         """
-        return self._json("environment.json", f"make it again with: contseg train --resume {self.folder}") or {}
+        name, advice = "environment.json", f"make it again with: contseg train --resume {self.folder}"
+        self.manifest.check(self.folder / name, advice)
+        return self._json(name, advice) or {}
 
     def _json(self, name: str, advice: str) -> dict[str, Any] | None:
         path = self.folder / name
