@@ -12,7 +12,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ from benchmarks.soak_damage import damage_all
 from benchmarks.soak_kills import TRAININGS, kill_all
 from benchmarks.soak_page import page
 from benchmarks.soak_process import preload
-from contseg.atomic import write_text
 from contseg.errors import ContsegError
 from contseg.sweeps.origin import origin
 from contseg.sweeps.page import write
 
+PARTS = ("kills", "damages", "inputs", "cost")
 TABLES = {
     "bad input": ("tests/cli/test_bad_input.py", "-k", "EveryMistake"),
     "bad values, files and options": (
@@ -38,7 +39,7 @@ TABLES = {
 """Tests that are counted, by title."""
 
 
-def count_inputs(out: Path, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
+def count_inputs(say: Callable[[str], None]) -> dict[str, Any]:
     """Run the tables of tests; returns the numbers of passed and failed cases by title."""
     counts = {}
     for title, words in TABLES.items():
@@ -50,7 +51,7 @@ def count_inputs(out: Path, seed: int, say: Callable[[str], None]) -> dict[str, 
     return counts
 
 
-def measure_cost(out: Path, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
+def measure_cost(say: Callable[[str], None]) -> dict[str, Any]:
     """The cost of checksums and syncs; in a process of its own, as a process that has trained cannot fork others."""
     command = [sys.executable, "-m", "benchmarks.soak_cost"]
     cost = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
@@ -64,32 +65,65 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=100, help="kills in all (default: 100)")
     parser.add_argument("--seed", type=int, default=0, help="of moments, signals and damages")
     parser.add_argument("--setups", default="", help=f"kill only these, divided by commas: {', '.join(TRAININGS)}, ...")
-    parser.add_argument("--parts", default=",".join(("kills", "damages", "inputs", "cost")), help="measure only these")
+    parser.add_argument("--parts", default=",".join(PARTS), help="measure only these")
     parser.add_argument("--out", type=Path, default=Path("runs/soak"), help="folder to work in")
     parser.add_argument("--docs", type=Path, default=Path("docs/reliability.md"), help="the page")
     parser.add_argument("--only-page", action="store_true", help="write the page of the last results")
     return parser.parse_args(arguments)
 
 
+def measure(name: str, options: argparse.Namespace) -> None:
+    """Measure a part, and write its results to `NAME.json`."""
+    out, say = options.out.resolve() / name, lambda text: print(text, flush=True)
+    if name == "kills":
+        setups = [one.strip() for one in options.setups.split(",") if one.strip()]
+        results: Any = kill_all(out, options.kills, options.seed, say, setups)
+    elif name == "damages":
+        results = damage_all(out, options.seed, say)
+    else:
+        results = count_inputs(say) if name == "inputs" else measure_cost(say)
+    write(options.out / f"{name}.json", json.dumps(results, indent=1))
+
+
+def in_parallel(names: Sequence[str], options: argparse.Namespace) -> None:
+    """Measure parts, each in a process of its own.
+
+    Raises:
+        ContsegError: a part failed; its traceback was printed.
+    """
+    started = {}
+    for name in names:
+        process = os.fork()
+        if process == 0:
+            code = 1
+            try:
+                measure(name, options)
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                os._exit(code)
+        started[process] = name
+    failed = [name for process, name in started.items() if os.waitpid(process, 0)[1]]
+    if failed:
+        raise ContsegError(f"soak: {' and '.join(failed)} failed, as printed above")
+
+
 def soak(options: argparse.Namespace) -> int:
     """Measure, and write the page; returns the number of faults."""
-    setups = [name.strip() for name in options.setups.split(",") if name.strip()]
-    measures: dict[str, Callable[..., Any]] = {
-        "kills": lambda out, seed, say: kill_all(out, options.kills, seed, say, setups),
-        "damages": damage_all,
-        "inputs": count_inputs,
-        "cost": measure_cost,
-    }
-    place = options.out / "results.json"
-    results = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
     if not options.only_page:
         preload()
         started = time.monotonic()
-        for name in options.parts.split(","):
-            results[name] = measures[name](options.out.resolve() / name, options.seed, lambda text: print(text, flush=True))
-            results["origin"] = {**origin(), "seed": options.seed}
-            write_text(place, json.dumps(results, indent=1))
+        parts = [name for name in PARTS if name in options.parts.split(",")]
+        in_parallel([name for name in parts if name in ("kills", "damages")], options)
+        for name in parts:
+            if name in ("inputs", "cost"):
+                measure(name, options)
+        write(options.out / "origin.json", json.dumps({**origin(), "seed": options.seed}))
         print(f"{(time.monotonic() - started) / 60:.0f} min")
+    places = {name: options.out / f"{name}.json" for name in (*PARTS, "origin")}
+    results = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in places.items() if path.is_file()}
     write(options.docs, page(results))
     print(f"page: {options.docs}")
     killed = sum(len(count["faults"]) for count in results.get("kills", {}).values())

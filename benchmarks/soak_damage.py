@@ -67,7 +67,7 @@ def damage_all(out: Path, seed: int, say: Callable[[str], None]) -> list[dict[st
     rows, expected = [], _expected(whole, out / "trial")
     for place, source in (("finished run", whole), ("interrupted run", begun), ("cache of step 0", whole)):
         check = _check_cache if place.startswith("cache") else _check_run
-        for path, foreign in _files(source / ("cache" if check is _check_cache else "run"), other):
+        for path, foreign in _files(source / ("cache/steps" if check is _check_cache else "run"), other):
             name = path.relative_to(source).as_posix()
             for title, harm in HARMS.items():
                 rng = random.Random(f"{seed} {place} {name} {title}")
@@ -105,7 +105,8 @@ def _short(name: str) -> str:
 def _reads(trial: Path) -> list[list[object]]:
     """Commands that show a run."""
     run = trial / "run"
-    return [["table", run], ["evaluate", run], ["report", run, "--out", trial / "page.html"]]
+    steps = [["evaluate", run, "--step", step] for step in (0, 1)]
+    return [["table", run], *steps, ["report", run, "--out", trial / "page.html"]]
 
 
 def _shown(words: list[object], ended: Ended) -> str:
@@ -124,7 +125,7 @@ def _check_run(
 ) -> tuple[str, str]:
     """Show a damaged run with several commands, and resume it."""
     faults, refused = [], False
-    shutil.rmtree(trial, ignore_errors=True)
+    shutil.rmtree(trial / "run", ignore_errors=True)
     shutil.copytree(source / "run", trial / "run")
     harm()
     damaged = _content(trial / name)
@@ -143,8 +144,9 @@ def _check_cache(
     source: Path, whole: Path, trial: Path, name: str, harm: Callable[[], None], expected: list[str]
 ) -> tuple[str, str]:
     """Train with a damaged file in the cache."""
-    shutil.rmtree(trial, ignore_errors=True)
-    shutil.copytree(source / "cache", trial / "cache")
+    for part in ("run", "cache/steps"):
+        shutil.rmtree(trial / part, ignore_errors=True)
+    shutil.copytree(source / "cache/steps", trial / "cache/steps")
     harm()
     damaged = _content(trial / name)
     return _resumed(contseg(["train", *RECIPE, "--out", trial / "run"], trial), whole, trial, name, damaged, False, [])
@@ -160,7 +162,9 @@ def _resumed(
         difference = run_differences(whole / "run", trial / "run")
         marked = difference in (Path(name).name, "inputs.json") and _named(
             name, ended.output
-        )  # the run, or notes in a recipe
+        )  # a mark, or notes of a recipe
+        if refused and f"run/{difference}" == name:  # nothing that is left to train needs it
+            return "refused", ""
         faults += [f"train: {difference} differs silently"] if difference and not marked else []
     if faults:
         return "fault", "; ".join(faults)
@@ -181,7 +185,9 @@ def _refusal(ended: Ended, name: str) -> str:
 
 
 def _named(name: str, text: str) -> bool:
-    return Path(name).name in text
+    """Whether a text names a file: a changed recipe by its keys, a foreign manifest by the files that do not fit it."""
+    others = {"recipe.yaml": "changed since the run began", "manifest.json": "damaged"}
+    return Path(name).name in text or others.get(Path(name).name, "\0") in text
 
 
 def _content(path: Path) -> bytes | None:

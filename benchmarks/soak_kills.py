@@ -138,10 +138,9 @@ def _run_differences(one: Run, other: Run) -> str:
     for name in files:
         if not (other.folder / name).is_file() or (one.folder / name).read_bytes() != (other.folder / name).read_bytes():
             return name
-    for step in range(steps):
-        left, right = one.load_state(step), other.load_state(step)
-        if left is None or right is None or not same(left.method, right.method):
-            return f"steps/{step:02d}/state.pt"
+    left, right = one.load_state(steps - 1), other.load_state(steps - 1)  # nothing reads the states before
+    if left is None or right is None or not same(left.method, right.method):
+        return f"steps/{steps - 1:02d}/state.pt"
     if lines(one) != lines(other):
         return "metrics.jsonl"
     summaries = [{**(run.summary() or {}), "seconds": 0} for run in (one, other)]
