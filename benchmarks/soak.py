@@ -23,7 +23,7 @@ from benchmarks.soak_page import page
 from benchmarks.soak_process import preload
 from contseg.errors import ContsegError
 from contseg.sweeps.origin import origin
-from contseg.sweeps.page import write
+from contseg.sweeps.page import kept_notes, write
 
 PARTS = ("kills", "damages", "inputs", "cost")
 TABLES = {
@@ -124,7 +124,7 @@ def soak(options: argparse.Namespace) -> int:
         print(f"{(time.monotonic() - started) / 60:.0f} min")
     places = {name: options.out / f"{name}.json" for name in (*PARTS, "origin")}
     results = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in places.items() if path.is_file()}
-    write(options.docs, page(results))
+    write(options.docs, page(results, kept_notes(options.docs)))
     print(f"page: {options.docs}")
     killed = sum(len(count["faults"]) for count in results.get("kills", {}).values())
     return killed + sum(row["outcome"] == "fault" for row in results.get("damages", ()))

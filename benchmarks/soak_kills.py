@@ -231,7 +231,7 @@ def _one(work: Work, place: Path, whole: Path, kills: int, seconds: float, rng: 
         if difference:
             faults.append(f"{difference} differs after {what}")
     count.survived -= bool(ended.code)
-    count.faults += faults
+    count.faults += [fault.replace(f"{place}/", "") for fault in faults]
     return done
 
 

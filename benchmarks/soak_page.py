@@ -6,19 +6,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.soak_damage import OUTCOMES
+from contseg.sweeps.page import NOTES
 
 WIDTH = 118
 
 
-def page(results: Mapping[str, Any]) -> str:
+def page(results: Mapping[str, Any], notes: str = "\n") -> str:
     """The page as Markdown.
 
     Args:
+        notes: written by hand, kept from the page before.
         results: by part: `kills`, `damages`, `inputs`, `cost`, and `origin`; missing parts are left out.
     """
     parts = {"kills": _kills, "damages": _damages, "inputs": _inputs, "cost": _cost}
     sections = [make(results[name]) for name, make in parts.items() if name in results]
-    return "\n".join(["# Reliability\n", _head(results), *sections])
+    return "\n".join(["# Reliability\n", _head(results), *sections, f"## Notes\n\n{NOTES[0]}{notes}{NOTES[1]}\n"])
 
 
 def _head(results: Mapping[str, Any]) -> str:
@@ -29,7 +31,10 @@ def _head(results: Mapping[str, Any]) -> str:
         "machine": f"{made.get('cpu', '-')}, {made.get('cores', '-')} cores",
         "seed": made.get("seed", "-"),
     }
-    text = "This page is generated. Tiny networks train on generated digits; their processes are real."
+    text = (
+        "This page is generated; only the notes are written by hand. Tiny networks train on generated digits; their\n"
+        "processes are real."
+    )
     return f"{text}\n\n| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in facts.items())
 
 
