@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from contseg.data.files import IMAGE_SUFFIXES
+from contseg.data.listing import IMAGE_SUFFIXES
 from contseg.errors import ContsegError
 
 

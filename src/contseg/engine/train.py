@@ -143,7 +143,7 @@ def _learn_steps(session: Session) -> dict[str, Any]:
             student = _grown(job, step, teacher).to(fabric.device)
             _finish_step(session, step, student, _learn_step(session, step, student, teacher))
     summary = summarise(run)
-    run.write_text("summary.json", json.dumps(summary, indent=1))
+    run.finish(summary)
     fabric.barrier()
     return summary
 

@@ -12,7 +12,7 @@ import numpy as np
 from contseg.data.classes import IGNORE, ClassTable
 from contseg.data.dataset import SegmentationDataset
 from contseg.data.datasets.labelled import all_names, open_labelled
-from contseg.data.files import image_files
+from contseg.data.listing import image_files
 from contseg.data.matching import match_classes
 from contseg.data.pixels import Reading
 from contseg.errors import ContsegError

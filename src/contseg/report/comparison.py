@@ -148,11 +148,18 @@ def notes_on(comparisons: Sequence[Comparison]) -> list[str]:
 
 
 def recorded_recipe(run: Run) -> Recipe | None:
-    """The recipe of a run, or None if it cannot be read here; the run is not compared then."""
+    """The recipe of a run, or None if it cannot be read here; the run is not compared then.
+
+    Raises:
+        ContsegError: the file is not the one that the run wrote.
+    """
+    path = run.folder / "recipe.yaml"
     try:
-        return read_run(run.folder / "recipe.yaml")
+        return read_run(path)
     except ContsegError:
-        return None
+        if run.manifest.is_sound(path):
+            return None
+        raise
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:

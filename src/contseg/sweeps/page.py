@@ -80,7 +80,7 @@ def read_results(cells: Iterable[Cell]) -> dict[tuple[str, int], Result]:
 
 def _read(cell: Cell) -> Result:
     summary = cell.run.summary() or {}
-    made = json.loads((cell.folder / "environment.json").read_text(encoding="utf-8"))
+    made = cell.run.environment()
     place = cell.folder / ORIGIN
     origins = [json.loads(line) for line in place.read_text(encoding="utf-8").splitlines()] if place.is_file() else []
     recipe = cell.recipe.model_dump(mode="json")

@@ -5,7 +5,7 @@ from pathlib import Path
 from contseg.data.datasets.coco_json import CocoJSON
 from contseg.data.datasets.folder import Folder
 from contseg.data.datasets.labelme import Labelme
-from contseg.data.files import files_below
+from contseg.data.listing import files_below
 from contseg.data.lists import require_file
 
 _COCO_NAMES = ("instances_", "_annotations.coco")
