@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from contseg.atomic import UnwritableError
 from contseg.cli.predict_formats import Format, GeoTIFF
 from contseg.data.classes import IGNORE, ClassTable
 from contseg.data.files import read_image, rescaling
@@ -72,6 +73,8 @@ class Predictor:
                 while not self._tried(path, name, form, image, on_progress):
                     if torch.cuda.is_available():
                         torch.cuda.empty_cache()
+        except UnwritableError:  # names the result
+            raise
         except ContsegError as error:
             if str(error).startswith(f"{path}: "):
                 raise
