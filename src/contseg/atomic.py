@@ -14,8 +14,10 @@ from contseg.errors import ContsegError
 
 PARTIAL = ".contseg-partial"
 """End of the name of an unfinished file or folder; no file of a user has it."""
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+ONLY_OF_WRITING = {*FULL, errno.EROFS, errno.EIO}
 """Errors of the system that only writing can cause."""
+CUT_OFF = "the write was cut off"
 
 
 class UnwritableError(ContsegError):
@@ -40,7 +42,7 @@ def writable(path: Path, written: Path | None = None) -> Iterator[None]:
         >>> with writable(path / "b"):
         ...     (path / "b").mkdir()
         Traceback (most recent call last):
-        contseg.atomic.UnwritableError: .../a.txt/b: cannot be written (Not a directory; ... free); free some space, or ...
+        contseg.atomic.UnwritableError: .../a.txt/b: cannot be written (Not a directory; ... free); use another folder
     """
     try:
         yield
@@ -50,9 +52,10 @@ def writable(path: Path, written: Path | None = None) -> Iterator[None]:
         reason = _refusal(error, path.parent)
         if reason is None:
             raise
-        raise UnwritableError(
-            f"{path}: cannot be written ({reason}; {_space(path, written or path)}); free some space, or use another folder"
-        ) from None
+        advice = "use another folder"
+        if reason in (*map(os.strerror, FULL), CUT_OFF):
+            advice = f"free some space, or {advice}"
+        raise UnwritableError(f"{path}: cannot be written ({reason}; {_space(path, written or path)}); {advice}") from None
 
 
 @contextmanager
@@ -168,13 +171,13 @@ def _refusal(error: BaseException, folder: Path) -> str | None:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno is not None:
-            refused = cause.errno in FULL or (cause.filename is not None and _are_nested(cause.filename, folder))
+            refused = cause.errno in ONLY_OF_WRITING or (cause.filename is not None and _are_nested(cause.filename, folder))
             return os.strerror(cause.errno) if refused else None
         cause = cause.__cause__ or cause.__context__
     if found := re.search(r"\(os error (\d+)\)", str(error)):  # safetensors
         return os.strerror(int(found[1]))
     if "PytorchStreamWriter" in str(error) or "unexpected pos" in str(error):  # PyTorch, which drops the error of the system
-        return "the write was cut off"
+        return CUT_OFF
     return None
 
 
