@@ -302,6 +302,6 @@ def next_commands(data: str, out: Path, keep: Path | str | None, new: str, optio
         ["contseg", "predict", model, "IMAGES", "--out", "predictions"],
         ["contseg", "evaluate", model, "--data", str(keep) if keep else "FOLDER", *read],
         ["contseg", "forget", model, "--class", new, "--out", f"{model}-without-{new}"],
-        ["contseg", "export", model, "--to", "onnx"],
+        ["contseg", "export", model, "--to", "onnx", "--out", f"{model}.onnx"],
     ]
     return [shlex.join(line) for line in lines]
