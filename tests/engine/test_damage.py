@@ -121,6 +121,36 @@ def test_a_damaged_manifest_deletes_nothing(begun):
     assert begun.state_path(1).is_file()
 
 
+@pytest.mark.parametrize("exchanged", ["manifest.json", "steps"])
+def test_good_states_beside_files_of_another_run_are_kept(begun, tmp_path, exchanged):
+    other = Run(tmp_path / "other")
+    shutil.copytree(begun.folder, other.folder)
+    finish(other, 1)
+    for path in other.folder.rglob("*.*"):
+        if path.parent.parent.name == "steps":
+            path.write_bytes(path.read_bytes() + b"\0")
+            other.manifest.record(path)
+    place = begun.folder / exchanged
+    place.rename(tmp_path / "own")
+    (other.folder / exchanged).rename(place)
+    before = {path: path.read_bytes() for path in begun.folder.rglob("*") if path.is_file()}
+    with pytest.raises(ContsegError, match=r"manifest\.json: fits none of the \d files in steps/, so one of the two is of an"):
+        recover(begun)
+    assert {path: path.read_bytes() for path in begun.folder.rglob("*") if path.is_file()} == before
+
+
+def test_steps_that_were_deleted_are_named(begun):
+    finish(begun, 1)
+    for step in (1, 0):
+        begun.save_arrays(f"steps/{step:02d}/confusion.npz", confusion=np.eye(3))
+    for step, place in ((1, "after step 0"), (0, "from the start of step 0")):
+        shutil.rmtree(begun.folder / "steps" / f"{step:02d}")
+        assert recover(begun) == [
+            f"{begun.state_path(step)}: missing, although the step is finished",
+            f"continuing {place}",
+        ]
+
+
 @pytest.mark.parametrize("cut", [0, 1, 30, 60])
 def test_metrics_that_are_cut_off_are_restored(begun, cut):
     path = begun.folder / "metrics.jsonl"

@@ -233,6 +233,8 @@ def _lost(run: Run) -> list[str]:
     """Files of the start of a run that were written and are missing, although training has begun."""
     if run.last_begun() < 0:
         return []
+    if (run.folder / INPUTS).is_file() and not run.manifest.path.is_file():  # written together
+        return [run.manifest.path.name]
     return [name for name in (INPUTS, "plan.json") if name in run.manifest.entries() and not (run.folder / name).is_file()]
 
 

@@ -187,8 +187,8 @@ class Run:
 
     def last_begun(self) -> int:
         """The last step with a saved state, or -1. Every step before it is finished; their states are no longer needed."""
-        found = [path.parent.name for name in (STATE, STATE_BEFORE) for path in self.folder.glob(f"steps/*/{name}")]
-        return max((int(name) for name in found if name.isdigit()), default=-1)
+        found = [path for name in (STATE, STATE_BEFORE) for path in self.folder.glob(f"steps/*/{name}") if path.is_file()]
+        return max((int(path.parent.name) for path in found if path.parent.name.isdecimal()), default=-1)
 
     def is_past_first_step(self) -> bool:
         """Whether step 0 is finished; not if its state is damaged, as a resume repeats the step."""
@@ -248,7 +248,7 @@ class Run:
         """Number of finished steps, determined from several files, as some may be lost or damaged."""
         written = {self.folder / name for name in self.manifest.entries()} | {*self.folder.glob("steps/*/confusion.npz")}
         steps = [path.parent.name for path in written if path.name == "confusion.npz"]
-        there = [int(name) for name in steps if name.isdigit()]
+        there = [int(name) for name in steps if name.isdecimal()]
         with suppress(ContsegError):
             there += [line["step"] for line in self.metrics() if line["kind"] == "step"]
         with suppress(ContsegError):
