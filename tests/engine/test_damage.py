@@ -134,7 +134,7 @@ def test_good_states_beside_files_of_another_run_are_kept(begun, tmp_path, excha
     place.rename(tmp_path / "own")
     (other.folder / exchanged).rename(place)
     before = {path: path.read_bytes() for path in begun.folder.rglob("*") if path.is_file()}
-    with pytest.raises(ContsegError, match=r"manifest\.json: fits none of the \d files in steps/, so one of the two is of an"):
+    with pytest.raises(ContsegError, match=r"manifest\.json: fits none of the \d segmenters and states in steps/, so"):
         recover(begun)
     assert {path: path.read_bytes() for path in begun.folder.rglob("*") if path.is_file()} == before
 
@@ -244,6 +244,29 @@ def test_arrays_are_checked_when_they_are_read(tmp_path, harm):
     assert not run.is_readable("steps/00/confusion.npz")
     with pytest.raises(ContsegError, match=r"confusion\.npz: is damaged; make it again with"):
         run.confusion(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("steps/01/confusion.npz", "steps/00/confusion.npz"),
+        ("steps/00/confusion.npz", "steps/01/confusion.npz"),
+        ("steps/01/confusion.npz", "samples.npz"),
+        ("steps/01/predictions.npz", "samples.npz"),
+        ("samples.npz", "steps/01/confusion.npz"),
+    ],
+)
+def test_arrays_of_another_place_are_named_and_made_again_without_a_manifest(whole, tmp_path, name, source):
+    run = Run(shutil.copytree(whole.folder, tmp_path / "run"))
+    run.manifest.path.unlink()
+    shutil.copyfile(whole.folder / source, run.folder / name)
+    with pytest.raises(ContsegError, match=rf"{name}: is damaged; make it again with: contseg train --resume"):
+        write_report(run.folder, tmp_path / "report.html")
+    watching = Watching()
+    assert_like(learn(run.folder, RECIPE, reporter=watching), whole)
+    assert any("manifest.json missing" in text for text in watching.messages)
+    assert (run.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+    assert "manifest.json was missing" in write_report(run.folder, tmp_path / "report.html").read_text()
 
 
 def test_a_matrix_is_missed_even_if_nothing_else_is_left_of_its_step(tmp_path):

@@ -1,6 +1,6 @@
 """Return to the last good checkpoint of a run with damaged files."""
 
-from contseg.engine.run import STATE, STATE_BEFORE, Run
+from contseg.engine.run import SEGMENTER, STATE, STATE_BEFORE, Run
 from contseg.engine.step_state import StepState
 from contseg.errors import ContsegError, counted
 
@@ -46,14 +46,14 @@ def _lost(run: Run) -> list[str]:
 
 
 def _require_own_steps(run: Run) -> None:
-    """Raise ContsegError if not a single file of a finished step is the one that was written: damage is not so thorough."""
+    """Raise ContsegError if no segmenter and no state is the one that was written: damage is not so thorough."""
     written = [run.folder / name for name in run.manifest.entries()]
-    files = [path for path in written if path.is_relative_to(run.folder / "steps") and path.is_file()]
-    if all(path.name in (STATE, STATE_BEFORE) for path in files) or any(map(run.manifest.is_sound, files)):
+    files = [path for path in written if path.name in (STATE, STATE_BEFORE, SEGMENTER) and path.is_file()]
+    if not any(path.name == SEGMENTER for path in files) or any(map(run.manifest.is_sound, files)):
         return
     raise ContsegError(
-        f"{run.manifest.path}: fits none of the {len(files)} files in steps/, so one of the two is of another run; restore"
-        " it, or move steps/ away to train again"
+        f"{run.manifest.path}: fits none of the {len(files)} segmenters and states in steps/, so one of the two is of"
+        " another run; restore it, or move steps/ away to train again"
     )
 
 

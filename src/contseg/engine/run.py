@@ -28,7 +28,7 @@ FILES = (
 FOLDERS = ("steps", "tensorboard")
 MAPS = "maps.npz"
 METRICS = "metrics.jsonl"
-STATE, STATE_BEFORE = "state.pt", "state.before.pt"
+STATE, STATE_BEFORE, SEGMENTER = "state.pt", "state.before.pt", "segmenter.safetensors"
 STEP_ARRAYS = ("confusion.npz", "predictions.npz")
 """Files of a step that can be computed again from its segmenter and the test set."""
 
@@ -110,7 +110,7 @@ class Run:
 
     def segmenter_path(self, step: int) -> Path:
         """The segmenter at the end of a step."""
-        return self.folder / "steps" / f"{step:02d}" / "segmenter.safetensors"
+        return self.folder / "steps" / f"{step:02d}" / SEGMENTER
 
     def state_path(self, step: int, name: str = STATE) -> Path:
         """The state of a step; `STATE_BEFORE` is the one before."""
@@ -146,7 +146,7 @@ class Run:
 
     def save_segmenter(self, step: int, segmenter: Segmenter, classes: ClassTable, source: dict[str, Any]) -> None:
         """Write the segmenter of a step; see `contseg.save_segmenter`."""
-        with self.manifest.writing(self.step_folder(step) / "segmenter.safetensors") as partial:
+        with self.manifest.writing(self.step_folder(step) / SEGMENTER) as partial:
             write_segmenter(partial, segmenter, classes, source)
 
     def save_state(self, step: int, state: StepState) -> None:
@@ -233,8 +233,8 @@ class Run:
         path = self.folder / name
         problem = "is damaged" if path.is_file() else "is missing"
         with suppress(OSError, ValueError):
-            if self.manifest.is_sound(path):
-                return read_arrays(path)
+            if self.manifest.is_sound(path) and _belong(arrays := read_arrays(path), path):
+                return arrays
         raise ContsegError(f"{path}: {problem}; make it again with: contseg train --resume {self.folder}")
 
     def is_readable(self, name: str) -> bool:
@@ -352,6 +352,17 @@ class Run:
             return json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
             raise ContsegError(f"{path}: not JSON ({str(error)[:120]}); {advice}") from None
+
+
+def _belong(arrays: dict[str, np.ndarray], path: Path) -> bool:
+    """Whether arrays are those of a file of a run: of that name, and a matrix of its step; checked without a manifest, too."""
+    if path.name == "predictions.npz":
+        return all(name.startswith("prediction") for name in arrays)
+    if path.name == "samples.npz":
+        return "names" in arrays and all(f"truth{number}" in arrays for number in range(len(arrays["names"])))
+    if path.name != "confusion.npz" or "groups" not in arrays:
+        return path.name != "confusion.npz" or "confusion" in arrays
+    return arrays["confusion"].shape == (int((arrays["groups"] <= int(path.parent.name)).sum()),) * 2
 
 
 class ReadOnlyRun(Run):
