@@ -151,6 +151,34 @@ def test_steps_that_were_deleted_are_named(begun):
         ]
 
 
+@pytest.mark.parametrize("name", ["state.pt", "confusion.npz"])
+def test_a_step_that_the_plan_lacks_is_named_and_kept(begun, name):
+    begun.write_text("plan.json", '{"steps": [1, 2]}')
+    path = begun.folder / "steps" / "02" / name
+    path.parent.mkdir()
+    path.write_bytes(b"mine")
+    for read in (recover, Run.finished_steps):
+        if (read, name) != (Run.finished_steps, "state.pt"):
+            with pytest.raises(ContsegError, match=r"steps/02: is not of this run, whose plan has 2 steps; move what is there"):
+                read(begun)
+    assert path.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("name", ["²", "x"])
+def test_other_folders_beside_steps_are_ignored(begun, name):
+    (begun.folder / "steps" / name).mkdir()
+    for file in ("state.pt", "confusion.npz"):
+        (begun.folder / "steps" / name / file).write_bytes(b"mine")
+    assert (begun.last_begun(), begun.finished_steps(), recover(begun)) == (1, 0, [])
+
+
+def test_a_folder_in_place_of_a_state_is_no_state(begun):
+    begun.state_path(1).unlink()
+    begun.state_path(1, STATE_BEFORE).unlink()
+    begun.state_path(1).mkdir()
+    assert (begun.last_begun(), begun.load_state(1)) == (0, None)
+
+
 @pytest.mark.parametrize("cut", [0, 1, 30, 60])
 def test_metrics_that_are_cut_off_are_restored(begun, cut):
     path = begun.folder / "metrics.jsonl"

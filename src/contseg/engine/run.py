@@ -13,6 +13,7 @@ from ruamel.yaml.error import YAMLError
 from contseg import atomic
 from contseg.archives import read_arrays, read_pickle
 from contseg.data.classes import ClassTable
+from contseg.engine.arrays import belong
 from contseg.engine.metric_lines import lines_at, whole_lines
 from contseg.engine.step_state import StepState
 from contseg.errors import ContsegError
@@ -186,9 +187,13 @@ class Run:
         self.manifest.forget(path)
 
     def last_begun(self) -> int:
-        """The last step with a saved state, or -1. Every step before it is finished; their states are no longer needed."""
+        """The last step with a saved state, or -1. Every step before it is finished; their states are no longer needed.
+
+        Raises:
+            ContsegError: the plan lacks this step.
+        """
         found = [path for name in (STATE, STATE_BEFORE) for path in self.folder.glob(f"steps/*/{name}") if path.is_file()]
-        return max((int(path.parent.name) for path in found if path.parent.name.isdecimal()), default=-1)
+        return self._planned(max((int(path.parent.name) for path in found if path.parent.name.isdecimal()), default=-1))
 
     def is_past_first_step(self) -> bool:
         """Whether step 0 is finished; not if its state is damaged, as a resume repeats the step."""
@@ -233,7 +238,7 @@ class Run:
         path = self.folder / name
         problem = "is damaged" if path.is_file() else "is missing"
         with suppress(OSError, ValueError):
-            if self.manifest.is_sound(path) and _belong(arrays := read_arrays(path), path):
+            if self.manifest.is_sound(path) and belong(arrays := read_arrays(path), path):
                 return arrays
         raise ContsegError(f"{path}: {problem}; make it again with: contseg train --resume {self.folder}")
 
@@ -245,7 +250,11 @@ class Run:
             return False
 
     def finished_steps(self) -> int:
-        """Number of finished steps, determined from several files, as some may be lost or damaged."""
+        """Number of finished steps, determined from several files, as some may be lost or damaged.
+
+        Raises:
+            ContsegError: it is more than the plan has.
+        """
         written = {self.folder / name for name in self.manifest.entries()} | {*self.folder.glob("steps/*/confusion.npz")}
         steps = [path.parent.name for path in written if path.name == "confusion.npz"]
         there = [int(name) for name in steps if name.isdecimal()]
@@ -253,7 +262,17 @@ class Run:
             there += [line["step"] for line in self.metrics() if line["kind"] == "step"]
         with suppress(ContsegError):
             there.append((self.summary() or {}).get("steps", 0) - 1)
-        return max(there, default=-1) + 1
+        return self._planned(max((step for step in there if isinstance(step, int)), default=-1)) + 1
+
+    def _planned(self, step: int) -> int:
+        """The step, after a check that the plan has it."""
+        with suppress(KeyError, TypeError):
+            if step >= (steps := len((self.plan() or {})["steps"])):
+                raise ContsegError(
+                    f"{self.folder / 'steps' / f'{step:02d}'}: is not of this run, whose plan has {steps} steps; move what is"
+                    " there away"
+                )
+        return step
 
     def confusion(self, step: int) -> np.ndarray:
         """The confusion matrix after a step.
@@ -352,17 +371,6 @@ class Run:
             return json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
             raise ContsegError(f"{path}: not JSON ({str(error)[:120]}); {advice}") from None
-
-
-def _belong(arrays: dict[str, np.ndarray], path: Path) -> bool:
-    """Whether arrays are those of a file of a run: of that name, and a matrix of its step; checked without a manifest, too."""
-    if path.name == "predictions.npz":
-        return all(name.startswith("prediction") for name in arrays)
-    if path.name == "samples.npz":
-        return "names" in arrays and all(f"truth{number}" in arrays for number in range(len(arrays["names"])))
-    if path.name != "confusion.npz" or "groups" not in arrays:
-        return path.name != "confusion.npz" or "confusion" in arrays
-    return arrays["confusion"].shape == (int((arrays["groups"] <= int(path.parent.name)).sum()),) * 2
 
 
 class ReadOnlyRun(Run):
