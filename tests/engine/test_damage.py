@@ -159,7 +159,9 @@ def test_a_step_that_the_plan_lacks_is_named_and_kept(begun, name):
     path.write_bytes(b"mine")
     for read in (recover, Run.finished_steps):
         if (read, name) != (Run.finished_steps, "state.pt"):
-            with pytest.raises(ContsegError, match=r"steps/02: is not of this run, whose plan has 2 steps; move what is there"):
+            with pytest.raises(
+                ContsegError, match=r"steps/02: is not of this run, whose plan has 2 steps; move what is there"
+            ):
                 read(begun)
     assert path.read_bytes() == b"mine"
 
