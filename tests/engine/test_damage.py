@@ -299,6 +299,26 @@ def test_arrays_of_another_place_are_named_and_made_again_without_a_manifest(who
     assert "manifest.json was missing" in write_report(run.folder, tmp_path / "report.html").read_text()
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("summary.json", "[1]"),
+        ("plan.json", "[1]"),
+        ("plan.json", "{}"),
+        ("plan.json", '{"steps": ["a", "b"], "warnings": []}'),
+        ("inputs.json", "[]"),
+        ("inputs.json", '{"accepted": 3}'),
+        ("inputs.json", '{"accepted": ["x"]}'),
+    ],
+)
+def test_json_of_another_kind_is_one_line_without_a_manifest(whole, tmp_path, name, content):
+    run = Run(shutil.copytree(whole.folder, tmp_path / "run"))
+    run.manifest.path.unlink()
+    (run.folder / name).write_text(content)
+    with pytest.raises(ContsegError, match=rf"{name}: (not JSON|not a plan|is damaged)"):
+        write_report(run.folder, tmp_path / "report.html")
+
+
 def test_a_matrix_is_missed_even_if_nothing_else_is_left_of_its_step(tmp_path):
     run = Run(tmp_path)
     for step in (0, 1):

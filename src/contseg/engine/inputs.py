@@ -218,8 +218,10 @@ def _content(run: Run) -> dict[str, Any]:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, RecursionError):
             raise _damaged(run) from None
-        if not isinstance(content, dict):
-            raise _damaged(run)
+        try:
+            _ = [(one["step"], "; ".join(one["changes"])) for one in content.get("accepted", [])]
+        except (AttributeError, KeyError, TypeError):
+            raise _damaged(run) from None
     if lost := _lost(run):
         content["accepted"] = [*content.get("accepted", []), _mark(run, [f"{name} was missing" for name in lost])]
     return content

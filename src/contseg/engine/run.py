@@ -260,18 +260,16 @@ class Run:
         there = [int(name) for name in steps if name.isdecimal()]
         with suppress(ContsegError):
             there += [line["step"] for line in self.metrics() if line["kind"] == "step"]
-        with suppress(ContsegError):
-            there.append((self.summary() or {}).get("steps", 0) - 1)
+        with suppress(ContsegError, KeyError, TypeError):
+            there += range((self.summary() or {})["steps"])[-1:]
         return self._planned(max((step for step in there if isinstance(step, int)), default=-1)) + 1
 
     def _planned(self, step: int) -> int:
         """The step, after a check that the plan has it."""
         with suppress(KeyError, TypeError):
             if step >= (steps := len((self.plan() or {})["steps"])):
-                raise ContsegError(
-                    f"{self.folder / 'steps' / f'{step:02d}'}: is not of this run, whose plan has {steps} steps; move what is"
-                    " there away"
-                )
+                place = self.folder / "steps" / f"{step:02d}"
+                raise ContsegError(f"{place}: is not of this run, whose plan has {steps} steps; move what is there away")
         return step
 
     def confusion(self, step: int) -> np.ndarray:
@@ -342,6 +340,8 @@ class Run:
         if plan is None:
             path = self.folder / "plan.json"
             raise ContsegError(f"{path}: is missing; make it again with: contseg train --resume {self.folder}")
+        if not {"steps", "warnings"} <= plan.keys() or not all(isinstance(step, dict) for step in plan["steps"]):
+            raise ContsegError(f"{self.folder / 'plan.json'}: not a plan; restore the file that this run wrote")
         return plan
 
     def summary(self) -> dict[str, Any] | None:
@@ -368,7 +368,9 @@ class Run:
             return None
         self.manifest.check(path, advice)
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(content := json.loads(path.read_text(encoding="utf-8")), dict):
+                return content
+            raise ValueError(f"a {type(content).__name__} in place of keys")
         except (ValueError, RecursionError) as error:
             raise ContsegError(f"{path}: not JSON ({str(error)[:120]}); {advice}") from None
 
