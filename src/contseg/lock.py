@@ -91,7 +91,7 @@ class Owner:
             os.kill(self.process, 0)
         except ProcessLookupError:
             return True
-        except OSError:
+        except (OSError, TypeError, OverflowError):  # the last two: a damaged file
             pass
         return False
 

@@ -11,7 +11,7 @@ def belong(arrays: dict[str, np.ndarray], path: Path) -> bool:
     This finds exchanged files, also in a run without a manifest.
 
     Example:
-        >>> belong({"confusion": np.eye(3), "groups": np.array([0, 0, 1])}, Path("steps/00/confusion.npz"))
+        >>> belong({"confusion": np.eye(3), "groups": np.array([0, 0, 1, 2])}, Path("steps/00/confusion.npz"))
         False
     """
     if path.name == "predictions.npz":
@@ -20,4 +20,6 @@ def belong(arrays: dict[str, np.ndarray], path: Path) -> bool:
         return "names" in arrays and all(f"truth{number}" in arrays for number in range(len(arrays["names"])))
     if path.name != "confusion.npz" or "groups" not in arrays:
         return path.name != "confusion.npz" or "confusion" in arrays
-    return arrays["confusion"].shape == (int((arrays["groups"] <= int(path.parent.name)).sum()),) * 2
+    groups, offline = arrays["groups"], not (path.parent.parent / "01").exists()  # one step, scored as several
+    known = len(groups) if offline else int((groups <= int(path.parent.name)).sum())
+    return arrays["confusion"].shape == (known, known) or len(arrays["confusion"]) == (groups <= int(path.parent.name)).sum()
