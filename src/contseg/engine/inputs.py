@@ -218,8 +218,10 @@ def _content(run: Run) -> dict[str, Any]:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, RecursionError):
             raise _damaged(run) from None
-        if not isinstance(content, dict):
-            raise _damaged(run)
+        try:
+            _ = [(one["step"], "; ".join(one["changes"])) for one in content.get("accepted", [])]
+        except (AttributeError, KeyError, TypeError):
+            raise _damaged(run) from None
     if lost := _lost(run):
         content["accepted"] = [*content.get("accepted", []), _mark(run, [f"{name} was missing" for name in lost])]
     return content
@@ -233,6 +235,8 @@ def _lost(run: Run) -> list[str]:
     """Files of the start of a run that were written and are missing, although training has begun."""
     if run.last_begun() < 0:
         return []
+    if (run.folder / INPUTS).is_file() and not run.manifest.path.is_file():  # written together
+        return [run.manifest.path.name]
     return [name for name in (INPUTS, "plan.json") if name in run.manifest.entries() and not (run.folder / name).is_file()]
 
 
