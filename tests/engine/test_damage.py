@@ -235,7 +235,9 @@ def test_a_report_names_the_damaged_file_of_a_finished_run(whole, tmp_path, name
 
 
 @pytest.mark.parametrize(
-    ("name", "harm"), [("metrics.jsonl", digit), ("summary.json", empty), ("environment.json", halve)], ids=["metrics", "summary", "environment"]
+    ("name", "harm"),
+    [("metrics.jsonl", digit), ("summary.json", empty), ("environment.json", halve)],
+    ids=["metrics", "summary", "environment"],
 )
 def test_a_resume_makes_a_damaged_file_of_a_finished_run_again(whole, tmp_path, name, harm):
     run = Run(shutil.copytree(whole.folder, tmp_path / "run"))
