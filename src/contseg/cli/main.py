@@ -91,6 +91,9 @@ def train(
         bool, typer.Option("--accept-changes", help="Resume although recipe, data or code changed; marks the run.")
     ] = False,
     cache: Annotated[bool, typer.Option(help="Share step 0 with other runs through a cache.")] = True,
+    log: Annotated[
+        Literal["text", "json"], typer.Option(help="Progress as text, or as a JSON object per line for programs.")
+    ] = "text",
     plugin: PluginOption = None,
 ) -> None:
     """Train a recipe step by step, print the results and write a report."""
@@ -104,7 +107,7 @@ def train(
         recipe = None
     if backbone_weights is not None:
         values.append(f"backbone_weights={backbone_weights!r}")
-    run_training(recipe, with_plugins(with_data(values, data), plugin), out, resume, overwrite, cache, accept_changes)
+    run_training(recipe, with_plugins(with_data(values, data), plugin), out, resume, overwrite, cache, accept_changes, log)
 
 
 @app.command(epilog="Example: contseg sweep digits/mib_5-1 digits/plop_5-1 --out runs/sweep")

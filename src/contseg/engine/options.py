@@ -59,6 +59,7 @@ class TrainingOptions(Options):
         accelerator, devices, nodes: hardware; `devices` is the number of ranks per node.
         workers: processes that read images, per rank; 0 reads in the training process, `auto` depends on the cores (see
             `devices.workers_of`). Results do not depend on it.
+        loggers: `tensorboard`, if it is installed, `wandb` and `mlflow`, see `contseg.engine.loggers`; [] for none.
         threads: CPU threads per rank; none uses PyTorch's default.
     """
 
@@ -97,6 +98,7 @@ class TrainingOptions(Options):
     nodes: Processes = 1
     workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = 0
     threads: Processes | None = None
+    loggers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(["tensorboard"])
 
     @field_validator("precision", mode="before")
     @classmethod
@@ -126,5 +128,5 @@ class TrainingOptions(Options):
         return self.lr_factors if step == 0 or self.lr_factors_later is None else self.lr_factors_later
 
 
-MACHINE_KEYS = frozenset({"accelerator", "devices", "nodes", "workers", "threads"})
+MACHINE_KEYS = frozenset({"accelerator", "devices", "nodes", "workers", "threads", "loggers"})
 """Options that do not change what a run computes."""

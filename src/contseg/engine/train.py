@@ -91,7 +91,7 @@ def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter, inputs: Inputs,
     session = Session.of(fabric, job, reporter)
     fabric.barrier()  # until rank 0 has created the folder
     require_agreement(fabric, session.run, inputs)
-    session.reporter.start()
+    session.reporter.start([job.updates_of(step) for step in job.scenario])
     try:
         warnings = (session.run.plan() or {}).get("warnings", ())
         for text in (*notes, *(f"note: {warning}" for warning in warnings)):
@@ -99,6 +99,7 @@ def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter, inputs: Inputs,
         with own_randomness(), own_threads(job.training.threads):
             return _learn_steps(session)
     finally:
+        session.loggers.close()
         session.reporter.stop()
 
 
@@ -126,6 +127,7 @@ def _learn_steps(session: Session) -> dict[str, Any]:
         _finish_step(session, step, student, _learn_step(session, step, student, teacher))
     summary = summarise(run)
     run.write_text("summary.json", json.dumps(summary, indent=1))
+    session.loggers.update()
     fabric.barrier()
     return summary
 
