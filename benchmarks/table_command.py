@@ -10,8 +10,8 @@ from contseg.cli.console import console
 from contseg.cli.sweep import Ways, chosen_seeds, train_rows, write_page
 from contseg.errors import ContsegError, did_you_mean
 from contseg.interruption import catching
-from contseg.sweeps.page import Page, kept_notes
 from contseg.sweeps.cells import Row
+from contseg.sweeps.page import Page, kept_notes
 
 FORGETTING = "[What forgetting is](metrics.md)."
 

@@ -14,7 +14,6 @@ from contseg.report.table import percent
 from contseg.sweeps.page import write
 from contseg.sweeps.runs import Task, Watcher
 
-
 CLOCK = 5.0
 """Seconds between two writes of the time."""
 
