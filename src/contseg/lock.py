@@ -23,6 +23,11 @@ PATIENCE = 30.0
 OF_RUN = "run.lock"
 """Lock in the folder of a run."""
 
+
+class HeldError(ContsegError):
+    """Another process holds a lock."""
+
+
 _runs: dict[Path, "Lock"] = {}
 """Locks of the runs that this process owns."""
 
@@ -104,7 +109,7 @@ def held(path: Path, what: str) -> Iterator[Lock]:
         what: the protected work, for the error: "runs/demo: a demo".
 
     Raises:
-        ContsegError: another process holds the lock (names its machine, its id and when it began).
+        HeldError: another process holds the lock (names its machine, its id and when it began).
 
     Example:
         >>> import tempfile
@@ -123,7 +128,7 @@ def held(path: Path, what: str) -> Iterator[Lock]:
         if owner and owner.has_ended and time.monotonic() < deadline:  # its children hold the lock
             time.sleep(0.1)
             continue
-        raise ContsegError(
+        raise HeldError(
             f"{what} is already running there ({owner or 'another process'}); wait for it to end, or choose another folder"
             " with --out"
         )
@@ -152,7 +157,7 @@ def owned(folder: Path) -> Iterator[None]:
     """Own the folder of a run inside the block: no other process trains, resumes or overwrites it. Blocks may be nested.
 
     Raises:
-        ContsegError: another process owns the folder.
+        HeldError: another process owns the folder.
     """
     path = folder.resolve() / OF_RUN
     if path in _runs:
@@ -164,6 +169,13 @@ def owned(folder: Path) -> Iterator[None]:
             yield
         finally:
             del _runs[path]
+
+
+def is_owned(folder: Path) -> bool:
+    """Whether a process owns the folder of a run, on any machine, as far as its lock file shows; nothing is locked."""
+    path = folder / OF_RUN
+    owner = Owner.of(path)
+    return path.is_file() and not (owner and owner.has_ended) and _is_beating(path)
 
 
 def owned_runs() -> list[Lock]:

@@ -110,28 +110,63 @@ def train(
     run_training(recipe, with_plugins(with_data(values, data), plugin), out, resume, overwrite, cache, accept_changes, log)
 
 
-@app.command(epilog="Example: contseg sweep digits/mib_5-1 digits/plop_5-1 --out runs/sweep")
+@app.command(
+    epilog="Example: contseg sweep digits/mib_5-1 digits/plop_5-1 --seeds 3 --orders 2 --with joint --out runs/sweep"
+)
 def sweep(
     words: Annotated[
-        list[str], typer.Argument(help="Recipes, and changes to all of them.", metavar="RECIPE... [KEY=VALUE]...")
-    ],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the runs and of sweep.md.")],
-    seeds: Annotated[str, typer.Option(help="Seeds to train each recipe with, separated by commas.")] = "0,1,2",
-    settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Values of a key, e.g. training.lr=0.1,0.01; repeatable.", metavar="KEY=VALUES"),
+        typer.Argument(help="Recipes, and changes to all of them; or sweep.yaml.", metavar="RECIPE...|FILE [KEY=VALUE]..."),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, max=1024, help="Processes in parallel; default: all cores.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the runs; default: that of sweep.yaml.")] = None,
+    status: Annotated[
+        Path | None, typer.Option("--status", help="Only show what is done, running, waiting and failed.", metavar="FOLDER")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Number of seeds, or seeds such as 0,1,2; default: 3.")] = None,
+    orders: Annotated[
+        str | None, typer.Option(help="Number of class orders, or orders such as own,seed:1; default: 1, the recipe's own.")
+    ] = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option("--vary", help="Values of a key, e.g. training.lr=0.1,0.01; repeatable.", metavar="KEY=VALUES"),
+    ] = None,
+    beside: Annotated[
+        str | None, typer.Option("--with", help="Also train joint, finetune or both on the same network and data.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Runs in parallel; default: one per GPU, or per core without GPUs.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace runs of other recipes in the folder.")] = False,
+    accept_changes: Annotated[
+        bool, typer.Option("--accept-changes", help="Continue runs whose recipe, data or code changed; marks them.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Allow more than 1000 runs.")] = False,
     plugin: PluginOption = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", hidden=True)] = None,
+    workers: Annotated[int | None, typer.Option("--workers", hidden=True)] = None,
 ) -> None:
-    """Train recipes with several seeds, and tabulate mean and standard deviation.
+    """Train the product of recipes, varied values, seeds and class orders; tabulate mean and standard deviation.
 
-    Repeat the command to resume it.
+    Repeat the command to resume it; several machines may share the folder.
     """
-    from contseg.cli.sweep import run_sweep
+    from contseg.cli.sweep import Ways, described, kinds_of, orders_or_count, run_sweep, seeds_or_count, settings_of
+    from contseg.cli.sweep_status import show_status
 
-    run_sweep(words, settings or [], seeds, out, workers, overwrite, plugin or [])
+    if settings or workers is not None:
+        old, new = ("--set", "--vary") if settings else ("--workers", "--jobs")
+        raise ContsegError(f"{old}: is now named {new}; write {new}")
+    if status is not None:
+        show_status(status)
+        return
+    given = {
+        "seeds": None if seeds is None else seeds_or_count(seeds),
+        "orders": None if orders is None else orders_or_count(orders),
+        "vary": settings_of(vary or []),
+        "beside": None if beside is None else kinds_of(beside),
+        "plugins": plugin,
+    }
+    found, folder = described(words or [], given, out)
+    run_sweep(found, folder, Ways(jobs=jobs, overwrite=overwrite, accept_changes=accept_changes, yes=yes))
 
 
 @app.command(epilog="Example: contseg predict runs/digits-plop_5-1 photos --out predictions")

@@ -14,6 +14,9 @@ from contseg.report.table import percent
 from contseg.sweeps.page import write
 from contseg.sweeps.runs import Task, Watcher
 
+CLOCK = 5.0
+"""Seconds between two writes of the time."""
+
 
 class SweepProgress(Watcher):
     """Shows a bar for the sweep and one per run, in training images, and keeps the wall-clock time in `clock.json`.
@@ -40,10 +43,13 @@ class SweepProgress(Watcher):
         self.done = {task: task.done(self.shares[task]) for task in self.tasks}
         work = sum(task.work(self.shares[task]) for task in self.tasks)
         self.since, self.spent = time.monotonic(), read_clock(self.clock)
+        self.written = self.since
         self.whole = self.bars.add_task("", total=max(work, 1), detail="")
         self.bars.start()
 
     def progressed(self, running: Sequence[Task]) -> None:
+        for task in self.lines.keys() - set(running):  # cut off, and not started again yet
+            self.bars.remove_task(self.lines.pop(task))
         for task in running:
             self.done[task] = task.done(self.shares[task])
             if task not in self.lines:
@@ -56,9 +62,11 @@ class SweepProgress(Watcher):
             description=f"{self.finished} of {self.total} runs",
             detail=f"{duration(elapsed)} elapsed",
         )
-        write(self.clock, json.dumps({"seconds": round(self.spent + elapsed, 1)}))
+        if time.monotonic() - self.written > CLOCK:
+            self._write_clock()
 
     def ended(self, task: Task, problem: str | None) -> None:
+        self._write_clock()
         if task in self.lines:
             self.bars.remove_task(self.lines.pop(task))
         self.done[task] = task.done(self.shares[task])
@@ -70,6 +78,10 @@ class SweepProgress(Watcher):
             outcome = "  ".join(f"{key} {percent(summary[key])}" for key in ("old", "new", "all"))
             outcome += f"  ({self.finished} of {self.total})"
         console.print(f"{task.cell.title}: {outcome}", highlight=False, markup=False, soft_wrap=True)
+
+    def _write_clock(self) -> None:
+        self.written = time.monotonic()
+        write(self.clock, json.dumps({"seconds": round(self.spent + self.written - self.since, 1)}))
 
     def stop(self) -> None:
         """Remove the bars."""
