@@ -151,9 +151,13 @@ def test_an_error_is_the_last_object_and_still_a_line_on_standard_error(tmp_path
 )  # fmt: skip
 def test_whatever_ends_a_training_is_the_last_object(raised, content):
     out = io.StringIO()
-    with redirect_stdout(out), pytest.raises(type(raised)), json_log():
+
+    def train():
         print_line("a table")
         raise raised
+
+    with redirect_stdout(out), pytest.raises(type(raised)), json_log():
+        train()
     [written] = objects(out.getvalue())
     assert content.items() <= written.items()
 

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from contseg import __version__
+from contseg.cli.arguments import DataOption, OverridesArgument, with_data
+from contseg.cli.before import app as before_app
 from contseg.cli.data import app as data_app
 from contseg.cli.failures import Interruptible, one_line_errors
 from contseg.cli.plugins import PluginOption, with_plugins
@@ -27,14 +29,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(before_app)
 app.add_typer(trained_app)
 app.add_typer(data_app, name="data")
 app.add_typer(prepare_app, name="prepare")
 app.add_typer(recipes_app, name="recipes")
 
-RecipeArgument = Annotated[str, typer.Argument(help="A YAML file, or a packaged recipe.", metavar="RECIPE")]
-OverridesArgument = Annotated[list[str] | None, typer.Argument(help="Changes to the recipe.", metavar="[KEY=VALUE]...")]
-DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of the dataset; short for data.path=FOLDER.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Folder to write to.")]
 
 
@@ -294,43 +294,6 @@ def models(
     print_model(network_of(network, values), classes, crop)
 
 
-@app.command(epilog="Example: contseg plan voc/plop_15-1_overlapped --data VOC2012")
-def plan(
-    recipe: RecipeArgument,
-    overrides: OverridesArgument = None,
-    data: DataOption = None,
-    pixels: Annotated[bool, typer.Option("--pixels", help="Also print the pixels per class and step.")] = False,
-    draw: Annotated[Path | None, typer.Option("--draw", help="Also draw the plan to a file (.png, .svg, .pdf).")] = None,
-    plugin: PluginOption = None,
-) -> None:
-    """Print the images and classes of each step of a recipe.
-
-    Also prints which published selection of images each step equals.
-    """
-    from contseg.cli.plan import print_plan
-
-    print_plan(recipe, with_plugins(with_data(list(overrides or []), data), plugin), pixels, draw)
-
-
-@app.command("dry-run", epilog="Example: contseg dry-run voc/plop_15-1_overlapped training.lr=0.1")
-def dry_run(
-    names: Annotated[str, typer.Argument(help="A recipe, a pattern such as 'voc/*', or all.", metavar="NAME|all")],
-    overrides: OverridesArgument = None,
-    processes: Annotated[int | None, typer.Option(min=1, max=1024, help="Recipes in parallel; default: 2.")] = None,
-    full: Annotated[
-        bool | None, typer.Option("--full/--quarter", help="Images of full size (default for one recipe), or of a quarter.")
-    ] = None,
-    plugin: PluginOption = None,
-) -> None:
-    """Check a recipe without its data.
-
-    Runs two updates and one evaluation of steps 0 and 1 with the real network on synthetic images.
-    """
-    from contseg.cli.dry_run import run_dry_run
-
-    run_dry_run(names, with_plugins(list(overrides or []), plugin), processes=processes, full=full)
-
-
 @app.command(epilog="Example: contseg table runs/plop runs/mib --out table.md")
 def table(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="RUN...")],
@@ -367,11 +330,6 @@ def doctor(
     from contseg.cli.doctor import run_doctor
 
     run_doctor(quick)
-
-
-def with_data(overrides: list[str], data: Path | None) -> list[str]:
-    """The overrides, including the folder of the dataset."""
-    return [*overrides, f"data.path={str(data)!r}"] if data else overrides
 
 
 def numbers(option: str, text: str) -> list[float]:

@@ -6,7 +6,7 @@ import torch
 
 
 def peak_memory(on_gpu: bool) -> int | None:
-    """Peak memory so far in bytes: what PyTorch reserved on the GPU, or main memory; None if the system does not report it."""
+    """Peak memory so far in bytes: what PyTorch reserved on the GPU, or main memory; None if the system reports none."""
     if on_gpu:
         return torch.cuda.max_memory_reserved()
     try:

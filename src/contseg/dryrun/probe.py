@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -138,9 +138,9 @@ class _Times:
     def measured(self, job: Job, step: Step) -> Measured:
         """The times and sizes of the step."""
         folder = Run(job.folder).step_folder(step.index)
-        update = _mean([later - one for epoch in self.updated for one, later in zip(epoch, epoch[1:], strict=False)])
+        update = _mean([later - one for epoch in self.updated for one, later in pairwise(epoch)])
         epoch = max(0.0, self.epochs[1] - self.epochs[0] - update * len(self.updated[1])) if self.epochs else 0.0
-        test = _mean([later - one for one, later in zip(self.tested, self.tested[1:], strict=False)])
+        test = _mean([later - one for one, later in pairwise(self.tested)])
         return Measured(
             update=update,
             epoch=epoch,

@@ -25,6 +25,7 @@ class MLflow:
 
     def open(self, run: Run, recipe: Mapping[str, Any], known: str | None) -> str:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow refuses folders otherwise
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is down must not delay training
         from mlflow.entities import Param
         from mlflow.exceptions import MlflowException

@@ -1,6 +1,7 @@
 """Weights & Biases, if the extra `wandb` is installed; its environment variables choose mode, project and folder."""
 
 import os
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ class WeightsAndBiases:
             name=os.environ.get("WANDB_NAME", run.folder.name),
             dir=os.environ.get("WANDB_DIR", run.folder),
             config=dict(recipe),
-            id=known or wandb.util.generate_id(),
+            id=known or uuid.uuid4().hex[:8],
             resume="allow",
             reinit="create_new",  # a process may train several runs
             settings=wandb.Settings(silent=True, console="off", save_code=False, disable_git=True),
