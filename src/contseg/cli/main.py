@@ -108,7 +108,7 @@ def train(
 
 
 @app.command(
-    epilog="Example: contseg sweep digits/mib_5-1 digits/plop_5-1 --seeds 3 --orders 2 --with joint --out runs/sweep"
+    epilog="Example: contseg sweep digits/mib_5-1 --seeds 3 --with joint --out runs/sweep"
 )
 def sweep(
     words: Annotated[

@@ -39,7 +39,7 @@ def work(folder: Path, cache: Path, accept_changes: bool = False) -> None:
     """
     with owned_by_rank_0(folder):
         run = Run(folder)
-        if run.summary() is not None and not accept_changes:
+        if _is_finished(run) and not accept_changes:
             return
         if not joined_rank():
             forget(run)
@@ -50,6 +50,13 @@ def work(folder: Path, cache: Path, accept_changes: bool = False) -> None:
             if not joined_rank():
                 record(run, str(error) if isinstance(error, ContsegError) else f"{type(error).__name__}: {error}")
             raise
+
+
+def _is_finished(run: Run) -> bool:
+    try:
+        return run.summary() is not None
+    except ContsegError:  # damaged, and written again by `train`
+        return False
 
 
 def _record_origin(folder: Path) -> None:
