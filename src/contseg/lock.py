@@ -175,7 +175,12 @@ def is_owned(folder: Path) -> bool:
     """Whether a process owns the folder of a run, on any machine, as far as its lock file shows; nothing is locked."""
     path = folder / OF_RUN
     owner = Owner.of(path)
-    return path.is_file() and not (owner and owner.has_ended) and _is_beating(path)
+    if not path.is_file() or (owner and owner.has_ended):
+        return False
+    try:
+        return _is_beating(path)
+    except OSError:  # a folder that this process may only read
+        return True
 
 
 def owned_runs() -> list[Lock]:

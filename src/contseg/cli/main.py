@@ -110,9 +110,7 @@ def train(
     run_training(recipe, with_plugins(with_data(values, data), plugin), out, resume, overwrite, cache, accept_changes, log)
 
 
-@app.command(
-    epilog="Example: contseg sweep digits/mib_5-1 digits/plop_5-1 --seeds 3 --orders 2 --with joint --out runs/sweep"
-)
+@app.command(epilog="Example: contseg sweep digits/mib_5-1 --seeds 3 --with joint --out runs/sweep")
 def sweep(
     words: Annotated[
         list[str] | None,

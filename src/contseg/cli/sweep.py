@@ -21,6 +21,8 @@ from contseg.sweeps.page import FIGURES, Page, Results, kept_notes, page, plan_w
 from contseg.sweeps.runs import Leader, tasks_of
 from contseg.sweeps.sweep import FILE, Sweep
 
+OPTIONS = {"seeds": "--seeds", "orders": "--orders", "vary": "--vary", "beside": "--with", "plugins": "--plugin"}
+"""Field of `Sweep` to the option of the command line."""
 MOST_RUNS = 1000
 """Runs of a sweep without --yes."""
 
@@ -100,7 +102,7 @@ def described(words: Sequence[str], given: Mapping[str, Any], out: Path | None) 
     used = {key: value for key, value in given.items() if value}
     if len(recipes) == 1 and is_description(path := Path(recipes[0])):
         if used or overrides:
-            word = overrides[0] if overrides else f"--{next(iter(used)).replace('beside', 'with').rstrip('s')}"
+            word = overrides[0] if overrides else OPTIONS[next(iter(used))]
             raise ContsegError(f"sweep: {word} cannot be added to {path}, which describes the sweep; change it there")
         return Sweep.read(path), out or (path if path.is_dir() else path.parent)
     if not recipes:

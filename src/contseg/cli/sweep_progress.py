@@ -33,7 +33,7 @@ class SweepProgress(Watcher):
         cache = out / "cache"
         bearers: dict[str, Task] = {}
         for task in tasks:
-            if not StepCache(cache, task.key).filled:
+            if task.key and not StepCache(cache, task.key).filled:
                 bearers.setdefault(task.key, task)
         self.shares = {task: bearers.get(task.key) is not task for task in tasks}
         self.bars = progress_bars()

@@ -90,14 +90,14 @@ class Sweep(Options):
     def beside_file(self, path: Path) -> "Sweep":
         """The same sweep with files of recipes and plugins that are relative to a file as absolute paths."""
 
-        def whole(name: str, suffix: str) -> str:
+        def whole(name: str) -> str:
             place = path.parent / name
-            return str(place.resolve()) if name.endswith(suffix) and place.is_file() else name
+            return str(place.resolve()) if place.is_file() else name
 
         return self.model_copy(
             update={
-                "recipes": [whole(name, ".yaml") for name in self.recipes],
-                "plugins": [whole(name, ".py") for name in self.plugins],
+                "recipes": [whole(name) for name in self.recipes],
+                "plugins": [whole(name) for name in self.plugins],
             }
         )
 

@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from contseg.engine.ranks import joined_rank, owned_by_rank_0
@@ -18,6 +19,7 @@ from contseg.interruption import Interrupted, catching, end_with_input
 from contseg.lock import HeldError
 from contseg.manifest import Manifest
 from contseg.recipes.build import make_job, resumed_recipe
+from contseg.report.log import TextLog
 from contseg.sweeps.failures import forget, record
 from contseg.sweeps.origin import ORIGIN, origin
 
@@ -39,25 +41,38 @@ def work(folder: Path, cache: Path, accept_changes: bool = False) -> None:
     """
     with owned_by_rank_0(folder):
         run = Run(folder)
-        if run.summary() is not None and not accept_changes:
+        if _is_finished(run) and not accept_changes:
             return
         if not joined_rank():
             forget(run)
             _record_origin(folder)
         try:
-            train(make_job(resumed_recipe(folder), folder, cache=cache), accept_changes=accept_changes)
+            job = make_job(resumed_recipe(folder), folder, cache=cache)
+            train(job, TextLog(_write), accept_changes=accept_changes)
         except Exception as error:
             if not joined_rank():
                 record(run, str(error) if isinstance(error, ContsegError) else f"{type(error).__name__}: {error}")
             raise
 
 
+def _is_finished(run: Run) -> bool:
+    try:
+        return run.summary() is not None
+    except ContsegError:  # damaged, and written again by `train`
+        return False
+
+
 def _record_origin(folder: Path) -> None:
-    sys.stdout.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} process {os.getpid()} on {socket.gethostname()}\n")
-    sys.stdout.flush()
+    _write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} process {os.getpid()} on {socket.gethostname()}")
     Manifest(folder).record(folder / ORIGIN, grows=True)
     with (folder / ORIGIN).open("a", encoding="utf-8") as file:
         file.write(json.dumps(origin()) + "\n")
+
+
+def _write(line: str) -> None:
+    with suppress(OSError):  # a full disk under a log must not end the training
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
 
 
 def main(folder: Path, cache: Path, accept_changes: bool) -> int:
