@@ -143,9 +143,10 @@ def estimate(
         alone = _on_one_rank(recipe, "cpu" if throughput is not None else device)  # which needs no device
         run = start_run(alone, Path(folder) / "run")
         job = make_job(alone, run.folder, progress=progress)
+        first_step = f"{job.first_step_key()} {recipe.backbone_weights}"
         if throughput is None and measured is None:
             measured = probe(job, ranks, clock)
-        return _cost(job, ranks, measured, throughput, str(recipe.backbone_weights))
+        return _cost(job, ranks, measured, throughput, first_step)
 
 
 def _on_one_rank(recipe: Recipe, device: str | None) -> Recipe:
@@ -159,7 +160,7 @@ def _on_one_rank(recipe: Recipe, device: str | None) -> Recipe:
     return with_changes(recipe, training=training, network=network, backbone_weights=None)
 
 
-def _cost(job: Job, ranks: int, measured: Probe | None, throughput: float | None, weights: str) -> Cost:
+def _cost(job: Job, ranks: int, measured: Probe | None, throughput: float | None, first_step: str) -> Cost:
     parameters, steps = _parameters(job), list[StepCost]()
     for index, count in enumerate(parameters):
         cost = _exact(job, index, count)
@@ -172,7 +173,7 @@ def _cost(job: Job, ranks: int, measured: Probe | None, throughput: float | None
         steps.append(cost)
     return Cost(
         steps=tuple(steps),
-        first_step=f"{job.first_step_key()} {weights}",
+        first_step=first_step,
         images_per_update=job.training.batch * job.training.accumulate,
         memory=measured.memory if measured else None,
         working=3 * max(step.state for step in measured.steps) if measured else None,  # written next to the last two
