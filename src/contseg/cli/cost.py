@@ -1,5 +1,6 @@
 """`contseg cost`."""
 
+import math
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -11,6 +12,7 @@ import torch
 from rich.table import Table
 
 from contseg.cli.console import console, progress_bar
+from contseg.cli.sweep import is_description
 from contseg.dryrun.cost import Cost, estimate, total
 from contseg.dryrun.probe import Probe
 from contseg.errors import ContsegError, counted
@@ -18,7 +20,7 @@ from contseg.plugins import load_plugins
 from contseg.recipes.read import read_recipe
 from contseg.recipes.recipe import Recipe
 from contseg.report.log import duration
-from contseg.sweeps.sweep import FILE, Sweep
+from contseg.sweeps.sweep import Sweep
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -50,6 +52,8 @@ def run_cost(
     Raises:
         ContsegError: a recipe is invalid or cannot be trained here, or a sweep has no run left.
     """
+    if throughput is not None and not math.isfinite(throughput):
+        raise ContsegError(f"--throughput: expected images per second, such as 60 (got {throughput})")
     entries, finished = entries_of(words, overrides)
     if finished:
         console.print(f"{counted(finished, 'run')} finished and not counted", highlight=False)
@@ -73,7 +77,7 @@ def entries_of(words: Sequence[str], overrides: Sequence[str]) -> tuple[list[Ent
     found, finished = list[Entry](), 0
     for word in words:
         path = Path(word)
-        if not (path.is_dir() or path.name == FILE):
+        if not (path.is_dir() or is_description(path)):
             found.append(Entry(word, read_recipe(word, overrides)))
             continue
         sweep = Sweep.read(path)
