@@ -101,7 +101,7 @@ class TestTrainWithJson:
     def run(self, tmp_path_factory):
         folder = tmp_path_factory.mktemp("json") / "run"
         code, out, _ = command(
-            "train", "digits/finetune_5-1", *SHORT, "--out", folder, "--no-cache", "--log", "json", "training.lr=0.02"
+            "train", "digits/finetune_5-1", *SHORT, "--out", folder, "--no-cache", "--log", "json", "training.precision=amp"
         )
         assert code == 0
         return Run(folder), objects(out)
@@ -121,7 +121,7 @@ class TestTrainWithJson:
         assert written[-1]["metrics"] == folder.summary()
 
     def test_has_the_remarks_as_messages(self, run):
-        assert any("training.lr" in line["text"] for line in run[1] if line["kind"] == "message")
+        assert any("training.precision" in line["text"] for line in run[1] if line["kind"] == "message")
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_whatever_ends_a_training_is_the_last_object(raised, content):
 
 
 @pytest.mark.slow
-def test_two_ranks_and_the_worker_of_a_sweep_write_each_line_once(tmp_path):
+def test_of_two_ranks_only_one_writes(tmp_path):
     """Rank 0 is a process of its own there."""
     done = subprocess.run(
         [sys.executable, "-m", "contseg", "train", "digits/finetune_5-1", *SHORT, "training.devices=2", "--no-cache",

@@ -15,6 +15,11 @@ from contseg.errors import ContsegError
 KINDS: dict[str, Callable[[], Logger]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases, "mlflow": MLflow}
 
 
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported."""
+    return importlib.util.find_spec(package) is not None
+
+
 def require_loggers(names: Sequence[str]) -> None:
     """Raise ContsegError unless the packages of loggers are installed. TensorBoard, the default, is left out without it.
 
@@ -22,7 +27,7 @@ def require_loggers(names: Sequence[str]) -> None:
         ContsegError: a package is missing (names the extra).
     """
     for name in names:
-        if name != "tensorboard" and importlib.util.find_spec(name) is None:
+        if name != "tensorboard" and not is_installed(name):
             raise ContsegError(f"training.loggers: {name} is not installed; pip install 'contseg[{name}]'")
 
 
@@ -41,7 +46,7 @@ class Loggers:
 
     def __init__(self, run: Run, names: Sequence[str], recipe: Mapping[str, Any], warn: Callable[[str], None]):
         self._run, self._recipe, self._warn = run, recipe, warn
-        self._waiting = [name for name in names if importlib.util.find_spec(name) is not None]
+        self._waiting = [name for name in names if is_installed(name)]
         self._loggers: dict[str, Logger] = {}
         self._sent: dict[str, int] = {}
 

@@ -8,6 +8,9 @@ from typing import Any
 from contseg.engine.loggers.logger import Point
 from contseg.engine.run import Run
 
+WAIT = 60.0
+"""Seconds that the last uploads may take."""
+
 
 class WeightsAndBiases:
     """Logs to a run of Weights & Biases, whose files are in `wandb/` of the run's folder unless `WANDB_DIR` is set.
@@ -27,7 +30,14 @@ class WeightsAndBiases:
             id=known or uuid.uuid4().hex[:8],
             resume="allow",
             reinit="create_new",  # a process may train several runs
-            settings=wandb.Settings(silent=True, console="off", save_code=False, disable_git=True),
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                save_code=False,
+                disable_git=True,
+                finish_timeout=WAIT,
+                finish_timeout_raises=True,
+            ),
         )
         for axis, names in (("epoch", ("train/*", "pseudo/*")), ("step", ("test/*",))):
             self._run.define_metric(axis)
