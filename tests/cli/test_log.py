@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -13,9 +14,11 @@ from contseg.cli.json_log import json_log
 from contseg.cli.progress import print_line
 from contseg.engine.run import Run
 from contseg.interruption import Interrupted
+from contseg.recipes.build import start_run
 from contseg.report.log import PERIOD, JsonLog, TextLog
+from contseg.sweeps.worker import work
 from tests.conftest import TINY
-from tests.engine.runs import command
+from tests.engine.runs import command, tiny_recipe
 
 SHORT = [*TINY, "data.options={train: 10, test: 2, size: 32}", "scenario.split=5-5", "training.batch=10"]
 
@@ -160,6 +163,15 @@ def test_whatever_ends_a_training_is_the_last_object(raised, content):
         train()
     [written] = objects(out.getvalue())
     assert content.items() <= written.items()
+
+
+def test_the_worker_of_a_sweep_writes_the_same_lines(tmp_path, capsys):
+    folder = start_run(tiny_recipe("finetune"), tmp_path / "run").folder
+    work(folder, tmp_path / "cache")
+    written = re.findall(
+        r"^step \d/1 \(.*\): epoch \d/1  loss .* left in this step, .* in the run$", capsys.readouterr().out, re.M
+    )
+    assert len(written) == 4
 
 
 @pytest.mark.slow

@@ -93,7 +93,8 @@ def entries_of(words: Sequence[str], overrides: Sequence[str]) -> tuple[list[Ent
 def estimated(entries: Sequence[Entry], device: Device | None, throughput: float | None) -> list[Cost]:
     """The cost of each run. Each row is probed once; several rows each in a process, whose peak memory is measured."""
     probes: dict[str, Probe | None] = {}
-    alone, costs = len({entry.row for entry in entries}) == 1, []
+    costs: list[Cost] = []
+    alone = len({entry.row for entry in entries}) == 1
     with progress_bar("runs") as progress:
         for done, entry in enumerate(entries):
             progress(done, len(entries))
@@ -122,7 +123,7 @@ def parallel_runs(recipe: Recipe, device: Device | None) -> int:
 def shared_seconds(costs: Sequence[Cost]) -> list[float | None]:
     """Seconds of each run if step 0 is trained once for all that share it."""
     seen: set[str] = set()
-    found = []
+    found: list[float | None] = []
     for cost in costs:
         seconds = cost.seconds
         if cost.first_step in seen and seconds is not None:

@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -102,7 +102,7 @@ class Cost:
         return total([step.flops and step.flops * self.images_per_update * step.updates for step in self.steps])
 
 
-def total(values: list[float | None]) -> float | None:
+def total(values: Sequence[float | None]) -> float | None:
     """The sum, or None if a value is.
 
     Example:
