@@ -107,9 +107,7 @@ def train(
     run_training(recipe, with_plugins(with_data(values, data), plugin), out, resume, overwrite, cache, accept_changes)
 
 
-@app.command(
-    epilog="Example: contseg sweep digits/mib_5-1 --seeds 3 --with joint --out runs/sweep"
-)
+@app.command(epilog="Example: contseg sweep digits/mib_5-1 --seeds 3 --with joint --out runs/sweep")
 def sweep(
     words: Annotated[
         list[str] | None,
@@ -133,6 +131,11 @@ def sweep(
     jobs: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Runs in parallel; default: one per GPU, or per core without GPUs.")
     ] = None,
+    on: Annotated[Literal["local", "slurm"], typer.Option("--on", help="This machine, or jobs of SLURM.")] = "local",
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option("--slurm", help="Options of sbatch, e.g. partition=gpu,time=4:00:00,gres=gpu:1.", metavar="KEY=VALUE"),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace runs of other recipes in the folder.")] = False,
     accept_changes: Annotated[
         bool, typer.Option("--accept-changes", help="Continue runs whose recipe, data or code changed; marks them.")
@@ -152,6 +155,8 @@ def sweep(
     if settings or workers is not None:
         old, new = ("--set", "--vary") if settings else ("--workers", "--jobs")
         raise ContsegError(f"{old}: is now named {new}; write {new}")
+    if slurm and on == "local":
+        raise ContsegError("--slurm: is for jobs of SLURM; add --on slurm, or remove it")
     if status is not None:
         show_status(status)
         return
@@ -163,7 +168,17 @@ def sweep(
         "plugins": plugin,
     }
     found, folder = described(words or [], given, out)
-    run_sweep(found, folder, Ways(jobs=jobs, overwrite=overwrite, accept_changes=accept_changes, yes=yes))
+    run_sweep(
+        found,
+        folder,
+        Ways(
+            jobs=jobs,
+            slurm=slurm or [] if on == "slurm" else None,
+            overwrite=overwrite,
+            accept_changes=accept_changes,
+            yes=yes,
+        ),
+    )
 
 
 @app.command(epilog="Example: contseg predict runs/digits-plop_5-1 photos --out predictions")

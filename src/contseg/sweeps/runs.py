@@ -65,14 +65,17 @@ class Job(Protocol):
 class Executor(Protocol):
     """Where runs are trained."""
 
-    def has_room(self) -> bool:
-        """Whether a run can be started now."""
+    def room(self) -> int:
+        """Number of runs that can be started now."""
 
-    def start(self, cell: Cell) -> Job:
-        """Train the begun run of a cell."""
+    def start(self, cells: Sequence[Cell]) -> list[Job]:
+        """Train the begun runs of some cells."""
+
+    def is_queued(self, cell: Cell) -> bool:
+        """Whether an earlier leader left a job for a run, which waits in a queue."""
 
     def stop(self) -> None:
-        """End the runs that were started; they are saved."""
+        """The leader ends."""
 
 
 class Watcher:
@@ -229,7 +232,7 @@ class Leader:
 
     def _look_at(self, task: Task) -> None:
         folder = task.cell.folder
-        if is_owned(folder):  # first, as an owner finishes a run before it leaves
+        if is_owned(folder) or self.executor.is_queued(task.cell):  # first, as an owner finishes a run before it leaves
             self.states[task] = "elsewhere"
         elif _has_summary(task) and task not in self._replaced:
             self._end(task)
@@ -240,22 +243,25 @@ class Leader:
 
     def _start(self) -> None:
         """Fill the room of the executor."""
-        while self.executor.has_room():
-            task = self.next_task(lambda key: StepCache(self.cache, key).filled)
-            if task is None:
-                return
+        chosen: list[Task] = []
+        while len(chosen) < self.executor.room() and (task := self.next_task(self._is_cached)):
             self._look_at(task)
             if self.states[task] != "waiting":
                 continue
             try:
                 begin(task.cell, self.accept_changes)
                 Manifest(task.cell.folder).record(task.cell.folder / LOG, grows=True)
-                self._jobs[task] = self.executor.start(task.cell)
                 self.states[task] = "here"
+                chosen.append(task)
             except HeldError:
                 self.states[task] = "elsewhere"
             except (ContsegError, OSError) as error:
                 self._end(task, str(error))
+        if chosen:
+            self._jobs |= zip(chosen, self.executor.start([task.cell for task in chosen]), strict=True)
+
+    def _is_cached(self, key: str) -> bool:
+        return StepCache(self.cache, key).filled
 
     def _end(self, task: Task, problem: str | None = None) -> None:
         self.states[task] = "ended"

@@ -82,12 +82,12 @@ class Sweep(Options):
                 " or choose another folder with --out"
             )
         try:
-            return cls.model_validate(content).beside_file(path)
+            return cls.model_validate(content).relative_to(path)
         except ValidationError as error:
             key = ".".join(map(str, error.errors()[0]["loc"][:1]))
             raise ContsegError(f"{path}: {key}: {problem(error)}") from None
 
-    def beside_file(self, path: Path) -> "Sweep":
+    def relative_to(self, path: Path) -> "Sweep":
         """The same sweep with files of recipes and plugins that are relative to a file as absolute paths."""
 
         def whole(name: str) -> str:
