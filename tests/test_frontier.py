@@ -9,8 +9,8 @@ from benchmarks.frontier_page import Outcome, frontier, goals, section, write_fr
 from contseg.data.datasets.globe import Globe
 from contseg.methods.registry import METHODS as REGISTERED
 from contseg.sweeps.cells import cells_of
-from contseg.sweeps.page import NOTES
 from contseg.sweeps.local import LocalExecutor
+from contseg.sweeps.page import NOTES
 from contseg.sweeps.runs import Leader, tasks_of
 from tests.conftest import TINY
 

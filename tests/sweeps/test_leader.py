@@ -26,7 +26,7 @@ class Pretending:
     """An executor whose runs end with the exit codes of a list, by row, and are finished if the code is 0."""
 
     def __init__(self, places: int, **codes: list[int]):
-        self.places, self.codes, self.started, self.stopped = room, codes, [], False
+        self.places, self.codes, self.started, self.stopped = places, codes, [], False
         self.busy = 0
 
     def room(self):
