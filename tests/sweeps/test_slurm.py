@@ -57,7 +57,7 @@ def test_a_run_on_several_nodes_has_a_task_per_rank(tmp_path):
     assert ranks_of(cells_of(tmp_path, "training.devices=4")) == {"nodes": 1, "ntasks_per_node": 1}
     large = cells_of(tmp_path, "training.nodes=2", "training.devices=4")
     assert ranks_of(large) == {"nodes": 2, "ntasks_per_node": 4}
-    with pytest.raises(ContsegError, match="the runs differ in training.nodes"):
+    with pytest.raises(ContsegError, match=r"the runs differ in training\.nodes"):
         ranks_of([*large, *cells_of(tmp_path)])
 
 
@@ -65,7 +65,7 @@ def test_an_error_of_sbatch_is_one_line(tmp_path, monkeypatch):
     states = fake_slurm.install(tmp_path, monkeypatch)
     (states / "refuse").write_text("gpu")
     executor = SlurmExecutor([], tmp_path / "out", tmp_path / "out" / "cache", OPTIONS)
-    with pytest.raises(ContsegError, match="--on slurm: sbatch refused the jobs .*invalid partition specified: gpu"):
+    with pytest.raises(ContsegError, match=r"--on slurm: sbatch refused the jobs .*invalid partition specified: gpu"):
         executor.start(cells_of(tmp_path / "out")[:1])
 
 

@@ -168,17 +168,9 @@ def sweep(
         "plugins": plugin,
     }
     found, folder = described(words or [], given, out)
-    run_sweep(
-        found,
-        folder,
-        Ways(
-            jobs=jobs,
-            slurm=slurm or [] if on == "slurm" else None,
-            overwrite=overwrite,
-            accept_changes=accept_changes,
-            yes=yes,
-        ),
-    )
+    options = (slurm or []) if on == "slurm" else None
+    ways = Ways(jobs=jobs, slurm=options, overwrite=overwrite, accept_changes=accept_changes, yes=yes)
+    run_sweep(found, folder, ways)
 
 
 @app.command(epilog="Example: contseg predict runs/digits-plop_5-1 photos --out predictions")
