@@ -28,7 +28,13 @@ echo "Submitted batch job $id"
 """,
     "srun": """
 while [ "$#" -gt 0 ]; do
-    case "$1" in --unbuffered) shift;; --output|--error) shift 2;; *) break;; esac
+    path=$(echo "$2" | sed "s/%A/$SLURM_ARRAY_JOB_ID/; s/%a/$SLURM_ARRAY_TASK_ID/; s/%j/$SLURM_JOB_ID/; s/%t/0/")
+    case "$1" in
+        --unbuffered) shift;;
+        --output) exec >> "$path"; shift 2;;
+        --error) exec 2>> "$path"; shift 2;;
+        *) break;;
+    esac
 done
 echo $$ > $DIR/$FAKE_JOB.pid
 export SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODEID=0 SLURM_STEP_NUM_TASKS=1

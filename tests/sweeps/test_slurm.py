@@ -147,7 +147,11 @@ def test_a_job_that_ends_at_once_is_reported_with_its_last_lines(tmp_path, monke
     out = tmp_path / "out"
     cells = cells_of(out)[:1]
     executor = SlurmExecutor(cells, out, out / "cache", OPTIONS)
-    executor._executor.python = "echo 'ImportError: no module named torch' >&2; false"
+    python = tmp_path / "python"
+    python.write_text("#!/bin/bash\necho 'ImportError: no module named torch' >&2\nexit 1\n")
+    python.chmod(0o755)
+    executor._executor.python = str(python)
     problems = Leader(tasks_of(cells), executor, out / "cache").lead()
-    assert list(problems) == ["digits-finetune_5-1, seed 0"]
-    assert "FAILED" in (cells[0].folder / "log.txt").read_text()
+    log = cells[0].folder / "log.txt"
+    assert problems == {"digits-finetune_5-1, seed 0": f"ImportError: no module named torch (exit code 1, output in {log})"}
+    assert "FAILED" in log.read_text()
