@@ -105,8 +105,8 @@ class Sweep(Options):
         """Write `sweep.yaml` atomically."""
         yaml, text = YAML(), io.StringIO()
         yaml.width = 1 << 20
-        given = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        yaml.dump({"format": FORMAT} | given, text)
+        given = self.model_dump(mode="json", by_alias=True)
+        yaml.dump({"format": FORMAT} | {key: value for key, value in given.items() if value not in ([], {})}, text)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / FILE, text.getvalue(), shared=True)
 
