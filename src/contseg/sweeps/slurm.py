@@ -53,7 +53,9 @@ class Work:
         self._process = start(command, self.folder / LOG, **({THREADS: threads} if threads else {}))
         signal.signal(signal.SIGUSR2, before)
         try:
-            return self._process.wait()
+            while (code := self._process.poll()) is None:  # not `wait`, which would block that of `checkpoint`
+                time.sleep(0.2)
+            return code
         finally:
             end([self._process])
 
