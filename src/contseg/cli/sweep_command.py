@@ -38,7 +38,7 @@ def sweep(
     on: Annotated[Literal["local", "slurm"], typer.Option("--on", help="This machine, or jobs of SLURM.")] = "local",
     slurm: Annotated[
         list[str] | None,
-        typer.Option("--slurm", help="Options of sbatch, e.g. partition=gpu,time=4:00:00,gres=gpu:1.", metavar="KEY=VALUE"),
+        typer.Option("--slurm", help="Options of sbatch, e.g. time=4:00:00,gres=gpu:1; repeatable.", metavar="KEY=VALUE"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace runs of other recipes in the folder.")] = False,
     accept_changes: Annotated[

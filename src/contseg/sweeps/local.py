@@ -45,7 +45,7 @@ class LocalExecutor:
 
     def _started(self, cell: Cell) -> "LocalJob":
         place = self._places.pop(0)
-        process = start(worker_command(cell.folder, self._cache, self._accept), cell.folder / LOG, **place)
+        process = start(worker_command(cell.folder, self._cache, self._accept), cell.folder / LOG, None, **place)
         self._processes[process] = place
         return LocalJob(self, process)
 

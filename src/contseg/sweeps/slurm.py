@@ -50,7 +50,7 @@ class Work:
         before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # of submitit, and sent to all processes of the job
         threads = os.environ.get(THREADS) or os.environ.get("SLURM_CPUS_PER_TASK")
         command = worker_command(self.folder, self.cache, self.accept_changes)
-        self._process = start(command, self.folder / LOG, **({THREADS: threads} if threads else {}))
+        self._process = start(command, self.folder / LOG, None, **({THREADS: threads} if threads else {}))
         signal.signal(signal.SIGUSR2, before)
         try:
             while (code := self._process.poll()) is None:  # not `wait`, which would block that of `checkpoint`
@@ -217,7 +217,7 @@ def minutes(text: str) -> int:
     """A time limit of SLURM (MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS) in minutes, rounded up.
 
     Raises:
-        ContsegError: it is none of these.
+        ContsegError: it has another form.
 
     Example:
         >>> minutes("90"), minutes("4:00:00"), minutes("1-12"), minutes("0:30")
@@ -226,7 +226,7 @@ def minutes(text: str) -> int:
     days, dash, rest = text.rpartition("-")
     parts = rest.split(":")
     if not all(part.isdecimal() for part in (*parts, *([days] if dash else []))) or len(parts) > 3 or len(text) > 20:
-        raise ContsegError(f"--slurm: time={text}: expected minutes, HH:MM:SS or D-HH:MM:SS")
+        raise ContsegError(f"--slurm: time={text}: write minutes, HH:MM:SS or D-HH:MM:SS")
     numbers = [int(part) for part in parts]
     if dash:
         hours, mins, seconds = (*numbers, 0, 0)[:3]
