@@ -153,8 +153,9 @@ def test_a_failed_run_stops_no_other_and_its_error_is_reported(make, tmp_path):
             return super().start_one(cell)
 
     problems = Leader(tasks, Failing(1, a=[1]), tmp_path / "cache", Ended()).lead()
-    assert problems == {"a, seed 0": f"ImportError: no module named torch (exit code 1, output in {log})"}
+    assert problems == {"a, seed 0": f"exit code 1, output in {log}:\n  Traceback ...\n  ImportError: no module named torch"}
     assert [row for row, problem in ended if problem is None] == ["b", "c"]
+    assert Failure.of(tasks[0].cell.folder).error == problems["a, seed 0"]  # for other leaders
 
 
 @pytest.mark.parametrize("code", [-9, -15, 143])

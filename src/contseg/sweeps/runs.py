@@ -5,11 +5,12 @@ Several leaders, on one or several machines, may work on a folder. The lock of t
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from contseg.children import last_line
+from contseg.children import last_lines
 from contseg.engine.cache import StepCache
 from contseg.engine.overwrite import require_free
 from contseg.errors import ContsegError
@@ -17,7 +18,7 @@ from contseg.lock import HeldError, is_owned, owned
 from contseg.manifest import Manifest
 from contseg.recipes.build import keep_recipe, make_job, resumed_recipe, start_run
 from contseg.sweeps.cells import Cell
-from contseg.sweeps.failures import Failure
+from contseg.sweeps.failures import Failure, record
 from contseg.sweeps.worker import TAKEN
 
 LOG = "log.txt"
@@ -275,9 +276,13 @@ def _has_summary(task: Task) -> bool:
 
 
 def _problem(cell: Cell, code: int) -> str:
-    """Why the process of a run ended."""
+    """Why the process of a run ended; recorded for other leaders, if the process itself could not."""
     if failure := Failure.of(cell.folder):
         return failure.error
     if code < 0 or code > 128:
-        return f"killed {MOST_CUTS + 1} times, last by signal {-code if code < 0 else code - 128}"
-    return f"{last_line(cell.folder / LOG)} (exit code {code}, output in {cell.folder / LOG})"
+        problem = f"killed {MOST_CUTS + 1} times, last by signal {-code if code < 0 else code - 128}"
+    else:
+        problem = "\n  ".join([f"exit code {code}, output in {cell.folder / LOG}:", *last_lines(cell.folder / LOG)])
+    with suppress(HeldError), owned(cell.folder):
+        record(cell.run, problem)
+    return problem
