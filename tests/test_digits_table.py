@@ -152,7 +152,7 @@ def test_a_page_of_nothing_has_dashes():
 def test_a_figure_that_was_not_measured_is_a_dash_and_the_page_says_why():
     one = result(1.0)
     unmeasured = replace(one, figures={**one.figures, "forgetting": None}, notes={"forgetting": "not measured, one step"})
-    text = page(table_of(0), {("finetune", 0): one, ("mib", 0): unmeasured})
+    text = page(table_of(0), {("finetune", "0"): one, ("mib", "0"): unmeasured})
     assert rows_of(text)["MiB"][3] == "-"
     assert "MiB: forgetting: not measured, one step." in text
 

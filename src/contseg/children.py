@@ -55,5 +55,10 @@ def end(processes: Sequence[subprocess.Popen]) -> None:
 
 def last_line(log: Path) -> str:
     """The last line of a child's output without `error: `, or "no output"."""
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"]
-    return lines[-1].removeprefix("error: ")
+    return last_lines(log, 1)[0].removeprefix("error: ")
+
+
+def last_lines(log: Path, count: int = 5) -> list[str]:
+    """The last lines of a child's output; a line "no output" if there are none."""
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-count:] or ["no output"]

@@ -25,14 +25,20 @@ RECIPE = read_recipe("digits/mib_5-1")
 class Pretending:
     """An executor whose runs end with the exit codes of a list, by row, and are finished if the code is 0."""
 
-    def __init__(self, room: int, **codes: list[int]):
-        self.room, self.codes, self.started, self.stopped = room, codes, [], False
+    def __init__(self, places: int, **codes: list[int]):
+        self.places, self.codes, self.started, self.stopped = places, codes, [], False
         self.busy = 0
 
-    def has_room(self):
-        return self.busy < self.room
+    def room(self):
+        return self.places - self.busy
 
-    def start(self, cell: Cell):
+    def is_queued(self, cell):
+        return False
+
+    def start(self, cells):
+        return [self.start_one(cell) for cell in cells]
+
+    def start_one(self, cell: Cell):
         self.started.append(cell.row)
         self.busy += 1
         return Pretended(self, cell, self.codes.get(cell.row, [0]).pop(0) if self.codes.get(cell.row) else 0)
@@ -141,14 +147,15 @@ def test_a_failed_run_stops_no_other_and_its_error_is_reported(make, tmp_path):
     log = tasks[0].cell.folder / "log.txt"
 
     class Failing(Pretending):
-        def start(self, cell):
+        def start_one(self, cell):
             if cell.row == "a":
                 log.write_text("Traceback ...\nImportError: no module named torch\n")
-            return super().start(cell)
+            return super().start_one(cell)
 
     problems = Leader(tasks, Failing(1, a=[1]), tmp_path / "cache", Ended()).lead()
-    assert problems == {"a, seed 0": f"ImportError: no module named torch (exit code 1, output in {log})"}
+    assert problems == {"a, seed 0": f"exit code 1, output in {log}:\n  Traceback ...\n  ImportError: no module named torch"}
     assert [row for row, problem in ended if problem is None] == ["b", "c"]
+    assert Failure.of(tasks[0].cell.folder).error == problems["a, seed 0"]  # for other leaders
 
 
 @pytest.mark.parametrize("code", [-9, -15, 143])

@@ -16,6 +16,7 @@ from contseg.cli.plugins import PluginOption, with_plugins
 from contseg.cli.prepare import app as prepare_app
 from contseg.cli.recipes import app as recipes_app
 from contseg.cli.streams import write_anything
+from contseg.cli.sweep_command import app as sweep_app
 from contseg.cli.trained import app as trained_app
 from contseg.errors import ContsegError
 from contseg.interruption import catching, end_with_input
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(before_app)
 app.add_typer(trained_app)
+app.add_typer(sweep_app)
 app.add_typer(data_app, name="data")
 app.add_typer(prepare_app, name="prepare")
 app.add_typer(recipes_app, name="recipes")
@@ -108,63 +110,6 @@ def train(
     if backbone_weights is not None:
         values.append(f"backbone_weights={backbone_weights!r}")
     run_training(recipe, with_plugins(with_data(values, data), plugin), out, resume, overwrite, cache, accept_changes, log)
-
-
-@app.command(epilog="Example: contseg sweep digits/mib_5-1 --seeds 3 --with joint --out runs/sweep")
-def sweep(
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(help="Recipes, and changes to all of them; or sweep.yaml.", metavar="RECIPE...|FILE [KEY=VALUE]..."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of the runs; default: that of sweep.yaml.")] = None,
-    status: Annotated[
-        Path | None, typer.Option("--status", help="Only show what is done, running, waiting and failed.", metavar="FOLDER")
-    ] = None,
-    seeds: Annotated[str | None, typer.Option(help="Number of seeds, or seeds such as 0,1,2; default: 3.")] = None,
-    orders: Annotated[
-        str | None, typer.Option(help="Number of class orders, or orders such as own,seed:1; default: 1, the recipe's own.")
-    ] = None,
-    vary: Annotated[
-        list[str] | None,
-        typer.Option("--vary", help="Values of a key, e.g. training.lr=0.1,0.01; repeatable.", metavar="KEY=VALUES"),
-    ] = None,
-    beside: Annotated[
-        str | None, typer.Option("--with", help="Also train joint, finetune or both on the same network and data.")
-    ] = None,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Runs in parallel; default: one per GPU, or per core without GPUs.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace runs of other recipes in the folder.")] = False,
-    accept_changes: Annotated[
-        bool, typer.Option("--accept-changes", help="Continue runs whose recipe, data or code changed; marks them.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Allow more than 1000 runs.")] = False,
-    plugin: PluginOption = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", hidden=True)] = None,
-    workers: Annotated[int | None, typer.Option("--workers", hidden=True)] = None,
-) -> None:
-    """Train the product of recipes, varied values, seeds and class orders; tabulate mean and standard deviation.
-
-    Repeat the command to resume it; several machines may share the folder.
-    """
-    from contseg.cli.sweep import Ways, described, kinds_of, orders_or_count, run_sweep, seeds_or_count, settings_of
-    from contseg.cli.sweep_status import show_status
-
-    if settings or workers is not None:
-        old, new = ("--set", "--vary") if settings else ("--workers", "--jobs")
-        raise ContsegError(f"{old}: is now named {new}; write {new}")
-    if status is not None:
-        show_status(status)
-        return
-    given = {
-        "seeds": None if seeds is None else seeds_or_count(seeds),
-        "orders": None if orders is None else orders_or_count(orders),
-        "vary": settings_of(vary or []),
-        "beside": None if beside is None else kinds_of(beside),
-        "plugins": plugin,
-    }
-    found, folder = described(words or [], given, out)
-    run_sweep(found, folder, Ways(jobs=jobs, overwrite=overwrite, accept_changes=accept_changes, yes=yes))
 
 
 @app.command(epilog="Example: contseg predict runs/digits-plop_5-1 photos --out predictions")

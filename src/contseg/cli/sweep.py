@@ -15,10 +15,11 @@ from contseg.errors import ContsegError, counted, did_you_mean
 from contseg.interruption import Interrupted
 from contseg.parsing import parse_yaml
 from contseg.sweeps.beside import Kind
-from contseg.sweeps.cells import Row, cells_of
+from contseg.sweeps.cells import Cell, Row, cells_of
 from contseg.sweeps.local import LocalExecutor
 from contseg.sweeps.page import FIGURES, Page, Results, kept_notes, page, plan_warnings, read_results, spread, write
-from contseg.sweeps.runs import Leader, tasks_of
+from contseg.sweeps.runs import Executor, Leader, tasks_of
+from contseg.sweeps.slurm import SlurmExecutor, options_of
 from contseg.sweeps.sweep import FILE, Sweep
 
 OPTIONS = {"seeds": "--seeds", "orders": "--orders", "vary": "--vary", "beside": "--with", "plugins": "--plugin"}
@@ -33,12 +34,14 @@ class Ways:
 
     Args:
         jobs: runs in parallel; None for one per GPU, or one per core without GPUs.
+        slurm: options of sbatch, KEY=VALUE; None trains on this machine.
         overwrite: replace runs that have another recipe.
         accept_changes: continue runs whose recipe, data or code changed.
         yes: allow more than `MOST_RUNS` runs.
     """
 
     jobs: int | None = None
+    slurm: Sequence[str] | None = None
     overwrite: bool = False
     accept_changes: bool = False
     yes: bool = False
@@ -47,7 +50,21 @@ class Ways:
     def words(self) -> list[str]:
         """The options of the command line."""
         flags = {"--overwrite": self.overwrite, "--accept-changes": self.accept_changes, "--yes": self.yes}
-        return [*(["--jobs", str(self.jobs)] if self.jobs else []), *(flag for flag, given in flags.items() if given)]
+        words = ["--jobs", str(self.jobs)] if self.jobs else []
+        if self.slurm is not None:
+            words += ["--on", "slurm", *(word for text in self.slurm for word in ("--slurm", text))]
+        return [*words, *(flag for flag, given in flags.items() if given)]
+
+    def executor(self, cells: Sequence[Cell], out: Path) -> Executor:
+        """Where the runs of some cells are trained.
+
+        Raises:
+            ContsegError: see `SlurmExecutor`.
+        """
+        cache = out / "cache"
+        if self.slurm is None:
+            return LocalExecutor(cells, cache, self.jobs, self.accept_changes)
+        return SlurmExecutor(cells, out, cache, options_of(self.slurm), self.jobs, self.accept_changes)
 
 
 def run_sweep(sweep: Sweep, out: Path, ways: Ways) -> None:
@@ -109,7 +126,7 @@ def described(words: Sequence[str], given: Mapping[str, Any], out: Path | None) 
         raise ContsegError("sweep: name at least one recipe (list the packaged ones with: contseg recipes)")
     if out is None:
         raise ContsegError("sweep: --out is missing; name the folder of the runs")
-    return Sweep(recipes=recipes, overrides=overrides, **used).beside_file(Path.cwd() / FILE), out
+    return Sweep(recipes=recipes, overrides=overrides, **used).relative_to(Path.cwd() / FILE), out
 
 
 def is_description(path: Path) -> bool:
@@ -255,17 +272,16 @@ def train_rows(
         ContsegError: see `tasks_of`.
     """
     cells = cells_of(rows, overrides, out)
+    executor = ways.executor(cells, out)
     with console.status("checking recipes and runs"):
         tasks = tasks_of(cells, ways.overwrite, ways.accept_changes)
     if sweep is not None:
         sweep.write(out)
     if not tasks:
         return {}
-    cache = out / "cache"
     progress = SweepProgress(tasks, len(cells) - len(tasks), len(cells), out)
-    executor = LocalExecutor([task.cell for task in tasks], cache, ways.jobs, ways.accept_changes)
     try:
-        return Leader(tasks, executor, cache, progress, ways.accept_changes).lead()
+        return Leader(tasks, executor, out / "cache", progress, ways.accept_changes).lead()
     finally:
         progress.stop()
 

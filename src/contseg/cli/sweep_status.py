@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Group
 from rich.live import Live
@@ -13,12 +14,11 @@ from rich.text import Text
 from contseg.cli.console import console
 from contseg.cli.progress import duration, numbered
 from contseg.errors import visible
-from contseg.sweeps.status import Status, statuses
+from contseg.sweeps.status import State, Status, statuses
 from contseg.sweeps.sweep import Sweep
 
 EVERY = 2.0
 """Seconds between two updates of the table."""
-STATES = ("done", "running", "waiting", "failed")
 
 
 def show_status(folder: Path) -> None:
@@ -48,8 +48,8 @@ def counts_of(found: Sequence[Status]) -> str:
         >>> counts_of([])
         '0 runs: 0 done, 0 running, 0 waiting, 0 failed'
     """
-    counts = Counter(status.state for status in found)
-    return f"{len(found)} runs: {', '.join(f'{counts[state]} {state}' for state in STATES)}"
+    counts = Counter[str](status.state for status in found)
+    return f"{len(found)} runs: {', '.join(f'{counts[state]} {state}' for state in get_args(State))}"
 
 
 def line_of(status: Status) -> str:

@@ -18,7 +18,8 @@ def beside_rows(kinds: Sequence[Kind], rows: Mapping[str, Row]) -> dict[str, Row
     A row that learns later steps without updates uses the fine-tuning of another one.
 
     Raises:
-        ContsegError: no row has later steps with updates, which fine-tuning needs.
+        ContsegError: no row has later steps with updates, which fine-tuning needs, or joint training of a row would start
+            from its trained model.
     """
     found: dict[str, Row] = {}
     for kind in dict.fromkeys(kinds):
@@ -28,6 +29,8 @@ def beside_rows(kinds: Sequence[Kind], rows: Mapping[str, Row]) -> dict[str, Row
             recipe = read_recipe(row.recipe, row.overrides)
             if kind == "finetune" and not recipe.training.epochs_of(1) and recipe.scenario.split != "offline":
                 continue
+            if kind == "joint" and recipe.start_from:
+                raise ContsegError(f"--with joint: {row.label} starts from a trained model; name its joint training as well")
             overrides = (*_without_method(row.overrides), *changes(kind, recipe))
             reference = read_recipe(row.recipe, overrides)
             made += 1

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +10,8 @@ import torch
 from contseg.children import end, start
 from contseg.engine.devices import accelerator_of, cores
 from contseg.sweeps.cells import Cell
-from contseg.sweeps.runs import LOG
-from contseg.sweeps.worker import ACCEPT
+from contseg.sweeps.runs import LOG, Job
+from contseg.sweeps.worker import worker_command
 
 THREADS = "OMP_NUM_THREADS"
 GPUS = "CUDA_VISIBLE_DEVICES"
@@ -32,16 +31,21 @@ class LocalExecutor:
         options = [cell.recipe.training for cell in cells]
         gpus = visible_gpus() if any(accelerator_of(one) == "cuda" for one in options) else []
         self._places = places(gpus, jobs, max([one.devices for one in options], default=1))
-        self._cache, self._flags = cache.resolve(), [ACCEPT] if accept_changes else []
+        self._cache, self._accept = cache.resolve(), accept_changes
         self._processes: dict[subprocess.Popen, dict[str, str]] = {}
 
-    def has_room(self) -> bool:
-        return bool(self._places)
+    def room(self) -> int:
+        return len(self._places)
 
-    def start(self, cell: Cell) -> "LocalJob":
-        command = [sys.executable, "-m", "contseg.sweeps.worker", str(cell.folder), str(self._cache), *self._flags]
+    def start(self, cells: Sequence[Cell]) -> list[Job]:
+        return [self._started(cell) for cell in cells]
+
+    def is_queued(self, cell: Cell) -> bool:
+        return False
+
+    def _started(self, cell: Cell) -> "LocalJob":
         place = self._places.pop(0)
-        process = start(command, cell.folder / LOG, **place)
+        process = start(worker_command(cell.folder, self._cache, self._accept), cell.folder / LOG, None, **place)
         self._processes[process] = place
         return LocalJob(self, process)
 

@@ -5,11 +5,12 @@ Several leaders, on one or several machines, may work on a folder. The lock of t
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from contseg.children import last_line
+from contseg.children import last_lines
 from contseg.engine.cache import StepCache
 from contseg.engine.overwrite import require_free
 from contseg.errors import ContsegError
@@ -17,7 +18,7 @@ from contseg.lock import HeldError, is_owned, owned
 from contseg.manifest import Manifest
 from contseg.recipes.build import keep_recipe, make_job, resumed_recipe, start_run
 from contseg.sweeps.cells import Cell
-from contseg.sweeps.failures import Failure
+from contseg.sweeps.failures import Failure, record
 from contseg.sweeps.worker import TAKEN
 
 LOG = "log.txt"
@@ -65,14 +66,17 @@ class Job(Protocol):
 class Executor(Protocol):
     """Where runs are trained."""
 
-    def has_room(self) -> bool:
-        """Whether a run can be started now."""
+    def room(self) -> int:
+        """Number of runs that can be started now."""
 
-    def start(self, cell: Cell) -> Job:
-        """Train the begun run of a cell."""
+    def start(self, cells: Sequence[Cell]) -> list[Job]:
+        """Train the begun runs of some cells."""
+
+    def is_queued(self, cell: Cell) -> bool:
+        """Whether an earlier leader left a job for a run, which waits in a queue."""
 
     def stop(self) -> None:
-        """End the runs that were started; they are saved."""
+        """The leader ends."""
 
 
 class Watcher:
@@ -229,7 +233,7 @@ class Leader:
 
     def _look_at(self, task: Task) -> None:
         folder = task.cell.folder
-        if is_owned(folder):  # first, as an owner finishes a run before it leaves
+        if is_owned(folder) or self.executor.is_queued(task.cell):  # first, as an owner finishes a run before it leaves
             self.states[task] = "elsewhere"
         elif _has_summary(task) and task not in self._replaced:
             self._end(task)
@@ -240,22 +244,25 @@ class Leader:
 
     def _start(self) -> None:
         """Fill the room of the executor."""
-        while self.executor.has_room():
-            task = self.next_task(lambda key: StepCache(self.cache, key).filled)
-            if task is None:
-                return
+        chosen: list[Task] = []
+        while len(chosen) < self.executor.room() and (task := self.next_task(self._is_cached)):
             self._look_at(task)
             if self.states[task] != "waiting":
                 continue
             try:
                 begin(task.cell, self.accept_changes)
                 Manifest(task.cell.folder).record(task.cell.folder / LOG, grows=True)
-                self._jobs[task] = self.executor.start(task.cell)
                 self.states[task] = "here"
+                chosen.append(task)
             except HeldError:
                 self.states[task] = "elsewhere"
             except (ContsegError, OSError) as error:
                 self._end(task, str(error))
+        if chosen:
+            self._jobs |= zip(chosen, self.executor.start([task.cell for task in chosen]), strict=True)
+
+    def _is_cached(self, key: str) -> bool:
+        return StepCache(self.cache, key).filled
 
     def _end(self, task: Task, problem: str | None = None) -> None:
         self.states[task] = "ended"
@@ -269,9 +276,13 @@ def _has_summary(task: Task) -> bool:
 
 
 def _problem(cell: Cell, code: int) -> str:
-    """Why the process of a run ended."""
+    """Why the process of a run ended; recorded for other leaders, if the process itself could not."""
     if failure := Failure.of(cell.folder):
         return failure.error
     if code < 0 or code > 128:
-        return f"killed {MOST_CUTS + 1} times, last by signal {-code if code < 0 else code - 128}"
-    return f"{last_line(cell.folder / LOG)} (exit code {code}, output in {cell.folder / LOG})"
+        problem = f"killed {MOST_CUTS + 1} times, last by signal {-code if code < 0 else code - 128}"
+    else:
+        problem = "\n  ".join([f"exit code {code}, output in {cell.folder / LOG}:", *last_lines(cell.folder / LOG)])
+    with suppress(HeldError), owned(cell.folder):
+        record(cell.run, problem)
+    return problem

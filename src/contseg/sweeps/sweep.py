@@ -82,12 +82,12 @@ class Sweep(Options):
                 " or choose another folder with --out"
             )
         try:
-            return cls.model_validate(content).beside_file(path)
+            return cls.model_validate(content).relative_to(path)
         except ValidationError as error:
             key = ".".join(map(str, error.errors()[0]["loc"][:1]))
             raise ContsegError(f"{path}: {key}: {problem(error)}") from None
 
-    def beside_file(self, path: Path) -> "Sweep":
+    def relative_to(self, path: Path) -> "Sweep":
         """The same sweep with files of recipes and plugins that are relative to a file as absolute paths."""
 
         def whole(name: str) -> str:
@@ -105,8 +105,8 @@ class Sweep(Options):
         """Write `sweep.yaml` atomically."""
         yaml, text = YAML(), io.StringIO()
         yaml.width = 1 << 20
-        given = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        yaml.dump({"format": FORMAT} | given, text)
+        given = self.model_dump(mode="json", by_alias=True)
+        yaml.dump({"format": FORMAT} | {key: value for key, value in given.items() if value not in ([], {})}, text)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / FILE, text.getvalue(), shared=True)
 

@@ -28,6 +28,11 @@ TAKEN = 75
 ACCEPT = "--accept-changes"
 
 
+def worker_command(folder: Path, cache: Path, accept_changes: bool = False) -> list[str]:
+    """The command of the process of a run."""
+    return [sys.executable, "-m", "contseg.sweeps.worker", str(folder), str(cache), *([ACCEPT] if accept_changes else [])]
+
+
 def work(folder: Path, cache: Path, accept_changes: bool = False) -> None:
     """Train or resume the run in a folder, unless it is finished.
 
