@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from contseg.cli.console import console
-from contseg.cli.cost import entries_of, gigabytes, print_sum, shared_seconds, span
+from contseg.cli.cost import entries_of, print_sum, shared_seconds, size, span
 from contseg.dryrun import cost as costs
 from contseg.dryrun.cost import Cost, StepCost, estimate
 from contseg.engine.job import Reporter
@@ -119,7 +119,7 @@ def test_the_wall_clock_time_is_shared_by_runs_in_parallel_and_is_that_of_the_lo
 
 
 def test_what_is_not_known_is_a_dash():
-    assert (span(None), gigabytes(None)) == ("-", "-")
+    assert (span(None), size(None)) == ("-", "-")
 
 
 class TestTheCommand:

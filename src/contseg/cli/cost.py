@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from contseg.cli.console import console, progress_bar
@@ -135,15 +136,15 @@ def shared_seconds(costs: Sequence[Cost]) -> list[float | None]:
 
 def step_table(cost: Cost) -> Table:
     """The steps of a run."""
-    table = Table(caption="GFLOPs: of a training image, forward and backward, with the teacher")
-    for title in ("step", "images", "epochs", "updates", "tests", "M params", "GFLOPs", "training", "testing"):
-        table.add_column(title, justify="right")
+    table = Table(box=SIMPLE_HEAD, caption="GFLOPs: of a training image, forward and backward, with the teacher")
+    for title in ("step", "images", "updates", "tests", "M params", "GFLOPs", "train", "test"):
+        table.add_column(title, justify="right", no_wrap=True)
     for step in cost.steps:
         table.add_row(
             str(step.index),
-            *(str(step.images), str(step.epochs), str(step.updates), str(step.tests)),
+            *(str(step.images), str(step.updates), str(step.tests)),
             f"{step.parameters / 1e6:.2f}",
-            "-" if step.flops is None else f"{step.flops / 1e9:.1f}",
+            "-" if step.flops is None else f"{step.flops / 1e9:.3g}",
             span(step.training),
             span(step.testing),
         )
@@ -155,9 +156,9 @@ def print_run(cost: Cost) -> None:
     rate = f" at {cost.trained_images / cost.training:.1f} images/s" if cost.training and cost.trained_images else ""
     lines = {
         "time": f"{span(cost.seconds)} (training {span(cost.training)}{rate}, tests {span(cost.testing)})",
-        "operations": "-" if cost.flops is None else f"{cost.flops / 1e15:.3g} PFLOPs of training",
-        "memory": f"{gigabytes(cost.memory)} per rank",
-        "disk": f"{gigabytes(cost.disk)} at the end, {gigabytes(cost.working)} more while training",
+        "operations": "-" if cost.flops is None else f"{cost.flops / 1e12:.3g} TFLOPs of training",
+        "memory": f"{size(cost.memory)} per rank",
+        "disk": f"{size(cost.disk)} at the end, {size(cost.working)} more while training",
     }
     for name, text in lines.items():
         console.print(f"{name}: {text}", highlight=False, soft_wrap=True)
@@ -169,10 +170,10 @@ def print_run(cost: Cost) -> None:
 def sum_table(entries: Sequence[Entry], costs: Sequence[Cost]) -> Table:
     """A row per row of the sweep, and the sum."""
     shared = shared_seconds(costs)
-    table = Table(caption="memory: of one run; a step 0 that runs share is counted once in time")
+    table = Table(box=SIMPLE_HEAD, caption="memory: of one run; a step 0 that runs share is counted once in time")
     table.add_column("recipe", overflow="fold")
     for title in ("runs", "updates", "images", "M params", "memory", "disk", "time"):
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", no_wrap=True)
     groups = {name: [place for place, entry in enumerate(entries) if entry.row == name] for name in dict.fromkeys(
         entry.row for entry in entries)}  # fmt: skip
     for name, places in {**groups, "sum": list(range(len(costs)))}.items():
@@ -186,8 +187,8 @@ def sum_table(entries: Sequence[Entry], costs: Sequence[Cost]) -> Table:
             str(sum(step.updates for cost in chosen for step in cost.steps)),
             str(sum(cost.trained_images for cost in chosen)),
             f"{max(cost.steps[-1].parameters for cost in chosen) / 1e6:.2f}",
-            gigabytes(max((cost.memory for cost in chosen if cost.memory is not None), default=None)),
-            gigabytes(disks),
+            size(max((cost.memory for cost in chosen if cost.memory is not None), default=None)),
+            size(disks),
             span(total([shared[place] for place in places])),
         )
     return table
@@ -206,11 +207,13 @@ def span(seconds: float | None) -> str:
     return "-" if seconds is None else duration(seconds)
 
 
-def gigabytes(count: float | None) -> str:
+def size(count: float | None) -> str:
     """Bytes as text; a dash for None.
 
     Example:
-        >>> gigabytes(2_340_000_000), gigabytes(3_000_000), gigabytes(None)
-        ('2.34 GB', '0.003 GB', '-')
+        >>> size(2_340_000_000), size(3_000_000), size(None)
+        ('2.34 GB', '3 MB', '-')
     """
-    return "-" if count is None else f"{count / 1e9:.3g} GB"
+    if count is None:
+        return "-"
+    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
