@@ -129,6 +129,7 @@ class TestTheCommand:
         assert code == 0
         assert all(f"{what}: " in out for what in ("time", "operations", "memory", "disk"))
         assert "estimated from a few updates on CPU" in out
+        assert "…" not in out  # in 80 columns
         assert list(Path().iterdir()) == []
 
     def test_has_dashes_for_what_a_throughput_does_not_give(self):
@@ -151,6 +152,7 @@ class TestTheCommand:
         assert code == 0
         assert "1 run finished and not counted" in out
         assert "with 2 runs in parallel" in out
+        assert "…" not in out
 
     @pytest.mark.parametrize(
         ("words", "error"),
