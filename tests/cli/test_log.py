@@ -180,7 +180,7 @@ def test_of_two_ranks_only_one_writes(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "contseg", "train", "digits/finetune_5-1", *SHORT, "training.devices=2", "--no-cache",
          "training.accelerator=cpu", "--log", "json", "--out", str(tmp_path / "run")],
-        env=os.environ, capture_output=True, text=True, timeout=300,
+        env=os.environ, capture_output=True, text=True, timeout=1200,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert [line["kind"] for line in objects(done.stdout)].count("epoch") == 4
