@@ -18,8 +18,8 @@ BEAT = 10.0
 """Seconds between two heartbeats of an owner."""
 STALE = 60.0
 """Seconds without a heartbeat after which an owner on another machine has ended."""
-PATIENCE = 30.0
-"""Seconds to wait for the children of a killed owner, which are still saving."""
+PATIENCE = 90.0
+"""Seconds to wait for the children of a killed owner, which are still starting or saving."""
 OF_RUN = "run.lock"
 """Lock in the folder of a run."""
 

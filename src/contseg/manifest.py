@@ -76,9 +76,9 @@ class Manifest:
         Args:
             grows: the files are appended to; only their names are recorded.
         """
-        if grows and all(self._name(path) in self.entries() for path in paths):
-            return
         empty: dict[str, Any] = {"sha256": None, "size": None}
+        if grows and all(self.entries().get(self._name(path)) == empty for path in paths):
+            return
         found = {
             self._name(path): empty if grows else {"sha256": file_sha256(path), "size": path.stat().st_size}
             for path in paths

@@ -10,16 +10,17 @@ import pytest
 from contseg.cli import sweep as module
 from contseg.cli.sweep import kinds_of, orders_or_count, seeds_or_count, settings_of, values_of
 from contseg.cli.sweep_status import line_of, table_of
-from contseg.engine.run import Run
+from contseg.engine.overwrite import clear
+from contseg.engine.run import INPUTS, Run
 from contseg.errors import ContsegError
 from contseg.interruption import Interrupted
 from contseg.lock import OF_RUN, owned
 from contseg.sweeps.failures import record
-from contseg.sweeps.runs import begin
+from contseg.sweeps.runs import LOG, begin
 from contseg.sweeps.status import statuses
 from contseg.sweeps.sweep import FILE, Sweep
 from tests.conftest import TINY
-from tests.engine.runs import command
+from tests.engine.runs import command, interrupted
 
 SMALL = [*TINY, "training.epochs=1", "training.batch=10"]
 MIB, PLOP = "digits/mib_5-1", "digits/plop_5-1"
@@ -118,6 +119,24 @@ def test_a_sweep_may_grow_but_another_one_needs_another_folder(tmp_path, untrain
     assert f"{tmp_path}: contains another sweep (" in errors
     assert "recipes was ['digits/mib_5-1', 'digits/plop_5-1'], is ['digits/plop_5-1']" in errors
     assert Sweep.read(tmp_path).recipes == [MIB, PLOP]
+
+
+def test_a_description_that_was_written_by_hand_is_kept(tmp_path, untrained):
+    text = f"# mine\nrecipes: [{MIB}]\nseeds: 2\n"
+    (tmp_path / FILE).write_text(text)
+    assert command("sweep", tmp_path)[0] == 0
+    code, _, errors = command("sweep", MIB, "--seeds", "3", "--out", tmp_path)
+    assert code == 2
+    assert f"{tmp_path / FILE}: was written by hand; change it there" in errors
+    assert (tmp_path / FILE).read_text() == text
+
+
+@pytest.mark.parametrize("name", ["sweep.md", "clock.json", FILE])
+def test_a_file_of_the_user_is_kept(tmp_path, name):
+    (tmp_path / name).write_text("of the user")
+    code, _, errors = command("sweep", MIB, *SMALL, "--out", tmp_path)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["of the user"]
 
 
 def test_a_folder_of_another_version_is_refused(tmp_path):
@@ -242,3 +261,25 @@ def test_a_run_that_fails_is_reported_at_the_end_and_others_are_trained(tmp_path
     assert out.count(f"{plan}: damaged") >= 2  # when it happens, and at the end
     assert "1 of 2 finished" in (tmp_path / "sweep.md").read_text(encoding="utf-8")
     assert "digits-finetune_5-1, seed 0: failed" in command("sweep", "--status", tmp_path)[1]
+
+
+@pytest.mark.slow
+def test_a_run_that_began_with_other_code_is_resumed_if_accepted_and_marked(tmp_path):
+    options = [*SMALL, "scenario.split=5-5"]
+    (cell,) = Sweep(recipes=["digits/finetune_5-1"], seeds=1, overrides=options).cells(tmp_path)
+    interrupted(cell.folder, cell.recipe, "step_finished", 1)
+    inputs = cell.folder / INPUTS
+    cell.run.write_text(INPUTS, json.dumps(json.loads(inputs.read_text()) | {"code": "0123456789ab"}))
+    words = ["sweep", "digits/finetune_5-1", *options, "--seeds", "1", "--out", tmp_path]
+    code, said, errors = command(*words)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "the code was 0123456789ab, is " in said
+    assert "--accept-changes" in said
+    code, said, errors = command(*words, "--accept-changes")
+    assert (code, errors) == (0, "")
+    mark = "digits-finetune_5-1 (0): resumed in step 1 with changes: the code was 0123456789ab, is "
+    assert f"warning: {mark}" in said
+    assert f"**Warning**: {mark}" in (tmp_path / "sweep.md").read_text(encoding="utf-8")
+    assert (cell.folder / LOG).is_file()
+    clear(cell.folder, overwrite=True)  # the files of the process of the run are its own, too
+    assert [path.name for path in cell.folder.iterdir()] == ["manifest.json"]

@@ -13,7 +13,8 @@ from contseg.engine.run import STATE, STATE_BEFORE, Run
 from contseg.engine.step_state import StepState
 from contseg.errors import ContsegError
 from contseg.interop.segmenter_file import load_segmenter
-from tests.engine.runs import Watching, interrupted, learn, lines, same, tiny_recipe, weights
+from contseg.report.page import write_report
+from tests.engine.runs import Watching, command, interrupted, learn, lines, same, tiny_recipe, weights
 
 RECIPE = tiny_recipe("plop")
 
@@ -158,6 +159,51 @@ def test_a_damaged_file_of_json_is_one_line(tmp_path, name, harm):
     harm(tmp_path / name)
     with pytest.raises(ContsegError, match=rf"{name}: damaged: its SHA-256"):
         run.plan() if name == "plan.json" else run.summary()
+
+
+def digit(path):
+    path.write_text(path.read_text().replace("1", "2", 1))
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "environment.json", "inputs.json", "recipe.yaml", "plan.json"])
+@pytest.mark.parametrize("harm", [digit, flip, empty], ids=lambda harm: harm.__name__)
+def test_a_report_names_the_damaged_file_of_a_finished_run(whole, tmp_path, name, harm):
+    run = Run(shutil.copytree(whole.folder, tmp_path / "run"))
+    harm(run.folder / name)
+    with pytest.raises(ContsegError, match=rf"{name}: damaged: its SHA-256 is not the one that was written; "):
+        write_report(run.folder, tmp_path / "report.html")
+
+
+@pytest.mark.parametrize(
+    ("name", "harm"), [("metrics.jsonl", digit), ("summary.json", empty), ("environment.json", halve)], ids=str
+)
+def test_a_resume_makes_a_damaged_file_of_a_finished_run_again(whole, tmp_path, name, harm):
+    run = Run(shutil.copytree(whole.folder, tmp_path / "run"))
+    harm(run.folder / name)
+    assert_like(learn(run.folder, RECIPE), whole)
+    assert run.environment() == whole.environment()
+
+
+def test_metrics_may_grow_again_after_the_end_of_a_run_was_lost(whole, tmp_path):
+    run = Run(shutil.copytree(whole.folder, tmp_path / "run"))
+    run.rewind_metrics(None)
+    run.append_metrics({"kind": "epoch"})
+    assert run.metrics() == [{"kind": "epoch"}]
+
+
+def test_an_edited_recipe_is_refused_until_a_resume_has_compared_it(whole, tmp_path):
+    run = Run(shutil.copytree(whole.folder, tmp_path / "run"))
+    path = run.folder / "recipe.yaml"
+    path.write_text(path.read_text().replace("note: ''", "note: mine"))
+    shows = ("report", "evaluate", "table")
+    for word in shows:
+        code, _, errors = command(word, run.folder)
+        assert (code, errors.count("\n")) == (2, 1)
+        assert f"{path}: damaged: its SHA-256 is not the one that was written; see what changed with: contseg" in errors
+    code, printed, _ = command("train", "--resume", run.folder, "--no-cache")
+    assert (code, f"{path}: is not the file that this run wrote; it is kept as it is" in printed) == (0, True)
+    assert [command(word, run.folder)[0] for word in shows] == [0, 0, 0]
+    assert "note: mine" in path.read_text()
 
 
 @pytest.mark.parametrize("harm", [flip, halve, empty], ids=lambda harm: harm.__name__)

@@ -296,9 +296,8 @@ class TestPseudoLabels:
 class TestWarnings:
     def test_of_a_step_come_after_all_results_as_text(self, run, tmp_path):
         shutil.copytree(run.folder, tmp_path / "run")
-        metrics = tmp_path / "run" / "metrics.jsonl"
         said = [line | ({"warnings": ["fell to <10%"]} if line["kind"] == "step" else {}) for line in run.metrics()]
-        metrics.write_text("".join(f"{json.dumps(line)}\n" for line in said))
+        Run(tmp_path / "run").write_text("metrics.jsonl", "".join(f"{json.dumps(line)}\n" for line in said))
         text = write_report([tmp_path / "run"], tmp_path / "page.html").read_text()
         notes = re.findall(r'<p class="warning">(.*)</p>', text)
         assert notes == [f"<strong>run</strong> after step {step}: fell to &lt;10%" for step in range(STEPS)]
@@ -311,7 +310,7 @@ class TestWarnings:
     def test_of_runs_from_before_there_were_any_are_none(self, run, tmp_path):
         shutil.copytree(run.folder, tmp_path / "run")
         said = [{key: value for key, value in line.items() if key != "warnings"} for line in run.metrics()]
-        (tmp_path / "run" / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in said))
+        Run(tmp_path / "run").write_text("metrics.jsonl", "".join(f"{json.dumps(line)}\n" for line in said))
         assert 'class="warning"' not in write_report([tmp_path / "run"], tmp_path / "page.html").read_text()
 
 
@@ -324,7 +323,7 @@ class TestPublishedNumbers:
 
         def make(source: str, *overrides: str) -> Run:
             shutil.copytree(run.folder, tmp_path / "run")
-            (tmp_path / "run" / "recipe.yaml").write_text(to_yaml(read_recipe(source, overrides)))
+            Run(tmp_path / "run").write_text("recipe.yaml", to_yaml(read_recipe(source, overrides)))
             return Run(tmp_path / "run")
 
         return make
@@ -382,8 +381,8 @@ class TestPublishedNumbers:
         assert "not comparable with published numbers" in text
 
     def test_are_left_out_of_a_run_of_a_method_that_is_not_registered_here(self, pretend, tmp_path):
-        folder = pretend("voc/plop_15-1_overlapped").folder
-        path = folder / "recipe.yaml"
-        path.write_text(path.read_text().replace("name: plop", "name: somebody-s-own"))
+        run = pretend("voc/plop_15-1_overlapped")
+        folder, text = run.folder, (run.folder / "recipe.yaml").read_text()
+        run.write_text("recipe.yaml", text.replace("name: plop", "name: somebody-s-own"))
         page = Page(write_report([folder], tmp_path / "page.html").read_text())
         assert self.HEADING not in page.headings

@@ -70,6 +70,7 @@ def test_killed_at_random_and_finished_by_two_leaders(whole, tmp_path):
     while len(killed) < KILLS:
         if leaders[-1].poll() is not None:  # killed while it owned a run, to begin it
             leaders.append(lead(folder))
+        wait_for(lambda: finished(folder) >= len(killed) or leaders[-1].poll() is not None)  # from the start to the end
         wait_for(lambda: owners(folder) or leaders[-1].poll() is not None)
         time.sleep(chance.uniform(0, 0.7))
         running = owners(folder)

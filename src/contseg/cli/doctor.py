@@ -66,6 +66,7 @@ def run_doctor(quick: bool = False) -> None:
     console.print(table)
     if quick:
         return
+    begin = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="contseg-doctor-") as folder:
         for what, check in checks(Path(folder)).items():
             start = time.perf_counter()
@@ -75,7 +76,7 @@ def run_doctor(quick: bool = False) -> None:
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
                 raise ContsegError(f"doctor: not true on this machine: {what} ({reason}); reinstall contseg") from None
             _print(f"ok: {what}, {time.perf_counter() - start:.1f} s")
-    _print("no problems found")
+    _print(f"no problems found in {time.perf_counter() - begin:.0f} s")
 
 
 def system() -> Iterator[Row]:

@@ -9,15 +9,16 @@ from typing import Any, get_args
 from rich.table import Table
 
 from contseg.cli.console import console
-from contseg.cli.sweep_progress import SweepProgress, read_clock
+from contseg.cli.sweep_progress import CLOCK, CLOCK_MARK, SweepProgress, read_clock
 from contseg.differences import differences, differences_text
 from contseg.errors import ContsegError, counted, did_you_mean
 from contseg.interruption import Interrupted
 from contseg.parsing import parse_yaml
+from contseg.replaceable import require_replaceable
 from contseg.sweeps.beside import Kind
 from contseg.sweeps.cells import Cell, Row, cells_of
 from contseg.sweeps.local import LocalExecutor
-from contseg.sweeps.page import FIGURES, Page, Results, kept_notes, page, plan_warnings, read_results, spread, write
+from contseg.sweeps.page import FIGURES, Page, Results, kept_notes, page, read_results, result_warnings, spread, write
 from contseg.sweeps.runs import Executor, Leader, tasks_of
 from contseg.sweeps.slurm import SlurmExecutor, options_of
 from contseg.sweeps.sweep import FILE, Sweep
@@ -88,6 +89,7 @@ def run_sweep(sweep: Sweep, out: Path, ways: Ways) -> None:
         sections={"Results": rows},
     )
     kept_notes(out / "sweep.md")  # checked before anything is trained
+    require_replaceable(out / CLOCK, CLOCK_MARK)
     try:
         problems = train_rows(rows, [], out, ways, sweep)
     except Interrupted as stop:
@@ -153,6 +155,8 @@ def require_same_sweep(sweep: Sweep, out: Path) -> None:
             f"{out}: contains another sweep ({changed}); choose another folder with --out, or continue it with: contseg"
             f" sweep {shlex.quote(str(out / FILE))}"
         )
+    if not (out / FILE).read_text(encoding="utf-8").startswith("format: "):
+        raise ContsegError(f"{out / FILE}: was written by hand; change it there, or choose another folder with --out")
 
 
 def values_of(setting: str) -> tuple[str, list[Any]]:
@@ -289,9 +293,9 @@ def train_rows(
 def write_page(sweep: Page, path: Path, overrides: Sequence[str], out: Path) -> Results:
     """Write the page of the finished runs and print its path; returns the results."""
     results = read_results(cells_of(sweep.rows, overrides, out))
-    write(path, page(sweep, results, overrides, read_clock(out / "clock.json"), kept_notes(path)))
+    write(path, page(sweep, results, overrides, read_clock(out / CLOCK), kept_notes(path)))
     console.print(f"page: {path}", soft_wrap=True, markup=False)
-    for warning in plan_warnings(results):
+    for warning in result_warnings(results):
         console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     return results
 

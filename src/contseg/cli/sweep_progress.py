@@ -14,7 +14,9 @@ from contseg.report.table import percent
 from contseg.sweeps.page import write
 from contseg.sweeps.runs import Task, Watcher
 
-CLOCK = 5.0
+CLOCK, CLOCK_MARK = "clock.json", '{"seconds": '
+"""The file of the wall-clock time, and its beginning."""
+EVERY = 5.0
 """Seconds between two writes of the time."""
 
 
@@ -29,7 +31,7 @@ class SweepProgress(Watcher):
     """
 
     def __init__(self, tasks: Sequence[Task], finished: int, total: int, out: Path):
-        self.tasks, self.finished, self.total, self.clock = tasks, finished, total, out / "clock.json"
+        self.tasks, self.finished, self.total, self.clock = tasks, finished, total, out / CLOCK
         cache = out / "cache"
         bearers: dict[str, Task] = {}
         for task in tasks:
@@ -62,7 +64,7 @@ class SweepProgress(Watcher):
             description=f"{self.finished} of {self.total} runs",
             detail=f"{duration(elapsed)} elapsed",
         )
-        if time.monotonic() - self.written > CLOCK:
+        if time.monotonic() - self.written > EVERY:
             self._write_clock()
 
     def ended(self, task: Task, problem: str | None) -> None:

@@ -75,7 +75,7 @@ def _run_training(
     try:
         with owned_by_rank_0(folder):
             if resume:
-                recipe, job = _resumed(recipe, folder, cache, accept_changes)
+                recipe, job = _resumed(recipe, folder, cache, accept_changes, log)
             else:
                 job = _begun(recipe, folder, cache, overwrite)
                 begun = True
@@ -89,14 +89,16 @@ def _run_training(
         raise
 
 
-def _resumed(recipe: Recipe, folder: Path, cache: Path | None, accept_changes: bool) -> tuple[Recipe, Job]:
+def _resumed(
+    recipe: Recipe, folder: Path, cache: Path | None, accept_changes: bool, log: TextLog | JsonLog
+) -> tuple[Recipe, Job]:
     """The recipe and the job with which a run is resumed, after a comparison with its start."""
     run = Run(folder)
     recipe = resumed_recipe(folder, recipe, accept_changes=accept_changes)
     job = prepared_job(recipe, folder, cache)
     require_unchanged(run, Inputs.of(job, make_plan(job.scenario)), accept_changes)
-    if not joined_rank():
-        keep_recipe(run, recipe)
+    if not joined_rank() and (note := keep_recipe(run, recipe)):
+        log.message(note)
     return recipe, job
 
 

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from contseg import atomic
-from contseg.archives import read_arrays
+from contseg.archives import read_arrays, read_pickle
 from contseg.data.classes import ClassTable
 from contseg.engine.metric_lines import lines_at, whole_lines
 from contseg.engine.step_state import StepState
@@ -63,7 +63,7 @@ class Run:
         loggers.json                    with other loggers: the names of their runs, and how many lines of metrics.jsonl they
                                         have
         run.lock                        while a process trains here: its machine, its number and when it began
-        log.txt                         output of the process of a run that `contseg demo` trains alongside others
+        log.txt                         output of the process of a run that `contseg demo` or a sweep trains alongside others
         manifest.json                   size and SHA-256 of the files of the run, which are checked when they are read
 
     A resume reads `state.pt` of the step, the segmenter of the step before, and everything else from the recipe. It
@@ -138,6 +138,7 @@ class Run:
             ContsegError: the file is damaged.
         """
         path = self.folder / METRICS
+        self.manifest.check(path, f"repair it with: contseg train --resume {self.folder}")
         content = path.read_bytes() if path.is_file() else b""
         lines = whole_lines(content)
         if len(lines) < content.count(b"\n"):
@@ -177,7 +178,7 @@ class Run:
             return None
         self.manifest.check(path, f"resume the run from an earlier state with: contseg train --resume {self.folder}")
         try:
-            return StepState.from_dict(torch.load(path, map_location="cpu", weights_only=True))
+            return StepState.from_dict(read_pickle(path))
         except Exception as error:  # torch raises many kinds for a damaged file
             reason = " ".join(str(error).split())[:120]
             raise ContsegError(f"{path}: cannot be read ({reason}); delete it to repeat step {step}") from None
@@ -212,6 +213,12 @@ class Run:
                 partial.write_bytes(kept)
             self.manifest.record(path, grows=True)
 
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Write summary.json, and record metrics.jsonl, which grows no more."""
+        if (self.folder / METRICS).is_file():
+            self.manifest.record(self.folder / METRICS)
+        self.write_text("summary.json", json.dumps(summary, indent=1))
+
     def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
         """Write a compressed .npz in the run's folder atomically."""
         path = self.folder / name
@@ -241,13 +248,15 @@ class Run:
             return False
 
     def finished_steps(self) -> int:
-        """Number of finished steps, determined from several files, as some may be lost."""
+        """Number of finished steps, determined from several files, as some may be lost or damaged."""
         written = {self.folder / name for name in self.manifest.entries()} | {*self.folder.glob("steps/*/confusion.npz")}
         steps = [path.parent.name for path in written if path.name == "confusion.npz"]
         there = [int(name) for name in steps if name.isdigit()]
-        measured = [line["step"] for line in self.metrics() if line["kind"] == "step"]
-        summary = self.summary() or {}
-        return max([*there, *measured, summary.get("steps", 0) - 1], default=-1) + 1
+        with suppress(ContsegError):
+            there += [line["step"] for line in self.metrics() if line["kind"] == "step"]
+        with suppress(ContsegError):
+            there.append((self.summary() or {}).get("steps", 0) - 1)
+        return max(there, default=-1) + 1
 
     def confusion(self, step: int) -> np.ndarray:
         """The confusion matrix after a step.
@@ -327,6 +336,16 @@ class Run:
         """
         return self._json("summary.json", f"make it again with: contseg train --resume {self.folder}")
 
+    def environment(self) -> dict[str, Any]:
+        """environment.json; {} before it is written.
+
+        Raises:
+            ContsegError: the file is damaged.
+        """
+        name, advice = "environment.json", f"make it again with: contseg train --resume {self.folder}"
+        self.manifest.check(self.folder / name, advice)
+        return self._json(name, advice) or {}
+
     def _json(self, name: str, advice: str) -> dict[str, Any] | None:
         path = self.folder / name
         if not path.is_file():
@@ -348,6 +367,9 @@ class ReadOnlyRun(Run):
         pass
 
     def rewind_metrics(self, state: StepState | None) -> None:
+        pass
+
+    def finish(self, summary: dict[str, Any]) -> None:
         pass
 
     def save_segmenter(self, step: int, segmenter: Segmenter, classes: ClassTable, source: dict[str, Any]) -> None:

@@ -64,6 +64,7 @@ def png_uri(pixels: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+@matplotlib.rc_context({"svg.hashsalt": "contseg"})  # two reports of a run are equal
 def drawing(figure: Figure) -> Drawing:
     """A figure as SVG for light and dark pages; the figure is closed."""
     buffer = io.StringIO()

@@ -106,7 +106,6 @@ def _facts(run: Run) -> dict[str, Any]:
     metrics = run.metrics()
     epochs = [line for line in metrics if line["kind"] == "epoch"]
     recipe, comparisons = recorded_recipe(run), compare_run(run)
-    environment = run.folder / "environment.json"
     domains, matrices = run.domain_confusions()
     return {
         "not_comparable": "; ".join(comparability(recipe)) if recipe else "",
@@ -133,7 +132,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "maps": run.arrays(MAPS) if run.is_readable(MAPS) else {},
         "plan": run.require_plan(),
         "recipe": (run.folder / "recipe.yaml").read_text(encoding="utf-8"),
-        "environment": json.loads(environment.read_text(encoding="utf-8")) if environment.is_file() else {},
+        "environment": run.environment(),
     }
 
 

@@ -102,7 +102,9 @@ class Sweep(Options):
         )
 
     def write(self, folder: Path) -> None:
-        """Write `sweep.yaml` atomically."""
+        """Write `sweep.yaml` atomically, unless it describes this sweep already."""
+        if (folder / FILE).is_file() and Sweep.read(folder) == self:
+            return
         yaml, text = YAML(), io.StringIO()
         yaml.width = 1 << 20
         given = self.model_dump(mode="json", by_alias=True)
