@@ -10,7 +10,7 @@ A run whose recipe changed since is trained anew. Everything lives in `--out`; d
 from pathlib import Path
 
 from benchmarks.table_command import FORGETTING, Table, main
-from contseg.sweeps.runs import Row
+from contseg.sweeps.cells import Row
 
 SHORT = ("training.epochs=[9, 5]",)  # the demo's 18 and 12 would take more than an hour for all rows
 IDRNET = (*SHORT, "network.head=fcn", "network.idrnet={attention_width: 32}")

@@ -18,7 +18,7 @@ from benchmarks.table_command import Table, main
 from contseg.data.datasets.globe import Globe
 from contseg.data.fake import write_fake
 from contseg.recipes.read import recipe_names
-from contseg.sweeps.runs import Row
+from contseg.sweeps.cells import Row
 
 DEFAULT = "pyramid"
 """The method that `contseg extend` uses by default."""

@@ -15,8 +15,9 @@ from contseg.engine.run import Run
 from contseg.evaluation.metrics import domain_figures, harmonic
 from contseg.interop.segmenter_file import load_segmenter
 from contseg.recipes.build import make_job
+from contseg.sweeps.cells import Cell, Row, cells_of
+from contseg.sweeps.origin import ORIGIN
 from contseg.sweeps.page import NOTES, Page, kept_notes, spread, write
-from contseg.sweeps.runs import ORIGIN, Cell, Row, cells_of
 
 FIGURES = ("old", "new", "all", "hIoU", "average", "forgetting")
 TITLES = ("method", *FIGURES, "% of joint", "worst order", "s per step", "trained", "MB")

@@ -1,18 +1,17 @@
 """The command of a table that the repository keeps: a sweep with rows of its own and a page in docs/."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from contseg.cli.console import console
-from contseg.cli.sweep import chosen_seeds, train_rows, write_page
+from contseg.cli.sweep import Ways, chosen_seeds, train_rows, write_page
 from contseg.errors import ContsegError, did_you_mean
 from contseg.interruption import catching
+from contseg.sweeps.cells import Row
 from contseg.sweeps.page import Page, kept_notes
-from contseg.sweeps.runs import Row
 
 FORGETTING = "[What forgetting is](metrics.md)."
 
@@ -69,7 +68,9 @@ def make_table(table: Table, options: argparse.Namespace) -> int:
     problems = (
         {}
         if options.only_table
-        else train_rows(rows, overrides, options.out, options.workers, accept_changes=options.accept_changes)
+        else train_rows(
+            rows, overrides, options.out, Ways(jobs=options.jobs, overwrite=True, accept_changes=options.accept_changes)
+        )
     )
     table.write(with_more_seeds(table, seeds), options.docs, overrides, options.out)
     for title, problem in problems.items():
@@ -84,14 +85,14 @@ def parsed(table: Table, arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes to every recipe")
     parser.add_argument("--rows", help=f"only these, divided by commas: {', '.join(table.rows)}")
     parser.add_argument("--seeds", help="seeds to train, divided by commas (default: those of each row)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes in parallel (default: cores)")
+    parser.add_argument("--jobs", type=int, help="runs in parallel (default: GPUs, or cores)")
     parser.add_argument("--out", type=Path, default=Path("runs") / table.name, help="folder of the runs")
     parser.add_argument("--docs", type=Path, default=table.docs, help="the page")
     parser.add_argument("--only-table", action="store_true", help="train nothing, write the page of what is finished")
     parser.add_argument("--accept-changes", action="store_true", help="resume runs although data or code changed")
     options = parser.parse_intermixed_args(arguments)
-    if options.workers < 1:
-        parser.error("--workers: give 1 or more")
+    if options.jobs is not None and options.jobs < 1:
+        parser.error("--jobs: give 1 or more")
     return options
 
 

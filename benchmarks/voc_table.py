@@ -12,8 +12,8 @@ from pathlib import Path
 
 from benchmarks.table_command import FORGETTING, Table, main
 from contseg.data.fake import write_fake
+from contseg.sweeps.cells import Row
 from contseg.sweeps.page import training_command
-from contseg.sweeps.runs import Row
 
 NAME = "voc-table"
 TREE = "VOC2012"

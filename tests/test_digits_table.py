@@ -15,8 +15,9 @@ from benchmarks.digits_table import TABLE
 from benchmarks.table_command import Table, chosen_rows, parsed, with_more_seeds
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
+from contseg.sweeps.cells import Cell, Row, cells_of
 from contseg.sweeps.page import Result, kept_notes, page, plan_warnings
-from contseg.sweeps.runs import Cell, Row, Task, begin, cells_of, next_task, only_sweep, tasks_of
+from contseg.sweeps.runs import begin, tasks_of
 from tests.conftest import TINY
 from tests.engine.runs import lines, same, weights
 
@@ -31,23 +32,7 @@ def table_of(*seeds: int) -> Table:
     return replace(TABLE, sections={"Methods": rows})
 
 
-# --- which run goes next
-
-
-def task(key: str) -> Task:
-    return Task(cell=None, key=key, images=())
-
-
-def test_a_run_waits_for_the_step_0_that_another_one_learns():
-    waiting = [task("a"), task("a"), task("b")]
-    assert next_task(waiting, set(), lambda key: False) is waiting[0]
-    assert next_task(waiting, {"a"}, lambda key: False) is waiting[2]
-    assert next_task(waiting[:2], {"a"}, lambda key: False) is None
-
-
-def test_a_run_whose_step_0_is_cached_waits_for_nobody():
-    waiting = [task("a"), task("b")]
-    assert next_task(waiting, {"a"}, lambda key: key == "a") is waiting[0]
+# --- which runs there are
 
 
 def test_every_row_has_its_first_seed_before_any_has_its_second(tmp_path):
@@ -69,7 +54,7 @@ def test_a_row_may_have_seeds_of_its_own(tmp_path):
     table = replace(TABLE, sections={"Methods": rows})
     cells = cells_of(table.rows, SMALL, tmp_path)
     assert [(cell.row, cell.seed) for cell in cells] == [("finetune", 0), ("mib", 0), ("mib", 2)]
-    text = page(table, {("mib", 0): result(1.0)})
+    text = page(table, {("mib", "0"): result(1.0)})
     assert "1 of 3 finished, seeds 0, 2" in text
     assert "Not finished (seeds): finetune 0; mib 2." in text
     assert {name: row.seeds for name, row in with_more_seeds(table, [1, 0]).rows.items()} == {
@@ -117,11 +102,6 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
     assert (cell.folder / "letter.txt").is_file()
 
 
-def test_two_commands_do_not_train_in_one_folder(tmp_path):
-    with only_sweep(tmp_path), pytest.raises(ContsegError, match="a sweep is already running there"):
-        only_sweep(tmp_path).__enter__()
-
-
 # --- the page
 
 
@@ -140,7 +120,7 @@ def rows_of(text: str) -> dict[str, list[str]]:
 
 
 def test_figures_are_means_and_sample_deviations_and_single_runs_have_none():
-    results = {("finetune", 0): result(1.0), ("finetune", 1): result(3.0), ("mib", 0): result(31.25, None)}
+    results = {("finetune", "0"): result(1.0), ("finetune", "1"): result(3.0), ("mib", "0"): result(31.25, None)}
     text = page(table_of(0, 1, 2), results, seconds=120)
     assert rows_of(text) == {
         "finetune": ["2.0 ± 1.4", "5.0 ± 0.0", "7.0 ± 0.0", "40.0 ± 0.0", "", "2"],
@@ -152,14 +132,14 @@ def test_figures_are_means_and_sample_deviations_and_single_runs_have_none():
 
 
 def test_differences_are_between_runs_of_one_seed():
-    results = {("finetune", 0): result(1.0), ("mib", 0): result(2.0), ("mib", 1): result(90.0)}
+    results = {("finetune", "0"): result(1.0), ("mib", "0"): result(2.0), ("mib", "1"): result(90.0)}
     text = page(table_of(0, 1), results)
     assert rows_of(text)["MiB"][4:] == ["+1.0 (n = 1)", "2"]
     assert "No better" not in text
 
 
 def test_rows_that_gain_nothing_are_named():
-    results = {("finetune", 0): result(1.0), ("mib", 0): result(1.0)}
+    results = {("finetune", "0"): result(1.0), ("mib", "0"): result(1.0)}
     assert "No better than finetune on old classes: MiB." in page(table_of(0), results)
 
 
@@ -172,16 +152,16 @@ def test_a_page_of_nothing_has_dashes():
 def test_a_figure_that_was_not_measured_is_a_dash_and_the_page_says_why():
     one = result(1.0)
     unmeasured = replace(one, figures={**one.figures, "forgetting": None}, notes={"forgetting": "not measured, one step"})
-    text = page(table_of(0), {("finetune", 0): one, ("mib", 0): unmeasured})
+    text = page(table_of(0), {("finetune", "0"): one, ("mib", "0"): unmeasured})
     assert rows_of(text)["MiB"][3] == "-"
     assert "MiB: forgetting: not measured, one step." in text
 
 
 def test_runs_of_one_scenario_with_different_plans_are_a_warning():
-    fine = {("finetune", 0): result(1.0), ("joint", 0): result(1.0, plan="p2", scenario="offline")}
+    fine = {("finetune", "0"): result(1.0), ("joint", "0"): result(1.0, plan="p2", scenario="offline")}
     assert plan_warnings(fine) == []
     assert "**Warning**" not in page(table_of(0), fine)
-    mixed = fine | {("mib", 0): result(1.0, plan="p3")}
+    mixed = fine | {("mib", "0"): result(1.0, plan="p3")}
     assert plan_warnings(mixed) == ["runs of one scenario differ in their plans: p1: finetune (0); p3: mib (0)"]
     assert "**Warning**: runs of one scenario" in page(table_of(0), mixed)
 
@@ -191,7 +171,7 @@ def test_notes_are_kept_when_the_page_is_written_again(tmp_path):
     assert kept_notes(path) == "\n"
     path.write_text(page(table_of(0), {}, notes=noted))
     assert kept_notes(path) == noted
-    path.write_text(page(table_of(0), {("mib", 0): result(9.0)}, notes=kept_notes(path)))
+    path.write_text(page(table_of(0), {("mib", "0"): result(9.0)}, notes=kept_notes(path)))
     assert kept_notes(path) == noted
 
 
@@ -208,8 +188,8 @@ def test_options_are_checked(capsys):
     with pytest.raises(ContsegError, match="--rows: unknown row 'mob'; did you mean 'mib'"):
         chosen_rows(TABLE.rows, "finetune,mob")
     with pytest.raises(SystemExit):
-        parsed(TABLE, ["--workers", "0"])
-    assert "--workers: give 1 or more" in capsys.readouterr().err
+        parsed(TABLE, ["--jobs", "0"])
+    assert "--jobs: give 1 or more" in capsys.readouterr().err
     assert parsed(TABLE, ["--seeds", "0", "training.lr=0.5", "--only-table"]).overrides == ["training.lr=0.5"]
 
 

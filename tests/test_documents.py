@@ -49,6 +49,6 @@ class TestTheLayoutOfARun:
         left = {path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*") if path.is_file()}
         named = {re.sub(r"^steps/\d\d/", "steps/03/", name) for name in left if not name.startswith("tensorboard/")}
         assert named <= set(self.NAMES)
-        by_commands = {"run.lock", "report.html", "tensorboard/", "log.txt", "maps.npz"}
+        by_commands = {"run.lock", "report.html", "tensorboard/", "log.txt", "maps.npz", "loggers.json"}
         until_a_step_ends = {"steps/03/state.before.pt"}
         assert set(self.NAMES) - named == by_commands | until_a_step_ends

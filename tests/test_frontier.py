@@ -8,8 +8,10 @@ from benchmarks.frontier import DEFAULT, JOINT, METHODS, PROTOCOLS, TABLE, domai
 from benchmarks.frontier_page import Outcome, frontier, goals, section, write_frontier
 from contseg.data.datasets.globe import Globe
 from contseg.methods.registry import METHODS as REGISTERED
+from contseg.sweeps.cells import cells_of
+from contseg.sweeps.local import LocalExecutor
 from contseg.sweeps.page import NOTES
-from contseg.sweeps.runs import cells_of, tasks_of, train_all
+from contseg.sweeps.runs import Leader, tasks_of
 from tests.conftest import TINY
 
 ROWS = dict(TABLE.rows)
@@ -86,7 +88,8 @@ def test_a_page_is_written_from_runs_and_keeps_its_notes(tmp_path):
     rows = {name: replace(ROWS[name], seeds=(0,), overrides=(*ROWS[name].overrides, *TINY)) for name in ("digits/pyramid",)}
     table = replace(TABLE, sections={"Digits": rows | {"digits/joint-features": ROWS["digits/joint-features"]}})
     cells = cells_of(rows, ["training.epochs=[1, 0]", "training.batch=10"], tmp_path / "runs")
-    assert train_all(tasks_of(cells), tmp_path / "runs", 1) == {}
+    cache = tmp_path / "runs" / "cache"
+    assert Leader(tasks_of(cells), LocalExecutor(cells, cache, 1), cache).lead() == {}
     page = tmp_path / "page.md"
     page.write_text(f"{NOTES[0]}\nkept\n{NOTES[1]}\n", encoding="utf-8")
     write_frontier(table, page, ["training.epochs=[1, 0]", "training.batch=10"], tmp_path / "runs")

@@ -46,7 +46,11 @@ BETTER = {
 }
 """What is not written, and what is written in its place."""
 UNUSUAL = re.compile(rf"\b({'|'.join(BETTER)})\b", re.IGNORECASE)
-ALLOWED: dict[str, set[str]] = {"report": {"is none"}}  # the value of a key, as in "data.test_crop was 512, is none"
+ALLOWED: dict[str, set[str]] = {
+    "report": {"is none"},  # the value of a key, as in "data.test_crop was 512, is none"
+    "sweeps": {"beside"},  # `Sweep.beside`
+    "cli": {"beside"},
+}
 """Room or document -> words that are right there."""
 
 

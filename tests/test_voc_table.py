@@ -14,8 +14,9 @@ from contseg.data.fake import write_fake
 from contseg.data.open import open_dataset
 from contseg.differences import differences
 from contseg.recipes.read import read_recipe
+from contseg.sweeps.cells import cells_of
 from contseg.sweeps.page import page
-from contseg.sweeps.runs import cells_of, tasks_of
+from contseg.sweeps.runs import tasks_of
 
 ROOT = Path(__file__).parent.parent
 SIZES = {"network.backbone.name", "network.backbone.width", "data.crop", "data.test_crop", "training.epochs"}

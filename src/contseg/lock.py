@@ -24,6 +24,11 @@ PATIENCE = 90.0
 OF_RUN = "run.lock"
 """Lock in the folder of a run."""
 
+
+class HeldError(ContsegError):
+    """Another process holds a lock."""
+
+
 _runs: dict[Path, "Lock"] = {}
 """Locks of the runs that this process owns."""
 
@@ -107,7 +112,8 @@ def held(path: Path, what: str) -> Iterator[Lock]:
         what: the protected work, for the error: "runs/demo: a demo".
 
     Raises:
-        ContsegError: another process holds the lock (names its machine, its id and when it began), or the disk is full.
+        HeldError: another process holds the lock (names its machine, its id and when it began).
+        ContsegError: the disk is full.
 
     Example:
         >>> import tempfile
@@ -126,7 +132,7 @@ def held(path: Path, what: str) -> Iterator[Lock]:
         if owner and owner.has_ended and time.monotonic() < deadline:  # its children hold the lock
             time.sleep(0.1)
             continue
-        raise ContsegError(
+        raise HeldError(
             f"{what} is already running there ({owner or 'another process'}); wait for it to end, or choose another folder"
             " with --out"
         )
@@ -156,7 +162,7 @@ def owned(folder: Path) -> Iterator[None]:
     """Own the folder of a run inside the block: no other process trains, resumes or overwrites it. Blocks may be nested.
 
     Raises:
-        ContsegError: another process owns the folder.
+        HeldError: another process owns the folder.
     """
     path = folder.resolve() / OF_RUN
     if path in _runs:
@@ -168,6 +174,18 @@ def owned(folder: Path) -> Iterator[None]:
             yield
         finally:
             del _runs[path]
+
+
+def is_owned(folder: Path) -> bool:
+    """Whether a process owns the folder of a run, on any machine, as far as its lock file shows; nothing is locked."""
+    path = folder / OF_RUN
+    owner = Owner.of(path)
+    if not path.is_file() or (owner and owner.has_ended):
+        return False
+    try:
+        return _is_beating(path)
+    except OSError:  # a folder that this process may only read
+        return True
 
 
 def owned_runs() -> list[Lock]:

@@ -68,7 +68,7 @@ def test_the_bar_of_a_terminal_shows_it_too(monkeypatch, kind):
     for module in (console, progress):
         monkeypatch.setattr(module, "console", terminal)
     reporter = TerminalReporter()
-    reporter.start()
+    reporter.start([3, 3])
     reporter.step_started(0, 2, NAMES[kind], 3)
     reporter.updated(0, 1, 0.5, 2)
     reporter.stop()

@@ -64,12 +64,13 @@ class TestALogFile:
         assert "" not in log
 
     def test_has_a_line_for_every_epoch_as_it_ends(self, log):
-        what = r"loss \d+\.\d{3}  \d+\.\d images/s  \d+ s left in this step"
+        what = r"loss \d+\.\d{3}  \d+\.\d images/s  \d+ s left in this step, \d+ s in the run"
         found = [line for line in log if re.search(what, line)]
         assert [re.sub(r" \(.*?\): ", ": ", line.partition("  ")[0]) for line in found] == [
             f"step {step}/1: epoch {epoch}/1" for step in (0, 1) for epoch in (0, 1)
         ]
-        assert found[1].endswith(" 0 s left in this step")
+        assert re.search(" 0 s left in this step, [0-9]+ s in the run$", found[1])
+        assert found[3].endswith(" 0 s left in this step, 0 s in the run")
 
     def test_counts_steps_from_0_as_all_files_do(self, log):
         done = [line for line in log if ": old " in line]

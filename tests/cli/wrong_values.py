@@ -84,6 +84,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "training.precision": ("16", "64", "half"),
     "training.keep": ("first", "true"),
     "training.accelerator": ("gpu", "tpu"),
+    "training.loggers": ("tensorboard", "[comet]", "[1]", "{wandb: 1}"),
     "training.nesterov": ("1", "no", "maybe"),
     "training.compile": ("1", "yes"),
     "training.deterministic": ("1", "yes"),

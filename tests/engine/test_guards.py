@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from contseg.engine.loggers.loggers import Loggers
 from contseg.engine.run import Run
-from contseg.engine.tensorboard import write_events
 from contseg.engine.watch import PseudoLabelCount
 from contseg.errors import ContsegError
 from contseg.interop.segmenter_file import load_segmenter, save_segmenter
@@ -326,7 +326,9 @@ class TestPseudoLabels:
         for epoch, pseudo in enumerate(shares):
             line = {"kind": "epoch", "loss": 1.0, "lr": 0.1, "terms": {}, "step": int(epoch > 0), "epoch": epoch}
             run.append_metrics(line | ({"pseudo": pseudo} if pseudo else {}))
-        assert write_events(run)
+        loggers = Loggers(run, ["tensorboard"], {}, pytest.fail)
+        loggers.update()
+        loggers.close()
         events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
         found = {
             name: [(event.step, event.value) for event in events.Scalars(f"pseudo/{name}")] for name in ("cat", "ignored")

@@ -14,7 +14,7 @@ from contseg.atomic import write_text
 from contseg.children import end, last_line, start
 from contseg.cli.console import console, progress_bar, summary_table
 from contseg.cli.demo_earth import draw_earth
-from contseg.cli.progress import TerminalReporter, numbered
+from contseg.cli.progress import TerminalReporter
 from contseg.cli.train import prepared_job
 from contseg.engine.cache import delete_results
 from contseg.engine.overwrite import discard, require_free
@@ -29,6 +29,7 @@ from contseg.recipes.build import require_kept, resumed_recipe, start_run
 from contseg.recipes.read import read_recipe, to_yaml
 from contseg.recipes.recipe import Recipe
 from contseg.replaceable import require_replaceable
+from contseg.report.log import numbered
 from contseg.report.page import MARK, write_report
 from contseg.scenarios.plan import make_plan
 

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from contseg.cli.console import console, progress_bar
-from contseg.cli.progress import duration
 from contseg.errors import ContsegError
 from contseg.evaluation.options import InferenceOptions
 from contseg.interop.hf_export import export_hf
 from contseg.interop.onnx import export_onnx
 from contseg.interop.torch_export import export_torch
 from contseg.recipes.models import open_model
+from contseg.report.log import duration
 
 Format = Literal["onnx", "torch", "hf"]
 

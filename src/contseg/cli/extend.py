@@ -9,12 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from contseg.cli.console import console, progress_bars
-from contseg.cli.progress import duration
 from contseg.data.datasets.labelled import Unlabelled
 from contseg.extension.extend import extend
 from contseg.extension.folder import PAGE, Progress
 from contseg.extension.forget import forget
 from contseg.extension.merge import merge
+from contseg.report.log import duration
 from contseg.report.table import percent
 
 

@@ -38,20 +38,38 @@ def one_line_errors() -> Iterator[None]:
     """Within the block, an error of the input or of the system is printed as one line and exits with code 2."""
     try:
         yield
-    except ContsegError as error:
-        fail(error)
-    except UsageError as error:
-        if type(error).__name__ != "NoArgsIsHelpError":  # for which the help has been printed
-            fail(usage_error(error))
-        sys.exit(2)
-    except OSError as error:
-        fail(system_error(error))
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error.__context__, OSError) and error.__context__.errno == errno.ELOOP:
-            fail(system_error(error.__context__))  # Path.resolve of Python 3.11 and 3.12
-        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
+    except Exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # for which the help has been printed
+            sys.exit(2)
+        if (line := error_line(error)) is None:
             raise
-        fail(ContsegError("not enough memory; lower training.batch, data.crop, or the width of the network"))
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
+
+
+def error_line(error: Exception) -> str | None:
+    """The line for an error of the input or of the system; None for a fault of the program.
+
+    Example:
+        >>> error_line(ContsegError("recipe.yaml: not found")), error_line(KeyError("x"))
+        ('recipe.yaml: not found', None)
+    """
+    known = _explained(error)
+    return None if known is None else visible(str(known)).replace("\n", "\\n")
+
+
+def _explained(error: Exception) -> ContsegError | None:
+    if isinstance(error, ContsegError):
+        return error
+    if isinstance(error, UsageError):
+        return usage_error(error)
+    if isinstance(error, OSError):
+        return system_error(error)
+    if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError) and error.__context__.errno == errno.ELOOP:
+        return system_error(error.__context__)  # Path.resolve of Python 3.11 and 3.12
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error))):
+        return ContsegError("not enough memory; lower training.batch, data.crop, or the width of the network")
+    return None
 
 
 def require_no_empty(words: Sequence[str]) -> None:
@@ -76,10 +94,3 @@ def usage_error(error: Any) -> ContsegError:
     """An error in options or arguments, in one line that ends with the command for help."""
     text = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".")
     return ContsegError(f"{text}; see: {error.ctx.command_path if error.ctx else 'contseg'} --help")
-
-
-def fail(error: ContsegError) -> None:
-    """Print an error as one line, and exit with code 2."""
-    line = visible(str(error)).replace("\n", "\\n")
-    print(f"error: {line}", file=sys.stderr)
-    sys.exit(2)

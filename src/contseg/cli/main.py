@@ -9,12 +9,15 @@ from typing import Annotated, Any, Literal
 import typer
 
 from contseg import __version__
+from contseg.cli.arguments import DataOption, OverridesArgument, with_data
+from contseg.cli.before import app as before_app
 from contseg.cli.data import app as data_app
 from contseg.cli.failures import Interruptible, one_line_errors, require_no_empty
 from contseg.cli.plugins import PluginOption, with_plugins
 from contseg.cli.prepare import app as prepare_app
 from contseg.cli.recipes import app as recipes_app
 from contseg.cli.streams import write_anything
+from contseg.cli.sweep_command import app as sweep_app
 from contseg.cli.trained import app as trained_app
 from contseg.errors import ContsegError
 from contseg.interruption import catching, end_with_input
@@ -28,14 +31,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(before_app)
 app.add_typer(trained_app)
+app.add_typer(sweep_app)
 app.add_typer(data_app, name="data")
 app.add_typer(prepare_app, name="prepare")
 app.add_typer(recipes_app, name="recipes")
 
-RecipeArgument = Annotated[str, typer.Argument(help="A YAML file, or a packaged recipe.", metavar="RECIPE")]
-OverridesArgument = Annotated[list[str] | None, typer.Argument(help="Changes to the recipe.", metavar="[KEY=VALUE]...")]
-DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of the dataset; short for data.path=FOLDER.")]
 ChangesOption = Annotated[
     bool, typer.Option("--accept-changes", help="Resume unfinished runs although data or code changed; marks them.")
 ]
@@ -97,6 +99,9 @@ def train(
         bool, typer.Option("--accept-changes", help="Resume although recipe, data or code changed; marks the run.")
     ] = False,
     cache: Annotated[bool, typer.Option(help="Share step 0 with other runs through a cache.")] = True,
+    log: Annotated[
+        Literal["text", "json"], typer.Option(help="Progress as text, or as a JSON object per line for programs.")
+    ] = "text",
     plugin: PluginOption = None,
 ) -> None:
     """Train a recipe step by step, print the results and write a report."""
@@ -110,32 +115,7 @@ def train(
         recipe = None
     if backbone_weights is not None:
         values.append(f"backbone_weights={backbone_weights!r}")
-    run_training(recipe, with_plugins(with_data(values, data), plugin), out, resume, overwrite, cache, accept_changes)
-
-
-@app.command(epilog="Example: contseg sweep digits/mib_5-1 digits/plop_5-1 --out runs/sweep")
-def sweep(
-    words: Annotated[
-        list[str], typer.Argument(help="Recipes, and changes to all of them.", metavar="RECIPE... [KEY=VALUE]...")
-    ],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the runs and of sweep.md.")],
-    seeds: Annotated[str, typer.Option(help="Seeds to train each recipe with, separated by commas.")] = "0,1,2",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Values of a key, e.g. training.lr=0.1,0.01; repeatable.", metavar="KEY=VALUES"),
-    ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, max=1024, help="Processes in parallel; default: all cores.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace runs of other recipes in the folder.")] = False,
-    accept_changes: ChangesOption = False,
-    plugin: PluginOption = None,
-) -> None:
-    """Train recipes with several seeds, and tabulate mean and standard deviation.
-
-    Repeat the command to resume it.
-    """
-    from contseg.cli.sweep import run_sweep
-
-    run_sweep(words, settings or [], seeds, out, workers, overwrite, plugin or [], accept_changes)
+    run_training(recipe, with_plugins(with_data(values, data), plugin), out, resume, overwrite, cache, accept_changes, log)
 
 
 @app.command(epilog="Example: contseg predict runs/digits-plop_5-1 photos --out predictions")
@@ -263,43 +243,6 @@ def models(
     print_model(network_of(network, values), classes, crop)
 
 
-@app.command(epilog="Example: contseg plan voc/plop_15-1_overlapped --data VOC2012")
-def plan(
-    recipe: RecipeArgument,
-    overrides: OverridesArgument = None,
-    data: DataOption = None,
-    pixels: Annotated[bool, typer.Option("--pixels", help="Also print the pixels per class and step.")] = False,
-    draw: Annotated[Path | None, typer.Option("--draw", help="Also draw the plan to a file (.png, .svg, .pdf).")] = None,
-    plugin: PluginOption = None,
-) -> None:
-    """Print the images and classes of each step of a recipe.
-
-    Also prints which published selection of images each step equals.
-    """
-    from contseg.cli.plan import print_plan
-
-    print_plan(recipe, with_plugins(with_data(list(overrides or []), data), plugin), pixels, draw)
-
-
-@app.command("dry-run", epilog="Example: contseg dry-run voc/plop_15-1_overlapped training.lr=0.1")
-def dry_run(
-    names: Annotated[str, typer.Argument(help="A recipe, a pattern such as 'voc/*', or all.", metavar="NAME|all")],
-    overrides: OverridesArgument = None,
-    processes: Annotated[int | None, typer.Option(min=1, max=1024, help="Recipes in parallel; default: 2.")] = None,
-    full: Annotated[
-        bool | None, typer.Option("--full/--quarter", help="Images of full size (default for one recipe), or of a quarter.")
-    ] = None,
-    plugin: PluginOption = None,
-) -> None:
-    """Check a recipe without its data.
-
-    Runs two updates and one evaluation of steps 0 and 1 with the real network on synthetic images.
-    """
-    from contseg.cli.dry_run import run_dry_run
-
-    run_dry_run(names, with_plugins(list(overrides or []), plugin), processes=processes, full=full)
-
-
 @app.command(epilog="Example: contseg table runs/plop runs/mib --out table.md")
 def table(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="RUN...")],
@@ -336,11 +279,6 @@ def doctor(
     from contseg.cli.doctor import run_doctor
 
     run_doctor(quick)
-
-
-def with_data(overrides: list[str], data: Path | None) -> list[str]:
-    """The overrides, including the folder of the dataset."""
-    return [*overrides, f"data.path={str(data)!r}"] if data else overrides
 
 
 def numbers(option: str, text: str) -> list[float]:

@@ -1,125 +1,248 @@
 """`contseg sweep`."""
 
-import itertools
-import json
-import os
-import re
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_args
 
 from rich.table import Table
 
 from contseg.cli.console import console
-from contseg.cli.plugins import with_plugins
 from contseg.cli.sweep_progress import CLOCK, CLOCK_MARK, SweepProgress, read_clock
-from contseg.errors import ContsegError, counted
+from contseg.differences import differences, differences_text
+from contseg.errors import ContsegError, counted, did_you_mean
 from contseg.interruption import Interrupted
 from contseg.parsing import parse_yaml
 from contseg.replaceable import require_replaceable
+from contseg.sweeps.beside import Kind
+from contseg.sweeps.cells import Cell, Row, cells_of
+from contseg.sweeps.local import LocalExecutor
 from contseg.sweeps.page import FIGURES, Page, Results, kept_notes, page, read_results, result_warnings, spread, write
-from contseg.sweeps.runs import Row, cells_of, tasks_of, train_all
+from contseg.sweeps.runs import Executor, Leader, tasks_of
+from contseg.sweeps.slurm import SlurmExecutor, options_of
+from contseg.sweeps.sweep import FILE, Sweep
+
+OPTIONS = {"seeds": "--seeds", "orders": "--orders", "vary": "--vary", "beside": "--with", "plugins": "--plugin"}
+"""Field of `Sweep` to the option of the command line."""
+MOST_RUNS = 1000
+"""Runs of a sweep without --yes."""
 
 
-def run_sweep(
-    words: Sequence[str],
-    settings: Sequence[str],
-    seeds: str,
-    out: Path,
-    workers: int | None,
-    overwrite: bool,
-    plugins: list[str],
-    accept_changes: bool = False,
-) -> None:
-    """Train recipes x settings x seeds, print mean and standard deviation over the seeds, and write `sweep.md`.
+@dataclass(frozen=True, kw_only=True)
+class Ways:
+    """How the runs of a sweep are trained.
 
     Args:
-        words: recipes, and overrides that apply to all of them.
-        settings: KEY=VALUE,VALUE: a row for each value, or for each combination if there are several settings.
-        seeds: separated by commas.
-        workers: processes in parallel; None for one per core.
-        overwrite: replace runs in `out` that have another recipe.
-        plugins: plugins of every recipe.
-        accept_changes: resume runs although data or code changed since they began; the page marks them.
+        jobs: runs in parallel; None for one per GPU, or one per core without GPUs.
+        slurm: options of sbatch, KEY=VALUE; None trains on this machine.
+        overwrite: replace runs that have another recipe.
+        accept_changes: continue runs whose recipe, data or code changed.
+        yes: allow more than `MOST_RUNS` runs.
+    """
+
+    jobs: int | None = None
+    slurm: Sequence[str] | None = None
+    overwrite: bool = False
+    accept_changes: bool = False
+    yes: bool = False
+
+    @property
+    def words(self) -> list[str]:
+        """The options of the command line."""
+        flags = {"--overwrite": self.overwrite, "--accept-changes": self.accept_changes, "--yes": self.yes}
+        words = ["--jobs", str(self.jobs)] if self.jobs else []
+        if self.slurm is not None:
+            words += ["--on", "slurm", *(word for text in self.slurm for word in ("--slurm", text))]
+        return [*words, *(flag for flag, given in flags.items() if given)]
+
+    def executor(self, cells: Sequence[Cell], out: Path) -> Executor:
+        """Where the runs of some cells are trained.
+
+        Raises:
+            ContsegError: see `SlurmExecutor`.
+        """
+        cache = out / "cache"
+        if self.slurm is None:
+            return LocalExecutor(cells, cache, self.jobs, self.accept_changes)
+        return SlurmExecutor(cells, out, cache, options_of(self.slurm), self.jobs, self.accept_changes)
+
+
+def run_sweep(sweep: Sweep, out: Path, ways: Ways) -> None:
+    """Train all runs of a sweep, print mean and standard deviation, and write `sweep.yaml` and `sweep.md`.
 
     Raises:
-        ContsegError: a recipe, a setting or a seed is invalid, `out` contains other files, or, at the end, runs failed.
+        ContsegError: a recipe, a setting or a seed is invalid, `out` contains another sweep or other files, or, at the end,
+            runs failed.
         Interrupted: a signal ended the sweep; all runs are saved.
     """
-    overrides = [word for word in words if "=" in word and not Path(word).is_file()]
-    recipes = [word for word in words if word not in overrides]
-    if not recipes:
-        raise ContsegError("sweep: name at least one recipe (list the packaged ones with: contseg recipes)")
-    options = [*(("--set", setting) for setting in settings), ("--seeds", seeds)]
-    options += [("--workers", str(workers))] if workers else []
-    options += [*(("--plugin", plugin) for plugin in plugins), ("--out", str(out))]
-    command = shlex.join(["contseg", "sweep", *words, *itertools.chain(*options), *(["--overwrite"] if overwrite else [])])
-    sweep = Page(
+    rows = sweep.rows()
+    count = sum(len(row.runs()) for row in rows.values())
+    if count > MOST_RUNS and not ways.yes:
+        raise ContsegError(f"sweep: {count} runs, more than {MOST_RUNS}; list fewer values, or add --yes")
+    require_same_sweep(sweep, out)
+    command = shlex.join(["contseg", "sweep", str(out / FILE), *ways.words])
+    shown = Page(
         command=command,
-        title=f"Sweep of {', '.join(recipes)}",
+        title=f"Sweep of {', '.join(sweep.recipes)}",
         caption="Old: the classes of step 0; new: the classes of all later steps.",
-        sections={"Results": rows_of(recipes, settings, chosen_seeds(seeds), with_plugins(overrides, plugins))},
+        sections={"Results": rows},
     )
     kept_notes(out / "sweep.md")  # checked before anything is trained
     require_replaceable(out / CLOCK, CLOCK_MARK)
     try:
-        problems = train_rows(sweep.rows, [], out, workers or os.cpu_count() or 1, overwrite, accept_changes)
+        problems = train_rows(rows, [], out, ways, sweep)
     except Interrupted as stop:
-        stop.resume = command + " --accept-changes" * accept_changes
+        stop.resume = command
         raise
-    results = write_page(sweep, out / "sweep.md", [], out)
-    console.print(result_table(sweep.rows, results))
+    results = write_page(shown, out / "sweep.md", [], out)
+    console.print(result_table(rows, results))
     if problems:
+        for title, problem in problems.items():
+            console.print(f"failed: {title}: {problem}", highlight=False, markup=False, soft_wrap=True)
         raise ContsegError(
             f"sweep: {counted(len(problems), 'run')} failed, as listed above; repeat the command to try them again"
         )
 
 
-def rows_of(
-    recipes: Sequence[str], settings: Sequence[str], seeds: tuple[int, ...], overrides: Sequence[str] = ()
-) -> dict[str, Row]:
-    """Every recipe with every combination of the settings: name of the row, which is its folder, to row.
+def described(words: Sequence[str], given: Mapping[str, Any], out: Path | None) -> tuple[Sweep, Path]:
+    """The sweep of a command line, and its folder.
 
     Args:
-        overrides: overrides of every recipe, which are not part of the names.
+        words: recipes, and overrides that apply to all of them; or `sweep.yaml` or its folder, alone.
+        given: values of the options that describe a sweep, by field of `Sweep`; None if an option was not used.
+        out: folder of the runs; default: that of `sweep.yaml`.
 
     Raises:
-        ContsegError: a setting is invalid, or two rows have the same name.
-
-    Example:
-        >>> [row.label for row in rows_of(["digits/mib_5-1"], ["training.lr=0.1,0.2"], (0,)).values()]
-        ['digits/mib_5-1 training.lr=0.1', 'digits/mib_5-1 training.lr=0.2']
-        >>> list(rows_of(["digits/mib_5-1"], ["training.lr=0.1"], (0,)))
-        ['digits-mib_5-1,training.lr=0.1']
+        ContsegError: a word or an option is missing, wrong, or cannot be used together with `sweep.yaml`.
     """
-    rows: dict[str, Row] = {}
-    for recipe, *chosen in itertools.product(recipes, *map(values_of, settings)):
-        short = recipe.removesuffix(".yaml")
-        name = re.sub(r"[^\w.,=+-]", "-", ",".join([short, *chosen]))
-        if name in rows:
-            raise ContsegError(f"sweep: '{recipe}' is listed twice as {name}; remove one of them")
-        rows[name] = Row(" ".join([recipe, *chosen]), recipe, (*chosen, *overrides), seeds)
-    return rows
+    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    recipes = [word for word in words if word not in overrides]
+    used = {key: value for key, value in given.items() if value}
+    if len(recipes) == 1 and is_description(path := Path(recipes[0])):
+        if used or overrides:
+            word = overrides[0] if overrides else OPTIONS[next(iter(used))]
+            raise ContsegError(f"sweep: {word} cannot be added to {path}, which describes the sweep; change it there")
+        return Sweep.read(path), out or (path if path.is_dir() else path.parent)
+    if not recipes:
+        raise ContsegError("sweep: name at least one recipe (list the packaged ones with: contseg recipes)")
+    if out is None:
+        raise ContsegError("sweep: --out is missing; name the folder of the runs")
+    return Sweep(recipes=recipes, overrides=overrides, **used).relative_to(Path.cwd() / FILE), out
 
 
-def values_of(setting: str) -> list[str]:
-    """The overrides of a setting, one per value.
+def is_description(path: Path) -> bool:
+    """Whether a path is a folder with `sweep.yaml`, or a file that describes a sweep and not a recipe."""
+    if path.is_dir():
+        return (path / FILE).is_file()
+    if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        return False
+    content = parse_yaml(path.read_text(encoding="utf-8", errors="replace"), str(path))
+    return isinstance(content, dict) and "recipes" in content
+
+
+def require_same_sweep(sweep: Sweep, out: Path) -> None:
+    """Raise ContsegError if a folder contains a sweep that has runs which this one does not have."""
+    if not (out / FILE).is_file():
+        return
+    before = Sweep.read(out)
+    if before == sweep:
+        return
+    old, new = ({(name, run) for name, row in one.rows().items() for run in row.runs()} for one in (before, sweep))
+    if not old <= new:
+        changed = differences_text(differences(before.model_dump(), sweep.model_dump()))
+        raise ContsegError(
+            f"{out}: contains another sweep ({changed}); choose another folder with --out, or continue it with: contseg"
+            f" sweep {shlex.quote(str(out / FILE))}"
+        )
+    if not (out / FILE).read_text(encoding="utf-8").startswith("format: "):
+        raise ContsegError(f"{out / FILE}: was written by hand; change it there, or choose another folder with --out")
+
+
+def values_of(setting: str) -> tuple[str, list[Any]]:
+    """The key and the values of `--vary`.
 
     Raises:
         ContsegError: not KEY=VALUE,VALUE.
 
     Example:
         >>> values_of("training.epochs=[9, 5],3"), values_of("network.backbone=resnet18")
-        (['training.epochs=[9, 5]', 'training.epochs=3'], ['network.backbone=resnet18'])
+        (('training.epochs', [[9, 5], 3]), ('network.backbone', ['resnet18']))
     """
     key, equals, text = setting.partition("=")
     try:
-        values = parse_yaml(f"[{text}]", "--set") if key and equals else None
+        values = parse_yaml(f"[{text}]", "--vary") if key and equals else None
     except ContsegError:
         values = None
     if not values:
-        raise ContsegError(f"--set: '{setting}': expected KEY=VALUE,VALUE, such as training.lr=0.1,0.01")
-    return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for value in values]
+        raise ContsegError(f"--vary: '{setting}': expected KEY=VALUE,VALUE, such as training.lr=0.1,0.01")
+    return key, values
+
+
+def settings_of(settings: Sequence[str]) -> dict[str, list[Any]]:
+    """The keys and values of several `--vary`.
+
+    Raises:
+        ContsegError: see `values_of`, or a key occurs twice.
+    """
+    found: dict[str, list[Any]] = {}
+    for key, values in map(values_of, settings):
+        if key in found:
+            raise ContsegError(f"--vary: {key} occurs twice; list all values in one, such as {key}=0.1,0.01")
+        found[key] = values
+    return found
+
+
+def seeds_or_count(text: str) -> int | list[int]:
+    """The value of `--seeds`: a number of seeds, or seeds separated by commas.
+
+    Raises:
+        ContsegError: they are not whole numbers.
+
+    Example:
+        >>> seeds_or_count("3"), seeds_or_count("0,7"), seeds_or_count("7,")
+        (3, [0, 7], [7])
+    """
+    if "," in text:
+        return list(chosen_seeds(text))
+    if not text.strip().isdecimal() or not 0 < int(text[:18]) <= MOST_RUNS:
+        raise ContsegError(f"--seeds: expected a number of seeds, or seeds such as 0,1,2 (got '{text}'; 7, is seed 7 alone)")
+    return int(text)
+
+
+def orders_or_count(text: str) -> int | list[str]:
+    """The value of `--orders`: a number of class orders, or values of scenario.order separated by commas.
+
+    Raises:
+        ContsegError: there are none.
+
+    Example:
+        >>> orders_or_count("5"), orders_or_count("natural, seed:1")
+        (5, ['natural', 'seed:1'])
+    """
+    if text.strip().isdecimal() and 0 < int(text[:18]) <= MOST_RUNS:
+        return int(text)
+    orders = [part.strip() for part in text.split(",") if part.strip()]
+    if not orders or text.strip().lstrip("-").isdecimal():
+        raise ContsegError(f"--orders: expected a number of class orders, or orders such as own,seed:1 (got '{text}')")
+    return orders
+
+
+def kinds_of(text: str) -> list[Kind]:
+    """The value of `--with`.
+
+    Raises:
+        ContsegError: an unknown word.
+
+    Example:
+        >>> kinds_of("joint,finetune")
+        ['joint', 'finetune']
+    """
+    kinds = [part.strip() for part in text.split(",") if part.strip()]
+    for kind in kinds or [text]:
+        if kind not in get_args(Kind):
+            raise ContsegError(f"--with: unknown '{kind}'; {did_you_mean(kind, get_args(Kind))}")
+    return kinds  # type: ignore[return-value]
 
 
 def chosen_seeds(text: str) -> tuple[int, ...]:
@@ -139,32 +262,30 @@ def chosen_seeds(text: str) -> tuple[int, ...]:
 
 
 def train_rows(
-    rows: Mapping[str, Row],
-    overrides: Sequence[str],
-    out: Path,
-    workers: int,
-    overwrite: bool = True,
-    accept_changes: bool = False,
+    rows: Mapping[str, Row], overrides: Sequence[str], out: Path, ways: Ways, sweep: Sweep | None = None
 ) -> dict[str, str]:
     """Train all unfinished runs, and print a line when one ends.
 
     Args:
-        accept_changes: see `train_all`.
+        sweep: written to the folder when everything is checked.
 
     Returns:
         Title and error of every run that failed.
 
     Raises:
-        ContsegError: see `tasks_of` and `train_all`.
+        ContsegError: see `tasks_of`.
     """
     cells = cells_of(rows, overrides, out)
+    executor = ways.executor(cells, out)
     with console.status("checking recipes and runs"):
-        tasks = tasks_of(cells, overwrite)
+        tasks = tasks_of(cells, ways.overwrite, ways.accept_changes)
+    if sweep is not None:
+        sweep.write(out)
     if not tasks:
         return {}
     progress = SweepProgress(tasks, len(cells) - len(tasks), len(cells), out)
     try:
-        return train_all(tasks, out, workers, progress, accept_changes=accept_changes)
+        return Leader(tasks, executor, out / "cache", progress, ways.accept_changes).lead()
     finally:
         progress.stop()
 
@@ -180,13 +301,13 @@ def write_page(sweep: Page, path: Path, overrides: Sequence[str], out: Path) -> 
 
 
 def result_table(rows: Mapping[str, Row], results: Results) -> Table:
-    """Mean and standard deviation over the finished seeds of every row."""
-    table = Table(caption="mIoU in %, background not counted: mean ± standard deviation over n seeds")
+    """Mean and standard deviation over the finished runs of every row."""
+    table = Table(caption="mIoU in %, background not counted: mean ± standard deviation over n runs")
     table.add_column("recipe", overflow="fold")
     for title in (*FIGURES, "n"):
         table.add_column(title, justify="right", no_wrap=True)
     for name, row in rows.items():
-        found = [results[name, seed].figures for seed in row.seeds if (name, seed) in results]
+        found = [results[name, run].figures for run in row.runs() if (name, run) in results]
         means = (spread([value for figures in found if (value := figures[key]) is not None]) for key in FIGURES)
         table.add_row(row.label, *means, str(len(found)))
     return table

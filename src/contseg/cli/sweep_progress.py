@@ -16,6 +16,8 @@ from contseg.sweeps.runs import Task, Watcher
 
 CLOCK, CLOCK_MARK = "clock.json", '{"seconds": '
 """The file of the wall-clock time, and its beginning."""
+EVERY = 5.0
+"""Seconds between two writes of the time."""
 
 
 class SweepProgress(Watcher):
@@ -33,7 +35,7 @@ class SweepProgress(Watcher):
         cache = out / "cache"
         bearers: dict[str, Task] = {}
         for task in tasks:
-            if not StepCache(cache, task.key).filled:
+            if task.key and not StepCache(cache, task.key).filled:
                 bearers.setdefault(task.key, task)
         self.shares = {task: bearers.get(task.key) is not task for task in tasks}
         self.bars = progress_bars()
@@ -43,10 +45,13 @@ class SweepProgress(Watcher):
         self.done = {task: task.done(self.shares[task]) for task in self.tasks}
         work = sum(task.work(self.shares[task]) for task in self.tasks)
         self.since, self.spent = time.monotonic(), read_clock(self.clock)
+        self.written = self.since
         self.whole = self.bars.add_task("", total=max(work, 1), detail="")
         self.bars.start()
 
     def progressed(self, running: Sequence[Task]) -> None:
+        for task in self.lines.keys() - set(running):  # cut off, and not started again yet
+            self.bars.remove_task(self.lines.pop(task))
         for task in running:
             self.done[task] = task.done(self.shares[task])
             if task not in self.lines:
@@ -59,9 +64,11 @@ class SweepProgress(Watcher):
             description=f"{self.finished} of {self.total} runs",
             detail=f"{duration(elapsed)} elapsed",
         )
-        write(self.clock, json.dumps({"seconds": round(self.spent + elapsed, 1)}))
+        if time.monotonic() - self.written > EVERY:
+            self._write_clock()
 
     def ended(self, task: Task, problem: str | None) -> None:
+        self._write_clock()
         if task in self.lines:
             self.bars.remove_task(self.lines.pop(task))
         self.done[task] = task.done(self.shares[task])
@@ -73,6 +80,10 @@ class SweepProgress(Watcher):
             outcome = "  ".join(f"{key} {percent(summary[key])}" for key in ("old", "new", "all"))
             outcome += f"  ({self.finished} of {self.total})"
         console.print(f"{task.cell.title}: {outcome}", highlight=False, markup=False, soft_wrap=True)
+
+    def _write_clock(self) -> None:
+        self.written = time.monotonic()
+        write(self.clock, json.dumps({"seconds": round(self.spent + self.written - self.since, 1)}))
 
     def stop(self) -> None:
         """Remove the bars."""

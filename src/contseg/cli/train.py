@@ -1,8 +1,11 @@
 """`contseg train`."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Literal
 
 from contseg.cli.console import console, progress_bar, summary_table
+from contseg.cli.json_log import json_log
 from contseg.cli.progress import TerminalReporter
 from contseg.data.cache import cache_folder
 from contseg.engine.inputs import Inputs, require_unchanged
@@ -18,6 +21,7 @@ from contseg.recipes.choices import choices
 from contseg.recipes.read import read_recipe
 from contseg.recipes.recipe import Recipe
 from contseg.report.comparison import comparability
+from contseg.report.log import JsonLog, TextLog
 from contseg.report.page import write_report
 from contseg.scenarios.plan import make_plan
 
@@ -30,8 +34,28 @@ def run_training(
     overwrite: bool,
     share: bool,
     accept_changes: bool = False,
+    log: Literal["text", "json"] = "text",
 ) -> None:
-    """Train a recipe in a new folder, or resume a run; print the results and write a report."""
+    """Train a recipe in a new folder, or resume a run; print the results and write a report.
+
+    Args:
+        log: what is printed: text for readers, or a JSON object per line.
+    """
+    opened: AbstractContextManager[TextLog | JsonLog] = json_log() if log == "json" else nullcontext(TerminalReporter())
+    with opened as reporter:
+        _run_training(source, overrides, out, resume, overwrite, share, accept_changes, reporter)
+
+
+def _run_training(
+    source: str | None,
+    overrides: list[str],
+    out: Path | None,
+    resume: Path | None,
+    overwrite: bool,
+    share: bool,
+    accept_changes: bool,
+    log: TextLog | JsonLog,
+) -> None:
     if accept_changes and not resume:
         raise ContsegError("--accept-changes: is for a run that is resumed; add --resume RUN, or remove it")
     if resume and (out is not None or overwrite):
@@ -51,11 +75,11 @@ def run_training(
     try:
         with owned_by_rank_0(folder):
             if resume:
-                recipe, job = _resumed(recipe, folder, cache, accept_changes)
+                recipe, job = _resumed(recipe, folder, cache, accept_changes, log)
             else:
                 job = _begun(recipe, folder, cache, overwrite)
                 begun = True
-            _train(job, recipe, resumed=resume is not None, accept_changes=accept_changes)
+            _train(job, recipe, log, resumed=resume is not None, accept_changes=accept_changes)
     except Interrupted as stop:
         stop.resume = resume_command(folder) if begun else ""
         raise
@@ -65,14 +89,16 @@ def run_training(
         raise
 
 
-def _resumed(recipe: Recipe, folder: Path, cache: Path | None, accept_changes: bool) -> tuple[Recipe, Job]:
+def _resumed(
+    recipe: Recipe, folder: Path, cache: Path | None, accept_changes: bool, log: TextLog | JsonLog
+) -> tuple[Recipe, Job]:
     """The recipe and the job with which a run is resumed, after a comparison with its start."""
     run = Run(folder)
     recipe = resumed_recipe(folder, recipe, accept_changes=accept_changes)
     job = prepared_job(recipe, folder, cache)
     require_unchanged(run, Inputs.of(job, make_plan(job.scenario)), accept_changes)
     if not joined_rank() and (note := keep_recipe(run, recipe)):
-        console.print(note, soft_wrap=True, highlight=False)
+        log.message(note)
     return recipe, job
 
 
@@ -85,18 +111,20 @@ def _begun(recipe: Recipe, folder: Path, cache: Path | None, overwrite: bool) ->
     return job
 
 
-def _train(job: Job, recipe: Recipe, *, resumed: bool, accept_changes: bool) -> None:
+def _train(job: Job, recipe: Recipe, log: TextLog | JsonLog, *, resumed: bool, accept_changes: bool) -> None:
     """Train; rank 0 prints remarks, the results, and the place of the report."""
     for line in [] if joined_rank() else choices(recipe, resumed=resumed):
-        console.print(line, soft_wrap=True, highlight=False)
+        log.message(line)
     for change in [] if joined_rank() else comparability(recipe):
-        console.print(f"not comparable with published numbers: {change}", soft_wrap=True, highlight=False)
-    summary = train(job, TerminalReporter(), accept_changes=accept_changes)
+        log.message(f"not comparable with published numbers: {change}")
+    summary = train(job, log, accept_changes=accept_changes)
     if joined_rank():
         return
     console.print(summary_table({recipe.method["name"]: summary}))
     report = write_report([job.folder], job.folder / "report.html")
     console.print(f"run: {job.folder}\nreport: {report}", soft_wrap=True)
+    if isinstance(log, JsonLog):
+        log.add("finished", run=str(job.folder), report=str(report), metrics=summary)
 
 
 def prepared_job(recipe: Recipe, folder: Path, cache: Path | None, *, new: bool = False) -> Job:

@@ -1,7 +1,6 @@
 """Check a recipe without its data: two updates of its first two steps on synthetic images."""
 
 import math
-import sys
 import tempfile
 import time
 from collections.abc import Collection, Sequence
@@ -12,9 +11,10 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from contseg.dryrun.memory import peak_memory
 from contseg.dryrun.stand_ins import own_cache, quartered, ready_norms, rehearsed, with_changes
 from contseg.engine.job import Job, Reporter
-from contseg.engine.loading import updates_per_epoch
+from contseg.engine.loading import drawn_images, updates_per_epoch
 from contseg.engine.run import Run
 from contseg.engine.train import train
 from contseg.errors import ContsegError
@@ -77,9 +77,9 @@ def rehearse(
         shared = folder or Path(own) / "shared"
         with own_cache(shared / "cache"):
             parameters = _rehearse(resolved, quarter, shared, Path(own))
-    cuda = torch.cuda.is_available() and resolved.recipe.training.accelerator != "cpu"
-    memory = torch.cuda.max_memory_allocated() / 2**30 if cuda else _peak_of_process()
-    return Rehearsal(resolved.recipe.name, parameters, time.perf_counter() - started, memory)
+    memory = peak_memory(torch.cuda.is_available() and resolved.recipe.training.accelerator != "cpu")
+    gibibytes = None if memory is None else memory / 2**30
+    return Rehearsal(resolved.recipe.name, parameters, time.perf_counter() - started, gibibytes)
 
 
 def _rehearse(resolved: Resolved, quarter: bool, shared: Path, own: Path) -> int:
@@ -105,13 +105,11 @@ def _short(job: Job) -> Job:
     """The job with two updates of each of its first two steps."""
     training = job.training
     scenario = job.scenario.head(STEPS, ITERATIONS * training.batch * training.accumulate, OTHERS)
-    memory = scenario.options.memory
-    drawn = [
-        len(step.train) + (sum(map(len, step.memory)) if memory and memory.mix == "sampling" else 0) for step in scenario
-    ]
     epochs = [
-        -(-ITERATIONS // updates_per_epoch(images, training)) if training.epochs_of(step.index) else 0
-        for step, images in zip(scenario, drawn, strict=True)
+        -(-ITERATIONS // updates_per_epoch(drawn_images(step, job.exemplar_share), training))
+        if training.epochs_of(step.index)
+        else 0
+        for step in scenario
     ]
     return replace(job, scenario=scenario, training=with_changes(training, epochs=epochs))
 
@@ -222,12 +220,3 @@ def require_effect(resolved: Resolved, read_of_method: Collection[str]) -> None:
     if reasons:
         keys = [f"{key} has no effect {reason} (set by {resolved.origins[key]})" for key, reason in reasons.items()]
         raise ContsegError(f"{', '.join(keys)}; remove it")
-
-
-def _peak_of_process() -> float | None:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -125,6 +125,7 @@ def rehearsed(recipe: Recipe, shared: Path, own: Path) -> Recipe:
             nodes=1,
             workers=0,
             threads=None,
+            loggers=[],
         ),
         evaluation=recipe.evaluation if cuda else with_changes(recipe.evaluation, precision="32"),
         backbone_weights=None,

@@ -1,6 +1,7 @@
 """A resolved run, and the interface of progress reports."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from contseg.data.pipelines.augment import Jitter, Pipeline
 from contseg.digest import file_sha256, sha256
 from contseg.engine.code import package_digest
 from contseg.engine.devices import accelerator_of, precision_of
+from contseg.engine.loading import drawn_images, updates_per_epoch
 from contseg.engine.options import MACHINE_KEYS, TrainingOptions
 from contseg.evaluation.inference import Inference, InferenceOptions
 from contseg.methods.method import Method
@@ -22,8 +24,12 @@ from contseg.scenarios.step import Step
 class Reporter:
     """Receives the progress of a run, on rank 0; this one ignores it. Override the calls that you need."""
 
-    def start(self) -> None:
-        """Called first, in the training process."""
+    def start(self, updates: Sequence[int]) -> None:
+        """Called first, in the training process.
+
+        Args:
+            updates: of the weights in each step, over all epochs.
+        """
 
     def step_started(self, step: int, steps: int, classes: tuple[str, ...], updates: int, note: str = "") -> None:
         """A step begins or continues; `updates` are left."""
@@ -93,6 +99,19 @@ class Job:
         parts = [self.scenario.dataset, cut.pipeline if isinstance(cut, Jitter) else cut]
         parts += [self.network.backbone, self.network.head, *([self.method] if method else [])]
         return [foreign_digest(type(part)) for part in parts]
+
+    @property
+    def exemplar_share(self) -> float:
+        """Share of every batch that exemplars replace; 0 draws them like the step's own images."""
+        memory = self.scenario.options.memory
+        return memory.share if memory and memory.mix == "share" else 0.0
+
+    def updates_of(self, step: Step) -> int:
+        """Updates of the weights in a step, over all epochs."""
+        if step.index == 0 and self.start_from is not None:
+            return 0
+        images = drawn_images(step, self.exemplar_share)
+        return self.training.epochs_of(step.index) * updates_per_epoch(images, self.training)
 
     def inference_at(self, step: Step) -> Inference:
         """Inference options for the classes of a step."""

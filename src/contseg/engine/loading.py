@@ -45,6 +45,15 @@ class Shard:
     count: int = 1
 
 
+def drawn_images(step: Step, share: float) -> int:
+    """Number of images that an epoch of a step draws from: its own, and exemplars unless they replace a part of each batch.
+
+    Args:
+        share: share of every batch that exemplars replace.
+    """
+    return len(step.train) + (0 if share else sum(map(len, step.memory)))
+
+
 def updates_per_epoch(samples: int, options: TrainingOptions) -> int:
     """Updates per epoch: whole batches only, and at least one (a step smaller than a batch repeats its images)."""
     return max(1, samples // (options.batch * options.accumulate))
@@ -222,7 +231,7 @@ class StepBatches:
         self._step, self._pipeline, self._options, self._share = step, pipeline, options, share
         self._device, self._shard = device, shard
         self._pool = Pool((step.train, *step.memory))
-        self.updates = updates_per_epoch(len(step.train if share else self._pool), options)
+        self.updates = updates_per_epoch(drawn_images(step, share), options)
 
     def epoch(self, number: int, passes_done: int = 0) -> Batches:
         """The batches of an epoch, without those that an interrupted attempt has used."""

@@ -11,7 +11,6 @@ from contseg.engine.run import STEP_ARRAYS
 from contseg.engine.samples import keep_predictions
 from contseg.engine.session import Session
 from contseg.engine.step_state import StepState
-from contseg.engine.tensorboard import write_events
 from contseg.errors import ContsegError
 from contseg.evaluation.alarms import background_warnings
 from contseg.evaluation.inference import Inference
@@ -126,7 +125,7 @@ def record(session: Session, step: Step, student: Segmenter, by_domain: np.ndarr
     line = {"kind": "step", "step": step.index, "seconds": round(seconds, 3), **figures, "warnings": warnings}
     run.append_metrics(line)
     run.save_state(step.index, StepState(True, seconds, job.method.state_dict(), scaler_state(session.fabric)))
-    write_events(run)
+    session.loggers.update()
     return line
 
 

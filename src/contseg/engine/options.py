@@ -60,6 +60,7 @@ class TrainingOptions(Options):
         accelerator, devices, nodes: hardware; `devices` is the number of ranks per node.
         workers: processes that read images, per rank; 0 reads in the training process, `auto` depends on the cores (see
             `devices.workers_of`). Results do not depend on it.
+        loggers: `tensorboard`, if it is installed, `wandb` and `mlflow`, see `contseg.engine.loggers`; [] for none.
         threads: CPU threads per rank; none uses PyTorch's default.
         deterministic: use only deterministic algorithms, so that the same seed gives the same weights on the same GPU and
             software. An operation without one ends the run with an error.
@@ -102,6 +103,7 @@ class TrainingOptions(Options):
     nodes: Processes = 1
     workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = 0
     threads: Processes | None = None
+    loggers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(["tensorboard"])
     deterministic: bool = False
     timeout: Seconds = 1800
 
@@ -133,5 +135,5 @@ class TrainingOptions(Options):
         return self.lr_factors if step == 0 or self.lr_factors_later is None else self.lr_factors_later
 
 
-MACHINE_KEYS = frozenset({"accelerator", "devices", "nodes", "workers", "threads", "timeout"})
+MACHINE_KEYS = frozenset({"accelerator", "devices", "nodes", "workers", "threads", "loggers", "timeout"})
 """Options that do not change what a run computes."""

@@ -29,7 +29,7 @@ def require_free(folder: Path, overwrite: bool = False) -> None:
     """
     if folder.is_file():
         raise ContsegError(f"{folder}: is a file; choose another folder with --out")
-    if not folder.exists() or not any(path.name != lock.OF_RUN for path in folder.iterdir()):
+    if not folder.exists() or all(path.name.startswith(lock.OF_RUN) for path in folder.iterdir()):
         return
     own = _own_files(folder)
     if folder / RECIPE not in own:

@@ -2,6 +2,7 @@
 
 import torch
 
+from contseg.engine.loggers.loggers import require_loggers
 from contseg.engine.options import TrainingOptions
 from contseg.engine.ranks import make_fabric
 from contseg.models.options import NetworkOptions, first_widths
@@ -9,7 +10,8 @@ from contseg.models.segmenter import Segmenter
 
 
 def require_startable(training: TrainingOptions, network: NetworkOptions, classes: int) -> None:
-    """Raise ContsegError unless the devices exist, the batch divides over them, and the network can be built.
+    """Raise ContsegError unless the devices and loggers exist, the batch divides over the devices, and the network can
+    be built.
 
     Args:
         classes: number of classes of step 0.
@@ -20,5 +22,6 @@ def require_startable(training: TrainingOptions, network: NetworkOptions, classe
         contseg.errors.ContsegError: training.batch: 6 images do not divide over 4 ranks; choose a multiple
     """
     make_fabric(training)
+    require_loggers(training.loggers)
     with torch.device("meta"):  # shapes only: no memory, no random numbers
         Segmenter(network, first_widths(network, classes))

@@ -22,9 +22,10 @@ from contseg.manifest import Manifest
 from contseg.models.segmenter import Segmenter
 
 INPUTS = "inputs.json"
+LOGGERS = "loggers.json"
 FILES = (
     "recipe.yaml", INPUTS, "plan.json", "environment.json", "metrics.jsonl", "samples.npz", "summary.json", "report.html",
-    "log.txt", "maps.npz", "manifest.json",
+    "log.txt", "maps.npz", LOGGERS, "manifest.json",
 )  # fmt: skip
 FOLDERS = ("steps", "tensorboard")
 MAPS = "maps.npz"
@@ -59,7 +60,9 @@ class Run:
         maps.npz                        `contseg demo` on the globe: the Earth, its truth and the map after each step
         summary.json                    the metrics of the run; written when the run is finished
         report.html                     the report, written by the commands `train` and `report`
-        tensorboard/                    events made from metrics.jsonl after every step, where the extra is installed
+        tensorboard/                    events made from metrics.jsonl, where the extra is installed
+        loggers.json                    with other loggers: the names of their runs, and how many lines of metrics.jsonl they
+                                        have
         run.lock                        while a process trains here: its machine, its number and when it began
         log.txt                         output of the process of a run that `contseg demo` or a sweep trains alongside others
         manifest.json                   size and SHA-256 of the files of the run, which are checked when they are read

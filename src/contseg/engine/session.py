@@ -7,6 +7,7 @@ from lightning_fabric import Fabric
 
 from contseg.engine.job import Job, Reporter
 from contseg.engine.loading import Shard
+from contseg.engine.loggers.loggers import Loggers
 from contseg.engine.ranks import ranks_of, shard_of
 from contseg.engine.run import ReadOnlyRun, Run
 from contseg.ranks import Ranks
@@ -46,6 +47,12 @@ class Session:
     def ranks(self) -> Ranks:
         """Sums and gathers over all ranks."""
         return ranks_of(self.fabric)
+
+    @cached_property
+    def loggers(self) -> Loggers:
+        """The loggers of the run; none on ranks other than 0."""
+        names = self.job.training.loggers if self.leads else []
+        return Loggers(self.run, names, self.job.recipe, self.reporter.message)
 
     @cached_property
     def shard(self) -> Shard:

@@ -29,12 +29,11 @@ class StepLearner:
     """
 
     def __init__(self, session: Session, step: Step, student: Segmenter, teacher: Segmenter | None):
-        job, memory = session.job, session.job.scenario.options.memory
+        job = session.job
         self.session, self.step, self.student, self.options = session, step, student, job.training
         self.epochs = job.training.epochs_of(step.index)
-        share = memory.share if memory and memory.mix == "share" else 0.0
         device = session.fabric.device
-        self.batches = StepBatches(step, job.training_pipeline, job.training, share, device, session.shard)
+        self.batches = StepBatches(step, job.training_pipeline, job.training, job.exemplar_share, device, session.shard)
         self.updater = Updater(session, step, student, teacher, self.batches)
         self.best = BestEpoch()
         self.seconds = 0.0
@@ -84,6 +83,7 @@ class StepLearner:
         self.session.run.append_metrics(line | {"seconds": round(seconds, 3)})
         self.session.run.save_state(self.step.index, self._state(progress.epoch + 1))
         self.session.reporter.epoch_finished(progress.epoch, self.epochs, line["loss"], line["images_per_second"])
+        self.session.loggers.update()
         self.session.fabric.barrier()
 
     def _epoch(self, progress: Progress, started: float) -> dict[str, Any]:

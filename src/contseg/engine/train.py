@@ -103,7 +103,7 @@ def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter, inputs: Inputs,
     with waiting_for("the start"):
         fabric.barrier()  # until rank 0 has created the folder
         require_agreement(fabric, session.run, inputs)
-    session.reporter.start()
+    session.reporter.start([job.updates_of(step) for step in job.scenario])
     try:
         warnings = (session.run.plan() or {}).get("warnings", ())
         for text in (*notes, *(f"note: {warning}" for warning in warnings)):
@@ -116,6 +116,7 @@ def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter, inputs: Inputs,
         ):
             return _learn_steps(session)
     finally:
+        session.loggers.close()
         session.reporter.stop()
 
 
@@ -144,6 +145,7 @@ def _learn_steps(session: Session) -> dict[str, Any]:
             _finish_step(session, step, student, _learn_step(session, step, student, teacher))
     summary = summarise(run)
     run.finish(summary)
+    session.loggers.update()
     fabric.barrier()
     return summary
 

@@ -5,6 +5,9 @@ import platform
 import subprocess
 from pathlib import Path
 
+ORIGIN = "origin.jsonl"
+"""File in the folder of a run: commit and machine, a line per start and resume."""
+
 
 def origin() -> dict[str, str | int | None]:
     """The `commit` of the package, the name of the `cpu`, and its number of `cores`."""

@@ -9,7 +9,8 @@ from pathlib import Path
 from contseg.atomic import write_text
 from contseg.engine.inputs import accepted_changes
 from contseg.errors import ContsegError
-from contseg.sweeps.runs import ORIGIN, Cell, Row
+from contseg.sweeps.cells import OWN, Cell, Row
+from contseg.sweeps.origin import ORIGIN
 
 NOTES = ("<!-- notes -->", "<!-- /notes -->")
 FIGURES = ("old", "new", "all", "forgetting")
@@ -69,13 +70,13 @@ class Result:
     changes: tuple[str, ...] = ()
 
 
-Results = Mapping[tuple[str, int], Result]
-"""Finished runs by name of their row and seed."""
+Results = Mapping[tuple[str, str], Result]
+"""Finished runs by name of their row and of the run in it, see `Row.runs`."""
 
 
-def read_results(cells: Iterable[Cell]) -> dict[tuple[str, int], Result]:
+def read_results(cells: Iterable[Cell]) -> dict[tuple[str, str], Result]:
     """The finished runs of the cells; runs of other recipes are skipped."""
-    return {(cell.row, cell.seed): _read(cell) for cell in cells if cell.finished}
+    return {(cell.row, cell.name): _read(cell) for cell in cells if cell.finished}
 
 
 def _read(cell: Cell) -> Result:
@@ -111,11 +112,11 @@ def spread(values: Sequence[float], sign: str = "") -> str:
 
 
 def differences(results: Results, row: str, base: str, figure: str = "old") -> list[float]:
-    """The differences in a metric between two rows, for each seed that both have finished."""
+    """The differences in a metric between two rows, for each seed and order that both have finished."""
     pairs = [
-        (results[row, seed].figures[figure], results[base, seed].figures[figure])
-        for name, seed in results
-        if name == row and (base, seed) in results
+        (results[row, run].figures[figure], results[base, run].figures[figure])
+        for name, run in results
+        if name == row and (base, run) in results
     ]
     return [one - other for one, other in pairs if one is not None and other is not None]
 
@@ -123,8 +124,8 @@ def differences(results: Results, row: str, base: str, figure: str = "old") -> l
 def plan_warnings(results: Results) -> list[str]:
     """A line for every scenario whose runs have different plans, that is, were not trained on the same data."""
     found: dict[str, dict[str, list[str]]] = {}
-    for (row, seed), result in results.items():
-        found.setdefault(result.scenario, {}).setdefault(result.plan, []).append(f"{row} ({seed})")
+    for (row, run), result in results.items():
+        found.setdefault(result.scenario, {}).setdefault(result.plan, []).append(f"{row} ({run})")
     return [
         "runs of one scenario differ in their plans: "
         + "; ".join(f"{plan}: {', '.join(runs)}" for plan, runs in plans.items())
@@ -153,20 +154,21 @@ def page(
         seconds: wall-clock time over all starts of the command; None if unknown.
         notes: the notes to keep.
     """
-    wanted = [(name, seed) for name, row in sweep.rows.items() for seed in row.seeds]
+    wanted = [(name, run) for name, row in sweep.rows.items() for run in row.runs()]
     shown = {key: results[key] for key in wanted if key in results}
     parts = [
         f"# {sweep.title}\n",
         "This page is generated; only the notes at the end are written by hand.\n",
         *_setup(sweep, shown, len(wanted), overrides, seconds),
-        "mIoU in % after the last step, background not counted: mean ± standard deviation (n - 1) over n finished seeds.\n"
+        "mIoU in % after the last step, background not counted: mean ± standard deviation (n - 1) over n finished"
+        f" {_runs(sweep)}.\n"
         f"{sweep.caption}\n",
     ]
     for title, rows in sweep.sections.items():
         parts += [f"## {title}\n", _section(rows, shown)]
     missing = _missing(sweep.rows, shown)
     if missing:
-        parts.append(f"Not finished (seeds): {missing}.\n")
+        parts.append(f"Not finished ({_runs(sweep)}): {missing}.\n")
     parts += ["## Notes\n", f"{NOTES[0]}{notes}{NOTES[1]}\n", "## One row alone\n"]
     parts += [f"{sweep.alone}\n"] if sweep.alone else []
     return "\n".join([*parts, _commands(sweep.rows, overrides)])
@@ -183,7 +185,7 @@ def _setup(sweep: Page, results: Results, wanted: int, overrides: Sequence[str],
     changed = f", every recipe with `{' '.join(overrides)}`" if overrides else ""
     facts = {
         "command": f"`{sweep.command}`{changed}",
-        "runs": f"{len(results)} of {wanted} finished, seeds {', '.join(map(str, sweep.seeds))}",
+        "runs": f"{len(results)} of {wanted} finished, seeds {', '.join(map(str, sweep.seeds))}{_orders(sweep)}",
         "commit": each("commits"),
         "machine": each("machines"),
         "versions": each("versions"),
@@ -192,6 +194,16 @@ def _setup(sweep: Page, results: Results, wanted: int, overrides: Sequence[str],
     }
     warnings = [f"**Warning**: {warning}.\n" for warning in result_warnings(results)]
     return ["| | |\n|---|---|\n" + "".join(f"| {name} | {text} |\n" for name, text in facts.items()), *warnings]
+
+
+def _orders(sweep: Page) -> str:
+    orders = [order for order in dict.fromkeys(order for row in sweep.rows.values() for order in row.orders) if order != OWN]
+    return f", class orders: own, {', '.join(orders)}" if orders else ""
+
+
+def _runs(sweep: Page) -> str:
+    """What the runs of a row differ in."""
+    return "seeds x orders" if _orders(sweep) else "seeds"
 
 
 def _plans(results: Results) -> str:
@@ -210,7 +222,7 @@ def _section(rows: Mapping[str, Row], results: Results) -> str:
     lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
     behind, remarks = [], {}  # type: ignore[var-annotated]
     for name, row in rows.items():
-        mine = [results[name, seed] for seed in row.seeds if (name, seed) in results]
+        mine = [results[name, run] for run in row.runs() if (name, run) in results]
         figures = [spread([value for result in mine if (value := result.figures[key]) is not None]) for key in FIGURES]
         gains = differences(results, name, base)
         against = "" if name == base else spread(gains, "+")
@@ -228,8 +240,8 @@ def _section(rows: Mapping[str, Row], results: Results) -> str:
 
 
 def _missing(rows: Mapping[str, Row], results: Results) -> str:
-    left = {name: [str(seed) for seed in row.seeds if (name, seed) not in results] for name, row in rows.items()}
-    return "; ".join(f"{name} {', '.join(numbers)}" for name, numbers in left.items() if numbers)
+    left = {name: [run.replace(",", " ") for run in row.runs() if (name, run) not in results] for name, row in rows.items()}
+    return "; ".join(f"{name} {', '.join(runs)}" for name, runs in left.items() if runs)
 
 
 def _commands(rows: Mapping[str, Row], overrides: Sequence[str]) -> str:
@@ -270,6 +282,6 @@ def kept_notes(path: Path) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a text file atomically."""
+    """Write a text file atomically; several leaders of a sweep may write it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text)
+    write_text(path, text, shared=True)

@@ -1,106 +1,35 @@
-"""The runs of a sweep: each in its own process, with a shared step 0, and resumable after a kill."""
+"""The runs of a sweep: each is a job of its own, with a shared step 0, and resumable after a kill.
 
-import json
-import subprocess
-import sys
+Several leaders, on one or several machines, may work on a folder. The lock of the folder of a run decides who trains it.
+"""
+
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, Protocol
 
-from contseg.children import end, last_line, start
+from contseg.children import last_lines
 from contseg.engine.cache import StepCache
 from contseg.engine.overwrite import require_free
-from contseg.engine.run import Run
 from contseg.errors import ContsegError
-from contseg.lock import Lock, held
+from contseg.lock import HeldError, is_owned, owned
 from contseg.manifest import Manifest
-from contseg.recipes.build import make_job, resumed_recipe, start_run
-from contseg.recipes.read import read_recipe
-from contseg.recipes.recipe import Recipe
-from contseg.sweeps.origin import origin
+from contseg.recipes.build import keep_recipe, make_job, resumed_recipe, start_run
+from contseg.sweeps.cells import Cell
+from contseg.sweeps.failures import Failure, record
+from contseg.sweeps.worker import TAKEN
 
-ORIGIN = "origin.jsonl"
-"""File in the folder of a run: commit and machine, a line per start and resume."""
 LOG = "log.txt"
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the table: a recipe that is trained with several seeds.
-
-    Args:
-        label: name in the table.
-        recipe: name or file of the recipe.
-        overrides: overrides of the recipe.
-        seeds: one run per seed.
-        by_seed: further overrides of the run of a seed, such as its class order.
-    """
-
-    label: str
-    recipe: str
-    overrides: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = (0, 1, 2)
-    by_seed: Callable[[int], tuple[str, ...]] = lambda seed: ()
-
-
-@dataclass(frozen=True, eq=False)
-class Cell:
-    """A row with one seed, that is, one run in `OUT/ROW/SEED`."""
-
-    row: str
-    seed: int
-    recipe: Recipe
-    folder: Path
-
-    @property
-    def run(self) -> Run:
-        """The run in the folder."""
-        return Run(self.folder)
-
-    @property
-    def title(self) -> str:
-        """Row and seed as text."""
-        return f"{self.row}, seed {self.seed}"
-
-    @property
-    def begun(self) -> bool:
-        """Whether the folder contains a run of this very recipe."""
-        try:
-            resumed_recipe(self.folder, self.recipe)
-        except ContsegError:
-            return False
-        return True
-
-    @property
-    def finished(self) -> bool:
-        """Whether that run is finished."""
-        return self.run.summary() is not None and self.begun
-
-    @property
-    def past_step_0(self) -> bool:
-        """Whether its step 0 is finished."""
-        return (self.folder / "steps" / "00" / "confusion.npz").is_file()
-
-
-def cells_of(rows: Mapping[str, Row], overrides: Sequence[str], out: Path) -> list[Cell]:
-    """All runs, seed by seed, so that every row of an unfinished sweep has about the same number of seeds.
-
-    Raises:
-        ContsegError: a recipe does not exist or has an invalid key.
-    """
-    return [
-        Cell(
-            row=name,
-            seed=seed,
-            recipe=read_recipe(row.recipe, [*row.overrides, *row.by_seed(seed), *overrides, f"training.seed={seed}"]),
-            folder=out / name / str(seed),
-        )
-        for seed in sorted({seed for row in rows.values() for seed in row.seeds})
-        for name, row in rows.items()
-        if seed in row.seeds
-    ]
+"""Output of the processes of a run, in its folder."""
+POLL = 0.2
+"""Seconds between two looks at the own runs."""
+LOOK = 1.0
+"""Seconds between two looks at the runs of other leaders."""
+MOST_CUTS = 3
+"""Times that one leader starts a run again that was killed or interrupted."""
+CHANGED_ADVICE = "continue with --accept-changes, replace it with --overwrite, or choose another folder with --out"
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +37,7 @@ class Task:
     """An unfinished cell.
 
     Args:
-        key: cache key of step 0.
+        key: cache key of step 0; "" if no step 0 is trained.
         images: images per epoch of each step.
     """
 
@@ -127,11 +56,52 @@ class Task:
         return sum(self.images[line["step"]] for line in lines if line["kind"] == "epoch" and (line["step"] or not shares))
 
 
-def tasks_of(cells: Sequence[Cell], overwrite: bool = True) -> list[Task]:
+class Job(Protocol):
+    """A started run."""
+
+    def poll(self) -> int | None:
+        """The exit code of its process; None while it runs."""
+
+
+class Executor(Protocol):
+    """Where runs are trained."""
+
+    def room(self) -> int:
+        """Number of runs that can be started now."""
+
+    def start(self, cells: Sequence[Cell]) -> list[Job]:
+        """Train the begun runs of some cells."""
+
+    def is_queued(self, cell: Cell) -> bool:
+        """Whether an earlier leader left a job for a run, which waits in a queue."""
+
+    def stop(self) -> None:
+        """The leader ends."""
+
+
+class Watcher:
+    """Receives the progress of a sweep; this one ignores it. Override the calls that you need."""
+
+    def started(self) -> None:
+        """The sweep begins."""
+
+    def progressed(self, running: Sequence[Task]) -> None:
+        """Called several times a second.
+
+        Args:
+            running: the tasks in work, of this and of other leaders.
+        """
+
+    def ended(self, task: Task, problem: str | None) -> None:
+        """A run is finished, or failed with this error."""
+
+
+def tasks_of(cells: Sequence[Cell], overwrite: bool = True, accept_changes: bool = False) -> list[Task]:
     """The unfinished cells, after the checks of training.
 
     Args:
         overwrite: whether runs of other recipes may be replaced; those without a saved state always are.
+        accept_changes: whether runs continue although their recipe changed.
 
     Raises:
         ContsegError: a recipe cannot be trained, or a folder contains other files or a run of another recipe.
@@ -140,107 +110,179 @@ def tasks_of(cells: Sequence[Cell], overwrite: bool = True) -> list[Task]:
     for cell in cells:
         if cell.finished:
             continue
-        require_free(cell.folder, overwrite=True)
+        if not is_owned(cell.folder):
+            require_free(cell.folder, overwrite=True)
         if not overwrite and cell.run.last_begun() >= 0:  # others failed before their first saved state
-            resumed_recipe(cell.folder, cell.recipe, "replace it with --overwrite, or choose another folder with --out")
+            resumed_recipe(cell.folder, cell.recipe, CHANGED_ADVICE, accept_changes=accept_changes)
         job = make_job(cell.recipe, cell.folder, new=not cell.begun)
-        tasks.append(Task(cell, job.first_step_key(), tuple(len(step.train) for step in job.scenario)))
+        key = "" if job.start_from else job.first_step_key()
+        tasks.append(Task(cell, key, tuple(len(step.train) for step in job.scenario)))
     return tasks
 
 
-def next_task(waiting: Sequence[Task], learning: set[str], cached: Callable[[str], bool]) -> Task | None:
-    """The first task whose step 0 is cached, or is not being trained by another run.
+def begin(cell: Cell, accept_changes: bool = False) -> None:
+    """Create the run of a cell unless it exists; the files of a run of another recipe are deleted.
 
     Args:
-        learning: keys of the steps 0 that are being trained.
-        cached: whether the step 0 of a key is in the cache.
-    """
-    return next((task for task in waiting if task.key not in learning or cached(task.key)), None)
-
-
-class Watcher:
-    """Receives the progress of a sweep; this one ignores it. Override the calls that you need."""
-
-    def started(self) -> None:
-        """All run folders exist."""
-
-    def progressed(self, running: Sequence[Task]) -> None:
-        """Called several times a second."""
-
-    def ended(self, task: Task, problem: str | None) -> None:
-        """A run is finished, or failed with this error."""
-
-
-def train_all(
-    tasks: Sequence[Task], out: Path, workers: int, watcher: Watcher | None = None, *, accept_changes: bool = False
-) -> dict[str, str]:
-    """Train every task in its own process, `workers` in parallel; the others continue when a run fails.
-
-    Args:
-        accept_changes: resume runs although data or code changed since they began, which marks them.
-
-    Returns:
-        Title and error of every run that failed.
+        accept_changes: continue a run of another recipe with that of the cell.
 
     Raises:
-        ContsegError: another sweep is running in the folder.
+        HeldError: another process works on the run.
     """
-    watcher, cache = watcher or Watcher(), (out / "cache").resolve()
-    waiting, problems = list(tasks), {}
-    running: dict[Task, subprocess.Popen] = {}
+    if cell.begun:
+        return
+    with owned(cell.folder):
+        if accept_changes and cell.run.last_begun() >= 0:
+            keep_recipe(cell.run, resumed_recipe(cell.folder, cell.recipe, accept_changes=True))
+        elif not cell.begun:
+            start_run(cell.recipe, cell.folder, overwrite=True)
 
-    def cached(key: str) -> bool:
-        return StepCache(cache, key).filled
 
-    with only_sweep(out) as lock:
-        for task in tasks:
-            begin(task.cell)
+State = Literal["waiting", "here", "elsewhere", "ended"]
+
+
+class Leader:
+    """Starts the runs of a sweep, waits for them and for those of other leaders, and continues what was cut off.
+
+    Args:
+        tasks: the unfinished runs, in the same order for every leader.
+        executor: where runs are trained.
+        cache: folder in which runs share step 0.
+        accept_changes: see `begin`.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        executor: Executor,
+        cache: Path,
+        watcher: Watcher | None = None,
+        accept_changes: bool = False,
+    ):
+        self.tasks, self.executor, self.watcher, self.cache = tasks, executor, watcher or Watcher(), cache
+        self.accept_changes = accept_changes
+        self.states: dict[Task, State] = dict.fromkeys(tasks, "waiting")
+        self.problems: dict[str, str] = {}
+        self._jobs: dict[Task, Job] = {}
+        self._cuts = dict.fromkeys(tasks, 0)
+        self._old = {task: Failure.of(task.cell.folder) for task in tasks}
+        self._replaced = {task for task in tasks if _has_summary(task)}
+        self._looked = 0.0
+
+    def lead(self) -> dict[str, str]:
+        """Train until every run is finished or failed, here or elsewhere.
+
+        Returns:
+            Title and error of every run that failed.
+        """
         try:
-            watcher.started()
-            while waiting or running:
-                for task in [task for task, process in running.items() if process.poll() is not None]:
-                    problem = _problem(task.cell, running.pop(task))
-                    if problem:
-                        problems[task.cell.title] = problem
-                    watcher.ended(task, problem)
-                learning = {task.key for task in running if not task.cell.past_step_0}
-                following = next_task(waiting, learning, cached) if len(running) < workers else None
-                if following:
-                    waiting.remove(following)
-                    running[following] = _started(following.cell, cache, lock, accept_changes)
-                    continue
-                watcher.progressed(list(running))
-                time.sleep(0.2)
+            self.watcher.started()
+            while any(state != "ended" for state in self.states.values()):
+                self._collect()
+                self._look()
+                self._start()
+                self.watcher.progressed([task for task, state in self.states.items() if state in ("here", "elsewhere")])
+                time.sleep(POLL)
         finally:
-            end(list(running.values()))
-    return problems
+            self.executor.stop()
+        return self.problems
 
+    def next_task(self, cached: Callable[[str], bool]) -> Task | None:
+        """The first waiting run whose step 0 is cached or done, or which trains it for the others that need the same one.
 
-def only_sweep(out: Path) -> AbstractContextManager[Lock]:
-    """The lock on the folder of a sweep, which the processes of its runs share."""
-    return held(out / "sweep.lock", f"{out}: a sweep")
-
-
-def begin(cell: Cell) -> None:
-    """Create the run of a cell unless it exists; the files of a run of another recipe are deleted."""
-    if not cell.begun:
-        start_run(cell.recipe, cell.folder, overwrite=True)
-
-
-def _started(cell: Cell, cache: Path, lock: Lock, accept_changes: bool) -> subprocess.Popen:
-    """A process that trains or resumes the run of a cell, on one thread."""
-    Manifest(cell.folder).record(cell.folder / ORIGIN, cell.folder / LOG, grows=True)
-    with (cell.folder / ORIGIN).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(origin()) + "\n")
-    command = [sys.executable, "-m", "contseg.sweeps.worker", str(cell.folder), str(cache)]
-    command += ["--accept-changes"] * accept_changes
-    return start(command, cell.folder / LOG, lock, OMP_NUM_THREADS="1")
-
-
-def _problem(cell: Cell, process: subprocess.Popen) -> str | None:
-    end([process])  # closes its pipe
-    if process.returncode == 0 and cell.run.summary():
+        All leaders choose the same run to train a step 0: the first that is unfinished and still needs it.
+        """
+        bearers: dict[str, Task] = {}
+        for task in self.tasks:
+            if self.states[task] != "ended" and task.key not in bearers and not task.cell.past_step_0:
+                bearers[task.key] = task
+        for task in self.tasks:
+            if self.states[task] == "waiting" and (
+                not task.key or bearers.get(task.key) in (task, None) or task.cell.past_step_0 or cached(task.key)
+            ):
+                return task
         return None
-    if process.returncode < 0:
-        return f"killed by signal {-process.returncode}"
-    return last_line(cell.folder / LOG)
+
+    def _collect(self) -> None:
+        """Runs of this leader that ended."""
+        for task, job in list(self._jobs.items()):
+            code = job.poll()
+            if code is None:
+                continue
+            del self._jobs[task]
+            if code == 0 and _has_summary(task):
+                self._end(task)
+            elif code == TAKEN:
+                self.states[task] = "elsewhere"
+            elif (code < 0 or code > 128) and self._cuts[
+                task
+            ] < MOST_CUTS:  # a signal: the run continues from its last state
+                self._cuts[task] += 1
+                self.states[task] = "waiting"
+            else:
+                self._end(task, _problem(task.cell, code))
+
+    def _look(self) -> None:
+        """Runs of other leaders."""
+        if time.monotonic() - self._looked < LOOK:
+            return
+        self._looked = time.monotonic()
+        for task, state in self.states.items():
+            if state in ("waiting", "elsewhere"):
+                self._look_at(task)
+
+    def _look_at(self, task: Task) -> None:
+        folder = task.cell.folder
+        if is_owned(folder) or self.executor.is_queued(task.cell):  # first, as an owner finishes a run before it leaves
+            self.states[task] = "elsewhere"
+        elif _has_summary(task) and task not in self._replaced:
+            self._end(task)
+        elif (failure := Failure.of(folder)) and failure != self._old[task]:
+            self._end(task, failure.error)
+        else:
+            self.states[task] = "waiting"
+
+    def _start(self) -> None:
+        """Fill the room of the executor."""
+        chosen: list[Task] = []
+        while len(chosen) < self.executor.room() and (task := self.next_task(self._is_cached)):
+            self._look_at(task)
+            if self.states[task] != "waiting":
+                continue
+            try:
+                begin(task.cell, self.accept_changes)
+                Manifest(task.cell.folder).record(task.cell.folder / LOG, grows=True)
+                self.states[task] = "here"
+                chosen.append(task)
+            except HeldError:
+                self.states[task] = "elsewhere"
+            except (ContsegError, OSError) as error:
+                self._end(task, str(error))
+        if chosen:
+            self._jobs |= zip(chosen, self.executor.start([task.cell for task in chosen]), strict=True)
+
+    def _is_cached(self, key: str) -> bool:
+        return StepCache(self.cache, key).filled
+
+    def _end(self, task: Task, problem: str | None = None) -> None:
+        self.states[task] = "ended"
+        if problem:
+            self.problems[task.cell.title] = problem
+        self.watcher.ended(task, problem)
+
+
+def _has_summary(task: Task) -> bool:
+    return (task.cell.folder / "summary.json").is_file()
+
+
+def _problem(cell: Cell, code: int) -> str:
+    """Why the process of a run ended; recorded for other leaders, if the process itself could not."""
+    if failure := Failure.of(cell.folder):
+        return failure.error
+    if code < 0 or code > 128:
+        problem = f"killed {MOST_CUTS + 1} times, last by signal {-code if code < 0 else code - 128}"
+    else:
+        problem = "\n  ".join([f"exit code {code}, output in {cell.folder / LOG}:", *last_lines(cell.folder / LOG)])
+    with suppress(HeldError), owned(cell.folder):
+        record(cell.run, problem)
+    return problem

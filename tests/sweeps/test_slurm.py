@@ -1,0 +1,158 @@
+"""Sweeps as jobs of SLURM, with stand-ins for its commands."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from contseg.errors import ContsegError
+from contseg.lock import OF_RUN
+from contseg.sweeps import slurm
+from contseg.sweeps.cells import Cell
+from contseg.sweeps.runs import Leader, tasks_of
+from contseg.sweeps.slurm import JOB, SlurmExecutor, minutes, options_of, ranks_of
+from contseg.sweeps.sweep import Sweep
+from tests.conftest import TINY
+from tests.engine.processes import linux, wait_for
+from tests.engine.runs import lines, same, weights
+from tests.sweeps import fake_slurm
+
+pytest.importorskip("submitit")
+RECIPES = ["digits/finetune_5-1", "digits/mib_5-1", "digits/plop_5-1"]
+SMALL = [*TINY, "scenario.split=5-5", "training.epochs=2", "training.batch=10"]
+OPTIONS = {"partition": "gpu", "time": 60}
+
+
+@pytest.mark.parametrize("text", ["", "long", "1:2:3:4", "-1", "1-", "1:", "9" * 30])
+def test_a_time_that_slurm_does_not_have_is_an_error(text):
+    with pytest.raises(ContsegError, match="--slurm: time="):
+        minutes(text)
+
+
+@pytest.mark.parametrize("texts", [["gpu"], ["=1"], ["partition="], ["partition=gpu"], []])
+def test_options_are_settings_with_a_time(texts):
+    with pytest.raises(ContsegError, match="--slurm: "):
+        options_of(texts)
+
+
+def test_commands_that_are_missing_are_listed(tmp_path, monkeypatch):
+    fake_slurm.install(tmp_path, monkeypatch)
+    (tmp_path / "commands" / "squeue").unlink()
+    monkeypatch.setenv("PATH", str(tmp_path / "commands"))
+    with pytest.raises(ContsegError, match="--on slurm: squeue: not found on the PATH"):
+        SlurmExecutor([], tmp_path, tmp_path, OPTIONS)
+
+
+def cells_of(folder: Path, *overrides: str, seeds: int = 1) -> list[Cell]:
+    return Sweep(recipes=RECIPES, seeds=seeds, overrides=[*SMALL, *overrides]).cells(folder)
+
+
+def test_a_run_on_several_nodes_has_a_task_per_rank(tmp_path):
+    assert ranks_of(cells_of(tmp_path)) == {"nodes": 1, "ntasks_per_node": 1}
+    assert ranks_of(cells_of(tmp_path, "training.devices=4")) == {"nodes": 1, "ntasks_per_node": 1}
+    large = cells_of(tmp_path, "training.nodes=2", "training.devices=4")
+    assert ranks_of(large) == {"nodes": 2, "ntasks_per_node": 4}
+    with pytest.raises(ContsegError, match=r"the runs differ in training\.nodes"):
+        ranks_of([*large, *cells_of(tmp_path)])
+
+
+def test_an_error_of_sbatch_is_one_line(tmp_path, monkeypatch):
+    states = fake_slurm.install(tmp_path, monkeypatch)
+    (states / "refuse").write_text("gpu")
+    executor = SlurmExecutor([], tmp_path / "out", tmp_path / "out" / "cache", OPTIONS)
+    with pytest.raises(ContsegError, match=r"--on slurm: sbatch refused the jobs .*invalid partition specified: gpu"):
+        executor.start(cells_of(tmp_path / "out")[:1])
+
+
+def test_a_job_that_an_earlier_leader_submitted_is_not_submitted_again(tmp_path, monkeypatch):
+    states = fake_slurm.install(tmp_path, monkeypatch)
+    executor = SlurmExecutor([], tmp_path / "out", tmp_path / "out" / "cache", OPTIONS)
+    cell, other, _ = cells_of(tmp_path / "out")
+    cell.folder.mkdir(parents=True)
+    (cell.folder / JOB).write_text("7_2\n")
+    assert not executor.is_queued(cell)
+    (states / "7_2.state").write_text("RUNNING")
+    monkeypatch.setattr(slurm, "QUEUE", 0.0)
+    assert executor.is_queued(cell)
+    assert not executor.is_queued(other)
+
+
+def start(folder: Path) -> subprocess.Popen:
+    words = [*RECIPES, *SMALL, "--seeds", "2", "--orders", "2", "--jobs", "2", "--out", str(folder)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "contseg", "sweep", *words, "--on", "slurm", "--slurm", "partition=gpu,time=1:00:00"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+@linux
+def test_jobs_are_arrays_that_continue_after_preemption_kills_and_new_leaders(tmp_path, monkeypatch):
+    states, folder = fake_slurm.install(tmp_path, monkeypatch), tmp_path / "sweep"
+    leader = start(folder)
+    wait_for(lambda: list(folder.glob(f"*/*/{OF_RUN}")), leader)
+    preempted = next(iter(states.glob("*.pid"))).stem
+    subprocess.run(["scancel", preempted, "--signal", "USR2"], check=True)  # as SLURM does before it ends a job
+    leader.send_signal(signal.SIGKILL)
+    leader.communicate()
+    leader = start(folder)
+    for _ in range(3):
+        time.sleep(2)
+        for worker in _workers(folder)[:1]:
+            os.kill(worker, signal.SIGKILL)
+    printed, errors = leader.communicate(timeout=1800)
+    assert leader.returncode == 0, printed + errors
+    text = (states / "101.sh").read_text()
+    assert "#SBATCH --partition=gpu" in text
+    assert "#SBATCH --time=60" in text
+    assert "#SBATCH --array=0-1%2" in text  # the two runs that train a step 0 first
+    whole = tmp_path / "whole"
+    shutil.rmtree(tmp_path / "commands")
+    local = Sweep.read(folder)
+    cells = local.cells(whole)
+    from contseg.sweeps.local import LocalExecutor
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert Leader(tasks_of(cells), LocalExecutor(cells, whole / "cache", 2), whole / "cache").lead() == {}
+    for mine, theirs in zip(local.cells(folder), cells, strict=True):
+        assert mine.finished
+        assert lines(mine.run) == lines(theirs.run)
+        assert same(weights(mine.run), weights(theirs.run))
+
+
+def _workers(folder: Path) -> list[int]:
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (place / "cmdline").read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        if "contseg.sweeps.worker" in words and any(word.startswith(str(folder)) for word in words):
+            found.append(int(place.name))
+    return found
+
+
+@pytest.mark.slow
+@linux
+def test_a_job_that_ends_at_once_is_reported_with_its_last_lines(tmp_path, monkeypatch):
+    fake_slurm.install(tmp_path, monkeypatch)
+    out = tmp_path / "out"
+    cells = cells_of(out)[:1]
+    executor = SlurmExecutor(cells, out, out / "cache", OPTIONS)
+    python = tmp_path / "python"
+    python.write_text("#!/bin/bash\necho 'ImportError: no module named torch' >&2\nexit 1\n")
+    python.chmod(0o755)
+    executor._executor.python = str(python)
+    problems = Leader(tasks_of(cells), executor, out / "cache").lead()
+    log = cells[0].folder / "log.txt"
+    (problem,) = problems.values()
+    assert problem.startswith(f"exit code 1, output in {log}:\n  job 101: FAILED\n")
+    assert "ImportError: no module named torch" in problem
