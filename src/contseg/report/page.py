@@ -103,6 +103,7 @@ def environment(*packages: str) -> Environment:
     made.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f}"
     made.filters["whole"] = lambda value: "–" if value is None else f"{100 * value:.0f}"
     made.filters["figure"] = lambda value: "–" if value is None else f"{value:.1f}"
+    made.filters["loss"] = lambda value: "±0.0" if abs(value) < 0.0005 else f"{-100 * value:+.1f}".replace("-", "−")
     made.filters["signed"] = lambda value: "" if value is None else f" ({value:+.1f})"
     return made
 

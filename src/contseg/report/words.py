@@ -31,7 +31,8 @@ def _learned(facts: Facts) -> str:
     if not later:
         figure = _percent(facts["figures"]["all"])
         return f"{_classes(len(_rows(facts)))} in one step; their mIoU is {figure}."
-    text = f"{_classes(len(later))} after step 0; their mIoU at the end is {_percent(facts['figures']['new'])}"
+    what = "its IoU" if len(later) == 1 else "their mIoU"
+    text = f"{_classes(len(later))} after step 0; {what} at the end is {_percent(facts['figures']['new'])}"
     measured = sorted((row for row in later if row["last"] is not None), key=lambda row: row["last"])
     if len(measured) < 2:
         return f"{text}."
@@ -52,7 +53,7 @@ def _lost(facts: Facts) -> str:
     mean = facts["figures"]["forgetting"]
     if mean is None:
         reason = facts["remarks"].get("forgetting", ONE_STEP)
-        return f"–: {reason.replace(', ', ': ', 1)}."
+        return f"– ({reason})."
     text = f"{100 * mean:.1f} points of IoU since their best, on average over {_classes(len(fallen))}"
     worst = max(fallen, key=lambda row: row["fallen"])
     if worst["fallen"] < 0.0005:

@@ -125,6 +125,7 @@ function classbox(box) {
   const changed = () => table.classList.toggle("heat", heat.checked);
   heat.addEventListener("change", changed);
   changed();
+  if (heat.checked) table.closest("details").open = true;
   table.closest(".wide").before(make("div", {className: "controls"}, make("label", {}, heat, " colours only"), readout));
   pointed(table, cell => {
     const value = textOf(cell), name = textOf(cell.parentNode.cells[0]);
@@ -180,6 +181,15 @@ async function read(img, size = null) {
     memory.set(img, sheet(width, height, context => context.drawImage(img, 0, 0, width, height)));
   }
   return memory.get(img);
+}
+
+/** The colours that occur in a sheet. */
+function coloursOf(one) {
+  if (!one.colours) {
+    const packed = new Set(new Uint32Array(one.pixels.buffer));
+    one.colours = new Set([...packed].map(value => [value & 255, (value >> 8) & 255, (value >> 16) & 255].join()));
+  }
+  return one.colours;
 }
 
 const same = (one, other, k) => one[k] === other[k] && one[k + 1] === other[k + 1] && one[k + 2] === other[k + 2];
@@ -244,7 +254,7 @@ function viewer(box) {
   const table = box.querySelector("table.samples"), classes = new Map();
   for (const span of box.querySelectorAll(".legend span")) {
     const colour = span.firstElementChild.style.backgroundColor.match(/\d+/g).map(Number);
-    classes.set(colour.join(), span.textContent.trim());
+    classes.set(colour.join(), {name: span.textContent.trim(), span});
   }
   const images = [...table.tBodies].map(body => {
     const runs = new Map(), {right, lost, drawn} = body.dataset;
@@ -304,7 +314,7 @@ function viewer(box) {
     const texts = panels.flatMap(panel => {
       if (!panel.said) return [];
       const {pixels, width, height} = panel.said, k = 4 * (Math.floor(y * height) * width + Math.floor(x * width));
-      return [`${panel.name}: ${classes.get(pixels.slice(k, k + 3).join()) ?? "–"}`];
+      return [`${panel.name}: ${classes.get(pixels.slice(k, k + 3).join())?.name ?? "–"}`];
     });
     readout.textContent = texts.join(" · ");
   }
@@ -336,10 +346,12 @@ function viewer(box) {
       if (place > 1 && one.said) paint(panel.canvas, view, {photo, truth, ...one});
       else if (!panel.figure.hidden) paint(panel.canvas, view === "overlay" && place ? view : "prediction", {photo, said: one.said ?? photo});
     }
+    const there = new Set(panels.flatMap(panel => panel.said ? [...coloursOf(panel.said)] : []));
+    for (const [colour, {span}] of classes) span.classList.toggle("absent", !there.has(colour));
     imageSlider.text.textContent = `image ${Number(imageSlider.input.value) + 1} of ${order.length}`;
     stepSlider.text.textContent = `after step ${step}`;
     meaning.textContent = MEANING[view];
-    readout.textContent = image.name;
+    readout.textContent = "Point at a picture to read the classes there.";
     copy();
   }
   const choices = Object.keys(orders).filter(name => orders[name].length);
