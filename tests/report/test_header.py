@@ -22,7 +22,7 @@ def command(tmp_path, recipe) -> list[str]:
         ["training.lr=1e-5", "training.epochs=[9, 5]", "training.seed=3", "data.path=/a folder/b"],
         ["scenario.order=seed:3", "data.test_crop=", "scenario.memory={size: 9}"],
         ["network.backbone.name=resnet18", "network.head=fcn", "method.name=mib"],
-        ["method.variant=released", "data.path=on", "note=a: b"],
+        ["method.variant=released", "data.path=on", "note=in short"],
     ],
     ids=len,
 )

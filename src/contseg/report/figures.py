@@ -174,10 +174,14 @@ def palette(colours: np.ndarray) -> np.ndarray:
 def curve(values: Sequence[float | None], steps: int) -> str:
     """The path of a line of values in [0, 1] in a box of 100 x 40, in the notation of SVG; nothing where one is None.
 
+    A single value is a horizontal line.
+
     Example:
-        >>> curve([None, 0.5, 1.0], 3), curve([0.25, None], 2)
-        ('M50 20L100 0', 'M0 30h0')
+        >>> curve([None, 0.5, 1.0], 3), curve([0.25, None], 2), curve([0.25], 2)
+        ('M50 20L100 0', 'M0 30h0', 'M0 30L100 30')
     """
+    if len(values) == 1:
+        values, steps = [values[0], values[0]], 2
     points = [
         None if value is None else f"{100 * step / max(1, steps - 1):.4g} {40 * (1 - value):.4g}"
         for step, value in enumerate(values)

@@ -32,8 +32,9 @@ def origin_of(run: Run) -> dict[str, Any]:
 
 
 def _method(recipe: Recipe) -> str:
-    released = " (released)" if recipe.method.get("variant") == "released" else ""
-    return f"{recipe.method['name']}{released}"
+    if recipe.scenario.split == "offline" and recipe.method["name"] == "finetune":
+        return "joint"
+    return recipe.method["name"] + (" (released)" if recipe.method.get("variant") == "released" else "")
 
 
 def title_of(runs: Mapping[str, Facts]) -> str:

@@ -89,7 +89,8 @@ def class_tables(runs: Mapping[str, Facts]) -> list[dict[str, Any]]:
 
 def _class_row(number: int, group: Mapping[str, Facts]) -> dict[str, Any]:
     first = next(iter(group.values()))
-    runs = [_class_in_run(number, facts) for facts in group.values()]
+    steps = max(facts["steps"] for facts in group.values())
+    runs = [_class_in_run(number, facts, steps) for facts in group.values()]
     last = [run["last"] for run in runs if run["last"] is not None]
     return {
         "name": first["classes"][number],
@@ -101,7 +102,7 @@ def _class_row(number: int, group: Mapping[str, Facts]) -> dict[str, Any]:
     }
 
 
-def _class_in_run(number: int, facts: Facts) -> dict[str, Any]:
+def _class_in_run(number: int, facts: Facts, steps: int) -> dict[str, Any]:
     cells = []
     for iou in facts["iou"]:
         value = _measured(iou[number]) if number < len(iou) else None
@@ -110,7 +111,7 @@ def _class_in_run(number: int, facts: Facts) -> dict[str, Any]:
     return {
         "cells": cells,
         "last": cells[-1]["value"],
-        "curve": draw.curve([cell["value"] for cell in cells], len(cells)),
+        "curve": draw.curve([cell["value"] for cell in cells], steps),
         "forgetting": fallen,
         "shade": 0 if fallen is None else shade(fallen),
     }
