@@ -75,7 +75,8 @@ MEASURE = """(() => {
   const unreadable = [];
   for (const list of ["ol.bars li", "ol.curves li", "table.classes td:first-child", "table.holding td:first-child",
     ".legend span", ".words p"]) {
-    const names = [...document.querySelectorAll(list)].map(one => ({ one, text: one.textContent, box: textBox(one) }));
+    const there = [...document.querySelectorAll(list)].filter(one => !one.matches(".columns .absent"));
+    const names = there.map(one => ({ one, text: one.textContent, box: textBox(one) }));
     for (const [place, { one, text, box }] of names.entries()) {
       const around = one.getBoundingClientRect();
       const outside = !one.closest(".wide") && box.right > innerWidth;
@@ -180,9 +181,14 @@ class TestTheDocument:
         assert found == []
 
 
-# the colours of the picture in a panel, and those of the <img> of which it is made
-PANEL = """(place => { const canvas = document.querySelectorAll(".panels canvas")[place];
-  return [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data].filter((_, at) => at % 4 < 3); })"""
+PANEL = """(place => {
+  const shown = document.querySelectorAll(".panels canvas")[place], canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [shown.width, shown.height];
+  const context = canvas.getContext("2d", {willReadFrequently: true});
+  context.drawImage(shown, 0, 0);
+  return [...context.getImageData(0, 0, canvas.width, canvas.height).data].filter((_, at) => at % 4 < 3);
+})"""
+"""The colours of the picture in a panel."""
 
 
 def panel(tab, place: int) -> np.ndarray:
