@@ -79,7 +79,9 @@ class Browser:
         return json.loads(message)
 
     @contextmanager
-    def tab(self, page: Path, width: int = 1200, height: int = 900, *, dark: bool = False, script: bool = True) -> Iterator["Tab"]:
+    def tab(
+        self, page: Path, width: int = 1200, height: int = 900, *, dark: bool = False, script: bool = True
+    ) -> Iterator["Tab"]:
         """A page in a window of this size, in a light or dark scheme, with or without script."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -168,7 +170,9 @@ class Tab:
 
     def requests(self) -> list[str]:
         """The addresses that the page asked for, other than itself and what it contains."""
-        asked = [event["params"]["request"]["url"] for event in self._own() if event["method"] == "Network.requestWillBeSent"]
+        asked = [
+            event["params"]["request"]["url"] for event in self._own() if event["method"] == "Network.requestWillBeSent"
+        ]
         return [url for url in asked[1:] if not url.startswith("data:")]
 
     def _own(self) -> list[dict[str, Any]]:

@@ -289,7 +289,8 @@ class TestPseudoLabels:
         drawing = base64.b64decode(image["src"].removeprefix("data:image/svg+xml;base64,")).decode()
         text = (tmp_path / "page.html").read_text()
         legend = re.search(
-            r'<p class="legend">((?:(?!</p>).)*)</p>\s*<div class="wide[^>]*>\s*<picture>', text[text.index("Pseudo labels") :]
+            r'<p class="legend">((?:(?!</p>).)*)</p>\s*<div class="wide[^>]*>\s*<picture>',
+            text[text.index("Pseudo labels") :],
         )
         (_, line) = [line for line in with_some.metrics() if line["kind"] == "epoch"]
         assert line["pseudo"]
@@ -370,7 +371,9 @@ class TestPublishedNumbers:
         text = write_report([changed.folder], tmp_path / "page.html").read_text()
         mark, *_ = re.findall(r'<p class="warning">(.*)</p>', text)
         assert mark == "<strong>run</strong> not comparable with published numbers: data.test_crop was 512, is none"
-        assert re.search(r"<summary>\d+ warnings?: read", text).start() < text.index(mark) < text.index(f"{self.HEADING}</h2>")
+        assert (
+            re.search(r"<summary>\d+ warnings?: read", text).start() < text.index(mark) < text.index(f"{self.HEADING}</h2>")
+        )
         rows = Page(text).table("published")[1:]
         assert [row[2] for row in rows] == ["no"] * len(compare_run(changed))
         assert text.count("whole images are scored; published: crop 512") == 1

@@ -35,7 +35,9 @@ def _confusions(confusion: np.ndarray, classes: list[str]) -> dict[str, Any]:
         "names": [visible(name) for name in classes[: len(shares)]],
         "picture": _picture(shares),
         "shares": shares_text(shares),
-        "largest": [(classes[row], classes[column], wrong[row, column]) for row, column in places if wrong[row, column] >= LEAST],
+        "largest": [
+            (classes[row], classes[column], wrong[row, column]) for row, column in places if wrong[row, column] >= LEAST
+        ],
     }
 
 

@@ -44,8 +44,8 @@ def _image(number: int, samples: Mapping[str, np.ndarray], runs: Mapping[str, Fa
     """An image on the page.
 
     Returns:
-        `name`; `image` and `truth` as data URIs; `classes`, ids in truth and predictions; `drawn`; `runs`, the predictions of
-        each run after each step, see `_prediction`; `right` and `lost`, the means over the runs at the end, None if not
+        `name`; `image` and `truth` as data URIs; `classes`, ids in truth and predictions; `drawn`; `runs`, the predictions
+        of each run after each step, see `_prediction`; `right` and `lost`, the means over the runs at the end, None if not
         measured.
     """
     truth, colours = samples[f"truth{number}"], samples["colours"]
@@ -80,7 +80,11 @@ def _prediction(number: int, truth: np.ndarray, step: int, facts: Facts, colours
         return None
     labelled = truth != IGNORE
     known = [labelled & (truth < len(iou)) for iou in facts["iou"]]
-    right = [known[at] & (each[f"prediction{number}"] == truth) for at, each in enumerate(stored[: step + 1]) if _has(each, number)]
+    right = [
+        known[at] & (each[f"prediction{number}"] == truth)
+        for at, each in enumerate(stored[: step + 1])
+        if _has(each, number)
+    ]
     once = np.logical_or.reduce(right[:-1]) if right[:-1] else None
     return {
         "picture": draw.label_map(stored[step][f"prediction{number}"], colours),

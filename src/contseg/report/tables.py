@@ -44,6 +44,9 @@ FIGURES = {
     "old": "old", "new": "new", "all": "all", "forgetting": "forgetting", "average": "average", "harmonic": "harmonic",
     "all_with_background": "all with background",
 }  # fmt: skip
+PLAN = {
+    "domains": "domains", "train_images": "train", "memory_images": "memory", "val_images": "val", "test_images": "test",
+}  # fmt: skip
 ALWAYS = ("old", "new", "all", "forgetting")
 
 
@@ -66,7 +69,8 @@ def class_tables(runs: Mapping[str, Facts]) -> list[dict[str, Any]]:
 
     Returns:
         of each table `runs`; `steps`, the new classes of each step; `bars`, the classes from best to worst after the last
-        step, on average over the runs, absent ones last; `folded`; `several_steps`; `forgets`, whether forgetting was measured in each run.
+        step, on average over the runs, absent ones last; `folded`; `several_steps`; `forgets`, run to
+        whether its forgetting was measured.
     """
     tables = []
     for group in together(runs, lambda facts: (tuple(facts["classes"]), facts["groups"])):
@@ -80,8 +84,10 @@ def class_tables(runs: Mapping[str, Facts]) -> list[dict[str, Any]]:
                 "bars": sorted((row for row in rows if row["known"]), key=lambda row: row["mean"], reverse=True),
                 "folded": len(rows) > FOLDED,
                 "several_steps": any(facts["steps"] > 1 for facts in group.values()),
-                "forgets": {name: any(row["runs"][place]["forgetting"] is not None for row in rows)
-                            for place, name in enumerate(group)},
+                "forgets": {
+                    name: any(row["runs"][place]["forgetting"] is not None for row in rows)
+                    for place, name in enumerate(group)
+                },
             }
         )
     return tables
@@ -174,10 +180,15 @@ def plan_tables(runs: Mapping[str, Facts]) -> list[dict[str, Any]]:
             }
             for number, name in enumerate(plan["class_names"])
         ]
-        columns = {"domains": "domains", "train_images": "train", "memory_images": "memory", "val_images": "val", "test_images": "test"}
         tables.append(
-            {"columns": {key: title for key, title in columns.items() if any(step.get(key) for step in plan["steps"])},
-             "runs": group, "plan": plan, "classes": classes, "warnings": warnings, "folded": len(classes) > FOLDED}
+            {
+                "columns": {key: title for key, title in PLAN.items() if any(step.get(key) for step in plan["steps"])},
+                "runs": group,
+                "plan": plan,
+                "classes": classes,
+                "warnings": warnings,
+                "folded": len(classes) > FOLDED,
+            }
         )
     return tables
 

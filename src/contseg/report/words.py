@@ -12,7 +12,7 @@ MOST = 5
 
 
 def sentences(runs: Mapping[str, Facts]) -> dict[str, str]:
-    """"Learned", "kept" and "lost" to a sentence with the metrics of the runs after their last step.
+    """ "Learned", "kept" and "lost" to a sentence with the metrics of the runs after their last step.
 
     IoU in %; background is not counted; a dash: not measured.
     """
@@ -45,7 +45,8 @@ def _kept(facts: Facts) -> str:
     now, first = facts["series"]["old"][-1], facts["series"]["old"][0]
     if len(facts["series"]["old"]) == 1:
         return f"{_classes(len(old))} of step 0 have a mIoU of {_percent(now)}; no step came after it."
-    return f"The mIoU of the {_classes(len(old))} of step 0 is {_percent(now)} at the end; after step 0 it was {_percent(first)}."
+    text = f"The mIoU of the {_classes(len(old))} of step 0 is {_percent(now)} at the end"
+    return f"{text}; after step 0 it was {_percent(first)}."
 
 
 def _lost(facts: Facts) -> str:

@@ -11,6 +11,7 @@ const make = (tag, given = {}, ...inside) => {
   element.append(...inside);
   return element;
 };
+const MOVES = {ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0]}; // rows and columns
 let numbered = 0;
 
 /** A group of radio buttons; `chosen` gets the name of the one that is chosen. */
@@ -42,14 +43,19 @@ function titlesOf(table) {
   return rows.at(-1).map((_, column) => rows.map(row => row[column]).filter(Boolean).join(" "));
 }
 
-const csv = rows => rows.map(row => row.map(text => text === "–" ? "" : text)
-  .map(text => /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text).join(",") + "\n").join("");
+/** Rows of texts as CSV; what was not measured is empty. */
+function csv(rows) {
+  const cell = text => text === "–" ? "" : /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text.replace("−", "-");
+  return rows.map(row => row.map(cell).join(",") + "\n").join("");
+}
 
 const SIGNS = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "–": "--", "−": "$-$"};
+/** Rows of texts as a table with the rules of booktabs. */
 function latex(rows) {
-  const line = row => row.map(text => text.replace(/[\\{}&%$#_~^–−]/g, sign => SIGNS[sign] ?? `\\${sign}`)).join(" & ") + " \\\\\n";
-  const [head, ...body] = rows.map(line);
-  return `\\begin{tabular}{l${"r".repeat(rows[0].length - 1)}}\n\\toprule\n${head}\\midrule\n${body.join("")}\\bottomrule\n\\end{tabular}\n`;
+  const cell = text => text.replace(/[\\{}&%$#_~^–−]/g, sign => SIGNS[sign] ?? `\\${sign}`);
+  const [head, ...body] = rows.map(row => row.map(cell).join(" & ") + " \\\\");
+  const columns = "r".repeat(rows[0].length - 1);
+  return [`\\begin{tabular}{l${columns}}`, "\\toprule", head, "\\midrule", ...body, "\\bottomrule", "\\end{tabular}", ""].join("\n");
 }
 
 /** Links that save a table as it is shown. */
@@ -65,8 +71,9 @@ function savable(table) {
   (table.closest(".wide") ?? table).after(make("p", {className: "links"}, "save as ", links[0], " ", links[1]));
 }
 
+/** A click on a title sorts, the next one reverses, and the third restores. */
 function sortable(table) {
-  const rows = rowsOf(table), homes = rows.map(row => row.parentNode), head = table.tHead.rows[table.tHead.rows.length - 1];
+  const rows = rowsOf(table), homes = rows.map(row => row.parentNode), head = [...table.tHead.rows].at(-1);
   [...head.cells].forEach((cell, column) => {
     const button = make("button", {type: "button"}, ...cell.childNodes);
     cell.append(button);
@@ -88,11 +95,13 @@ function sortable(table) {
 /** Arrow keys move from cell to cell; `shown` gets the cell at the pointer or the focus. */
 function pointed(table, shown) {
   const cellOf = event => event.target.closest("tbody td");
+  const over = event => cellOf(event) && shown(cellOf(event));
   const first = table.tBodies[0]?.rows[0]?.cells[1];
   if (first) first.tabIndex = 0;
-  for (const kind of ["pointerover", "focusin"]) table.addEventListener(kind, event => cellOf(event) && shown(cellOf(event)));
+  table.addEventListener("pointerover", over);
+  table.addEventListener("focusin", over);
   table.addEventListener("keydown", event => {
-    const cell = cellOf(event), move = {ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0]}[event.key];
+    const cell = cellOf(event), move = MOVES[event.key];
     if (!cell || !move) return;
     const rows = rowsOf(table).filter(row => !row.hidden);
     const next = rows[rows.indexOf(cell.parentNode) + move[0]]?.cells[cell.cellIndex + move[1]];
@@ -109,7 +118,8 @@ function pointed(table, shown) {
 function classbox(box) {
   const table = box.querySelector("table.classes"), bars = box.querySelector("ol.bars"), titles = titlesOf(table);
   const items = [...box.querySelectorAll("ol.bars li, ol.curves li")].map(item => [item, item.firstChild]);
-  const named = [...items, ...rowsOf(table).map(row => [row, row.cells[0]])].map(([one, name]) => [one, textOf(name).toLowerCase()]);
+  const rows = rowsOf(table).map(row => [row, row.cells[0]]);
+  const named = [...items, ...rows].map(([one, name]) => [one, textOf(name).toLowerCase()]);
   const filter = make("input", {type: "search", placeholder: "filter classes", ariaLabel: "filter classes"});
   filter.addEventListener("input", () => {
     for (const [one, name] of named) one.hidden = !name.includes(filter.value.trim().toLowerCase());
@@ -121,15 +131,15 @@ function classbox(box) {
   box.prepend(tools);
 
   const readout = make("output", {className: "readout"}, "Point at a cell, or move through the table with the arrow keys.");
-  const heat = make("input", {type: "checkbox", checked: named.length > 120});
+  const heat = make("input", {type: "checkbox", checked: rows.length > 40});
   const changed = () => table.classList.toggle("heat", heat.checked);
   heat.addEventListener("change", changed);
   changed();
   if (heat.checked) table.closest("details").open = true;
   table.closest(".wide").before(make("div", {className: "controls"}, make("label", {}, heat, " colours only"), readout));
   pointed(table, cell => {
-    const value = textOf(cell), name = textOf(cell.parentNode.cells[0]);
-    if (cell.cellIndex > 1) readout.textContent = `${name}, ${titles[cell.cellIndex]}: ${value || "not learned yet"}${value > "" && value !== "–" ? " %" : ""}`;
+    const value = textOf(cell), known = {"": "not learned yet", "–": "not measured"}[value] ?? `${value} %`;
+    if (cell.cellIndex > 1) readout.textContent = `${textOf(cell.parentNode.cells[0])}, ${titles[cell.cellIndex]}: ${known}`;
   });
 }
 
@@ -141,7 +151,8 @@ function confusion(svg) {
   const show = (row, column) => {
     if (!(row in names && column in names)) return;
     [at[0], at[1]] = [row, column];
-    for (const [key, value] of Object.entries({x: column * cell, y: row * cell, width: cell, height: cell, class: "mark"})) mark.setAttribute(key, value);
+    const frame = {x: column * cell, y: row * cell, width: cell, height: cell, class: "mark"};
+    for (const [key, value] of Object.entries(frame)) mark.setAttribute(key, value);
     const share = `${(shares[row][column] / 10).toFixed(1)} % of its pixels`;
     readout.textContent = !shares[row].some(Boolean) ? `${names[row]}: no pixel of the test set has this label`
       : row === column ? `${names[row]} is right in ${share}` : `${names[row]} is called ${names[column]} in ${share}`;
@@ -156,7 +167,7 @@ function confusion(svg) {
   });
   svg.addEventListener("focus", () => show(...at));
   svg.addEventListener("keydown", event => {
-    const move = {ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0]}[event.key];
+    const move = MOVES[event.key];
     if (!move) return;
     event.preventDefault();
     show(at[0] + move[0], at[1] + move[1]);
@@ -193,9 +204,8 @@ function coloursOf(one) {
 }
 
 const same = (one, other, k) => one[k] === other[k] && one[k + 1] === other[k + 1] && one[k + 2] === other[k + 2];
-const IGNORED = [225, 225, 225], WRONG = [213, 94, 0], DOUBT = [[16, 18, 48], [120, 40, 120], [226, 92, 80], [253, 231, 160]];
-
-const isIgnored = (pixels, k) => pixels[k] === IGNORED[0] && pixels[k + 1] === IGNORED[1] && pixels[k + 2] === IGNORED[2];
+const isIgnored = (pixels, k) => pixels[k] === 225 && pixels[k + 1] === 225 && pixels[k + 2] === 225; // as figures.py draws them
+const WRONG = [213, 94, 0], DOUBT = [[16, 18, 48], [120, 40, 120], [226, 92, 80], [253, 231, 160]];
 
 /** A sheet with the pixels for which `colourOf` returns a colour. */
 function marks({width, height}, colourOf) {
@@ -211,8 +221,12 @@ function marks({width, height}, colourOf) {
 }
 
 /** A photograph on which marks stand out. */
-const pale = photo => photo.pale ??= marks(photo, k => Array(3).fill(145 + 0.11 * photo.pixels[k] + 0.22 * photo.pixels[k + 1] + 0.05 * photo.pixels[k + 2]));
+function pale(photo) {
+  const {pixels} = photo;
+  return photo.pale ??= marks(photo, k => Array(3).fill(145 + 0.11 * pixels[k] + 0.22 * pixels[k + 1] + 0.05 * pixels[k + 2]));
+}
 
+/** The colours of doubt from 0 to 255. */
 const HEAT = Array.from({length: 256}, (_, value) => {
   const place = Math.min(2.999, value / 85), low = Math.floor(place);
   return DOUBT[low].map((channel, at) => channel + (place - low) * (DOUBT[low + 1][at] - channel));
@@ -245,26 +259,31 @@ const MEANING = {
   prediction: "Each pixel in the colour of its predicted class.",
   overlay: "The predicted classes over the photograph.",
   errors: "Wrong pixels in orange; pixels without a label are not judged.",
-  changed: "Pixels whose class differs from the one before, in their new colour.",
+  changed: "Pixels whose class differs from the prediction before, in their new colour.",
   entropy: "Entropy of the scores: the brighter, the more classes compete.",
   margin: "Margin of the best score over the second: the brighter, the closer they are.",
 };
 
-function viewer(box) {
-  const table = box.querySelector("table.samples"), classes = new Map();
-  for (const span of box.querySelectorAll(".legend span")) {
-    const colour = span.firstElementChild.style.backgroundColor.match(/\d+/g).map(Number);
-    classes.set(colour.join(), {name: span.textContent.trim(), span});
-  }
-  const images = [...table.tBodies].map(body => {
-    const runs = new Map(), {right, lost, drawn} = body.dataset;
+/** The images of a table, with the <img> of each run after each step. */
+function imagesOf(table) {
+  return [...table.tBodies].map(body => {
+    const runs = new Map(), {right, lost, drawn} = body.dataset, photo = body.querySelector("img.image");
     for (const img of body.querySelectorAll("img[data-run]")) {
       if (!runs.has(img.dataset.run)) runs.set(img.dataset.run, []);
       runs.get(img.dataset.run)[img.dataset.step] = img;
     }
-    const photo = body.querySelector("img.image");
-    return {photo, truth: body.querySelector("img.truth"), runs, name: photo.alt, right: parseFloat(right), lost: parseFloat(lost), drawn: drawn !== undefined};
+    const shares = {right: parseFloat(right), lost: parseFloat(lost), drawn: drawn !== undefined};
+    return {name: photo.alt, photo, truth: body.querySelector("img.truth"), runs, ...shares};
   });
+}
+
+function viewer(box) {
+  if (!box.querySelector("img[data-run]")) return;
+  const table = box.querySelector("table.samples"), images = imagesOf(table), classes = new Map();
+  for (const span of box.querySelectorAll(".legend span")) {
+    const colour = span.firstElementChild.style.backgroundColor.match(/\d+/g).map(Number);
+    classes.set(colour.join(), {name: span.textContent.trim(), span});
+  }
   const inputs = [...box.querySelectorAll("img[data-run]")], runNames = [...new Set(inputs.map(img => img.dataset.run))];
   const steps = Math.max(...inputs.map(img => Number(img.dataset.step)));
   const against = table.dataset.against; // the run that others are compared with in "changed"; otherwise the step before
@@ -278,14 +297,18 @@ function viewer(box) {
 
   const imageSlider = slider(order.length - 1, drawAll), stepSlider = slider(steps, drawAll);
   stepSlider.input.value = steps;
-  const views = Object.keys(VIEWS).filter(name => name === "changed" ? steps || against
-    : ["entropy", "margin"].includes(name) ? inputs.some(img => img.dataset[name]) : name !== "errors" || images.some(image => image.truth));
+  const stored = name => inputs.some(img => img.dataset[name]), can = {entropy: stored("entropy"), margin: stored("margin"),
+    changed: steps > 0 || against, errors: images.some(image => image.truth)};
+  const views = Object.keys(VIEWS).filter(name => can[name] ?? true);
   const readout = make("output", {className: "readout"}), meaning = make("p", {className: "note"});
+  const sliders = {ArrowLeft: [imageSlider, "stepDown"], ArrowRight: [imageSlider, "stepUp"],
+    ArrowDown: [stepSlider, "stepDown"], ArrowUp: [stepSlider, "stepUp"]};
   const panels = ["image", "truth", ...runNames].map(name => {
     const canvas = make("canvas", {role: "img"}), caption = make("figcaption");
     const button = make("button", {type: "button", title: "enlarge"}, canvas), panel = {name, canvas, caption, said: null};
     button.addEventListener("click", () => { enlarged = panel; copy(); dialog.showModal(); });
-    canvas.addEventListener("pointermove", event => point(event.offsetX / canvas.clientWidth, event.offsetY / canvas.clientHeight));
+    canvas.addEventListener("pointermove",
+      event => point(event.offsetX / canvas.clientWidth, event.offsetY / canvas.clientHeight));
     panel.figure = make("figure", {}, button, caption);
     return panel;
   });
@@ -295,7 +318,7 @@ function viewer(box) {
   closed.addEventListener("click", () => dialog.close());
   dialog.addEventListener("click", event => event.target === dialog && dialog.close());
   dialog.addEventListener("keydown", event => {
-    const [one, way] = {ArrowLeft: [imageSlider, "stepDown"], ArrowRight: [imageSlider, "stepUp"], ArrowDown: [stepSlider, "stepDown"], ArrowUp: [stepSlider, "stepUp"]}[event.key] ?? [];
+    const [one, way] = sliders[event.key] ?? [];
     if (!one) return;
     event.preventDefault();
     one.input[way]();
@@ -322,29 +345,32 @@ function viewer(box) {
   function drawAll() {
     globalThis.drawn = draw(++turn); // so that a test can wait for it
   }
+
+  /** The sheets of a run for an image after a step, or after its last step. */
+  async function sheetsOf(image, name, step, photo) {
+    const list = image.runs.get(name) ?? [], at = Math.min(step, list.length - 1), img = list[at];
+    if (!img) return {};
+    const earlier = against ? (name === against ? null : image.runs.get(against)?.at(-1)) : list[at - 1];
+    const doubts = img.doubts ??= {}, source = img.dataset[view]; // only of the views entropy and margin
+    const doubt = source ? await read(doubts[view] ??= make("img", {src: source}), photo) : null;
+    const note = [...(steps ? [`after step ${at}`] : []), ...(img.dataset.note ? [img.dataset.note] : [])].join(", ");
+    return {said: await read(img), before: earlier && await read(earlier), doubt, note};
+  }
+
   async function draw(mine) {
     const image = order[imageSlider.input.value], step = Number(stepSlider.input.value);
     const photo = await read(image.photo), truth = image.truth && await read(image.truth);
-    const found = await Promise.all(runNames.map(async name => {
-      const list = image.runs.get(name) ?? [], at = Math.min(step, list.length - 1), img = list[at];
-      if (!img) return {note: "not stored"};
-      const earlier = against ? (name === against ? null : image.runs.get(against)?.at(-1)) : list[at - 1];
-      let doubt = null;
-      if (img.dataset[view]) {
-        img.doubts ??= {};
-        doubt = await read(img.doubts[view] ??= make("img", {src: img.dataset[view]}), photo);
-      }
-      return {said: await read(img), before: earlier && await read(earlier), doubt, note: (steps ? `after step ${at}, ` : "") + (img.dataset.note ?? "")};
-    }));
-    if (mine !== turn) return;
+    const found = await Promise.all(runNames.map(name => sheetsOf(image, name, step, photo)));
+    if (mine !== turn) return; // another one began meanwhile
     for (const [place, panel] of panels.entries()) {
-      const one = place === 0 ? {note: image.name} : place === 1 ? {said: truth, note: ""} : found[place - 2];
+      const one = [{note: image.name}, {said: truth}, ...found][place];
       panel.said = one.said ?? null;
       panel.figure.hidden = place > 0 && !one.said;
       panel.caption.replaceChildren(make("strong", {}, panel.name), one.note ? ` ${one.note}` : "");
       panel.canvas.ariaLabel = panel.caption.textContent;
       if (place > 1 && one.said) paint(panel.canvas, view, {photo, truth, ...one});
-      else if (!panel.figure.hidden) paint(panel.canvas, view === "overlay" && place ? view : "prediction", {photo, said: one.said ?? photo});
+      else if (place === 0) paint(panel.canvas, "prediction", {photo, said: photo});
+      else if (place === 1 && truth) paint(panel.canvas, view === "overlay" ? view : "prediction", {photo, said: truth});
     }
     const there = new Set(panels.flatMap(panel => panel.said ? [...coloursOf(panel.said)] : []));
     for (const [colour, {span}] of classes) span.classList.toggle("absent", !there.has(colour));
@@ -372,9 +398,17 @@ function viewer(box) {
   drawAll();
 }
 
-for (const [selector, begin] of [["table[data-file]", savable], ["table[data-sort]", sortable], [".classbox", classbox],
-  ["svg.confusion", confusion], [".viewer", viewer]]) document.querySelectorAll(selector).forEach(begin);
+// ---------------------------------------------------------------------------------------------------- begin
 
-addEventListener("beforeprint", () => document.querySelectorAll("details:not([open])").forEach(one => { one.open = one.printed = true; }));
-addEventListener("afterprint", () => document.querySelectorAll("details").forEach(one => { if (one.printed) one.open = one.printed = false; }));
+const PARTS = {
+  "table[data-file]": savable, "table[data-sort]": sortable, ".classbox": classbox, "svg.confusion": confusion, ".viewer": viewer,
+};
+for (const [selector, begin] of Object.entries(PARTS)) document.querySelectorAll(selector).forEach(one => begin(one));
+
+addEventListener("beforeprint", () => {
+  for (const one of document.querySelectorAll("details:not([open])")) one.open = one.unfolded = true;
+});
+addEventListener("afterprint", () => {
+  for (const one of document.querySelectorAll("details")) if (one.unfolded) one.open = one.unfolded = false;
+});
 }
