@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from contseg.data.classes import ClassTable
 from contseg.engine.run import Run
+from contseg.extension.page import Picture, write_page
 from contseg.recipes.read import read_recipe, to_yaml
+from contseg.report.figures import label_map, photo
 from contseg.report.page import write_report
 from tests.engine.runs import learn, tiny_recipe
 from tests.report.browser import Browser, chromium
@@ -354,9 +357,9 @@ class TestClasses:
             tab.run("document.querySelectorAll('details').forEach(one => one.open = true)")
             assert tab.run("document.querySelector('table.classes').classList.contains('heat')") is many
             heights = "[...document.querySelectorAll('table.classes tbody tr')].map(one => one.offsetHeight)"
-            assert (np.median(tab.run(heights)) < 20) is many
+            assert bool(np.median(tab.run(heights)) < 20) is many
             tab.run("document.querySelector('.classbox input[type=checkbox]').click()")
-            assert (np.median(tab.run(heights)) < 20) is not many
+            assert bool(np.median(tab.run(heights)) < 20) is not many
             tab.point("table.classes tbody tr:nth-child(2) td:nth-child(3)")
             row = Page(page.read_text()).table("shades classes")[3]
             assert (
@@ -400,6 +403,33 @@ class TestTables:
 
 NAMED = ("results", "samples", "classes", "plan", "training-images")
 """The tables of a page without published numbers."""
+
+
+class TestTheOtherPages:
+    def test_an_extension_compares_its_models_on_the_same_image(self, browser, tmp_path):
+        row = {"name": "<i>new</i>", "result": "learned", "before": None, "after": 0.5, "agreement": None}
+        chosen = {"name": "lwf", "chosen": True, "learned": 0.5, "agreed": 0.9, "score": 0.6, "seconds": 1.0, "note": ""}
+        record = {
+            "new": ["<i>new</i>"], "base": {"path": "a.safetensors"}, "method": "lwf", "candidates": [chosen], "seconds": 1.0,
+            "images": {"train": 3, "held_out": 1, "keep": 0}, "memory_mb": 1.0, "stored_mb": 1.0, "warnings": ["few images"],
+            "classes": [row], "disagreement": {"all": 0.1, "confident": None}, "notes": [], "commands": ["contseg predict"],
+            "confusions": [{"of": "a", "as": "b", "share": 0.1, "estimate": False}], "provenance": {"base": "f00"},
+        }  # fmt: skip
+        before, after = (np.kron(ids, np.ones((24, 32))).astype(np.uint8) for ids in ([[0, 1], [0, 0]], [[0, 1], [0, 2]]))
+        table = ClassTable.of(["background", "a", "<i>new</i>"])
+        colours = np.array(table.colours, np.uint8)
+        old, new, difference = (label_map(ids, colours) for ids in (before, after, np.where(before == after, 255, after)))
+        image = photo(np.random.default_rng(0).integers(0, 255, (48, 64, 3)).astype(np.uint8))
+        write_page(tmp_path / "page.html", record, [Picture("a", 0.1, image, None, old, new, difference)], table)
+        with browser.tab(tmp_path / "page.html", PHONE) as tab:
+            assert tab.run("document.documentElement.scrollWidth") == PHONE
+            names = "[...document.querySelectorAll('.panels figure:not([hidden]) strong')].map(one => one.textContent)"
+            assert tab.run(names) == ["image", "old model", "new model"]  # there are no labels
+            choose(tab, "changed")
+            assert (panel(tab, 3)[24:, 32:] == colours[2]).all()
+            assert tab.run("document.querySelectorAll('input[type=range]').length") == 1
+            assert tab.run("document.querySelector('details.warnings').textContent").strip().endswith("few images")
+            assert tab.messages() == []
 
 
 def luminance(colour: str) -> float:

@@ -26,7 +26,7 @@ def origin_of(run: Run) -> dict[str, Any]:
         "method": _method(recipe) if recipe else "",
         "protocol": protocol_of(run),
         "command": command_of(run, recipe),
-        "seconds": sum(line["seconds"] for line in run.metrics() if line["kind"] == "step"),
+        "seconds": sum(line.get("seconds", 0) for line in run.metrics() if line["kind"] == "step"),
         "environment": json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {},
     }
 
