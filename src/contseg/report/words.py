@@ -55,7 +55,7 @@ def _lost(facts: Facts) -> str:
     if mean is None:
         reason = facts["remarks"].get("forgetting", ONE_STEP)
         return f"– ({reason})."
-    text = f"{100 * mean:.1f} points of IoU since their best, on average over {_classes(len(fallen))}"
+    text = f"{_points(mean)} points of IoU since their best, on average over {_classes(len(fallen))}"
     worst = max(fallen, key=lambda row: row["fallen"])
     if worst["fallen"] < 0.0005:
         return f"{text}; no class lost any."
@@ -83,13 +83,17 @@ def _ranked(runs: Mapping[str, Facts], key: str) -> str:
     values = {name: facts["figures"][key] for name, facts in runs.items()}
     sign = 1 if key == "forgetting" else -1
     names = sorted(values, key=lambda name: (values[name] is None, sign * (values[name] or 0)))
-    texts = [f"{name} {'–' if values[name] is None else f'{100 * values[name]:.1f}'}" for name in names]
+    texts = [f"{name} {'–' if values[name] is None else _points(values[name])}" for name in names]
     more = len(texts) - MOST
     return ", ".join(texts[:MOST]) + (f" and {counted(more, 'more run')}" if more > 0 else "")
 
 
 def _classes(count: int) -> str:
     return f"{count} class{'' if count == 1 else 'es'}"
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:.1f}".replace("-", "−")
 
 
 def _percent(value: float | None) -> str:
