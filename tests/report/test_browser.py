@@ -418,7 +418,8 @@ class TestTheOtherPages:
         before, after = (np.kron(ids, np.ones((24, 32))).astype(np.uint8) for ids in ([[0, 1], [0, 0]], [[0, 1], [0, 2]]))
         table = ClassTable.of(["background", "a", "<i>new</i>"])
         colours = np.array(table.colours, np.uint8)
-        old, new, difference = (label_map(ids, colours) for ids in (before, after, np.where(before == after, 255, after)))
+        maps = (before, after, np.where(before == after, 255, after))
+        old, new, difference = (label_map(ids, colours) for ids in maps)
         image = photo(np.random.default_rng(0).integers(0, 255, (48, 64, 3)).astype(np.uint8))
         write_page(tmp_path / "page.html", record, [Picture("a", 0.1, image, None, old, new, difference)], table)
         with browser.tab(tmp_path / "page.html", PHONE) as tab:
