@@ -410,8 +410,9 @@ class TestTheOtherPages:
         row = {"name": "<i>new</i>", "result": "learned", "before": None, "after": 0.5, "agreement": None}
         chosen = {"name": "lwf", "chosen": True, "learned": 0.5, "agreed": 0.9, "score": 0.6, "seconds": 1.0, "note": ""}
         record = {
-            "new": ["<i>new</i>"], "base": {"path": "a.safetensors"}, "method": "lwf", "candidates": [chosen], "seconds": 1.0,
-            "images": {"train": 3, "held_out": 1, "keep": 0}, "memory_mb": 1.0, "stored_mb": 1.0, "warnings": ["few images"],
+            "new": ["<i>new</i>"], "base": {"path": "a.safetensors"}, "method": "lwf", "candidates": [chosen],
+            "seconds": 1.0, "images": {"train": 3, "held_out": 1, "keep": 0}, "memory_mb": 1.0, "stored_mb": 1.0,
+            "warnings": ["few images"],
             "classes": [row], "disagreement": {"all": 0.1, "confident": None}, "notes": [], "commands": ["contseg predict"],
             "confusions": [{"of": "a", "as": "b", "share": 0.1, "estimate": False}], "provenance": {"base": "f00"},
         }  # fmt: skip
