@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: install demo check test test-slow test-parity test-real fuzz bench docs digits-table voc-table frontier works-table clean
+.PHONY: install demo check test test-slow test-parity test-real fuzz soak bench docs digits-table voc-table frontier works-table clean
 
 install: $(READY)
 
@@ -39,6 +39,10 @@ test-real: $(READY)
 # Random files for everything that reads files, 10 minutes; only documented errors are allowed.
 fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz
+
+# Kills, damaged files, bad input and the cost of checksums, into docs/reliability.md, 20 minutes.
+soak: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.soak
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

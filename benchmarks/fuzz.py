@@ -2,13 +2,17 @@
 
 Recipes, splits, lists, masks, COCO files, class tables, headers, checkpoints and files of runs are made by hypothesis, most
 of them as small changes to sound ones. A failure prints the smallest input that was found; it belongs into tests/security.
+If atheris is installed, half of the time is that of `benchmarks.fuzz_guided`; otherwise hypothesis has all of it.
 """
 
 import json
+import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -185,30 +189,59 @@ TARGETS: dict[str, tuple[SearchStrategy, Callable]] = {
 }
 
 
+def test_of(name: str, turn: int, counts: Counter[str]) -> Callable[[], None]:
+    """A test of hypothesis that gives a target `ROUND` inputs, and counts them."""
+    inputs, target = TARGETS[name]
+
+    @seed(turn)
+    @settings(max_examples=ROUND, deadline=None, database=None, phases=[Phase.generate, Phase.shrink],
+              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @given(inputs)
+    def test(value):
+        counts[name] += 1
+        target(value)
+
+    return test
+
+
+def has_atheris() -> bool:
+    """Whether atheris can be imported."""
+    try:
+        from atheris import Fuzz  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def guided(name: str, seconds: float) -> str:
+    """Give a target to atheris; returns what it printed about a failure, or "" without one."""
+    words = ["-W", "ignore", "-m", "benchmarks.fuzz_guided", name, f"{max(1, seconds):.0f}"]
+    process = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+    return process.stderr[-3000:] or f"exit code {process.returncode}" if process.returncode else ""
+
+
 def main(minutes: float) -> int:
     """Give every target its turn until the time is over; returns the number of targets that failed."""
-    counts, failed, turn = dict.fromkeys(TARGETS, 0), set(), 0
-    end = time.monotonic() + 60 * minutes
-    while time.monotonic() < end and len(failed) < len(TARGETS):
-        for name, (inputs, target) in TARGETS.items():
-            if name in failed or time.monotonic() > end:
-                continue
-
-            @seed(turn)
-            @settings(max_examples=ROUND, deadline=None, database=None, phases=[Phase.generate, Phase.shrink],
-                      suppress_health_check=list(HealthCheck))  # fmt: skip
-            @given(inputs)
-            def run(value, name=name, target=target):
-                counts[name] += 1
-                target(value)
-
-            try:
-                run()
-            except Exception as error:
-                failed.add(name)
-                print(f"{name}: {type(error).__name__}: {error}\n" + "\n".join(getattr(error, "__notes__", [])))
-        turn += 1
-    print(f"{sum(counts.values())} inputs for {len(TARGETS)} targets, {len(failed)} failed: {', '.join(failed) or 'none'}")
+    counts: Counter[str] = Counter()
+    failed: set[str] = set()
+    share = 30 * minutes / len(TARGETS) if has_atheris() else 0.0  # seconds of atheris per target
+    end = time.monotonic() + 60 * minutes - share * len(TARGETS)
+    for turn, name in ((turn, name) for turn in count() for name in TARGETS):
+        if time.monotonic() > end or len(failed) == len(TARGETS):
+            break
+        if name in failed:
+            continue
+        try:
+            test_of(name, turn, counts)()
+        except Exception as error:
+            failed.add(name)
+            print(f"{name}: {type(error).__name__}: {error}\n" + "\n".join(getattr(error, "__notes__", [])), flush=True)
+    for name in TARGETS.keys() - failed if share else ():
+        if found := guided(name, share):
+            failed.add(name)
+            print(f"{name}: {found}", flush=True)
+    names = ", ".join(sorted(failed)) or "none"
+    print(f"{counts.total()} inputs of hypothesis for {len(TARGETS)} targets, {len(failed)} failed: {names}")
     return len(failed)
 
 

@@ -66,7 +66,11 @@ def make_table(table: Table, options: argparse.Namespace) -> int:
         rows = {name: replace(row, seeds=seeds) for name, row in rows.items()}
     kept_notes(options.docs)  # an error before hours of training, not after
     overrides = [*table.prepare(options.out), *options.overrides]
-    problems = {} if options.only_table else train_rows(rows, overrides, options.out, options.workers)
+    problems = (
+        {}
+        if options.only_table
+        else train_rows(rows, overrides, options.out, options.workers, accept_changes=options.accept_changes)
+    )
     table.write(with_more_seeds(table, seeds), options.docs, overrides, options.out)
     for title, problem in problems.items():
         console.print(f"not finished: {title}: {problem}", highlight=False, markup=False, soft_wrap=True)
@@ -84,6 +88,7 @@ def parsed(table: Table, arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs") / table.name, help="folder of the runs")
     parser.add_argument("--docs", type=Path, default=table.docs, help="the page")
     parser.add_argument("--only-table", action="store_true", help="train nothing, write the page of what is finished")
+    parser.add_argument("--accept-changes", action="store_true", help="resume runs although data or code changed")
     options = parser.parse_intermixed_args(arguments)
     if options.workers < 1:
         parser.error("--workers: give 1 or more")

@@ -1,5 +1,6 @@
 """What all tests share: an own cache, few threads, and tiny networks and data."""
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -14,6 +15,11 @@ from contseg.data.files import write_palette_png
 from contseg.data.open import DATASETS
 from contseg.methods.registry import METHODS
 from contseg.models.adopted.options import MODELS
+
+
+def pytest_collection_finish():
+    """Imported modules stay in memory: the garbage collector, with a tenth of the time of all tests, need not visit them."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

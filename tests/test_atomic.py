@@ -39,7 +39,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error):
 def test_the_mode_is_that_of_the_umask_even_if_the_writer_makes_a_private_file(tmp_path, mask):
     before = os.umask(mask)
     try:
-        (tmp_path / "a.partial").touch(mode=0o600)  # what a kill left
+        (tmp_path / "a.contseg-partial").touch(mode=0o600)  # what a kill left
         with atomic_file(tmp_path / "a") as partial:
             partial.chmod(0o600)
     finally:
@@ -56,8 +56,8 @@ def test_two_processes_that_share_a_file_write_to_files_of_their_own(tmp_path):
 
 
 def test_a_folder_appears_when_it_is_complete_and_what_a_kill_left_is_not_in_it(tmp_path):
-    (tmp_path / "a.partial").mkdir()
-    (tmp_path / "a.partial" / "stale").touch()
+    (tmp_path / "a.contseg-partial").mkdir()
+    (tmp_path / "a.contseg-partial" / "stale").touch()
     with atomic_folder(tmp_path / "a") as partial:
         (partial / "fresh").touch()
         assert not (tmp_path / "a").exists()
@@ -116,14 +116,15 @@ WRITERS = {
     "state by path": lambda path: torch.save({"tensor": torch.zeros(10_000)}, path),
     "safetensors": lambda path: save_file({"tensor": torch.zeros(10_000)}, path),
 }
-UNWRITABLE = r": cannot be written \(.*free\); free some space, or use another folder$"
+UNWRITABLE = r": cannot be written \(.*free\); use another folder$"
+FULL = UNWRITABLE.replace("use", "free some space, or use")
 
 
 @pytest.mark.parametrize("writer", WRITERS)
 def test_a_full_disk_is_one_line_and_the_old_file_stays(tmp_path, largest_file, writer):
     write_text(tmp_path / "a", "old")
     largest_file(3000)
-    with pytest.raises(UnwritableError, match=UNWRITABLE) as caught, atomic_file(tmp_path / "a") as partial:
+    with pytest.raises(UnwritableError, match=FULL) as caught, atomic_file(tmp_path / "a") as partial:
         WRITERS[writer](partial)
     assert str(caught.value).startswith(f"{tmp_path / 'a'}: ")
     assert " needed, " in str(caught.value)
@@ -139,7 +140,7 @@ def fill(folder):
 
 def test_a_full_disk_leaves_no_folder(tmp_path, largest_file):
     largest_file(3000)
-    with pytest.raises(UnwritableError, match=UNWRITABLE):
+    with pytest.raises(UnwritableError, match=FULL):
         fill(tmp_path / "a")
     assert names(tmp_path) == []
 
@@ -158,3 +159,15 @@ def test_errors_that_are_not_of_writing_pass(tmp_path, error):
     with pytest.raises(type(error)) as caught, writable(tmp_path / "a"):
         raise error
     assert caught.value is error
+
+
+@pytest.mark.parametrize("name", ["a.partial", "a.tmp", "a.part"])
+def test_files_and_folders_of_a_user_with_a_similar_name_are_kept(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "mine").touch()
+    with atomic_file(tmp_path / "a") as partial:
+        partial.touch()
+    (tmp_path / "a").unlink()
+    with atomic_folder(tmp_path / "a"):
+        pass
+    assert names(tmp_path / name) == ["mine"]

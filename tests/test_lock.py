@@ -114,6 +114,14 @@ def test_folders_that_were_made_for_a_lock_are_removed_with_it(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_full_disk_is_one_line_and_leaves_no_lock(tmp_path, largest_file):
+    largest_file(0)
+    path = tmp_path / "runs" / "a" / "run.lock"
+    with pytest.raises(ContsegError, match=r"run\.lock: cannot be written \(File too large"):
+        held(path, "a test").__enter__()
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.skipif(os.name == "nt", reason="sends signals")
 def test_a_child_that_does_not_end_is_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(children, "GRACE", 0.2)

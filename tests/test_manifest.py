@@ -150,6 +150,16 @@ def test_a_damaged_manifest_is_one_line(manifest, content):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there are no named pipes")
+@pytest.mark.parametrize("make", [os.mkdir, getattr(os, "mkfifo", None)], ids=["folder", "pipe"])
+def test_a_manifest_that_is_no_file_is_one_line_and_not_waited_for(manifest, make):
+    manifest.path.unlink()
+    make(manifest.path)
+    check_file(path_of(manifest))
+    with pytest.raises(ContsegError, match=r"manifest\.json: damaged, or of another program; restore it"):
+        manifest.check(path_of(manifest))
+
+
 def test_a_damaged_manifest_of_ours_is_found_by_whatever_reads_a_file(manifest):
     manifest.path.write_text(manifest.path.read_text().replace("7", "8"))
     with pytest.raises(ContsegError, match=r"manifest\.json: damaged"):

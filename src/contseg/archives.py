@@ -3,6 +3,7 @@
 import math
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,20 @@ def read_array(path: Path) -> np.ndarray:
         raise
     except Exception as error:  # NumPy raises many kinds for damaged files
         raise ValueError(" ".join(str(error).split())[:120] or type(error).__name__) from None
+
+
+def read_pickle(path: Path) -> Any:
+    """The tensors, containers and plain values of a file of `torch.save`, on the CPU; no code in it is executed.
+
+    Raises:
+        ValueError: it is compressed, so that a small file could fill the memory.
+        Exception: of many kinds, from PyTorch: it is damaged, or contains other objects.
+    """
+    import torch  # here, as listing recipes needs the other functions only
+
+    if is_inflating(path):
+        raise ValueError("it is compressed, which PyTorch's files never are")
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def is_inflating(path: Path) -> bool:

@@ -12,8 +12,12 @@ from pathlib import Path
 
 from contseg.errors import ContsegError
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+PARTIAL = ".contseg-partial"
+"""End of the name of an unfinished file or folder; no file of a user has it."""
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+ONLY_OF_WRITING = {*FULL, errno.EROFS, errno.EIO}
 """Errors of the system that only writing can cause."""
+CUT_OFF = "the write was cut off"
 
 
 class UnwritableError(ContsegError):
@@ -38,7 +42,7 @@ def writable(path: Path, written: Path | None = None) -> Iterator[None]:
         >>> with writable(path / "b"):
         ...     (path / "b").mkdir()
         Traceback (most recent call last):
-        contseg.atomic.UnwritableError: .../a.txt/b: cannot be written (Not a directory; ... free); free some space, or ...
+        contseg.atomic.UnwritableError: .../a.txt/b: cannot be written (Not a directory; ... free); use another folder
     """
     try:
         yield
@@ -48,17 +52,18 @@ def writable(path: Path, written: Path | None = None) -> Iterator[None]:
         reason = _refusal(error, path.parent)
         if reason is None:
             raise
-        raise UnwritableError(
-            f"{path}: cannot be written ({reason}; {_space(path, written or path)}); free some space, or use another folder"
-        ) from None
+        advice = "use another folder"
+        if reason in (*map(os.strerror, FULL), CUT_OFF):
+            advice = f"free some space, or {advice}"
+        raise UnwritableError(f"{path}: cannot be written ({reason}; {_space(path, written or path)}); {advice}") from None
 
 
 @contextmanager
 def atomic_file(path: Path, shared: bool = False) -> Iterator[Path]:
     """Write a file atomically, with the mode that the umask gives.
 
-    The block writes to the yielded path, `NAME.partial` in the same folder. After the block it replaces `path`; after an
-    exception it is deleted, and `path` is unchanged. After a kill it remains, until the file is written again.
+    The block writes to the yielded path, `NAME.contseg-partial` in the same folder. After the block it replaces `path`;
+    after an exception it is deleted, and `path` is unchanged. After a kill it remains, until the file is written again.
 
     Args:
         shared: several processes may write the file at the same time; each gets its own partial file.
@@ -112,7 +117,7 @@ def atomic_folder(path: Path, shared: bool = False) -> Iterator[Path]:
         >>> path = Path(tempfile.mkdtemp()) / "images"
         >>> with atomic_folder(path) as partial:
         ...     _ = (partial / "a.txt").write_text("a")
-        >>> [file.name for file in path.iterdir()], path.parent.joinpath("images.partial").exists()
+        >>> [file.name for file in path.iterdir()], path.parent.joinpath("images.contseg-partial").exists()
         (['a.txt'], False)
     """
     partial = _partial(path, shared)
@@ -134,7 +139,7 @@ def atomic_folder(path: Path, shared: bool = False) -> Iterator[Path]:
 
 def _partial(path: Path, shared: bool) -> Path:
     # not the process id: it is not unique where machines or containers share a folder
-    return path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.partial" if shared else f"{path.name}.partial")
+    return path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{PARTIAL}" if shared else f"{path.name}{PARTIAL}")
 
 
 def _sync(path: Path) -> None:
@@ -166,13 +171,13 @@ def _refusal(error: BaseException, folder: Path) -> str | None:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno is not None:
-            refused = cause.errno in FULL or (cause.filename is not None and _are_nested(cause.filename, folder))
+            refused = cause.errno in ONLY_OF_WRITING or (cause.filename is not None and _are_nested(cause.filename, folder))
             return os.strerror(cause.errno) if refused else None
         cause = cause.__cause__ or cause.__context__
     if found := re.search(r"\(os error (\d+)\)", str(error)):  # safetensors
         return os.strerror(int(found[1]))
     if "PytorchStreamWriter" in str(error) or "unexpected pos" in str(error):  # PyTorch, which drops the error of the system
-        return "the write was cut off"
+        return CUT_OFF
     return None
 
 

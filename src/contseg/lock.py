@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from contseg.atomic import writable
 from contseg.errors import ContsegError
 
 BEAT = 10.0
 """Seconds between two heartbeats of an owner."""
 STALE = 60.0
 """Seconds without a heartbeat after which an owner on another machine has ended."""
-PATIENCE = 30.0
-"""Seconds to wait for the children of a killed owner, which are still saving."""
+PATIENCE = 90.0
+"""Seconds to wait for the children of a killed owner, which are still starting or saving."""
 OF_RUN = "run.lock"
 """Lock in the folder of a run."""
 
@@ -67,6 +68,8 @@ class Owner:
     def of(cls, path: Path) -> "Owner | None":
         """The owner in a file; None if it has none, because it is new."""
         try:
+            if not path.is_file():  # reading a pipe would wait
+                return None
             return cls(**json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
@@ -88,7 +91,7 @@ class Owner:
             os.kill(self.process, 0)
         except ProcessLookupError:
             return True
-        except OSError:
+        except (OSError, TypeError, OverflowError):  # the last two: a damaged file
             pass
         return False
 
@@ -104,7 +107,7 @@ def held(path: Path, what: str) -> Iterator[Lock]:
         what: the protected work, for the error: "runs/demo: a demo".
 
     Raises:
-        ContsegError: another process holds the lock (names its machine, its id and when it began).
+        ContsegError: another process holds the lock (names its machine, its id and when it began), or the disk is full.
 
     Example:
         >>> import tempfile
@@ -127,13 +130,14 @@ def held(path: Path, what: str) -> Iterator[Lock]:
             f"{what} is already running there ({owner or 'another process'}); wait for it to end, or choose another folder"
             " with --out"
         )
-    os.truncate(file, 0)
-    os.lseek(file, 0, os.SEEK_SET)
     owner = Owner(socket.gethostname(), os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S"))
-    os.write(file, json.dumps(vars(owner)).encode())
     ended = threading.Event()
-    threading.Thread(target=_beat, args=(path, file, ended), daemon=True).start()
     try:
+        with writable(path):
+            os.truncate(file, 0)
+            os.lseek(file, 0, os.SEEK_SET)
+            os.write(file, json.dumps(vars(owner)).encode())
+        threading.Thread(target=_beat, args=(path, file, ended), daemon=True).start()
         yield Lock(file)
     finally:
         ended.set()

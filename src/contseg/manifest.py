@@ -76,9 +76,9 @@ class Manifest:
         Args:
             grows: the files are appended to; only their names are recorded.
         """
-        if grows and all(self._name(path) in self.entries() for path in paths):
-            return
         empty: dict[str, Any] = {"sha256": None, "size": None}
+        if grows and all(self.entries().get(self._name(path)) == empty for path in paths):
+            return
         found = {
             self._name(path): empty if grows else {"sha256": file_sha256(path), "size": path.stat().st_size}
             for path in paths
@@ -147,13 +147,15 @@ class Manifest:
             ContsegError: the manifest is damaged.
         """
         try:
+            if self.path.exists() and not self.path.is_file():
+                raise ValueError("a pipe, which would be waited for, or a device")
             content = json.loads(self.path.read_text(encoding="utf-8"))
             files = content["files"]
-            if content["sha256"] == _digest(files) and all(_is_inside(name) and "sha256" in files[name] for name in files):
+            if content["sha256"] == _digest(files) and all(_is_entry(name, entry) for name, entry in files.items()):
                 return files
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, IsADirectoryError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass
         raise ContsegError(
             f"{self.path}: damaged, or of another program; restore it, or move it away to read the files unchecked"
@@ -190,7 +192,7 @@ def check_file(path: Path, advice: str = RESTORE) -> None:
 def _is_ours(path: Path) -> bool:
     """Whether a file is a manifest of contseg, damaged or not. Other programs have files of this name, too."""
     with suppress(OSError):
-        return b'"written_by": "contseg"' in path.read_bytes()
+        return path.is_file() and b'"written_by": "contseg"' in path.read_bytes()
     return False
 
 
@@ -198,8 +200,9 @@ def _digest(files: dict[str, Any]) -> str:
     return sha256(json.dumps(files, sort_keys=True))
 
 
-def _is_inside(name: str) -> bool:
-    return not Path(name).is_absolute() and ".." not in Path(name).parts
+def _is_entry(name: str, entry: Any) -> bool:
+    inside = not Path(name).is_absolute() and ".." not in Path(name).parts
+    return inside and isinstance(entry, dict) and "sha256" in entry
 
 
 @contextmanager

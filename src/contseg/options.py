@@ -14,6 +14,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
 Several = Annotated[int, Field(ge=1, le=1_000_000)]
 Processes = Annotated[int, Field(ge=1, le=1024)]
+Seconds = Annotated[int, Field(ge=1, le=86400)]
 Pixels = Annotated[int, Field(ge=1, le=65536)]
 Side = Annotated[int, Field(ge=8, le=65536)]
 Channels = Annotated[int, Field(ge=1, le=8192)]
@@ -24,6 +25,12 @@ Weight = Annotated[float, Field(ge=0, le=1e6)]
 Share = Annotated[float, Field(ge=0, le=1)]
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 ShareAboveZero = Annotated[float, Field(gt=0, le=1)]
+
+_MESSAGES = {
+    "string_pattern_mismatch": "Input should be a path, which is not empty and has no null character",  # of `PathText`
+    "model_type": "Input should be a valid dictionary",  # not also an instance of one of our classes
+}
+"""Messages that replace those of pydantic, by its type of error."""
 
 
 class Options(BaseModel):
@@ -65,4 +72,5 @@ def problem(error: ValidationError) -> str:
     if first["type"] == "value_error":  # raised by one of our validators
         return first["msg"].removeprefix("Value error, ")
     found = repr(first["input"])
-    return f"{first['msg']} (got {found if len(found) <= 100 else found[:100] + '...'})"
+    message = _MESSAGES.get(first["type"], first["msg"])
+    return f"{message} (got {found if len(found) <= 100 else found[:100] + '...'})"

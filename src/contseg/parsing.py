@@ -1,6 +1,7 @@
 """YAML and JSON of any origin: read without executing anything, in bounded time, with errors in one line."""
 
 import json
+import re
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -11,6 +12,8 @@ from contseg.errors import ContsegError
 MAX_YAML = 2**20
 """Characters of a YAML file. Parsing takes about ten seconds per million; the longest packaged recipe has 3000."""
 MAX_DEPTH = 50
+HALF = re.compile("[\ud800-\udfff]")
+"""Surrogates, of which JSON writes two for one character; YAML does not join them, and no file can contain them."""
 MAX_VALUES = 100_000
 """Values of a YAML file, with every alias counted in full: a few nested aliases repeat a value millions of times."""
 
@@ -38,7 +41,8 @@ def parse_yaml(text: str, where: str) -> Any:
         content = YAML(typ="safe").load(text)
         _require_plain(content)
     except YAMLError as error:
-        raise ContsegError(f"{where}: not YAML ({' '.join(str(error).split())[:160]}); correct it") from None
+        problem = " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
+        raise ContsegError(f"{where}: not YAML ({problem[:160]}); correct it") from None
     except RecursionError:
         raise ContsegError(f"{where}: nested deeper than {MAX_DEPTH} levels; write it flatter") from None
     except (ValueError, TypeError, ArithmeticError, AttributeError, KeyError, IndexError) as error:
@@ -82,9 +86,11 @@ def _require_shallow(text: str) -> None:
 
 
 def _require_plain(content: Any) -> None:
-    """Raise RecursionError or ValueError if a content is too deep (or circular), or too large with all aliases."""
+    """Raise RecursionError or ValueError if a content is too deep (or circular), too large with all aliases, or no text."""
     level, count = [content], 0
     for _ in range(MAX_DEPTH):
+        if any(isinstance(one, str) and HALF.search(one) for one in level):
+            raise ValueError("escapes of half a character, such as \\ud83d; write the character itself")
         level = [
             child
             for one in level

@@ -71,7 +71,7 @@ class Registry(Generic[Part]):
         return len(self._found)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._found
+        return isinstance(name, str) and name in self._found  # a recipe may have a list there
 
     def __getitem__(self, name: str) -> Part:
         """The part with a name.

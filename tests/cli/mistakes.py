@@ -10,7 +10,7 @@ import typer
 from contseg.cli.main import app
 from contseg.data.open import DATASETS
 from contseg.methods.registry import METHODS
-from tests.cli.spoilt import FILES, MODELS
+from tests.cli.spoilt import DEVICES, FILES, MODELS, PIPES
 from tests.cli.wrong_values import NAMED, NUMBERS, OVERRIDES, TOGETHER, WORDS
 
 
@@ -22,13 +22,11 @@ class Mistake:
         group: heading in the document.
         words: the arguments, relative to a folder with the files of `tests.cli.spoilt`.
         names: the key, option or file that the error names.
-        listed: whether the document lists it.
     """
 
     group: str
     words: tuple[str, ...]
     names: str
-    listed: bool = True
 
     def __str__(self) -> str:
         return shlex.join(self.words)
@@ -102,6 +100,39 @@ COMMANDS: tuple[tuple[str, str], ...] = (
 )
 """Commands with a wrong name or without what they need, and what the error names."""
 
+EMPTY = (
+    "train", "train recipe.yaml --out", "train recipe.yaml --data", "train --resume", "demo digits --out", "predict",
+    "predict model", "predict model images --out", "sweep digits/mib_5-1 --out", "convert",
+    "convert notes.txt --classes voc --out", "export model --out", "extend model --out out --data", "evaluate",
+    "evaluate model --data", "report", "report empty --out", "table", "table empty --out", "merge model",
+    "forget model --class cat --out", "plan recipe.yaml --draw", "dry-run", "data check folder",
+    "data extract digits --class five --out", "prepare isprs --out", "prepare isprs --out out --potsdam",
+    "plan recipe.yaml --plugin", "recipes show",
+)  # fmt: skip
+"""Beginnings of commands, after which an empty word is refused."""
+
+SPECIAL: dict[str, tuple[str, ...]] = {
+    "yaml": ("train {}", "plan {}", "dry-run {}"),
+    "txt": ("plan recipe.yaml scenario.order={}", "train recipe.yaml --no-cache --out {}", "train --resume {}"),
+    "pth": (
+        "predict {} images", "evaluate {}", "export {} --out out.onnx", "convert {} --classes voc --out out",
+        "train recipe.yaml --no-cache --out out start_from={}", "train recipe.yaml --no-cache --out out backbone_weights={}",
+    ),
+    "safetensors": ("predict {} images", "extend {} --data images --out out", "report {}"),
+    "py": ("plan recipe.yaml --plugin {}",),
+}  # fmt: skip
+"""Commands that are refused with a pipe or a device of this suffix."""
+PIPED = {
+    "train --resume piped-run": "recipe.yaml",
+    "report piped-run": "recipe.yaml",
+    "data check folder piped-coco": "a.json",
+    "data check coco-json piped-coco": "piped-coco",
+    "data check labelme piped-coco": "a.json",
+    "data check folder piped-classes": "classes.txt",
+    "prepare isprs --out out --potsdam piped-tiles": "piped-tiles",
+}
+"""Commands that are refused for a pipe in a folder, and what the error names."""
+
 PLACES = ("notes.txt/run", "loop/run", f"{'n' * 300}")
 """Folders that cannot be made: under a file, under a link that leads back to itself, with too long a name."""
 
@@ -126,40 +157,44 @@ def mistakes() -> Iterator[Mistake]:
     plan, train = ("plan", "recipe.yaml"), ("train", "recipe.yaml", "--no-cache", "--out", "out")
     for group, table in (("Numbers of a recipe", NUMBERS), ("Words of a recipe", WORDS)):
         for key, values in table.items():
-            for number, value in enumerate(values):
+            for value in values:
                 start = train if key in ("backbone_weights", "start_from") else plan
                 whole = ["scenario.memory.size=4"] if key.startswith("scenario.memory.") else []
                 names = NAMED.get(f"{key}={value}", key)
-                yield Mistake(group, (*start, *whole, f"{key}={value}"), names, not number)
+                yield Mistake(group, (*start, *whole, f"{key}={value}"), names)
     for method, key, values in hyper_parameters():
-        for number, value in enumerate(values):
+        for value in values:
             words = ("plan", "recipe.yaml", f"method.name={method}", f"method.{key}={value}")
-            yield Mistake("Hyper-parameters of methods", words, f"method.{key}", not number)
+            yield Mistake("Hyper-parameters of methods", words, f"method.{key}")
     for override in OVERRIDES:
         yield Mistake("Changes to a recipe", (*plan, override), override.partition("=")[0])
     for changes, key in TOGETHER.items():
         yield Mistake("Values that do not fit together", (*train, *changes), key)
     for name in FILES:
-        for number, words in enumerate((("train",), ("plan",), ("recipes", "show"), ("dry-run",))):
-            yield Mistake("Recipe files", (*words, name), name.rpartition("/")[2], not number)
+        for words in (("train",), ("plan",), ("recipes", "show"), ("dry-run",)):
+            yield Mistake("Recipe files", (*words, name), name.rpartition("/")[2])
     for text, values in OPTIONS.items():
         *words, option = text.split()
-        for number, value in enumerate(values):
-            yield Mistake("Options of commands", (*words, f"{option}={value}"), option, not number)
+        for value in values:
+            yield Mistake("Options of commands", (*words, f"{option}={value}"), option)
     for text, names in COMMANDS:
         yield Mistake("Commands", tuple(text.split()), names)
+    for text in EMPTY:
+        yield Mistake("Commands", (*text.split(), ""), text.split()[-1])
+        if text.split()[-1].startswith("--"):
+            yield Mistake("Commands", (*text.split()[:-1], f"{text.split()[-1]}="), text.split()[-1])
     for words, leaf in leaves(typer.main.get_command(app)):
-        yield Mistake("Commands", (*words, "--no-such-option"), "--no-such-option", words == ("train",))
+        yield Mistake("Commands", (*words, "--no-such-option"), "--no-such-option")
         if any(parameter.required for parameter in leaf.params):
-            yield Mistake("Commands", words, "Missing", words == ("predict",))
+            yield Mistake("Commands", words, "Missing")
     for dataset in DATASETS:
         if DATASETS[dataset].needs_folder:
-            for number, path in enumerate(("missing", "empty", "notes.txt", "loop")):
-                yield Mistake("Datasets", ("data", "check", dataset, path), path, not number)
-            yield Mistake("Datasets", ("data", "check", dataset), "data.path", dataset == "voc")
+            for path in ("missing", "empty", "notes.txt", "loop"):
+                yield Mistake("Datasets", ("data", "check", dataset, path), path)
+            yield Mistake("Datasets", ("data", "check", dataset), "data.path")
         path = ["empty"] if DATASETS[dataset].needs_folder else []
-        yield Mistake("Datasets", ("data", "check", dataset, *path, "bands=[0]"), "data.options.bands", dataset == "voc")
-        yield Mistake("Datasets", ("data", "check", dataset, *path, "range=[2, 1]"), "data.options.range", dataset == "voc")
+        yield Mistake("Datasets", ("data", "check", dataset, *path, "bands=[0]"), "data.options.bands")
+        yield Mistake("Datasets", ("data", "check", dataset, *path, "range=[2, 1]"), "data.options.range")
     yield Mistake("Datasets", ("data", "check", "vocc"), "vocc")
     for model in MODELS:
         for words in (
@@ -173,13 +208,15 @@ def mistakes() -> Iterator[Mistake]:
             ("report", model),
             ("table", model),
         ):
-            yield Mistake("Models and runs", words, model.rpartition("/")[2], words[0] == "predict")
+            yield Mistake("Models and runs", words, model.rpartition("/")[2])
+    for name in (*PIPES, *DEVICES):
+        for words in SPECIAL.get(name.partition("/")[0].partition(".")[2], ()):
+            yield Mistake("Pipes and devices", tuple(words.format(name).split()), name)
+    for words, name in PIPED.items():
+        yield Mistake("Pipes and devices", tuple(words.split()), name)
     for place in PLACES:
         yield Mistake("Files and folders", ("train", "recipe.yaml", "--no-cache", "--out", place), place.split("/")[0])
         yield Mistake("Files and folders", ("plan", "recipe.yaml", "--draw", f"{place}/a.png"), place.split("/")[0])
 
 
 MISTAKES = tuple(mistakes())
-
-
-GROUPS = list(dict.fromkeys(mistake.group for mistake in MISTAKES))

@@ -1,5 +1,6 @@
 """Files that are not what a command expects, and `recipe.yaml`, which is a recipe."""
 
+import os
 from pathlib import Path
 
 RECIPE = "extends: digits/finetune_5-1\nname: tiny\ndata: {crop: 32, options: {train: 73, test: 12, size: 48}}\n"
@@ -60,6 +61,16 @@ MODELS = (
 )  # fmt: skip
 
 
+PIPES = (
+    "pipe.yaml", "pipe.txt", "pipe.pth", "pipe.safetensors", "pipe.py", "piped-run/recipe.yaml", "piped-coco/a.json",
+    "piped-classes/classes.txt", "piped-classes/images/a.png", "piped-classes/masks/a.png",
+    "piped-tiles/top_potsdam_2_10_RGB.tif",
+)  # fmt: skip
+"""Pipes that nothing writes to, for which a reader would wait."""
+DEVICES = ("device.yaml", "device.txt", "device.pth", "device.safetensors")
+"""Links to a device that never ends."""
+
+
 def write(folder: Path) -> None:
     """Write all of them into a folder."""
     (folder / "folder").mkdir()
@@ -69,6 +80,11 @@ def write(folder: Path) -> None:
     for name in ("empty", "images"):
         (folder / name).mkdir()
     (folder / "loop").symlink_to("loop")
+    for name in PIPES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(folder / name)
+    for name in DEVICES:
+        (folder / name).symlink_to("/dev/zero")
     for name, content in {
         "notes.txt": b"not at all",
         "empty.safetensors": b"",

@@ -15,6 +15,7 @@ from PIL import Image
 from contseg.data.files import read_mask, write_palette_png
 from contseg.engine.run import Run
 from contseg.recipes import build
+from tests.cli.errors_page import entries, entry, require_current
 from tests.cli.mistakes import MISTAKES
 from tests.cli.spoilt import write
 from tests.conftest import TINY
@@ -223,7 +224,7 @@ def spoilt(tmp_path_factory) -> Path:
 
 
 class TestEveryMistake:
-    """The table of `tests.cli.mistakes`."""
+    """The table of `tests.cli.mistakes`, from which docs/errors.md is generated."""
 
     @pytest.mark.parametrize("mistake", MISTAKES, ids=str)
     def test_is_one_line_that_names_it_and_leaves_nothing(self, spoilt, monkeypatch, mistake):
@@ -235,6 +236,11 @@ class TestEveryMistake:
         assert mistake.names in errors
         assert re.search(ADVICE, errors), "what to do is missing"
         assert sorted(os.listdir(spoilt)) == before
+        require_current(mistake, errors)
+
+    def test_is_what_every_example_of_the_document_is(self):
+        starts = {entry(mistake, "error:").partition("\nerror:")[0] for mistake in MISTAKES}
+        assert {one.partition("\nerror:")[0] for one in entries().values()} <= starts
 
     def test_is_one_of_at_least_400(self):
         assert len(set(MISTAKES)) == len(MISTAKES) >= 400

@@ -149,5 +149,8 @@ def test_images_that_are_read_otherwise_than_stored_are_said(tmp_path):
     code, said, _ = command("data", "check", "folder", tmp_path)
     assert code == 0
     assert "1 image: turned upright by their EXIF orientation" in said
-    assert "4 images: 16 bits, of which 0 to 65535 become 0 to 255 (data.options.range sets others)" in said
+    assert (
+        "4 images: 16 bits, of which 0 to 65535 become 0 to 255 (data.options.range, or predict --range, sets others)"
+        in said
+    )
     assert said.splitlines()[-1] == f"{tmp_path}: no problems found; see the notes above"

@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from contseg.engine.run import Run
+from contseg.engine.inputs import accepted_changes
+from contseg.engine.run import INPUTS, Run
 from contseg.errors import ContsegError
 from contseg.lock import held
 from contseg.packaged import packaged_file
@@ -94,7 +95,28 @@ def test_a_demo_with_other_options_is_refused(shown):
     folder, _ = shown
     code, _, errors = command("demo", "digits", "--out", folder, "--methods", "finetune,mib", *SMALL, "training.lr=0.5")
     assert code == 2
-    assert "training.lr was 0.1, is 0.5" in errors
+    assert "training.lr was 0.1, is 0.5; repeat the options of the demo, " in errors
+
+
+def test_a_run_that_began_with_other_code_is_resumed_if_accepted_and_marked(shown, tmp_path):
+    folder = shutil.copytree(shown[0], tmp_path / "demo")
+    run = Run(folder / "mib")
+    run.write_text(INPUTS, json.dumps(json.loads((run.folder / INPUTS).read_text()) | {"code": "0123456789ab"}))
+    (run.folder / "summary.json").unlink()
+    shutil.rmtree(run.folder / "steps" / "05")
+    words = ["demo", "digits", "--out", folder, "--methods", "finetune,mib", *SMALL]
+    code, _, errors = command(*words)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "the code was 0123456789ab, is " in errors
+    assert command(*words, "--accept-changes")[0] == 0
+    (mark,) = accepted_changes(run)
+    assert "with changes: the code was 0123456789ab, is " in mark
+    assert mark in (folder / "report.html").read_text()
+
+
+def test_the_log_of_the_joint_run_is_a_file_of_the_run(shown):
+    joint = Run(shown[0] / "joint")
+    assert joint.folder / "log.txt" in joint.manifest.owned()
 
 
 def test_a_fresh_demo_goes_to_a_folder_of_its_own(tmp_path, monkeypatch):

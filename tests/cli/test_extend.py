@@ -134,6 +134,37 @@ class TestEvaluate:
         assert "only evaluation.KEY=VALUE" in refused("evaluate", world / "soft", "--data", world / "reds", "training.lr=1")
 
 
+class TestHowAFolderIsRead:
+    """Links out of it, and an id 0 that is a class, are set with the keys of a recipe."""
+
+    @pytest.fixture
+    def linked(self, world, tmp_path):
+        folder = tmp_path / "linked"
+        folder.mkdir()
+        for part in ("images", "masks"):
+            (folder / part).symlink_to(world / "blues" / part)
+        (folder / "classes.txt").write_text("road\nblue\n")
+        return folder
+
+    def test_by_extend_and_by_evaluate(self, world, linked, tmp_path):
+        options = ["data.follow_links=true", "data.options.background=none"]
+        words = ["extend", world / "base", "--data", linked, "--out", tmp_path / "new", "--keep", linked,
+                 "--method", "gaussian"]  # fmt: skip
+        assert "set data.follow_links=true" in refused(*words, options[1])
+        assert "data.options.background=none" in refused(*words, options[0])
+        assert not (tmp_path / "new").exists()
+        text = printed(*words, *options)
+        assert re.search(r"│ road +│ learned", text)
+        line = next(line.split() for line in text.splitlines() if line.startswith("  contseg evaluate"))
+        assert "set data.follow_links=true" in refused("evaluate", tmp_path / "new", "--data", linked, options[1])
+        assert re.search(r"│ road +│ +[0-9.]+ │", printed("evaluate", tmp_path / "new", "--data", linked, *options))
+        assert sorted(re.sub("[\"']", "", word) for word in line[-2:]) == options
+
+    def test_other_keys_are_refused(self, world, tmp_path):
+        line = refused("extend", world / "base", "--data", world / "blues", "--out", tmp_path / "new", "data.crop=9")
+        assert "override 'data.crop=9': of a labelled folder, only data.follow_links" in line
+
+
 class TestRefused:
     def test_an_existing_folder(self, world):
         line = refused("extend", world / "soft", "--data", world / "blues", "--out", world / "base")

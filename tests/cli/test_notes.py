@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.engine.runs import command
 
@@ -21,9 +23,12 @@ def folder(make_folder):
 
 def test_training_images_in_the_test_list_are_told_by_training_and_evaluation(folder, tmp_path):
     (folder / "test.txt").write_text("009\n010\n011\n000\n011\n")
+    image = np.asarray(Image.open(folder / "images" / "000.png"))[..., 0]
+    Image.fromarray(image.astype(np.uint16) * 257).save(folder / "images" / "000.png")
     run = tmp_path / "run"
     code, said, errors = command("train", "folder/finetune", "--data", folder, "--out", run, "--no-cache", *TINY)
     assert code == 0, errors
+    assert "000.png: 16 bits, of which 0 to 65535 become 0 to 255" in " ".join(said.split())
     leaked = "note: step 0 is tested on 1 of its 4 images that it or an earlier step is trained on, such as '000'"
     repeated = "note: the test list names 1 image more than once, such as '011': each counts once"
     for text in (said, command("evaluate", run)[1]):

@@ -1,5 +1,6 @@
 """Everything is checked before a run is deleted, and nothing is decided by the run that will be."""
 
+import shutil
 from unittest import mock
 
 import pytest
@@ -50,10 +51,12 @@ def test_in_python_too_in_whatever_order(start, old):
     assert job.start_from == start.segmenter_path(0)
 
 
-def test_a_damaged_run_can_be_overwritten(start, old):
-    (old.folder / "steps" / "00" / "state.pt").write_bytes(b"half")
+def test_a_damaged_run_can_be_overwritten(start, old, tmp_path):
+    given = Run(shutil.copytree(start.folder, tmp_path / "given"))
+    for run in (given, old):  # finetune needs no state of the run that it starts from
+        run.state_path(0).write_bytes(b"half")
     (old.folder / "plan.json").write_text("{")
-    code, _, errors = train(old.folder, f"start_from={start.segmenter_path(0)}", "--overwrite")
+    code, _, errors = train(old.folder, f"start_from={given.segmenter_path(0)}", "--overwrite")
     assert (code, errors) == (0, "")
     assert (old.folder / "mine.txt").is_file()
 

@@ -200,8 +200,9 @@ class TestReading:
         one, other = (np.asarray(Image.open(tmp_path / "out" / "ids" / f"{name}.png")) for name in "ab")
         assert np.array_equal(one, other)
         Image.fromarray((pixels[..., 0].astype(np.uint16)) * 16).save(tmp_path / "c.png")
-        code, _, _ = command("predict", segmenter, tmp_path / "c.png", "--out", tmp_path / "out", "--range", "0,4080")
+        code, said, _ = command("predict", segmenter, tmp_path / "c.png", "--out", tmp_path / "out", "--range", "0,4080")
         assert code == 0
+        assert "c.png: 16 bits, of which 0 to 4080 become 0 to 255" in said
         refused("predict", segmenter, tmp_path / "c.png", "--range", "9,0", telling="--range: expected [LOW, HIGH]")
         refused(
             "predict",

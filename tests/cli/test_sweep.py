@@ -1,17 +1,19 @@
 """`contseg sweep`: recipes x settings x seeds in one command."""
 
+import json
 import shlex
 
 import pytest
 
 from contseg.cli import sweep
 from contseg.cli.sweep import chosen_seeds, rows_of, values_of
-from contseg.engine.run import Run
+from contseg.engine.overwrite import clear
+from contseg.engine.run import INPUTS, Run
 from contseg.errors import ContsegError
 from contseg.interruption import Interrupted
-from contseg.sweeps.runs import begin, cells_of
+from contseg.sweeps.runs import LOG, begin, cells_of
 from tests.conftest import TINY
-from tests.engine.runs import command
+from tests.engine.runs import command, interrupted
 
 SMALL = [*TINY, "training.epochs=1", "training.batch=10"]
 
@@ -58,6 +60,14 @@ def test_bad_input_is_one_line_and_leaves_no_folder(tmp_path, words, problem):
     assert not (tmp_path / "sweep").exists()
 
 
+@pytest.mark.parametrize("name", ["sweep.md", "clock.json"])
+def test_a_file_of_the_user_is_kept(tmp_path, name):
+    (tmp_path / name).write_text("of the user")
+    code, _, errors = command("sweep", "digits/mib_5-1", *SMALL, "--out", tmp_path)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["of the user"]
+
+
 def test_a_run_of_another_recipe_is_replaced_only_if_requested(tmp_path):
     row = rows_of(["digits/mib_5-1"], [], (0,))
     (cell,) = cells_of(row, SMALL, tmp_path)
@@ -91,8 +101,8 @@ def test_the_resume_hint_and_the_page_repeat_the_whole_command_and_runs_keep_the
     page = (out / "sweep.md").read_text(encoding="utf-8")
     assert f"| command | `{whole}` |" in page
     assert f"contseg train digits/mib_5-1 training.lr=0.1 training.epochs=1 data.flip=0.5 \"plugins=['{plugin}']\"" in page
-    ((rows, overrides, _, workers, overwrite),) = trained
-    assert (workers, overwrite) == (2, True)
+    ((rows, overrides, _, workers, overwrite, accepted),) = trained
+    assert (workers, overwrite, accepted) == (2, True, False)
     assert [(cell.recipe.plugins, cell.recipe.data.flip) for cell in cells_of(rows, overrides, out)] == [
         ([str(plugin)], 0.5)
     ] * 2
@@ -109,3 +119,25 @@ def test_a_sweep_trains_what_is_missing_and_tabulates_mean_and_deviation(tmp_pat
     assert first.metrics() == before
     assert "±" in out
     assert "2 of 2 finished, seeds 0, 1" in (tmp_path / "sweep.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_a_run_that_began_with_other_code_is_resumed_if_accepted_and_marked(tmp_path):
+    options = [*SMALL, "scenario.split=5-5"]
+    (cell,) = cells_of(rows_of(["digits/finetune_5-1"], [], (0,)), options, tmp_path)
+    interrupted(cell.folder, cell.recipe, "step_finished", 1)
+    inputs = cell.folder / INPUTS
+    cell.run.write_text(INPUTS, json.dumps(json.loads(inputs.read_text()) | {"code": "0123456789ab"}))
+    words = ["sweep", "digits/finetune_5-1", *options, "--seeds", "0", "--out", tmp_path]
+    code, said, errors = command(*words)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "the code was 0123456789ab, is " in said
+    assert "--accept-changes" in said
+    code, said, errors = command(*words, "--accept-changes")
+    assert (code, errors) == (0, "")
+    mark = "digits-finetune_5-1 (0): resumed in step 1 with changes: the code was 0123456789ab, is "
+    assert f"warning: {mark}" in said
+    assert f"**Warning**: {mark}" in (tmp_path / "sweep.md").read_text(encoding="utf-8")
+    assert (cell.folder / LOG).is_file()
+    clear(cell.folder, overwrite=True)  # the files of the process of the run are its own, too
+    assert [path.name for path in cell.folder.iterdir()] == ["manifest.json"]

@@ -95,8 +95,8 @@ class TestARun:
 
     def test_of_a_method_that_is_not_registered_here_is_shown(self, pretend):
         folder = pretend("mine", PLOP)
-        path = folder / "recipe.yaml"
-        path.write_text(path.read_text().replace("name: plop", "name: somebody-s-own"))
+        text = (folder / "recipe.yaml").read_text()
+        Run(folder).write_text("recipe.yaml", text.replace("name: plop", "name: somebody-s-own"))
         assert cells(told(folder)) == [["mine", "not counted", "60.0", "20.0", "50.0", ""]]
 
     def test_that_is_not_finished_says_where_it_stands_and_is_not_compared(self, pretend):

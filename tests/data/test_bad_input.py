@@ -184,7 +184,7 @@ def test_a_class_table_that_masks_cannot_hold_is_refused(mistake):
 
 
 def test_an_unknown_class_name_lists_the_known_ones():
-    with pytest.raises(ContsegError, match="class 'dgo': not in the class table; known: background, dog"):
+    with pytest.raises(ContsegError, match="class 'dgo': not in the class table; did you mean 'dog'"):
         ClassTable.of(["background", "dog"]).index_of("dgo")
 
 

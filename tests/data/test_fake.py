@@ -173,7 +173,7 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path):
 
 def test_a_copy_that_was_stopped_half_way_is_written_again(tmp_path):
     whole = content(written("voc", tmp_path / "data"))
-    shutil.move(tmp_path / "data", tmp_path / "data.partial")
-    (tmp_path / "data.partial" / "JPEGImages" / "stale.jpg").write_bytes(b"")
+    shutil.move(tmp_path / "data", tmp_path / "data.contseg-partial")
+    (tmp_path / "data.contseg-partial" / "JPEGImages" / "stale.jpg").write_bytes(b"")
     assert content(written("voc", tmp_path / "data")) == whole
     assert [path.name for path in tmp_path.iterdir()] == ["data"]

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from contseg.data.files import files_below, image_files, read_image, read_mask, write_palette_png
+from contseg.data.files import read_image, read_mask, write_palette_png
+from contseg.data.listing import files_below, image_files
 from contseg.errors import ContsegError
 
 

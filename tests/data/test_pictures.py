@@ -166,7 +166,9 @@ class TestDepth:
         path = tmp_path / f"a.{suffix}"
         Image.fromarray(RAMP).save(path)
         assert np.array_equal(read_image(path), np.rint(RAMP / 257)[..., None].repeat(3, axis=2))
-        assert notes(path) == ["16 bits, of which 0 to 65535 become 0 to 255 (data.options.range sets others)"]
+        assert notes(path) == [
+            "16 bits, of which 0 to 65535 become 0 to 255 (data.options.range, or predict --range, sets others)"
+        ]
 
     def test_floats_go_from_0_to_1(self, tmp_path):
         Image.fromarray((RAMP / 65535).astype(np.float32)).save(tmp_path / "a.tif")

@@ -55,12 +55,21 @@ def swapped(root):
     other.write_bytes(content[0])
 
 
+def mirrored(root):
+    """A mask is drawn anew with as many pixels of every class, in other places."""
+    path = root / "masks" / "003.png"
+    mask = np.array(Image.open(path))
+    assert (mask != mask[:, ::-1]).any()
+    Image.fromarray(mask[:, ::-1]).save(path)
+
+
 CHANGES = {
     halved: r"step 0 had \d+ training images, and has \d+",
     reordered: "the test images of step 0 are others, or in another order",
     exchanged: "class 2 was 'green', and is 'blue'; class 3 was 'blue', and is 'green'",
     edited: r"the masks of the training images of step \d changed \('\w+' had \d+ pixels, and has \d+\)",
     swapped: r"the masks of the training images of step \d changed",
+    mirrored: r"the masks of the training images of step \d changed",
 }
 
 

@@ -13,7 +13,8 @@ from contseg.engine.run import STATE, STATE_BEFORE, Run
 from contseg.engine.step_state import StepState
 from contseg.errors import ContsegError
 from contseg.interop.segmenter_file import load_segmenter
-from tests.engine.runs import Watching, interrupted, learn, lines, same, tiny_recipe, weights
+from contseg.report.page import write_report
+from tests.engine.runs import Watching, command, interrupted, learn, lines, same, tiny_recipe, weights
 
 RECIPE = tiny_recipe("plop")
 
@@ -120,6 +121,66 @@ def test_a_damaged_manifest_deletes_nothing(begun):
     assert begun.state_path(1).is_file()
 
 
+@pytest.mark.parametrize("exchanged", ["manifest.json", "steps"])
+def test_good_states_beside_files_of_another_run_are_kept(begun, tmp_path, exchanged):
+    other = Run(tmp_path / "other")
+    shutil.copytree(begun.folder, other.folder)
+    finish(other, 1)
+    for path in other.folder.rglob("*.*"):
+        if path.parent.parent.name == "steps":
+            path.write_bytes(path.read_bytes() + b"\0")
+            other.manifest.record(path)
+    place = begun.folder / exchanged
+    place.rename(tmp_path / "own")
+    (other.folder / exchanged).rename(place)
+    before = {path: path.read_bytes() for path in begun.folder.rglob("*") if path.is_file()}
+    with pytest.raises(ContsegError, match=r"manifest\.json: fits none of the \d segmenters and states in steps/, so"):
+        recover(begun)
+    assert {path: path.read_bytes() for path in begun.folder.rglob("*") if path.is_file()} == before
+
+
+def test_steps_that_were_deleted_are_named(begun):
+    finish(begun, 1)
+    for step in (1, 0):
+        begun.save_arrays(f"steps/{step:02d}/confusion.npz", confusion=np.eye(3))
+    for step, place in ((1, "after step 0"), (0, "from the start of step 0")):
+        shutil.rmtree(begun.folder / "steps" / f"{step:02d}")
+        assert recover(begun) == [
+            f"{begun.state_path(step)}: missing, although the step is finished",
+            f"continuing {place}",
+        ]
+
+
+@pytest.mark.parametrize("name", ["state.pt", "confusion.npz"])
+def test_a_step_that_the_plan_lacks_is_named_and_kept(begun, name):
+    begun.write_text("plan.json", '{"steps": [1, 2]}')
+    path = begun.folder / "steps" / "02" / name
+    path.parent.mkdir()
+    path.write_bytes(b"mine")
+    for read in (recover, Run.finished_steps):
+        if (read, name) != (Run.finished_steps, "state.pt"):
+            with pytest.raises(
+                ContsegError, match=r"steps/02: is not of this run, whose plan has 2 steps; move what is there"
+            ):
+                read(begun)
+    assert path.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("name", ["²", "x"])
+def test_other_folders_beside_steps_are_ignored(begun, name):
+    (begun.folder / "steps" / name).mkdir()
+    for file in ("state.pt", "confusion.npz"):
+        (begun.folder / "steps" / name / file).write_bytes(b"mine")
+    assert (begun.last_begun(), begun.finished_steps(), recover(begun)) == (1, 0, [])
+
+
+def test_a_folder_in_place_of_a_state_is_no_state(begun):
+    begun.state_path(1).unlink()
+    begun.state_path(1, STATE_BEFORE).unlink()
+    begun.state_path(1).mkdir()
+    assert (begun.last_begun(), begun.load_state(1)) == (0, None)
+
+
 @pytest.mark.parametrize("cut", [0, 1, 30, 60])
 def test_metrics_that_are_cut_off_are_restored(begun, cut):
     path = begun.folder / "metrics.jsonl"
@@ -160,6 +221,51 @@ def test_a_damaged_file_of_json_is_one_line(tmp_path, name, harm):
         run.plan() if name == "plan.json" else run.summary()
 
 
+def digit(path):
+    path.write_text(path.read_text().replace("1", "2", 1))
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "environment.json", "inputs.json", "recipe.yaml", "plan.json"])
+@pytest.mark.parametrize("harm", [digit, flip, empty], ids=lambda harm: harm.__name__)
+def test_a_report_names_the_damaged_file_of_a_finished_run(whole, tmp_path, name, harm):
+    run = Run(shutil.copytree(whole.folder, tmp_path / "run"))
+    harm(run.folder / name)
+    with pytest.raises(ContsegError, match=rf"{name}: damaged: its SHA-256 is not the one that was written; "):
+        write_report(run.folder, tmp_path / "report.html")
+
+
+@pytest.mark.parametrize(
+    ("name", "harm"), [("metrics.jsonl", digit), ("summary.json", empty), ("environment.json", halve)], ids=str
+)
+def test_a_resume_makes_a_damaged_file_of_a_finished_run_again(whole, tmp_path, name, harm):
+    run = Run(shutil.copytree(whole.folder, tmp_path / "run"))
+    harm(run.folder / name)
+    assert_like(learn(run.folder, RECIPE), whole)
+    assert run.environment() == whole.environment()
+
+
+def test_metrics_may_grow_again_after_the_end_of_a_run_was_lost(whole, tmp_path):
+    run = Run(shutil.copytree(whole.folder, tmp_path / "run"))
+    run.rewind_metrics(None)
+    run.append_metrics({"kind": "epoch"})
+    assert run.metrics() == [{"kind": "epoch"}]
+
+
+def test_an_edited_recipe_is_refused_until_a_resume_has_compared_it(whole, tmp_path):
+    run = Run(shutil.copytree(whole.folder, tmp_path / "run"))
+    path = run.folder / "recipe.yaml"
+    path.write_text(path.read_text().replace("note: ''", "note: mine"))
+    shows = ("report", "evaluate", "table")
+    for word in shows:
+        code, _, errors = command(word, run.folder)
+        assert (code, errors.count("\n")) == (2, 1)
+        assert f"{path}: damaged: its SHA-256 is not the one that was written; see what changed with: contseg" in errors
+    code, printed, _ = command("train", "--resume", run.folder, "--no-cache")
+    assert (code, f"{path}: is not the file that this run wrote; it is kept as it is" in printed) == (0, True)
+    assert [command(word, run.folder)[0] for word in shows] == [0, 0, 0]
+    assert "note: mine" in path.read_text()
+
+
 @pytest.mark.parametrize("harm", [flip, halve, empty], ids=lambda harm: harm.__name__)
 def test_arrays_are_checked_when_they_are_read(tmp_path, harm):
     run = Run(tmp_path)
@@ -168,6 +274,49 @@ def test_arrays_are_checked_when_they_are_read(tmp_path, harm):
     assert not run.is_readable("steps/00/confusion.npz")
     with pytest.raises(ContsegError, match=r"confusion\.npz: is damaged; make it again with"):
         run.confusion(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("steps/01/confusion.npz", "steps/00/confusion.npz"),
+        ("steps/00/confusion.npz", "steps/01/confusion.npz"),
+        ("steps/01/confusion.npz", "samples.npz"),
+        ("steps/01/predictions.npz", "samples.npz"),
+        ("samples.npz", "steps/01/confusion.npz"),
+    ],
+)
+def test_arrays_of_another_place_are_named_and_made_again_without_a_manifest(whole, tmp_path, name, source):
+    run = Run(shutil.copytree(whole.folder, tmp_path / "run"))
+    run.manifest.path.unlink()
+    shutil.copyfile(whole.folder / source, run.folder / name)
+    with pytest.raises(ContsegError, match=rf"{name}: is damaged; make it again with: contseg train --resume"):
+        write_report(run.folder, tmp_path / "report.html")
+    watching = Watching()
+    assert_like(learn(run.folder, RECIPE, reporter=watching), whole)
+    assert any("manifest.json missing" in text for text in watching.messages)
+    assert (run.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+    assert "manifest.json was missing" in write_report(run.folder, tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("summary.json", "[1]"),
+        ("plan.json", "[1]"),
+        ("plan.json", "{}"),
+        ("plan.json", '{"steps": ["a", "b"], "warnings": []}'),
+        ("inputs.json", "[]"),
+        ("inputs.json", '{"accepted": 3}'),
+        ("inputs.json", '{"accepted": ["x"]}'),
+    ],
+)
+def test_json_of_another_kind_is_one_line_without_a_manifest(whole, tmp_path, name, content):
+    run = Run(shutil.copytree(whole.folder, tmp_path / "run"))
+    run.manifest.path.unlink()
+    (run.folder / name).write_text(content)
+    with pytest.raises(ContsegError, match=rf"{name}: (not JSON|not a plan|is damaged)"):
+        write_report(run.folder, tmp_path / "report.html")
 
 
 def test_a_matrix_is_missed_even_if_nothing_else_is_left_of_its_step(tmp_path):

@@ -65,7 +65,7 @@ class TestRefused:
     )
     def test_other_versions_and_ranks(self, run, key, before, message):
         content = json.loads((run.folder / INPUTS).read_text()) | {key: before}
-        (run.folder / INPUTS).write_text(json.dumps(content))
+        run.write_text(INPUTS, json.dumps(content))
         refused(run, f"changed since the run began: {message}")
 
     @pytest.mark.parametrize(
@@ -92,7 +92,17 @@ class TestRefused:
 
     def test_damaged_inputs(self, run):
         (run.folder / INPUTS).write_text("{")
+        refused(run, f"{run.folder / INPUTS}: damaged: its SHA-256 is not the one that was written; restore")
+        run.manifest.forget(run.folder / INPUTS)
         refused(run, f"{run.folder / INPUTS}: is damaged")
+
+    @pytest.mark.parametrize("name", [INPUTS, "plan.json"])
+    def test_a_run_without_what_it_is_compared_with_is_marked(self, run, name):
+        (run.folder / name).unlink()
+        code, printed, _ = command("train", "--resume", run.folder, "--no-cache")
+        assert (code, f"{run.folder}: {name} missing; nothing to compare with" in printed) == (0, True)
+        assert accepted_changes(run) == [f"resumed in step 1 with changes: {name} was missing"]
+        assert f"{name} was missing" in command("table", run.folder)[1]
 
 
 class TestAccepted:

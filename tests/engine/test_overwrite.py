@@ -59,7 +59,7 @@ def test_folders_without_files_of_the_user_are_deleted(run):
 
 
 def test_files_that_a_killed_run_did_not_complete_are_deleted(run):
-    fill(run, ("plan.json.partial", "steps/00/state.pt.partial", "download.partial"))
+    fill(run, ("plan.json.contseg-partial", "steps/00/state.pt.contseg-partial", "download.partial"))
     clear(run, overwrite=True)
     assert files(run) == {"download.partial"}
 

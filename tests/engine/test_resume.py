@@ -93,7 +93,7 @@ def test_halves_of_a_line_and_of_a_file_are_forgotten(whole, tmp_path):
     run = Run(tmp_path / "run")
     with (run.folder / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "epoch", "step": 0, "epo')
-    (run.folder / "steps" / "00" / "state.pt.partial").write_bytes(b"half")
+    (run.folder / "steps" / "00" / "state.pt.contseg-partial").write_bytes(b"half")
     assert_like(learn(run.folder, RECIPE), whole)
 
 

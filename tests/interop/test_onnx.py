@@ -111,6 +111,13 @@ def exported(tmp_path_factory) -> Path:
     return folder
 
 
+def test_an_export_to_a_full_disk_is_one_line(tmp_path, largest_file):
+    largest_file(3000)
+    with pytest.raises(ContsegError, match=r"ids\.pt2: cannot be written \(File too large"):
+        export_torch(tmp_path / "ids.pt2", small(), TABLE, argmax=True)
+    assert not list(tmp_path.iterdir())
+
+
 class TestContents:
     def test_number_and_size_of_images_are_free_and_named(self, exported):
         (taken,), (given,) = session(exported / "scores.onnx").get_inputs(), session(exported / "scores.onnx").get_outputs()

@@ -83,7 +83,7 @@ def test_a_truncated_file_is_told(saved, share):
 def test_a_missing_file_is_told(tmp_path):
     with pytest.raises(ContsegError, match="segmenter file not found; this is a folder, which load_pretrained reads"):
         load_segmenter(tmp_path)
-    with pytest.raises(ContsegError, match=r"segmenter file not found$"):
+    with pytest.raises(ContsegError, match="segmenter file not found; check the path"):
         load_segmenter(tmp_path / "absent")
 
 

@@ -1,6 +1,7 @@
 """The Gaussian head: what its sums, its read-out and its segmenter promise."""
 
 import copy
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -251,6 +252,13 @@ class TestSums:
             GaussianSums.from_state({name: value for name, value in state.items() if name != "totals"})
         with pytest.raises(ContsegError, match="statistics of a Gaussian head: cannot be read"):
             GaussianSums.from_state(state | {"scatters": state["scatters"][:, :5]})
+        for harm in (lambda value: value * math.nan, lambda value: value.half(), lambda value: value[:0]):
+            for name in ("counts", "totals", "scatters", "mean"):
+                with pytest.raises(ContsegError, match="statistics of a Gaussian head: cannot be read"):
+                    GaussianSums.from_state(state | {name: harm(state[name])})
+        for text in (b"3", b"[]", b"{", b'{"tap": 1, "expansion": [], "seed": 0, "classes": 2, "steps": 3}'):
+            with pytest.raises(ContsegError, match="statistics of a Gaussian head: "):
+                GaussianSums.from_state(state | {"description": torch.tensor(list(text), dtype=torch.uint8)})
 
 
 class TestASegmenter:

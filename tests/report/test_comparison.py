@@ -227,7 +227,7 @@ class TestRuns:
     def test_of_a_method_that_is_not_registered_here_have_no_published_numbers(self, tmp_path):
         run = start_run(changed(), tmp_path / "run")
         run.write_text("summary.json", '{"old": 1, "new": 1, "all": 1, "old_with_background": 2, "all_with_background": 2}')
-        path = run.folder / "recipe.yaml"
-        path.write_text(path.read_text().replace("name: plop", "name: somebody-s-own"))
+        text = (run.folder / "recipe.yaml").read_text()
+        run.write_text("recipe.yaml", text.replace("name: plop", "name: somebody-s-own"))
         assert recorded_recipe(run).method["name"] == "somebody-s-own"
         assert compare_run(run) == []

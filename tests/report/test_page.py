@@ -306,9 +306,8 @@ class TestPseudoLabels:
 class TestWarnings:
     def test_of_a_step_are_folded_into_one_line_before_all_results(self, run, tmp_path):
         shutil.copytree(run.folder, tmp_path / "run")
-        metrics = tmp_path / "run" / "metrics.jsonl"
         said = [line | ({"warnings": ["fell to <10%"]} if line["kind"] == "step" else {}) for line in run.metrics()]
-        metrics.write_text("".join(f"{json.dumps(line)}\n" for line in said))
+        Run(tmp_path / "run").write_text("metrics.jsonl", "".join(f"{json.dumps(line)}\n" for line in said))
         text = write_report([tmp_path / "run"], tmp_path / "page.html").read_text()
         notes = re.findall(r'<p class="warning">(.*)</p>', text)
         assert notes == [f"<strong>run</strong> after step {step}: fell to &lt;10%" for step in range(STEPS)]
@@ -323,7 +322,7 @@ class TestWarnings:
     def test_of_runs_from_before_there_were_any_are_none(self, run, tmp_path):
         shutil.copytree(run.folder, tmp_path / "run")
         said = [{key: value for key, value in line.items() if key != "warnings"} for line in run.metrics()]
-        (tmp_path / "run" / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in said))
+        Run(tmp_path / "run").write_text("metrics.jsonl", "".join(f"{json.dumps(line)}\n" for line in said))
         assert 'class="warning"' not in write_report([tmp_path / "run"], tmp_path / "page.html").read_text()
 
 
@@ -336,7 +335,7 @@ class TestPublishedNumbers:
 
         def make(source: str, *overrides: str) -> Run:
             shutil.copytree(run.folder, tmp_path / "run")
-            (tmp_path / "run" / "recipe.yaml").write_text(to_yaml(read_recipe(source, overrides)))
+            Run(tmp_path / "run").write_text("recipe.yaml", to_yaml(read_recipe(source, overrides)))
             return Run(tmp_path / "run")
 
         return make
@@ -384,7 +383,7 @@ class TestPublishedNumbers:
         assert header[4:] == ["all", "published"]  # columns without any published number are left out
         assert row[5].startswith("77.4 (-")
         other = shutil.copytree(changed.folder, tmp_path / "other")
-        (other / "recipe.yaml").write_text(to_yaml(read_recipe("voc/plop_15-1_overlapped")))
+        Run(other).write_text("recipe.yaml", to_yaml(read_recipe("voc/plop_15-1_overlapped")))
         joint, *_ = Page(write_report([changed.folder, other], tmp_path / "page.html").read_text()).table("published")[1:]
         assert (joint[6], joint[8]) == ("–", "–")
         assert joint[10].startswith("77.4 (-")
@@ -400,8 +399,8 @@ class TestPublishedNumbers:
         assert "not comparable with published numbers" in text
 
     def test_are_left_out_of_a_run_of_a_method_that_is_not_registered_here(self, pretend, tmp_path):
-        folder = pretend("voc/plop_15-1_overlapped").folder
-        path = folder / "recipe.yaml"
-        path.write_text(path.read_text().replace("name: plop", "name: somebody-s-own"))
+        run = pretend("voc/plop_15-1_overlapped")
+        folder, text = run.folder, (run.folder / "recipe.yaml").read_text()
+        run.write_text("recipe.yaml", text.replace("name: plop", "name: somebody-s-own"))
         page = Page(write_report([folder], tmp_path / "page.html").read_text())
         assert self.HEADING not in page.headings

@@ -1,6 +1,8 @@
 """Pictures from anywhere: read, or refused in one line, before memory is allocated; no program is started."""
 
 import io
+import os
+import socket
 import struct
 import zlib
 
@@ -12,6 +14,7 @@ from PIL import Image
 from contseg.data.files import has_even_transparency, image_size, notes, orientation, read_image, read_mask, stored_mode
 from contseg.data.pipelines.augment import evaluation_pipeline
 from contseg.data.pixels import Reading
+from contseg.data.rasters import is_raster
 from contseg.evaluation.inference import infer
 from contseg.evaluation.options import InferenceOptions
 from tests.security.refusal import refusal
@@ -162,6 +165,27 @@ def test_a_file_of_another_kind_is_refused_whatever_its_name(tmp_path, monkeypat
     path.write_bytes(OTHERS[name] + (b"\0" * 200 if OTHERS[name] else b""))
     assert all("cannot be read as" in refusal(read, path) for read in (read_image, read_mask, image_size, notes))
     assert not started.exists()
+
+
+def pipe(path):
+    os.mkfifo(path)
+
+
+def listening(path):
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(path))
+
+
+def device(path):
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [pipe, listening, device])
+def test_what_is_no_file_is_refused_and_nothing_waits_for_it(tmp_path_factory, make):
+    path = tmp_path_factory.mktemp("a") / "a.tif"  # a short path, as sockets need
+    make(path)
+    assert all(f"{path}: cannot be read as" in refusal(read, path) for read in READERS)
+    assert not is_raster(path)
 
 
 @pytest.mark.parametrize("name", DAMAGED)

@@ -45,6 +45,8 @@ NO_YAML = {
     "a tab": "a:\n\t- b",
     "an open quote": 'a: "b',
     "surrogate": "a: \ud800",
+    "an escaped surrogate": 'a: "\\ud83d\\ude00"',
+    "a key with an escaped surrogate": '{a: {"\\ud83d": 1}}',
 }
 NO_RECIPE = NO_YAML | {
     "nothing": "",

@@ -23,15 +23,18 @@ def data() -> None:
     """Inspect a dataset before training."""
 
 
+OptionsArgument = Annotated[
+    list[str] | None, typer.Argument(help="Options, as under data.options in a recipe.", metavar="[KEY=VALUE]...")
+]
+
+
 @app.command(epilog="Example: contseg data check folder photos background=unlabelled")
 def check(
     dataset: Annotated[str, typer.Argument(help="Kind of dataset, e.g. voc or folder.", metavar="DATASET")],
     path: Annotated[
         str | None, typer.Argument(help="Folder of the dataset; none for digits and globe.", metavar="[PATH]")
     ] = None,
-    options: Annotated[
-        list[str] | None, typer.Argument(help="Options, as under data.options in a recipe.", metavar="[KEY=VALUE]...")
-    ] = None,
+    options: OptionsArgument = None,
     workers: Annotated[int | None, typer.Option(min=1, max=1024, help="Files read in parallel; default: all cores.")] = None,
     plugin: PluginOption = None,
 ) -> None:
@@ -43,11 +46,8 @@ def check(
     from contseg.data.check import check_dataset, remarks
     from contseg.data.open import open_dataset
 
-    values = list(options or [])
-    if path is not None and "=" in path and not Path(path).exists():  # `check digits train=60` has no path
-        values.insert(0, path)
-        path = None
-    opened = open_dataset(dataset, path, **parse_options(values))
+    path, values = path_and_options(path, options or [])
+    opened = open_dataset(dataset, path, **values)
     with progress_bar("reading images and masks") as progress:
         problems, statistics = check_dataset(opened, workers=workers, progress=progress)
     if problems:
@@ -73,6 +73,7 @@ def extract(
     out: Annotated[Path, typer.Option("--out", help="Folder to write to; must not exist.")],
     names: Annotated[list[str], typer.Option("--class", help="Class that stays labelled; repeatable.")],
     path: Annotated[str | None, typer.Argument(help="Folder of the dataset; none for digits.", metavar="[PATH]")] = None,
+    options: OptionsArgument = None,
     images: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of images.")] = 60,
     plugin: PluginOption = None,
 ) -> None:
@@ -81,24 +82,39 @@ def extract(
     from contseg.data.extract import extract as write
     from contseg.data.open import open_dataset
 
+    path, values = path_and_options(path, options or [])
+    opened = open_dataset(dataset, path, **values)
     with progress_bar() as progress:
-        count = write(open_dataset(dataset, path), names, out, images, progress)
+        count = write(opened, names, out, images, progress)
     console.print(f"{counted(count, 'image')}: {out}", soft_wrap=True, highlight=False)
 
 
+def path_and_options(path: str | None, options: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
+    """The folder of a dataset and its options; a path that does not exist and has a `=` is the first option.
+
+    Example:
+        >>> path_and_options("train=60", ["size=48"])
+        (None, {'train': 60, 'size': 48})
+    """
+    if path is not None and "=" in path and not Path(path).exists():
+        return None, parse_options([path, *options])
+    return path, parse_options(options)
+
+
 def parse_options(values: Sequence[str]) -> dict[str, Any]:
-    """Options from `KEY=VALUE` pairs, with values in YAML.
+    """Options from `KEY=VALUE` pairs, with values in YAML. Keys may be those of a recipe, `data.options.KEY` or `data.KEY`.
 
     Raises:
         ContsegError: `=` or the key is missing, or the value is not YAML.
 
     Example:
-        >>> parse_options(["background=false", "size=48"])
-        {'background': False, 'size': 48}
+        >>> parse_options(["background=false", "data.options.size=48", "data.follow_links=true"])
+        {'background': False, 'size': 48, 'follow_links': True}
     """
     from contseg.settings import key_value
 
-    return dict(key_value(value, "background=unlabelled") for value in values)
+    found = (key_value(value, "background=unlabelled") for value in values)
+    return {key.removeprefix("data.options.").removeprefix("data."): value for key, value in found}
 
 
 def problem_table(problems: Sequence["Problem"]) -> "Table":

@@ -35,10 +35,18 @@ from contseg.scenarios.plan import make_plan
 DEMOS = {"globe": "4-1", "digits": "5-1"}
 """Dataset to split, as in the names of its recipes."""
 METHODS_OF = {"globe": ("finetune", "mib", "gaussian"), "digits": ("finetune", "mib")}
+OTHER_OPTIONS = "repeat the options of the demo, choose another folder with --out, or begin anew with --fresh"
 SUMMARY_KEYS = ("old", "new", "all", "average", "forgetting", "seconds")
 
 
-def run_demo(dataset: str, methods: list[str], fresh: bool, out: Path | None, overrides: list[str]) -> None:
+def run_demo(
+    dataset: str,
+    methods: list[str],
+    fresh: bool,
+    out: Path | None,
+    overrides: list[str],
+    accept_changes: bool = False,
+) -> None:
     """Train the methods and the joint upper bound, print one table, write `summary.json` and `report.html`.
 
     The joint run shares nothing with the others and trains in parallel in its own process. Without `fresh`, an
@@ -47,6 +55,7 @@ def run_demo(dataset: str, methods: list[str], fresh: bool, out: Path | None, ov
     Args:
         dataset: `globe` or `digits`.
         methods: default: those of `METHODS_OF`.
+        accept_changes: resume runs although data or code changed since they began, which marks them.
 
     Raises:
         ContsegError: the dataset or a method is unknown, the demo in the folder has other options, or another demo is
@@ -61,15 +70,24 @@ def run_demo(dataset: str, methods: list[str], fresh: bool, out: Path | None, ov
             raise ContsegError(f"--methods: unknown method '{name}'; {did_you_mean(name, [*METHODS, 'joint'])}")
     folder = out or (next_folder() if fresh else Path("runs") / "demo")
     command = ["contseg", "demo", dataset, "--methods", ",".join(methods), "--out", str(folder), *overrides]
+    command += ["--accept-changes"] * accept_changes
     try:
         with held(folder / "demo.lock", f"{folder}: a demo") as lock:
-            _run(dataset, methods, fresh, folder, overrides, lock)
+            _run(dataset, methods, fresh, folder, overrides, lock, accept_changes)
     except Interrupted as stop:
         stop.resume = shlex.join(command)
         raise
 
 
-def _run(dataset: str, methods: list[str], fresh: bool, folder: Path, overrides: list[str], lock: Lock) -> None:
+def _run(
+    dataset: str,
+    methods: list[str],
+    fresh: bool,
+    folder: Path,
+    overrides: list[str],
+    lock: Lock,
+    accept_changes: bool,
+) -> None:
     learned = list(dict.fromkeys(name for name in methods if name != "joint"))
     recipes = {name: _checked(dataset, name, folder, overrides, fresh) for name in [*learned, "joint"]}
     require_replaceable(folder / "summary.json", f'"{SUMMARY_KEYS[0]}": ')
@@ -80,18 +98,18 @@ def _run(dataset: str, methods: list[str], fresh: bool, folder: Path, overrides:
         if fresh or not _is_begun(folder / name):
             start_run(recipe, folder / name, overwrite=fresh)
     try:
-        _learn_all(dataset, recipes, folder, lock)
+        _learn_all(dataset, recipes, folder, lock, accept_changes)
     except Exception:
         for name in recipes:
             discard(folder / name)  # so that the corrected command can use the folder
         raise
 
 
-def _learn_all(dataset: str, recipes: Mapping[str, Recipe], folder: Path, lock: Lock) -> None:
+def _learn_all(dataset: str, recipes: Mapping[str, Recipe], folder: Path, lock: Lock, accept_changes: bool) -> None:
     learned = [name for name in recipes if name != "joint"]
-    with _in_parallel(recipes["joint"], folder / "joint", bool(learned), lock) as joint:
-        summaries = {name: _learned(name, recipes[name], folder) for name in learned}
-        summaries["joint"] = joint() or _learned("joint", recipes["joint"], folder)
+    with _in_parallel(recipes["joint"], folder / "joint", bool(learned), lock, accept_changes) as joint:
+        summaries = {name: _learned(name, recipes[name], folder, accept_changes) for name in learned}
+        summaries["joint"] = joint() or _learned("joint", recipes["joint"], folder, accept_changes)
     if dataset == "globe":
         draw_earth({name: Run(folder / name) for name in summaries})
     short = {name: {key: summary[key] for key in SUMMARY_KEYS} for name, summary in summaries.items()}
@@ -114,7 +132,7 @@ def _checked(dataset: str, name: str, folder: Path, overrides: list[str], fresh:
     recipe = read_recipe(f"{dataset}/joint" if name == "joint" else f"{dataset}/{name}_{DEMOS[dataset]}", overrides)
     run = Run(folder / name)
     if _is_begun(run.folder) and not fresh:
-        return resumed_recipe(run.folder, recipe)
+        return resumed_recipe(run.folder, recipe, OTHER_OPTIONS)
     require_free(run.folder, overwrite=fresh)
     job = prepared_job(recipe, run.folder, None, new=True)
     require_kept(recipe, run.folder)
@@ -126,14 +144,17 @@ def _is_begun(folder: Path) -> bool:
     return (folder / "recipe.yaml").is_file()
 
 
-def _learned(name: str, recipe: Recipe, folder: Path) -> dict[str, Any]:
+def _learned(name: str, recipe: Recipe, folder: Path, accept_changes: bool) -> dict[str, Any]:
     """The summary of a run, which is trained if unfinished. Only the methods of the demo share step 0."""
     run = Run(folder / name)
-    return run.summary() or train(prepared_job(recipe, run.folder, folder / "cache"), TerminalReporter(name))
+    if summary := run.summary():
+        return summary
+    job = prepared_job(recipe, run.folder, folder / "cache")
+    return train(job, TerminalReporter(name), accept_changes=accept_changes)
 
 
 @contextmanager
-def _in_parallel(recipe: Recipe, folder: Path, wanted: bool, lock: Lock) -> Iterator[Any]:
+def _in_parallel(recipe: Recipe, folder: Path, wanted: bool, lock: Lock, accept_changes: bool) -> Iterator[Any]:
     """Continue a run in a child process; yields a function that waits for its summary (None if not wanted).
 
     The child always ends with this process, see `contseg.children`.
@@ -144,6 +165,7 @@ def _in_parallel(recipe: Recipe, folder: Path, wanted: bool, lock: Lock) -> Iter
         return
     run.write_text("recipe.yaml", to_yaml(recipe))
     command = [sys.executable, "-m", "contseg", "train", "--resume", str(folder), "--no-cache"]
+    command += ["--accept-changes"] * accept_changes
     Manifest(folder).record(folder / "log.txt", grows=True)
     process = start(command, folder / "log.txt", lock)
     try:

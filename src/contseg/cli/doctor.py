@@ -66,6 +66,7 @@ def run_doctor(quick: bool = False) -> None:
     console.print(table)
     if quick:
         return
+    begin = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="contseg-doctor-") as folder:
         for what, check in checks(Path(folder)).items():
             start = time.perf_counter()
@@ -75,7 +76,7 @@ def run_doctor(quick: bool = False) -> None:
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
                 raise ContsegError(f"doctor: not true on this machine: {what} ({reason}); reinstall contseg") from None
             _print(f"ok: {what}, {time.perf_counter() - start:.1f} s")
-    _print("no problems found")
+    _print(f"no problems found in {time.perf_counter() - begin:.0f} s")
 
 
 def system() -> Iterator[Row]:
@@ -84,8 +85,9 @@ def system() -> Iterator[Row]:
     yield "packages", ", ".join(f"{name} {metadata.version(name)}" for name in VERSIONS), ""
     gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     yield "GPUs", ", ".join(f"{gpu.name} ({gpu.total_memory / 2**30:.0f} GiB)" for gpu in gpus) or "none", ""
-    threads = f"{torch.get_num_threads()} threads of PyTorch, {workers_of(TrainingOptions(workers='auto'))} worker processes"
-    yield "cores", f"{cores()} of {os.cpu_count()} usable; {threads} by default", ""
+    threads, workers = torch.get_num_threads(), workers_of(TrainingOptions(workers="auto"))
+    default = f"{counted(threads, 'thread')} of PyTorch, {counted(workers, 'worker')} by default"
+    yield "cores", f"{cores()} of {os.cpu_count()} usable; {default}", ""
     encoding = (sys.stdout.encoding or "unknown").lower()
     advice = "" if encoding.replace("-", "") == "utf8" else "other characters are printed as codes; set PYTHONUTF8=1"
     yield "locale", f"{locale.setlocale(locale.LC_CTYPE)}, output in {encoding}", advice

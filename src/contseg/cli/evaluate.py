@@ -8,6 +8,7 @@ from rich.table import Table
 
 from contseg.cli.console import console, progress_bar
 from contseg.cli.evaluate_folder import RESULT_MARK, evaluate_folder, is_data_of_run, write_result
+from contseg.cli.folder_options import FOLDER_KEYS
 from contseg.cli.plugins import with_plugins
 from contseg.data.classes import ClassTable, class_differences
 from contseg.data.pipelines.augment import evaluation_pipeline
@@ -44,7 +45,7 @@ def run_evaluation(
     model on a labelled folder.
 
     Args:
-        overrides: for a run, keys of the recipe's `evaluation` only; any key if `source` is set.
+        overrides: for a run, keys of the recipe's `evaluation`, and `FOLDER_KEYS` with `data`; any key if `source` is set.
         source: the recipe, for a segmenter that is not in a run.
         plugins: to import in addition to those of the recipe.
         data: a labelled folder, or where the dataset of the run or recipe is now.
@@ -54,7 +55,7 @@ def run_evaluation(
         ContsegError: the run, step or segmenter does not exist, an override is not allowed, the confusion matrix of a
             finished step is missing, or the dataset has other classes.
     """
-    if data is not None and source is None and step is None and not is_data_of_run(folder, data):
+    if data is not None and source is None and step is None and not is_data_of_run(folder, data, overrides):
         evaluate_folder(folder, data, overrides, result)
         return
     if result is not None:
@@ -76,8 +77,9 @@ def run_evaluation(
         return
     if source is not None:
         raise ContsegError(f"--recipe: {folder} is a run with its own recipe; remove the option")
+    allowed = ("evaluation.", "evaluation=", *(f"{key}=" for key in FOLDER_KEYS if data is not None))
     for override in overrides:
-        if not override.startswith(("evaluation.", "evaluation=")):
+        if not override.startswith(allowed):
             raise ContsegError(f"override '{override}': only evaluation.KEY=VALUE can be set for a run")
     run = Run(folder).require()
     recipe = read_run(run.folder / "recipe.yaml", values)

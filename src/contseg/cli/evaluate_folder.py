@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from contseg.cli.console import console, progress_bar
+from contseg.cli.folder_options import OPTION, folder_options
 from contseg.engine.run import Run
 from contseg.errors import ContsegError, counted
 from contseg.extension.evaluation import measure_folder
@@ -29,24 +30,29 @@ def evaluate_folder(model: Path, data: Path, overrides: Sequence[str], out: Path
     """Measure a model on a folder, and print the IoU of each class; see `measure_folder`.
 
     Args:
-        overrides: `evaluation.KEY=VALUE`.
+        overrides: `evaluation.KEY=VALUE`, or `data.KEY=VALUE` as of `folder_options`.
         out: a JSON file for the result.
 
     Raises:
-        ContsegError: see `open_model` and `measure_folder`; or an override is not one of the inference.
+        ContsegError: see `open_model` and `measure_folder`; or an override is of neither kind.
     """
     changes: dict[str, Any] = {}
+    options = folder_options([override for override in overrides if override.startswith("data.")])
     for override in overrides:
         key, value = key_value(override, "evaluation.flip=true")
+        if key.startswith("data."):
+            continue
         if not key.startswith("evaluation."):
-            raise ContsegError(f"override '{override}': only evaluation.KEY=VALUE can be set with --data")
+            raise ContsegError(f"override '{override}': only evaluation.KEY=VALUE and data.KEY=VALUE can be set with --data")
         changes[key.removeprefix("evaluation.")] = value
     if out is not None:
         require_replaceable(out, RESULT_MARK, "--json")
     opened = open_model(model, device="cuda" if torch.cuda.is_available() else "cpu")
     inference = opened.inferring(changes) if changes else opened.inference
     with progress_bar("testing") as progress:
-        found = measure_folder(opened.segmenter, opened.classes, data, inference=inference, progress=progress)
+        found = measure_folder(
+            opened.segmenter, opened.classes, data, inference=inference, options=options, progress=progress
+        )
     table = Table(title=Text(f"{model} on {data}: {counted(found.images, 'image')}"))
     table.add_column("class", overflow="fold")
     table.add_column("IoU %", justify="right")
@@ -70,16 +76,17 @@ def write_result(path: Path, content: dict[str, Any]) -> None:
     console.print(f"result: {path}", soft_wrap=True)
 
 
-def is_data_of_run(run: Path, data: Path) -> bool:
+def is_data_of_run(run: Path, data: Path, overrides: Sequence[str]) -> bool:
     """Whether a folder has the dataset of a run, by the hash of its plan, with lists of its test images; it may have moved.
 
-    Without such lists, a run is measured on all images of a folder, as other models are.
+    Without such lists, or with other options of the dataset, a run is measured on all images of a folder, as other models
+    are.
     """
-    if not (run / "recipe.yaml").is_file():
+    if not (run / "recipe.yaml").is_file() or any(override.startswith(OPTION) for override in overrides):
         return False
     recorded = Run(run).require().plan()
     try:
-        scenario = make_scenario(read_run(run / "recipe.yaml", [f"data.path={str(data)!r}"]))
+        scenario = make_scenario(read_run(run / "recipe.yaml", [f"data.path={str(data)!r}", *overrides]))
         return scenario.dataset.is_divided and recorded is not None and make_plan(scenario).hash == recorded["hash"]
     except ContsegError:
         return False

@@ -1,6 +1,6 @@
 """`contseg extend`, `contseg forget` and `contseg merge`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ def run_extension(
     unlabelled: Unlabelled,
     minutes: float,
     seed: int,
+    options: Mapping[str, Any],
 ) -> None:
     """Extend a model, and print what it learned, kept and lost; see `extend`."""
     with shown_progress() as progress:
@@ -41,6 +42,7 @@ def run_extension(
             unlabelled=unlabelled,
             minutes=minutes,
             seed=seed,
+            options=options,
             progress=progress,
         )
     record = done.record

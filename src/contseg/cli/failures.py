@@ -3,8 +3,9 @@
 import errno
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import typer
@@ -53,9 +54,27 @@ def one_line_errors() -> Iterator[None]:
         fail(ContsegError("not enough memory; lower training.batch, data.crop, or the width of the network"))
 
 
+def require_no_empty(words: Sequence[str]) -> None:
+    """Raise ContsegError if a word of a command or the value of an option is empty, such as a variable that is not set.
+
+    As a path, it would be the current folder.
+
+    Example:
+        >>> require_no_empty(["predict", "runs/a", "photos", "--out", ""])
+        Traceback (most recent call last):
+        contseg.errors.ContsegError: --out: the value is empty; give one, or remove --out
+    """
+    for before, word in pairwise(["contseg", *words]):
+        if not word or re.fullmatch("--[a-z-]+=", word):
+            option = word[:-1] or before
+            if option.startswith("-"):
+                raise ContsegError(f"{option}: the value is empty; give one, or remove {option}")
+            raise ContsegError(f"{option}: the word after it is empty; give one, or remove it")
+
+
 def usage_error(error: Any) -> ContsegError:
     """An error in options or arguments, in one line that ends with the command for help."""
-    text = " ".join(error.format_message().split()).rstrip(".")
+    text = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".")
     return ContsegError(f"{text}; see: {error.ctx.command_path if error.ctx else 'contseg'} --help")
 
 

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,7 +10,7 @@ import typer
 
 from contseg import __version__
 from contseg.cli.data import app as data_app
-from contseg.cli.failures import Interruptible, one_line_errors
+from contseg.cli.failures import Interruptible, one_line_errors, require_no_empty
 from contseg.cli.plugins import PluginOption, with_plugins
 from contseg.cli.prepare import app as prepare_app
 from contseg.cli.recipes import app as recipes_app
@@ -35,6 +36,9 @@ app.add_typer(recipes_app, name="recipes")
 RecipeArgument = Annotated[str, typer.Argument(help="A YAML file, or a packaged recipe.", metavar="RECIPE")]
 OverridesArgument = Annotated[list[str] | None, typer.Argument(help="Changes to the recipe.", metavar="[KEY=VALUE]...")]
 DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of the dataset; short for data.path=FOLDER.")]
+ChangesOption = Annotated[
+    bool, typer.Option("--accept-changes", help="Resume unfinished runs although data or code changed; marks them.")
+]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Folder to write to.")]
 
 
@@ -64,6 +68,7 @@ def demo(
     methods: Annotated[str, typer.Option(help="Methods to compare, along with joint training.")] = "",
     fresh: Annotated[bool, typer.Option("--fresh", help="Start again, in a new folder.")] = False,
     out: OutOption = None,
+    accept_changes: ChangesOption = False,
 ) -> None:
     """Compare methods that learn the land cover of the Earth (or handwritten digits) step by step, and write a report."""
     from contseg.cli.demo import run_demo
@@ -72,7 +77,8 @@ def demo(
     if "=" in dataset:  # `demo training.epochs=1` has no dataset
         values.insert(0, dataset)
         dataset = "globe"
-    run_demo(dataset, [name.strip() for name in methods.split(",") if name.strip()], fresh, out, values)
+    chosen = [name.strip() for name in methods.split(",") if name.strip()]
+    run_demo(dataset, chosen, fresh, out, values, accept_changes)
 
 
 @app.command(epilog="Example: contseg train digits/plop_5-1 training.epochs=5")
@@ -120,6 +126,7 @@ def sweep(
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, max=1024, help="Processes in parallel; default: all cores.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace runs of other recipes in the folder.")] = False,
+    accept_changes: ChangesOption = False,
     plugin: PluginOption = None,
 ) -> None:
     """Train recipes with several seeds, and tabulate mean and standard deviation.
@@ -128,7 +135,7 @@ def sweep(
     """
     from contseg.cli.sweep import run_sweep
 
-    run_sweep(words, settings or [], seeds, out, workers, overwrite, plugin or [])
+    run_sweep(words, settings or [], seeds, out, workers, overwrite, plugin or [], accept_changes)
 
 
 @app.command(epilog="Example: contseg predict runs/digits-plop_5-1 photos --out predictions")
@@ -324,7 +331,7 @@ def doctor(
 ) -> None:
     """Check this machine: versions, devices, memory, cache and extras.
 
-    The self-test trains a small network for about 20 seconds.
+    The self-test trains a small network in less than 20 seconds.
     """
     from contseg.cli.doctor import run_doctor
 
@@ -360,13 +367,20 @@ def whole(number: float) -> Any:
     return int(number) if number.is_integer() else number
 
 
+@cache
+def command() -> Any:
+    """The command with its subcommands. It is made once in a process: making it takes longer than reading a recipe."""
+    return typer.main.get_command(app)
+
+
 def main() -> None:
     """Entry point. An error of the input or of the system is printed as one line, with exit code 2."""
     write_anything()
     with catching():
         end_with_input()
         with one_line_errors():
-            code = app(standalone_mode=False)
+            require_no_empty(sys.argv[1:])
+            code = command()(prog_name="contseg", standalone_mode=False)
             sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from contseg.cli.predict_record import KINDS, results_in
-from contseg.data.files import IMAGE_SUFFIXES, files_below
+from contseg.data.listing import IMAGE_SUFFIXES, files_below
 from contseg.errors import ContsegError
 
 _CAMERA_SUFFIXES = {".heic", ".heif", ".jxl", ".dng", ".nef", ".cr2", ".cr3", ".arw", ".svg"}

@@ -2,16 +2,17 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from contseg.atomic import UnwritableError
 from contseg.cli.predict_formats import Format, GeoTIFF
 from contseg.data.classes import IGNORE, ClassTable
-from contseg.data.files import read_image
+from contseg.data.files import read_image, rescaling
 from contseg.data.limits import require_size
 from contseg.data.pixels import Reading
 from contseg.data.rasters import Raster, is_raster
@@ -72,6 +73,8 @@ class Predictor:
                 while not self._tried(path, name, form, image, on_progress):
                     if torch.cuda.is_available():
                         torch.cuda.empty_cache()
+        except UnwritableError:  # names the result
+            raise
         except ContsegError as error:
             if str(error).startswith(f"{path}: "):
                 raise
@@ -88,6 +91,9 @@ class Predictor:
                 require_size(path, *image.size)
             elif isinstance(image, Photo) or not image.georeferenced:
                 self._note(path, "has no coordinate reference system, and neither has its result")
+            with suppress(ContsegError):  # a format of rasterio
+                for text in rescaling(path, self._reading):
+                    self._note(path, text)
             yield image
 
     def _tried(self, path: Path, name: Path, form: Format, image: Photo | Raster, on_progress: OnProgress) -> bool:

@@ -12,11 +12,12 @@ from rich.table import Table
 
 from contseg.cli.console import console
 from contseg.cli.plugins import with_plugins
-from contseg.cli.sweep_progress import SweepProgress, read_clock
+from contseg.cli.sweep_progress import CLOCK, CLOCK_MARK, SweepProgress, read_clock
 from contseg.errors import ContsegError, counted
 from contseg.interruption import Interrupted
 from contseg.parsing import parse_yaml
-from contseg.sweeps.page import FIGURES, Page, Results, kept_notes, page, plan_warnings, read_results, spread, write
+from contseg.replaceable import require_replaceable
+from contseg.sweeps.page import FIGURES, Page, Results, kept_notes, page, read_results, result_warnings, spread, write
 from contseg.sweeps.runs import Row, cells_of, tasks_of, train_all
 
 
@@ -28,6 +29,7 @@ def run_sweep(
     workers: int | None,
     overwrite: bool,
     plugins: list[str],
+    accept_changes: bool = False,
 ) -> None:
     """Train recipes x settings x seeds, print mean and standard deviation over the seeds, and write `sweep.md`.
 
@@ -38,6 +40,7 @@ def run_sweep(
         workers: processes in parallel; None for one per core.
         overwrite: replace runs in `out` that have another recipe.
         plugins: plugins of every recipe.
+        accept_changes: resume runs although data or code changed since they began; the page marks them.
 
     Raises:
         ContsegError: a recipe, a setting or a seed is invalid, `out` contains other files, or, at the end, runs failed.
@@ -58,10 +61,11 @@ def run_sweep(
         sections={"Results": rows_of(recipes, settings, chosen_seeds(seeds), with_plugins(overrides, plugins))},
     )
     kept_notes(out / "sweep.md")  # checked before anything is trained
+    require_replaceable(out / CLOCK, CLOCK_MARK)
     try:
-        problems = train_rows(sweep.rows, [], out, workers or os.cpu_count() or 1, overwrite)
+        problems = train_rows(sweep.rows, [], out, workers or os.cpu_count() or 1, overwrite, accept_changes)
     except Interrupted as stop:
-        stop.resume = command
+        stop.resume = command + " --accept-changes" * accept_changes
         raise
     results = write_page(sweep, out / "sweep.md", [], out)
     console.print(result_table(sweep.rows, results))
@@ -135,9 +139,17 @@ def chosen_seeds(text: str) -> tuple[int, ...]:
 
 
 def train_rows(
-    rows: Mapping[str, Row], overrides: Sequence[str], out: Path, workers: int, overwrite: bool = True
+    rows: Mapping[str, Row],
+    overrides: Sequence[str],
+    out: Path,
+    workers: int,
+    overwrite: bool = True,
+    accept_changes: bool = False,
 ) -> dict[str, str]:
     """Train all unfinished runs, and print a line when one ends.
+
+    Args:
+        accept_changes: see `train_all`.
 
     Returns:
         Title and error of every run that failed.
@@ -152,7 +164,7 @@ def train_rows(
         return {}
     progress = SweepProgress(tasks, len(cells) - len(tasks), len(cells), out)
     try:
-        return train_all(tasks, out, workers, progress)
+        return train_all(tasks, out, workers, progress, accept_changes=accept_changes)
     finally:
         progress.stop()
 
@@ -160,9 +172,9 @@ def train_rows(
 def write_page(sweep: Page, path: Path, overrides: Sequence[str], out: Path) -> Results:
     """Write the page of the finished runs and print its path; returns the results."""
     results = read_results(cells_of(sweep.rows, overrides, out))
-    write(path, page(sweep, results, overrides, read_clock(out / "clock.json"), kept_notes(path)))
+    write(path, page(sweep, results, overrides, read_clock(out / CLOCK), kept_notes(path)))
     console.print(f"page: {path}", soft_wrap=True, markup=False)
-    for warning in plan_warnings(results):
+    for warning in result_warnings(results):
         console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     return results
 

@@ -14,6 +14,9 @@ from contseg.report.table import percent
 from contseg.sweeps.page import write
 from contseg.sweeps.runs import Task, Watcher
 
+CLOCK, CLOCK_MARK = "clock.json", '{"seconds": '
+"""The file of the wall-clock time, and its beginning."""
+
 
 class SweepProgress(Watcher):
     """Shows a bar for the sweep and one per run, in training images, and keeps the wall-clock time in `clock.json`.
@@ -26,7 +29,7 @@ class SweepProgress(Watcher):
     """
 
     def __init__(self, tasks: Sequence[Task], finished: int, total: int, out: Path):
-        self.tasks, self.finished, self.total, self.clock = tasks, finished, total, out / "clock.json"
+        self.tasks, self.finished, self.total, self.clock = tasks, finished, total, out / CLOCK
         cache = out / "cache"
         bearers: dict[str, Task] = {}
         for task in tasks:

@@ -71,8 +71,8 @@ def _resumed(recipe: Recipe, folder: Path, cache: Path | None, accept_changes: b
     recipe = resumed_recipe(folder, recipe, accept_changes=accept_changes)
     job = prepared_job(recipe, folder, cache)
     require_unchanged(run, Inputs.of(job, make_plan(job.scenario)), accept_changes)
-    if not joined_rank():
-        keep_recipe(run, recipe)
+    if not joined_rank() and (note := keep_recipe(run, recipe)):
+        console.print(note, soft_wrap=True, highlight=False)
     return recipe, job
 
 

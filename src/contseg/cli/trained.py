@@ -28,6 +28,10 @@ def extend(
     ] = "unknown",
     minutes: Annotated[float, typer.Option(min=0.0, max=1e6, help="Time limit of all gradient methods.")] = 5.0,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the held-out images and of the training.")] = 0,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="How --data and --keep are read, e.g. data.follow_links=true.", metavar="[data.KEY=VALUE]..."),
+    ] = None,
     plugin: PluginOption = None,
 ) -> None:
     """Add classes to a trained model, without its training images.
@@ -35,8 +39,10 @@ def extend(
     Measures what it learned, kept and lost. The model itself is not changed.
     """
     from contseg.cli.extend import run_extension
+    from contseg.cli.folder_options import folder_options
 
-    run_extension(model, data, out, listed("--classes", classes), method, keep, unlabelled, minutes, seed)
+    wanted = listed("--classes", classes)
+    run_extension(model, data, out, wanted, method, keep, unlabelled, minutes, seed, folder_options(overrides or []))
 
 
 @app.command(epilog="Example: contseg forget street-boat --class boat --out street")
@@ -76,7 +82,7 @@ def evaluate(
     recipe: Annotated[str | None, typer.Option(help="Recipe with the test set, for a segmenter without a run.")] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="Changes to the inference.", metavar="[evaluation.KEY=VALUE]..."),
+        typer.Argument(help="evaluation.KEY, or how --data is read: data.KEY.", metavar="[KEY=VALUE]..."),
     ] = None,
     plugin: PluginOption = None,
 ) -> None:

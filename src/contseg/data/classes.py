@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from contseg.errors import ContsegError
+from contseg.errors import ContsegError, did_you_mean
 
 IGNORE = 255
 Colour = tuple[int, int, int]
@@ -143,7 +143,7 @@ class ClassTable:
             ContsegError: no class has this name.
         """
         if name not in self.names:
-            raise ContsegError(f"class '{name}': not in the class table; known: {', '.join(self.names)}")
+            raise ContsegError(f"class '{name}': not in the class table; {did_you_mean(name, self.names)}")
         return self.names.index(name)
 
     def subset(self, ids: Sequence[int]) -> "ClassTable":

@@ -2,9 +2,10 @@
 
 import logging
 import os
+import stat
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,71 +23,9 @@ from contseg.data.pixels import AS_STORED, CHOOSE_BANDS, Reading, choose_bands, 
 from contseg.data.tiff import SIGNATURES, TiffLayout, is_transparency, read_raster, tiff_layout, turned
 from contseg.errors import ContsegError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # a damaged file is one line, without those of Pillow
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "PPM")
 _COLOUR_MODES = ("1", "L", "P", "RGB", "RGBA", "LA", "PA", "RGBX", "CMYK", "YCbCr", "La", "RGBa")
-
-
-def files_below(root: Path) -> list[Path]:
-    """Every file below a folder, sorted by path; folders are never included, whatever their name.
-
-    Linked folders are followed, each folder once, so that loops add nothing. Hidden files and folders (names that begin
-    with a dot, such as `._a.jpg` and `.ipynb_checkpoints`) are skipped. Broken links are included, and get reported.
-
-    Raises:
-        ContsegError: a folder cannot be listed.
-
-    Example:
-        >>> import tempfile
-        >>> root = Path(tempfile.mkdtemp())
-        >>> for name in ("b/2.png", "a.png", "b/._2.png", ".ipynb_checkpoints/a.png"):
-        ...     (root / name).parent.mkdir(exist_ok=True)
-        ...     (root / name).touch()
-        >>> (root / "loop").symlink_to(root)
-        >>> [path.relative_to(root).as_posix() for path in files_below(root)]
-        ['a.png', 'b/2.png']
-    """
-    found: list[Path] = []
-    visited: set[tuple[int, int]] = set()
-    real: list[Path] = [root]
-    linked: list[Path] = []  # followed last, so that a folder keeps its own path if a link leads to it too
-    while real or linked:
-        folder = real.pop() if real else linked.pop(0)
-        try:
-            stat = os.stat(folder)
-            if (stat.st_dev, stat.st_ino) in visited:
-                continue
-            visited.add((stat.st_dev, stat.st_ino))
-            with os.scandir(folder) as scan:
-                entries = sorted((entry for entry in scan if not entry.name.startswith(".")), key=lambda entry: entry.name)
-        except OSError as error:
-            raise ContsegError(f"{folder}: cannot be listed ({error.strerror}); make it readable") from None
-        for entry in entries:
-            path = folder / entry.name
-            if not _is_folder(entry):
-                found.append(path)
-            elif entry.is_symlink():
-                linked.append(path)
-            else:
-                real.append(path)
-    return sorted(found)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself is neither a folder nor a file; opening it reports the error
-        return False
-
-
-def image_files(root: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """The files of `files_below` with one of these suffixes (lower case, with dot); case is ignored.
-
-    Raises:
-        ContsegError: a folder cannot be listed.
-    """
-    return [path for path in files_below(root) if path.suffix.lower() in suffixes]
 
 
 def read_image(path: Path, reading: Reading = AS_STORED) -> np.ndarray:
@@ -162,7 +101,7 @@ def image_size(path: Path) -> tuple[int, int]:
         ContsegError: the file is missing, not an image, or larger than `max_pixels`.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))  # half the time of a file object
+        handle = _descriptor(path, os.O_RDONLY)  # half the time of a file object
         try:
             found = size_in(os.read(handle, 4096), handle)
         finally:
@@ -194,16 +133,31 @@ def notes(path: Path, reading: Reading = AS_STORED) -> list[str]:
         ContsegError: as `image_size`.
     """
     with _opened(path, "image") as picture:
-        found = [] if _orientation(picture) == 1 else ["turned upright by their EXIF orientation"]
-        if picture.layout is not None:
-            kind, bits = picture.layout.kind, picture.layout.bits
-        else:
-            kind, bits = "u", 16 if picture.deep_colour or picture.image.mode.startswith("I") else 8
+        turned = [] if _orientation(picture) == 1 else ["turned upright by their EXIF orientation"]
+        return turned + _rescaling(picture, reading)
+
+
+def rescaling(path: Path, reading: Reading = AS_STORED) -> list[str]:
+    """How values become 8 bits, from the header of an image; [] if they have 8 bits.
+
+    Raises:
+        ContsegError: as `image_size`.
+    """
+    with _opened(path, "image") as picture:
+        return _rescaling(picture, reading)
+
+
+def _rescaling(picture: "_Picture", reading: Reading) -> list[str]:
+    if picture.layout is not None:
+        kind, bits = picture.layout.kind, picture.layout.bits
+    else:
+        kind, bits = "u", 16 if picture.deep_colour or picture.image.mode.startswith("I") else 8
     bounds = reading.range or full_range(kind, bits)
     if bounds is not None and (kind != "u" or bits > 8 or reading.range is not None):
         depth = "floats" if kind == "f" else f"{bits} bits"
-        found.append(f"{depth}, of which {bounds[0]:g} to {bounds[1]:g} become 0 to 255 (data.options.range sets others)")
-    return found
+        others = "data.options.range, or predict --range, sets others"
+        return [f"{depth}, of which {bounds[0]:g} to {bounds[1]:g} become 0 to 255 ({others})"]
+    return []
 
 
 @dataclass(frozen=True)
@@ -239,7 +193,9 @@ class _Picture:
 def _opened(path: Path, what: str) -> Iterator[_Picture]:
     """Open a file of a supported format and size; every error becomes one line."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_descriptor) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ContsegError(f"{path}: cannot be read as {_a(what)} (a pipe or a device); replace it with a file")
             picture = _identify(path, what, file)
             require_size(path, *picture.size)
             yield picture
@@ -257,6 +213,11 @@ def _opened(path: Path, what: str) -> Iterator[_Picture]:
         Image.DecompressionBombError,
     ) as error:
         raise _problem(path, what, error) from None
+
+
+def _descriptor(path: Path | str, flags: int) -> int:
+    """Open a file without waiting, which a pipe would until something writes to it."""
+    return os.open(path, flags | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
 
 
 def _problem(path: Path, what: str, error: Exception) -> ContsegError:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from contseg.data.files import IMAGE_SUFFIXES
+from contseg.data.listing import IMAGE_SUFFIXES
 from contseg.errors import ContsegError
 
 
@@ -14,12 +14,19 @@ def files_like(folder: Path, pattern: str) -> list[Path]:
     return sorted(path for path in found if not any(part[0] == "." for part in path.relative_to(folder).parts))
 
 
+def require_file(path: Path) -> None:
+    """Raise ContsegError for a pipe, a socket or a device: reading it would wait, or never end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ContsegError(f"{path}: a pipe, a socket or a device; give a file")
+
+
 def read_text(path: Path) -> str:
     """A UTF-8 text file, with or without a byte order mark.
 
     Raises:
-        ContsegError: the file is not UTF-8.
+        ContsegError: the file is not UTF-8, or no regular file.
     """
+    require_file(path)
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
@@ -32,6 +39,7 @@ def read_list(path: Path) -> list[str]:
     Raises:
         ContsegError: the file is missing or empty.
     """
+    require_file(path)
     if not path.is_file():
         raise ContsegError(f"{path}: list not found; it should contain one name per line")
     names = [line.strip() for line in read_text(path).splitlines() if line.strip()]

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -23,7 +23,9 @@ from contseg.errors import ContsegError
 from contseg.plugins import foreign_digest
 
 Progress = Callable[[int, int], None]
-LAYOUT_VERSION = "presence-3"
+LAYOUT_VERSION = "presence-4"
+DIGEST = 8
+"""Bytes of the digest of a mask."""
 _AT_A_TIME = 400
 """Masks per work item: dispatching each mask alone costs a tenth of its decoding."""
 _WORTH_A_PROCESS = 1000
@@ -39,6 +41,7 @@ class Presence:
         ids: the class ids of the columns, K of them.
         pixels: (I, K) int64, pixels of each class in each image; ignored pixels are not counted.
         fingerprint: digest of the mask and image files' sizes and times; changes when a file changes.
+        masks: (I, 8) uint8, a digest of the ids in each mask; () if it was not computed.
 
     Example:
         >>> table = Presence(("a", "b"), (0, 1, 2), np.array([[5, 4, 0], [9, 0, 0]]))
@@ -52,6 +55,7 @@ class Presence:
     ids: tuple[int, ...]
     pixels: np.ndarray
     fingerprint: str = ""
+    masks: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
 
     def contains(self, ids) -> np.ndarray:
         """Boolean (I,): the image contains at least one pixel of one of these class ids."""
@@ -74,7 +78,8 @@ class Presence:
     def joined(self, other: "Presence") -> "Presence":
         """The images of both tables as one list."""
         fingerprint = _digest(f"{self.fingerprint} {other.fingerprint}")
-        return Presence(self.names + other.names, self.ids, np.concatenate([self.pixels, other.pixels]), fingerprint)
+        pixels, masks = (np.concatenate(both) for both in ((self.pixels, other.pixels), (self.masks, other.masks)))
+        return Presence(self.names + other.names, self.ids, pixels, fingerprint, masks)
 
 
 def build_presence(
@@ -114,24 +119,27 @@ def build_presence(
     place = cache_folder("presence") / f"{known}-{fingerprint}.npz"
     if cached and place.is_file():
         try:
-            return Presence(tuple(names), dataset.classes.ids, read_arrays(place)["pixels"], fingerprint)
+            saved = read_arrays(place)
+            return Presence(tuple(names), dataset.classes.ids, saved["pixels"], fingerprint, saved["masks"])
         except (OSError, ValueError, KeyError):
             with suppress(OSError):
                 place.unlink(missing_ok=True)  # damaged
     done = 0
     pixels = np.empty((len(names), len(dataset.classes)), dtype=np.int64)
+    masks = np.empty((len(names), DIGEST), dtype=np.uint8)
     for part in loader if parts is None else parts:
         if isinstance(part, str):
             raise ContsegError(part)
-        pixels[done : done + len(part)] = part
-        for _ in part:
+        here = slice(done, done + len(part[0]))
+        pixels[here], masks[here] = part
+        for _ in part[0]:
             done += 1
             if progress:
                 progress(done, len(names))
     if cached:
         with suppress(UnwritableError), atomic_file(place, shared=True) as partial, partial.open("wb") as file:
-            np.savez_compressed(file, pixels=pixels)
-    return Presence(tuple(names), dataset.classes.ids, pixels, fingerprint)
+            np.savez_compressed(file, pixels=pixels, masks=masks)
+    return Presence(tuple(names), dataset.classes.ids, pixels, fingerprint, masks)
 
 
 def describe_ids(classes: ClassTable, most: int = 8) -> str:
@@ -150,8 +158,8 @@ def _as_it_is(part: Any) -> Any:
 
 
 class _Counting(Dataset):
-    """Pixel counts of masks in groups of `_AT_A_TIME`. Workers return errors as values, so that the user sees one message
-    and no traceback."""
+    """Pixel counts and digests of masks in groups of `_AT_A_TIME`. Workers return errors as values, so that the user sees
+    one message and no traceback."""
 
     def __init__(self, dataset: SegmentationDataset, names: Sequence[str]):
         self._dataset, self._names = dataset, names
@@ -161,26 +169,27 @@ class _Counting(Dataset):
     def __len__(self) -> int:
         return -(-len(self._names) // _AT_A_TIME)
 
-    def __getitem__(self, part: int) -> "np.ndarray | str":
+    def __getitem__(self, part: int) -> "tuple[np.ndarray, np.ndarray] | str":
         try:
             return self._counts(self._names[part * _AT_A_TIME : (part + 1) * _AT_A_TIME])
         except ContsegError as error:
             return str(error)
 
-    def _counts(self, names: Sequence[str]) -> np.ndarray:
-        """(len(names), K) int64, in the order of the class table.
+    def _counts(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """(len(names), K) int64, in the order of the class table, and (len(names), 8) uint8, a digest of each mask.
 
         Raises:
             ContsegError: a file is missing or unreadable, sizes differ, or a mask contains ids outside the class table.
         """
         sizes = [image_size(self._dataset.image_path(name)) for name in names]
-        counted = []
+        counted, digests = [], []
         for name, (height, width) in zip(names, sizes, strict=True):
             mask = self._dataset.read_mask(name)
             if mask.shape != (height, width):
                 problem = unequal(mask, (height, width), self._dataset.image_path(name))
                 raise ContsegError(f"{self._dataset.mask_path(name)}: {problem}")
             counted.append(count_ids(mask))
+            digests.append(mask_digest(mask, len(counted[-1]) > 256))
         counts = np.zeros((len(names), max(self._ids.max() + 1, *map(len, counted))), dtype=np.int64)
         for row, values in zip(counts, counted, strict=True):
             row[: len(values)] = values
@@ -192,7 +201,23 @@ class _Counting(Dataset):
                 f"{self._dataset.mask_path(names[row])}: ids outside the class table: {strangers};"
                 f" the class list names {describe_ids(self._dataset.classes)}; add them to it, or write {IGNORE} for ignore"
             )
-        return counts[:, self._ids]
+        return counts[:, self._ids], np.array(digests)
+
+
+def mask_digest(mask: np.ndarray, wide: bool = False) -> np.ndarray:
+    """(8,) uint8: the beginning of the SHA-256 of the size and the ids of a mask, whatever its file and type.
+
+    Args:
+        mask: (H, W), any unsigned integers up to 65535.
+        wide: whether ids above 255 are possible.
+
+    Example:
+        >>> one, other = np.array([[1, 0]], np.uint8), np.array([[0, 1]], np.uint16)
+        >>> [bool((mask_digest(one) == mask_digest(mask)).all()) for mask in (other[:, ::-1], other)]
+        [True, False]
+    """
+    ids = np.ascontiguousarray(mask, dtype="<u2" if wide else np.uint8)
+    return np.frombuffer(bytes.fromhex(sha256(str(mask.shape), ids.tobytes())[: 2 * DIGEST]), np.uint8)
 
 
 def _fingerprint(dataset: SegmentationDataset, names: list[str]) -> str:

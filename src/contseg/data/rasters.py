@@ -33,6 +33,8 @@ Write = Callable[[slice, slice, np.ndarray], None]
 
 def is_raster(path: Path) -> bool:
     """Whether a file is a TIFF with a georeference or a nodata value, or with more than `LARGE` pixels."""
+    if not path.is_file():  # a pipe, for which `open` would wait; `read_image` reports it
+        return False
     try:
         with open(path, "rb") as file:
             if not file.read(4).startswith(SIGNATURES):

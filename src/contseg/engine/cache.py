@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from contseg.archives import read_pickle
 from contseg.atomic import atomic_folder
 from contseg.engine.job import Job
 from contseg.errors import ContsegError
@@ -66,7 +67,7 @@ class StepCache:
         if self._place is None or not self.filled:
             return None
         try:
-            rest = torch.load(self._place / "rest.pt", map_location="cpu", weights_only=True)
+            rest = read_pickle(self._place / "rest.pt")
             cached, _ = load_segmenter(self._place / "segmenter.safetensors")
         except Exception as error:  # torch raises many kinds for a damaged file
             if not self.filled:
@@ -102,5 +103,5 @@ class StepCache:
 def delete_results(folder: Path) -> None:
     """Delete all results in the folder of a cache, complete or not; nothing else."""
     for place in folder.glob("*"):
-        if re.fullmatch(r"[0-9a-f]{64}(\.[0-9a-f]{12}\.partial)?", place.name):
+        if re.fullmatch(r"[0-9a-f]{64}(\.[0-9a-f]{12}(\.contseg-|\.)partial)?", place.name):
             shutil.rmtree(place, ignore_errors=True)

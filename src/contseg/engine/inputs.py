@@ -22,6 +22,7 @@ from contseg.scenarios.plan import Plan
 SHOWN = 3
 """Number of differences of the data in an error."""
 MACHINE = tuple(f"training.{key}" for key in sorted(MACHINE_KEYS))
+RESTORE = "restore the file that this run wrote, or delete it to resume without a comparison, which marks the run"
 FREE = ("name", "note", "links", "plugins", "based_on", "initial_weights", "data.path")
 """Keys of a recipe that are not compared: labels, and the place of the data, which is compared itself."""
 FIXED = (
@@ -128,6 +129,8 @@ def require_unchanged(run: Run, now: Inputs, accept: bool = False) -> str:
             f"{run.folder}: changed since the run began: {'; '.join(changes)}; restore the old state, start another run with"
             " --out, or resume with --accept-changes, which marks the run"
         )
+    if lost := _lost(run):
+        return f"{run.folder}: {' and '.join(lost)} missing; nothing to compare with, so the run is marked"
     if (run.folder / INPUTS).is_file() and is_comparable(saved.plan):
         return ""
     return (
@@ -141,10 +144,10 @@ def record_inputs(run: Run, now: Inputs) -> None:
     changes = _changes(run, _saved(run, now), now) if _has_begun(run) else []
     accepted = _content(run).get("accepted", [])
     if changes:
-        accepted = [*accepted, {"step": max(0, run.last_begun(), run.finished_steps()), "changes": changes}]
+        accepted = [*accepted, _mark(run, changes)]
     content = asdict(now) | {"accepted": accepted}
     plan = content.pop("plan")
-    if changes or not (run.folder / INPUTS).is_file():
+    if changes or _lost(run) or not (run.folder / INPUTS).is_file():
         run.write_text(INPUTS, json.dumps(content, indent=1))
     if changes or run.plan() is None:
         run.write_text("plan.json", json.dumps(plan, indent=1))
@@ -183,12 +186,13 @@ def require_agreement(fabric: Fabric, run: Run, inputs: Inputs) -> None:
 
 
 def _has_begun(run: Run) -> bool:
-    return any((run.folder / name).is_file() for name in (INPUTS, "plan.json"))
+    return bool(_lost(run)) or any((run.folder / name).is_file() for name in (INPUTS, "plan.json"))
 
 
 def _changes(run: Run, saved: Inputs, now: Inputs) -> list[str]:
     try:
-        if run.finished_steps() >= len(saved.plan["steps"]):
+        steps = len(saved.plan["steps"])
+        if run.finished_steps() >= steps and run.segmenter_path(steps - 1).is_file():  # a lost one is trained again
             now = Inputs(**(vars(saved) | {"recipe": now.recipe, "plan": now.plan}))
         return saved.changes(now)
     except (KeyError, TypeError, AttributeError):
@@ -206,20 +210,38 @@ def _saved(run: Run, now: Inputs) -> Inputs:
 
 
 def _content(run: Run) -> dict[str, Any]:
-    path = run.folder / INPUTS
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise _damaged(run)
+    """inputs.json; with a mark in `accepted` if files to compare with are lost."""
+    path, content = run.folder / INPUTS, dict[str, Any]()
+    if path.is_file():
+        run.manifest.check(path, RESTORE)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError):
+            raise _damaged(run) from None
+        try:
+            _ = [(one["step"], "; ".join(one["changes"])) for one in content.get("accepted", [])]
+        except (AttributeError, KeyError, TypeError):
+            raise _damaged(run) from None
+    if lost := _lost(run):
+        content["accepted"] = [*content.get("accepted", []), _mark(run, [f"{name} was missing" for name in lost])]
     return content
 
 
+def _mark(run: Run, changes: list[str]) -> dict[str, Any]:
+    return {"step": max(0, run.last_begun(), run.finished_steps()), "changes": changes}
+
+
+def _lost(run: Run) -> list[str]:
+    """Files of the start of a run that were written and are missing, although training has begun."""
+    if run.last_begun() < 0:
+        return []
+    if (run.folder / INPUTS).is_file() and not run.manifest.path.is_file():  # written together
+        return [run.manifest.path.name]
+    return [name for name in (INPUTS, "plan.json") if name in run.manifest.entries() and not (run.folder / name).is_file()]
+
+
 def _damaged(run: Run) -> ContsegError:
-    return ContsegError(f"{run.folder / INPUTS}: is damaged; restore the file that this run wrote, or start over")
+    return ContsegError(f"{run.folder / INPUTS}: is damaged; {RESTORE}")
 
 
 def _digest_of(path: Path) -> str | None:

@@ -10,6 +10,7 @@ from contseg.options import (
     Factor,
     Options,
     Processes,
+    Seconds,
     Seed,
     Several,
     ShareAboveZero,
@@ -27,7 +28,7 @@ class TrainingOptions(Options):
             steps. 0 requires a method that learns without updates (`Method.learns_without_updates`).
         batch: images per forward pass, summed over ranks.
         accumulate: forward passes per update. The update equals that of one batch of `batch` x `accumulate` images, except
-            for per-batch operations of the network (batch norm in training, dropout masks) and `scenario.memory.share`.
+            for batch norm in training and `scenario.memory.share`. Dropout follows the images.
             Methods with terms over the whole batch are refused (`Method.whole_batch_terms`).
         lr, lr_later: learning rate of step 0 and of later steps.
         lr_factors, lr_factors_later: multiples of the learning rate for parts of the segmenter, in step 0 and in later
@@ -60,6 +61,10 @@ class TrainingOptions(Options):
         workers: processes that read images, per rank; 0 reads in the training process, `auto` depends on the cores (see
             `devices.workers_of`). Results do not depend on it.
         threads: CPU threads per rank; none uses PyTorch's default.
+        deterministic: use only deterministic algorithms, so that the same seed gives the same weights on the same GPU and
+            software. An operation without one ends the run with an error.
+        timeout: seconds that ranks wait for each other before the run ends with an error that names the missing rank.
+            It must exceed the longest work of a single rank, such as writing a state to a slow disk.
     """
 
     epochs: Count | Annotated[list[Count], Field(min_length=1)] = 30
@@ -97,6 +102,8 @@ class TrainingOptions(Options):
     nodes: Processes = 1
     workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = 0
     threads: Processes | None = None
+    deterministic: bool = False
+    timeout: Seconds = 1800
 
     @field_validator("precision", mode="before")
     @classmethod
@@ -126,5 +133,5 @@ class TrainingOptions(Options):
         return self.lr_factors if step == 0 or self.lr_factors_later is None else self.lr_factors_later
 
 
-MACHINE_KEYS = frozenset({"accelerator", "devices", "nodes", "workers", "threads"})
+MACHINE_KEYS = frozenset({"accelerator", "devices", "nodes", "workers", "threads", "timeout"})
 """Options that do not change what a run computes."""

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from contseg import lock
-from contseg.atomic import writable
+from contseg.atomic import PARTIAL, writable
 from contseg.engine.run import FILES, FOLDERS, Run
 from contseg.errors import ContsegError
 from contseg.manifest import NAME, Manifest
@@ -94,7 +94,7 @@ def _in_layout(folder: Path) -> set[Path]:
 
 def _partial(folder: Path) -> set[Path]:
     """Files of a run that a killed process did not complete."""
-    found = [*folder.glob("*.partial"), *folder.glob("steps/*/*.partial")]
+    found = [*folder.glob(f"*{PARTIAL}"), *folder.glob(f"steps/*/*{PARTIAL}")]
     return {path for path in found if (whole := path.with_suffix("")).name in FILES or _is_part(whole, folder)}
 
 

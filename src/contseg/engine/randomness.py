@@ -1,10 +1,13 @@
-"""Generators seeded by (seed, step, ...), so that workers, ranks and restarts do not change random draws."""
+"""Generators seeded by (seed, step, ...), so that workers, ranks and restarts do not change random draws; determinism."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+
+from contseg.errors import ContsegError
 
 ORDER, SAMPLE, MODEL, GROW, METHOD = range(1, 6)
 """Purposes of random draws. They are part of every seed, so that the streams of different purposes differ."""
@@ -37,6 +40,36 @@ def own_randomness() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """With `wanted`, PyTorch uses only deterministic algorithms inside the block.
+
+    Raises:
+        ContsegError: an operation has no deterministic algorithm on its device.
+    """
+    if not wanted:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    except RuntimeError as error:
+        operation, found, _ = str(error).partition(" does not have a deterministic implementation")
+        if not found:
+            raise
+        raise ContsegError(
+            f"training.deterministic: {operation} of PyTorch has no deterministic algorithm on this device; choose another"
+            " network or method, or set training.deterministic=false"
+        ) from None
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.backends.cudnn.benchmark = benchmark
+
+
 def seed_model(*numbers: int) -> None:
-    """Seed PyTorch's global generators, which layers such as dropout use, for (seed, step, iteration, rank)."""
+    """Seed PyTorch's global generators, which layers such as dropout use, for (seed, step, update, rank)."""
     torch.manual_seed(derived_seed(MODEL, *numbers))

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from lightning_fabric.plugins.environments import (
     TorchElasticEnvironment,
 )
 from lightning_fabric.plugins.precision import MixedPrecision
+from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor
 
 from contseg import __version__
@@ -28,6 +29,7 @@ from contseg.engine.devices import accelerator_of, precision_of
 from contseg.engine.loading import Shard
 from contseg.engine.options import TrainingOptions
 from contseg.engine.spawned import run_spawned
+from contseg.engine.waits import waiting_for
 from contseg.errors import ContsegError
 from contseg.lock import owned
 from contseg.ranks import Ranks
@@ -158,7 +160,8 @@ def make_fabric(options: TrainingOptions) -> Fabric:
         raise ContsegError("training.accelerator: no CUDA device here; use accelerator=cpu or auto")
     if accelerator == "cuda" and torch.cuda.device_count() < options.devices:
         raise ContsegError(f"training.devices: {options.devices} GPUs requested, {torch.cuda.device_count()} available")
-    strategy = "auto" if world == 1 else "ddp_spawn" if launcher is None else "ddp"
+    wait = timedelta(seconds=options.timeout)
+    strategy = "auto" if world == 1 else DDPStrategy(timeout=wait, start_method="popen" if launcher else "spawn")
     plugins: list[Any] = [launcher.environment if launcher else OwnProcesses()]
     precision: Any = precision_of(options)
     half = precision == "16-mixed"
@@ -186,7 +189,8 @@ def launch(fabric: Fabric, function: Callable[..., Any], *arguments: Any) -> Any
     """
     if fabric.strategy.launcher is not None and joined_rank() is None:  # under torchrun and SLURM the ranks exist already
         return run_spawned(fabric, function, arguments)
-    return fabric.launch(function, *arguments)
+    with waiting_for("the start"):
+        return fabric.launch(function, *arguments)
 
 
 @contextmanager

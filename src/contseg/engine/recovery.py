@@ -1,6 +1,6 @@
 """Return to the last good checkpoint of a run with damaged files."""
 
-from contseg.engine.run import STATE, STATE_BEFORE, Run
+from contseg.engine.run import SEGMENTER, STATE, STATE_BEFORE, Run
 from contseg.engine.step_state import StepState
 from contseg.errors import ContsegError, counted
 
@@ -16,10 +16,9 @@ def recover(run: Run) -> list[str]:
         a line for each damaged file, and a last one on where the run continues; empty for a sound run.
 
     Raises:
-        ContsegError: manifest.json is damaged.
+        ContsegError: manifest.json is damaged, or it and the files of the steps are of different runs; nothing is deleted.
     """
-    found: list[str] = []
-    run.manifest.entries()
+    found = _lost(run)
     for step in range(run.last_begun(), -1, -1):
         for name in (STATE, STATE_BEFORE):
             path = run.state_path(step, name)
@@ -28,6 +27,7 @@ def recover(run: Run) -> list[str]:
                 if state is not None:
                     _require_segmenter(run, step, state)
             except ContsegError as error:
+                _require_own_steps(run)
                 found.append(str(error).rsplit("; ", 1)[0])
                 run.remove(path)
                 continue
@@ -37,6 +37,24 @@ def recover(run: Run) -> list[str]:
                 run.manifest.rename(path, run.state_path(step))
             return [*found, f"continuing {_place(step, state)}"] if found else []
     return [*found, "continuing from the start of step 0"] if found else []
+
+
+def _lost(run: Run) -> list[str]:
+    """A line on the finished steps after the last saved state, whose states were deleted; [] for a sound run."""
+    last, finished = run.last_begun(), run.finished_steps()
+    return [f"{run.state_path(last + 1)}: missing, although the step is finished"] if finished > last + 1 else []
+
+
+def _require_own_steps(run: Run) -> None:
+    """Raise ContsegError if no segmenter and no state is the one that was written: damage is not so thorough."""
+    written = [run.folder / name for name in run.manifest.entries()]
+    files = [path for path in written if path.name in (STATE, STATE_BEFORE, SEGMENTER) and path.is_file()]
+    if not any(path.name == SEGMENTER for path in files) or any(map(run.manifest.is_sound, files)):
+        return
+    raise ContsegError(
+        f"{run.manifest.path}: fits none of the {len(files)} segmenters and states in steps/, so one of the two is of"
+        " another run; restore it, or move steps/ away to train again"
+    )
 
 
 def _require_segmenter(run: Run, step: int, state: StepState) -> None:

@@ -11,8 +11,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from contseg import atomic
-from contseg.archives import read_arrays
+from contseg.archives import read_arrays, read_pickle
 from contseg.data.classes import ClassTable
+from contseg.engine.arrays import belong
 from contseg.engine.metric_lines import lines_at, whole_lines
 from contseg.engine.step_state import StepState
 from contseg.errors import ContsegError
@@ -28,7 +29,7 @@ FILES = (
 FOLDERS = ("steps", "tensorboard")
 MAPS = "maps.npz"
 METRICS = "metrics.jsonl"
-STATE, STATE_BEFORE = "state.pt", "state.before.pt"
+STATE, STATE_BEFORE, SEGMENTER = "state.pt", "state.before.pt", "segmenter.safetensors"
 STEP_ARRAYS = ("confusion.npz", "predictions.npz")
 """Files of a step that can be computed again from its segmenter and the test set."""
 
@@ -60,7 +61,7 @@ class Run:
         report.html                     the report, written by the commands `train` and `report`
         tensorboard/                    events made from metrics.jsonl after every step, where the extra is installed
         run.lock                        while a process trains here: its machine, its number and when it began
-        log.txt                         output of the process of a run that `contseg demo` trains alongside others
+        log.txt                         output of the process of a run that `contseg demo` or a sweep trains alongside others
         manifest.json                   size and SHA-256 of the files of the run, which are checked when they are read
 
     A resume reads `state.pt` of the step, the segmenter of the step before, and everything else from the recipe. It
@@ -110,7 +111,7 @@ class Run:
 
     def segmenter_path(self, step: int) -> Path:
         """The segmenter at the end of a step."""
-        return self.folder / "steps" / f"{step:02d}" / "segmenter.safetensors"
+        return self.folder / "steps" / f"{step:02d}" / SEGMENTER
 
     def state_path(self, step: int, name: str = STATE) -> Path:
         """The state of a step; `STATE_BEFORE` is the one before."""
@@ -135,6 +136,7 @@ class Run:
             ContsegError: the file is damaged.
         """
         path = self.folder / METRICS
+        self.manifest.check(path, f"repair it with: contseg train --resume {self.folder}")
         content = path.read_bytes() if path.is_file() else b""
         lines = whole_lines(content)
         if len(lines) < content.count(b"\n"):
@@ -145,7 +147,7 @@ class Run:
 
     def save_segmenter(self, step: int, segmenter: Segmenter, classes: ClassTable, source: dict[str, Any]) -> None:
         """Write the segmenter of a step; see `contseg.save_segmenter`."""
-        with self.manifest.writing(self.step_folder(step) / "segmenter.safetensors") as partial:
+        with self.manifest.writing(self.step_folder(step) / SEGMENTER) as partial:
             write_segmenter(partial, segmenter, classes, source)
 
     def save_state(self, step: int, state: StepState) -> None:
@@ -174,7 +176,7 @@ class Run:
             return None
         self.manifest.check(path, f"resume the run from an earlier state with: contseg train --resume {self.folder}")
         try:
-            return StepState.from_dict(torch.load(path, map_location="cpu", weights_only=True))
+            return StepState.from_dict(read_pickle(path))
         except Exception as error:  # torch raises many kinds for a damaged file
             reason = " ".join(str(error).split())[:120]
             raise ContsegError(f"{path}: cannot be read ({reason}); delete it to repeat step {step}") from None
@@ -185,9 +187,13 @@ class Run:
         self.manifest.forget(path)
 
     def last_begun(self) -> int:
-        """The last step with a saved state, or -1. Every step before it is finished; their states are no longer needed."""
-        found = [path.parent.name for name in (STATE, STATE_BEFORE) for path in self.folder.glob(f"steps/*/{name}")]
-        return max((int(name) for name in found if name.isdigit()), default=-1)
+        """The last step with a saved state, or -1. Every step before it is finished; their states are no longer needed.
+
+        Raises:
+            ContsegError: the plan lacks this step.
+        """
+        found = [path for name in (STATE, STATE_BEFORE) for path in self.folder.glob(f"steps/*/{name}") if path.is_file()]
+        return self._planned(max((int(path.parent.name) for path in found if path.parent.name.isdecimal()), default=-1))
 
     def is_past_first_step(self) -> bool:
         """Whether step 0 is finished; not if its state is damaged, as a resume repeats the step."""
@@ -209,6 +215,12 @@ class Run:
                 partial.write_bytes(kept)
             self.manifest.record(path, grows=True)
 
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Write summary.json, and record metrics.jsonl, which grows no more."""
+        if (self.folder / METRICS).is_file():
+            self.manifest.record(self.folder / METRICS)
+        self.write_text("summary.json", json.dumps(summary, indent=1))
+
     def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
         """Write a compressed .npz in the run's folder atomically."""
         path = self.folder / name
@@ -226,8 +238,8 @@ class Run:
         path = self.folder / name
         problem = "is damaged" if path.is_file() else "is missing"
         with suppress(OSError, ValueError):
-            if self.manifest.is_sound(path):
-                return read_arrays(path)
+            if self.manifest.is_sound(path) and belong(arrays := read_arrays(path), path):
+                return arrays
         raise ContsegError(f"{path}: {problem}; make it again with: contseg train --resume {self.folder}")
 
     def is_readable(self, name: str) -> bool:
@@ -238,13 +250,27 @@ class Run:
             return False
 
     def finished_steps(self) -> int:
-        """Number of finished steps, determined from several files, as some may be lost."""
+        """Number of finished steps, determined from several files, as some may be lost or damaged.
+
+        Raises:
+            ContsegError: it is more than the plan has.
+        """
         written = {self.folder / name for name in self.manifest.entries()} | {*self.folder.glob("steps/*/confusion.npz")}
         steps = [path.parent.name for path in written if path.name == "confusion.npz"]
-        there = [int(name) for name in steps if name.isdigit()]
-        measured = [line["step"] for line in self.metrics() if line["kind"] == "step"]
-        summary = self.summary() or {}
-        return max([*there, *measured, summary.get("steps", 0) - 1], default=-1) + 1
+        there = [int(name) for name in steps if name.isdecimal()]
+        with suppress(ContsegError):
+            there += [line["step"] for line in self.metrics() if line["kind"] == "step"]
+        with suppress(ContsegError, KeyError, TypeError):
+            there += range((self.summary() or {})["steps"])[-1:]
+        return self._planned(max((step for step in there if isinstance(step, int)), default=-1)) + 1
+
+    def _planned(self, step: int) -> int:
+        """The step, after a check that the plan has it."""
+        with suppress(KeyError, TypeError):
+            if step >= (steps := len((self.plan() or {})["steps"])):
+                place = self.folder / "steps" / f"{step:02d}"
+                raise ContsegError(f"{place}: is not of this run, whose plan has {steps} steps; move what is there away")
+        return step
 
     def confusion(self, step: int) -> np.ndarray:
         """The confusion matrix after a step.
@@ -314,6 +340,8 @@ class Run:
         if plan is None:
             path = self.folder / "plan.json"
             raise ContsegError(f"{path}: is missing; make it again with: contseg train --resume {self.folder}")
+        if not {"steps", "warnings"} <= plan.keys() or not all(isinstance(step, dict) for step in plan["steps"]):
+            raise ContsegError(f"{self.folder / 'plan.json'}: not a plan; restore the file that this run wrote")
         return plan
 
     def summary(self) -> dict[str, Any] | None:
@@ -324,13 +352,25 @@ class Run:
         """
         return self._json("summary.json", f"make it again with: contseg train --resume {self.folder}")
 
+    def environment(self) -> dict[str, Any]:
+        """environment.json; {} before it is written.
+
+        Raises:
+            ContsegError: the file is damaged.
+        """
+        name, advice = "environment.json", f"make it again with: contseg train --resume {self.folder}"
+        self.manifest.check(self.folder / name, advice)
+        return self._json(name, advice) or {}
+
     def _json(self, name: str, advice: str) -> dict[str, Any] | None:
         path = self.folder / name
         if not path.is_file():
             return None
         self.manifest.check(path, advice)
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(content := json.loads(path.read_text(encoding="utf-8")), dict):
+                return content
+            raise ValueError(f"a {type(content).__name__} in place of keys")
         except (ValueError, RecursionError) as error:
             raise ContsegError(f"{path}: not JSON ({str(error)[:120]}); {advice}") from None
 
@@ -345,6 +385,9 @@ class ReadOnlyRun(Run):
         pass
 
     def rewind_metrics(self, state: StepState | None) -> None:
+        pass
+
+    def finish(self, summary: dict[str, Any]) -> None:
         pass
 
     def save_segmenter(self, step: int, segmenter: Segmenter, classes: ClassTable, source: dict[str, Any]) -> None:

@@ -2,8 +2,10 @@
 
 import logging
 import multiprocessing
+import os
 import pickle
 import re
+import signal
 import sys
 import tempfile
 import warnings
@@ -17,14 +19,17 @@ from typing import Any
 from lightning_fabric import Fabric
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
+from contseg.engine.waits import explained
 from contseg.errors import ContsegError
 from contseg.interruption import Interrupted, catching, deferred, end_with
 from contseg.lock import owned_runs
 
 # Fabric logs every process to stderr. At import, so that it also applies to spawned ranks.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # logs every rank that it ends
 warnings.filterwarnings("ignore", message=".*all_gather is deprecated", category=FutureWarning)
 
+LOG_LEVEL = "TORCH_CPP_LOG_LEVEL"
 UNGUARDED = 97
 """Exit code of a rank that started to train while it imported its parent's script."""
 FIX = 'put the code of the script below `if __name__ == "__main__":`'
@@ -92,7 +97,8 @@ def run_spawned(fabric: Fabric, function: Callable[..., Any], arguments: tuple[A
             with suppress(OSError):
                 sender.send(number)
 
-    with tempfile.TemporaryDirectory() as folder, _no_child_left(), deferred(forward):
+    quiet = fabric.device.type == "cpu"  # of GPUs, the log of NCCL is the only reason for its end
+    with tempfile.TemporaryDirectory() as folder, _logging(quiet), _no_child_left(), deferred(forward):
         path = Path(folder) / "call"
         path.write_bytes(pickle.dumps((function, arguments)))
         try:
@@ -114,15 +120,33 @@ def _explained(error: Exception) -> Exception:
     """The error for a rank that ended: one line, or the rank's own error with its traceback if it is no ContsegError."""
     if isinstance(error, ProcessRaisedException):
         found = re.search(r"^contseg\.errors\.ContsegError: (.*)$", str(error), re.MULTILINE)
-        return ContsegError(found.group(1)) if found else error
+        if found:
+            return ContsegError(found.group(1))
+        lost = re.search(r"^torch\.distributed\.Dist\w+Error: (.*)$", str(error), re.MULTILINE)  # before the first call
+        return ContsegError(explained("the start", lost.group(1))) if lost else error
     code = error.exit_code if isinstance(error, ProcessExitedException) else UNGUARDED
     if code == UNGUARDED:
         return ContsegError(f"training.devices: every rank imports the training script; {FIX}")
     rank = f"rank {error.error_index}" if isinstance(error, ProcessExitedException) else "a rank"
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    if code == -signal.SIGABRT:
+        how += " (as NCCL does after training.timeout, if another rank does not come)"
     return ContsegError(
         f"training.devices: {rank} {how} before training was finished; saved files are kept, and the reason may be above"
     )
+
+
+@contextmanager
+def _logging(quiet: bool) -> Iterator[None]:
+    """Start processes without the log of PyTorch's C++ code, which prints stacks when a rank does not answer."""
+    before = os.environ.get(LOG_LEVEL)
+    if quiet and before is None:
+        os.environ[LOG_LEVEL] = "FATAL"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(LOG_LEVEL, None)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from contseg.engine.ranks import restore_scaler, scaler_state
 from contseg.engine.session import Session
 from contseg.engine.step_state import StepState
 from contseg.engine.update import Updater
+from contseg.engine.waits import waiting_for
 from contseg.interruption import Interrupted, at_once, deferred, requested
 from contseg.models.segmenter import Segmenter
 from contseg.scenarios.step import Step
@@ -96,12 +97,13 @@ class StepLearner:
         self.updater.begin_epoch(epoch, progress.pseudo)
         batches = iter(self.batches.epoch(epoch, progress.updates * passes))
         for number in range(progress.updates, self.batches.updates):
-            for terms in self.updater.update(batches, first + number, total):
-                for name, value in terms.items():
-                    sums[name] = sums.get(name, 0.0) + value
-            progress.updates = number + 1
-            self.session.reporter.updated(epoch, self.epochs, self.updater.loss, self.options.batch * passes)
-            signal = self._signal()
+            with waiting_for(f"update {number} of epoch {epoch} of step {self.step.index}"):
+                for terms in self.updater.update(batches, first + number, total):
+                    for name, value in terms.items():
+                        sums[name] = sums.get(name, 0.0) + value
+                progress.updates = number + 1
+                self.session.reporter.updated(epoch, self.epochs, self.updater.loss, self.options.batch * passes)
+                signal = self._signal()
             if signal:
                 batches.close()  # ends the workers
                 self._save_within(progress, started)

@@ -12,11 +12,12 @@ import torch
 from lightning_fabric import Fabric
 
 from contseg.atomic import UnwritableError
+from contseg.data.files import rescaling
 from contseg.engine.cache import StepCache
 from contseg.engine.inputs import Inputs, record_inputs, require_agreement, require_unchanged
 from contseg.engine.job import Job, Reporter
 from contseg.engine.measure import announce, measure_again, measure_test, record
-from contseg.engine.randomness import GROW, derived_seed, own_randomness
+from contseg.engine.randomness import GROW, derived_seed, deterministic, own_randomness
 from contseg.engine.ranks import (
     environment,
     joined_rank,
@@ -35,9 +36,11 @@ from contseg.engine.spawned import refuse_unguarded
 from contseg.engine.step import StepLearner
 from contseg.engine.summary import summarise
 from contseg.engine.teacher import segmenter_before, statistics_beside
+from contseg.engine.waits import waiting_for
 from contseg.interop.imagenet import load_backbone
 from contseg.interop.pretrained import open_segmenter
 from contseg.interruption import Interrupted, catching
+from contseg.methods.method import Method
 from contseg.models.make import make_segmenter
 from contseg.models.options import first_widths
 from contseg.models.segmenter import Segmenter
@@ -68,12 +71,20 @@ def train(job: Job, reporter: Reporter | None = None, *, accept_changes: bool = 
             inputs = Inputs.of(job, make_plan(job.scenario, job.training.batch))
             if not joined_rank():
                 notes = [line for line in (require_unchanged(run, inputs, accept_changes), *recover(run)) if line]
+                notes += _rescaled(job)
                 record_inputs(run, inputs)
                 run.write_text("environment.json", json.dumps(environment(fabric, job.training.threads), indent=1))
             return launch(fabric, _train_on_rank, job, reporter or Reporter(), inputs, notes)
     except Interrupted as stop:
         stop.resume = resume_command(job.folder)
         raise
+
+
+def _rescaled(job: Job) -> list[str]:
+    """A line on images of more than 8 bits, from the first one; [] if the dataset creates its images."""
+    dataset = job.scenario.dataset
+    path = dataset.image_path(job.scenario.train_presence.names[0])
+    return [f"note: {path}: {text}" for text in rescaling(path, dataset.reading)] if path.is_file() else []
 
 
 def resume_command(folder: Path) -> str:
@@ -89,14 +100,20 @@ def resume_command(folder: Path) -> str:
 def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter, inputs: Inputs, notes: list[str]) -> dict[str, Any]:
     load_plugins(job.recipe.get("plugins", []))  # a spawned rank starts without them
     session = Session.of(fabric, job, reporter)
-    fabric.barrier()  # until rank 0 has created the folder
-    require_agreement(fabric, session.run, inputs)
+    with waiting_for("the start"):
+        fabric.barrier()  # until rank 0 has created the folder
+        require_agreement(fabric, session.run, inputs)
     session.reporter.start()
     try:
         warnings = (session.run.plan() or {}).get("warnings", ())
         for text in (*notes, *(f"note: {warning}" for warning in warnings)):
             session.reporter.message(text)
-        with own_randomness(), own_threads(job.training.threads):
+        with (
+            own_randomness(),
+            deterministic(job.training.deterministic),
+            own_threads(job.training.threads),
+            waiting_for("the end"),
+        ):
             return _learn_steps(session)
     finally:
         session.reporter.stop()
@@ -114,18 +131,19 @@ def _learn_steps(session: Session) -> dict[str, Any]:
     job.method.load_state_dict({})  # clear method state from a previous run
     student: Segmenter | None = None
     for step in job.scenario:
-        if state and (step.index < last or (state.finished and step.index == last)):
-            measure_again(session, step)
-            student = None  # the next step loads it from its file
-            if step.index == last:
-                job.method.load_state_dict(state.method)
-                restore_scaler(fabric, state.scaler)
-            continue
-        teacher = segmenter_before(run, step, student)
-        student = _grown(job, step, teacher).to(fabric.device)
-        _finish_step(session, step, student, _learn_step(session, step, student, teacher))
+        with waiting_for(f"step {step.index}"):
+            if state and (step.index < last or (state.finished and step.index == last)):
+                measure_again(session, step)
+                student = None  # the next step loads it from its file
+                if step.index == last:
+                    job.method.load_state_dict(state.method)
+                    restore_scaler(fabric, state.scaler)
+                continue
+            teacher = segmenter_before(run, step, student)
+            student = _grown(job, step, teacher).to(fabric.device)
+            _finish_step(session, step, student, _learn_step(session, step, student, teacher))
     summary = summarise(run)
-    run.write_text("summary.json", json.dumps(summary, indent=1))
+    run.finish(summary)
     fabric.barrier()
     return summary
 
@@ -195,7 +213,8 @@ def _take_over(session: Session, step: Step, student: Segmenter) -> float:
     job = session.job
     assert job.start_from is not None
     session.reporter.step_started(0, len(job.scenario), step.table.names, 0, f"from {job.start_from}")
-    job.method.load_statistics(statistics_beside(job.start_from))
+    if type(job.method).load_statistics is not Method.load_statistics:  # a file that is not needed may be damaged
+        job.method.load_statistics(statistics_beside(job.start_from))
     if not len(step.train):  # the method has no image to use
         return 0.0
     started = time.perf_counter()

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from contseg.engine.draws import DrawsOfUpdate
 from contseg.engine.loading import THRESHOLD_PASS, StepBatches, evaluation_batches
 from contseg.engine.optimiser import make_optimiser
 from contseg.engine.randomness import METHOD, seed_model, torch_generator
@@ -147,11 +149,11 @@ class Updater:
     def _forward_backward(self, one: _Pass) -> dict[str, Tensor]:
         """Student and teacher forward, the method's terms, backward; returns the terms, detached."""
         method, context, batch = self.method, self.context, one.batch
-        seed_model(self.options.seed, self.step.index, one.iteration, self.fabric.global_rank)
         context.generator = one.generator
         teacher_output = self._teacher_output(batch) if self.teacher is not None else None
         with self.fabric.no_backward_sync(self.module, enabled=not one.last):
-            output = self.module(self._inputs(batch), taps=self.taps)
+            with self._draws(one):
+                output = self.module(self._inputs(batch), taps=self.taps)
             labels_before = batch.labels
             batch = self._relabelled(one, teacher_output)
             if self.pseudo:
@@ -166,6 +168,18 @@ class Updater:
         with self.fabric.autocast():
             self.student.observe(output, batch.labels, context.ranks, context.generator)
         return {name: value.detach() for name, value in terms.items()}
+
+    def _draws(self, one: _Pass) -> AbstractContextManager[object]:
+        """Seed the draws of the student; they follow the samples of the update, unless the student is compiled."""
+        seed, step, passes, ranks = self.options.seed, self.step.index, self.options.accumulate, self.context.ranks
+        if self.options.compile:
+            seed_model(seed, step, one.iteration, self.fabric.global_rank)
+            return nullcontext()
+        update, number = divmod(one.iteration, passes)
+        seed_model(seed, step, update, 0)
+        if passes * ranks.count == 1:
+            return nullcontext()
+        return DrawsOfUpdate(len(one.batch.images), number * ranks.count + ranks.rank, passes * ranks.count)
 
     def _inputs(self, batch: Batch) -> Tensor:
         return self.student.normalise(batch.images).contiguous(memory_format=self.layout)

@@ -39,13 +39,14 @@ def candidates(task: Task, method: str) -> Iterator[Candidate]:
             yield from gaussian_heads(task, method)
             deadline += time.monotonic() - started  # the time is that of gradient methods
             continue
-        seconds = (deadline - time.monotonic()) / (len(names) - place)
+        started = time.monotonic()
+        seconds = (deadline - started) / (len(names) - place)
         try:
             yield _learned(task, name, seconds)
         except ContsegError as error:
             if method != "auto":
                 raise
-            yield Candidate(name, None, 0.0, str(error).removeprefix(f"{name}: "))
+            yield Candidate(name, None, time.monotonic() - started, str(error).removeprefix(f"{name}: "))
 
 
 def _learned(task: Task, name: str, seconds: float) -> Candidate:

@@ -1,6 +1,6 @@
 """Measure a model on a labelled folder; classes are matched by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from contseg.evaluation.inference import WHOLE, Inference
 from contseg.evaluation.metrics import BACKGROUND, mean_over
 from contseg.evaluation.predict import predict_image
 from contseg.extension.measure import LabelledPhotos, counts, label_iou
-from contseg.extension.old_images import samples_by_name
+from contseg.extension.old_images import NO_OPTIONS, samples_by_name
 from contseg.models.segmenter import Segmenter
 
 
@@ -51,6 +51,7 @@ def measure_folder(
     *,
     inference: Inference = WHOLE,
     unlabelled: Unlabelled | None = None,
+    options: Mapping[str, Any] = NO_OPTIONS,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Measured:
     """Measure a model on a folder in any format of `open_labelled`: on its test images if its files list them, otherwise on
@@ -62,13 +63,14 @@ def measure_folder(
     Args:
         classes: of the segmenter, in output order.
         unlabelled: the meaning of pixels without a label; default: as the format of the folder defines it.
+        options: further options of `open_labelled`.
         progress: called with (done, total).
 
     Raises:
         ContsegError: the folder has no known format, no image, or no class of the model; or a mask has ids that are not in
             its class list.
     """
-    dataset = open_labelled(folder, unlabelled=unlabelled)
+    dataset = open_labelled(folder, unlabelled=unlabelled, **options)
     names = dataset.names("test") if dataset.is_divided else all_names(dataset)
     samples, matched = samples_by_name(dataset, classes, names)
     matrix = torch.zeros(len(classes) + 1, len(classes) + 1, dtype=torch.int64)

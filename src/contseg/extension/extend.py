@@ -3,7 +3,7 @@
 import json
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -81,6 +81,7 @@ def extend(
     unlabelled: Unlabelled = "unknown",
     minutes: float = 5.0,
     seed: int = 0,
+    options: Mapping[str, Any] | None = None,
     device: str | None = None,
     progress: Progress = quiet,
 ) -> Extension:
@@ -100,6 +101,7 @@ def extend(
         unlabelled: the meaning of pixels without a label in `data`: `unknown` (an old class is possible) or `background`.
         minutes: time limit of all gradient methods together.
         seed: of the held-out images and of all random draws.
+        options: options of `open_labelled` for `data` and `keep`, such as `{"follow_links": True}`.
         device: such as `cpu` or `cuda`; default: a GPU if there is one.
         progress: called with the current work, and how much of it is done.
 
@@ -109,7 +111,7 @@ def extend(
     started, out = time.monotonic(), Path(out)
     require_new(out)
     opened = open_model(model, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    task = make_task(opened, data, classes, keep, unlabelled, minutes, seed, progress)
+    task = make_task(opened, data, classes, keep, unlabelled, minutes, seed, progress, options or {})
     table, groups = task.table, photos_of(task.data, task.old_images, seed)
     tried = list(candidates(task, method))
     able = {one.name: one.segmenter for one in tried if one.segmenter is not None}
@@ -137,7 +139,7 @@ def extend(
         "base": {"path": str(model), "kind": opened.kind},
         "notes": [*opened.notes, *task.data.notes, *(() if task.old_images is None else task.old_images.notes)],
         "provenance": origin,
-        "commands": next_commands(str(data), out, keep, task.data.new[0]),
+        "commands": next_commands(str(data), out, keep, task.data.new[0], options or {}),
     }
     pictures = draw(comparison, groups, task, segmenter)
     with atomic_folder(out) as folder:
@@ -158,13 +160,14 @@ def make_task(
     minutes: float,
     seed: int,
     progress: Progress,
+    options: Mapping[str, Any],
 ) -> Task:
     """What is to be learned; see `extend`.
 
     Raises:
         ContsegError: the data cannot be read, nothing is new, or there are too few images.
     """
-    dataset = open_labelled(data)
+    dataset = open_labelled(data, **options)
     found = ExtensionData.of(
         dataset,
         opened.classes,
@@ -185,7 +188,7 @@ def make_task(
         table,
         stored_sums(opened),
         readout_of(opened),
-        None if keep is None else open_old_images(Path(keep), table),
+        None if keep is None else open_old_images(Path(keep), table, options),
         seconds=60 * minutes,
         seed=seed,
         progress=progress,
@@ -287,13 +290,18 @@ def data_sha256(data: ExtensionData) -> str:
     return sha256(*parts)
 
 
-def next_commands(data: str, out: Path, keep: Path | str | None, new: str) -> list[str]:
+def next_commands(data: str, out: Path, keep: Path | str | None, new: str, options: Mapping[str, Any]) -> list[str]:
     """Commands that may follow an extension."""
-    model = str(out)
+    model, everywhere = str(out), ("follow_links", "max_pixels")
+    read = [
+        f"data.{key if key in everywhere else f'options.{key}'}={json.dumps(value)}"
+        for key, value in options.items()
+        if keep
+    ]
     lines = [
         ["contseg", "predict", model, "IMAGES", "--out", "predictions"],
-        ["contseg", "evaluate", model, "--data", str(keep) if keep else "FOLDER"],
+        ["contseg", "evaluate", model, "--data", str(keep) if keep else "FOLDER", *read],
         ["contseg", "forget", model, "--class", new, "--out", f"{model}-without-{new}"],
-        ["contseg", "export", model, "--to", "onnx"],
+        ["contseg", "export", model, "--to", "onnx", "--out", f"{model}.onnx"],
     ]
     return [shlex.join(line) for line in lines]

@@ -53,7 +53,12 @@ def stored_sums(opened: Opened) -> GaussianSums | None:
         ContsegError: the file is damaged, or was changed.
     """
     state = statistics_beside(opened.file) if opened.segmenter.options.readout is not None else {}
-    return GaussianSums.from_state(state).to(opened.segmenter.mean.device) if "description" in state else None
+    if "description" not in state:
+        return None
+    try:
+        return GaussianSums.from_state(state).to(opened.segmenter.mean.device)
+    except ContsegError as error:
+        raise ContsegError(f"{opened.file}: {error}") from None
 
 
 def readout_of(opened: Opened) -> dict[str, Any]:

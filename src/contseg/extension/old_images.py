@@ -1,21 +1,25 @@
 """Images of the old classes, labelled or not (`--keep`)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha1
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
 from contseg.data.classes import IGNORE, ClassTable
 from contseg.data.dataset import SegmentationDataset
 from contseg.data.datasets.labelled import all_names, open_labelled
-from contseg.data.files import image_files
+from contseg.data.listing import image_files
 from contseg.data.matching import match_classes
-from contseg.data.pixels import AS_STORED, Reading
+from contseg.data.pixels import Reading
 from contseg.errors import ContsegError
 from contseg.extension.measure import LabelledPhotos, Photos, PlainPhotos
 from contseg.scenarios.batch import Samples
+
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,14 @@ class OldImages:
     notes: tuple[str, ...] = ()
 
 
-def open_old_images(path: Path, table: ClassTable, reading: Reading = AS_STORED) -> OldImages:
+def open_old_images(path: Path, table: ClassTable, options: Mapping[str, Any] = NO_OPTIONS) -> OldImages:
     """Open a folder of labelled images in any format of `open_labelled`, or of images alone.
 
     Half of the labelled images, by the hash of their names, is kept for measuring.
 
     Args:
         table: classes of the extended model.
+        options: of `open_labelled`; of images alone, only `bands` and `range` are used, and all links are followed.
 
     Raises:
         ContsegError: the folder does not exist, has no images, or labels no class of the model.
@@ -51,8 +56,8 @@ def open_old_images(path: Path, table: ClassTable, reading: Reading = AS_STORED)
         files = image_files(path)
         if not files:
             raise ContsegError(f"{path}: no images; --keep needs a folder of old images")
-        return OldImages(None, PlainPhotos(files, reading))
-    dataset = open_labelled(path)
+        return OldImages(None, PlainPhotos(files, Reading.of(options.get("bands"), options.get("range"))))
+    dataset = open_labelled(path, **options)
     samples, notes = samples_by_name(dataset, table, all_names(dataset))
     names = sorted(samples.names, key=lambda name: sha1(name.encode()).hexdigest())
     half = len(names) // 2

@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from contseg.archives import is_inflating
+from contseg.archives import read_pickle
+from contseg.data.lists import require_file
 from contseg.errors import ContsegError
 
 CONTAINERS = ("state_dict", "model_state", "model_state_dict", "segmentor", "model")
@@ -50,6 +51,7 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
         {'conv1.weight': tensor([0., 0.])}
     """
     path = Path(path)
+    require_file(path)
     if not path.is_file():
         raise ContsegError(f"{path}: weights file not found; check the path")
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
@@ -81,13 +83,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(path: Path) -> Any:
-    if is_inflating(path):
-        raise ContsegError(
-            f"{path}: cannot be read as plain weights (it is compressed, which PyTorch's files never are); {WHOLE}"
-        )
     try:
         with torch.serialization.safe_globals(NUMPY_NUMBERS):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return read_pickle(path)
     except pickle.UnpicklingError as error:
         requested = re.search(r"GLOBAL ([\w.]+)", str(error))
         if requested:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -112,7 +113,10 @@ def load_statistics(folder: Path | str) -> dict[str, Tensor]:
     if not path.is_file():
         raise ContsegError(f"{path}: not found, and {DESCRIPTION} names it; fetch the whole folder again")
     _require_unchanged(path, wanted)
-    return load_file(path)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ContsegError(f"{path}: cannot be read ({str(error)[:120]}); fetch the whole folder again") from None
 
 
 def _require_unchanged(path: Path, wanted: str) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from contseg.atomic import atomic_file
 from contseg.data.classes import ClassTable
+from contseg.data.lists import require_file
 from contseg.errors import ContsegError
 from contseg.interop import foreign
 from contseg.manifest import check_file
@@ -90,9 +91,10 @@ def load_segmenter(path: Path | str, device: str = "cpu") -> tuple[Segmenter, Cl
             header, or it differs from the manifest of its folder.
     """
     path = Path(path)
+    require_file(path)
     if not path.is_file():
-        folder = "; this is a folder, which load_pretrained reads" if path.is_dir() else ""
-        raise ContsegError(f"{path}: segmenter file not found{folder}")
+        advice = "this is a folder, which load_pretrained reads" if path.is_dir() else "check the path"
+        raise ContsegError(f"{path}: segmenter file not found; {advice}")
     try:
         with safe_open(path, framework="pt") as file:
             header = parse_json((file.metadata() or {})[HEADER], str(path))

@@ -1,5 +1,6 @@
 """Export as a program of PyTorch (`torch.export`), which runs without this package."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,9 @@ def export_torch(
     with atomic_file(Path(path)) as partial, quiet():
         program = traced(network, export.tile)
         stage(1, stages)
-        with partial.open("wb") as file:
-            torch.export.save(program, file, extra_files={DESCRIPTION: export.description()})
+        content = io.BytesIO()  # PyTorch's writer ends the process if the disk is full
+        torch.export.save(program, content, extra_files={DESCRIPTION: export.description()})
+        partial.write_bytes(content.getbuffer())
         with partial.open("rb") as file:
             loaded = torch.export.load(file).module()
         with torch.no_grad():

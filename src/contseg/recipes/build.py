@@ -340,14 +340,22 @@ def resumed_recipe(
     return wanted
 
 
-def keep_recipe(run: Run, recipe: Recipe) -> None:
+def keep_recipe(run: Run, recipe: Recipe) -> str:
     """Save the accepted changes of a recipe, and where the data and the plugins of a run are now.
 
     The next resume, reports and evaluations read them. Name, notes and machine keys stay those of the start.
+
+    Returns:
+        a line if recipe.yaml is not the file that the run wrote, else "".
     """
-    saved = read_run(run.folder / "recipe.yaml")
+    path = run.folder / "recipe.yaml"
+    edited = not run.manifest.is_sound(path)
+    if edited:  # in keys that do not affect results, or accepted
+        run.manifest.record(path)
+    saved = read_run(path)
     if recipe_changes(saved.model_dump(mode="json"), recipe.model_dump(mode="json")):
         run.write_text("recipe.yaml", to_yaml(recipe))
     elif (saved.data.path, saved.plugins) != (recipe.data.path, recipe.plugins):
         data = saved.data.model_copy(update={"path": recipe.data.path})
         run.write_text("recipe.yaml", to_yaml(saved.model_copy(update={"data": data, "plugins": recipe.plugins})))
+    return f"{path}: is not the file that this run wrote; it is kept as it is" if edited else ""

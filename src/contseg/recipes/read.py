@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 
-from contseg.data.lists import read_text
+from contseg.data.lists import read_text, require_file
 from contseg.data.open import DATASETS
 from contseg.differences import flat
 from contseg.errors import ContsegError
+from contseg.manifest import check_file
 from contseg.models.backbones.options import BACKBONES
 from contseg.models.heads.options import HEADS
 from contseg.models.old_options import nested
@@ -83,8 +84,9 @@ def read_run(file: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         overrides: as in `read_recipe`.
 
     Raises:
-        ContsegError: see `read_recipe`.
+        ContsegError: see `read_recipe`; or the file is not the one that the run wrote.
     """
+    check_file(Path(file), "see what changed with: contseg train --resume RUN")
     content, _, _ = _combined(str(file), overrides, required=False)
     recipe = _typed(content, str(file))
     with suppress(ContsegError):
@@ -271,6 +273,7 @@ def recipe_text(source: str) -> str:
         ContsegError: there is no such recipe (suggests the closest match).
     """
     path = Path(source)
+    require_file(path)
     if path.is_file():
         return read_text(path)
     if source in _index():

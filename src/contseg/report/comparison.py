@@ -26,7 +26,8 @@ NO_PROTOCOL = ("scenario.saliency", "evaluation.windows")
 
 NO_NUMBER = (
     "name", "note", "links", "based_on", "plugins", "data.path", "backbone_weights", "evaluation.windows", "training.seed",
-    "training.channels_last", "training.compile", *(f"training.{key}" for key in sorted(MACHINE_KEYS)),
+    "training.channels_last", "training.compile", "training.deterministic",
+    *(f"training.{key}" for key in sorted(MACHINE_KEYS)),
 )  # fmt: skip
 """Keys that may change without a remark. Weights of the backbone have a remark of their own."""
 
@@ -152,11 +153,18 @@ def packaged_recipe(recipe: Recipe) -> Recipe | None:
 
 
 def recorded_recipe(run: Run) -> Recipe | None:
-    """The recipe of a run, or None if it cannot be read here; the run is not compared then."""
+    """The recipe of a run, or None if it cannot be read here; the run is not compared then.
+
+    Raises:
+        ContsegError: the file is not the one that the run wrote.
+    """
+    path = run.folder / "recipe.yaml"
     try:
-        return read_run(run.folder / "recipe.yaml")
+        return read_run(path)
     except ContsegError:
-        return None
+        if run.manifest.is_sound(path):
+            return None
+        raise
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:

@@ -69,6 +69,7 @@ def _uri(image: Image.Image, kind: str, **options: Any) -> str:
     return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+@matplotlib.rc_context({"svg.hashsalt": "contseg"})  # two reports of a run are equal
 def drawing(figure: Figure) -> Drawing:
     """A figure as SVG for light and dark pages; the figure is closed."""
     buffer = io.StringIO()

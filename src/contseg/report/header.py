@@ -21,13 +21,13 @@ LABELS = ("name", "note", "links", "based_on")
 
 def origin_of(run: Run) -> dict[str, Any]:
     """`method`, `protocol`, `command`, `seconds`, and `environment` of a run, as its folder records them."""
-    recipe, path = recorded_recipe(run), run.folder / "environment.json"
+    recipe = recorded_recipe(run)
     return {
         "method": _method(recipe) if recipe else "",
         "protocol": protocol_of(run),
         "command": command_of(run, recipe),
         "seconds": sum(line.get("seconds", 0) for line in run.metrics() if line["kind"] == "step"),
-        "environment": json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {},
+        "environment": run.environment(),
     }
 
 

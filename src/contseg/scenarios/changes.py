@@ -48,7 +48,7 @@ def _step(before: Mapping[str, Any], after: Mapping[str, Any], names: Sequence[s
             yield f"the {word} images of step {index} are others, or in another order"
             continue
         pixels = _pixels(before, after, role, names)
-        if "labels" in differ or pixels:
+        if pixels or {"labels", "masks"} & {*differ}:
             yield f"the masks of the {word} images of step {index} changed{pixels}"
         if "saliency" in differ:
             yield f"the saliency maps of the {word} images of step {index} changed"

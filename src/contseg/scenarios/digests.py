@@ -53,7 +53,9 @@ def _file_digest(path: Path, size: int, changed: int) -> bytes:
 
 
 def step_digests(scenario: Scenario, step: Step) -> dict[str, dict[str, str]]:
-    """Digests of a step's data, by kind (`images`, `label_map`, `labels`, `saliency`), then by role.
+    """Digests of a step's data, by kind (`images`, `label_map`, `labels`, `masks`, `saliency`), then by role.
+
+    `labels` are the pixels of each class in each image, and `masks` also where they are.
 
     Raises:
         ContsegError: a saliency map is missing.
@@ -72,12 +74,13 @@ def step_digests(scenario: Scenario, step: Step) -> dict[str, dict[str, str]]:
         "test": (scenario.test_presence, [step.test]),
         "memory": (scenario.train_presence, step.memory),
     }
-    kinds: dict[str, dict[str, str]] = {"images": {}, "label_map": {}, "labels": {}, "saliency": {}}
+    kinds: dict[str, dict[str, str]] = {"images": {}, "label_map": {}, "labels": {}, "masks": {}, "saliency": {}}
     for role, (presence, parts) in roles.items():
         kinds["images"][role] = _digest("\n".join(name for part in parts for name in part.names).encode())
         kinds["label_map"][role] = _digest(b"".join(_label_map(part) + part.annotated.tobytes() for part in parts))
-        counts = [presence.pixels[presence.rows_of(part.names)].astype("<i8") for part in parts]
-        kinds["labels"][role] = _digest(b"".join(np.ascontiguousarray(count).tobytes() for count in counts))
+        rows = [presence.rows_of(part.names) for part in parts]
+        kinds["labels"][role] = _digest(b"".join(presence.pixels[own].astype("<i8").tobytes() for own in rows))
+        kinds["masks"][role] = _digest(b"".join(presence.masks[own].tobytes() for own in rows))
         maps = "".join(saliency_digest(part) for part in parts)
         if maps:
             kinds["saliency"][role] = _digest(maps.encode())

@@ -15,6 +15,9 @@ from contseg.scenarios.digests import step_digests
 from contseg.scenarios.scenario import Scenario
 from contseg.scenarios.step import Step
 
+HASHED = ("images", "label_map", "labels", "saliency")
+"""Kinds of digests that a plan's hash covers."""
+
 
 @dataclass(frozen=True)
 class StepPlan:
@@ -28,7 +31,7 @@ class StepPlan:
         train_holding: training images that contain each class of the dataset's table.
         matches: published selections that equal the training images.
         digests: digests of the step's data, by kind (`images` in order, `label_map`, `labels` as pixels per class in each
-            image, `saliency`) and role (`train`, `val`, `test`, `memory`), see `contseg.scenarios.digests`.
+            image, `masks`, `saliency`) and role (`train`, `val`, `test`, `memory`), see `contseg.scenarios.digests`.
     """
 
     index: int
@@ -51,7 +54,8 @@ class Plan:
     """The data of every step, small enough to be stored with every result.
 
     `hash` covers the classes by name, and for every step the names of the images in order, the label map, the pixels of each
-    class in each image, and the saliency maps. It does not cover the colours of images or the positions of classes.
+    class in each image, and the saliency maps. It does not cover the colours of images or the positions of classes; the
+    `masks` digests of the steps cover the latter, which a resume compares.
     `warnings` are findings that a user should know before training.
     """
 
@@ -88,7 +92,7 @@ def make_plan(scenario: Scenario, batch: int | None = None) -> Plan:
     steps = tuple(_plan_step(scenario, step) for step in scenario)
     digest = sha256(
         json.dumps([classes.names, classes.ids, classes.background]),
-        *(json.dumps(step.digests, sort_keys=True) for step in steps),
+        *(json.dumps({kind: step.digests[kind] for kind in HASHED}, sort_keys=True) for step in steps),
     )
     return Plan(
         dataset=scenario.dataset.name,

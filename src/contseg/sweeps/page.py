@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from contseg.atomic import write_text
+from contseg.engine.inputs import accepted_changes
 from contseg.errors import ContsegError
 from contseg.sweeps.runs import ORIGIN, Cell, Row
 
@@ -50,6 +51,7 @@ class Result:
     Args:
         figures: metrics in percent, None if not measured.
         notes: metric to the reason why it is None, or to the classes that it covers.
+        changes: that were accepted when the run was resumed, see `accepted_changes`.
         seconds: time of one core, without steps from the cache.
         plan: hash of the plan.
         scenario: dataset and scenario as text; runs of the same scenario should have the same plan.
@@ -64,6 +66,7 @@ class Result:
     machines: tuple[str, ...] = ()
     commits: tuple[str, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
+    changes: tuple[str, ...] = ()
 
 
 Results = Mapping[tuple[str, int], Result]
@@ -77,7 +80,7 @@ def read_results(cells: Iterable[Cell]) -> dict[tuple[str, int], Result]:
 
 def _read(cell: Cell) -> Result:
     summary = cell.run.summary() or {}
-    made = json.loads((cell.folder / "environment.json").read_text(encoding="utf-8"))
+    made = cell.run.environment()
     place = cell.folder / ORIGIN
     origins = [json.loads(line) for line in place.read_text(encoding="utf-8").splitlines()] if place.is_file() else []
     recipe = cell.recipe.model_dump(mode="json")
@@ -90,6 +93,7 @@ def _read(cell: Cell) -> Result:
         machines=tuple(f"{origin['cpu']}, {origin['cores']} cores" for origin in origins),
         commits=tuple(origin["commit"] for origin in origins),
         notes=summary.get("notes", {}),
+        changes=tuple(accepted_changes(cell.run)),
     )
 
 
@@ -127,6 +131,12 @@ def plan_warnings(results: Results) -> list[str]:
         for plans in found.values()
         if len(plans) > 1
     ]
+
+
+def result_warnings(results: Results) -> list[str]:
+    """`plan_warnings`, and a line for every run that was resumed with changes."""
+    marks = [f"{row} ({seed}): {change}" for (row, seed), result in results.items() for change in result.changes]
+    return [*plan_warnings(results), *marks]
 
 
 def page(
@@ -180,7 +190,7 @@ def _setup(sweep: Page, results: Results, wanted: int, overrides: Sequence[str],
         "time": f"{clock}{core / 60:.0f} min of one core",
         "plans": _plans(results),
     }
-    warnings = [f"**Warning**: {warning}.\n" for warning in plan_warnings(results)]
+    warnings = [f"**Warning**: {warning}.\n" for warning in result_warnings(results)]
     return ["| | |\n|---|---|\n" + "".join(f"| {name} | {text} |\n" for name, text in facts.items()), *warnings]
 
 

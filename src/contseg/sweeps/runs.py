@@ -171,8 +171,13 @@ class Watcher:
         """A run is finished, or failed with this error."""
 
 
-def train_all(tasks: Sequence[Task], out: Path, workers: int, watcher: Watcher | None = None) -> dict[str, str]:
+def train_all(
+    tasks: Sequence[Task], out: Path, workers: int, watcher: Watcher | None = None, *, accept_changes: bool = False
+) -> dict[str, str]:
     """Train every task in its own process, `workers` in parallel; the others continue when a run fails.
+
+    Args:
+        accept_changes: resume runs although data or code changed since they began, which marks them.
 
     Returns:
         Title and error of every run that failed.
@@ -202,7 +207,7 @@ def train_all(tasks: Sequence[Task], out: Path, workers: int, watcher: Watcher |
                 following = next_task(waiting, learning, cached) if len(running) < workers else None
                 if following:
                     waiting.remove(following)
-                    running[following] = _started(following.cell, cache, lock)
+                    running[following] = _started(following.cell, cache, lock, accept_changes)
                     continue
                 watcher.progressed(list(running))
                 time.sleep(0.2)
@@ -222,12 +227,13 @@ def begin(cell: Cell) -> None:
         start_run(cell.recipe, cell.folder, overwrite=True)
 
 
-def _started(cell: Cell, cache: Path, lock: Lock) -> subprocess.Popen:
+def _started(cell: Cell, cache: Path, lock: Lock, accept_changes: bool) -> subprocess.Popen:
     """A process that trains or resumes the run of a cell, on one thread."""
     Manifest(cell.folder).record(cell.folder / ORIGIN, cell.folder / LOG, grows=True)
     with (cell.folder / ORIGIN).open("a", encoding="utf-8") as file:
         file.write(json.dumps(origin()) + "\n")
     command = [sys.executable, "-m", "contseg.sweeps.worker", str(cell.folder), str(cache)]
+    command += ["--accept-changes"] * accept_changes
     return start(command, cell.folder / LOG, lock, OMP_NUM_THREADS="1")
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contseg.data.dataset import SubsetName, require_folder
-from contseg.data.files import files_below
+from contseg.data.listing import files_below
 from contseg.errors import ContsegError
 
 _ROBOFLOW = "_annotations.coco.json"

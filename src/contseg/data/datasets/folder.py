@@ -9,7 +9,7 @@ from contseg.data.dataset import SegmentationDataset, SubsetName, require_folder
 from contseg.data.datasets.class_list import read_class_list
 from contseg.data.datasets.division import Division
 from contseg.data.datasets.own_masks import find_masks, missing_mask, read_values, sample_name
-from contseg.data.files import IMAGE_SUFFIXES, image_files
+from contseg.data.listing import IMAGE_SUFFIXES, image_files
 from contseg.data.recoding import Recoding
 from contseg.errors import ContsegError, counted
 

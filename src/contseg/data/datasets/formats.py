@@ -5,7 +5,8 @@ from pathlib import Path
 from contseg.data.datasets.coco_json import CocoJSON
 from contseg.data.datasets.folder import Folder
 from contseg.data.datasets.labelme import Labelme
-from contseg.data.files import files_below
+from contseg.data.listing import files_below
+from contseg.data.lists import require_file
 
 _COCO_NAMES = ("instances_", "_annotations.coco")
 
@@ -18,6 +19,7 @@ def format_of(path: Path) -> type[Folder | CocoJSON | Labelme]:
     if any(one.name.startswith(_COCO_NAMES) for one in jsons):
         return CocoJSON
     for one in jsons:
+        require_file(one)
         text = one.read_text(encoding="utf-8", errors="replace")
         if '"annotations"' in text and '"categories"' in text:
             return CocoJSON

@@ -16,8 +16,9 @@ from contseg.data.classes import IGNORE, ClassTable
 from contseg.data.dataset import SegmentationDataset, SubsetName, recorded_size, require_folder
 from contseg.data.datasets.class_list import is_background
 from contseg.data.datasets.division import Division
-from contseg.data.files import IMAGE_SUFFIXES, files_below, image_files, image_size
+from contseg.data.files import image_size
 from contseg.data.limits import max_pixels
+from contseg.data.listing import IMAGE_SUFFIXES, files_below, image_files
 from contseg.data.lists import read_list, read_text, without_ending
 from contseg.data.outlines import draw
 from contseg.errors import ContsegError, counted, did_you_mean

@@ -8,15 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from contseg.data.classes import Colour
-from contseg.data.files import (
-    IMAGE_SUFFIXES,
-    files_below,
-    has_even_transparency,
-    image_files,
-    read_image,
-    read_mask,
-    stored_mode,
-)
+from contseg.data.files import has_even_transparency, read_image, read_mask, stored_mode
+from contseg.data.listing import IMAGE_SUFFIXES, files_below, image_files
 from contseg.errors import ContsegError
 
 _JPEG = (".jpg", ".jpeg")

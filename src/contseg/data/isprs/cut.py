@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from contseg.atomic import atomic_file, write_text
+from contseg.atomic import PARTIAL, atomic_file, write_text
 from contseg.data.dataset import SubsetName
 from contseg.data.datasets.isprs import CLASSES, MANIFEST, VAIHINGEN_FROM
 from contseg.data.isprs.tiles import Domain, Numbered, Tile, raster_tools
@@ -59,7 +59,7 @@ def cut_tiles(
     try:
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
-            for left in folder.glob("[0-9]*.png.*.partial"):
+            for left in folder.glob(f"[0-9]*.png.*{PARTIAL}"):
                 left.unlink()
         if overwrite:
             _delete(out, domain, folders)

@@ -171,13 +171,13 @@ class GaussianSums:
         """The sums of a `state_dict`, on CPU; other tensors in it are ignored.
 
         Raises:
-            ContsegError: a tensor is missing or has a wrong shape.
+            ContsegError: a tensor is missing, has a wrong shape or type, or contains nan or infinity.
         """
         try:
             described = json.loads(bytes(state["description"].tolist()))
             fixed, parts = (described["expansion"], described["seed"]), tuple(described.get("parts", ()))
             features = Features(described["tap"], state["mean"], state["std"], *fixed, parts)
-            return cls(
+            sums = cls(
                 features,
                 tuple(described["classes"]),
                 state["counts"],
@@ -188,15 +188,31 @@ class GaussianSums:
                 state["background_totals"],
                 _matrices(state["frozen"], features)[0] if "frozen" in state else None,
             )
+            sums._require_sound()
+            return sums
         except KeyError as error:
             raise ContsegError(
                 f"statistics of a Gaussian head: lack {error}; write them again with save_pretrained"
             ) from None
-        except (ValueError, RuntimeError) as error:
+        except (ValueError, RuntimeError, TypeError, AttributeError, IndexError) as error:
             raise ContsegError(
                 f"statistics of a Gaussian head: cannot be read ({' '.join(str(error).split())[:120]});"
                 " write them again with save_pretrained"
             ) from None
+
+    def _require_sound(self) -> None:
+        """Raise ValueError if numbers are not finite, or do not fit the classes."""
+        classes, width = len(self.classes), self.features.width
+        sums = {"counts": self.counts, "totals": self.totals, "scatters": self.scatters, "frozen": self.frozen}
+        sums |= {"background_counts": self.background_counts, "background_totals": self.background_totals}
+        sums |= {"mean": self.features.mean, "std": self.features.std}
+        for name, value in sums.items():
+            if value is not None and not (value.dtype == torch.float64 and value.isfinite().all()):
+                raise ValueError(f"{name} contains other values than finite ones in float64")
+        shapes = (self.counts.shape, self.totals.shape, self.background_totals.shape, self.features.mean.shape)
+        wanted = ((classes,), (classes, width), (len(self.background_counts), width), self.features.std.shape)
+        if shapes != wanted or len(self.scatters) != (classes if self.frozen is None else 0):
+            raise ValueError(f"shapes {[*map(tuple, shapes)]}, expected {[*map(tuple, wanted)]}")
 
 
 def _added(n: Tensor, m: Tensor, s: Tensor, n2: Tensor, m2: Tensor, s2: Tensor) -> Tensor:
