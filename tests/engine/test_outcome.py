@@ -1,6 +1,7 @@
 """What a run leaves: everything that it says can be recomputed from its folder."""
 
 import json
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -105,7 +106,8 @@ def test_the_segmenters_grow_and_carry_their_classes(run):
 
 def test_samples_hold_image_truth_and_a_prediction_after_every_step(run):
     samples = np.load(run.folder / "samples.npz")
-    assert len(samples["names"]) == 6
+    assert samples["drawn"].tolist() == [False] * 6 + [True] * 6
+    assert len(set(samples["names"])) == 12
     scenario = make_scenario(read_recipe(run.folder / "recipe.yaml"))
     dataset, outputs = scenario.dataset, np.argsort(scenario.order)
     for number, name in enumerate(samples["names"]):
@@ -115,6 +117,9 @@ def test_samples_hold_image_truth_and_a_prediction_after_every_step(run):
             segmenter, _ = load_segmenter(run.segmenter_path(step))
             with np.load(run.folder / "steps" / f"{step:02d}" / "predictions.npz") as saved:
                 assert np.array_equal(saved[f"prediction{number}"], predict_image(segmenter, samples[f"image{number}"]))
+                for kind in ("entropy", "margin"):
+                    assert saved[f"{kind}{number}"].shape == samples[f"truth{number}"].shape  # small enough already
+                    assert saved[f"{kind}{number}"].dtype == np.uint8
 
 
 def test_the_plan_names_what_every_result_was_made_of(run):
@@ -125,7 +130,8 @@ def test_the_plan_names_what_every_result_was_made_of(run):
 
 def test_the_environment_is_written_down(run):
     environment = json.loads((run.folder / "environment.json").read_text())
-    assert {"python", "torch", "numpy", "system", "device", "ranks"} <= environment.keys()
+    assert {"contseg", "commit", "python", "torch", "numpy", "system", "device", "ranks"} <= environment.keys()
+    assert datetime.fromisoformat(environment["date"]).tzinfo is not None
 
 
 def test_the_same_recipe_gives_the_same_run(run, tmp_path):

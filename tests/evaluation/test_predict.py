@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from contseg.evaluation.predict import evaluate, predict_batch, predict_image
+from contseg.evaluation.predict import evaluate, predict_batch, predict_image, predict_with_doubt
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
 from contseg.scenarios.batch import Batch
@@ -53,6 +53,19 @@ def test_scores_decide(segmenter, monkeypatch):
     with torch.no_grad():
         logits = segmenter(segmenter.normalise(batch.images)).logits_at((40, 48))
     assert torch.equal(predict_batch(segmenter, batch.images), logits.argmin(dim=1))
+
+
+def test_doubt_is_the_entropy_and_the_margin_of_the_scores(segmenter):
+    image = next(batches()).images[1].permute(1, 2, 0).numpy()
+    with torch.no_grad():
+        batch = torch.from_numpy(image).permute(2, 0, 1).unsqueeze(0)
+        scores = segmenter(segmenter.normalise(batch)).logits_at((40, 48)).softmax(dim=1)[0].numpy()
+    classes, entropy, margin = (values.numpy() for values in predict_with_doubt(segmenter, image))
+    assert np.array_equal(classes, predict_image(segmenter, image))
+    assert np.allclose(entropy, -(scores * np.log(scores)).sum(axis=0) / np.log(len(scores)), atol=1e-5)
+    first, second = np.sort(scores, axis=0)[::-1][:2]
+    assert np.allclose(margin, first - second, atol=1e-6)
+    assert 0 < entropy.min() <= entropy.max() <= 1 + 1e-6
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -77,12 +77,16 @@ def made_run(folder: Path, names: list[str], groups: list[int], recipe: str = "d
     run, rng, steps, count = Run(folder), np.random.default_rng(seed), max(groups) + 1, len(names)
     folder.mkdir(parents=True)
     run.write_text("recipe.yaml", to_yaml(read_recipe(recipe)))
+    run.write_text(
+        "environment.json", json.dumps({"date": "2026-11-27T05:10:37+00:00", "commit": "0a1b2c3", "device": "a GPU"})
+    )
     same = np.random.default_rng(count)  # whatever the seed: of one dataset
-    samples = {"names": np.array(["a", "b"]), "classes": np.array(names)}
+    samples = {"names": np.array(["a", "b"]), "classes": np.array(names), "drawn": np.array([False, True])}
     samples["colours"] = np.array(voc_palette(count), dtype=np.uint8)
     for number in range(2):
         samples[f"truth{number}"] = np.kron(same.integers(0, count, (6, 8)), np.ones((8, 8))).astype(np.uint8)
         samples[f"image{number}"] = same.integers(0, 255, (48, 64, 3)).astype(np.uint8)
+    samples["truth0"][:8, :8] = 0
     run.save_arrays("samples.npz", **samples)
     for step in range(steps):
         known = sum(group <= step for group in groups)
@@ -90,9 +94,14 @@ def made_run(folder: Path, names: list[str], groups: list[int], recipe: str = "d
         none = {"domains": np.array([], dtype=str), "by_domain": np.zeros((0, known, known), dtype=np.int64)}
         run.save_arrays(f"steps/{step:02d}/confusion.npz", confusion=confusion, groups=groups, background=True, **none)
         said = {f"prediction{number}": samples[f"truth{number}"] % known for number in range(2)}
+        said["prediction0"][:8, :8] = step  # right after step 0, and then no longer
+        for kind in ("entropy", "margin"):
+            said |= {f"{kind}{number}": rng.integers(0, 255, (24, 32)).astype(np.uint8) for number in range(2)}
         run.save_arrays(f"steps/{step:02d}/predictions.npz", **said)
         run.append_metrics({"kind": "epoch", "step": step, "loss": 1 / (step + 1), "pseudo": {names[1]: 0.25}})
-        run.append_metrics({"kind": "step", "step": step, "warnings": ["background collapsed"] if step == 1 else []})
+        run.append_metrics(
+            {"kind": "step", "step": step, "seconds": 60.0, "warnings": ["background collapsed"] if step == 1 else []}
+        )
     images = {"train_images": 30, "val_images": 0, "test_images": 9, "memory_images": 0, "domains": []}
     told = {"dataset": "made", "by": "class", "split": "x", "setting": "overlapped", "policy": "mib", "warnings": []}
     holding = [same.integers(0, 30, count).tolist() for _ in range(steps)]

@@ -1,6 +1,7 @@
 """The page of a run shows what its folder holds, and needs nothing else."""
 
 import base64
+import hashlib
 import io
 import json
 import re
@@ -14,7 +15,7 @@ from PIL import Image
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.recipes.read import read_recipe, to_yaml
-from contseg.report.comparison import compare_run
+from contseg.report.comparison import compare_run, protocol_of
 from contseg.report.figures import curves, run_style
 from contseg.report.page import write_report
 from tests.engine.runs import Guessing, interrupted, learn, tiny_recipe
@@ -43,7 +44,7 @@ def page(run) -> Page:
 
 def picture(uri: str) -> np.ndarray:
     kind, data = uri.split(",", 1)
-    assert kind == "data:image/png;base64"
+    assert kind in ("data:image/png;base64", "data:image/jpeg;base64")
     return np.array(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
 
 
@@ -55,7 +56,9 @@ class TestReferences:
         style = re.search(r"<style>(.*)</style>", text, re.DOTALL)
         assert "url(" not in style[1]
         assert "@import" not in style[1]
-        assert "<script" not in text
+        (script,) = re.findall("<script[^>]*>(.*?)</script>", text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"script-src 'sha256-{digest}';" in text
 
     def test_every_picture_can_be_read_and_says_what_it_is(self, page):
         for image in page.images:
@@ -74,7 +77,7 @@ class TestFigures:
         for name in ("old", "new", "all", "average", "forgetting", "harmonic"):
             assert shown[name] == f"{summary[name]:.1f}", name
         assert shown["all with background"] == f"{summary['all_with_background']:.1f}"
-        assert shown["plan"] == summary["plan"]
+        assert list(shown) == ["run", "old", "new", "all", "forgetting", "average", "harmonic", "all with background"]
         assert shown["run"] == "first"
 
     def test_the_numbers_of_every_class_are_those_of_the_last_step(self, page, run):
@@ -129,7 +132,12 @@ class TestText:
         text = (run.folder / "report.html").read_text()
         assert "weight_decay: 0.0001" in text
         assert "torch" in text
-        assert page.title == "contseg: first"
+        assert page.title == f"contseg: mib on {protocol_of(run)}"
+        assert page.headings[0] == page.title.removeprefix("contseg: ")
+        environment = json.loads((run.folder / "environment.json").read_text())
+        assert f"<dt>date</dt><dd>{environment['date'][:10]}</dd>" in text
+        assert f"<dt>plan</dt><dd>{run.summary()['plan']}</dd>" in text
+        assert text.count(run.summary()["plan"]) == 2  # at the top and with the plan
 
     @pytest.mark.parametrize("name", ["<i>x</i>", "&lt;", "$a$ and $", "_hidden", "{{ 7 * 7 }}", "\"quoted'"], ids=str)
     def test_class_names_are_shown_literally(self, run, tmp_path, name):
@@ -151,7 +159,7 @@ class TestText:
         page = Page(write_report([tmp_path / "run"], tmp_path / "page.html").read_text())
         assert page.anchors
         assert set(page.anchors) <= set(page.ids)
-        assert page.ids == ["results", "figures", "images", "classes", "warnings", "training", "plan", "recipes"]
+        assert page.ids == ["results", "figures", "images", "classes", "confusions", "training", "plan", "recipes"]
 
     def test_what_was_not_measured_is_a_dash_with_the_reason(self, run, tmp_path):
         shutil.copytree(run.folder, tmp_path / "run")
@@ -163,7 +171,10 @@ class TestText:
         text = write_report([tmp_path / "run"], tmp_path / "page.html").read_text()
         page = Page(text)
         shown = dict(zip(*page.table("figures"), strict=True))
-        assert shown["old"] == shown["harmonic"] == "–"
+        assert shown["old"] == "–"
+        assert "harmonic" not in shown  # an empty column
+        assert "<em>harmonic</em>: not measured, it needs old and new" in text
+        assert "step 0 is – at the end; after step 0 it was –." in text
         assert "<em>old</em>: not measured, no class of step 0 is labelled in the test set" in text
         assert [row[2] for row in page.table("shades classes")[2:7]] == ["–"] * 5
 
@@ -187,7 +198,7 @@ class TestSeveralRuns:
         rows = page.table("figures")[1:]
         assert [row[0] for row in rows] == ["first", "second"]
         assert rows[1][3] == f"{other.summary()['all']:.1f}"
-        assert page.title == "contseg: comparison"
+        assert page.title == f"contseg: mib (2 runs) on {protocol_of(run)}"
 
     def test_of_one_plan_show_it_once_and_say_so(self, run, tmp_path):
         shutil.copytree(run.folder, tmp_path / "copy")
@@ -211,17 +222,15 @@ class TestSeveralRuns:
         shutil.copytree(run.folder, tmp_path / "third")
         page = Page(write_report([run.folder, tmp_path / "third"], tmp_path / "page.html").read_text())
         rows = page.table("samples")
-        assert rows[0] == ["image", "truth", "firstafter step 2", "thirdafter step 2"]
-        assert {len(row) for row in rows} == {4}
-        steps = page.tables[page.names.index("samples") + 1]
-        assert steps[0] == ["image", "run", "after step 0", "after step 1", "after step 2"]
-        assert [row[-4] for row in steps[1:3]] == ["first", "third"]
+        assert rows[0] == ["image", "truth", "run", "after step 0", "after step 1", "after step 2"]
+        assert [len(row) for row in rows[1:3]] == [6, 4]  # the image is next to the rows of both runs
+        assert [row[-4] for row in rows[1:3]] == ["first", "third"]
 
     def test_of_the_same_classes_share_a_table_of_them(self, run, other, tmp_path):
         page = Page(write_report([run.folder, other.folder], tmp_path / "page.html").read_text())
         names, header, *rows = page.table("shades classes")
         assert names == ["", "", "first", "second"]
-        assert header == ["class", "from step", "after 0", "after 1", "after 2", "forgetting", "after 0", "forgetting"]
+        assert header == ["class", "from step", "after 0", "after 1", "after 2", "forgetting", "after 0"]
         last = [[line for line in one.metrics() if line["kind"] == "step"][-1]["iou"] for one in (run, other)]
         shown = [[row[column] for row in rows] for column in (4, 6)]
         assert shown == [["–" if value is None else f"{100 * value:.1f}" for value in iou] for iou in last]
@@ -280,7 +289,8 @@ class TestPseudoLabels:
         drawing = base64.b64decode(image["src"].removeprefix("data:image/svg+xml;base64,")).decode()
         text = (tmp_path / "page.html").read_text()
         legend = re.search(
-            r'<p class="legend">((?:(?!</p>).)*)</p>\s*<div class="wide"><picture>', text[text.index("Pseudo labels") :]
+            r'<p class="legend">((?:(?!</p>).)*)</p>\s*<div class="wide[^>]*>\s*<picture>',
+            text[text.index("Pseudo labels") :],
         )
         (_, line) = [line for line in with_some.metrics() if line["kind"] == "epoch"]
         assert line["pseudo"]
@@ -294,15 +304,17 @@ class TestPseudoLabels:
 
 
 class TestWarnings:
-    def test_of_a_step_come_after_all_results_as_text(self, run, tmp_path):
+    def test_of_a_step_are_folded_into_one_line_before_all_results(self, run, tmp_path):
         shutil.copytree(run.folder, tmp_path / "run")
         said = [line | ({"warnings": ["fell to <10%"]} if line["kind"] == "step" else {}) for line in run.metrics()]
         Run(tmp_path / "run").write_text("metrics.jsonl", "".join(f"{json.dumps(line)}\n" for line in said))
         text = write_report([tmp_path / "run"], tmp_path / "page.html").read_text()
         notes = re.findall(r'<p class="warning">(.*)</p>', text)
         assert notes == [f"<strong>run</strong> after step {step}: fell to &lt;10%" for step in range(STEPS)]
-        assert text.index(f'<a href="#warnings">{STEPS} warnings</a>') < text.index('id="images"')
-        assert text.index("shades classes") < text.index('class="warning"') < text.index('id="plan"')
+        fold = re.search(r'<details class="warnings"><summary>(.*?)</summary>(.*?)</details>', text, re.DOTALL)
+        assert fold[1] == f"{STEPS} warnings: read them before you quote a number"
+        assert fold[2].count('class="warning"') == STEPS
+        assert text.index('class="words"') < fold.start() < text.index('id="results"')
 
     def test_are_none_in_a_run_without(self, other, tmp_path):
         assert 'class="warning"' not in write_report([other.folder], tmp_path / "page.html").read_text()
@@ -358,17 +370,23 @@ class TestPublishedNumbers:
         text = write_report([changed.folder], tmp_path / "page.html").read_text()
         mark, *_ = re.findall(r'<p class="warning">(.*)</p>', text)
         assert mark == "<strong>run</strong> not comparable with published numbers: data.test_crop was 512, is none"
-        link, heading = re.search(r'<a href="#warnings">\d+ warnings?</a>', text), text.index(f"{self.HEADING}</h2>")
-        assert link.start() < heading < text.index(mark)
+        assert (
+            re.search(r"<summary>\d+ warnings?: read", text).start() < text.index(mark) < text.index(f"{self.HEADING}</h2>")
+        )
         rows = Page(text).table("published")[1:]
         assert [row[2] for row in rows] == ["no"] * len(compare_run(changed))
         assert text.count("whole images are scored; published: crop 512") == 1
 
     def test_that_are_missing_are_a_dash(self, pretend, tmp_path):
         changed = pretend("voc/joint_15-1", "scenario.scored_as=null")
-        (row,) = Page(write_report([changed.folder], tmp_path / "page.html").read_text()).table("published")[1:]
-        assert (row[5], row[7]) == ("–", "–")
-        assert row[9].startswith("77.4 (-")
+        header, row = Page(write_report([changed.folder], tmp_path / "page.html").read_text()).table("published")
+        assert header[4:] == ["all", "published"]  # columns without any published number are left out
+        assert row[5].startswith("77.4 (-")
+        other = shutil.copytree(changed.folder, tmp_path / "other")
+        Run(other).write_text("recipe.yaml", to_yaml(read_recipe("voc/plop_15-1_overlapped")))
+        joint, *_ = Page(write_report([changed.folder, other], tmp_path / "page.html").read_text()).table("published")[1:]
+        assert (joint[6], joint[8]) == ("–", "–")
+        assert joint[10].startswith("77.4 (-")
 
     def test_have_no_section_where_there_are_none(self, page):
         assert self.HEADING not in page.headings

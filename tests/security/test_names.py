@@ -58,13 +58,20 @@ def test_markup_is_shown_literally(name):
 
 
 @pytest.mark.parametrize("template", ["page.html", "extension.html"])
-def test_a_page_forbids_scripts_and_requests(template):
-    source = environment("contseg.extension").loader.get_source(environment("contseg.extension"), template)[0]
+def test_a_page_forbids_requests_and_all_scripts_but_its_own(template):
+    made = environment("contseg.extension")
+    source = made.loader.get_source(made, "base.html")[0]
     policy = re.search('http-equiv="Content-Security-Policy" content="([^"]+)"', source)
     assert policy is not None
     assert "default-src 'none'" in policy[1]
-    assert "<script" not in source
-    assert source.index(policy[0]) < source.index("<style")
+    assert re.findall("script-src ([^;]*);", policy[1]) == ["'{{ script_hash }}'"]
+    assert source.index(policy[0]) < source.index("<style") < source.index("<script")
+    for each in (template, "parts.html"):
+        content = made.loader.get_source(made, each)[0]
+        assert "<script" not in content
+        assert not re.search(r"\son[a-z]+=", content)
+        assert "|safe" not in content.replace("' class=\"from\"'|safe", "")
+    assert made.loader.get_source(made, template)[0].startswith('{% extends "base.html" %}')
 
 
 def folder(root):

@@ -1,9 +1,11 @@
-"""Digests of the code, so that a step 0 trained by another version is not reused."""
+"""Digests of the code, so that a step 0 trained by another version is not reused; and its commit, for the report."""
 
+import subprocess
 from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from pathlib import Path
 
 import torch
 
@@ -32,3 +34,18 @@ def _sources(folder: Traversable, apart: tuple[str, ...] = ()) -> Iterator[bytes
                 yield from _sources(entry)
         elif entry.name.endswith(".py"):
             yield f"{entry.name}\n".encode() + entry.read_bytes()
+
+
+def commit() -> str:
+    """The last commit of the package, followed by `with changes` if files differ from it; `unknown` outside a checkout."""
+    package = Path(__file__).parents[1]
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments, "--", "."]
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=package).stdout.strip()
+
+    try:
+        found, changed = git("log", "-1", "--format=%h"), git("status", "--porcelain")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{found or 'unknown'}{' with changes' if changed else ''}"

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +23,8 @@ from lightning_fabric.plugins.precision import MixedPrecision
 from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor
 
+from contseg import __version__
+from contseg.engine.code import commit
 from contseg.engine.devices import accelerator_of, precision_of
 from contseg.engine.loading import Shard
 from contseg.engine.options import TrainingOptions
@@ -244,9 +246,12 @@ def restore_scaler(fabric: Fabric, saved: dict[str, Any]) -> None:
 
 
 def environment(fabric: Fabric, threads: int | None) -> dict[str, Any]:
-    """Versions and hardware, for the report."""
+    """Date, commit, versions and hardware, for the report."""
     device = torch.cuda.get_device_name() if fabric.device.type == "cuda" else platform.processor() or platform.machine()
     return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "contseg": __version__,
+        "commit": commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,

@@ -1,14 +1,19 @@
 """A few test images, predicted after every step, so that a report shows what the run learned and forgot."""
 
 import numpy as np
+from PIL import Image
+from torch import Tensor
 
 from contseg.engine.job import Job
 from contseg.engine.session import Session
-from contseg.evaluation.predict import predict_batch
+from contseg.evaluation.predict import predict_with_doubt
 from contseg.models.segmenter import Segmenter
 from contseg.scenarios.step import Step
 
 COUNT = 6
+"""Number of images that are chosen for their classes, and of images that are drawn."""
+DOUBT_SIDE = 160
+"""Longest side of the maps of doubt."""
 
 
 def chosen_names(job: Job) -> list[str]:
@@ -30,12 +35,25 @@ def chosen_names(job: Job) -> list[str]:
     return [names[row] for row in chosen]
 
 
+def drawn_names(job: Job, without: list[str]) -> list[str]:
+    """Other test images, drawn with seed 0: the same in all runs with the same test images."""
+    left = sorted(set(job.scenario[-1].test.names) - set(without))
+    places = np.random.default_rng(0).permutation(len(left))[:COUNT]
+    return [left[place] for place in places]
+
+
 def keep_samples(session: Session) -> None:
-    """Write the sample images, cut as in evaluation, with their labels after the last step, class names and colours."""
+    """Write the sample images, cut as in evaluation, with their labels after the last step, class names and colours.
+
+    `drawn` marks the images that were drawn at random.
+    """
     job = session.job
     table = job.scenario[-1].table
+    chosen = chosen_names(job)
+    drawn = drawn_names(job, chosen)
     arrays: dict[str, np.ndarray] = {
-        "names": np.array(chosen_names(job)),
+        "names": np.array([*chosen, *drawn]),
+        "drawn": np.array([False] * len(chosen) + [True] * len(drawn)),
         "classes": np.array(table.names),
         "colours": np.array(table.colours, dtype=np.uint8),
     }
@@ -48,14 +66,25 @@ def keep_samples(session: Session) -> None:
 
 
 def keep_predictions(session: Session, step: Step, segmenter: Segmenter) -> None:
-    """Write the predictions for the sample images after a step."""
+    """Write the predictions for the sample images after a step, and small maps of their entropy and margin (0 to 255)."""
     job, training = session.job, segmenter.training
     segmenter.eval()
     arrays, inference = {}, job.inference_at(step)
-    for number, name in enumerate(chosen_names(job)):
+    chosen = chosen_names(job)
+    for number, name in enumerate([*chosen, *drawn_names(job, chosen)]):
         image, mask = job.scenario.dataset.read(name)
         pixels, _ = job.evaluation_pipeline(image, {"mask": mask}, np.random.default_rng(0))
-        predicted = predict_batch(segmenter, pixels.unsqueeze(0).to(segmenter.mean.device), inference=inference)
-        arrays[f"prediction{number}"] = predicted[0].cpu().numpy().astype(np.uint8)
+        seen = pixels.permute(1, 2, 0).contiguous().numpy()
+        predicted, entropy, margin = predict_with_doubt(segmenter, seen, inference)
+        arrays[f"prediction{number}"] = predicted.cpu().numpy().astype(np.uint8)
+        arrays[f"entropy{number}"], arrays[f"margin{number}"] = _small(entropy), _small(margin)
     segmenter.train(training)
     session.run.save_arrays(f"steps/{step.index:02d}/predictions.npz", **arrays)
+
+
+def _small(values: Tensor) -> np.ndarray:
+    """A map (H, W) of values in [0, 1] as uint8, at most `DOUBT_SIDE` pixels long."""
+    pixels = Image.fromarray((values.float().clamp(0, 1) * 255).round().byte().cpu().numpy())
+    scale = min(1.0, DOUBT_SIDE / max(pixels.size))
+    width, height = (max(1, round(scale * side)) for side in pixels.size)
+    return np.asarray(pixels.resize((width, height), Image.Resampling.BOX))

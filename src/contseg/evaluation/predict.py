@@ -1,5 +1,6 @@
 """Predictions of a segmenter: confusion matrices of labelled samples, or the classes of an image."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -98,6 +99,33 @@ def predict_with_scores(segmenter: Segmenter, image: np.ndarray, inference: Infe
     with torch.no_grad():
         best = [band[0].max(dim=0) for band in _scored_bands(segmenter, _tensor(segmenter, image), None, inference)]
     return torch.cat([one.indices for one in best]), torch.cat([one.values for one in best])
+
+
+def predict_with_doubt(
+    segmenter: Segmenter, image: np.ndarray, inference: Inference = WHOLE
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Class outputs (H, W) int64 of an image, and two measures of doubt (H, W) in [0, 1], on the segmenter's device.
+
+    The entropy of the scores is divided by that of equal scores, so 1 is complete doubt. The margin is the best score minus
+    the second best, so 0 is complete doubt. The classes are those of `predict_image`.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+    """
+    with torch.no_grad():
+        bands = [_doubt(band[0]) for band in _scored_bands(segmenter, _tensor(segmenter, image), None, inference)]
+    classes, entropy, margin = (torch.cat(parts) for parts in zip(*bands, strict=True))
+    return classes, entropy, margin
+
+
+def _doubt(scores_KHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Class, entropy and margin of each pixel."""
+    count = len(scores_KHW)
+    shares = scores_KHW / scores_KHW.sum(dim=0).clamp_min(1e-12)
+    entropy = torch.special.entr(shares).sum(dim=0) / math.log(max(2, count))
+    best = scores_KHW.topk(min(2, count), dim=0).values
+    margin = best[0] - best[1] if count > 1 else torch.ones_like(best[0])
+    return scores_KHW.argmax(dim=0), entropy, margin
 
 
 def _tensor(segmenter: Segmenter, image: np.ndarray) -> Tensor:

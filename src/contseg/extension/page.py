@@ -13,9 +13,10 @@ from contseg.evaluation.inference import WHOLE, Inference
 from contseg.evaluation.predict import predict_image
 from contseg.extension.measure import Photo
 from contseg.models.segmenter import Segmenter
-from contseg.report.figures import coloured, thumbnail
+from contseg.report.figures import label_map, palette
+from contseg.report.figures import photo as drawn
 from contseg.report.page import environment
-from contseg.report.tables import LEVELS, html_colour, shade
+from contseg.report.tables import html_colour
 
 PICTURES = 8
 
@@ -52,11 +53,11 @@ def picture(
     return Picture(
         photo.name,
         changed,
-        thumbnail(photo.image),
-        None if labels is None else coloured(labels, colours),
-        coloured(before, colours),
-        coloured(after, colours),
-        coloured(np.where(before != after, after, 255).astype(np.uint8), colours),
+        drawn(photo.image),
+        None if labels is None else label_map(labels, colours),
+        label_map(before, colours),
+        label_map(after, colours),
+        label_map(np.where(before != after, after, 255).astype(np.uint8), colours),
     )
 
 
@@ -68,5 +69,7 @@ def write_page(path: Path, record: Mapping[str, Any], pictures: Iterable[Picture
         table: classes of the new model.
     """
     page = environment("contseg.extension").get_template("extension.html")
-    legend = [(name, html_colour(colour)) for name, colour in zip(table.names, table.colours, strict=True)]
-    write_text(path, page.render(**record, pictures=list(pictures), legend=legend, levels=LEVELS, shade=shade))
+    colours = palette(np.array(table.colours, dtype=np.uint8))
+    legend = [(name, html_colour(colours[place])) for place, name in enumerate(table.names)]
+    notices = [("", text) for text in record["warnings"]]
+    write_text(path, page.render(**record, notices=notices, pictures=list(pictures), legend=legend))

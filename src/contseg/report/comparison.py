@@ -84,7 +84,7 @@ def comparability(recipe: Recipe) -> list[str]:
         >>> comparability(read_recipe("digits/plop_5-1", ["scenario.setting=disjoint"]))
         []
     """
-    base = _packaged(recipe)
+    base = packaged_recipe(recipe)
     if base is None or not is_of_published_data(base.name):
         return []
     changes = protocol_changes(recipe)
@@ -145,6 +145,11 @@ def notes_on(comparisons: Sequence[Comparison]) -> list[str]:
         warning if len(sources) == len(comparisons) else f"{'; '.join(sources)}: {warning}"
         for warning, sources in about.items()
     ]
+
+
+def packaged_recipe(recipe: Recipe) -> Recipe | None:
+    """The packaged recipe that a recipe is based on; None without one, or if it is no longer in the package."""
+    return _read_packaged(recipe.based_on) if recipe.based_on else None
 
 
 def recorded_recipe(run: Run) -> Recipe | None:
@@ -238,18 +243,13 @@ def block_of(run: Run, name: str) -> Block:
     return Block(name, tuple(lines), (*(notes_on(comparisons) or marks), *remarks))
 
 
-def _packaged(recipe: Recipe) -> Recipe | None:
-    """The packaged recipe that a recipe is based on; None without one, or if it is no longer in the package."""
-    return _read_packaged(recipe.based_on) if recipe.based_on else None
-
-
 @cache
 def _read_packaged(name: str) -> Recipe | None:
     return read_recipe(name) if name in recipe_names() else None
 
 
 def _changes(recipe: Recipe) -> Changes:
-    base = _packaged(recipe)
+    base = packaged_recipe(recipe)
     if base is None:
         return {}
     unused = () if _draws(base) or _draws(recipe) else ("scenario.seed",)
@@ -303,7 +303,7 @@ def _reservations(recipe: Recipe, row: PublishedRow) -> Iterator[str]:
         yield "the published lists were drawn once; setting partitioned follows their rule, but has other images"
     if row.dataset == "isprs" and not recipe.scenario.domains:
         yield "published on Potsdam alone; scenario.domains=[potsdam] leaves Vaihingen out where the folder contains both"
-    if _packaged(recipe) is None:
+    if packaged_recipe(recipe) is None:
         yield "the recipe is not based on a packaged one, so only the protocol in the table was checked"
     changed = other_changes(recipe)
     if changed:

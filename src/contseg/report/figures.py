@@ -21,7 +21,8 @@ from contseg.errors import visible
 RUN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
 DASHES = ("solid", "dashed", "dotted")
 IGNORED = (225, 225, 225)
-THUMBNAIL = 112
+SIDE = 320
+"""Longest side of an image on the page."""
 
 # a colour that is used for nothing else, so that it can be replaced in the finished drawing
 INK, DARK_INK = "#1a1b1c", "#e3e4e6"
@@ -58,10 +59,14 @@ def run_style(position: int) -> dict[str, Any]:
 
 
 def png_uri(pixels: np.ndarray) -> str:
-    """(H, W, 3) uint8 as a data URI."""
+    """(H, W, 3) or (H, W, 4) uint8 as a data URI."""
+    return _uri(Image.fromarray(pixels), "png", optimize=True)
+
+
+def _uri(image: Image.Image, kind: str, **options: Any) -> str:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    image.save(buffer, kind, **options)
+    return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 @matplotlib.rc_context({"svg.hashsalt": "contseg"})  # two reports of a run are equal
@@ -133,15 +138,62 @@ def losses(series: Sequence[Sequence[tuple[int, float]]]) -> Drawing:
     return drawing(figure)
 
 
-def thumbnail(image: np.ndarray) -> str:
-    """An image, THUMBNAIL pixels high, as a data URI."""
-    width = max(1, round(image.shape[1] * THUMBNAIL / image.shape[0]))
-    return png_uri(np.asarray(Image.fromarray(image).resize((width, THUMBNAIL), Image.Resampling.BILINEAR)))
+def photo(image: np.ndarray) -> str:
+    """An image, at most `SIDE` pixels long, as a data URI."""
+    return _uri(_fitted(Image.fromarray(image), Image.Resampling.BILINEAR), "jpeg", quality=88)
 
 
-def coloured(ids: np.ndarray, colours: np.ndarray) -> str:
-    """A label map in class colours, THUMBNAIL pixels high, as a data URI; ignored pixels are light grey."""
-    palette = np.full((256, 3), IGNORED, dtype=np.uint8)
-    palette[: len(colours)] = colours
-    width = max(1, round(ids.shape[1] * THUMBNAIL / ids.shape[0]))
-    return png_uri(palette[np.asarray(Image.fromarray(ids).resize((width, THUMBNAIL), Image.Resampling.NEAREST))])
+def grey(values: np.ndarray) -> str:
+    """A map of values from 0 to 255 as a data URI."""
+    return _uri(Image.fromarray(values), "jpeg", quality=75)
+
+
+def label_map(ids: np.ndarray, colours: np.ndarray) -> str:
+    """A label map in the colours of `palette`, at most `SIDE` pixels long, as a data URI."""
+    image = Image.fromarray(ids)
+    image.putpalette(palette(colours).tobytes())
+    return _uri(_fitted(image, Image.Resampling.NEAREST), "png", optimize=True)
+
+
+def palette(colours: np.ndarray) -> np.ndarray:
+    """The colours of classes and of ignored pixels, (256, 3), each once: a pixel of a map identifies its class.
+
+    Example:
+        >>> palette(np.array([[0, 0, 9], [0, 0, 9]], np.uint8))[[0, 1, 255]].tolist()
+        [[0, 0, 9], [0, 0, 10], [225, 225, 225]]
+    """
+    found, taken = np.full((256, 3), IGNORED, dtype=np.uint8), {IGNORED}
+    for number, (red, green, blue) in enumerate(colours.tolist()):
+        nearest = 1 if blue < 128 else -1
+        while (red, green, blue) in taken:
+            blue = (blue + nearest) % 256
+        taken.add((red, green, blue))
+        found[number] = red, green, blue
+    return found
+
+
+def curve(values: Sequence[float | None], steps: int) -> str:
+    """The path of a line of values in [0, 1] in a box of 100 x 40, in the notation of SVG; nothing where one is None.
+
+    A single value is a horizontal line.
+
+    Example:
+        >>> curve([None, 0.5, 1.0], 3), curve([0.25, None], 2), curve([0.25], 2)
+        ('M50 20L100 0', 'M0 30h0', 'M0 30L100 30')
+    """
+    if len(values) == 1:
+        values, steps = [values[0], values[0]], 2
+    points = [
+        None if value is None else f"{100 * step / max(1, steps - 1):.4g} {40 * (1 - value):.4g}"
+        for step, value in enumerate(values)
+    ]
+    parts = []
+    for before, point, after in zip([None, *points], points, [*points[1:], None], strict=False):
+        if point is not None:
+            parts.append(f"{'M' if before is None else 'L'}{point}" + ("h0" if before is after is None else ""))
+    return "".join(parts)
+
+
+def _fitted(image: Image.Image, how: Image.Resampling) -> Image.Image:
+    scale = min(1.0, SIDE / max(image.size))
+    return image.resize((max(1, round(scale * image.width)), max(1, round(scale * image.height))), how)

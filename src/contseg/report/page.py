@@ -1,7 +1,10 @@
 """The report of one or several runs: a self-contained HTML file."""
 
+import base64
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +23,17 @@ from contseg.replaceable import require_replaceable
 from contseg.report import figures as draw
 from contseg.report import tables
 from contseg.report.comparison import comparability, compare_run, notes_on, recorded_recipe, run_names
+from contseg.report.confusions import confusion_tables
 from contseg.report.earth import earth_table
+from contseg.report.header import facts_line, origin_of, title_of
 from contseg.report.pseudo_map import draw_pseudo_labels, pseudo_legend
+from contseg.report.samples import sample_tables
+from contseg.report.tables import Facts
+from contseg.report.words import sentences
 
 MARK = "<title>contseg: "
 """A text in every report."""
+SCRIPT = files("contseg.report").joinpath("templates/page.js").read_text(encoding="utf-8")
 
 
 def write_report(folders: Sequence[Path | str] | Path | str, out: Path | str) -> Path:
@@ -48,32 +57,38 @@ def write_report(folders: Sequence[Path | str] | Path | str, out: Path | str) ->
     for run in runs:
         if not run.confusions():
             raise ContsegError(f"{run.folder}: no step is finished yet, so there is nothing to report")
-    names = run_names(runs)
-    shown = {name: _facts(run) | draw.run_style(place) for place, (name, run) in enumerate(zip(names, runs, strict=True))}
-    page = (
-        environment()
-        .get_template("page.html")
-        .render(
-            title=names[0] if len(runs) == 1 else "comparison",
-            runs=shown,
-            counted=COUNTED,
-            earth=earth_table(shown),
-            levels=tables.LEVELS,
-            curves=draw.curves([facts["series"] for facts in shown.values()]),
-            losses=draw.losses([facts["losses"] for facts in shown.values()]),
-            samples=tables.sample_tables(shown),
-            classes=tables.class_tables(shown),
-            domains=tables.domain_tables(shown),
-            plans=tables.plan_tables(shown),
-            environments=tables.together(shown, lambda facts: json.dumps(facts["environment"], sort_keys=True)),
-        )
-    )
+    page = environment().get_template("page.html").render(_content(runs))
     with writable(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     in_run = any(out.parent == run.folder for run in runs)
     with Manifest(out.parent).writing(out) if in_run else atomic_file(out) as partial:
         partial.write_text(page, encoding="utf-8")
     return out
+
+
+def _content(runs: Sequence[Run]) -> dict[str, Any]:
+    """What the template shows."""
+    names = run_names(runs)
+    shown = {name: _facts(run) | draw.run_style(place) for place, (name, run) in enumerate(zip(names, runs, strict=True))}
+    return {
+        "title": title_of(shown),
+        "facts": facts_line(shown),
+        "sentences": sentences(shown),
+        "warnings": _warnings(shown),
+        "runs": shown,
+        "columns": tables.figure_columns(shown),
+        "counted": COUNTED,
+        "published_keys": tables.published_keys(shown),
+        "earth": earth_table(shown),
+        "curves": draw.curves([facts["series"] for facts in shown.values()]),
+        "losses": draw.losses([facts["losses"] for facts in shown.values()]),
+        "samples": sample_tables(shown),
+        "classes": tables.class_tables(shown),
+        "confusions": confusion_tables(shown),
+        "domains": tables.domain_tables(shown),
+        "plans": tables.plan_tables(shown),
+        "environments": tables.together(shown, lambda facts: json.dumps(_versions(facts), sort_keys=True)),
+    }
 
 
 def environment(*packages: str) -> Environment:
@@ -84,11 +99,18 @@ def environment(*packages: str) -> Environment:
     """
     loader = ChoiceLoader([PackageLoader(package) for package in (*packages, "contseg.report")])
     made = Environment(loader=loader, autoescape=True, finalize=_shown, trim_blocks=True, lstrip_blocks=True)
+    made.globals |= {"script": SCRIPT, "script_hash": script_hash(), "levels": tables.LEVELS, "shade": tables.shade}
     made.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f}"
     made.filters["whole"] = lambda value: "–" if value is None else f"{100 * value:.0f}"
     made.filters["figure"] = lambda value: "–" if value is None else f"{value:.1f}"
+    made.filters["loss"] = lambda value: "±0.0" if abs(value) < 0.0005 else f"{-100 * value:+.1f}".replace("-", "−")
     made.filters["signed"] = lambda value: "" if value is None else f" ({value:+.1f})"
     return made
+
+
+def script_hash() -> str:
+    """The hash of the only script that the policy of a page allows."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
 
 
 def _shown(value: Any) -> Any:
@@ -132,8 +154,25 @@ def _facts(run: Run) -> dict[str, Any]:
         "maps": run.arrays(MAPS) if run.is_readable(MAPS) else {},
         "plan": run.require_plan(),
         "recipe": (run.folder / "recipe.yaml").read_text(encoding="utf-8"),
-        "environment": run.environment(),
+        "confusion": confusions[-1],
+        "background": background,
+        **origin_of(run),
     }
+
+
+def _warnings(runs: Mapping[str, Facts]) -> list[tuple[str, str]]:
+    """The warnings of all runs, each with the name of its run."""
+    marks = [
+        (name, f"not comparable with published numbers: {facts['not_comparable']}")
+        for name, facts in runs.items()
+        if facts["not_comparable"]
+    ]
+    return marks + [(name, text) for name, facts in runs.items() for text in facts["warnings"]]
+
+
+def _versions(facts: Facts) -> dict[str, Any]:
+    """The environment without what the head of the page shows."""
+    return {key: value for key, value in facts["environment"].items() if key not in ("date", "contseg", "commit")}
 
 
 def _samples(run: Run, steps: int) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:

@@ -1,4 +1,4 @@
-"""The content of a report's tables: classes, plans and sample images of several runs."""
+"""The content of a report's tables: classes, domains and plans of several runs."""
 
 import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -40,12 +40,37 @@ def together(runs: Mapping[str, Facts], key: Callable[[Facts], Hashable]) -> lis
     return list(groups.values())
 
 
+FIGURES = {
+    "old": "old", "new": "new", "all": "all", "forgetting": "forgetting", "average": "average", "harmonic": "harmonic",
+    "all_with_background": "all with background",
+}  # fmt: skip
+PLAN = {
+    "domains": "domains", "train_images": "train", "memory_images": "memory", "val_images": "val", "test_images": "test",
+}  # fmt: skip
+ALWAYS = ("old", "new", "all", "forgetting")
+
+
+def figure_columns(runs: Mapping[str, Facts]) -> dict[str, str]:
+    """Metric to title of the columns of results, without those that no run measured; `ALWAYS` are shown in any case.
+
+    Example:
+        >>> list(figure_columns({"a": {"figures": dict.fromkeys(FIGURES) | {"average": 0.5}}}))
+        ['old', 'new', 'all', 'forgetting', 'average']
+    """
+    return {
+        key: title
+        for key, title in FIGURES.items()
+        if key in ALWAYS or any(facts["figures"][key] is not None for facts in runs.values())
+    }
+
+
 def class_tables(runs: Mapping[str, Facts]) -> list[dict[str, Any]]:
     """A table of IoU per class after each step, for all runs with the same classes in the same steps.
 
     Returns:
         of each table `runs`; `steps`, the new classes of each step; `bars`, the classes from best to worst after the last
-        step, on average over the runs, absent ones last; `folded`.
+        step, on average over the runs, absent ones last; `folded`; `several_steps`; `forgets`, run to
+        whether its forgetting was measured.
     """
     tables = []
     for group in together(runs, lambda facts: (tuple(facts["classes"]), facts["groups"])):
@@ -58,6 +83,11 @@ def class_tables(runs: Mapping[str, Facts]) -> list[dict[str, Any]]:
                 "steps": {step: [row for row in rows if row["step"] == step] for step in sorted(steps)},
                 "bars": sorted((row for row in rows if row["known"]), key=lambda row: row["mean"], reverse=True),
                 "folded": len(rows) > FOLDED,
+                "several_steps": any(facts["steps"] > 1 for facts in group.values()),
+                "forgets": {
+                    name: any(row["runs"][place]["forgetting"] is not None for row in rows)
+                    for place, name in enumerate(group)
+                },
             }
         )
     return tables
@@ -65,18 +95,20 @@ def class_tables(runs: Mapping[str, Facts]) -> list[dict[str, Any]]:
 
 def _class_row(number: int, group: Mapping[str, Facts]) -> dict[str, Any]:
     first = next(iter(group.values()))
-    runs = [_class_in_run(number, facts) for facts in group.values()]
+    steps = max(facts["steps"] for facts in group.values())
+    runs = [_class_in_run(number, facts, steps) for facts in group.values()]
     last = [run["last"] for run in runs if run["last"] is not None]
     return {
         "name": first["classes"][number],
         "step": first["groups"][number],
         "known": any(run["cells"][-1]["known"] for run in runs),
         "mean": float(np.mean(last)) if last else -1.0,
+        "fallen": max((run["forgetting"] for run in runs if run["forgetting"] is not None), default=-1.0),
         "runs": runs,
     }
 
 
-def _class_in_run(number: int, facts: Facts) -> dict[str, Any]:
+def _class_in_run(number: int, facts: Facts, steps: int) -> dict[str, Any]:
     cells = []
     for iou in facts["iou"]:
         value = _measured(iou[number]) if number < len(iou) else None
@@ -85,6 +117,7 @@ def _class_in_run(number: int, facts: Facts) -> dict[str, Any]:
     return {
         "cells": cells,
         "last": cells[-1]["value"],
+        "curve": draw.curve([cell["value"] for cell in cells], steps),
         "forgetting": fallen,
         "shade": 0 if fallen is None else shade(fallen),
     }
@@ -108,6 +141,12 @@ def domain_tables(runs: Mapping[str, Facts]) -> list[dict[str, Any]]:
     return tables
 
 
+def published_keys(runs: Mapping[str, Facts]) -> list[str]:
+    """The metrics for which a number was published next to a run."""
+    rows = [one.row for facts in runs.values() for one in facts["published"]]
+    return [key for key in ("old", "new", "all") if any(getattr(row, key) is not None for row in rows)]
+
+
 def plan_tables(runs: Mapping[str, Facts]) -> list[dict[str, Any]]:
     """Every plan once, with the runs that share it.
 
@@ -115,7 +154,8 @@ def plan_tables(runs: Mapping[str, Facts]) -> list[dict[str, Any]]:
 
     Returns:
         of each plan `runs`, `plan`, `classes` (name and, of each step, the number of training images with the class, its
-        shade, and whether the class is annotated), `warnings` (text to runs), `folded`.
+        shade, and whether the class is annotated), `warnings` (text to runs), `folded`, `columns` (key of a step to title,
+        without empty columns).
     """
     tables = []
     for group in together(runs, lambda facts: json.dumps(facts["plan"] | {"warnings": None}, sort_keys=True)):
@@ -141,52 +181,16 @@ def plan_tables(runs: Mapping[str, Facts]) -> list[dict[str, Any]]:
             for number, name in enumerate(plan["class_names"])
         ]
         tables.append(
-            {"runs": group, "plan": plan, "classes": classes, "warnings": warnings, "folded": len(classes) > FOLDED}
-        )
-    return tables
-
-
-def sample_tables(runs: Mapping[str, Facts]) -> list[dict[str, Any]]:
-    """Sample images for all runs with the same images, truth and classes.
-
-    Returns:
-        of each table `runs`; `rows` (`name`, `image`, `truth`, and of each run its predictions after each step);
-        `legend`, the classes that occur in truth or predictions; `others`, the other classes; `steps`, the highest number
-        of finished steps of a run.
-    """
-    tables = []
-    for group in together(runs, lambda facts: _fingerprint(facts["samples"])):
-        samples = next(iter(group.values()))["samples"]
-        colours = samples["colours"]
-        rows, seen = [], set()
-        for number, name in enumerate(samples["names"]):
-            truth = samples[f"truth{number}"]
-            predictions = [[step[f"prediction{number}"] for step in facts["predictions"]] for facts in group.values()]
-            for ids in (truth, *(ids for steps in predictions for ids in steps)):
-                seen.update(np.unique(ids).tolist())
-            rows.append(
-                {
-                    "name": str(name),
-                    "image": draw.thumbnail(samples[f"image{number}"]),
-                    "truth": draw.coloured(truth, colours),
-                    "runs": [[draw.coloured(ids, colours) for ids in steps] for steps in predictions],
-                }
-            )
-        legend = [(number, str(name), html_colour(colours[number])) for number, name in enumerate(samples["classes"])]
-        tables.append(
             {
+                "columns": {key: title for key, title in PLAN.items() if any(step.get(key) for step in plan["steps"])},
                 "runs": group,
-                "rows": rows,
-                "legend": [entry for entry in legend if entry[0] in seen],
-                "others": [entry for entry in legend if entry[0] not in seen],
-                "steps": max(len(facts["predictions"]) for facts in group.values()),
+                "plan": plan,
+                "classes": classes,
+                "warnings": warnings,
+                "folded": len(classes) > FOLDED,
             }
         )
     return tables
-
-
-def _fingerprint(samples: Mapping[str, np.ndarray]) -> Hashable:
-    return tuple((name, str(values.dtype), values.shape, values.tobytes()) for name, values in sorted(samples.items()))
 
 
 def html_colour(colour: Sequence[int]) -> str:

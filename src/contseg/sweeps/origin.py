@@ -2,8 +2,9 @@
 
 import os
 import platform
-import subprocess
 from pathlib import Path
+
+from contseg.engine.code import commit
 
 ORIGIN = "origin.jsonl"
 """File in the folder of a run: commit and machine, a line per start and resume."""
@@ -22,18 +23,3 @@ def cpu_model() -> str:
         lines = []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, "") or platform.processor() or platform.machine()
-
-
-def commit() -> str:
-    """The last commit of the package, followed by `with changes` if files differ from it; `unknown` outside a checkout."""
-    package = Path(__file__).parents[1]
-
-    def git(*arguments: str) -> str:
-        command = ["git", *arguments, "--", "."]
-        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=package).stdout.strip()
-
-    try:
-        found, changed = git("log", "-1", "--format=%h"), git("status", "--porcelain")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return f"{found or 'unknown'}{' with changes' if changed else ''}"
