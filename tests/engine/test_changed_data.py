@@ -154,7 +154,7 @@ class TestRunsOfEarlierVersions:
             learn(run.folder, recipe_of(root))
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "not JSON"), ("[]", "not a plan"), ('{"a": 1}', "not a plan")])
+@pytest.mark.parametrize(("text", "message"), [("{", "not JSON"), ("[]", "not JSON"), ('{"a": 1}', "not a plan")])
 def test_a_damaged_plan_is_one_line(root, tmp_path, text, message):
     interrupted(tmp_path / "run", recipe_of(root), "step_finished", 1)
     Run(tmp_path / "run").write_text("plan.json", text)

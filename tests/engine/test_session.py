@@ -50,7 +50,7 @@ def test_only_rank_0_reports(session):
 
 def test_other_ranks_do_not_truncate_the_metrics_and_read_what_rank_0_wrote(tmp_path):
     Run(tmp_path).append_metrics({"kind": "epoch"})
-    Run(tmp_path).save_arrays("samples.npz", names=np.array(["a"]))
+    Run(tmp_path).save_arrays("samples.npz", names=np.array(["a"]), truth0=np.zeros((1, 1)))
     other = ReadOnlyRun(tmp_path)
     other.rewind_metrics(None)
     assert other.metrics() == [{"kind": "epoch"}]

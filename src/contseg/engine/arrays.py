@@ -20,6 +20,7 @@ def belong(arrays: dict[str, np.ndarray], path: Path) -> bool:
         return "names" in arrays and all(f"truth{number}" in arrays for number in range(len(arrays["names"])))
     if path.name != "confusion.npz" or "groups" not in arrays:
         return path.name != "confusion.npz" or "confusion" in arrays
-    groups, offline = arrays["groups"], not (path.parent.parent / "01").exists()  # one step, scored as several
-    known = len(groups) if offline else int((groups <= int(path.parent.name)).sum())
-    return arrays["confusion"].shape == (known, known) or len(arrays["confusion"]) == (groups <= int(path.parent.name)).sum()
+    groups = arrays["groups"]
+    seen = int((groups <= int(path.parent.name)).sum())
+    scored = seen if (path.parent.parent / "01").exists() else len(groups)  # one step may be scored as several
+    return arrays["confusion"].shape in ((seen, seen), (scored, scored))

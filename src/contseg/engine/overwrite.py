@@ -6,7 +6,7 @@ from pathlib import Path
 
 from contseg import lock
 from contseg.atomic import PARTIAL, writable
-from contseg.engine.run import FILES, FOLDERS, Run
+from contseg.engine.run import FILES, FOLDERS, STATE, STATE_BEFORE
 from contseg.errors import ContsegError
 from contseg.manifest import NAME, Manifest
 
@@ -57,7 +57,7 @@ def clear(folder: Path, overwrite: bool = False) -> None:
 def discard(folder: Path) -> None:
     """Delete a run without a saved state, and its folder if nothing else is in it; other runs are kept."""
     own = _own_files(folder)
-    if not own or Run(folder).last_begun() >= 0:
+    if not own or any(path.is_file() for name in (STATE, STATE_BEFORE) for path in folder.glob(f"steps/*/{name}")):
         return
     _delete(folder, own)
     Manifest(folder).path.unlink(missing_ok=True)
