@@ -7,7 +7,8 @@ import pytest
 
 from contseg.data.classes import ClassTable
 from contseg.engine.job import Reporter
-from contseg.engine.run import ReadOnlyRun, Run
+from contseg.engine.read_only_run import ReadOnlyRun
+from contseg.engine.run import Run
 from contseg.engine.session import Session
 from contseg.engine.step_state import StepState
 from contseg.models.options import NetworkOptions

@@ -376,28 +376,3 @@ class Run:
             raise ValueError(f"a {type(content).__name__} in place of keys")
         except (ValueError, RecursionError) as error:
             raise ContsegError(f"{path}: not JSON ({str(error)[:120]}); {advice}") from None
-
-
-class ReadOnlyRun(Run):
-    """The run on ranks other than 0: reading works as usual, writing does nothing."""
-
-    def write_text(self, name: str, text: str) -> None:
-        pass
-
-    def append_metrics(self, line: dict[str, Any]) -> None:
-        pass
-
-    def rewind_metrics(self, state: StepState | None) -> None:
-        pass
-
-    def finish(self, summary: dict[str, Any]) -> None:
-        pass
-
-    def save_segmenter(self, step: int, segmenter: Segmenter, classes: ClassTable, source: dict[str, Any]) -> None:
-        pass
-
-    def save_state(self, step: int, state: StepState) -> None:
-        pass
-
-    def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
-        pass

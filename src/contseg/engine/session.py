@@ -9,7 +9,8 @@ from contseg.engine.job import Job, Reporter
 from contseg.engine.loading import Shard
 from contseg.engine.loggers.loggers import Loggers
 from contseg.engine.ranks import ranks_of, shard_of
-from contseg.engine.run import ReadOnlyRun, Run
+from contseg.engine.read_only_run import ReadOnlyRun
+from contseg.engine.run import Run
 from contseg.ranks import Ranks
 
 
