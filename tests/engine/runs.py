@@ -27,7 +27,7 @@ from contseg.recipes.read import read_recipe
 from contseg.recipes.recipe import Recipe
 from tests.conftest import TINY
 
-CLOCKS = ("seconds", "images_per_second")
+CLOCKS = ("seconds", "images_per_second", "peak_memory")
 """What differs between two runs that are otherwise the same."""
 
 

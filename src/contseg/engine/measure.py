@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from contseg.engine.loading import evaluation_batches
+from contseg.engine.memory import peak_memory
 from contseg.engine.ranks import scaler_state
 from contseg.engine.run import STEP_ARRAYS
 from contseg.engine.samples import keep_predictions
@@ -108,7 +109,8 @@ def record(session: Session, step: Step, student: Segmenter, by_domain: np.ndarr
         started: value of `time.perf_counter` at which the step would have begun without interruptions.
 
     Returns:
-        the step's line of metrics.jsonl.
+        the step's line of metrics.jsonl: metrics and cost. `peak_memory` is in bytes, of this process and so far;
+        `stored_bytes` is the state of the method, which the next step needs besides the model.
     """
     job, run, confusion = session.job, session.run, by_domain.sum(axis=0)
     source = {"recipe": job.recipe.get("name", ""), "step": step.index, "plan": run.plan_hash}
@@ -122,11 +124,26 @@ def record(session: Session, step: Step, student: Segmenter, by_domain: np.ndarr
     if step.index and job.scenario.has_background:
         warnings = background_warnings(run.confusion(step.index - 1), confusion, step.table.names)
     seconds = time.perf_counter() - started
-    line = {"kind": "step", "step": step.index, "seconds": round(seconds, 3), **figures, "warnings": warnings}
+    method = job.method.state_dict()
+    cost = {
+        "seconds": round(seconds, 3),
+        "peak_memory": peak_memory(session.fabric.device.type == "cuda"),
+        "trained_parameters": _trained_parameters(session, step, student),
+        "stored_bytes": sum(tensor.numel() * tensor.element_size() for tensor in method.values()),
+    }
+    line = {"kind": "step", "step": step.index, **cost, **figures, "warnings": warnings}
     run.append_metrics(line)
-    run.save_state(step.index, StepState(True, seconds, job.method.state_dict(), scaler_state(session.fabric)))
+    run.save_state(step.index, StepState(True, seconds, method, scaler_state(session.fabric)))
     session.loggers.update()
     return line
+
+
+def _trained_parameters(session: Session, step: Step, student: Segmenter) -> int:
+    """Number of parameters that the updates of a step change."""
+    job = session.job
+    if not job.training.epochs_of(step.index) or (step.index and not job.method.updates_later_steps):
+        return 0
+    return sum(parameter.numel() for parameter in student.parameters() if parameter.requires_grad)
 
 
 def announce(session: Session, line: dict[str, Any]) -> None:
