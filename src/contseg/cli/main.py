@@ -245,11 +245,18 @@ def models(
 
 @app.command(epilog="Example: contseg table runs/plop runs/mib --out table.md")
 def table(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="RUN...")],
-    out: Annotated[Path | None, typer.Option("--out", help="Also write the table to a file (.md, .csv).")] = None,
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or of one sweep.", metavar="RUN...|SWEEP")],
+    out: Annotated[Path | None, typer.Option("--out", help="Also write it to a file (.md, .csv; .tex of a sweep).")] = None,
     plugin: PluginOption = None,
 ) -> None:
-    """Compare runs with published numbers of the same protocol."""
+    """Compare runs with published numbers of the same protocol, or the methods of a sweep with each other."""
+    from contseg.cli.sweep import is_description
+
+    if len(runs) == 1 and is_description(runs[0]):
+        from contseg.cli.sweep_table import print_sweep_table
+
+        print_sweep_table(runs[0], out)
+        return
     from contseg.cli.table import print_table
 
     print_table(runs, out)

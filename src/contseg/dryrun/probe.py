@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from contseg.engine.memory import peak_memory
 from contseg.dryrun.stand_ins import ready_norms, with_changes
 from contseg.engine.job import Job, Reporter
+from contseg.engine.memory import peak_memory
 from contseg.engine.run import Run
 from contseg.engine.train import train
 from contseg.interop.segmenter_file import load_segmenter

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from contseg.engine.memory import peak_memory
 from contseg.dryrun.stand_ins import own_cache, quartered, ready_norms, rehearsed, with_changes
 from contseg.engine.job import Job, Reporter
 from contseg.engine.loading import drawn_images, updates_per_epoch
+from contseg.engine.memory import peak_memory
 from contseg.engine.run import Run
 from contseg.engine.train import train
 from contseg.errors import ContsegError

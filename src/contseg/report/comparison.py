@@ -232,15 +232,20 @@ def block_of(run: Run, name: str) -> Block:
         return Block(name, (Line("unfinished", COUNTED["no"], shown, notes=notes),), notes)
     remarks = remark_lines(summary.get("notes", {}), FIGURES)
     comparisons = compare_run(run)
-    lines = [Line("run", COUNTED["no"], {key: summary[key] for key in FIGURES}, notes=(*marks, *remarks))]
+    own = Line("run", COUNTED["no"], {key: summary[key] for key in FIGURES}, notes=(*marks, *remarks))
+    return Block(name, (own, *published_lines(comparisons)), (*(notes_on(comparisons) or marks), *remarks))
+
+
+def published_lines(comparisons: Sequence[Comparison]) -> list[Line]:
+    """The table rows next to that of a run: its numbers with background, if a published row counts it; published rows."""
     with_background = [one.run for one in comparisons if one.row.background == "yes"]
-    lines += [Line("run", COUNTED["yes"], figures) for figures in with_background[:1]]
+    lines = [Line("run", COUNTED["yes"], figures) for figures in with_background[:1]]
     for one in comparisons:
         row, published = one.row, {key: getattr(one.row, key) for key in FIGURES}
         lines.append(
             Line(row.certainty, COUNTED[row.background], published, one.delta, one.comparable, row.source, one.warnings)
         )
-    return Block(name, tuple(lines), (*(notes_on(comparisons) or marks), *remarks))
+    return lines
 
 
 @cache

@@ -31,7 +31,7 @@ def beside_rows(kinds: Sequence[Kind], rows: Mapping[str, Row]) -> dict[str, Row
                 continue
             if kind == "joint" and recipe.start_from:
                 raise ContsegError(f"--with joint: {row.label} starts from a trained model; name its joint training as well")
-            overrides = (*_without_method(row.overrides), *changes(kind, recipe))
+            overrides = _reference(kind, row, recipe)
             reference = read_recipe(row.recipe, overrides)
             made += 1
             if any(_equal(reference, other) for other in known):
@@ -45,6 +45,34 @@ def beside_rows(kinds: Sequence[Kind], rows: Mapping[str, Row]) -> dict[str, Row
                 f"--with {kind}: no recipe has epochs in later steps; name the recipe of fine-tuning as well, or remove it"
             )
     return found
+
+
+def joint_of(name: str, rows: Mapping[str, Row]) -> str | None:
+    """The row of joint training on the network and data of a row; None if there is none, or for that row itself.
+
+    One step has all images in any setting, so the setting may differ.
+
+    Example:
+        >>> rows = {"mib": Row("MiB", "digits/mib_5-1"), "joint": Row("joint", "digits/joint_5-1")}
+        >>> joint_of("mib", rows), joint_of("joint", rows)
+        ('joint', None)
+    """
+    row = rows[name]
+    recipe = read_recipe(row.recipe, row.overrides)
+    if recipe.start_from or recipe.scenario.split == "offline":
+        return None
+    joint = read_recipe(row.recipe, _reference("joint", row, recipe)).model_dump(mode="json")
+    for other, one in rows.items():
+        if set(recipe_changes(joint, read_recipe(one.recipe, one.overrides).model_dump(mode="json"))) <= {
+            "scenario.setting"
+        }:
+            return other
+    return None
+
+
+def _reference(kind: Kind, row: Row, recipe: Recipe) -> tuple[str, ...]:
+    """The overrides of the reference of a row."""
+    return (*_without_method(row.overrides), *changes(kind, recipe))
 
 
 def changes(kind: Kind, recipe: Recipe) -> tuple[str, ...]:

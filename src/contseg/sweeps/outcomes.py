@@ -1,0 +1,145 @@
+"""The finished runs of a sweep, with metrics that are computed from their confusion matrices."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contseg.engine.run import Run
+from contseg.errors import ContsegError
+from contseg.evaluation.metrics import class_iou, run_figures, step_figures
+from contseg.sweeps.aggregate import Values
+from contseg.sweeps.beside import joint_of
+from contseg.sweeps.cells import Cell, Row
+from contseg.sweeps.sweep import Sweep
+
+FIGURES = {
+    "old": "old", "new": "new", "all": "all", "harmonic": "hIoU", "average": "average", "forgetting": "forgetting",
+}  # fmt: skip
+"""Metric to title."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run reached and needed.
+
+    Attributes:
+        figures: metrics in percent, as of `run_figures`; None if not measured.
+        series: `all`, `old` and `new` after each step, in percent; None if not measured.
+        iou: name of each class, with background, to its IoU in percent after the last step, NaN if absent.
+        steps: name of each class to the step that added it.
+        costs: `seconds` of the run, `peak_memory` in MB, `trained_parameters` of the last step, and `stored` in MB, the
+            largest state of the method between two steps; None if not recorded.
+    """
+
+    figures: Mapping[str, float | None]
+    series: Mapping[str, Sequence[float | None]]
+    iou: Mapping[str, float]
+    steps: Mapping[str, int]
+    costs: Mapping[str, float | None]
+
+
+def outcome_of(run: Run) -> Outcome:
+    """The outcome of a run with at least one finished step.
+
+    Raises:
+        ContsegError: a confusion matrix is missing or damaged.
+    """
+    confusions, groups, background = run.confusions(), run.groups(), run.has_background()
+    each = [step_figures(confusion, groups, background) for confusion in confusions]
+    figures, last = run_figures(confusions, groups, background), class_iou(confusions[-1])
+    names = [str(name) for name in run.arrays("samples.npz")["classes"]]
+    return Outcome(
+        figures={key: _percent(value) for key, value in figures.items() if value is None or isinstance(value, float)},
+        series={key: [_percent(figure[key]) for figure in each] for key in ("all", "old", "new")},
+        iou={name: 100 * float(value) for name, value in zip(names, last, strict=False)},
+        steps=dict(zip(names, groups, strict=False)),
+        costs=_costs([line for line in run.metrics() if line["kind"] == "step"]),
+    )
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100 * value
+
+
+def _costs(steps: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """The costs of a run from the lines of its steps; None if a step has none, as in runs of earlier versions."""
+
+    def all_of(key: str) -> list[float]:
+        values = [line.get(key) for line in steps]
+        return [] if None in values else values  # type: ignore[return-value]
+
+    seconds, memory, stored = all_of("seconds"), all_of("peak_memory"), all_of("stored_bytes")
+    return {
+        "seconds": sum(seconds) if seconds else None,
+        "peak_memory": max(memory) / 1e6 if memory else None,
+        "trained_parameters": steps[-1].get("trained_parameters") if steps else None,
+        "stored": max(stored) / 1e6 if stored else None,
+    }
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """The finished runs of a sweep.
+
+    Attributes:
+        sweep: the description.
+        rows: by name.
+        cells: of all runs, finished or not.
+        found: outcome of each finished run by its row, seed and order.
+    """
+
+    sweep: Sweep
+    rows: Mapping[str, Row]
+    cells: Sequence[Cell]
+    found: Mapping[tuple[str, int, str], Outcome]
+
+    @property
+    def finished(self) -> list[Cell]:
+        """The finished runs."""
+        return [cell for cell in self.cells if (cell.row, cell.seed, cell.order) in self.found]
+
+    def of(self, row: str) -> dict[tuple[int, str], Outcome]:
+        """The finished runs of a row by seed and order."""
+        return {(seed, order): outcome for (name, seed, order), outcome in self.found.items() if name == row}
+
+    def figure(self, row: str, key: str) -> Values:
+        """A metric of the runs of a row in which it was measured."""
+        values = {place: outcome.figures[key] for place, outcome in self.of(row).items()}
+        return {place: value for place, value in values.items() if value is not None}
+
+    def cost(self, row: str, key: str) -> Values:
+        """A cost of the runs of a row that recorded it."""
+        values = {place: outcome.costs[key] for place, outcome in self.of(row).items()}
+        return {place: value for place, value in values.items() if value is not None}
+
+    def joint(self, row: str) -> Values:
+        """`all` of joint training on the network and data of a row; empty if there is none."""
+        name = joint_of(row, self.rows)
+        return self.figure(name, "all") if name else {}
+
+    @property
+    def shown(self) -> list[str]:
+        """The rows with a finished run."""
+        return [name for name in self.rows if self.of(name)]
+
+
+def read_outcomes(path: Path) -> Outcomes:
+    """The finished runs of a sweep.
+
+    Args:
+        path: folder with `sweep.yaml`, or that file; the runs are next to it.
+
+    Raises:
+        ContsegError: see `Sweep.read` and `Sweep.rows`; or no run is finished.
+    """
+    sweep, folder = Sweep.read(path), path if path.is_dir() else path.parent
+    cells = sweep.cells(folder)
+    found = _found(cells)
+    if not found:
+        raise ContsegError(f"{folder}: no run is finished yet, so there is nothing to tabulate")
+    return Outcomes(sweep, sweep.rows(), cells, found)
+
+
+def _found(cells: Iterable[Cell]) -> dict[tuple[str, int, str], Outcome]:
+    return {(cell.row, cell.seed, cell.order): outcome_of(cell.run) for cell in cells if cell.finished}

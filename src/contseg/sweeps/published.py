@@ -1,0 +1,66 @@
+"""The means of a sweep next to published numbers."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from contseg.engine.inputs import accepted_changes
+from contseg.errors import counted
+from contseg.recipes.published import COUNTED
+from contseg.recipes.published import FIGURES as COMPARED
+from contseg.report.comparison import Comparison, compare, notes_on, protocol_of, published_lines
+from contseg.report.sheet import Sheet
+from contseg.report.table import CAPTION, COLUMNS, Block, Line
+from contseg.sweeps.aggregate import spread_of
+from contseg.sweeps.cells import Cell
+from contseg.sweeps.outcomes import Outcomes
+
+
+def published_blocks(outcomes: Outcomes) -> dict[str, list[Block]]:
+    """Protocol to the means over the seeds of each row and class order for which numbers were published."""
+    groups: dict[str, list[Block]] = {}
+    places: dict[tuple[str, str], list[Cell]] = {}
+    for cell in outcomes.finished:
+        places.setdefault((cell.row, cell.order), []).append(cell)
+    for (row, order), cells in places.items():
+        figures = _means(outcomes, row, order)
+        comparisons = compare(cells[0].recipe, figures)
+        if not comparisons:
+            continue
+        comparisons = _marked(comparisons, cells)
+        own = Line("run", COUNTED["no"], {key: figures[key] for key in COMPARED})
+        name = f"{cells[0].label}, mean of {counted(len(cells), 'seed')}"
+        block = Block(name, (own, *published_lines(comparisons)), tuple(notes_on(comparisons)))
+        groups.setdefault(protocol_of(cells[0].run), []).append(block)
+    return groups
+
+
+def _means(outcomes: Outcomes, row: str, order: str) -> Mapping[str, float | None]:
+    found = [outcome for (_, other), outcome in outcomes.of(row).items() if other == order]
+    means = {}
+    for key in found[0].figures:
+        values = {(seed, order): value for seed, one in enumerate(found) if (value := one.figures.get(key)) is not None}
+        spread = spread_of(values)
+        means[key] = round(spread.mean, 4) if spread else None
+    return means
+
+
+def _marked(comparisons: list[Comparison], cells: list[Cell]) -> list[Comparison]:
+    """Runs that were resumed with changes are not comparable."""
+    accepted = tuple(dict.fromkeys(change for cell in cells for change in accepted_changes(cell.run)))
+    if not accepted:
+        return comparisons
+    return [replace(one, warnings=(*accepted, *one.warnings), comparable=False) for one in comparisons]
+
+
+def published_sheets(groups: Mapping[str, list[Block]]) -> list[Sheet]:
+    """A sheet per protocol."""
+    return [
+        Sheet(
+            f"Published numbers: {protocol}",
+            COLUMNS,
+            [row for block in blocks for row in block.rows()],
+            [CAPTION, *(f"{block.run}: {note}" for block in blocks for note in block.notes)],
+            left=2,
+        )
+        for protocol, blocks in groups.items()
+    ]
