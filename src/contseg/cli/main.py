@@ -264,14 +264,23 @@ def table(
 
 @app.command(epilog="Example: contseg report runs/plop runs/mib --out report.html")
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="RUN...")],
-    out: Annotated[Path | None, typer.Option("--out", help="The report; default: report.html in the first run.")] = None,
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or of one sweep.", metavar="RUN...|SWEEP")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The report; default: report.html in the first run, sweep.html in a sweep."),
+    ] = None,
     plugin: PluginOption = None,
 ) -> None:
-    """Write a report of one run, or of several side by side, as one HTML file."""
+    """Write a report of one run, of several side by side, or of a sweep, as one HTML file."""
     from contseg.cli.console import console
+    from contseg.cli.sweep import is_description
     from contseg.report.page import write_report
 
+    if len(runs) == 1 and is_description(runs[0]):
+        from contseg.sweeps.report import write_sweep_report
+
+        console.print(f"report: {write_sweep_report(runs[0], out)}", soft_wrap=True, markup=False)
+        return
     console.print(f"report: {write_report(runs, out or runs[0] / 'report.html')}", soft_wrap=True)
 
 

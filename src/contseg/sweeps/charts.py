@@ -20,7 +20,7 @@ def band_curves(outcomes: Outcomes) -> dict[str, Drawing]:
     steps = max(len(one.series["all"]) for one in outcomes.found.values())
     drawn = {}
     for key, title in CURVES.items():
-        figure, axis = plt.subplots(figsize=(4.2, 3.0))
+        axis = _axis(4.2, 3.0)
         for position, row in enumerate(outcomes.shown):
             mean, deviation = mean_curve([one.series[key] for one in outcomes.of(row).values()])
             style, places = run_style(position), np.arange(len(mean))
@@ -55,7 +55,7 @@ def mean_curve(series: Sequence[Sequence[float | None]]) -> tuple[np.ndarray, np
 @rc_context(ON_A_PAGE)
 def old_against_new(outcomes: Outcomes) -> Drawing:
     """Stability (old) against plasticity (new): a dot per run, a large one per method with its deviations over runs."""
-    figure, axis = plt.subplots(figsize=(4.6, 3.6))
+    axis = _axis(4.6, 3.6)
     for position, row in enumerate(outcomes.shown):
         both = [(one.figures["old"], one.figures["new"]) for one in outcomes.of(row).values()]
         points = np.array([pair for pair in both if None not in pair], dtype=float).reshape(-1, 2)
@@ -68,7 +68,7 @@ def old_against_new(outcomes: Outcomes) -> Drawing:
 @rc_context(ON_A_PAGE)
 def accuracy_against_cost(outcomes: Outcomes) -> Drawing:
     """mIoU of all classes against the minutes of a run, on a logarithmic axis."""
-    figure, axis = plt.subplots(figsize=(4.6, 3.6))
+    axis = _axis(4.6, 3.6)
     for position, row in enumerate(outcomes.shown):
         both = [(one.costs["seconds"], one.figures["all"]) for one in outcomes.of(row).values()]
         points = np.array([(pair[0] / 60, pair[1]) for pair in both if None not in pair and pair[0]], dtype=float)
@@ -77,6 +77,10 @@ def accuracy_against_cost(outcomes: Outcomes) -> Drawing:
     axis.set_xlabel("minutes of a run")
     axis.set_ylabel("all classes, mIoU in %")
     return _finished(axis)
+
+
+def _axis(width: float, height: float) -> Axes:
+    return plt.subplots(figsize=(width, height))[1]
 
 
 def _scatter(axis: Axes, points: np.ndarray, colour: str) -> None:
