@@ -15,10 +15,12 @@ from contseg.errors import ContsegError, counted, did_you_mean
 from contseg.interruption import Interrupted
 from contseg.parsing import parse_yaml
 from contseg.replaceable import require_replaceable
+from contseg.report.page import MARK
 from contseg.sweeps.beside import Kind
 from contseg.sweeps.cells import Cell, Row, cells_of
 from contseg.sweeps.local import LocalExecutor
 from contseg.sweeps.page import FIGURES, Page, Results, kept_notes, page, read_results, result_warnings, spread, write
+from contseg.sweeps.report import PAGE, write_sweep_report
 from contseg.sweeps.runs import Executor, Leader, tasks_of
 from contseg.sweeps.slurm import SlurmExecutor, options_of
 from contseg.sweeps.sweep import FILE, Sweep
@@ -69,7 +71,7 @@ class Ways:
 
 
 def run_sweep(sweep: Sweep, out: Path, ways: Ways) -> None:
-    """Train all runs of a sweep, print mean and standard deviation, and write `sweep.yaml` and `sweep.md`.
+    """Train all runs of a sweep, print mean and standard deviation, and write `sweep.yaml`, `sweep.md` and `sweep.html`.
 
     Raises:
         ContsegError: a recipe, a setting or a seed is invalid, `out` contains another sweep or other files, or, at the end,
@@ -90,6 +92,7 @@ def run_sweep(sweep: Sweep, out: Path, ways: Ways) -> None:
     )
     kept_notes(out / "sweep.md")  # checked before anything is trained
     require_replaceable(out / CLOCK, CLOCK_MARK)
+    require_replaceable(out / PAGE, MARK)
     try:
         problems = train_rows(rows, [], out, ways, sweep)
     except Interrupted as stop:
@@ -97,6 +100,10 @@ def run_sweep(sweep: Sweep, out: Path, ways: Ways) -> None:
         raise
     results = write_page(shown, out / "sweep.md", [], out)
     console.print(result_table(rows, results))
+    if results:
+        report = write_sweep_report(out)
+        console.print(f"report: {report}", soft_wrap=True, markup=False)
+        console.print(f"more: {shlex.join(['contseg', 'table', str(out)])}", soft_wrap=True, markup=False, highlight=False)
     if problems:
         for title, problem in problems.items():
             console.print(f"failed: {title}: {problem}", highlight=False, markup=False, soft_wrap=True)
