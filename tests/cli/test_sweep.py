@@ -131,7 +131,7 @@ def test_a_description_that_was_written_by_hand_is_kept(tmp_path, untrained):
     assert (tmp_path / FILE).read_text() == text
 
 
-@pytest.mark.parametrize("name", ["sweep.md", "clock.json", FILE])
+@pytest.mark.parametrize("name", ["sweep.md", "sweep.html", "clock.json", FILE])
 def test_a_file_of_the_user_is_kept(tmp_path, name):
     (tmp_path / name).write_text("of the user")
     code, _, errors = command("sweep", MIB, *SMALL, "--out", tmp_path)

@@ -86,7 +86,7 @@ def _axis(width: float, height: float) -> Axes:
 def _scatter(axis: Axes, points: np.ndarray, colour: str) -> None:
     if not len(points):
         return
-    axis.scatter(*points.T, s=12, color=colour, alpha=0.45, linewidths=0)
+    axis.scatter(points[:, 0], points[:, 1], s=12, color=colour, alpha=0.45, linewidths=0)
     spread = points.std(axis=0, ddof=1) if len(points) > 1 else np.zeros(2)
     mean = points.mean(axis=0)
     axis.errorbar(mean[:1], mean[1:], xerr=spread[:1], yerr=spread[1:], fmt="o", markersize=8, color=colour, linewidth=1)

@@ -14,7 +14,7 @@ from contseg.sweeps.cells import Cell, Row
 from contseg.sweeps.sweep import Sweep
 
 FIGURES = {
-    "old": "old", "new": "new", "all": "all", "harmonic": "hIoU", "average": "average", "forgetting": "forgetting",
+    "old": "old", "new": "new", "all": "all", "forgetting": "forgetting", "harmonic": "hIoU", "average": "average",
 }  # fmt: skip
 """Metric to title."""
 
