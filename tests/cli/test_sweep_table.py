@@ -103,9 +103,8 @@ def test_so_are_the_worst_order_and_the_share_of_joint(folder, lines):
 
 
 def test_so_are_paired_differences_and_their_interval(folder, lines):
-    pairs = (table_of(folder, PLOP, "all") - table_of(folder, MIB, "all")).T  # sorted by seed, then order
     found = only(lines, kind="difference", method="digits/plop_5-1", quantity="all")
-    sample = pairs.T.ravel()
+    sample = (table_of(folder, PLOP, "all") - table_of(folder, MIB, "all")).ravel()  # by seed, then order
     drawn = np.random.default_rng(0).integers(0, 6, (RESAMPLES, 6))
     low, high = np.percentile(sample[drawn].mean(axis=1), [2.5, 97.5])
     assert float(found["value"]) == pytest.approx(sample.mean())
