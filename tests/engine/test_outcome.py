@@ -137,3 +137,12 @@ def test_the_environment_is_written_down(run):
 def test_the_same_recipe_gives_the_same_run(run, tmp_path):
     again = learn(tmp_path / "again", read_recipe(run.folder / "recipe.yaml"), method=Guessing())
     assert lines(again) == lines(run)
+
+
+def test_a_step_records_what_it_cost(run):
+    for line in (line for line in run.metrics() if line["kind"] == "step"):
+        segmenter, _ = load_segmenter(run.segmenter_path(line["step"]))
+        state = run.load_state(line["step"])
+        assert line["trained_parameters"] == sum(parameter.numel() for parameter in segmenter.parameters())
+        assert line["stored_bytes"] == sum(tensor.nbytes for tensor in state.method.values())
+        assert line["peak_memory"] > 1e7  # PyTorch alone takes more
