@@ -100,13 +100,13 @@ def run_sweep(sweep: Sweep, out: Path, ways: Ways) -> None:
         raise
     results = write_page(shown, out / "sweep.md", [], out)
     console.print(result_table(rows, results))
+    for title, problem in problems.items():
+        console.print(f"failed: {title}: {problem}", highlight=False, markup=False, soft_wrap=True)
     if results:
         report = write_sweep_report(out)
         console.print(f"report: {report}", soft_wrap=True, markup=False)
         console.print(f"more: {shlex.join(['contseg', 'table', str(out)])}", soft_wrap=True, markup=False, highlight=False)
     if problems:
-        for title, problem in problems.items():
-            console.print(f"failed: {title}: {problem}", highlight=False, markup=False, soft_wrap=True)
         raise ContsegError(
             f"sweep: {counted(len(problems), 'run')} failed, as listed above; repeat the command to try them again"
         )

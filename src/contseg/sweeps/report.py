@@ -91,14 +91,15 @@ def _facts(outcomes: Outcomes) -> dict[str, str]:
 
 
 def sentences(outcomes: Outcomes) -> dict[str, str]:
-    """What the methods learned, kept and lost, a sentence each; joint training, which has no steps, is left out."""
+    """What the methods with several steps learned, kept and lost, a sentence each; none without such methods."""
     words = {
         "learned": ("new", "New classes reach {} after the last step."),
         "kept": ("old", "Classes of step 0 have {} after the last step."),
         "lost": ("forgetting", "A class lost {} points since its best earlier IoU."),
     }
     learners = [name for name in outcomes.shown if outcomes.figure(name, "forgetting")]
-    return {word: text.format(_range(outcomes, learners, key)) for word, (key, text) in words.items()}
+    found = {word: (text, _range(outcomes, learners, key)) for word, (key, text) in words.items()}
+    return {word: text.format(numbers) for word, (text, numbers) in found.items() if numbers}
 
 
 def _range(outcomes: Outcomes, rows: Sequence[str], key: str) -> str:
@@ -106,7 +107,7 @@ def _range(outcomes: Outcomes, rows: Sequence[str], key: str) -> str:
     spreads = {outcomes.rows[name].label: spread_of(outcomes.figure(name, key)) for name in rows}
     means = sorted((one.mean, label) for label, one in spreads.items() if one)
     if not means:
-        return "no measured value"
+        return ""
     (low, worst), (high, best) = means[0], means[-1]
     runs = counted(sum(one.runs for one in spreads.values() if one), "run")
     if len(means) == 1:
