@@ -80,7 +80,7 @@ def region_means(features_1DHW: Tensor, numbers: np.ndarray, count: int) -> Tens
         >>> region_means(features, np.array([[0, 0, 0, 0], [1, 1, -1, -1]]), 2).flatten().tolist()
         [2.0, 1.0]
     """
-    depth, height, width = features_1DHW.shape[1:]
+    height, width = features_1DHW.shape[2:]
     rows, columns = (np.arange(side) * cells // side for side, cells in zip(numbers.shape, (height, width), strict=True))
     cells = rows[:, None] * width + columns
     inside = numbers >= 0
