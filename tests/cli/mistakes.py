@@ -119,8 +119,6 @@ COMMANDS: tuple[tuple[str, str], ...] = (
     ("models resnet18 fcn head.widht=8", "head"),
     ("models resnet18 fcn head", "head"),
     ("models resnet18 fcn =1", "=1"),
-    ("explain empty --class star", "empty"),
-    ("explain recipe.yaml --class star", "recipe.yaml"),
     ("train --resume empty", "empty"),
     ("train --resume missing", "missing"),
     ("train --resume notes.txt", "notes.txt"),
@@ -239,6 +237,7 @@ def mistakes() -> Iterator[Mistake]:
             ("convert", model, "--classes", "voc", "--out", "out"),
             ("report", model),
             ("table", model),
+            ("explain", model, "--class", "star"),
         ):
             yield Mistake("Models and runs", words, model.rpartition("/")[2])
     for name in (*PIPES, *DEVICES):

@@ -43,7 +43,15 @@ def test_a_page_has_maps_before_and_after_the_step_and_no_request(run, said):
 def test_the_table_is_that_of_the_stored_means(run, said):
     page, arrays = Page((run.folder / "explain.html").read_text(encoding="utf-8")), run.arrays(EXPLAIN)
     header, *rows = page.table("similar")
-    assert header == ["class", "regions", "before and after", "most similar before", "cosine", "most similar after", "cosine"]
+    assert header == [
+        "class",
+        "regions",
+        "before and after",
+        "most similar before",
+        "cosine",
+        "most similar after",
+        "cosine",
+    ]
     assert [int(row[1]) for row in rows] == arrays["regions"][arrays["regions"] > 0].tolist()
     one, other = arrays["means_before"][0].astype(float), arrays["means_after"][0].astype(float)
     assert rows[0][2] == f"{one @ other / np.linalg.norm(one) / np.linalg.norm(other):.2f}"

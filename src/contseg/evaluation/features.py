@@ -84,6 +84,8 @@ def region_means(features_1DHW: Tensor, numbers: np.ndarray, count: int) -> Tens
     rows, columns = (np.arange(side) * cells // side for side, cells in zip(numbers.shape, (height, width), strict=True))
     cells = rows[:, None] * width + columns
     inside = numbers >= 0
-    pixels = np.bincount(numbers[inside] * (height * width) + cells[inside], minlength=count * height * width)
+    pixels = np.bincount(
+        numbers[inside].astype(np.int64) * (height * width) + cells[inside], minlength=count * height * width
+    )
     weights = torch.from_numpy(pixels.reshape(count, height * width)).to(features_1DHW)
     return weights @ features_1DHW[0].flatten(1).T / weights.sum(dim=1, keepdim=True)
