@@ -30,7 +30,7 @@ def refused(*arguments, telling: str) -> None:
 
 def test_a_page_has_maps_before_and_after_the_step_and_no_request(run, said):
     page = Page((run.folder / "explain.html").read_text(encoding="utf-8"))
-    assert page.title == "contseg: why zero, step 1 of mib on digits 5-5 overlapped"
+    assert page.title.startswith("contseg: why zero, step 1 of mib on digits 5-5")
     assert page.headings[1:] == ["Where zero is activated", "Features of regions", "Similar classes"]
     assert page.table("samples")[0] == ["image", "labelled", "before step 1", "after step 1"]
     assert {image["alt"] for image in page.images} >= {
