@@ -54,10 +54,10 @@ class TestWhatIsStored:
     def test_a_model_that_does_not_know_the_class_has_no_map(self):
         assert "before0" not in found(place=2, known=2, stored=[sample((2, 2, 2))])
 
-    def test_images_with_most_pixels_of_the_class_come_first(self):
-        arrays = found(stored=[sample((2, 0, 0)), sample((1, 0, 0)), sample((1, 0, 0), (1, 8, 8))])
-        assert [arrays[f"labelled{number}"].sum() for number in range(2)] == [32, 16]
-        assert "image2" not in arrays
+    def test_stored_images_with_most_pixels_of_the_class_come_first_and_then_others(self):
+        arrays = found(stored=[sample((2, 0, 0)), sample((1, 4, 4)), sample((1, 0, 0), (1, 8, 8))])
+        assert [arrays[f"labelled{number}"].sum() for number in range(3)] == [32, 16, 16]
+        assert "image3" not in arrays  # the other test image is a stored one
 
     def test_test_images_are_used_where_no_stored_one_has_the_class(self):
         assert found(stored=[sample((2, 0, 0))])["labelled1"].sum() == 32

@@ -36,7 +36,7 @@ def explained(
         place: position of the class in question.
         names: classes after the step, in output order.
         known: how many of them each model knows.
-        stored: samples for activation maps; those with most pixels of the class are chosen. Without any, tested ones are.
+        stored: samples for activation maps, those with most pixels of the class first, and then tested ones.
         tested: samples for features of regions.
         projection: of the features of regions, see `projected`.
 
@@ -70,7 +70,7 @@ def explained(
     order = [when for when in ("before", "after") if when in models]
     points, shares = projected(torch.cat([vectors[when] for when in order]), projection)
     return {
-        **_activations(models, place, known, _chosen(stored, place) or seen),
+        **_activations(models, place, known, _chosen(stored, seen, place)),
         "points": points.float().numpy(),
         "labels": np.tile(np.array(labels), len(order)),
         "when": np.repeat([["before", "after"].index(when) for when in order], len(labels)),
@@ -80,10 +80,11 @@ def explained(
     }
 
 
-def _chosen(samples: Iterable[Sample], place: int) -> list[Sample]:
-    """The samples with most pixels of a class."""
-    found = sorted(samples, key=lambda sample: -int((sample[1] == place).sum()))
-    return [sample for sample in found[:PICTURES] if (sample[1] == place).any()]
+def _chosen(stored: Iterable[Sample], seen: list[Sample], place: int) -> list[Sample]:
+    """The stored samples with most pixels of a class, and other ones that have it."""
+    found = [sample for sample in stored if (sample[1] == place).any()]
+    found.sort(key=lambda sample: -int((sample[1] == place).sum()))
+    return [*found, *(one for one in seen if not any(np.array_equal(one[0], other[0]) for other in found))][:PICTURES]
 
 
 def _activations(
