@@ -1,5 +1,6 @@
 """The page of `contseg explain`: the section "Why" on its own."""
 
+import shlex
 from pathlib import Path
 
 from contseg.engine.run import EXPLAIN, Run
@@ -21,11 +22,12 @@ def write_explanation(run: Run, out: Path) -> Path:
         ContsegError: nothing is stored; or `out` exists and is no such page, or cannot be written.
     """
     require_replaceable(out, MARK)
-    facts = origin_of(run) | {"plan": run.plan() or {"hash": ""}}
+    facts, found = origin_of(run) | {"plan": run.plan() or {"hash": ""}}, why(run.arrays(EXPLAIN))
+    words = ["contseg", "explain", str(run.folder), "--class", found["name"], "--step", str(found["step"])]
     page = (
         environment()
         .get_template("explain.html")
-        .render(found=why(run.arrays(EXPLAIN)), run=facts, facts=facts_line({"run": facts}))
+        .render(found=found, run=facts, facts=facts_line({"run": facts}), command=shlex.join(words))
     )
     if out.resolve() == (run.folder / "explain.html").resolve():
         with Manifest(run.folder).writing(out) as partial:
