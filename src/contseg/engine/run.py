@@ -60,7 +60,8 @@ class Run:
         maps.npz                        `contseg demo` on the globe: the Earth, its truth and the map after each step
         summary.json                    the metrics of the run; written when the run is finished
         report.html                     the report, written by the commands `train` and `report`
-        explain.npz, explain.html       activation maps and region features, written by the command `explain`
+        explain.html                    activation maps and features of regions, written by the command `explain`
+        explain.npz                     what is shown there, for the report
         tensorboard/                    events made from metrics.jsonl, where the extra is installed
         loggers.json                    with other loggers: the names of their runs, and how many lines of metrics.jsonl they
                                         have
