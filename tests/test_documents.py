@@ -50,5 +50,6 @@ class TestTheLayoutOfARun:
         named = {re.sub(r"^steps/\d\d/", "steps/03/", name) for name in left if not name.startswith("tensorboard/")}
         assert named <= set(self.NAMES)
         by_commands = {"run.lock", "report.html", "tensorboard/", "log.txt", "maps.npz", "loggers.json"}
+        by_commands |= {"explain.html", "explain.npz"}
         until_a_step_ends = {"steps/03/state.before.pt"}
         assert set(self.NAMES) - named == by_commands | until_a_step_ends

@@ -62,6 +62,9 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "extend model --data images --out out --unlabelled": ("nothing",),
     "extend model --data images --out out --classes": ("", ","),
     "evaluate model --step": ("-1", "1.5", "last"),
+    "explain empty --class star --step": ("-1", "last"),
+    "explain empty --class star --images": ("0", "-1", "many"),
+    "explain empty --class star --projection": ("umap",),
     "prepare isprs --out out --potsdam empty --patch": ("0", "-1", "1.5", "100000"),
     "prepare isprs --out out --potsdam empty --workers": ("0", "2000"),
     "data check digits --workers": ("0", "-1", "2000"),
@@ -131,7 +134,8 @@ EMPTY = (
     "train", "train recipe.yaml --out", "train recipe.yaml --data", "train --resume", "demo digits --out", "predict",
     "predict model", "predict model images --out", "sweep digits/mib_5-1 --out", "convert",
     "convert notes.txt --classes voc --out", "export model --out", "extend model --out out --data", "evaluate",
-    "evaluate model --data", "report", "report empty --out", "table", "table empty --out", "merge model",
+    "evaluate model --data", "report", "report empty --out", "explain",
+    "explain empty --class", "explain empty --class star --out", "table", "table empty --out", "merge model",
     "forget model --class cat --out", "plan recipe.yaml --draw", "dry-run", "data check folder",
     "data extract digits --class five --out", "prepare isprs --out", "prepare isprs --out out --potsdam",
     "plan recipe.yaml --plugin", "recipes show",
@@ -234,6 +238,7 @@ def mistakes() -> Iterator[Mistake]:
             ("convert", model, "--classes", "voc", "--out", "out"),
             ("report", model),
             ("table", model),
+            ("explain", model, "--class", "star"),
         ):
             yield Mistake("Models and runs", words, model.rpartition("/")[2])
     for name in (*PIPES, *DEVICES):

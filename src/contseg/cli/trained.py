@@ -1,4 +1,4 @@
-"""Commands for a trained model of any kind: `extend`, `forget`, `merge` and `evaluate`."""
+"""Commands for a trained model: `extend`, `forget`, `merge`, `evaluate` and `explain`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -93,6 +93,28 @@ def evaluate(
     from contseg.cli.evaluate import run_evaluation
 
     run_evaluation(model, step, data, overrides or [], recipe, plugin or [], json)
+
+
+@app.command(epilog="Example: contseg explain runs/plop --class star --step 1")
+def explain(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")],
+    name: Annotated[str, typer.Option("--class", help="The class in question.")],
+    step: Annotated[int | None, typer.Option(min=0, help="Before and after this step; default: the last.")] = None,
+    images: Annotated[int, typer.Option(min=1, max=100_000, help="Test images whose regions are compared.")] = 100,
+    projection: Annotated[
+        Literal["pca", "tsne"], typer.Option(help="Draw regions by principal components, or by t-SNE (scikit-learn).")
+    ] = "pca",
+    data: Annotated[Path | None, typer.Option("--data", help="Where the dataset of the run is now.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The page; default: explain.html in the run.")] = None,
+    plugin: PluginOption = None,
+) -> None:
+    """Write a page on why a run predicts a class, before and after a step.
+
+    Shows activation maps, features of regions, and similar classes.
+    """
+    from contseg.cli.explain import run_explanation
+
+    run_explanation(run, name, step, images, projection, data, out, plugin or [])
 
 
 def listed(option: str, text: str | None) -> list[str] | None:

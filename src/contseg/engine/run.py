@@ -25,10 +25,10 @@ INPUTS = "inputs.json"
 LOGGERS = "loggers.json"
 FILES = (
     "recipe.yaml", INPUTS, "plan.json", "environment.json", "metrics.jsonl", "samples.npz", "summary.json", "report.html",
-    "log.txt", "maps.npz", LOGGERS, "manifest.json",
+    "log.txt", "maps.npz", "explain.npz", "explain.html", LOGGERS, "manifest.json",
 )  # fmt: skip
 FOLDERS = ("steps", "tensorboard")
-MAPS = "maps.npz"
+MAPS, EXPLAIN = "maps.npz", "explain.npz"
 METRICS = "metrics.jsonl"
 STATE, STATE_BEFORE, SEGMENTER = "state.pt", "state.before.pt", "segmenter.safetensors"
 STEP_ARRAYS = ("confusion.npz", "predictions.npz")
@@ -60,6 +60,8 @@ class Run:
         maps.npz                        `contseg demo` on the globe: the Earth, its truth and the map after each step
         summary.json                    the metrics of the run; written when the run is finished
         report.html                     the report, written by the commands `train` and `report`
+        explain.html                    activation maps and features of regions, written by the command `explain`
+        explain.npz                     what is shown there, for the report
         tensorboard/                    events made from metrics.jsonl, where the extra is installed
         loggers.json                    with other loggers: the names of their runs, and how many lines of metrics.jsonl they
                                         have

@@ -125,8 +125,8 @@ class Segmenter(nn.Module):
         activated = partial(_activated, self.backbone, stages)
         decoded, passed = self.head.run([activated(stage) for stage in self.head.uses])
         feature = partial(self._feature, stages=stages, decoded_BCHW=decoded, activated=activated)
-        features: dict[str, Tensor] = {self._read: feature(self._read)}
-        features["logits"] = logits = self.classifier(features[self._read])
+        features: dict[str, Tensor] = {self.classifier_tap: feature(self.classifier_tap)}
+        features["logits"] = logits = self.classifier(features[self.classifier_tap])
         output = SegmenterOutput(logits, {tap: features[tap] if tap in features else feature(tap) for tap in taps})
         if self.training:
             output.passed = passed
@@ -172,8 +172,8 @@ class Segmenter(nn.Module):
         return (*self.backbone.channels[:3], self.head.width)
 
     @property
-    def _read(self) -> ReadoutTap:
-        """The feature that the classifier reads."""
+    def classifier_tap(self) -> ReadoutTap:
+        """The tap of the feature that the classifier reads."""
         return "head" if self.options.readout is None else self.options.readout.tap
 
     @property

@@ -13,7 +13,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader
 
 from contseg.atomic import atomic_file, writable
 from contseg.engine.inputs import accepted_changes
-from contseg.engine.run import MAPS, Run
+from contseg.engine.run import EXPLAIN, MAPS, Run
 from contseg.errors import ContsegError, visible
 from contseg.evaluation.metrics import class_forgetting, class_iou, domain_figures, run_figures, step_figures
 from contseg.evaluation.remarks import run_remarks
@@ -29,6 +29,7 @@ from contseg.report.header import facts_line, origin_of, title_of
 from contseg.report.pseudo_map import draw_pseudo_labels, pseudo_legend
 from contseg.report.samples import sample_tables
 from contseg.report.tables import Facts
+from contseg.report.why import why
 from contseg.report.words import sentences
 
 MARK = "<title>contseg: "
@@ -103,6 +104,7 @@ def environment(*packages: str) -> Environment:
     made.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f}"
     made.filters["whole"] = lambda value: "–" if value is None else f"{100 * value:.0f}"
     made.filters["figure"] = lambda value: "–" if value is None else f"{value:.1f}"
+    made.filters["cosine"] = lambda value: "–" if value is None else f"{value:.2f}"
     made.filters["loss"] = lambda value: "±0.0" if abs(value) < 0.0005 else f"{-100 * value:+.1f}".replace("-", "−")
     made.filters["signed"] = lambda value: "" if value is None else f" ({value:+.1f})"
     return made
@@ -152,6 +154,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "samples": samples,
         "predictions": predictions,
         "maps": run.arrays(MAPS) if run.is_readable(MAPS) else {},
+        "why": why(run.arrays(EXPLAIN)) if run.is_readable(EXPLAIN) else None,
         "plan": run.require_plan(),
         "recipe": (run.folder / "recipe.yaml").read_text(encoding="utf-8"),
         "confusion": confusions[-1],
