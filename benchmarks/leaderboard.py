@@ -4,8 +4,8 @@
     python -m benchmarks.leaderboard --rows digits-mib,digits-plop       # some of it; the page still shows all
     python -m benchmarks.leaderboard --only-table                        # the page of what is finished; a dash for the rest
 
-The rows are those of `digits_table` and `voc_table`, each in its own order and in two others. Everything lives in `--out`;
-delete it to begin again.
+The rows are those of `digits_table` and `voc_table`, each in its own order and in two others. Runs live in `--out`,
+images in runs/leaderboard; delete them to begin again.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from contseg.sweeps.cells import OWN, Row
 
 SEEDS = (0, 1, 2)
 ORDERS = (OWN, "seed:1", "seed:2")
-DATA = "data.path="
+OUT = Path("runs") / "leaderboard"
 
 
 def in_orders(rows: Mapping[str, Row], prefix: str, *words: str) -> dict[str, Row]:
@@ -29,31 +29,32 @@ def in_orders(rows: Mapping[str, Row], prefix: str, *words: str) -> dict[str, Ro
     }
 
 
-def sections(out: Path) -> dict[str, dict[str, Row]]:
-    """All rows, whose images of VOC are in a folder."""
-    path = f"{DATA}{out / voc_table.TREE}"
+def sections() -> dict[str, dict[str, Row]]:
+    """All rows by section."""
     digits = {f"Digits 5-1: {title}": in_orders(rows, "digits-") for title, rows in digits_table.SECTIONS.items()}
-    voc = {f"Synthetic VOC {split}": in_orders(voc_table.rows_of(split), "voc-", path) for split in voc_table.SEEDS}
-    return digits | {f"{title}, overlapped": rows for title, rows in voc.items()}
+    path = f"data.path={OUT / voc_table.TREE}"
+    voc = {
+        f"Synthetic VOC {split}, overlapped": in_orders(voc_table.rows_of(split), "voc-", path) for split in voc_table.SEEDS
+    }
+    return digits | voc
 
 
 def with_images(out: Path) -> list[str]:
-    """Write the images of VOC, once."""
-    voc_table.with_images(out)
+    """Write the images of VOC, once, where its rows find them; those of digits accept no path."""
+    voc_table.with_images(OUT)
     return []
 
 
-OUT = Path("runs") / "leaderboard"
 TABLE = Table(
     command="make leaderboard",
     docs=Path("docs") / "leaderboard.md",
     title="Leaderboard: three seeds, three class orders",
     caption=(
-        "Old: the classes of step 0; new: the classes of all later steps. The class orders are the recipe's own, `seed:1` and"
-        f" `seed:2`;\nthe deviation is over all nine runs of a row. A dash has not been run yet. {FORGETTING}\n\nRows and"
+        "Old: the classes of step 0; new: the classes of all later steps. The class orders are the recipe's own, `seed:1`"
+        f" and `seed:2`;\nthe deviation is over all nine runs of a row. A dash has not been run yet. {FORGETTING}\n\nRows and"
         " sizes are those of the [digits](digits-results.md) and of the [synthetic VOC](voc-synthetic-results.md) tables."
     ),
-    sections=sections(OUT),
+    sections=sections(),
     prepare=with_images,
 )
 

@@ -99,7 +99,9 @@ def test_it_is_written_and_read_again(tmp_path):
 
 
 def test_the_search_has_another_class_order_and_its_own_overrides(tmp_path):
-    tune = tuning(on=["seed:1,seed:2", "training.batch=4"], overrides=["data.flip=0"], search_seeds=2, space={"method.pod": "0:1"})
+    tune = tuning(
+        on=["seed:1,seed:2", "training.batch=4"], overrides=["data.flip=0"], search_seeds=2, space={"method.pod": "0:1"}
+    )
     rows = tune.trial_rows({3: {"method.pod": 0.25}})
     runs = cells(rows, tmp_path)
     assert [str(cell.folder.relative_to(tmp_path)) for cell in runs] == [

@@ -206,7 +206,9 @@ def seeds_or_count(text: str, option: str = "--seeds") -> int | list[int]:
     if "," in text:
         return list(chosen_seeds(text, option))
     if not text.strip().isdecimal() or not 0 < int(text[:18]) <= MOST_RUNS:
-        raise ContsegError(f"{option}: expected a number of seeds, or seeds such as 0,1,2 (got '{text}'; 7, is seed 7 alone)")
+        raise ContsegError(
+            f"{option}: expected a number of seeds, or seeds such as 0,1,2 (got '{text}'; 7, is seed 7 alone)"
+        )
     return int(text)
 
 

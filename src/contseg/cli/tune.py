@@ -64,8 +64,8 @@ def require_same_tuning(tune: Tune, out: Path) -> None:
     if before != tune:
         changed = differences_text(differences(before.model_dump(), tune.model_dump()))
         raise ContsegError(
-            f"{out}: contains another tuning ({changed}); choose another folder with --out, or continue it with: contseg tune"
-            f" {shlex.quote(str(out))}"
+            f"{out}: contains another tuning ({changed}); choose another folder with --out, or continue it with: contseg"
+            f" tune {shlex.quote(str(out))}"
         )
 
 
@@ -102,7 +102,9 @@ def run_tune(tune: Tune, out: Path, ways: Ways) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     console.print(f"page: {out / PAGE}", soft_wrap=True, markup=False)
     if problems:
-        raise ContsegError(f"tune: {counted(len(problems), 'run')} of the report failed, as listed above; repeat the command")
+        raise ContsegError(
+            f"tune: {counted(len(problems), 'run')} of the report failed, as listed above; repeat the command"
+        )
 
 
 def search(tune: Tune, study: Study, out: Path, ways: Ways) -> None:

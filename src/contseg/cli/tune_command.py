@@ -46,7 +46,9 @@ def tune(
     ] = None,
     slurm: Annotated[
         list[str] | None,
-        typer.Option("--slurm", help="Train as jobs of SLURM with options of sbatch, e.g. time=4:00:00.", metavar="KEY=VALUE"),
+        typer.Option(
+            "--slurm", help="Train as jobs of SLURM with options of sbatch, e.g. time=4:00:00.", metavar="KEY=VALUE"
+        ),
     ] = None,
     accept_changes: Annotated[
         bool, typer.Option("--accept-changes", help="Continue runs whose recipe, data or code changed; marks them.")

@@ -79,7 +79,9 @@ class Study:
         with writable(self._path):
             self._study.add_trial(
                 optuna.trial.create_trial(
-                    state=optuna.trial.TrialState.RUNNING, params=dict(values), distributions=distributions(self._tune.ranges)
+                    state=optuna.trial.TrialState.RUNNING,
+                    params=dict(values),
+                    distributions=distributions(self._tune.ranges),
                 )
             )
 

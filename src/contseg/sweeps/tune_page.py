@@ -46,7 +46,8 @@ def fairness(tune: Tune, searched: Results, reported: Results) -> list[str]:
     ]
     if tune.shares_images():
         lines.append(
-            "Both have the same images in other class orders, so the test images of the report were also scored in the search."
+            "Both have the same images in other class orders, so the test images of the report were also scored in the"
+            " search."
         )
     plans = {result.plan for result in searched.values()} & {result.plan for result in reported.values()}
     if plans:
@@ -87,17 +88,24 @@ def _reported(rows: Mapping[str, Row], results: Results) -> str:
         found = [results[name, run].figures for run in row.runs() if (name, run) in results]
         means = [spread([value for figures in found if (value := figures[key]) is not None]) for key in FIGURES]
         gain = "" if name == base else spread(differences(results, name, base, "all"), "+")
-        lines.append(f"| {'of the recipe' if name == base else f'chosen ({name})'} | {' | '.join(means)} | {gain} | {len(found)} |")
+        lines.append(
+            f"| {'of the recipe' if name == base else f'chosen ({name})'} | {' | '.join(means)} | {gain} | {len(found)} |"
+        )
     return "\n".join([*lines, ""])
 
 
 def _trials(tune: Tune, study: Study, results: Results) -> str:
     scores = study.scores()
-    lines = [f"| trial | {' | '.join(tune.space)} | {' | '.join(FIGURES)} | n |", "|" + "---|" * (len(tune.space) + len(FIGURES) + 2)]
+    lines = [
+        f"| trial | {' | '.join(tune.space)} | {' | '.join(FIGURES)} | n |",
+        "|" + "---|" * (len(tune.space) + len(FIGURES) + 2),
+    ]
     for number, values in sorted(study.values().items(), key=lambda item: (-scores.get(item[0], float("-inf")), item[0])):
         found = [result.figures for (name, _), result in results.items() if name == trial_name(number)]
         figures = [spread([value for one in found if (value := one[key]) is not None]) for key in FIGURES]
         state = study.state(number)
         title = f"{number}" if state == "finished" else f"{number} ({state})"
-        lines.append(f"| {title} | {' | '.join(str(values[key]) for key in tune.space)} | {' | '.join(figures)} | {len(found)} |")
+        lines.append(
+            f"| {title} | {' | '.join(str(values[key]) for key in tune.space)} | {' | '.join(figures)} | {len(found)} |"
+        )
     return "\n".join([*lines, ""])
