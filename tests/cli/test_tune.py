@@ -19,7 +19,7 @@ from contseg.sweeps.study import STUDY, Study
 from contseg.sweeps.tune import FILE, REPORT, SEARCH, Tune, cells
 from contseg.sweeps.tune_page import PAGE
 from tests.conftest import TINY
-from tests.engine.runs import command, interrupted
+from tests.engine.runs import command
 
 PLOP = "digits/plop_5-1"
 WORDS = [PLOP, "--on", "seed:1", "--space", "method.pod=1e-3:1e-1:log"]
@@ -87,8 +87,9 @@ def test_it_goes_on_where_it_was_interrupted_and_with_more_trials(tmp_path, pret
     pretended.folders.clear()
     for stop in (2, 5, 8):
         pretended.stop = stop
-        assert interrupted("tune", *(WORDS if stop == 2 else [cut]), *(["--trials", "6"] if stop == 2 else []),
-                           *(["--out", cut] if stop == 2 else []))  # fmt: skip
+        words = [*WORDS, "--trials", "6", "--out", cut] if stop == 2 else [cut]
+        code, _, errors = command("tune", *words)
+        assert (code, errors) == (143, f"Interrupted. Resume with: contseg tune {cut}\n")
     assert command("tune", cut)[0] == 0
     assert pretended.folders == expected
     assert (cut / PAGE).read_text().replace(str(cut), str(whole)) == (whole / PAGE).read_text()

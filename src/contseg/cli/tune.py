@@ -81,7 +81,8 @@ def run_tune(tune: Tune, out: Path, ways: Ways) -> None:
     tune.check()
     require_same_tuning(tune, out)
     require_replaceable(out / PAGE, MARK)
-    command = shlex.join(["contseg", "tune", str(out), *ways.words])
+    words = [word for word in ways.words if word not in ("--on", "slurm")]  # here, --on is the data
+    command = shlex.join(["contseg", "tune", str(out), *words])
     with held(out / LOCK, f"{out}: a tuning"):
         try:
             if not (out / FILE).is_file():  # before hours of searching
