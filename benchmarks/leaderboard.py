@@ -50,9 +50,10 @@ TABLE = Table(
     docs=Path("docs") / "leaderboard.md",
     title="Leaderboard: three seeds, three class orders",
     caption=(
-        "Old: the classes of step 0; new: the classes of all later steps. The class orders are the recipe's own, `seed:1`"
-        f" and `seed:2`;\nthe deviation is over all nine runs of a row. A dash has not been run yet. {FORGETTING}\n\nRows and"
-        " sizes are those of the [digits](digits-results.md) and of the [synthetic VOC](voc-synthetic-results.md) tables."
+        "Old: the classes of step 0; new: the classes of all later steps. The class orders are the recipe's own, `seed:1`\n"
+        "and `seed:2`; the deviation is over all nine runs of a row. A dash has not been run yet.\n"
+        f"{FORGETTING}\n\nRows and sizes are those of the [digits](digits-results.md) and of the"
+        " [synthetic VOC](voc-synthetic-results.md) tables."
     ),
     sections=sections(),
     prepare=with_images,
