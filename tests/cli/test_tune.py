@@ -32,7 +32,7 @@ def pretended(monkeypatch):
     A run whose folder contains a word of `failing` fails, and the sweep is interrupted before the run number `stop`.
     """
     pytest.importorskip("optuna")
-    given = type("Given", (), {"folders": [], "failing": "-", "stop": -1})()
+    given = type("Given", (), {"folders": [], "failing": "none", "stop": -1})()
 
     def train(rows, overrides, out, ways):
         problems = {}
@@ -109,7 +109,7 @@ def test_a_search_without_a_result_is_one_line_and_is_tried_again(tmp_path, pret
     code, _, errors = command("tune", *WORDS, "--trials", "3", "--out", tmp_path)
     assert (code, len(errors.splitlines())) == (2, 1)
     assert "no trial finished (the loss is not finite)" in errors
-    pretended.failing = "-"
+    pretended.failing = "none"
     assert command("tune", tmp_path)[0] == 0
 
 
