@@ -91,7 +91,7 @@ def range_of(key: str, text: str) -> Range:
         text: `LOW:HIGH`, `LOW:HIGH:log`, or values `{a,b}`.
 
     Raises:
-        ContsegError: it is none of these, the range is empty or not finite, `log` has an end that is not above 0, fewer than
+        ContsegError: it has another form, the range is empty or not finite, `log` has an end that is not above 0, fewer than
             two values are listed, or the key is no hyper-parameter.
 
     Example:
@@ -126,7 +126,7 @@ def range_of(key: str, text: str) -> Range:
 
 
 def _number(text: str) -> int | float | None:
-    """A number as it is written; None if it is none."""
+    """A number as it is written; None if it is something else."""
     if re.fullmatch(r"[+-]?\d{1,15}", text):
         return int(text)
     try:
