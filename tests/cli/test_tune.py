@@ -186,5 +186,7 @@ def test_a_killed_tuning_has_the_trials_and_figures_of_an_undisturbed_one(tmp_pa
     assert (killed / STUDY).is_file()
     found = {path.relative_to(whole): path.read_bytes() for path in whole.glob("*/*/*/steps/*/segmenter.safetensors")}
     assert len({path.parts[:3] for path in found}) >= 4
-    assert found == {path.relative_to(killed): path.read_bytes() for path in killed.glob("*/*/*/steps/*/segmenter.safetensors")}
+    assert found == {
+        path.relative_to(killed): path.read_bytes() for path in killed.glob("*/*/*/steps/*/segmenter.safetensors")
+    }
     assert {path.parts[0] for path in found} == {SEARCH, REPORT}
