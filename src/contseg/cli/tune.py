@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from contseg.cli.console import console
-from contseg.cli.sweep import Ways, train_rows
+from contseg.cli.sweep import Ways, result_table, train_rows
 from contseg.differences import differences, differences_text
 from contseg.errors import ContsegError, counted
 from contseg.interruption import Interrupted
 from contseg.lock import held
 from contseg.replaceable import require_replaceable
 from contseg.sweeps.cells import Row
-from contseg.sweeps.page import read_results, write
+from contseg.sweeps.page import Results, read_results, write
 from contseg.sweeps.runs import tasks_of
 from contseg.sweeps.space import space_of
 from contseg.sweeps.study import Study, require_optuna
 from contseg.sweeps.sweep import Sweep
-from contseg.sweeps.tune import FILE, REPORT, SEARCH, Tune, cells, chosen_recipe, trial_name
-from contseg.sweeps.tune_page import MARK, PAGE, tune_page
+from contseg.sweeps.tune import FILE, REPORT, SEARCH, Tune, cells, chosen_recipe, settings, trial_name
+from contseg.sweeps.tune_page import MARK, PAGE, fairness, tune_page
 
 LOCK = "tune.lock"
 """In the folder, while a command works on it."""
@@ -98,14 +98,27 @@ def run_tune(tune: Tune, out: Path, ways: Ways) -> None:
             stop.resume = command
             raise
         searched = read_results(cells(tune.trial_rows(study.values()), out / SEARCH))
-        text = tune_page(tune, study, searched, rows, read_results(cells(rows, out / REPORT)), command)
-        write(out / PAGE, text)
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+        reported = read_results(cells(rows, out / REPORT))
+        write(out / PAGE, tune_page(tune, study, searched, rows, reported, command))
+    show(tune, study, searched, rows, reported)
     console.print(f"page: {out / PAGE}", soft_wrap=True, markup=False)
     if problems:
         raise ContsegError(
             f"tune: {counted(len(problems), 'run')} of the report failed, as listed above; repeat the command"
         )
+
+
+def show(tune: Tune, study: Study, searched: Results, rows: Mapping[str, Row], reported: Results) -> None:
+    """Print the chosen values, what the choice rests on, and the table of the report."""
+    best = study.best()
+    assert best is not None  # `search` ends with an error otherwise
+    chosen = " ".join(settings(study.values()[best]))
+    for line in (
+        f"chosen: {chosen} ({trial_name(best)} of {len(study.values())})",
+        *fairness(tune, searched, reported),
+    ):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(result_table(rows, reported))
 
 
 def search(tune: Tune, study: Study, out: Path, ways: Ways) -> None:
