@@ -154,7 +154,8 @@ def reported_rows(tune: Tune, study: Study, out: Path) -> dict[str, Row]:
     """The rows of the report, as a sweep in its folder: the recipe, and the recipe with the values of the best trial."""
     best = study.best()
     assert best is not None  # `search` ends with an error otherwise
-    values, further = study.values()[best], []
+    values = study.values()[best]
+    further: list[str] = []
     if values != tune.own_values() or tune.reported.recipe != tune.recipe:
         further = [f"{trial_name(best)}.yaml"]
         write(out / REPORT / further[0], chosen_recipe(tune, best, values))

@@ -110,12 +110,11 @@ def range_of(key: str, text: str) -> Range:
         return _one_of(where, text[1:-1])
     low, colon, rest = text.partition(":")
     high, second, word = rest.partition(":")
-    ends = [_number(low), _number(high)]
-    if not colon or (second and word != "log") or None in ends:
+    first, last = _number(low), _number(high)
+    if not colon or (second and word != "log") or first is None or last is None:
         raise ContsegError(f"{where[:100]}: expected a range; {EXAMPLE}")
-    first, last = ends
     if not isinstance(first, int) or not isinstance(last, int):
-        first, last = float(first), float(last)  # type: ignore[arg-type]
+        first, last = float(first), float(last)
     if not math.isfinite(first) or not math.isfinite(last):
         raise ContsegError(f"{where}: the ends must be finite numbers; {EXAMPLE}")
     if first >= last:

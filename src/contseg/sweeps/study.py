@@ -170,10 +170,8 @@ def _optuna() -> Any:
 
 def _storage(path: Path) -> Any:
     """The journal. Its own lock file would outlive a killed process; `tune.lock` protects the folder in its place."""
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=_NoLock()))
+    storages = _optuna().storages
+    return storages.JournalStorage(storages.journal.JournalFileBackend(str(path), lock_obj=_NoLock()))
 
 
 class _NoLock:

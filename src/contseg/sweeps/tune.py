@@ -141,7 +141,9 @@ class Tune(Options):
 
     def _place(self, option: str, words: Sequence[str]) -> Place:
         """The meaning of words: a recipe, class orders, KEY=VALUE."""
-        recipes, orders, overrides = [], [], []
+        recipes: list[str] = []
+        orders: list[str] = []
+        overrides: list[str] = []
         for word in words:
             if Path(word).is_file() or word.endswith((".yaml", ".yml")) or ("/" in word and "=" not in word):
                 recipes.append(word)
