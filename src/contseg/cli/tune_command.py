@@ -10,9 +10,7 @@ from contseg.cli.plugins import PluginOption
 app = typer.Typer()
 
 
-@app.command(
-    epilog="Example: contseg tune digits/plop_5-1 --on seed:1 --space method.pod=1e-3:1e-1:log --trials 20 --out runs/tune"
-)
+@app.command(epilog="Example: contseg tune digits/plop_5-1 --on seed:1 --space method.pod=0:1 --out t")
 def tune(
     words: Annotated[
         list[str] | None,
