@@ -10,7 +10,7 @@ from contseg.cli.plugins import PluginOption
 app = typer.Typer()
 
 
-@app.command(epilog="Example: contseg tune digits/plop_5-1 --on seed:1 --space method.pod=0:1 --out t")
+@app.command(epilog="Example: contseg tune mine.yaml --on seed:1 --space method.pod=0:0.1 --out new")
 def tune(
     words: Annotated[
         list[str] | None,
@@ -37,7 +37,7 @@ def tune(
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds of the report, a number or 0,1,2; default: 3.")] = None,
     search_seeds: Annotated[str | None, typer.Option(help="Seeds of each trial; default: 1.")] = None,
-    sampler_seed: Annotated[int | None, typer.Option(min=0, max=2**62, help="Seed of the suggestions; default: 0.")] = None,
+    sampler_seed: Annotated[int | None, typer.Option(min=0, max=10**9, help="Seed of the suggestions; default: 0.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the runs; default: that of tune.yaml.")] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Runs in parallel; default: one per GPU, or per core without GPUs.")
