@@ -14,7 +14,7 @@ from contseg.recipes.read import recipe_names
 
 VERBS = {
     "Add", "Check", "Compare", "Convert", "Cut", "Evaluate", "Inspect", "List", "Merge", "Print", "Read", "Remove",
-    "Segment", "Train", "Write",
+    "Search", "Segment", "Train", "Write",
 }  # fmt: skip
 HEAVY = {"torch", "numpy", "matplotlib", "lightning_fabric"}
 

@@ -19,6 +19,7 @@ from contseg.cli.recipes import app as recipes_app
 from contseg.cli.streams import write_anything
 from contseg.cli.sweep_command import app as sweep_app
 from contseg.cli.trained import app as trained_app
+from contseg.cli.tune_command import app as tune_app
 from contseg.errors import ContsegError
 from contseg.interruption import catching, end_with_input
 
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.add_typer(before_app)
 app.add_typer(trained_app)
 app.add_typer(sweep_app)
+app.add_typer(tune_app)
 app.add_typer(data_app, name="data")
 app.add_typer(prepare_app, name="prepare")
 app.add_typer(recipes_app, name="recipes")

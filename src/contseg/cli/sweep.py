@@ -200,8 +200,8 @@ def settings_of(settings: Sequence[str]) -> dict[str, list[Any]]:
     return found
 
 
-def seeds_or_count(text: str) -> int | list[int]:
-    """The value of `--seeds`: a number of seeds, or seeds separated by commas.
+def seeds_or_count(text: str, option: str = "--seeds") -> int | list[int]:
+    """The value of `--seeds`, or of a like option: a number of seeds, or seeds separated by commas.
 
     Raises:
         ContsegError: they are not whole numbers.
@@ -211,9 +211,11 @@ def seeds_or_count(text: str) -> int | list[int]:
         (3, [0, 7], [7])
     """
     if "," in text:
-        return list(chosen_seeds(text))
+        return list(chosen_seeds(text, option))
     if not text.strip().isdecimal() or not 0 < int(text[:18]) <= MOST_RUNS:
-        raise ContsegError(f"--seeds: expected a number of seeds, or seeds such as 0,1,2 (got '{text}'; 7, is seed 7 alone)")
+        raise ContsegError(
+            f"{option}: expected a number of seeds, or seeds such as 0,1,2 (got '{text}'; 7, is seed 7 alone)"
+        )
     return int(text)
 
 
@@ -252,7 +254,7 @@ def kinds_of(text: str) -> list[Kind]:
     return kinds  # type: ignore[return-value]
 
 
-def chosen_seeds(text: str) -> tuple[int, ...]:
+def chosen_seeds(text: str, option: str = "--seeds") -> tuple[int, ...]:
     """Seeds from a text, separated by commas.
 
     Raises:
@@ -264,7 +266,7 @@ def chosen_seeds(text: str) -> tuple[int, ...]:
     """
     seeds = [part.strip() for part in text.split(",") if part.strip()]
     if not seeds or not all(seed.isdecimal() and len(seed) <= 18 for seed in seeds):
-        raise ContsegError(f"--seeds: expected whole numbers separated by commas, such as 0,1,2 (got '{text}')")
+        raise ContsegError(f"{option}: expected whole numbers separated by commas, such as 0,1,2 (got '{text}')")
     return tuple(sorted({int(seed) for seed in seeds}))
 
 

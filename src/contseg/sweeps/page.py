@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,18 +161,25 @@ def page(
         f"# {sweep.title}\n",
         "This page is generated; only the notes at the end are written by hand.\n",
         *_setup(sweep, shown, len(wanted), overrides, seconds),
-        "mIoU in % after the last step, background not counted: mean ± standard deviation (n - 1) over n finished"
-        f" {_runs(sweep)}.\n"
+        _filled(
+            "mIoU in % after the last step, background not counted: mean ± standard deviation (n - 1) over n finished"
+            f" {_runs(sweep)}."
+        ),
         f"{sweep.caption}\n",
     ]
     for title, rows in sweep.sections.items():
         parts += [f"## {title}\n", _section(rows, shown)]
     missing = _missing(sweep.rows, shown)
     if missing:
-        parts.append(f"Not finished ({_runs(sweep)}): {missing}.\n")
+        parts.append(_filled(f"Not finished ({_runs(sweep)}): {missing}.") + "\n")
     parts += ["## Notes\n", f"{NOTES[0]}{notes}{NOTES[1]}\n", "## One row alone\n"]
     parts += [f"{sweep.alone}\n"] if sweep.alone else []
     return "\n".join([*parts, _commands(sweep.rows, overrides)])
+
+
+def _filled(text: str) -> str:
+    """A paragraph in short lines."""
+    return textwrap.fill(text, 118, break_long_words=False, break_on_hyphens=False)
 
 
 def _setup(sweep: Page, results: Results, wanted: int, overrides: Sequence[str], seconds: float | None) -> list[str]:

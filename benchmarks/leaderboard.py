@@ -1,0 +1,63 @@
+"""Methods on digits and on synthetic VOC, three seeds times three class orders; writes docs/leaderboard.md.
+
+    python -m benchmarks.leaderboard                                     # all rows; goes on where it was stopped
+    python -m benchmarks.leaderboard --rows digits-mib,digits-plop       # some of it; the page still shows all
+    python -m benchmarks.leaderboard --only-table                        # the page of what is finished; a dash for the rest
+
+The rows are those of `digits_table` and `voc_table`, each in its own order and in two others. Runs live in `--out`,
+images in runs/leaderboard; delete them to begin again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks import digits_table, voc_table
+from benchmarks.table_command import FORGETTING, Table, main
+from contseg.sweeps.cells import OWN, Row
+
+SEEDS = (0, 1, 2)
+ORDERS = (OWN, "seed:1", "seed:2")
+OUT = Path("runs") / "leaderboard"
+
+
+def in_orders(rows: Mapping[str, Row], prefix: str, *words: str) -> dict[str, Row]:
+    """Rows with all seeds and class orders."""
+    return {
+        f"{prefix}{name}": replace(row, seeds=SEEDS, orders=ORDERS, overrides=(*row.overrides, *words))
+        for name, row in rows.items()
+    }
+
+
+def sections() -> dict[str, dict[str, Row]]:
+    """All rows by section."""
+    digits = {f"Digits 5-1: {title}": in_orders(rows, "digits-") for title, rows in digits_table.SECTIONS.items()}
+    path = f"data.path={OUT / voc_table.TREE}"
+    voc = {
+        f"Synthetic VOC {split}, overlapped": in_orders(voc_table.rows_of(split), "voc-", path) for split in voc_table.SEEDS
+    }
+    return digits | voc
+
+
+def with_images(out: Path) -> list[str]:
+    """Write the images of VOC, once, where its rows find them; those of digits accept no path."""
+    voc_table.with_images(OUT)
+    return []
+
+
+TABLE = Table(
+    command="make leaderboard",
+    docs=Path("docs") / "leaderboard.md",
+    title="Leaderboard: three seeds, three class orders",
+    caption=(
+        "Old: the classes of step 0; new: the classes of all later steps. The class orders are the recipe's own, `seed:1`\n"
+        "and `seed:2`; the deviation is over all nine runs of a row. A dash has not been run yet.\n"
+        f"{FORGETTING}\n\nRows and sizes are those of the [digits](digits-results.md) and of the"
+        " [synthetic VOC](voc-synthetic-results.md) tables."
+    ),
+    sections=sections(),
+    prepare=with_images,
+)
+
+if __name__ == "__main__":
+    main(TABLE)
