@@ -29,8 +29,10 @@ def require_free(folder: Path, overwrite: bool = False) -> None:
     """
     if folder.is_file():
         raise ContsegError(f"{folder}: is a file; choose another folder with --out")
+    if not folder.exists():
+        return
     own = _own_files(folder)
-    if not folder.exists() or _is_unused(folder, own):
+    if _is_unused(folder, own):
         return
     if folder / RECIPE not in own:
         raise ContsegError(f"{folder}: is not empty and contains no run; choose another folder with --out")
