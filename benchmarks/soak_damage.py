@@ -90,7 +90,7 @@ def _files(folder: Path, other: Path) -> Iterator[tuple[Path, Path]]:
     """The files of a folder, each with the one of the same name of another run."""
     theirs = sorted(path for path in other.rglob("*") if path.is_file())
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        ends = ("/".join(path.parts[-2:]), path.name, path.suffix)
+        ends = ("/".join(path.parts[-2:]), path.name, path.suffix, "")
         yield path, next(found for end in ends for found in theirs if found.as_posix().endswith(end))
 
 
