@@ -64,8 +64,9 @@ def damage_all(out: Path, seed: int, say: Callable[[str], None]) -> list[dict[st
     ended = contseg(["train", *RECIPE, "--out", begun / "run", "--no-cache"], begun, kill=Kill(signal.SIGTERM, when=before))
     if ended.code != 128 + signal.SIGTERM:
         raise ContsegError(f"soak: the training was not interrupted ({ended.code}: {ended.line})")
+    cached = _cached(out)
     rows, expected = [], _expected(whole, out / "trial")
-    for place, source in (("finished run", whole), ("interrupted run", begun), ("cache of step 0", whole)):
+    for place, source in (("finished run", whole), ("interrupted run", begun), ("cache of step 0", cached)):
         check = _check_cache if place.startswith("cache") else _check_run
         for path, foreign in _files(source / ("cache/steps" if check is _check_cache else "run"), other):
             name = path.relative_to(source).as_posix()
@@ -86,11 +87,20 @@ def _trained(words: list[object], place: Path) -> None:
         raise ContsegError(f"soak: the training failed: {ended.line}")
 
 
+def _cached(out: Path) -> Path:
+    """A cache with step 0, filled where it will be damaged, as the key of a step contains the place of its data."""
+    trial = out / "trial"
+    _trained(["train", *RECIPE, "--out", trial / "run"], trial)
+    shutil.copytree(trial / "cache/steps", out / "cached/cache/steps")
+    shutil.rmtree(trial / "run")
+    return out / "cached"
+
+
 def _files(folder: Path, other: Path) -> Iterator[tuple[Path, Path]]:
     """The files of a folder, each with the one of the same name of another run."""
     theirs = sorted(path for path in other.rglob("*") if path.is_file())
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        ends = ("/".join(path.parts[-2:]), path.name, path.suffix)
+        ends = ("/".join(path.parts[-2:]), path.name, path.suffix, "")
         yield path, next(found for end in ends for found in theirs if found.as_posix().endswith(end))
 
 

@@ -105,7 +105,8 @@ def contseg(words: Sequence[object], place: Path, watched: Path | None = None, k
             os.killpg(process, signal.SIGKILL)
         else:
             time.sleep(0.002)
-    output, errors = ((log / name).read_text(encoding="utf-8", errors="replace") for name in ("out", "err"))
+    written = (log / "out", log / "err")  # missing if the process was killed before it began
+    output, errors = (path.read_text(encoding="utf-8", errors="replace") if path.exists() else "" for path in written)
     signalled |= bool(kill and kill.change is not None and status == -kill.number)
     return Ended(status, output, errors, time.monotonic() - started, signalled)
 

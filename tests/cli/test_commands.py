@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 
 import contseg
+from contseg.cli import main
 from contseg.engine.run import Run
 from contseg.evaluation.predict import predict_image
 from contseg.interop.segmenter_file import load_segmenter, save_segmenter
+from contseg.interruption import Interrupted
 from tests.conftest import TINY
 from tests.engine.runs import command, interrupted, lines, tiny_recipe
 
@@ -218,3 +220,15 @@ class TestHelp:
         )
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("stop", "code"), [(Interrupted(15), 143), (KeyboardInterrupt(), 130)], ids=["TERM", "Ctrl-C"])
+def test_a_signal_before_a_command_begins_is_one_line(monkeypatch, capsys, stop, code):
+    def interrupted_command() -> None:
+        raise stop
+
+    monkeypatch.setattr(main, "command", interrupted_command)
+    monkeypatch.setattr(sys, "argv", ["contseg", "recipes"])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert (ended.value.code, capsys.readouterr().err) == (code, "Interrupted.\n")

@@ -113,6 +113,12 @@ class TestARun:
         assert "mine: not finished: the numbers are those after step 0 of 0 to 1; not compared" in text
         assert "mine: not comparable with published numbers: data.test_crop was 512, is none" in text
 
+    def test_whose_summary_was_lost_says_so(self, pretend):
+        folder = pretend("mine", PLOP)
+        (folder / "summary.json").unlink()
+        line = f"mine: summary.json is missing, so nothing is compared; make it again with: contseg train --resume {folder}"
+        assert line in told(folder)
+
 
 class TestSeveralRuns:
     def test_of_one_protocol_share_a_table_and_others_have_their_own(self, pretend):

@@ -107,6 +107,27 @@ def test_a_run_that_was_being_replaced_when_the_command_was_killed_can_be_replac
     assert files(tmp_path) == {"mine.txt"}
 
 
+LEFT = (
+    [],
+    ["manifest.json.contseg-partial", "recipe.yaml.contseg-partial"],
+    ["manifest.json", "recipe.yaml.contseg-partial"],
+)
+
+
+@pytest.mark.parametrize("names", LEFT, ids=["lock", "manifest", "recipe"])
+def test_what_a_command_left_that_was_killed_before_its_run_began_is_no_run(tmp_path, names):
+    fill(tmp_path, ["run.lock", *names])
+    if "manifest.json" in names:
+        (tmp_path / "manifest.json").unlink()
+        fill(tmp_path, ["recipe.yaml"])
+        Manifest(tmp_path).record(tmp_path / "recipe.yaml")
+        (tmp_path / "recipe.yaml").unlink()
+    clear(tmp_path)
+    fill(tmp_path, ["mine.txt"])
+    with pytest.raises(ContsegError, match=r"is not empty and contains no run|contains a run already"):
+        clear(tmp_path)
+
+
 def test_a_discarded_run_leaves_nothing_but_files_of_the_user(run):
     fill(run, ["steps/mine.txt"])
     (run / "steps/00/state.pt").unlink()

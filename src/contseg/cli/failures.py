@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -27,17 +27,30 @@ class Interruptible(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
-            interrupted = Interrupted(stop.number, stop.resume) if isinstance(stop, Interrupted) else Interrupted(2)
+            interrupted = _without_frames(stop)
         # outside of `except`, so that what the exception's frames hold (readers of images) is released
-        print(interrupted, file=sys.stderr)
-        sys.exit(interrupted.exit_code)
+        _end(interrupted)
+
+
+def _without_frames(stop: KeyboardInterrupt) -> Interrupted:
+    return Interrupted(stop.number, stop.resume) if isinstance(stop, Interrupted) else Interrupted(2)
+
+
+def _end(interrupted: Interrupted) -> NoReturn:
+    print(interrupted, file=sys.stderr)
+    sys.exit(interrupted.exit_code)
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Within the block, an error of the input or of the system is printed as one line and exits with code 2."""
+    """Within the block, an error of the input or of the system is printed as one line and exits with code 2.
+
+    So does a signal before the command begins, with its own exit code.
+    """
     try:
         yield
+    except KeyboardInterrupt as stop:
+        _end(_without_frames(stop))
     except Exception as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # for which the help has been printed
             sys.exit(2)

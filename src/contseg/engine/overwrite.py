@@ -29,9 +29,11 @@ def require_free(folder: Path, overwrite: bool = False) -> None:
     """
     if folder.is_file():
         raise ContsegError(f"{folder}: is a file; choose another folder with --out")
-    if not folder.exists() or all(path.name.startswith(lock.OF_RUN) for path in folder.iterdir()):
+    if not folder.exists():
         return
     own = _own_files(folder)
+    if _is_unused(folder, own):
+        return
     if folder / RECIPE not in own:
         raise ContsegError(f"{folder}: is not empty and contains no run; choose another folder with --out")
     if not overwrite:
@@ -83,6 +85,14 @@ def _own_files(folder: Path) -> set[Path]:
         inside = {path for path in _in_layout(folder) if path.resolve().is_relative_to(folder.resolve())}
         return inside | manifest.owned() | _partial(folder)
     return set()
+
+
+def _is_unused(folder: Path, own: set[Path]) -> bool:
+    """Whether a folder is empty, or has only what a command left that was killed before its run began."""
+    left = _partial(folder)
+    if own and not (folder / RECIPE).exists():
+        left.add(folder / NAME)
+    return all(path in left or path.name.startswith(lock.OF_RUN) for path in folder.iterdir())
 
 
 def _in_layout(folder: Path) -> set[Path]:

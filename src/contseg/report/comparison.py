@@ -228,6 +228,10 @@ def block_of(run: Run, name: str) -> Block:
         shown = {key: None if figures[key] is None else 100 * figures[key] for key in FIGURES}
         last, steps = len(confusions) - 1, len(run.require_plan()["steps"])
         state = f"not finished: the numbers are those after step {last} of 0 to {steps - 1}; not compared"
+        if last == steps - 1:
+            state = (
+                f"summary.json is missing, so nothing is compared; make it again with: contseg train --resume {run.folder}"
+            )
         notes = (state, *marks, *remark_lines(run_remarks(*measured, *run.tested()), FIGURES))
         return Block(name, (Line("unfinished", COUNTED["no"], shown, notes=notes),), notes)
     remarks = remark_lines(summary.get("notes", {}), FIGURES)
