@@ -147,10 +147,10 @@ def similar_classes(arrays: Arrays, names: Sequence[str]) -> list[dict[str, Any]
             "name": names[number],
             "regions": int(arrays["regions"][number]),
             "own": None if own is None or np.isnan(own[number]) else float(own[number]),
-            "before": None if before is None else _nearest(before, int(number), names),
-            "after": _nearest(after, int(number), names),
+            "before": None if before is None else _nearest(before, number, names),
+            "after": _nearest(after, number, names),
         }
-        for number in np.flatnonzero(arrays["regions"])
+        for number in np.flatnonzero(arrays["regions"]).tolist()
     ]
 
 
