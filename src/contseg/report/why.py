@@ -114,7 +114,9 @@ def draw_points(arrays: Arrays, names: Sequence[str], colours: np.ndarray, place
             face = colour if time else "none"
             edge = INK if chosen and time else colour
             size, opacity = (34, 0.95) if chosen else (14, 0.5)
-            axis.scatter(*own[:each].T, s=size, facecolors=face, edgecolors=edge, linewidths=0.9, alpha=opacity)
+            axis.scatter(
+                own[:each, 0], own[:each, 1], s=size, facecolors=face, edgecolors=edge, linewidths=0.9, alpha=opacity
+            )
             middles.append(own.mean(axis=0))
         if len(middles) == 2:
             axis.annotate(
