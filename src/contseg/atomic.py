@@ -48,7 +48,7 @@ def writable(path: Path, written: Path | None = None) -> Iterator[None]:
         yield
     except ContsegError:
         raise
-    except Exception as error:
+    except Exception as error:  # besides OSError: safetensors and PyTorch raise their own kinds on a full disk
         reason = _refusal(error, path.parent)
         if reason is None:
             raise
@@ -142,8 +142,8 @@ def _partial(path: Path, shared: bool) -> Path:
     return path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{PARTIAL}" if shared else f"{path.name}{PARTIAL}")
 
 
-def _sync(path: Path) -> None:
-    file = os.open(path, os.O_RDWR)
+def _sync(path: Path, flags: int = os.O_RDWR) -> None:
+    file = os.open(path, flags)
     try:
         os.fsync(file)
     finally:
@@ -153,11 +153,7 @@ def _sync(path: Path) -> None:
 def _sync_folder(folder: Path) -> None:
     """Make renames in a folder permanent, where the system can."""
     with suppress(OSError):  # Windows opens no folders, and some network file systems do not sync them
-        file = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(file)
-        finally:
-            os.close(file)
+        _sync(folder, os.O_RDONLY)
 
 
 def _sync_tree(folder: Path) -> None:

@@ -100,7 +100,7 @@ def _run(
             start_run(recipe, folder / name, overwrite=fresh)
     try:
         _learn_all(dataset, recipes, folder, lock, accept_changes)
-    except Exception:
+    except Exception:  # whatever it is; raised again
         for name in recipes:
             discard(folder / name)  # so that the corrected command can use the folder
         raise

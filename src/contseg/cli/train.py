@@ -83,7 +83,7 @@ def _run_training(
     except Interrupted as stop:
         stop.resume = resume_command(folder) if begun else ""
         raise
-    except Exception:
+    except Exception:  # whatever it is; raised again
         if begun and not resume and not joined_rank():
             discard(folder)  # so that the corrected command can use the folder
         raise
