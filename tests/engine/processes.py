@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from contseg.engine.run import Run
+
 
 def wait_for(reached, process: subprocess.Popen | None = None, seconds: float = 240.0) -> None:
     deadline = time.monotonic() + seconds
@@ -25,6 +27,13 @@ def alive(mark: str) -> list[str]:
         except OSError:
             continue
     return [command for command in found if command]
+
+
+def assert_saved(run: Run) -> None:
+    """A run that was stopped after its first epoch kept it, and the updates after it, if a signal fell between two."""
+    state = run.load_state(0)
+    assert state.epochs_done >= 1
+    assert state.within is None or state.within["updates"] >= 1
 
 
 linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
