@@ -25,10 +25,9 @@ PAGES = "\n".join([README, *(path.read_text(encoding="utf-8") for path in WRITTE
 
 
 def commands(pattern: str) -> list[str]:
-    """Commands of the README and the documentation, each once, without comments."""
-    return list(
-        dict.fromkeys(found.strip() for found in re.findall(rf"^    (contseg {pattern}[^#\n]*)", PAGES, re.MULTILINE))
-    )
+    """Commands of the README and the documentation, each once, with continued lines, without comments and pipes."""
+    found = re.findall(rf"^    (contseg {pattern}(?:[^#\n\\]|\\\n)*)", PAGES, re.MULTILINE)
+    return list(dict.fromkeys(line.split(" | ")[0].replace("\\\n", "").strip() for line in found))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import copy
 import json
 import shlex
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from contseg.engine.step import StepLearner
 from contseg.engine.summary import summarise
 from contseg.engine.teacher import segmenter_before, statistics_beside
 from contseg.engine.waits import waiting_for
+from contseg.errors import ContsegError
 from contseg.interop.imagenet import load_backbone
 from contseg.interop.pretrained import open_segmenter
 from contseg.interruption import Interrupted, catching
@@ -73,11 +75,18 @@ def train(job: Job, reporter: Reporter | None = None, *, accept_changes: bool = 
                 notes = [line for line in (require_unchanged(run, inputs, accept_changes), *recover(run)) if line]
                 notes += _rescaled(job)
                 record_inputs(run, inputs)
-                run.write_text("environment.json", json.dumps(environment(fabric, job.training.threads), indent=1))
+                _record_environment(run, environment(fabric, job.training.threads))
             return launch(fabric, _train_on_rank, job, reporter or Reporter(), inputs, notes)
     except Interrupted as stop:
         stop.resume = resume_command(job.folder)
         raise
+
+
+def _record_environment(run: Run, found: dict[str, Any]) -> None:
+    """Write environment.json; its date is that of the first start."""
+    with suppress(ContsegError):  # damaged: it is replaced
+        found = found | {"date": run.environment().get("date", found["date"])}
+    run.write_text("environment.json", json.dumps(found, indent=1))
 
 
 def _rescaled(job: Job) -> list[str]:

@@ -48,12 +48,13 @@ def beside_rows(kinds: Sequence[Kind], rows: Mapping[str, Row]) -> dict[str, Row
 
 
 def joint_of(name: str, rows: Mapping[str, Row]) -> str | None:
-    """The row of joint training on the network and data of a row; None if there is none, or for that row itself.
+    """The row of joint training on the network and data of a row; None without such a row, or for that row itself.
 
     One step has all images in any setting, so the setting may differ.
 
     Example:
-        >>> rows = {"mib": Row("MiB", "digits/mib_5-1"), "joint": Row("joint", "digits/joint_5-1")}
+        >>> mib = Row("MiB", "digits/mib_5-1")
+        >>> rows = {"mib": mib, "joint": beside_rows(["joint"], {"mib": mib})["joint"]}
         >>> joint_of("mib", rows), joint_of("joint", rows)
         ('joint', None)
     """

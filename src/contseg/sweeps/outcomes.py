@@ -114,7 +114,7 @@ class Outcomes:
         return {place: value for place, value in values.items() if value is not None}
 
     def joint(self, row: str) -> Values:
-        """`all` of joint training on the network and data of a row; empty if there is none."""
+        """`all` of joint training on the network and data of a row; empty without such a row."""
         name = joint_of(row, self.rows)
         return self.figure(name, "all") if name else {}
 

@@ -39,11 +39,14 @@ class MLflow:
                 self._id = known
                 return known
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "contseg")
-        if self._client.get_experiment_by_name(name) is None:
-            with suppress(MlflowException):  # another process has just created it
-                self._client.create_experiment(name)
         experiment = self._client.get_experiment_by_name(name)
-        self._id = self._client.create_run(experiment.experiment_id, run_name=run.folder.name).info.run_id
+        try:
+            number = experiment.experiment_id if experiment else self._client.create_experiment(name)
+        except MlflowException:
+            if (experiment := self._client.get_experiment_by_name(name)) is None:
+                raise
+            number = experiment.experiment_id  # another process has just created it
+        self._id = self._client.create_run(number, run_name=run.folder.name).info.run_id
         params = [Param(key, str(value)[:LONGEST]) for key, value in flat(dict(recipe))]
         for start in range(0, len(params), BATCH):
             self._client.log_batch(self._id, params=params[start : start + BATCH])
