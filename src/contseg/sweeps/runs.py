@@ -214,10 +214,8 @@ class Leader:
                 self._end(task)
             elif code == TAKEN:
                 self.states[task] = "elsewhere"
-            elif (code < 0 or code > 128) and self._cuts[
-                task
-            ] < MOST_CUTS:  # a signal: the run continues from its last state
-                self._cuts[task] += 1
+            elif (code < 0 or code > 128) and self._cuts[task] < MOST_CUTS:
+                self._cuts[task] += 1  # a signal: the run continues from its last state
                 self.states[task] = "waiting"
             else:
                 self._end(task, _problem(task.cell, code))
