@@ -255,6 +255,7 @@ def test_a_run_that_fails_is_reported_at_the_end_and_others_are_trained(tmp_path
         (tmp_path / name / "0" / "summary.json").unlink()
     plan = tmp_path / "digits-finetune_5-1" / "0" / "plan.json"
     plan.write_text("{}")
+    (tmp_path / "digits-mib_5-1" / "0" / "metrics.jsonl").write_text("{}\n")  # restored
     code, out, errors = command(*words)
     assert code == 2
     assert "sweep: 1 run failed, as listed above; repeat the command to try them again" in errors

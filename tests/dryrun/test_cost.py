@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -83,7 +84,7 @@ def test_a_probe_measures_each_kind_of_time_and_the_files(tmp_path):
 
 @pytest.mark.slow
 def test_the_estimated_time_is_that_of_the_run_within_a_quarter(tmp_path):
-    """In seconds of this process, so that others on the machine do not count."""
+    """The median of three, in seconds of this process, as others on the machine change its speed."""
     overrides = (
         "data.options={train: 240, test: 120, size: 48}",
         "data.crop=48",
@@ -92,10 +93,13 @@ def test_the_estimated_time_is_that_of_the_run_within_a_quarter(tmp_path):
     )
     recipe = tiny_recipe("plop", *overrides)
     estimate(tiny_recipe("plop"), device="cpu")  # what is slow the first time in a process
-    expected = estimate(recipe, device="cpu", clock=time.process_time).seconds
-    job, started = job_in(tmp_path / "run", recipe), time.process_time()
-    train(job)
-    assert 0.75 < expected / (time.process_time() - started) < 1.25
+    ratios = []
+    for attempt in range(3):
+        expected = estimate(recipe, device="cpu", clock=time.process_time).seconds
+        job, started = job_in(tmp_path / str(attempt), recipe), time.process_time()
+        train(job)
+        ratios.append(expected / (time.process_time() - started))
+    assert 0.75 < median(ratios) < 1.25, ratios
 
 
 def made(key: str, *seconds: float | None) -> Cost:

@@ -72,8 +72,8 @@ class SweepProgress(Watcher):
         if task in self.lines:
             self.bars.remove_task(self.lines.pop(task))
         self.done[task] = task.done(self.shares[task])
-        summary = task.cell.run.summary()
-        if problem or not summary:
+        summary = None if problem else task.cell.run.summary()
+        if not summary:
             outcome = problem or "stopped"
         else:
             self.finished += 1
@@ -92,7 +92,7 @@ class SweepProgress(Watcher):
 
 def _place(task: Task) -> str:
     """The current step and epoch of a run."""
-    epochs = [line for line in task.cell.run.metrics() if line["kind"] == "epoch"]
+    epochs = task.cell.epoch_lines
     if not epochs:
         return numbered("step", 0, len(task.images))
     step, epoch = epochs[-1]["step"], epochs[-1]["epoch"]
@@ -101,5 +101,8 @@ def _place(task: Task) -> str:
 
 
 def read_clock(path: Path) -> float:
-    """Seconds spent on the sweep, over all its starts."""
-    return json.loads(path.read_text(encoding="utf-8"))["seconds"] if path.is_file() else 0.0
+    """Seconds spent on the sweep, over all its starts; 0 without a file, or if it is damaged."""
+    try:
+        return float(json.loads(path.read_text(encoding="utf-8"))["seconds"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return 0.0

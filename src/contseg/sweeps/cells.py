@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
@@ -109,8 +110,27 @@ class Cell:
 
     @property
     def finished(self) -> bool:
-        """Whether that run is finished."""
-        return self.run.summary() is not None and self.begun
+        """Whether that run is finished; not if its summary is damaged, which a resume makes again."""
+        try:
+            return self.run.summary() is not None and self.begun
+        except ContsegError:
+            return False
+
+    @property
+    def has_state(self) -> bool:
+        """Whether a state of a run is saved; also if its plan is damaged, which the process of the run reports."""
+        try:
+            return self.run.last_begun() >= 0
+        except ContsegError:
+            return True
+
+    @property
+    def epoch_lines(self) -> list[dict[str, Any]]:
+        """The epochs of metrics.jsonl; none if it is damaged, as a resume restores it."""
+        try:
+            return [line for line in self.run.metrics() if line["kind"] == "epoch"]
+        except ContsegError:
+            return []
 
     @property
     def past_step_0(self) -> bool:

@@ -52,8 +52,7 @@ class Task:
 
     def done(self, shares: bool) -> int:
         """Training images so far, see `work`."""
-        lines = self.cell.run.metrics()
-        return sum(self.images[line["step"]] for line in lines if line["kind"] == "epoch" and (line["step"] or not shares))
+        return sum(self.images[line["step"]] for line in self.cell.epoch_lines if line["step"] or not shares)
 
 
 class Job(Protocol):
@@ -112,7 +111,7 @@ def tasks_of(cells: Sequence[Cell], overwrite: bool = True, accept_changes: bool
             continue
         if not is_owned(cell.folder):
             require_free(cell.folder, overwrite=True)
-        if not overwrite and cell.run.last_begun() >= 0:  # others failed before their first saved state
+        if not overwrite and cell.has_state:  # others failed before their first saved state
             resumed_recipe(cell.folder, cell.recipe, CHANGED_ADVICE, accept_changes=accept_changes)
         job = make_job(cell.recipe, cell.folder, new=not cell.begun)
         key = "" if job.start_from else job.first_step_key()
@@ -132,7 +131,7 @@ def begin(cell: Cell, accept_changes: bool = False) -> None:
     if cell.begun:
         return
     with owned(cell.folder):
-        if accept_changes and cell.run.last_begun() >= 0:
+        if accept_changes and cell.has_state:
             keep_recipe(cell.run, resumed_recipe(cell.folder, cell.recipe, accept_changes=True))
         elif not cell.begun:
             start_run(cell.recipe, cell.folder, overwrite=True)
