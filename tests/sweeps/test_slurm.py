@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from contseg.errors import ContsegError
-from contseg.lock import OF_RUN
 from contseg.sweeps import slurm
 from contseg.sweeps.cells import Cell
+from contseg.sweeps.origin import ORIGIN
 from contseg.sweeps.runs import Leader, tasks_of
 from contseg.sweeps.slurm import JOB, SlurmExecutor, minutes, options_of, ranks_of
 from contseg.sweeps.sweep import Sweep
@@ -98,8 +98,8 @@ def start(folder: Path) -> subprocess.Popen:
 def test_jobs_are_arrays_that_continue_after_preemption_kills_and_new_leaders(tmp_path, monkeypatch):
     states, folder = fake_slurm.install(tmp_path, monkeypatch), tmp_path / "sweep"
     leader = start(folder)
-    wait_for(lambda: list(folder.glob(f"*/*/{OF_RUN}")), leader)
-    preempted = next(iter(states.glob("*.pid"))).stem
+    wait_for(lambda: list(folder.glob(f"*/*/{ORIGIN}")), leader)  # a job works on its run
+    preempted = (next(iter(folder.glob(f"*/*/{ORIGIN}"))).parent / JOB).read_text().strip()
     subprocess.run(["scancel", preempted, "--signal", "USR2"], check=True)  # as SLURM does before it ends a job
     leader.send_signal(signal.SIGKILL)
     leader.communicate()
