@@ -11,6 +11,7 @@ from contseg.cli.console import console
 from contseg.cli.main import app
 from contseg.cli.sweep_table import print_sweep_table
 from contseg.errors import ContsegError
+from contseg.manifest import Manifest
 from contseg.sweeps.aggregate import RESAMPLES
 from contseg.sweeps.outcomes import read_outcomes
 from contseg.sweeps.results import sheets
@@ -134,6 +135,20 @@ def test_unfinished_runs_are_counted_and_a_method_without_joint_has_a_dash(tmp_p
     assert [row[0] for row in means.rows] == ["digits/mib_5-1", "± 2 seeds", "digits/plop_5-1"]
     assert [row[-1] for row in means.rows] == ["-", "", "-"]
     assert {(row[3], row[4], row[5]) for row in differences.rows} == {("-", "1", "too few pairs")}
+
+
+@pytest.mark.parametrize("name", ["summary.json", "recipe.yaml", "metrics.jsonl", "steps/01/confusion.npz"])
+def test_a_damaged_run_is_named_and_left_out(tmp_path, name):
+    finished_sweep(tmp_path, Sweep(recipes=["digits/mib_5-1"], seeds=2))
+    place = tmp_path / MIB / "0" / name
+    Manifest(tmp_path / MIB / "0").record(place)
+    place.write_bytes(place.read_bytes()[:-1] + b"?")
+    with console.capture() as capture:
+        print_sweep_table(tmp_path)
+    (warning,) = [line for line in capture.get().splitlines() if line.startswith(f"warning: {MIB}, seed 0 is left out: ")]
+    assert place.name in warning
+    assert "was written" in warning or "make it again with: contseg" in warning
+    assert read_outcomes(tmp_path).of(MIB).keys() == {(1, "natural")}
 
 
 def test_the_terminal_needs_80_columns(folder):

@@ -51,7 +51,7 @@ def run_cost(
         jobs: runs in parallel; None for one per GPU, or one.
 
     Raises:
-        ContsegError: a recipe is invalid or cannot be trained here, or a sweep has no run left.
+        ContsegError: a recipe is invalid or cannot be trained here.
     """
     if throughput is not None and not math.isfinite(throughput):
         raise ContsegError(f"--throughput: expected images per second, such as 60 (got {throughput})")
@@ -59,7 +59,7 @@ def run_cost(
     if finished:
         console.print(f"{counted(finished, 'run')} finished and not counted", highlight=False)
     if not entries:
-        raise ContsegError("cost: all runs of the sweep are finished; nothing is left to estimate")
+        return
     costs = estimated(entries, device, throughput)
     if len(entries) == 1:
         console.print(step_table(costs[0]))

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from contseg.cli.console import console
 from contseg.cli.progress import duration, numbered
-from contseg.errors import visible
+from contseg.errors import counted, visible
 from contseg.sweeps.status import State, Status, statuses
 from contseg.sweeps.sweep import Sweep
 
@@ -49,7 +49,7 @@ def counts_of(found: Sequence[Status]) -> str:
         '0 runs: 0 done, 0 running, 0 waiting, 0 failed'
     """
     counts = Counter[str](status.state for status in found)
-    return f"{len(found)} runs: {', '.join(f'{counts[state]} {state}' for state in get_args(State))}"
+    return f"{counted(len(found), 'run')}: {', '.join(f'{counts[state]} {state}' for state in get_args(State))}"
 
 
 def line_of(status: Status) -> str:

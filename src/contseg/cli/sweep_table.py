@@ -41,6 +41,8 @@ def print_sweep_table(path: Path, out: Path | None = None) -> None:
         print_sheet(sheet)
     for protocol, blocks in groups.items():
         print_group(f"Published numbers: {protocol}", blocks)
+    for title, problem in outcomes.damaged.items():
+        console.print(f"warning: {title} is left out: {problem}", highlight=False, markup=False, soft_wrap=True)
     for warning in warnings:
         console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     if out is not None:

@@ -1,7 +1,7 @@
 """The finished runs of a sweep, with metrics that are computed from their confusion matrices."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +87,14 @@ class Outcomes:
         rows: by name.
         cells: of all runs, finished or not.
         found: outcome of each finished run by its row, seed and order.
+        damaged: title of each finished run that cannot be read, and why.
     """
 
     sweep: Sweep
     rows: Mapping[str, Row]
     cells: Sequence[Cell]
     found: Mapping[tuple[str, int, str], Outcome]
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def finished(self) -> list[Cell]:
@@ -135,11 +137,23 @@ def read_outcomes(path: Path) -> Outcomes:
     """
     sweep, folder = Sweep.read(path), path if path.is_dir() else path.parent
     cells = sweep.cells(folder)
-    found = _found(cells)
+    found, damaged = _found(cells)
     if not found:
-        raise ContsegError(f"{folder}: no run is finished yet, so there is nothing to tabulate")
-    return Outcomes(sweep, sweep.rows(), cells, found)
+        reasons = "".join(f"; {problem}" for problem in damaged.values())
+        raise ContsegError(f"{folder}: no run is finished yet, so there is nothing to tabulate{reasons}")
+    return Outcomes(sweep, sweep.rows(), cells, found, damaged)
 
 
-def _found(cells: Iterable[Cell]) -> dict[tuple[str, int, str], Outcome]:
-    return {(cell.row, cell.seed, cell.order): outcome_of(cell.run) for cell in cells if cell.finished}
+def _found(cells: Iterable[Cell]) -> tuple[dict[tuple[str, int, str], Outcome], dict[str, str]]:
+    """The outcomes of the finished runs, and what is wrong with those that are damaged."""
+    found, damaged = {}, {}
+    for cell in cells:
+        try:
+            if cell.run.summary() is None:
+                continue
+            cell.run.manifest.check(cell.folder / "recipe.yaml")
+            if cell.begun:
+                found[cell.row, cell.seed, cell.order] = outcome_of(cell.run)
+        except ContsegError as error:
+            damaged[cell.title] = str(error)
+    return found, damaged
