@@ -5,7 +5,7 @@ import pytest
 
 from contseg.errors import ContsegError
 from contseg.sweeps.outcomes import read_outcomes
-from contseg.sweeps.report import class_rows, order_tables, write_sweep_report
+from contseg.sweeps.report import class_curves, class_rows, order_tables, write_sweep_report
 from contseg.sweeps.results import sheets
 from contseg.sweeps.sweep import Sweep
 from tests.report.pages import Page
@@ -62,3 +62,28 @@ def test_a_file_of_the_user_is_kept(folder, tmp_path):
     (tmp_path / "mine.html").write_text("mine")
     with pytest.raises(ContsegError, match="exists"):
         write_sweep_report(folder, tmp_path / "mine.html")
+
+
+def test_a_class_has_a_curve_per_method_over_the_steps_in_which_it_is_known(folder, page):
+    outcomes = read_outcomes(folder)
+    curves = class_curves(outcomes)
+    assert list(curves) == NAMES
+    runs = outcomes.of("digits-mib_5-1").values()
+    first = np.mean([run.iou_series["cat"][0] for run in runs]) / 100
+    assert curves["cat"][0].startswith(f"M0 {40 * (1 - first):.4g}L50 ")
+    assert curves["bird"][0].startswith("M100 ")  # added by the last step
+    assert curves["bird"][2].startswith("M0 ")  # joint training: a horizontal line
+    for run in runs:
+        assert [series[-1] for series in run.iou_series.values()] == pytest.approx(list(run.iou.values()))
+
+
+def test_a_class_that_was_never_measured_has_no_curve_and_a_dash(tmp_path):
+    runs = finished_sweep(tmp_path, Sweep(recipes=["digits/mib_5-1"], seeds=1))
+    for step in range(3):
+        path = f"steps/{step:02d}/confusion.npz"
+        arrays = dict(runs[0].arrays(path))
+        arrays["confusion"][1], arrays["confusion"][:, 1] = 0, 0
+        runs[0].save_arrays(path, **arrays)
+    assert class_curves(read_outcomes(tmp_path))["cat"] == [""]
+    page = Page(write_sweep_report(tmp_path).read_text(encoding="utf-8"))
+    assert ["cat", "–"] in next(table for table in page.tables if table[0][0] == "class")

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogFormatter
 
 from contseg.report.figures import CURVES, ON_A_PAGE, Drawing, drawing, run_style
 from contseg.sweeps.outcomes import Outcomes
@@ -74,6 +75,8 @@ def accuracy_against_cost(outcomes: Outcomes) -> Drawing:
         points = np.array([(pair[0] / 60, pair[1]) for pair in both if None not in pair and pair[0]], dtype=float)
         _scatter(axis, points.reshape(-1, 2), run_style(position)["color"])
     axis.set_xscale("log")
+    for formatter in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
+        formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))  # 2, not 2 x 10^0
     axis.set_xlabel("minutes of a run")
     axis.set_ylabel("all classes, mIoU in %")
     return _finished(axis)
@@ -86,7 +89,7 @@ def _axis(width: float, height: float) -> Axes:
 def _scatter(axis: Axes, points: np.ndarray, colour: str) -> None:
     if not len(points):
         return
-    axis.scatter(points[:, 0], points[:, 1], s=12, color=colour, alpha=0.45, linewidths=0)
+    axis.scatter(points[:, 0], points[:, 1], s=16, color=colour, alpha=0.7, linewidths=0)
     spread = points.std(axis=0, ddof=1) if len(points) > 1 else np.zeros(2)
     mean = points.mean(axis=0)
     axis.errorbar(mean[:1], mean[1:], xerr=spread[:1], yerr=spread[1:], fmt="o", markersize=8, color=colour, linewidth=1)

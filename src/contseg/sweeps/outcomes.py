@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.evaluation.metrics import class_iou, run_figures, step_figures
@@ -27,6 +29,7 @@ class Outcome:
         figures: metrics in percent, as of `run_figures`; None if not measured.
         series: `all`, `old` and `new` after each step, in percent; None if not measured.
         iou: name of each class, with background, to its IoU in percent after the last step, NaN if absent.
+        iou_series: name of each class to its IoU in percent after each step; None before it was added, and if absent.
         steps: name of each class to the step that added it.
         costs: `seconds` of the run, `peak_memory` in MB, `trained_parameters` of the last step, and `stored` in MB, the
             largest state of the method between two steps; None if not recorded.
@@ -35,6 +38,7 @@ class Outcome:
     figures: Mapping[str, float | None]
     series: Mapping[str, Sequence[float | None]]
     iou: Mapping[str, float]
+    iou_series: Mapping[str, Sequence[float | None]]
     steps: Mapping[str, int]
     costs: Mapping[str, float | None]
 
@@ -47,15 +51,20 @@ def outcome_of(run: Run) -> Outcome:
     """
     confusions, groups, background = run.confusions(), run.groups(), run.has_background()
     each = [step_figures(confusion, groups, background) for confusion in confusions]
-    figures, last = run_figures(confusions, groups, background), class_iou(confusions[-1])
+    figures, ious = run_figures(confusions, groups, background), [class_iou(confusion) for confusion in confusions]
     names = [str(name) for name in run.arrays("samples.npz")["classes"]]
     return Outcome(
         figures={key: _percent(value) for key, value in figures.items() if value is None or isinstance(value, float)},
         series={key: [_percent(figure[key]) for figure in each] for key in ("all", "old", "new")},
-        iou={name: 100 * float(value) for name, value in zip(names, last, strict=False)},
+        iou={name: 100 * float(value) for name, value in zip(names, ious[-1], strict=False)},
+        iou_series={name: [_value(iou, place) for iou in ious] for place, name in enumerate(names)},
         steps=dict(zip(names, groups, strict=False)),
         costs=_costs([line for line in run.metrics() if line["kind"] == "step"]),
     )
+
+
+def _value(iou: np.ndarray, place: int) -> float | None:
+    return None if place >= len(iou) or np.isnan(iou[place]) else 100 * float(iou[place])
 
 
 def _percent(value: float | None) -> float | None:

@@ -10,13 +10,13 @@ import numpy as np
 from contseg.atomic import writable, write_text
 from contseg.errors import counted
 from contseg.replaceable import require_replaceable
-from contseg.report.figures import run_style
+from contseg.report.figures import curve, run_style
 from contseg.report.header import facts_line
 from contseg.report.page import MARK, environment
 from contseg.report.tables import FOLDED
 from contseg.sweeps.aggregate import spread_of
-from contseg.sweeps.charts import accuracy_against_cost, band_curves, old_against_new
-from contseg.sweeps.outcomes import Outcomes, read_outcomes
+from contseg.sweeps.charts import accuracy_against_cost, band_curves, mean_curve, old_against_new
+from contseg.sweeps.outcomes import Outcome, Outcomes, read_outcomes
 from contseg.sweeps.page import read_results, result_warnings
 from contseg.sweeps.published import published_blocks, published_sheets
 from contseg.sweeps.results import sheets
@@ -66,6 +66,7 @@ def _content(outcomes: Outcomes, folder: Path) -> dict[str, Any]:
         "old_against_new": old_against_new(outcomes),
         "accuracy_against_cost": accuracy_against_cost(outcomes),
         "classes": class_rows(outcomes),
+        "class_curves": class_curves(outcomes),
         "orders": order_tables(outcomes),
         "folded": FOLDED,
     }
@@ -93,9 +94,9 @@ def _facts(outcomes: Outcomes) -> dict[str, str]:
 def sentences(outcomes: Outcomes) -> dict[str, str]:
     """What the methods with several steps learned, kept and lost, a sentence each; none without such methods."""
     words = {
-        "learned": ("new", "New classes reach {} after the last step."),
-        "kept": ("old", "Classes of step 0 have {} after the last step."),
-        "lost": ("forgetting", "A class lost {} points since its best earlier IoU."),
+        "learned": ("new", "mIoU of new classes after the last step: {}."),
+        "kept": ("old", "mIoU of classes of step 0 after the last step: {}."),
+        "lost": ("forgetting", "Points that a class lost since its best earlier IoU: {}."),
     }
     learners = [name for name in outcomes.shown if outcomes.figure(name, "forgetting")]
     found = {word: (text, _range(outcomes, learners, key)) for word, (key, text) in words.items()}
@@ -121,6 +122,26 @@ def class_rows(outcomes: Outcomes) -> dict[str, list[dict[str, Any]]]:
     return {
         name: [_mean_of([one.iou for one in outcomes.of(row).values()], name) for row in outcomes.shown] for name in names
     }
+
+
+def class_curves(outcomes: Outcomes) -> dict[str, list[str]]:
+    """Name of each class to a path per method: its IoU after each step, mean over the runs that have it, see `curve`.
+
+    There are none for sweeps of one step.
+    """
+    steps = max(len(one.series["all"]) for one in outcomes.found.values())
+    names = list(dict.fromkeys(name for one in outcomes.found.values() for name in one.iou))
+    if steps < 2:
+        return {}
+    return {name: [_curve_of(list(outcomes.of(row).values()), name, steps) for row in outcomes.shown] for name in names}
+
+
+def _curve_of(runs: Sequence[Outcome], name: str, steps: int) -> str:
+    series = [run.iou_series[name] for run in runs if name in run.iou_series]
+    if not series:
+        return ""
+    means = mean_curve(series)[0] / 100
+    return curve([None if np.isnan(mean) else float(mean) for mean in means], steps)
 
 
 def _mean_of(each: Sequence[Mapping[str, float]], name: str) -> dict[str, Any]:
