@@ -3,6 +3,7 @@
 The upper ends of the ranges are far above sensible values: a typing mistake fails here, not for lack of memory.
 """
 
+import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -66,9 +67,32 @@ def checked(key: str, kind: Any, value: Any) -> Any:
         raise ContsegError(f"{key}: {problem(error)}") from None
 
 
+KIND = re.compile(r"int|str|float|(list|tuple|dict|literal)\[.*|constrained-.*|\[key\]")
+"""Parts of the place of an error that are types, not keys."""
+
+
+def first_error(error: ValidationError) -> dict[str, Any]:
+    """The first error of a validation; of a value with several types, that of the type which it fits best.
+
+    Example:
+        >>> try:
+        ...     create_model("Options", epochs=(int | list[Count], ...))(epochs=[9, -1])
+        ... except ValidationError as error:
+        ...     first_error(error)["msg"]
+        'Input should be greater than or equal to 0'
+    """
+    first, *others = error.errors()
+    kinds = [place for place, part in enumerate(first["loc"]) if KIND.fullmatch(str(part))]
+    if not kinds:
+        return dict(first)
+    key = first["loc"][: kinds[0]]
+    same = [other for other in others if other["loc"][: len(key)] == key]
+    return dict(max([first, *same], key=lambda one: len(one["loc"])))
+
+
 def problem(error: ValidationError) -> str:
     """The first problem of a validation and the value that was found, in one line."""
-    first = error.errors()[0]
+    first = first_error(error)
     if first["type"] == "value_error":  # raised by one of our validators
         return first["msg"].removeprefix("Value error, ")
     found = repr(first["input"])

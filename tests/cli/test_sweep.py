@@ -51,7 +51,7 @@ def test_a_key_is_varied_once():
         settings_of(["training.lr=0.1", "training.lr=0.2"])
 
 
-@pytest.mark.parametrize("seeds", ["", "0", "0,one", "-1", "1001", "9" * 30])
+@pytest.mark.parametrize("seeds", ["", "0", "0,one", "-1", "100001", "9" * 30])
 def test_seeds_are_whole_numbers_or_their_number(seeds):
     with pytest.raises(ContsegError, match="--seeds: expected"):
         seeds_or_count(seeds)
@@ -75,6 +75,7 @@ def test_only_known_references_run_next_to_the_recipes():
         (["digits/mob_5-1"], "recipe 'digits/mob_5-1': not found; did you mean 'digits/mib_5-1'"),
         ([MIB, "--vary", "training.lrr=1,2"], "training.lrr: unknown key"),
         ([MIB, MIB], "is listed twice"),
+        ([MIB, "--seeds", "1001"], "1001 runs, more than 1000; list fewer values, or add --yes"),
         ([MIB, "--seeds", "501", "--orders", "2"], "1002 runs, more than 1000; list fewer values, or add --yes"),
     ],
 )
@@ -109,6 +110,23 @@ def test_a_description_has_no_options_next_to_it(tmp_path):
         code, _, errors = command("sweep", tmp_path, *words)
         assert code == 2
         assert f"sweep: {words[0]} cannot be added to {tmp_path}, which describes the sweep" in errors
+
+
+@pytest.mark.parametrize(
+    ("word", "problem"),
+    [
+        ("empty", "empty/sweep.yaml: No such file"),
+        ("missing/sweep.yaml", "missing/sweep.yaml: No such file"),
+        ("other/sweep.yaml", "other/sweep.yaml: describes no sweep (recipes: is missing)"),
+    ],
+)
+def test_a_folder_and_a_file_of_that_name_are_not_mistaken_for_recipes(tmp_path, word, problem):
+    for folder in ("empty", "other"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "other" / FILE).write_text("method: {name: mib}\n")
+    code, _, errors = command("sweep", tmp_path / word, "--out", tmp_path / "out")
+    assert (code, len(errors.splitlines())) == (2, 1)
+    assert problem in errors
 
 
 def test_a_sweep_may_grow_but_another_one_needs_another_folder(tmp_path, untrained):

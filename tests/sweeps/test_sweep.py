@@ -1,5 +1,7 @@
 """The description of a sweep: which runs it has, and what `sweep.yaml` may hold."""
 
+import re
+
 import pytest
 
 from contseg.differences import differences
@@ -44,6 +46,13 @@ def test_a_run_has_the_recipe_that_train_would_have(tmp_path):
 def test_the_order_of_the_recipe_has_one_name_however_it_is_listed(tmp_path):
     listed = Sweep(recipes=[MIB], seeds=1, orders=["natural", "own", "seed:1"])
     assert names(listed, tmp_path) == names(Sweep(recipes=[MIB], seeds=1, orders=2), tmp_path)
+
+
+def test_an_order_that_is_a_list_has_a_short_name_however_it_is_written(tmp_path):
+    backwards = [0, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1]
+    listed = Sweep(recipes=[MIB], seeds=1, orders=["own", str(backwards)], overrides=[f"scenario.order={backwards}"])
+    (cell,) = listed.cells(tmp_path)
+    assert re.fullmatch(r"list of 11 \([0-9a-f]{6}\)", cell.order)
 
 
 def test_orders_are_published_ones_where_there_are_some_and_joint_training_has_them_too(tmp_path):
@@ -119,7 +128,11 @@ def test_a_method_without_updates_uses_the_fine_tuning_of_another_one():
         ({"vary": {"training.workers": [1, 2]}}, "training.workers cannot be varied"),
         ({"vary": {"name": ["a", "b"]}}, "name cannot be varied"),
         ({"vary": {"training.lrr": [1]}}, "training.lrr: unknown key"),
-        ({"recipes": [MIB, MIB]}, "listed twice"),
+        ({"recipes": [MIB, MIB]}, f"recipes: {MIB} is listed twice"),
+        ({"seeds": [1, 0, 1]}, "--seeds: 1 is listed twice"),
+        ({"orders": ["own", "own"]}, "--orders: own is listed twice"),
+        ({"beside": ["joint", "joint"]}, "--with: joint is listed twice"),
+        ({"vary": {"training.lr": [1.0, 1]}}, "--vary: training.lr: 1 is listed twice"),
     ],
 )
 def test_a_sweep_without_runs_or_with_keys_that_cannot_be_varied_is_an_error(tmp_path, fields, problem):
@@ -154,7 +167,16 @@ def test_files_in_a_sweep_that_is_written_by_hand_are_relative_to_it(tmp_path):
         ("recipes: [a]\nseeds: many\n", "seeds: "),
         ("recipes: [a]\nseeds: [-1]\n", "seeds: "),
         ("recipes: [a]\nwith: [joined]\n", "with: Input should be 'joint' or 'finetune'"),
-        ("recipes: [a]\nsed: 3\n", "sed: Extra inputs are not permitted"),
+        ("recipes: [a]\nsed: 3\n", "sed: unknown key; did you mean 'seeds'"),
+        ("seeds: 3\n", "describes no sweep .recipes: is missing.; correct recipes, such as recipes: .digits/mib_5-1."),
+        (
+            "recipes: [a]\nseeds: [0, -1]\n",
+            "seeds: Input should be greater than or equal to 0 .got -1.; correct seeds, such as",
+        ),
+        (
+            "recipes: [a]\nwith: joint\n",
+            "with: Input should be a valid list .*; correct with, such as with: .joint, finetune.",
+        ),
         ("format: 2\nrecipes: [a]\n", "another version of contseg .format 2, this one reads 1."),
     ],
 )

@@ -18,12 +18,13 @@ from contseg.replaceable import require_replaceable
 from contseg.report.page import MARK
 from contseg.sweeps.beside import Kind
 from contseg.sweeps.cells import Cell, Row, cells_of
+from contseg.sweeps.description import repeated
 from contseg.sweeps.local import LocalExecutor
 from contseg.sweeps.page import FIGURES, Page, Results, kept_notes, page, read_results, result_warnings, spread, write
 from contseg.sweeps.report import PAGE, write_sweep_report
 from contseg.sweeps.runs import Executor, Leader, tasks_of
 from contseg.sweeps.slurm import SlurmExecutor, options_of
-from contseg.sweeps.sweep import FILE, Sweep
+from contseg.sweeps.sweep import FILE, MOST, Sweep
 
 OPTIONS = {"seeds": "--seeds", "orders": "--orders", "vary": "--vary", "beside": "--with", "plugins": "--plugin"}
 """Field of `Sweep` to the option of the command line."""
@@ -126,11 +127,13 @@ def described(words: Sequence[str], given: Mapping[str, Any], out: Path | None) 
     overrides = [word for word in words if "=" in word and not Path(word).exists()]
     recipes = [word for word in words if word not in overrides]
     used = {key: value for key, value in given.items() if value}
-    if len(recipes) == 1 and is_description(path := Path(recipes[0])):
-        if used or overrides:
-            word = overrides[0] if overrides else OPTIONS[next(iter(used))]
-            raise ContsegError(f"sweep: {word} cannot be added to {path}, which describes the sweep; change it there")
-        return Sweep.read(path), out or (path if path.is_dir() else path.parent)
+    places = [path for path in map(Path, recipes) if path.is_dir() or path.name == FILE or is_description(path)]
+    if described := next(iter(places), None):
+        if further := [*overrides, *(word for word in recipes if Path(word) != described), *map(OPTIONS.get, used)]:
+            raise ContsegError(
+                f"sweep: {further[0]} cannot be added to {described}, which describes the sweep; change it there"
+            )
+        return Sweep.read(described), out or (described if described.is_dir() else described.parent)
     if not recipes:
         raise ContsegError("sweep: name at least one recipe (list the packaged ones with: contseg recipes)")
     if out is None:
@@ -212,9 +215,10 @@ def seeds_or_count(text: str, option: str = "--seeds") -> int | list[int]:
     """
     if "," in text:
         return list(chosen_seeds(text, option))
-    if not text.strip().isdecimal() or not 0 < int(text[:18]) <= MOST_RUNS:
+    if not text.strip().isdecimal() or not 0 < int(text[:18]) <= MOST:
         raise ContsegError(
-            f"{option}: expected a number of seeds, or seeds such as 0,1,2 (got '{text}'; 7, is seed 7 alone)"
+            f"{option}: expected a number of seeds, at most {MOST}, or seeds such as 0,1,2, or 7, for seed 7 alone (got"
+            f" '{text}')"
         )
     return int(text)
 
@@ -229,11 +233,13 @@ def orders_or_count(text: str) -> int | list[str]:
         >>> orders_or_count("5"), orders_or_count("natural, seed:1")
         (5, ['natural', 'seed:1'])
     """
-    if text.strip().isdecimal() and 0 < int(text[:18]) <= MOST_RUNS:
+    if text.strip().isdecimal() and 0 < int(text[:18]) <= MOST:
         return int(text)
     orders = [part.strip() for part in text.split(",") if part.strip()]
     if not orders or text.strip().lstrip("-").isdecimal():
-        raise ContsegError(f"--orders: expected a number of class orders, or orders such as own,seed:1 (got '{text}')")
+        raise ContsegError(
+            f"--orders: expected a number of class orders, at most {MOST}, or orders such as own,seed:1 (got '{text}')"
+        )
     return orders
 
 
@@ -258,7 +264,7 @@ def chosen_seeds(text: str, option: str = "--seeds") -> tuple[int, ...]:
     """Seeds from a text, separated by commas.
 
     Raises:
-        ContsegError: they are not whole numbers.
+        ContsegError: they are not whole numbers, or one is listed twice.
 
     Example:
         >>> chosen_seeds("1, 0")
@@ -267,7 +273,10 @@ def chosen_seeds(text: str, option: str = "--seeds") -> tuple[int, ...]:
     seeds = [part.strip() for part in text.split(",") if part.strip()]
     if not seeds or not all(seed.isdecimal() and len(seed) <= 18 for seed in seeds):
         raise ContsegError(f"{option}: expected whole numbers separated by commas, such as 0,1,2 (got '{text}')")
-    return tuple(sorted({int(seed) for seed in seeds}))
+    found = sorted(map(int, seeds))
+    if (seed := repeated(found)) is not None:
+        raise ContsegError(f"{option}: {seed} is listed twice; remove one of them")
+    return tuple(found)
 
 
 def train_rows(

@@ -1,6 +1,5 @@
 """Validation errors of recipes, in one line."""
 
-import re
 from collections.abc import Sequence
 from typing import get_args
 
@@ -10,7 +9,7 @@ from contseg.errors import did_you_mean
 from contseg.models.backbones.options import BACKBONES
 from contseg.models.heads.options import HEADS
 from contseg.models.options import NetworkOptions, closest_key
-from contseg.options import problem
+from contseg.options import KIND, first_error, problem
 from contseg.recipes.recipe import Recipe
 
 
@@ -26,12 +25,8 @@ def _model_at(place: Sequence[int | str]) -> type[BaseModel]:
 
 def first_problem(error: ValidationError) -> str:
     """One line: the key, the problem, the value, and for an unknown key the closest match."""
-    first = error.errors()[0]
-    where = ".".join(
-        str(part)
-        for part in first["loc"]
-        if not re.fullmatch(r"int|str|float|(list|tuple|literal)\[.*|constrained-.*|\[key\]", str(part))
-    )
+    first = first_error(error)
+    where = ".".join(str(part) for part in first["loc"] if not KIND.fullmatch(str(part)))
     if first["type"] == "extra_forbidden":
         model, key = _model_at(first["loc"][:-1]), str(first["loc"][-1])
         hint = closest_key(key) if model is NetworkOptions else did_you_mean(key, model.model_fields)

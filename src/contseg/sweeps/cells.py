@@ -1,5 +1,6 @@
 """The runs of a sweep: rows of the table, and one run per row, seed and class order."""
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,8 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from contseg.digest import sha256
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
+from contseg.parsing import parse_yaml
 from contseg.recipes.build import resumed_recipe
 from contseg.recipes.read import read_recipe
 from contseg.recipes.recipe import Recipe
@@ -161,7 +164,7 @@ def _cell(
 ) -> Cell:
     words = (*row.overrides, *row.by_seed(seed), *overrides)
     recipe = read(row.recipe, words)
-    text = order_text(recipe) if order == OWN else order
+    text = order_text(recipe) if order == OWN else order_name(order)
     if order != OWN:
         recipe = read(row.recipe, (*words, f"scenario.order={_order_for(order, recipe)}"))
     recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"seed": seed})})
@@ -169,9 +172,19 @@ def _cell(
 
 
 def order_text(recipe: Recipe) -> str:
-    """The class order of a recipe as text."""
-    order = recipe.scenario.order
-    return order if isinstance(order, str) else f"[{', '.join(map(str, order))}]"
+    """The class order of a recipe as text, see `order_name`."""
+    return order_name(recipe.scenario.order)
+
+
+def order_name(order: str | Sequence[int | str]) -> str:
+    """The name of a class order; of a list, also one that is written as text, its length and the start of its digest.
+
+    Example:
+        >>> order_name("seed:1"), order_name([0, 2, 1, 3]), order_name("[0, 2,1, 3]")
+        ('seed:1', 'list of 4 (500599)', 'list of 4 (500599)')
+    """
+    listed = parse_yaml(order, "--orders") if isinstance(order, str) and order.startswith("[") else order
+    return listed if isinstance(listed, str) else f"list of {len(listed)} ({sha256(json.dumps(list(listed)))[:6]})"
 
 
 def _order_for(order: str, recipe: Recipe) -> str:

@@ -233,7 +233,7 @@ def _section(rows: Mapping[str, Row], results: Results) -> str:
         mine = [results[name, run] for run in row.runs() if (name, run) in results]
         figures = [spread([value for result in mine if (value := result.figures[key]) is not None]) for key in FIGURES]
         gains = differences(results, name, base)
-        against = "" if name == base else spread(gains, "+")
+        against = "-" if name == base else spread(gains, "+")
         if gains and len(gains) < len(mine):
             against += f" (n = {len(gains)})"
         if name != base and gains and statistics.fmean(gains) <= 0:
@@ -242,7 +242,7 @@ def _section(rows: Mapping[str, Row], results: Results) -> str:
             for text in {result.notes[key]: None for result in mine if key in result.notes}:
                 remarks.setdefault(f"{key}: {text}", []).append(row.label)
         lines.append(f"| {' | '.join([row.label, *figures, against, str(len(mine))])} |")
-    judged = f"\nNo better than {rows[base].label} on old classes: {', '.join(behind)}.\n" if behind else ""
+    judged = f"\nMean of old classes not above that of {rows[base].label}: {', '.join(behind)}.\n" if behind else ""
     remarked = "".join(f"\n{', '.join(labels)}: {text}.\n" for text, labels in remarks.items())
     return "\n".join(lines) + f"\n{judged}{remarked}"
 

@@ -194,7 +194,7 @@ def options_of(texts: Sequence[str]) -> dict[str, Any]:
     """The options of sbatch from `--slurm`: KEY=VALUE, separated by commas; the time in minutes.
 
     Raises:
-        ContsegError: not KEY=VALUE, or the time is missing or wrong.
+        ContsegError: not KEY=VALUE, a key is listed twice, or the time is missing or wrong.
 
     Example:
         >>> options_of(["partition=gpu,time=4:00:00,gres=gpu:1"])
@@ -207,7 +207,9 @@ def options_of(texts: Sequence[str]) -> dict[str, Any]:
         key, equals, value = setting.partition("=")
         if not equals or not value or not re.fullmatch(r"[a-z][a-z_-]*", key):
             raise ContsegError(f"--slurm: '{setting}': expected KEY=VALUE of sbatch, such as partition=gpu,time=4:00:00")
-        found[key.replace("-", "_")] = int(value) if value.isdecimal() else value
+        if (name := key.replace("-", "_")) in found:
+            raise ContsegError(f"--slurm: {key} is listed twice; remove one of them")
+        found[name] = int(value) if value.isdecimal() else value
     if "time" not in found:
         raise ContsegError("--slurm: time is missing; add the time limit of a job, such as time=4:00:00")
     return found | {"time": minutes(str(found["time"]))}
@@ -223,6 +225,9 @@ def minutes(text: str) -> int:
         >>> minutes("90"), minutes("4:00:00"), minutes("1-12"), minutes("0:30")
         (90, 240, 2160, 1)
     """
+    text, comma, further = text.partition(",")
+    if comma:
+        raise ContsegError(f"--slurm: '{further}': expected KEY=VALUE of sbatch, such as gres=gpu:1")
     days, dash, rest = text.rpartition("-")
     parts = rest.split(":")
     if not all(part.isdecimal() for part in (*parts, *([days] if dash else []))) or len(parts) > 3 or len(text) > 20:

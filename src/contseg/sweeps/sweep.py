@@ -1,30 +1,24 @@
 """The description of a sweep, `sweep.yaml`: recipes x settings x seeds x class orders."""
 
-import io
 import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, ValidationError
-from ruamel.yaml import YAML
+from pydantic import ConfigDict, Field
 
-from contseg.atomic import write_text
-from contseg.data.lists import read_text
 from contseg.engine.inputs import FREE
 from contseg.engine.options import MACHINE_KEYS
 from contseg.errors import ContsegError
-from contseg.options import Options, Seed, problem
-from contseg.parsing import parse_yaml
+from contseg.options import Options, Seed
 from contseg.recipes.read import read_recipe
 from contseg.scenarios.orders import published_orders
 from contseg.sweeps.beside import Kind, beside_rows
-from contseg.sweeps.cells import OWN, Cell, Row, cells_of, order_text, safe_name
+from contseg.sweeps.cells import OWN, Cell, Row, cells_of, order_name, order_text, safe_name
+from contseg.sweeps.description import read_description, repeated, write_description
 
 FILE = "sweep.yaml"
-FORMAT = 1
-"""Of `sweep.yaml`; another number is refused."""
 ELSEWHERE = {
     "training.seed": "--seeds (seeds in sweep.yaml)",
     "scenario.order": "--orders (orders in sweep.yaml)",
@@ -33,7 +27,10 @@ ELSEWHERE = {
 }
 """Keys that cannot be varied, and what to use."""
 
-Number = Annotated[int, Field(ge=0, le=100_000)]
+MOST = 100_000
+"""Seeds or class orders of a number."""
+
+Number = Annotated[int, Field(ge=0, le=MOST)]
 
 
 class Sweep(Options):
@@ -57,13 +54,13 @@ class Sweep(Options):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    recipes: list[str]
-    seeds: Number | list[Seed] = 3
-    orders: Number | list[str] = 1
-    vary: dict[str, list[Any]] = Field({})
-    beside: list[Kind] = Field([], alias="with")
-    overrides: list[str] = Field([])
-    plugins: list[str] = Field([])
+    recipes: list[str] = Field(examples=["[digits/mib_5-1]"])
+    seeds: Number | list[Seed] = Field(3, examples=["3, or [0, 7]"])
+    orders: Number | list[str] = Field(1, examples=["2, or [own, seed:1]"])
+    vary: dict[str, list[Any]] = Field({}, examples=["{training.lr: [0.1, 0.01]}"])
+    beside: list[Kind] = Field([], alias="with", examples=["[joint, finetune]"])
+    overrides: list[str] = Field([], examples=["[training.epochs=9]"])
+    plugins: list[str] = Field([], examples=["[mine.py]"])
 
     @classmethod
     def read(cls, path: Path) -> "Sweep":
@@ -73,19 +70,7 @@ class Sweep(Options):
             ContsegError: it is missing, or is not such a file.
         """
         path = path / FILE if path.is_dir() else path
-        content = parse_yaml(read_text(path), str(path))
-        if not isinstance(content, dict) or "recipes" not in content:
-            raise ContsegError(f"{path}: describes no sweep (recipes are missing); list them under recipes:")
-        if (form := content.pop("format", FORMAT)) != FORMAT:
-            raise ContsegError(
-                f"{path}: written by another version of contseg (format {form}, this one reads {FORMAT}); use that version,"
-                " or choose another folder with --out"
-            )
-        try:
-            return cls.model_validate(content).relative_to(path)
-        except ValidationError as error:
-            key = ".".join(map(str, error.errors()[0]["loc"][:1]))
-            raise ContsegError(f"{path}: {key}: {problem(error)}") from None
+        return read_description(cls, path, "recipes", "sweep").relative_to(path)
 
     def relative_to(self, path: Path) -> "Sweep":
         """The same sweep with files of recipes and plugins that are relative to a file as absolute paths."""
@@ -105,17 +90,12 @@ class Sweep(Options):
         """Write `sweep.yaml` atomically, unless it describes this sweep already."""
         if (folder / FILE).is_file() and Sweep.read(folder) == self:
             return
-        yaml, text = YAML(), io.StringIO()
-        yaml.width = 1 << 20
-        given = self.model_dump(mode="json", by_alias=True)
-        yaml.dump({"format": FORMAT} | {key: value for key, value in given.items() if value not in ([], {})}, text)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / FILE, text.getvalue(), shared=True)
+        write_description(self, folder / FILE)
 
     @property
     def chosen_seeds(self) -> tuple[int, ...]:
         """The seeds in ascending order."""
-        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(sorted(set(self.seeds)))
+        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(sorted(self.seeds))
 
     def settings(self) -> Iterator[tuple[str, ...]]:
         """Every combination of the varied values, as overrides."""
@@ -135,13 +115,13 @@ class Sweep(Options):
             short = place.stem if place.is_file() else recipe
             name = safe_name(",".join([short, *chosen]))
             if name in found:
-                raise ContsegError(f"sweep: '{recipe}' is listed twice as {name}; remove one of them, or rename the file")
+                raise ContsegError(f"sweep: two rows would be named {name}; rename a recipe file")
             found[name] = (" ".join([short, *chosen]), recipe, (*chosen, *shared))
         orders = self._orders(shared)
         rows = {}
         for name, (label, recipe, overrides) in found.items():
             own = order_text(read_recipe(recipe, overrides))
-            named = tuple(dict.fromkeys(OWN if order == own else order for order in orders))
+            named = tuple(dict.fromkeys(OWN if order_name(order) == own else order for order in orders))
             rows[name] = Row(label, recipe, overrides, self.chosen_seeds, named)
         return rows | beside_rows(self.beside, rows)
 
@@ -159,10 +139,14 @@ class Sweep(Options):
                 raise ContsegError(f"--vary: {key} cannot be varied; use {advice}")
             if not values:
                 raise ContsegError(f"--vary: {key} has no values; list some, such as {key}=0.1,0.01")
-        counts = {"recipe": self.recipes, "seed": self.chosen_seeds, "class order": self.orders}
+        counts = {"recipe": self.recipes, "seed": self.seeds, "class order": self.orders}
         for what, listed in counts.items():
             if not listed:
                 raise ContsegError(f"sweep: no {what} is listed, so there is nothing to run; name at least one {what}")
+        lists = {"recipes": self.recipes, "--seeds": self.seeds, "--orders": self.orders, "--with": self.beside}
+        for what, values in (lists | {f"--vary: {key}": values for key, values in self.vary.items()}).items():
+            if isinstance(values, list) and (value := repeated(values)) is not None:
+                raise ContsegError(f"{what}: {value} is listed twice; remove one of them")
 
     def _orders(self, shared: Sequence[str]) -> list[str]:
         """The orders of a list, or of a number."""

@@ -6,24 +6,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 from ruamel.yaml import YAML
 
-from contseg.atomic import write_text
-from contseg.data.lists import read_text
 from contseg.differences import flat
 from contseg.errors import ContsegError
-from contseg.options import Options, Seed, problem
+from contseg.options import Options, Seed
 from contseg.parsing import parse_yaml
 from contseg.recipes.read import read_recipe
 from contseg.settings import key_value
 from contseg.sweeps.cells import OWN, Cell, Row, cells_of
+from contseg.sweeps.description import read_description, write_description
 from contseg.sweeps.space import Range, range_of
 from contseg.sweeps.sweep import Number, Sweep, override
 
 FILE = "tune.yaml"
-FORMAT = 1
-"""Of `tune.yaml`; another number is refused."""
 SEARCH, REPORT = "search", "report"
 """Folders of the runs that are searched, and of those that are reported."""
 
@@ -71,10 +68,10 @@ class Tune(Options):
         plugins: of all runs.
     """
 
-    recipe: str
-    on: list[str] = Field(min_length=1)
-    report_on: list[str] = Field([])
-    space: dict[str, str] = Field(min_length=1)
+    recipe: str = Field(examples=["digits/mib_5-1"])
+    on: list[str] = Field(min_length=1, examples=["[seed:1]"])
+    report_on: list[str] = Field([], examples=["[own]"])
+    space: dict[str, str] = Field(min_length=1, examples=["{training.lr: 0.01:0.1:log}"])
     trials: Annotated[int, Field(ge=1, le=10_000)] = 20
     round: Annotated[int, Field(ge=1, le=1000)] = 4
     goal: Literal["all", "old", "new"] = "all"
@@ -92,28 +89,11 @@ class Tune(Options):
             ContsegError: it is missing, or is not such a file.
         """
         path = path / FILE if path.is_dir() else path
-        content = parse_yaml(read_text(path), str(path))
-        if not isinstance(content, dict) or "space" not in content:
-            raise ContsegError(f"{path}: describes no tuning (space is missing); list ranges under space:")
-        if (form := content.pop("format", FORMAT)) != FORMAT:
-            raise ContsegError(
-                f"{path}: written by another version of contseg (format {form}, this one reads {FORMAT}); use that version,"
-                " or choose another folder with --out"
-            )
-        try:
-            return cls.model_validate(content).relative_to(path.parent)
-        except ValidationError as error:
-            key = ".".join(map(str, error.errors()[0]["loc"][:1]))
-            raise ContsegError(f"{path}: {key}: {problem(error)}") from None
+        return read_description(cls, path, "space", "tuning").relative_to(path.parent)
 
     def write(self, folder: Path) -> None:
         """Write `tune.yaml` atomically."""
-        yaml, text = YAML(), io.StringIO()
-        yaml.width = 1 << 20
-        given = {key: value for key, value in self.model_dump(mode="json").items() if value not in ([], {})}
-        yaml.dump({"format": FORMAT} | given, text)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / FILE, text.getvalue())
+        write_description(self, folder / FILE)
 
     def relative_to(self, folder: Path) -> "Tune":
         """The same tuning with files of recipes and plugins that are relative to a folder as absolute paths."""

@@ -87,7 +87,7 @@ def _reported(rows: Mapping[str, Row], results: Results) -> str:
     for name, row in rows.items():
         found = [results[name, run].figures for run in row.runs() if (name, run) in results]
         means = [spread([value for figures in found if (value := figures[key]) is not None]) for key in FIGURES]
-        gain = "" if name == base else spread(differences(results, name, base, "all"), "+")
+        gain = "-" if name == base else spread(differences(results, name, base, "all"), "+")
         lines.append(
             f"| {'of the recipe' if name == base else f'chosen ({name})'} | {' | '.join(means)} | {gain} | {len(found)} |"
         )
