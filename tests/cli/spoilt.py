@@ -56,6 +56,7 @@ FILES: dict[str, str | bytes] = {
 PARTS = {f"many{level}.yaml": f"extends: [{', '.join([f'many{level + 1}'] * 8)}]" for level in range(1, 8)} | {
     "many8.yaml": "note: x"
 }
+TUNED = "recipe: digits/plop_5-1\non: [seed:1]\nspace: {method.pod: 0:1}\n"
 MODELS = (
     "missing", "empty", "notes.txt", "empty.safetensors", "text.safetensors", "header.safetensors", "text.pth", "zero.onnx",
 )  # fmt: skip
@@ -85,6 +86,9 @@ def write(folder: Path) -> None:
         os.mkfifo(folder / name)
     for name in DEVICES:
         (folder / name).symlink_to("/dev/zero")
+    for name, form, more in (("tune", 1, ""), ("newer-tune", 2, ""), ("wrong-tune", 1, "trails: 3\n")):
+        (folder / name).mkdir()
+        (folder / name / "tune.yaml").write_text(f"format: {form}\n{TUNED}{more}")
     for name, content in {
         "notes.txt": b"not at all",
         "empty.safetensors": b"",

@@ -1,7 +1,6 @@
 """Sweeps as jobs of SLURM, with stand-ins for its commands."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,17 +10,20 @@ from pathlib import Path
 
 import pytest
 
+from contseg import children
 from contseg.errors import ContsegError
-from contseg.sweeps import slurm
+from contseg.sweeps import preemptible, slurm
 from contseg.sweeps.cells import Cell
 from contseg.sweeps.origin import ORIGIN
+from contseg.sweeps.preemptible import Work
 from contseg.sweeps.runs import Leader, Watcher, tasks_of
-from contseg.sweeps.slurm import JOB, SlurmExecutor, Work, minutes, options_of, ranks_of, submitit_executor
+from contseg.sweeps.slurm import JOB, SlurmExecutor, minutes, options_of, ranks_of, submitit_executor
 from contseg.sweeps.sweep import Sweep
 from tests.conftest import TINY
 from tests.engine.processes import linux, wait_for
 from tests.engine.runs import lines, same, weights
 from tests.sweeps import fake_slurm
+from tests.sweeps.forked import lead
 
 pytest.importorskip("submitit")
 RECIPES = ["digits/finetune_5-1", "digits/mib_5-1", "digits/plop_5-1"]
@@ -118,15 +120,10 @@ def test_jobs_are_arrays_that_continue_after_preemption_kills_and_new_leaders(tm
     assert "#SBATCH --partition=gpu" in text
     assert "#SBATCH --time=60" in text
     assert "#SBATCH --array=0-1%2" in text  # the two runs that train a step 0 first
-    whole = tmp_path / "whole"
-    shutil.rmtree(tmp_path / "commands")
-    local = Sweep.read(folder)
-    cells = local.cells(whole)
-    from contseg.sweeps.local import LocalExecutor
-
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert Leader(tasks_of(cells), LocalExecutor(cells, whole / "cache", 2), whole / "cache").lead() == {}
-    for mine, theirs in zip(local.cells(folder), cells, strict=True):
+    whole, sweep = tmp_path / "whole", Sweep.read(folder)
+    sweep.write(whole)
+    assert lead(whole).wait() == 0
+    for mine, theirs in zip(sweep.cells(folder), sweep.cells(whole), strict=True):
         assert mine.finished
         assert lines(mine.run) == lines(theirs.run)
         assert same(weights(mine.run), weights(theirs.run))
@@ -146,19 +143,19 @@ def _processes(module: str, folder: str) -> list[int]:
 
 
 def test_a_signal_before_the_worker_has_a_process_is_kept_until_it_can_be_requeued(tmp_path, monkeypatch):
-    work, requeued = Work(tmp_path, tmp_path, False), []
+    work, requeued = Work(["sleep", "60"], tmp_path / "log.txt"), []
 
-    def signalled(command, log, lock, **_):
+    def signalled(*given, **environment):
         os.kill(os.getpid(), signal.SIGUSR2)
-        return subprocess.Popen(["sleep", "60"], stdin=subprocess.PIPE)
+        return children.start(*given, **environment)
 
-    monkeypatch.setattr(slurm, "start", signalled)
+    monkeypatch.setattr(preemptible, "start", signalled)
     before = signal.signal(signal.SIGUSR2, lambda *_: requeued.append(work.checkpoint().function))  # as that of submitit
     try:
         assert work() == -signal.SIGTERM  # at once
     finally:
         signal.signal(signal.SIGUSR2, before)
-    assert [again.__dict__ for again in requeued] == [Work(tmp_path, tmp_path, False).__dict__]
+    assert [(again.command, again.log) for again in requeued] == [(work.command, work.log)]
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ class SweepProgress(Watcher):
         self.done = {task: task.done(self.shares[task]) for task in self.tasks}
         work = sum(task.work(self.shares[task]) for task in self.tasks)
         self.since, self.spent = time.monotonic(), read_clock(self.clock)
-        self.written = self.since
+        self._write_clock()
         self.whole = self.bars.add_task("", total=max(work, 1), detail="")
         self.bars.start()
 
@@ -98,6 +98,14 @@ def _place(task: Task) -> str:
     step, epoch = epochs[-1]["step"], epochs[-1]["epoch"]
     count = task.cell.recipe.training.epochs_of(step)
     return f"{numbered('step', step, len(task.images))}, {numbered('epoch', epoch, count)}"
+
+
+def is_led(out: Path) -> bool:
+    """Whether a leader works on a sweep: it wrote the clock in the last three intervals."""
+    try:
+        return time.time() - (out / CLOCK).stat().st_mtime < 3 * EVERY
+    except OSError:
+        return False
 
 
 def read_clock(path: Path) -> float:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from contseg.cli.console import console
 from contseg.cli.progress import duration, numbered
+from contseg.cli.sweep_progress import is_led
 from contseg.errors import counted, visible
 from contseg.sweeps.status import State, Status, statuses
 from contseg.sweeps.sweep import Sweep
@@ -22,12 +23,14 @@ EVERY = 2.0
 
 
 def show_status(folder: Path) -> None:
-    """Show what the runs of a sweep do: once in a log; on a terminal until none is running.
+    """Show what the runs of a sweep do: once in a log; on a terminal until nothing is trained any more.
 
     Raises:
         ContsegError: the folder contains no `sweep.yaml`, or a recipe of it cannot be read.
     """
-    cells = Sweep.read(folder).cells(folder)
+    sweep = Sweep.read(folder)
+    folder = folder.parent if folder.is_file() else folder  # of sweep.yaml
+    cells = sweep.cells(folder)
     found = statuses(cells)
     if not console.is_terminal:
         for status in found:
@@ -35,10 +38,16 @@ def show_status(folder: Path) -> None:
         console.print(counts_of(found), highlight=False)
         return
     with Live(table_of(found, console.height), console=console, auto_refresh=False) as live:
-        while any(status.state == "running" for status in found):
+        while goes_on(found, folder):
             time.sleep(EVERY)
             found = statuses(cells)
             live.update(table_of(found, console.height), refresh=True)
+
+
+def goes_on(found: Sequence[Status], folder: Path) -> bool:
+    """Whether a run is trained, or a leader will start one: between two runs, none is running."""
+    states = {status.state for status in found}
+    return "running" in states or (states != {"done"} and is_led(folder))
 
 
 def counts_of(found: Sequence[Status]) -> str:

@@ -1,6 +1,5 @@
 """Runs of a sweep as jobs of SLURM, through submitit: arrays with one job per run, requeued when they are preempted."""
 
-import os
 import re
 import shlex
 import shutil
@@ -14,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from contseg.atomic import write_text
-from contseg.children import end, start
 from contseg.errors import ContsegError
 from contseg.manifest import Manifest
 from contseg.sweeps.cells import Cell
-from contseg.sweeps.local import THREADS
+from contseg.sweeps.preemptible import BLOCKED, Work
 from contseg.sweeps.runs import LOG, Job
 from contseg.sweeps.worker import worker_command
 
@@ -35,44 +33,6 @@ LOST = ("NODE_FAIL", "PREEMPTED", "TIMEOUT", "BOOT_FAIL", "REQUEUED")
 """States of a job that ended without a result, and whose run continues in another one."""
 LAST = 5
 """Lines of the output of a job that ended without a result."""
-BLOCKED = (
-    "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2]);"
-    " os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
-)
-"""Starts the Python of a job, in which a signal before its end waits until `Work` can save."""
-
-
-class Work:
-    """What a job does: it trains the run in a folder with a worker process, and returns its exit code.
-
-    Before SLURM ends the job, `checkpoint` interrupts the worker, which saves after its current update.
-    """
-
-    def __init__(self, folder: Path, cache: Path, accept_changes: bool):
-        self.folder, self.cache, self.accept_changes = folder, cache, accept_changes
-        self._process: subprocess.Popen | None = None
-
-    def __call__(self) -> int:
-        """Train, and return the exit code of the worker."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # sent to all processes of the job; kept by the worker
-        threads = os.environ.get(THREADS) or os.environ.get("SLURM_CPUS_PER_TASK")
-        command = worker_command(self.folder, self.cache, self.accept_changes)
-        self._process = start(command, self.folder / LOG, None, **({THREADS: threads} if threads else {}))
-        try:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})  # one that came before calls `checkpoint` now
-            while (code := self._process.poll()) is None:  # not `wait`, which would block that of `checkpoint`
-                time.sleep(0.2)
-            return code
-        finally:
-            end([self._process])
-
-    def checkpoint(self) -> Any:
-        """Interrupt the worker; returns what the requeued job does."""
-        from submitit.helpers import DelayedSubmission
-
-        if self._process:
-            end([self._process])
-        return DelayedSubmission(Work(self.folder, self.cache, self.accept_changes))
 
 
 class SlurmExecutor:
@@ -109,7 +69,8 @@ class SlurmExecutor:
         return self._most - sum(not job.ended for job in self._jobs)
 
     def start(self, cells: Sequence[Cell]) -> list[Job]:
-        works = [Work(cell.folder.resolve(), self._cache, self._accept) for cell in cells]
+        folders = [cell.folder.resolve() for cell in cells]
+        works = [Work(worker_command(folder, self._cache, self._accept), folder / LOG) for folder in folders]
         try:
             jobs = self._executor.submit_array(works)
         except Exception as error:  # submitit passes on the error of sbatch
