@@ -81,6 +81,7 @@ def run_tune(tune: Tune, out: Path, ways: Ways) -> None:
     tune.check()
     require_same_tuning(tune, out)
     require_replaceable(out / PAGE, MARK)
+    ways.executor([], out / SEARCH)  # raises for options of sbatch and missing commands of SLURM, before anything is written
     words = [word for word in ways.words if word not in ("--on", "slurm")]  # here, --on is the data
     command = shlex.join(["contseg", "tune", str(out), *words])
     with held(out / LOCK, f"{out}: a tuning"):
