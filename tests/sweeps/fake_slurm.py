@@ -51,6 +51,7 @@ for file in $(grep -l RUNNING $DIR/*.state 2>/dev/null); do basename $file .stat
 kill -${3:-TERM} $(cat $DIR/$1.pid)
 """,
     "scontrol": """
+echo "$*" >> $DIR/scontrol.log
 touch $DIR/$2.requeue
 """,
 }

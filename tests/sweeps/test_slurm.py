@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,8 @@ from contseg.errors import ContsegError
 from contseg.sweeps import slurm
 from contseg.sweeps.cells import Cell
 from contseg.sweeps.origin import ORIGIN
-from contseg.sweeps.runs import Leader, tasks_of
-from contseg.sweeps.slurm import JOB, SlurmExecutor, minutes, options_of, ranks_of
+from contseg.sweeps.runs import Leader, Watcher, tasks_of
+from contseg.sweeps.slurm import JOB, SlurmExecutor, Work, minutes, options_of, ranks_of, submitit_executor
 from contseg.sweeps.sweep import Sweep
 from tests.conftest import TINY
 from tests.engine.processes import linux, wait_for
@@ -40,11 +41,13 @@ def test_options_are_settings_with_a_time(texts):
         options_of(texts)
 
 
-def test_commands_that_are_missing_are_listed(tmp_path, monkeypatch):
+@pytest.mark.parametrize("missing", [["squeue"], ["sbatch", "sacct", "scontrol"]], ids=len)
+def test_all_commands_that_are_missing_are_listed(tmp_path, monkeypatch, missing):
     fake_slurm.install(tmp_path, monkeypatch)
-    (tmp_path / "commands" / "squeue").unlink()
+    for name in missing:
+        (tmp_path / "commands" / name).unlink()
     monkeypatch.setenv("PATH", str(tmp_path / "commands"))
-    with pytest.raises(ContsegError, match="--on slurm: squeue: not found on the PATH"):
+    with pytest.raises(ContsegError, match=f"--on slurm: {', '.join(missing)}: not found on the PATH"):
         SlurmExecutor([], tmp_path, tmp_path, OPTIONS)
 
 
@@ -106,10 +109,11 @@ def test_jobs_are_arrays_that_continue_after_preemption_kills_and_new_leaders(tm
     leader = start(folder)
     for _ in range(3):
         time.sleep(2)
-        for worker in _workers(folder)[:1]:
+        for worker in _processes("contseg.sweeps.worker", str(folder))[:1]:
             os.kill(worker, signal.SIGKILL)
     printed, errors = leader.communicate(timeout=1800)
     assert leader.returncode == 0, printed + errors
+    assert (states / "scontrol.log").read_text() == f"requeue {preempted}\n"  # once, for the one job that was preempted
     text = (states / "101.sh").read_text()
     assert "#SBATCH --partition=gpu" in text
     assert "#SBATCH --time=60" in text
@@ -128,16 +132,55 @@ def test_jobs_are_arrays_that_continue_after_preemption_kills_and_new_leaders(tm
         assert same(weights(mine.run), weights(theirs.run))
 
 
-def _workers(folder: Path) -> list[int]:
+def _processes(module: str, folder: str) -> list[int]:
+    """The processes of a module that work below a folder."""
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         try:
             words = (place / "cmdline").read_bytes().decode().split("\0")
         except OSError:
             continue
-        if "contseg.sweeps.worker" in words and any(word.startswith(str(folder)) for word in words):
+        if module in words[:4] and any(word.startswith(folder) for word in words):
             found.append(int(place.name))
     return found
+
+
+def test_a_signal_before_the_worker_has_a_process_is_kept_until_it_can_be_requeued(tmp_path, monkeypatch):
+    work, requeued = Work(tmp_path, tmp_path, False), []
+
+    def signalled(command, log, lock, **_):
+        os.kill(os.getpid(), signal.SIGUSR2)
+        return subprocess.Popen(["sleep", "60"], stdin=subprocess.PIPE)
+
+    monkeypatch.setattr(slurm, "start", signalled)
+    before = signal.signal(signal.SIGUSR2, lambda *_: requeued.append(work.checkpoint().function))  # as that of submitit
+    try:
+        assert work() == -signal.SIGTERM  # at once
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert [again.__dict__ for again in requeued] == [Work(tmp_path, tmp_path, False).__dict__]
+
+
+@pytest.mark.slow
+@linux
+def test_two_runs_with_the_local_executor_of_submitit_and_a_job_that_is_preempted_while_it_starts(tmp_path, monkeypatch):
+    from submitit import LocalExecutor
+
+    class Preempting(Watcher):
+        signalled = 0
+
+        def progressed(self, running):
+            if not self.signalled and (jobs := _processes("submitit.core._submit", str(tmp_path))):
+                self.signalled = jobs[0]
+                os.kill(jobs[0], signal.SIGUSR2)
+
+    monkeypatch.setattr(slurm, "submitit_executor", partial(submitit_executor, kind=LocalExecutor))
+    cells, cache = cells_of(tmp_path)[:2], tmp_path / "cache"
+    executor = SlurmExecutor(cells, tmp_path, cache, {"timeout_min": 60})
+    assert Leader(tasks_of(cells), executor, cache, Preempting()).lead() == {}
+    assert all(cell.finished for cell in cells)
+    logs = [path.read_text() for path in tmp_path.glob("slurm/*.out")]
+    assert sorted(log.count("Requeued job") for log in logs) == [0, 1]
 
 
 @pytest.mark.slow

@@ -2,9 +2,11 @@
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -33,6 +35,11 @@ LOST = ("NODE_FAIL", "PREEMPTED", "TIMEOUT", "BOOT_FAIL", "REQUEUED")
 """States of a job that ended without a result, and whose run continues in another one."""
 LAST = 5
 """Lines of the output of a job that ended without a result."""
+BLOCKED = (
+    "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2]);"
+    " os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
+"""Starts the Python of a job, in which a signal before its end waits until `Work` can save."""
 
 
 class Work:
@@ -47,12 +54,12 @@ class Work:
 
     def __call__(self) -> int:
         """Train, and return the exit code of the worker."""
-        before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # of submitit, and sent to all processes of the job
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # sent to all processes of the job; kept by the worker
         threads = os.environ.get(THREADS) or os.environ.get("SLURM_CPUS_PER_TASK")
         command = worker_command(self.folder, self.cache, self.accept_changes)
         self._process = start(command, self.folder / LOG, None, **({THREADS: threads} if threads else {}))
-        signal.signal(signal.SIGUSR2, before)
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})  # one that came before calls `checkpoint` now
             while (code := self._process.poll()) is None:  # not `wait`, which would block that of `checkpoint`
                 time.sleep(0.2)
             return code
@@ -155,13 +162,16 @@ class SlurmJob:
             return 1
 
 
-def submitit_executor(folder: Path, parameters: Mapping[str, Any]) -> Any:
-    """The executor of submitit.
+def submitit_executor(folder: Path, parameters: Mapping[str, Any], kind: type | None = None) -> Any:
+    """An executor of submitit.
+
+    Args:
+        kind: its class; None for that of SLURM, which needs the commands and passes other options on to sbatch.
 
     Raises:
-        ContsegError: submitit or a command of SLURM is missing, or sbatch has no such option.
+        ContsegError: submitit or a command of SLURM is missing.
     """
-    if missing := [name for name in COMMANDS if shutil.which(name) is None]:
+    if kind is None and (missing := [name for name in COMMANDS if shutil.which(name) is None]):
         raise ContsegError(
             f"--on slurm: {', '.join(missing)}: not found on the PATH; use a machine that can submit jobs, or --on local"
         )
@@ -169,11 +179,12 @@ def submitit_executor(folder: Path, parameters: Mapping[str, Any]) -> Any:
         raise ContsegError("--on slurm: needs submitit; install it with: pip install 'contseg[cluster]'")
     from submitit import SlurmExecutor as Submitit
 
-    executor = Submitit(folder=folder, max_num_timeout=MOST_TIMEOUTS)
-    known = Submitit._valid_parameters()
-    more = {key: value for key, value in parameters.items() if key not in known}
-    given = {key: value for key, value in parameters.items() if key in known}
-    executor.update_parameters(**given, additional_parameters=more)
+    python = f"{shlex.quote(sys.executable)} -c {shlex.quote(BLOCKED)}"
+    executor = (kind or Submitit)(folder=folder, max_num_timeout=MOST_TIMEOUTS, python=python)
+    if kind is None:  # sbatch has more options than submitit knows
+        known = {key: value for key, value in parameters.items() if key in Submitit._valid_parameters()}
+        parameters = known | {"additional_parameters": {key: parameters[key] for key in parameters.keys() - known.keys()}}
+    executor.update_parameters(**parameters)
     return executor
 
 
