@@ -75,8 +75,8 @@ def test_only_known_references_run_next_to_the_recipes():
         (["digits/mob_5-1"], "recipe 'digits/mob_5-1': not found; did you mean 'digits/mib_5-1'"),
         ([MIB, "--vary", "training.lrr=1,2"], "training.lrr: unknown key"),
         ([MIB, MIB], "is listed twice"),
-        ([MIB, "--seeds", "1001"], "1001 runs, more than 1000; list fewer values, or add --yes"),
-        ([MIB, "--seeds", "501", "--orders", "2"], "1002 runs, more than 1000; list fewer values, or add --yes"),
+        ([MIB, "--seeds", "1001"], "1001 runs, more than 1000; lower --seeds or --orders, or add --yes"),
+        ([MIB, "--seeds", "501", "--orders", "2"], "1002 runs, more than 1000; lower --seeds or --orders, or add --yes"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_no_folder(tmp_path, words, problem):

@@ -82,7 +82,7 @@ def run_sweep(sweep: Sweep, out: Path, ways: Ways) -> None:
     rows = sweep.rows()
     count = sum(len(row.runs()) for row in rows.values())
     if count > MOST_RUNS and not ways.yes:
-        raise ContsegError(f"sweep: {count} runs, more than {MOST_RUNS}; list fewer values, or add --yes")
+        raise ContsegError(f"sweep: {count} runs, more than {MOST_RUNS}; lower --seeds or --orders, or add --yes")
     require_same_sweep(sweep, out)
     command = shlex.join(["contseg", "sweep", str(out / FILE), *ways.words])
     shown = Page(
