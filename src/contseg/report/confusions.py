@@ -20,7 +20,7 @@ def confusion_tables(runs: Mapping[str, Facts]) -> dict[str, list[dict[str, Any]
 
     Returns:
         of each step of a run `names`, `picture` (a pixel per cell, rows are the truth), `shares` (see
-        `shares_text`), and `largest`, the `MOST` largest confusions: class, predicted class, share of the pixels of the class.
+        `shares_text`), and `largest`, the `MOST` largest confusions: class, predicted class, share of the class's pixels.
     """
     return {
         name: [_confusions(confusion, facts["classes"]) for confusion in facts["confusions"]] for name, facts in runs.items()
