@@ -377,6 +377,12 @@ class TestClasses:
             share = 100 * confusion[2, 1] / confusion[2].sum()
             readout = tab.run("document.querySelector('.wide:has(svg.confusion)').previousElementSibling.textContent")
             assert readout == f"{FEW[2]} is called {FEW[1]} in {share:.1f} % of its pixels"
+            shown = "[...document.querySelectorAll('.switched section:not([hidden])')].map(one => one.dataset.name)"
+            assert tab.run(shown) == [str(len(run.confusions()) - 1)]
+            tab.run("document.querySelector('.switched input[value=\"0\"]').click()")
+            assert tab.run(shown) == ["0"]
+            names = "JSON.parse(document.querySelector('section:not([hidden]) svg.confusion').dataset.names).length"
+            assert tab.run(names) == len(run.confusions()[0])
             assert tab.run("typeof hacked") == "undefined"
             assert tab.messages() == []
 

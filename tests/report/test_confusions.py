@@ -10,7 +10,7 @@ from contseg.report.confusions import MOST, confusion_tables
 
 
 def table(confusion, names):
-    return confusion_tables({"run": {"confusion": np.array(confusion), "classes": names}})["run"]
+    return confusion_tables({"run": {"confusions": [np.array(confusion)], "classes": names}})["run"][0]
 
 
 def test_the_largest_confusions_are_shares_of_the_pixels_of_a_class():

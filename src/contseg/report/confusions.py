@@ -1,4 +1,4 @@
-"""Which classes a run confuses after its last step: a picture of the confusion matrix, and the largest shares in words."""
+"""Which classes a run confuses after each step: a picture of the confusion matrix, and the largest shares in words."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,14 +15,16 @@ LEAST = 0.005
 MOST = 8
 
 
-def confusion_tables(runs: Mapping[str, Facts]) -> dict[str, dict[str, Any]]:
-    """The confusions of each run after its last step.
+def confusion_tables(runs: Mapping[str, Facts]) -> dict[str, list[dict[str, Any]]]:
+    """The confusions of each run after each step.
 
     Returns:
-        of each run `names`, `picture` (a pixel per cell, rows are the truth), `shares` (see `shares_text`), and `largest`,
-        the `MOST` largest confusions: class, predicted class, share of the pixels of the class.
+        of each step of a run `names`, `picture` (a pixel per cell, rows are the truth), `shares` (see
+        `shares_text`), and `largest`, the `MOST` largest confusions: class, predicted class, share of the class's pixels.
     """
-    return {name: _confusions(facts["confusion"], facts["classes"]) for name, facts in runs.items()}
+    return {
+        name: [_confusions(confusion, facts["classes"]) for confusion in facts["confusions"]] for name, facts in runs.items()
+    }
 
 
 def _confusions(confusion: np.ndarray, classes: list[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -192,6 +193,16 @@ def curve(values: Sequence[float | None], steps: int) -> str:
         if point is not None:
             parts.append(f"{'M' if before is None else 'L'}{point}" + ("h0" if before is after is None else ""))
     return "".join(parts)
+
+
+def dots(path: str) -> str:
+    """The lone points of a `curve`, which are drawn larger than its line.
+
+    Example:
+        >>> dots("M0 20L50 10M100 30h0")
+        'M100 30h0'
+    """
+    return "".join(re.findall(r"M[^ML]+h0", path))
 
 
 def _fitted(image: Image.Image, how: Image.Resampling) -> Image.Image:

@@ -106,6 +106,7 @@ def environment(*packages: str) -> Environment:
     made.filters["figure"] = lambda value: "–" if value is None else f"{value:.1f}"
     made.filters["cosine"] = lambda value: "–" if value is None else f"{value:.2f}"
     made.filters["loss"] = lambda value: "±0.0" if abs(value) < 0.0005 else f"{-100 * value:+.1f}".replace("-", "−")
+    made.filters["dots"] = draw.dots
     made.filters["signed"] = lambda value: "" if value is None else f" ({value:+.1f})"
     return made
 
@@ -157,7 +158,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "why": why(run.arrays(EXPLAIN)) if run.is_readable(EXPLAIN) else None,
         "plan": run.require_plan(),
         "recipe": (run.folder / "recipe.yaml").read_text(encoding="utf-8"),
-        "confusion": confusions[-1],
+        "confusions": confusions,
         "background": background,
         **origin_of(run),
     }

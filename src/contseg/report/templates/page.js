@@ -2,6 +2,7 @@
 //   .viewer            test images and predictions: sliders, views, enlarged pictures
 //   .classbox          classes: filter, order, values at the pointer
 //   svg.confusion      a confusion matrix: the share at the pointer
+//   .switched          parts of which one is shown at a time
 //   table[data-sort]   sorted by a click on the title of a column
 //   table[data-file]   saved as CSV or LaTeX
 "use strict";
@@ -141,6 +142,16 @@ function classbox(box) {
     const value = textOf(cell), known = {"": "not learned yet", "–": "not measured"}[value] ?? `${value} %`;
     if (cell.cellIndex > 1) readout.textContent = `${textOf(cell.parentNode.cells[0])}, ${titles[cell.cellIndex]}: ${known}`;
   });
+}
+
+/** Sections with a name each, of which the first is shown at first. */
+function switched(box) {
+  const parts = [...box.children];
+  const choose = name => parts.forEach(part => { part.hidden = part.dataset.name !== name; });
+  if (parts.length < 2) return;
+  for (const title of box.querySelectorAll("h4")) title.hidden = true;
+  choose(parts[0].dataset.name);
+  box.prepend(chips(box.dataset.title, parts.map(part => part.dataset.name), choose));
 }
 
 function confusion(svg) {
@@ -401,7 +412,8 @@ function viewer(box) {
 // ---------------------------------------------------------------------------------------------------- begin
 
 const PARTS = {
-  "table[data-file]": savable, "table[data-sort]": sortable, ".classbox": classbox, "svg.confusion": confusion, ".viewer": viewer,
+  "table[data-file]": savable, "table[data-sort]": sortable, ".classbox": classbox, "svg.confusion": confusion,
+  ".switched": switched, ".viewer": viewer,
 };
 for (const [selector, begin] of Object.entries(PARTS)) document.querySelectorAll(selector).forEach(one => begin(one));
 
