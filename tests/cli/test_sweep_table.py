@@ -125,7 +125,7 @@ def test_costs_that_were_not_recorded_are_dashes(tmp_path):
     text = (runs[0].folder / "metrics.jsonl").read_text()
     runs[0].write_text("metrics.jsonl", re.sub(r', "(peak_memory|trained_parameters|stored_bytes)": [\d.]+', "", text))
     outcomes = read_outcomes(tmp_path)
-    assert [list(row) for row in sheets(outcomes)[1].rows] == [["digits/mib_5-1", "1", "180.0", "-", "-", "-"]]
+    assert [list(row) for row in sheets(outcomes)[1].rows] == [["digits/mib_5-1", "1", "180.0", "–", "–", "–"]]
 
 
 def test_unfinished_runs_are_counted_and_a_method_without_joint_has_a_dash(tmp_path):
@@ -133,8 +133,8 @@ def test_unfinished_runs_are_counted_and_a_method_without_joint_has_a_dash(tmp_p
     means, _, differences = sheets(read_outcomes(tmp_path))
     assert "1 of 4 runs not finished" in means.notes
     assert [row[0] for row in means.rows] == ["digits/mib_5-1", "± 2 seeds", "digits/plop_5-1"]
-    assert [row[-1] for row in means.rows] == ["-", "", "-"]
-    assert {(row[3], row[4], row[5]) for row in differences.rows} == {("-", "1", "too few pairs")}
+    assert [row[-1] for row in means.rows] == ["–", "", "–"]
+    assert {(row[3], row[4], row[5]) for row in differences.rows} == {("–", "1", "too few pairs")}
 
 
 @pytest.mark.parametrize("name", ["summary.json", "recipe.yaml", "metrics.jsonl", "steps/01/confusion.npz"])

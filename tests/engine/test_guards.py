@@ -15,7 +15,7 @@ from contseg.interop.segmenter_file import load_segmenter, save_segmenter
 from contseg.methods.finetune import Finetune
 from contseg.models.segmenter import Segmenter
 from contseg.ranks import Ranks
-from tests.engine.runs import Watching, command, interrupted, learn, lines, same, tiny_recipe, weights
+from tests.engine.runs import Watching, command, interrupted, job_in, learn, lines, same, tiny_recipe, weights
 
 SHORT = ("training.epochs=1",)
 ONE_STEP = (*SHORT, "scenario.split=offline")
@@ -275,10 +275,27 @@ class TestPseudoLabels:
         epochs = lines(run, "epoch")
         assert ["pseudo" in line for line in epochs] == [False, False, True, True]
         table = load_segmenter(run.segmenter_path(1))[1].names
-        for line, batches in zip(epochs[2:], (CHANGED[:4], CHANGED[4:]), strict=True):
+        for line, batches in zip(epochs[2:], (CHANGED[:4], CHANGED[4:8]), strict=True):
             to, ignored, pixels = np.sum(batches, axis=0)
             assert line["pseudo"] == {table[3]: to / pixels, "ignored": ignored / pixels}
         assert 0.2 < epochs[2]["pseudo"][table[3]] <= 0.25
+
+    def test_of_some_training_images_are_kept_next_to_the_given_labels(self, tmp_path):
+        run = learn(tmp_path / "run", tiny_recipe("finetune", *SHORT), method=Relabelling())
+        kept = run.arrays("steps/01/label_origins.npz")
+        assert not (run.folder / "steps" / "00" / "label_origins.npz").exists()
+        step = job_in(tmp_path / "job", tiny_recipe("finetune", *SHORT)).scenario[1]
+        assert set(kept["names"]) <= set(step.train.names)
+        assert len(kept["names"]) == min(4, len(step.train))
+        for number, name in enumerate(kept["names"]):
+            _, layers = step.train.read(step.train.names.index(name))
+            given, final = kept[f"given{number}"], kept[f"final{number}"]
+            assert set(np.unique(given)) <= set(np.unique(step.train.labels(layers)))
+            assert kept[f"image{number}"].shape == (*given.shape, 3)
+            quarter = given.shape[0] // 4
+            assert (final[:quarter] == 3).all()
+            assert (final[-1] == 255).all()
+            assert (final[quarter:-1] == given[quarter:-1]).all()
 
     def test_begin_with_the_unknown_where_outputs_do(self, tmp_path):
         run = learn(tmp_path / "run", tiny_recipe("finetune", *SHORT, "scenario.policy=ssul"), method=Relabelling(place=0))

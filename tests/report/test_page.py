@@ -298,6 +298,16 @@ class TestPseudoLabels:
         assert "<!-- step 1 -->" in drawing
         assert "Pseudo labels" in page.headings
 
+    def test_of_training_images_are_shown_next_to_the_given_labels(self, run, tmp_path):
+        with_some = learn(tmp_path / "plop", tiny_recipe("plop", "training.epochs=1"))
+        text = write_report(with_some.folder, tmp_path / "page.html").read_text()
+        names = with_some.arrays("steps/01/label_origins.npz")["names"]
+        for alt in ("given labels of {}", "labels of {} in training", "replaced labels of {}"):
+            assert all(f'alt="{alt.format(name)}"' in text for name in names)
+        damaged = with_some.folder / "steps" / "01" / "label_origins.npz"
+        damaged.write_bytes(b"no longer")
+        assert "given labels of" not in write_report(with_some.folder, tmp_path / "page.html").read_text()
+
     def test_have_no_section_where_no_run_has_any(self, page):
         assert "Pseudo labels" not in page.headings
         assert self.ALT not in [image["alt"] for image in page.images]

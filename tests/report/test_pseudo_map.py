@@ -1,10 +1,15 @@
 """What the picture of pseudo labels draws."""
 
+import base64
+import io
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from PIL import Image
 
+from contseg.report.origins import label_origins
 from contseg.report.pseudo_map import MOST_CLASSES, draw_pseudo_labels, pseudo_legend
 
 COLOURS = {"background": "#000000", "cat": "#800000", "dog": "#008000", "white": "#ffffff"}
@@ -51,3 +56,17 @@ def test_of_many_classes_the_rare_ones_are_drawn_as_one():
     assert legend[:2] == ["other classes", "class 29"]
     assert axis.patches[-1].get_data().values[0] == pytest.approx(100 * sum(shares.values()))
     plt.close(figure)
+
+
+@pytest.mark.parametrize("unknown", [False, True])
+def test_only_replaced_labels_have_colours_in_the_picture_of_origins(unknown):
+    colours = np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0]], np.uint8)
+    first = int(unknown)  # the output "unknown" is in front
+    given, final = (np.array([row], np.uint8) for row in ([0, 0, 2 + first, 255, 0], [0, 1 + first, 2 + first, 255, 255]))
+    arrays = {"names": np.array(["a"]), "unknown": np.array(unknown), "image0": np.zeros((1, 5, 3), np.uint8)}
+    ((found,),) = [one["images"] for one in label_origins({3: arrays | {"given0": given, "final0": final}}, colours)]
+    assert (found["replaced"], found["ignored"]) == (0.2, 0.4)
+    picture = Image.open(io.BytesIO(base64.b64decode(found["origin"].partition(",")[2]))).convert("RGB")
+    assert [picture.getpixel((x, 0)) for x in range(5)] == [
+        (255, 255, 255), (128, 0, 0), (255, 255, 255), (225, 225, 225), (225, 225, 225),
+    ]  # fmt: skip

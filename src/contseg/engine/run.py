@@ -29,6 +29,7 @@ FILES = (
 )  # fmt: skip
 FOLDERS = ("steps", "tensorboard")
 MAPS, EXPLAIN = "maps.npz", "explain.npz"
+ORIGINS = "label_origins.npz"
 METRICS = "metrics.jsonl"
 STATE, STATE_BEFORE, SEGMENTER = "state.pt", "state.before.pt", "segmenter.safetensors"
 STEP_ARRAYS = ("confusion.npz", "predictions.npz")
@@ -57,6 +58,7 @@ class Run:
                                         its step, and whether the masks label it; whether the first is background; names of
                                         the domains
         steps/03/predictions.npz        predictions for the sample images
+        steps/03/label_origins.npz      training images with their given labels and those with pseudo labels, for the report
         maps.npz                        `contseg demo` on the globe: the Earth, its truth and the map after each step
         summary.json                    the metrics of the run; written when the run is finished
         report.html                     the report, written by the commands `train` and `report`

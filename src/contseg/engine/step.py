@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from contseg.engine.best_epoch import BestEpoch, validation_rows, validation_scope, validation_score
+from contseg.engine.label_origins import keep_label_origins
 from contseg.engine.loading import StepBatches
 from contseg.engine.measure import measure_validation
 from contseg.engine.progress import Progress
@@ -63,12 +64,13 @@ class StepLearner:
             reporter.message(self.best.describe(step.index))
 
     def finish(self) -> float:
-        """Call the method after the last update.
+        """Keep examples of its labels for the report, and call the method after the last update.
 
         Returns:
             the seconds spent on the step, over all attempts.
         """
         started = time.perf_counter()
+        keep_label_origins(self.session, self.step, self.updater.context)
         self.session.job.method.after_step(self.updater.context)
         return self.seconds + time.perf_counter() - started
 

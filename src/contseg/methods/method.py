@@ -196,7 +196,10 @@ class Method:
         return loss.mean() if context.average == "all" else context.mean_over_valid(loss, batch.labels)
 
     def relabel(self, batch: Batch, teacher: SegmenterOutput | None, context: StepContext) -> Batch:
-        """Batch with the final labels of the method (pseudo-labels). Called once per batch, before the losses."""
+        """Batch with the final labels of the method (pseudo-labels). Called once per batch, before the losses.
+
+        Also called for a few images after the last update, for the report; so it changes no state.
+        """
         return batch
 
     def check(self, network: NetworkOptions, steps: Sequence[Step]) -> None:

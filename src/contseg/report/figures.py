@@ -13,7 +13,9 @@ matplotlib.use("Agg")  # works without a screen; must come before pyplot
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from PIL import Image
 
 from contseg.errors import visible
@@ -132,11 +134,23 @@ def losses(series: Sequence[Sequence[tuple[int, float]]]) -> Drawing:
         if longest[place][0] != longest[place - 1][0]:
             axis.axvline(place - 0.5, color="0.5", alpha=0.4, linewidth=1)
     axis.set_yscale("log")
+    plain_numbers(axis.yaxis)
     axis.set_xlabel("epoch (a line where a step begins)")
     axis.set_ylabel("training loss")
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
     return drawing(figure)
+
+
+class _PlainNumbers(LogFormatter):
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+def plain_numbers(axis: Axis) -> None:
+    """Label a logarithmic axis with 0.2, not with 2e-01 or 2 x 10^-1."""
+    for formatter in (axis.set_major_formatter, axis.set_minor_formatter):
+        formatter(_PlainNumbers(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
 
 
 def photo(image: np.ndarray) -> str:

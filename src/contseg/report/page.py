@@ -13,7 +13,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader
 
 from contseg.atomic import atomic_file, writable
 from contseg.engine.inputs import accepted_changes
-from contseg.engine.run import EXPLAIN, MAPS, Run
+from contseg.engine.run import EXPLAIN, MAPS, ORIGINS, Run
 from contseg.errors import ContsegError, visible
 from contseg.evaluation.metrics import class_forgetting, class_iou, domain_figures, run_figures, step_figures
 from contseg.evaluation.remarks import run_remarks
@@ -26,6 +26,7 @@ from contseg.report.comparison import comparability, compare_run, notes_on, reco
 from contseg.report.confusions import confusion_tables
 from contseg.report.earth import earth_table
 from contseg.report.header import facts_line, origin_of, title_of
+from contseg.report.origins import label_origins
 from contseg.report.pseudo_map import draw_pseudo_labels, pseudo_legend
 from contseg.report.samples import sample_tables
 from contseg.report.tables import Facts
@@ -145,6 +146,7 @@ def _facts(run: Run) -> dict[str, Any]:
         ],
         "losses": [(line["step"], line["loss"]) for line in epochs],
         "pseudo": _pseudo_labels(epochs, dict(zip(classes, map(tables.html_colour, samples["colours"]), strict=True))),
+        "origins": label_origins(_origins(run, len(confusions)), samples["colours"]),
         "steps": len(confusions),
         "classes": classes,
         "groups": groups,
@@ -182,6 +184,12 @@ def _versions(facts: Facts) -> dict[str, Any]:
 def _samples(run: Run, steps: int) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
     """The sample images with truth, names and colours, and their predictions after each step."""
     return run.arrays("samples.npz"), [run.arrays(f"steps/{step:02d}/predictions.npz") for step in range(steps)]
+
+
+def _origins(run: Run, steps: int) -> dict[int, dict[str, np.ndarray]]:
+    """Step to its training images with pseudo labels; without steps that have none, or whose file is damaged."""
+    places = {step: f"steps/{step:02d}/{ORIGINS}" for step in range(steps)}
+    return {step: run.arrays(place) for step, place in places.items() if run.is_readable(place)}
 
 
 def _pseudo_labels(epochs: Sequence[dict[str, Any]], colours: dict[str, str]) -> dict[str, Any] | None:

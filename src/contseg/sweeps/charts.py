@@ -6,9 +6,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogFormatter
 
-from contseg.report.figures import CURVES, ON_A_PAGE, Drawing, drawing, run_style
+from contseg.report.figures import CURVES, ON_A_PAGE, Drawing, drawing, plain_numbers, run_style
 from contseg.sweeps.outcomes import Outcomes
 
 
@@ -75,8 +74,7 @@ def accuracy_against_cost(outcomes: Outcomes) -> Drawing:
         points = np.array([(pair[0] / 60, pair[1]) for pair in both if None not in pair and pair[0]], dtype=float)
         _scatter(axis, points.reshape(-1, 2), run_style(position)["color"])
     axis.set_xscale("log")
-    for formatter in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
-        formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))  # 2, not 2 x 10^0
+    plain_numbers(axis.xaxis)
     axis.set_xlabel("minutes of a run")
     axis.set_ylabel("all classes, mIoU in %")
     return _finished(axis)

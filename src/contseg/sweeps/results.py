@@ -22,7 +22,7 @@ from contseg.sweeps.aggregate import (
 )
 from contseg.sweeps.outcomes import FIGURES, Outcomes
 
-DASH = "-"
+DASH = "–"
 COSTS = {
     "seconds": "seconds", "peak_memory": "peak memory, MB", "trained_parameters": "trained", "stored": "stored, MB",
 }  # fmt: skip

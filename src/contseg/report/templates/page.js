@@ -149,7 +149,7 @@ function switched(box) {
   const parts = [...box.children];
   const choose = name => parts.forEach(part => { part.hidden = part.dataset.name !== name; });
   if (parts.length < 2) return;
-  for (const title of box.querySelectorAll("h4")) title.hidden = true;
+  for (const title of box.querySelectorAll(":scope > section > .after")) title.hidden = true;
   choose(parts[0].dataset.name);
   box.prepend(chips(box.dataset.title, parts.map(part => part.dataset.name), choose));
 }
