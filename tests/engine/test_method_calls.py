@@ -61,6 +61,8 @@ class Recording(Finetune):
 
 START, END = ["prepare", "parameter_groups", "before_step"], ["after_step"]
 PASS, UPDATE = ["relabel", "losses"], ["after_backward", "after_update"]
+EXAMPLES = 4 * ["relabel"]
+"""Of a later step, for the report."""
 
 
 def recorded(folder, look=lambda call, *arguments: None, *overrides: str) -> list[str]:
@@ -71,12 +73,13 @@ def recorded(folder, look=lambda call, *arguments: None, *overrides: str) -> lis
 
 class TestOrder:
     def test_calls_come_in_the_order_of_the_contract(self, tmp_path):
-        one_step = START + 2 * (PASS + UPDATE) + END
-        assert recorded(tmp_path / "run") == 2 * one_step
+        updates = 2 * (PASS + UPDATE)
+        assert recorded(tmp_path / "run") == [*START, *updates, *END, *START, *updates, *EXAMPLES, *END]
 
     def test_passes_are_gathered_into_one_update(self, tmp_path):
         calls = recorded(tmp_path / "run", Recording().look, "training.batch=10", "training.accumulate=2")
-        assert calls == 2 * (START + 2 * (PASS + PASS + UPDATE) + END)
+        updates = 2 * (PASS + PASS + UPDATE)
+        assert calls == [*START, *updates, *END, *START, *updates, *EXAMPLES, *END]
 
     def test_preparation_is_repeated_at_resume_but_the_look_before_the_step_is_not(self, tmp_path):
         recipe, method = tiny_recipe("finetune", "training.epochs=2", "training.batch=20"), Recording()

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -146,7 +147,7 @@ def test_a_signal_before_the_worker_has_a_process_is_kept_until_it_can_be_requeu
     work, requeued = Work(["sleep", "60"], tmp_path / "log.txt"), []
 
     def signalled(*given, **environment):
-        os.kill(os.getpid(), signal.SIGUSR2)
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR2)  # a job has no other thread
         return children.start(*given, **environment)
 
     monkeypatch.setattr(preemptible, "start", signalled)

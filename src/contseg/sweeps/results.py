@@ -188,7 +188,7 @@ def _count(value: float | None) -> str:
 
     Example:
         >>> _count(0), _count(12_345), _count(1_234_567), _count(None)
-        ('0', '12.3k', '1.23M', '-')
+        ('0', '12.3k', '1.23M', '–')
     """
     if value is None:
         return DASH
