@@ -69,7 +69,9 @@ class TestARank:
         os.kill(children(process)[0], signal.SIGKILL)
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 2
-        assert re.fullmatch(r"error: training.devices: rank 0 was killed by signal 9 before training was .*\n", errors)
+        last = errors.splitlines()[-1]  # a library may print a line when the other rank ends
+        assert re.fullmatch(r"error: training.devices: rank 0 was killed by signal 9 before training was .*", last)
+        assert "Traceback" not in errors
         assert not alive(str(tmp_path))
         assert Run(tmp_path / "run").load_state(0)
 
