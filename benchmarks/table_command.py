@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks.kept_runs import keep, read_kept
 from contseg.cli.console import console
 from contseg.cli.sweep import Ways, chosen_seeds, train_rows, write_page
 from contseg.errors import ContsegError, did_you_mean
 from contseg.interruption import catching
-from contseg.sweeps.cells import Row
+from contseg.sweeps.cells import Row, cells_of
 from contseg.sweeps.page import Page, kept_notes
 
 FORGETTING = "[What forgetting is](metrics.md)."
@@ -24,11 +25,13 @@ class Table(Page):
         docs: the page.
         prepare: makes what the rows need in the folder of the runs, if it is missing; returns overrides of every recipe.
         write: writes the page; called as `write_page`.
+        kept: folder of `kept_runs`, so that several machines can share the work; None keeps results in `out` alone.
     """
 
     docs: Path
     prepare: Callable[[Path], list[str]] = lambda out: []
-    write: Callable[[Page, Path, list[str], Path], object] = write_page
+    write: Callable[..., object] = write_page
+    kept: Path | None = None
 
     @property
     def name(self) -> str:
@@ -65,14 +68,20 @@ def make_table(table: Table, options: argparse.Namespace) -> int:
         rows = {name: replace(row, seeds=seeds) for name, row in rows.items()}
     kept_notes(options.docs)  # an error before hours of training, not after
     overrides = [*table.prepare(options.out), *options.overrides]
-    problems = (
-        {}
-        if options.only_table
-        else train_rows(
-            rows, overrides, options.out, Ways(jobs=options.jobs, overwrite=True, accept_changes=options.accept_changes)
-        )
-    )
-    table.write(with_more_seeds(table, seeds), options.docs, overrides, options.out)
+    shown, problems = with_more_seeds(table, seeds), dict[str, str]()
+    ways = Ways(jobs=options.jobs, overwrite=True, accept_changes=options.accept_changes)
+    if table.kept is None:
+        if not options.only_table:
+            problems = train_rows(rows, overrides, options.out, ways)
+        table.write(shown, options.docs, overrides, options.out)
+    else:
+        cells = cells_of(shown.rows, overrides, options.out)
+        try:
+            if not options.only_table:
+                problems = train_rows(rows, overrides, options.out, ways, finished=read_kept(table.kept, cells))
+        finally:  # also of a part
+            kept = keep(table.kept, cells)
+        table.write(shown, options.docs, overrides, options.out, kept)
     for title, problem in problems.items():
         console.print(f"not finished: {title}: {problem}", highlight=False, markup=False, soft_wrap=True)
     return 1 if problems else 0

@@ -1,7 +1,7 @@
 """`contseg sweep`."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -280,12 +280,18 @@ def chosen_seeds(text: str, option: str = "--seeds") -> tuple[int, ...]:
 
 
 def train_rows(
-    rows: Mapping[str, Row], overrides: Sequence[str], out: Path, ways: Ways, sweep: Sweep | None = None
+    rows: Mapping[str, Row],
+    overrides: Sequence[str],
+    out: Path,
+    ways: Ways,
+    sweep: Sweep | None = None,
+    finished: Collection[tuple[str, str]] = (),
 ) -> dict[str, str]:
     """Train all unfinished runs, and print a line when one ends.
 
     Args:
         sweep: written to the folder when everything is checked.
+        finished: row and name of runs that are not trained, as their results are kept elsewhere.
 
     Returns:
         Title and error of every run that failed.
@@ -293,7 +299,7 @@ def train_rows(
     Raises:
         ContsegError: see `tasks_of`.
     """
-    cells = cells_of(rows, overrides, out)
+    cells = [cell for cell in cells_of(rows, overrides, out) if (cell.row, cell.name) not in finished]
     executor = ways.executor(cells, out)
     with console.status("checking recipes and runs"):
         tasks = tasks_of(cells, ways.overwrite, ways.accept_changes)
@@ -308,9 +314,13 @@ def train_rows(
         progress.stop()
 
 
-def write_page(sweep: Page, path: Path, overrides: Sequence[str], out: Path) -> Results:
-    """Write the page of the finished runs and print its path; returns the results."""
-    results = read_results(cells_of(sweep.rows, overrides, out))
+def write_page(sweep: Page, path: Path, overrides: Sequence[str], out: Path, kept: Results | None = None) -> Results:
+    """Write the page of the finished runs and print its path; returns the results.
+
+    Args:
+        kept: results in place of those of the runs in `out`.
+    """
+    results = read_results(cells_of(sweep.rows, overrides, out)) if kept is None else kept
     write(path, page(sweep, results, overrides, read_clock(out / CLOCK), kept_notes(path)))
     console.print(f"page: {path}", soft_wrap=True, markup=False)
     for warning in result_warnings(results):
