@@ -51,19 +51,31 @@ def unbiased_cross_entropy(
         tensor([[[0.2877, 1.3863]]])
     """
     hidden_logits = logits_BKHW[:, :old_classes]
-    truth = (labels_BHW >= old_classes) & (labels_BHW != IGNORE)
     if annotated_BK is not None:
         hides = ~annotated_BK
         hides[:, 0] = True  # a background label may always mean background itself
         hidden_logits = logits_BKHW.masked_fill(~hides[:, :, None, None], -torch.inf)
-        is_old = (labels_BHW > 0) & (labels_BHW < old_classes)
-        known = annotated_BK.gather(1, labels_BHW.where(is_old, 0).flatten(1)).view_as(labels_BHW)
-        truth = truth | (is_old & known)
+    truth = true_labels(labels_BHW, old_classes, annotated_BK)
     log_total = logits_BKHW.logsumexp(dim=1)
     log_background = hidden_logits.logsumexp(dim=1)
     own = logits_BKHW.gather(1, labels_BHW.where(truth, 0).unsqueeze(1)).squeeze(1)
     loss = log_total - own.where(truth, log_background)
     return loss.masked_fill(labels_BHW == IGNORE, 0.0)
+
+
+def true_labels(labels_BHW: Tensor, old_classes: int, annotated_BK: Tensor | None = None) -> Tensor:
+    """Where a label is its class, and not perhaps a hidden one, see `unbiased_cross_entropy`: (B, H, W) bool.
+
+    Example:
+        >>> true_labels(torch.tensor([[[0, 1, 2, 255]]]), old_classes=2)
+        tensor([[[False, False,  True, False]]])
+    """
+    truth = (labels_BHW >= old_classes) & (labels_BHW != IGNORE)
+    if annotated_BK is None:
+        return truth
+    is_old = (labels_BHW > 0) & (labels_BHW < old_classes)
+    known = annotated_BK.gather(1, labels_BHW.where(is_old, 0).flatten(1)).view_as(labels_BHW)
+    return truth | (is_old & known)
 
 
 @precisely

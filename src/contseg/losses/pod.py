@@ -6,9 +6,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from contseg.losses.pooled import pooled_distance
 from contseg.precision import precisely
 
 Regions = Literal["fit", "square"]
+LARGE = 1 << 18
+"""Numbers in a map from which its distance is computed without the embedding, which rounds differently."""
 
 
 @precisely
@@ -60,14 +63,38 @@ def _truncated_regions(map_BCHW: Tensor, scale: int, side: int) -> list[Tensor]:
     return strips
 
 
+def whole_regions(size: tuple[int, int], scales: Sequence[int], regions: Regions) -> tuple[tuple[int, int, int], ...] | None:
+    """Scale, rows and columns of the regions of each scale; None if some are cut off or empty, see `local_pod_embedding`.
+
+    Example:
+        >>> whole_regions((8, 9), (1, 2, 16), "fit"), whole_regions((4, 9), (2,), "square")
+        (((1, 8, 9), (2, 4, 4)), None)
+    """
+    height, width = size
+    found = []
+    for scale in scales:
+        columns = width // scale
+        rows = height // scale if regions == "fit" else columns
+        if regions == "fit" and not (rows and columns):
+            continue
+        if rows * scale > height or not columns:
+            return None
+        found.append((scale, rows, columns))
+    return tuple(found) or None
+
+
 @precisely
 def local_pod_distance(
     old_BCHW: Tensor, new_BCHW: Tensor, regions: Regions = "fit", scales: Sequence[int] = (1, 2, 4)
 ) -> Tensor:
     """|| Psi(old ** 2) - Psi(new ** 2) ||_2 per image, (B,).
 
-    Psi is linear, so the difference of the squares is embedded once.
+    Psi is linear, so the difference of the squares is embedded once. Large maps are not embedded, see `pooled_distance`.
     """
+    size = (new_BCHW.shape[2], new_BCHW.shape[3])
+    grids = whole_regions(size, scales, regions)
+    if new_BCHW.numel() >= LARGE and grids is not None and not old_BCHW.requires_grad:
+        return pooled_distance(old_BCHW, new_BCHW, grids)
     difference = local_pod_embedding(old_BCHW.square() - new_BCHW.square(), scales, regions)
     return torch.linalg.vector_norm(difference, dim=1)
 

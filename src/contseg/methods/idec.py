@@ -81,9 +81,9 @@ class IDEC(WithUnknown):
         if context.step.old_count:
             self.state["confidences"] = torch.zeros(context.step.old_outputs, BINS, dtype=torch.float64)
 
-    def confident(self, scores_BOHW: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
+    def confident(self, best: tuple[Tensor, ...], context: StepContext) -> tuple[Tensor, Tensor]:
         """The teacher's class, and whether its score reaches the threshold of that class."""
-        score, predicted = scores_BOHW.max(dim=1)
+        predicted, score = best
         return predicted, score >= self.thresholds(score, predicted, context)[predicted]
 
     def thresholds(self, score_BHW: Tensor, predicted_BHW: Tensor, context: StepContext) -> Tensor:

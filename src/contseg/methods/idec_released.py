@@ -10,6 +10,7 @@ from contseg.losses.distillation import dense_distillation
 from contseg.methods.idec import IDEC
 from contseg.methods.method import StepContext
 from contseg.methods.unknown import WithUnknown
+from contseg.models.pixelwise import per_pixel
 from contseg.models.segmenter import SegmenterOutput
 from contseg.scenarios.batch import Batch
 
@@ -34,9 +35,9 @@ class IDECReleased(IDEC):
     def before_step(self, context: StepContext) -> None:
         """Nothing to clear, as there are no confidences."""
 
-    def confident(self, scores_BOHW: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
+    def confident(self, best: tuple[Tensor, ...], context: StepContext) -> tuple[Tensor, Tensor]:
         """One threshold, as SSUL."""
-        return WithUnknown.confident(self, scores_BOHW, context)
+        return WithUnknown.confident(self, best, context)
 
     def losses(
         self, batch: Batch, student: SegmenterOutput, teacher: SegmenterOutput | None, context: StepContext
@@ -59,7 +60,7 @@ class IDECReleased(IDEC):
     def regions(self, ours: Tensor, theirs: Tensor, teacher: SegmenterOutput, context: StepContext) -> Tensor:
         """ARCL as released, over regions of random classes."""
         size = (4 * ours.shape[2], 4 * ours.shape[3])
-        predicted = fold_unknown(teacher.logits_at(size)).argmax(dim=1)
+        predicted = per_pixel(lambda logits: fold_unknown(logits).argmax(dim=1), size, teacher)
         drawn = [
             turn + int(torch.randint(1, DRAWN_FROM - turn, (1,), generator=context.generator)) for turn in range(ROUNDS)
         ]

@@ -8,6 +8,7 @@ from torch import Tensor
 from contseg.losses.distillation import distillation
 from contseg.losses.features import cosine_distance, old_positions, squared_distance
 from contseg.methods.method import Method, StepContext
+from contseg.models.pixelwise import per_pixel
 from contseg.models.segmenter import SegmenterOutput
 from contseg.options import Weight
 from contseg.precision import precise
@@ -43,7 +44,7 @@ class ILT(Method):
         """Cross-entropy + distillation of logits + distillation of features."""
         terms = super().losses(batch, student, teacher, context)
         if teacher is not None:
-            kept = distillation(student.logits_at(batch.size), teacher.logits_at(batch.size))
+            kept = per_pixel(distillation, batch.size, student, teacher)
             terms["distillation"] = self.distillation * kept.mean()
             activate = context.student.backbone.activate
             new, old = (activate(precise(output.features["stage4"])) for output in (student, teacher))

@@ -88,9 +88,13 @@ class LAG(WithUnknown):
             grown[: len(before)] = before
             self.state[name] = grown
 
-    def confident(self, scores_BOHW: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
+    def best(self, scores_BOHW: Tensor) -> tuple[Tensor, ...]:
+        """The teacher's class, its score, and its margin over the second class."""
+        return top_two(scores_BOHW)
+
+    def confident(self, best: tuple[Tensor, ...], context: StepContext) -> tuple[Tensor, Tensor]:
         """The teacher's class, and whether it reaches the threshold and exceeds the second class by the margin."""
-        predicted, score, margin = top_two(scores_BOHW)
+        predicted, score, margin = best
         return predicted, (score >= self.threshold) & (margin >= self.margin)
 
     def losses(

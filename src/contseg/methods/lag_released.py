@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from contseg.losses.confidence import released_ranking, top_two
+from contseg.losses.confidence import released_ranking
 from contseg.losses.contrast import decoupled_contrast
 from contseg.losses.decoupling import released_consistency
 from contseg.losses.distillation import dense_distillation
@@ -36,9 +36,9 @@ class LAGReleased(LAG):
     def before_step(self, context: StepContext) -> None:
         """Nothing to do, as there is no state."""
 
-    def confident(self, scores_BOHW: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
+    def confident(self, best: tuple[Tensor, ...], context: StepContext) -> tuple[Tensor, Tensor]:
         """The teacher's class, and whether its score reaches the threshold (with `ranking`, also the released ranking)."""
-        predicted, score, margin = top_two(scores_BOHW)
+        predicted, score, margin = best
         confident = score >= self.threshold
         if self.ranking:
             confident &= released_ranking(predicted, margin) > self.threshold

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from contseg.losses.distillation import distillation
 from contseg.methods.method import Method, StepContext
+from contseg.models.pixelwise import per_pixel
 from contseg.models.segmenter import SegmenterOutput
 from contseg.options import Weight
 from contseg.scenarios.batch import Batch
@@ -35,6 +36,6 @@ class LwF(Method):
         """Cross-entropy + distillation, means over all pixels."""
         terms = super().losses(batch, student, teacher, context)
         if teacher is not None:
-            kept = distillation(student.logits_at(batch.size), teacher.logits_at(batch.size), self.alpha)
+            kept = per_pixel(distillation, batch.size, student, teacher, alpha=self.alpha)
             terms["distillation"] = self.distillation * kept.mean()
         return terms

@@ -8,6 +8,7 @@ from torch import Tensor
 from contseg.losses.cross_entropy import sigmoid_cross_entropy
 from contseg.losses.soft_targets import disjoint_cross_entropy, sigmoid_distillation
 from contseg.methods.method import Method, StepContext
+from contseg.models.pixelwise import per_pixel
 from contseg.models.segmenter import SegmenterOutput
 from contseg.options import Weight
 from contseg.scenarios.batch import Batch
@@ -40,7 +41,7 @@ class LwFMC(Method):
 
     def supervise(self, output: SegmenterOutput, batch: Batch, context: StepContext) -> Tensor:
         """Binary cross-entropy summed over outputs, mean over all pixels."""
-        return sigmoid_cross_entropy(output.logits_at(batch.size), batch.labels).mean()
+        return per_pixel(sigmoid_cross_entropy, batch.size, output, batch.labels).mean()
 
     def losses(
         self, batch: Batch, student: SegmenterOutput, teacher: SegmenterOutput | None, context: StepContext
@@ -48,11 +49,11 @@ class LwFMC(Method):
         """Binary cross-entropy against labels and teacher."""
         if teacher is None:
             return super().losses(batch, student, teacher, context)
-        logits, teacher_logits = student.logits_at(batch.size), teacher.logits_at(batch.size)
         if self.targets == "combined":
-            kept = sigmoid_distillation(logits, teacher_logits)
-            weight = self.distillation * teacher_logits.shape[1]
+            kept = per_pixel(sigmoid_distillation, batch.size, student, teacher)
+            weight = self.distillation * teacher.logits.shape[1]
             return super().losses(batch, student, teacher, context) | {"distillation": weight * kept.mean()}
         truth = batch.annotated.clone()
         truth[:, 0] |= self.targets == "disjoint-background"
-        return {"cross_entropy": disjoint_cross_entropy(logits, batch.labels, teacher_logits, truth).mean()}
+        loss = per_pixel(disjoint_cross_entropy, batch.size, student, batch.labels, teacher, truth)
+        return {"cross_entropy": loss.mean()}

@@ -12,6 +12,7 @@ from contseg.errors import ContsegError
 from contseg.losses.cross_entropy import cross_entropy
 from contseg.models.classifier import Start
 from contseg.models.options import NetworkOptions
+from contseg.models.pixelwise import per_pixel
 from contseg.models.segmenter import Segmenter, SegmenterOutput
 from contseg.ranks import Ranks
 from contseg.scenarios.batch import Batch
@@ -192,7 +193,7 @@ class Method:
         By default, cross-entropy: the mean over all pixels, or over the valid ones with `training.average=valid` (0 if there
         are none).
         """
-        loss = cross_entropy(output.logits_at(batch.size), batch.labels)
+        loss = per_pixel(cross_entropy, batch.size, output, batch.labels)
         return loss.mean() if context.average == "all" else context.mean_over_valid(loss, batch.labels)
 
     def relabel(self, batch: Batch, teacher: SegmenterOutput | None, context: StepContext) -> Batch:

@@ -12,6 +12,7 @@ from contseg.losses.cross_entropy import cross_entropy
 from contseg.losses.pod import Regions, fold_new_classes, local_pod_loss
 from contseg.methods.method import Method, StepContext
 from contseg.methods.pseudo_labels import pseudo_labelled
+from contseg.models.pixelwise import per_pixel
 from contseg.models.segmenter import SegmenterOutput
 from contseg.options import Several, Share, Weight
 from contseg.scenarios.batch import Batch
@@ -71,11 +72,19 @@ class PLOP(Method):
         count, bins = context.step.seen_count, self.histogram_bins
         histogram = torch.zeros(count, bins, dtype=torch.int64, device=context.student.mean.device)
         for batch in context.loader:
-            probabilities = context.predict_teacher(batch).logits_at(batch.size).softmax(dim=1)
+            predicted, uncertainty = self.guess(context.predict_teacher(batch), batch.size, count)
             background = batch.labels == 0
-            values = self.uncertainty(probabilities, count)[background]
-            histogram += class_histogram(values, probabilities.argmax(dim=1)[background], count, bins)
+            histogram += class_histogram(uncertainty[background], predicted[background], count, bins)
         self.state["thresholds"] = self.thresholds(context.ranks.sum(histogram))
+
+    def guess(self, teacher: SegmenterOutput, size: tuple[int, int], seen_count: int) -> tuple[Tensor, Tensor]:
+        """The teacher's class of each pixel and its uncertainty: (B, H, W) int64 and float."""
+
+        def guessed(logits_BOHW: Tensor) -> tuple[Tensor, Tensor]:
+            probabilities = logits_BOHW.softmax(dim=1)
+            return probabilities.argmax(dim=1), self.uncertainty(probabilities, seen_count)
+
+        return per_pixel(guessed, size, teacher)
 
     @torch.no_grad()
     def relabel(self, batch: Batch, teacher: SegmenterOutput | None, context: StepContext) -> Batch:
@@ -86,15 +95,13 @@ class PLOP(Method):
         """
         if teacher is None or context.step.new_count == 0:
             return batch
-        probabilities = teacher.logits_at(batch.size).softmax(dim=1)
-        predicted = probabilities.argmax(dim=1)
-        thresholds = self.state["thresholds"].to(predicted.device)
-        confident = self.uncertainty(probabilities, context.step.seen_count) < thresholds[predicted]
+        predicted, uncertainty = self.guess(teacher, batch.size, context.step.seen_count)
+        confident = uncertainty < self.state["thresholds"].to(predicted.device)[predicted]
         return pseudo_labelled(batch, predicted, confident, context.step.old_count, self.empty_weight)
 
     def supervise(self, output: SegmenterOutput, batch: Batch, context: StepContext) -> Tensor:
         """Cross-entropy, each image multiplied by its weight; mean over all pixels."""
-        loss = cross_entropy(output.logits_at(batch.size), batch.labels)
+        loss = per_pixel(cross_entropy, batch.size, output, batch.labels)
         if batch.weights is not None:
             loss = loss * batch.weights[:, None, None]
         return loss.mean()

@@ -20,6 +20,7 @@ from contseg.losses.prototypes import (
 from contseg.losses.sparsity import class_maxima, sparsity
 from contseg.methods.method import Method, StepContext
 from contseg.methods.mib import MiB
+from contseg.models.pixelwise import per_pixel
 from contseg.models.segmenter import SegmenterOutput
 from contseg.options import Weight
 from contseg.precision import precise
@@ -78,6 +79,11 @@ class SDR(MiB):
             old = len(self.state["counts"])
             prototypes[:old], counts[:old] = self.state["prototypes"], self.state["counts"]
         self.state.update(prototypes=prototypes, counts=counts)
+
+    @property
+    def is_unbiased(self) -> bool:
+        """As MiB, unless `alone`."""
+        return self.on == "mib" and type(self).supervise is SDR.supervise
 
     def supervise(self, output: SegmenterOutput, batch: Batch, context: StepContext) -> Tensor:
         """As MiB, or plain cross-entropy with `alone`."""
@@ -183,7 +189,8 @@ def old_classes_in(batch: Batch, labels_BHW: Tensor, teacher: SegmenterOutput, c
     unless that class was annotated in the image: there the background label is truth.
     """
     old, annotated, foreground = context.step.old_count, batch.annotated, int(context.step.table.has_background)
-    predicted = nearest(teacher.logits_at(batch.size), (labels_BHW.shape[1], labels_BHW.shape[2])).argmax(dim=1)
+    predicted = per_pixel(lambda logits: logits.argmax(dim=1), batch.size, teacher)
+    predicted = nearest(predicted, (labels_BHW.shape[1], labels_BHW.shape[2]))
     marked, denied = (
         annotated.gather(1, classes.flatten(1)).view_as(labels_BHW)
         for classes in (labels_BHW.where(labels_BHW < old, 0), predicted)

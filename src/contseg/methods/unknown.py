@@ -13,6 +13,7 @@ from contseg.methods.method import Method, StepContext
 from contseg.methods.pseudo_labels import fill_in
 from contseg.models.classifier import GrowingClassifier
 from contseg.models.options import NetworkOptions
+from contseg.models.pixelwise import per_pixel
 from contseg.models.segmenter import Segmenter, SegmenterOutput
 from contseg.options import Share, Weight
 from contseg.scenarios.batch import Batch
@@ -84,17 +85,27 @@ class WithUnknown(Method):
         """Replace unknown and background by the teacher's class where the teacher is confident."""
         if teacher is None:
             return batch
-        predicted, confident = self.confident(teacher.logits_at(batch.size).sigmoid(), context)
+        best = per_pixel(lambda logits: self.best(logits.sigmoid()), batch.size, teacher)
+        predicted, confident = self.confident(best, context)
         return fill_in(batch, predicted, confident, context.step.foreground)
 
-    def confident(self, scores_BOHW: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
-        """The teacher's class of each pixel and whether it is a pseudo-label: (B, H, W) int64 and bool."""
+    def best(self, scores_BOHW: Tensor) -> tuple[Tensor, ...]:
+        """The teacher's class of each pixel, its score, and whatever else `confident` reads: maps (B, H, W)."""
         score, predicted = scores_BOHW.max(dim=1)
+        return predicted, score
+
+    def confident(self, best: tuple[Tensor, ...], context: StepContext) -> tuple[Tensor, Tensor]:
+        """The teacher's class of each pixel and whether it is a pseudo-label: (B, H, W) int64 and bool.
+
+        Args:
+            best: of all pixels of the batch.
+        """
+        predicted, score = best
         return predicted, score >= self.threshold
 
     def supervise(self, output: SegmenterOutput, batch: Batch, context: StepContext) -> Tensor:
         """Binary cross-entropy summed over outputs, mean over the valid pixels of all ranks."""
-        loss = sigmoid_cross_entropy(output.logits_at(batch.size), batch.labels)
+        loss = per_pixel(sigmoid_cross_entropy, batch.size, output, batch.labels)
         return context.mean_over_valid(loss, batch.labels)
 
 
