@@ -1,86 +1,152 @@
-"""What a training step of each method costs beside the networks that it needs."""
+"""A whole training step of a method, as the engine makes it, and the bare networks that it needs.
+
+python -m benchmarks.steps mib plop    # ours, bare networks, ratio
+"""
 
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import repeat
+from types import SimpleNamespace
+from typing import Any
 
 import torch
+from lightning_fabric import Fabric
+from torch import Tensor
 
-from benchmarks.timing import ratio
-from contseg.methods.method import Method, StepContext
+from benchmarks.timing import Work, in_pairs
+from contseg.data.pipelines.augment import WholeImage
+from contseg.engine.job import Reporter
+from contseg.engine.loading import Shard
+from contseg.engine.options import TrainingOptions
+from contseg.engine.update import Updater
+from contseg.methods.method import Method
 from contseg.methods.registry import METHODS, make_method
 from contseg.models.options import NetworkOptions, first_widths
-from contseg.models.segmenter import Segmenter, SegmenterOutput
+from contseg.models.segmenter import Segmenter
+from contseg.ranks import Ranks
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.policy import LabelPolicy
 from contseg.scenarios.step import Step
 
-OLD, NEW, CROP, IMAGES = 16, 5, 256, 4
-CASES = [(name, {}) for name in METHODS] + [(name, {"variant": "released"}) for name in ("plop", "sdr", "idec", "lag")]
+UPDATES = 1_000_000
+CASES = [*((name, {}) for name in METHODS if name not in ("gaussian", "pyramid"))] + [
+    (name, {"variant": "released"}) for name in ("plop", "sdr", "idec", "lag")
+]
 
 
-def make_batch(method: Method, side: int) -> Batch:
-    """Labels of the new classes and background, of `side` x `side` pixels."""
-    unknown = int(method.needs_unknown)
-    labels = torch.randint(OLD + unknown, OLD + NEW + unknown, (IMAGES, side, side))
-    labels = labels.where(torch.rand(IMAGES, side, side) < 0.3, 0)
-    annotated = torch.zeros(IMAGES, OLD + NEW + unknown, dtype=torch.bool)
-    annotated[:, OLD + unknown :] = True
-    images = torch.randint(0, 255, (IMAGES, 3, CROP, CROP), dtype=torch.uint8)
-    return Batch(images, labels, tuple("abcd"), annotated)
-
-
-def training_step(name: str, full_size: bool = False, **options: object) -> tuple[float, float, float]:
-    """A whole training step of a method against the bare networks: student forward + backward, teacher forward.
-
-    ResNet-50, crop 256, batch 4, 21 classes of which 16 old. The yardstick runs the pyramids that the method distils
-    too, and holds what the method holds.
+@dataclass(frozen=True)
+class Setting:
+    """What a training step works on.
 
     Args:
-        full_size: labels of the size of the crop; otherwise of the features, so that losses at full resolution, which are
-            measured by themselves, stay out.
+        network: options of the network; methods with an output "unknown" replace the head by theirs.
+        old, new: classes.
+        crop: side of the images and labels, in pixels.
+        images: per batch.
+        device: on which both run.
+        training: options of the engine.
+        index: of the step; 0 has no teacher and no old classes.
     """
-    torch.manual_seed(0)
-    method = make_method(name, **options)
-    network = NetworkOptions(backbone="resnet50")
-    if method.needs_unknown:
-        network = NetworkOptions(backbone="resnet50", head="deeplabv3-ssul", unknown=True, decision="sigmoid")
-    teacher = Segmenter(network, first_widths(network, OLD))
-    student = Segmenter(network, first_widths(network, OLD)).train()
-    student.grow(NEW, method.new_classes_start_from)
-    policy = LabelPolicy("ssul" if method.needs_unknown else "plop")
-    step = Step.of([*map(str, range(OLD + NEW))], OLD, policy=policy)
-    method.prepare(student, step)
-    taps = method.taps if method.needs_teacher else method.first_taps
-    student.freeze_unused(taps)
-    batch = make_batch(method, CROP if full_size else CROP // network.backbone.stride)
 
-    context = StepContext.for_loop(student, teacher, step, method, [batch])
-    method.before_step(context)
+    network: NetworkOptions = NetworkOptions(backbone="resnet50")
+    old: int = 16
+    new: int = 5
+    crop: int = 512
+    images: int = 2
+    device: str = "cpu"
+    training: TrainingOptions = TrainingOptions(lr=1e-4, lr_later=1e-4)
+    index: int = 1
 
-    def predict() -> tuple[SegmenterOutput | None, SegmenterOutput]:
-        old = context.predict_teacher(batch) if context.predict_teacher else None
-        return old, student(student.normalise(batch.images), taps)
 
-    def ours() -> None:
-        student.zero_grad()
-        old, new = predict()
-        terms = method.losses(method.relabel(batch, old, context), new, old, context)
-        torch.stack(list(terms.values())).sum().backward()
-        method.after_backward(context)
-        method.after_update(context)
+class TrainingStep:
+    """One method in the middle of a step: `update` is what the engine does for a batch, `bare` only the networks.
 
-    def bare() -> None:
-        student.zero_grad()
-        output = predict()[1]
-        read = [output.logits, *(features for tap, features in output.features.items() if tap.startswith("aspp"))]
-        torch.stack([features.square().mean() for features in read]).sum().backward()
+    The bare networks are one student forward and backward, and one teacher forward if the method has a teacher. Their
+    images are normalised already; nothing is up-sampled, no label is read, no weight is changed. They hold what the method
+    holds, and run the pyramids that it distils.
+    """
 
-    return ratio(ours, bare, repeats=3)
+    def __init__(self, name: str, setting: Setting = Setting(), **options: object):
+        torch.manual_seed(0)
+        self.setting, self.method = setting, make_method(name, **options)
+        self.network = _network_of(self.method, setting)
+        device = torch.device(setting.device)
+        old, unknown = setting.old if setting.index else 0, self.method.needs_unknown
+        policy = LabelPolicy("ssul" if unknown else "plop")
+        self.step = Step.of([*map(str, range(setting.old + setting.new))], old, index=setting.index, policy=policy)
+        student = Segmenter(self.network, first_widths(self.network, setting.old)).to(device)
+        teacher = None
+        if old and self.method.needs_teacher:
+            teacher = Segmenter(self.network, first_widths(self.network, old)).to(device)
+        student.grow(setting.new, self.method.new_classes_start_from)
+        self.batch = make_batch(self.method, self.step, setting).to(device)
+        self.updater = Updater(_session(self.method, setting), self.step, student, teacher, _Batches(self.batch))  # type: ignore[arg-type]
+        self.method.before_step(self.updater.context)
+        self.updater.begin_epoch(0, None)
+        self._number = 0
+        self._normalised = self.updater._inputs(self.batch)
+
+    def update(self) -> None:
+        """One update of the weights."""
+        self.updater.update(repeat(self.batch), self._number, UPDATES)
+        self._number += 1
+
+    def bare(self) -> None:
+        """The networks that the update needs."""
+        updater = self.updater
+        updater.optimiser.zero_grad(set_to_none=True)
+        with updater.fabric.autocast():
+            if updater.teacher is not None:
+                with torch.no_grad():
+                    updater.teacher(self._normalised)
+            output = updater.student(self._normalised, updater.taps)
+            read = [output.logits, *(output.features[tap] for tap in updater.taps if tap.startswith("aspp"))]
+        torch.stack([features.float().square().mean() for features in read]).sum().backward()
+
+
+class _Batches:
+    """Stands in for the batches of a step: one batch, again and again."""
+
+    def __init__(self, batch: Batch):
+        self._batch = batch
+
+    def own_images(self, epoch: int) -> list[Batch]:
+        return [self._batch]
+
+
+def _session(method: Method, setting: Setting) -> Any:
+    """What an `Updater` reads of a session; there is no run and no dataset."""
+    kind = torch.device(setting.device).type
+    fabric = Fabric(accelerator=kind, devices=1, precision=setting.training.precision)  # type: ignore[arg-type]
+    job = SimpleNamespace(method=method, training=setting.training, evaluation_pipeline=WholeImage())
+    return SimpleNamespace(fabric=fabric, job=job, ranks=Ranks(), shard=Shard(), reporter=Reporter())
+
+
+def _network_of(method: Method, setting: Setting) -> NetworkOptions:
+    if not method.needs_unknown:
+        return setting.network
+    return setting.network.changed(head="deeplabv3-ssul", unknown=True, decision="sigmoid")
+
+
+def make_batch(method: Method, step: Step, setting: Setting) -> Batch:
+    """Random images with blocks of the new classes and background, as the pixels of a step that shows no others."""
+    unknown, count, images = int(method.needs_unknown), setting.old + setting.new, setting.images
+    cells = torch.randint(step.old_count + unknown, count + unknown, (images, 1, 8, 8))
+    cells = cells.where(torch.rand(images, 1, 8, 8) < 0.3, 0).float()
+    labels = torch.nn.functional.interpolate(cells, (setting.crop, setting.crop)).long()[:, 0]
+    annotated = torch.zeros(images, count + unknown, dtype=torch.bool)
+    annotated[:, step.old_count + unknown :] = True
+    pixels = torch.randint(0, 255, (images, 3, setting.crop, setting.crop), dtype=torch.uint8)
+    return Batch(pixels, labels, tuple(f"image {number}" for number in range(images)), annotated)
 
 
 def main() -> None:
     chosen = [case for case in CASES if case[0] in sys.argv[1:]] or CASES
     for name, options in chosen:
-        print(name, *options.values(), "{:.3f} s, {:.3f} s, {:.3f}".format(*training_step(name, **options)), flush=True)
+        step = TrainingStep(name, **options)
+        found = in_pairs(step.update, step.bare)
+        print(name, *options.values(), f"{found.ours:.3f} s, {found.yardstick:.3f} s, {found.ratio:.3f}", flush=True)
 
 
 if __name__ == "__main__":
