@@ -1,9 +1,11 @@
 """Parameter groups, and learning rates of parts."""
 
+import copy
+
 import pytest
 import torch
 
-from contseg.engine.optimiser import make_optimiser
+from contseg.engine.optimiser import align_layouts, make_optimiser
 from contseg.engine.options import TrainingOptions
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
@@ -63,6 +65,44 @@ def test_nesterov_without_momentum_is_plain_descent(segmenter):
     options = TrainingOptions(momentum=0.0, nesterov=True)
     (group,) = make_optimiser([{"params": list(segmenter.parameters())}], segmenter, options).param_groups
     assert not group["nesterov"]
+
+
+def descend(segmenter: Segmenter, options: TrainingOptions, fused: bool, spoil: bool = False) -> list[torch.Tensor]:
+    """The weights after three updates with random gradients; `spoil` gives gradients and momenta another layout."""
+    torch.manual_seed(0)
+    student = copy.deepcopy(segmenter)
+    optimiser = make_optimiser([{"params": list(student.parameters())}], student, options)
+    if not fused:
+        optimiser = torch.optim.SGD(
+            student.parameters(), lr=options.lr, momentum=options.momentum, nesterov=options.nesterov,
+            weight_decay=options.weight_decay, foreach=False,
+        )  # fmt: skip
+    for _ in range(3):
+        for weight in student.parameters():
+            weight.grad = torch.randn_like(weight)
+            if spoil and weight.ndim == 4:
+                weight.grad = weight.grad.to(memory_format=torch.channels_last)
+                if momentum := optimiser.state.get(weight):
+                    momentum["momentum_buffer"] = momentum["momentum_buffer"].to(memory_format=torch.channels_last)
+        align_layouts(optimiser)
+        optimiser.step()
+    return [weight.detach() for weight in student.parameters()]
+
+
+@pytest.mark.parametrize("values", [{}, {"nesterov": False}, {"momentum": 0.0}, {"weight_decay": 0.0}])
+@pytest.mark.parametrize("spoil", [False, True])
+def test_the_fused_optimiser_changes_no_bit(segmenter, values, spoil):
+    options = TrainingOptions(lr=0.1, **values)
+    plain, fused = descend(segmenter, options, fused=False), descend(segmenter, options, fused=True, spoil=spoil)
+    assert all(torch.equal(one, other) for one, other in zip(plain, fused, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("values", "fused"), [({}, True), ({"precision": "16-mixed"}, None), ({"optimiser": "adamw"}, None)]
+)
+def test_only_plain_descent_without_gradient_scaling_is_fused(segmenter, values, fused):
+    (group,) = make_optimiser([{"params": list(segmenter.parameters())}], segmenter, TrainingOptions(**values)).param_groups
+    assert group["fused"] is fused
 
 
 SWIN_RULES = ["absolute_pos_embed", "relative_position_bias_table", "norm"]
