@@ -4,17 +4,15 @@ python -m benchmarks.steps mib plop    # ours, bare networks, ratio
 """
 
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import repeat
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
 
-from benchmarks.timing import Work, in_pairs
+from benchmarks.timing import in_pairs
 from contseg.data.pipelines.augment import WholeImage
 from contseg.engine.job import Reporter
 from contseg.engine.loading import Shard
@@ -29,6 +27,8 @@ from contseg.scenarios.batch import Batch
 from contseg.scenarios.policy import LabelPolicy
 from contseg.scenarios.step import Step
 
+RESNET50 = NetworkOptions(backbone="resnet50")
+SLOW = TrainingOptions(lr=1e-4, lr_later=1e-4)
 UPDATES = 1_000_000
 CASES = [*((name, {}) for name in METHODS if name not in ("gaussian", "pyramid"))] + [
     (name, {"variant": "released"}) for name in ("plop", "sdr", "idec", "lag")
@@ -49,14 +49,17 @@ class Setting:
         index: of the step; 0 has no teacher and no old classes.
     """
 
-    network: NetworkOptions = NetworkOptions(backbone="resnet50")
+    network: NetworkOptions = RESNET50
     old: int = 16
     new: int = 5
     crop: int = 512
     images: int = 2
     device: str = "cpu"
-    training: TrainingOptions = TrainingOptions(lr=1e-4, lr_later=1e-4)
+    training: TrainingOptions = SLOW
     index: int = 1
+
+
+DEFAULT = Setting()
 
 
 class TrainingStep:
@@ -67,7 +70,7 @@ class TrainingStep:
     holds, and run the pyramids that it distils.
     """
 
-    def __init__(self, name: str, setting: Setting = Setting(), **options: object):
+    def __init__(self, name: str, setting: Setting = DEFAULT, **options: object):
         torch.manual_seed(0)
         self.setting, self.method = setting, make_method(name, **options)
         self.network = _network_of(self.method, setting)

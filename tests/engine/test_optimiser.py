@@ -1,11 +1,9 @@
 """Parameter groups, and learning rates of parts."""
 
-import copy
-
 import pytest
 import torch
 
-from contseg.engine.optimiser import align_layouts, make_optimiser
+from contseg.engine.optimiser import OnePassSGD, make_optimiser
 from contseg.engine.options import TrainingOptions
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
@@ -67,42 +65,48 @@ def test_nesterov_without_momentum_is_plain_descent(segmenter):
     assert not group["nesterov"]
 
 
-def descend(segmenter: Segmenter, options: TrainingOptions, fused: bool, spoil: bool = False) -> list[torch.Tensor]:
-    """The weights after three updates with random gradients; `spoil` gives gradients and momenta another layout."""
+def descend(kind: type[torch.optim.SGD], options: dict, spoilt: str = "") -> list[torch.Tensor]:
+    """Weights of several sizes after four updates with the same random gradients; `spoilt` have another layout."""
     torch.manual_seed(0)
-    student = copy.deepcopy(segmenter)
-    optimiser = make_optimiser([{"params": list(student.parameters())}], student, options)
-    if not fused:
-        optimiser = torch.optim.SGD(
-            student.parameters(), lr=options.lr, momentum=options.momentum, nesterov=options.nesterov,
-            weight_decay=options.weight_decay, foreach=False,
-        )  # fmt: skip
-    for _ in range(3):
-        for weight in student.parameters():
-            weight.grad = torch.randn_like(weight)
-            if spoil and weight.ndim == 4:
-                weight.grad = weight.grad.to(memory_format=torch.channels_last)
-                if momentum := optimiser.state.get(weight):
-                    momentum["momentum_buffer"] = momentum["momentum_buffer"].to(memory_format=torch.channels_last)
-        align_layouts(optimiser)
+    sizes = [(64, 32, 3, 3), (21, 32, 1, 1), (5, 7, 3, 3), (64,), (21,), (1000,)]
+    weights = [torch.nn.Parameter(torch.randn(size)) for size in sizes]
+    optimiser = kind(weights, lr=0.1, **options)
+    for number in range(4):
+        for place, weight in enumerate(weights):
+            weight.grad = None if number == 0 and place == 3 else torch.randn(weight.shape)  # a weight may come later
+        if spoilt == "gradient":
+            weights[0].grad = weights[0].grad.to(memory_format=torch.channels_last)
+        elif spoilt == "momentum" and number:
+            state = optimiser.state[weights[0]]
+            state["momentum_buffer"] = state["momentum_buffer"].to(memory_format=torch.channels_last)
         optimiser.step()
-    return [weight.detach() for weight in student.parameters()]
-
-
-@pytest.mark.parametrize("values", [{}, {"nesterov": False}, {"momentum": 0.0}, {"weight_decay": 0.0}])
-@pytest.mark.parametrize("spoil", [False, True])
-def test_the_fused_optimiser_changes_no_bit(segmenter, values, spoil):
-    options = TrainingOptions(lr=0.1, **values)
-    plain, fused = descend(segmenter, options, fused=False), descend(segmenter, options, fused=True, spoil=spoil)
-    assert all(torch.equal(one, other) for one, other in zip(plain, fused, strict=True))
+    return [weight.detach() for weight in weights]
 
 
 @pytest.mark.parametrize(
-    ("values", "fused"), [({}, True), ({"precision": "16-mixed"}, None), ({"optimiser": "adamw"}, None)]
+    "options",
+    [{"momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}, {"momentum": 0.5}, {"weight_decay": 0.1}],
+    ids=["nesterov", "momentum", "plain"],
 )
-def test_only_plain_descent_without_gradient_scaling_is_fused(segmenter, values, fused):
-    (group,) = make_optimiser([{"params": list(segmenter.parameters())}], segmenter, TrainingOptions(**values)).param_groups
-    assert group["fused"] is fused
+@pytest.mark.parametrize("spoilt", ["", "gradient", "momentum"])
+def test_one_pass_over_the_weights_changes_no_bit(options, spoilt):
+    if spoilt == "momentum" and "momentum" not in options:
+        pytest.skip("there is no momentum")
+    plain, ours = descend(torch.optim.SGD, options), descend(OnePassSGD, options, spoilt)
+    assert all(torch.equal(one, other) for one, other in zip(plain, ours, strict=True))
+
+
+def test_most_weights_are_updated_in_one_pass(segmenter, monkeypatch):
+    groups = [{"params": list(segmenter.parameters())}]
+    optimiser = make_optimiser(groups, segmenter, TrainingOptions())
+    updated = []
+    monkeypatch.setattr("contseg.engine.optimiser.sgd", lambda weights, *_, **__: updated.extend(weights))
+    for _ in range(2):
+        for weight in segmenter.parameters():
+            weight.grad = torch.zeros_like(weight)
+        optimiser.step()
+    assert sum(weight.numel() for weight in updated) > 0.9 * sum(weight.numel() for weight in segmenter.parameters())
+    assert all(weight.grad is not None for weight in segmenter.parameters())
 
 
 SWIN_RULES = ["absolute_pos_embed", "relative_position_bias_table", "norm"]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from contseg.engine.draws import DrawsOfUpdate
 from contseg.engine.loading import THRESHOLD_PASS, StepBatches, evaluation_batches
-from contseg.engine.optimiser import align_layouts, make_optimiser
+from contseg.engine.optimiser import make_optimiser
 from contseg.engine.randomness import METHOD, seed_model, torch_generator
 from contseg.engine.schedule import learning_rate
 from contseg.engine.session import Session
@@ -201,7 +201,6 @@ class Updater:
             self.method.after_backward(self.context)
         if limit is not None:
             torch.nn.utils.clip_grad_norm_(self.student.parameters(), limit)
-        align_layouts(self.optimiser)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.method.after_update(self.context)
