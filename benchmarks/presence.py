@@ -134,7 +134,8 @@ class Counted(SegmentationDataset):
         pixels = np.zeros((count, len(self.classes)), dtype=np.int64)
         drawn = rng.geometric(0.03, (count, 10)) % len(self.classes)
         pixels[np.arange(count)[:, None], drawn] = rng.integers(100, 20_000, drawn.shape)
-        return Presence(tuple(self.names(subset)), self.classes.ids, pixels, subset)
+        masks = rng.integers(0, 256, (count, 8), dtype=np.uint8)
+        return Presence(tuple(self.names(subset)), self.classes.ids, pixels, subset, masks)
 
 
 def planning(dataset: Counted, split: str, steps: int) -> Work:

@@ -44,9 +44,10 @@ class Setting:
         old, new: classes.
         crop: side of the images and labels, in pixels.
         images: per batch.
-        device: on which both run.
+        device: on which both run; default: PyTorch's default device.
         training: options of the engine.
         index: of the step; 0 has no teacher and no old classes.
+        growths: how often the classes of the segmenter have grown, of which the new ones are the last.
     """
 
     network: NetworkOptions = RESNET50
@@ -54,9 +55,10 @@ class Setting:
     new: int = 5
     crop: int = 512
     images: int = 2
-    device: str = "cpu"
+    device: str = ""
     training: TrainingOptions = SLOW
     index: int = 1
+    growths: int = 1
 
 
 DEFAULT = Setting()
@@ -72,20 +74,23 @@ class TrainingStep:
 
     def __init__(self, name: str, setting: Setting = DEFAULT, **options: object):
         torch.manual_seed(0)
+        device = torch.device(setting.device) if setting.device else torch.get_default_device()
         self.setting, self.method = setting, make_method(name, **options)
-        self.network = _network_of(self.method, setting)
-        device = torch.device(setting.device)
-        old, unknown = setting.old if setting.index else 0, self.method.needs_unknown
-        policy = LabelPolicy("ssul" if unknown else "plop")
+        with torch.device("cpu"):  # generators are there
+            self._make(device)
+
+    def _make(self, device: torch.device) -> None:
+        setting, method = self.setting, self.method
+        self.network = _network_of(method, setting)
+        old, policy = setting.old if setting.index else 0, LabelPolicy("ssul" if method.needs_unknown else "plop")
         self.step = Step.of([*map(str, range(setting.old + setting.new))], old, index=setting.index, policy=policy)
-        student = Segmenter(self.network, first_widths(self.network, setting.old)).to(device)
-        teacher = None
-        if old and self.method.needs_teacher:
-            teacher = Segmenter(self.network, first_widths(self.network, old)).to(device)
-        student.grow(setting.new, self.method.new_classes_start_from)
-        self.batch = make_batch(self.method, self.step, setting).to(device)
-        self.updater = Updater(_session(self.method, setting), self.step, student, teacher, _Batches(self.batch))  # type: ignore[arg-type]
-        self.method.before_step(self.updater.context)
+        student = _grown(self.network, setting, method).to(device)
+        teacher = _grown(self.network, setting, method).to(device) if old and method.needs_teacher else None
+        student.grow(setting.new, method.new_classes_start_from)
+        self.batch = make_batch(method, self.step, setting).to(device)
+        session = _session(method, setting, device)
+        self.updater = Updater(session, self.step, student, teacher, _Batches(self.batch))  # type: ignore[arg-type]
+        method.before_step(self.updater.context)
         self.updater.begin_epoch(0, None)
         self._number = 0
         self._normalised = self.updater._inputs(self.batch)
@@ -118,12 +123,21 @@ class _Batches:
         return [self._batch]
 
 
-def _session(method: Method, setting: Setting) -> Any:
+def _session(method: Method, setting: Setting, device: torch.device) -> Any:
     """What an `Updater` reads of a session; there is no run and no dataset."""
-    kind = torch.device(setting.device).type
-    fabric = Fabric(accelerator=kind, devices=1, precision=setting.training.precision)  # type: ignore[arg-type]
+    fabric = Fabric(accelerator=device.type, devices=1, precision=setting.training.precision)  # type: ignore[arg-type]
     job = SimpleNamespace(method=method, training=setting.training, evaluation_pipeline=WholeImage())
     return SimpleNamespace(fabric=fabric, job=job, ranks=Ranks(), shard=Shard(), reporter=Reporter())
+
+
+def _grown(network: NetworkOptions, setting: Setting, method: Method) -> Segmenter:
+    """A segmenter of the old classes, which has grown once less often than the student."""
+    earlier = setting.growths - 1
+    count = setting.old // (earlier + 1)
+    segmenter = Segmenter(network, first_widths(network, setting.old - earlier * count))
+    for _ in range(earlier):
+        segmenter.grow(count, method.new_classes_start_from)
+    return segmenter
 
 
 def _network_of(method: Method, setting: Setting) -> NetworkOptions:
