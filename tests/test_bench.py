@@ -14,6 +14,7 @@ from benchmarks.rows import BARRED, ROWS, Row, measurement, unlisted
 from benchmarks.steps import DEFAULT, TrainingStep
 from benchmarks.steps_bench import idrnet_training
 from benchmarks.timing import in_pairs
+from contseg.engine.options import TrainingOptions
 from contseg.models.options import NetworkOptions
 
 MADE = {
@@ -155,6 +156,12 @@ def test_a_training_step_is_that_of_the_engine_and_its_networks_move_no_weight(n
     assert all(map(torch.equal, before, weights))
     step.update()
     assert not all(map(torch.equal, before, weights))
+
+
+def test_student_and_teacher_are_compiled_also_after_a_resume():
+    step = TrainingStep("mib", replace(SMALL, training=TrainingOptions(compile=True)))
+    assert step.updater.teacher._compiled_call_impl is not None
+    assert step.updater.student._compiled_call_impl is not None
 
 
 def test_both_passes_of_idrnet_are_in_its_step():
