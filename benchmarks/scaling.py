@@ -95,7 +95,9 @@ CURVES = {
         )
         for method, title in (("mib", "MiB"), ("plop", "PLOP"), ("idec", "IDEC"))
     },
-    "images, plan": Curve("plan of 6 steps from presence tables", "images", IMAGES, plan_of),
+    "images, plan": Curve(
+        "plan of 6 steps from presence tables", "images", IMAGES, plan_of, "names and tables outgrow the processor's cache"
+    ),
     "images, draws": Curve("order of an epoch", "images", IMAGES, draws_of),
 }
 

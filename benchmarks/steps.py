@@ -4,7 +4,7 @@ python -m benchmarks.steps mib plop    # ours, bare networks, ratio
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from lightning_fabric import Fabric
 
 from benchmarks.timing import in_pairs
+from contseg.data.classes import ClassTable
 from contseg.data.pipelines.augment import WholeImage
 from contseg.engine.job import Reporter
 from contseg.engine.loading import Shard
@@ -82,8 +83,8 @@ class TrainingStep:
     def _make(self, device: torch.device) -> None:
         setting, method = self.setting, self.method
         self.network = _network_of(method, setting)
-        old, policy = setting.old if setting.index else 0, LabelPolicy("ssul" if method.needs_unknown else "plop")
-        self.step = Step.of([*map(str, range(setting.old + setting.new))], old, index=setting.index, policy=policy)
+        old = setting.old if setting.index else 0
+        self.step = _step_of(method, setting, old)
         student = _grown(self.network, setting, method).to(device)
         teacher = _grown(self.network, setting, method).to(device) if old and method.needs_teacher else None
         student.grow(setting.new, method.new_classes_start_from)
@@ -128,6 +129,16 @@ def _session(method: Method, setting: Setting, device: torch.device) -> Any:
     fabric = Fabric(accelerator=device.type, devices=1, precision=setting.training.precision)  # type: ignore[arg-type]
     job = SimpleNamespace(method=method, training=setting.training, evaluation_pipeline=WholeImage())
     return SimpleNamespace(fabric=fabric, job=job, ranks=Ranks(), shard=Shard(), reporter=Reporter())
+
+
+def _step_of(method: Method, setting: Setting, old: int) -> Step:
+    """A step without samples. The labels of a dataset have 8 bits, so that its steps have at most 255 classes; this one may
+    have more.
+    """
+    policy = LabelPolicy("ssul" if method.needs_unknown else "plop")
+    table = ClassTable.of([*map(str, range(setting.old + setting.new))])
+    step = Step.of(table.subset(table.ids[:2]), min(old, 1), index=setting.index, policy=policy)
+    return replace(step, new_classes=table.ids[old:], old_classes=table.ids[:old], table=table)
 
 
 def _grown(network: NetworkOptions, setting: Setting, method: Method) -> Segmenter:

@@ -81,7 +81,7 @@ def test_figures_of_a_gpu_that_runs_out_of_memory_are_a_note(results, monkeypatc
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: scaling.with_classes("mib", 31, TINY),
+        lambda: scaling.with_classes("mib", 301, TINY),
         lambda: scaling.with_steps("idec", 3, TINY),
         lambda: scaling.with_side("plop", 64**2, TINY),
         lambda: scaling.draws_of(100),
