@@ -1,133 +1,139 @@
-"""`make bench`: what things cost, as ratios against a plain yardstick in the same run.
+"""`make bench`: what things cost, as ratios against a plain yardstick in the same run, and the bars that they must reach.
 
-Absolute times depend on the machine and are shown for orientation only; compare the ratios, with
-those of the official code (docs/performance.md) or with an older commit's.
+    python -m benchmarks                    # what is not measured at this commit; stopped and started again it continues
+    python -m benchmarks --fresh            # everything again
+    python -m benchmarks --rows pod,sample  # these rows, again; the others are kept from the file
+    python -m benchmarks --only-page        # the tables in docs/performance.md of what is kept
+
+Absolute times depend on the machine. Ratios are medians of pairs that run in turn, so that they can be compared.
 """
 
+import argparse
 import sys
-import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from torch.nn import functional
 
-from benchmarks.networks import growing, idrnet_inference
-from benchmarks.presence import ade_plan, presence_table
-from benchmarks.steps import CASES, training_step
-from benchmarks.timing import ratio
-from contseg.data.files import read_image, read_mask
-from contseg.data.pipelines.augment import training_pipeline
-from contseg.data.recoding import look_up
-from contseg.losses.cross_entropy import unbiased_cross_entropy
-from contseg.losses.distillation import unbiased_distillation
-from contseg.losses.pod import local_pod_loss
-from contseg.models.layers import resize
+from benchmarks.page import PAGE, TITLES, bench_block, cells, write_block
+from benchmarks.results import FOLDER, Results, origin
+from benchmarks.rows import BARRED, ROWS, Row, measurement
+from benchmarks.timing import in_pairs
+from contseg.errors import ContsegError, did_you_mean
 
-OLD, SEEN, CROP = 101, 151, 512
+RESULTS = FOLDER / "results.json"
+GPU_RESULTS = FOLDER / "results-gpu.json"
+WIDTH = 180
+"""Of the table in a file."""
 
 
-def sample_pipeline() -> tuple[float, float, float]:
-    """JPEG + mask, scaled, cropped, flipped, label-mapped, against decoding the JPEG with Pillow; one core."""
+def measure(row: Row) -> dict[str, Any] | None:
+    """The figures of a row; None if nothing measures it here."""
+    work = measurement(row)
+    if work is None:
+        return None
+    if row.unit in ("MiB", "s"):
+        return {"value": float(work())}
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as folder:
-        image_path, mask_path = Path(folder) / "a.jpg", Path(folder) / "a.png"
-        smooth = Image.fromarray(rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)).resize(
-            (500, 375), Image.Resampling.BICUBIC
-        )
-        smooth.save(image_path, quality=92)
-        Image.fromarray(rng.integers(0, 21, (12, 16), dtype=np.uint8)).resize((500, 375), Image.Resampling.NEAREST).save(
-            mask_path
-        )
-        pipeline, lookup = training_pipeline("mib", CROP, 0.5), np.arange(65536).astype(np.uint8)
-
-        def sample() -> object:
-            pixels, layers = pipeline(read_image(image_path), {"mask": read_mask(mask_path)}, rng)
-            return pixels, look_up(lookup, layers["mask"])
-
-        def decode() -> object:
-            with Image.open(image_path) as image:
-                return image.convert("RGB").load()
-
-        found = ratio(lambda: [sample() for _ in range(20)], lambda: [decode() for _ in range(20)], 15, time.process_time)
-    torch.set_num_threads(threads)
-    return found
+    torch.set_num_threads(1 if row.on_one_core else threads)
+    try:
+        found = in_pairs(*work(), row.pairs, time.process_time if row.on_one_core else time.perf_counter)
+    finally:
+        torch.set_num_threads(threads)
+    lowest, highest = found.lowest, found.highest
+    value = 1 / found.ratio if row.more_is_better else found.ratio
+    if row.more_is_better:
+        lowest, highest = 1 / highest, 1 / lowest
+    return {
+        "value": value,
+        "lowest": lowest,
+        "highest": highest,
+        "seconds": [found.ours, found.yardstick],
+        "pairs": found.pairs,
+    }
 
 
-def mib_losses() -> tuple[float, float, float]:
-    """Unbiased cross-entropy and distillation, up-sampling 32 -> 512 and backward included, against plain."""
-    student = torch.randn(2, SEEN, 32, 32, requires_grad=True)
-    teacher = torch.randn(2, OLD, 32, 32)
-    labels = torch.randint(0, SEEN, (2, CROP, CROP))
+def measure_all(rows: Mapping[str, Row], results: Results, console: Console, again: bool) -> list[str]:
+    """Measure rows and keep each as it is done.
 
-    def ours() -> None:
-        logits = resize(student, (CROP, CROP))
-        loss = unbiased_cross_entropy(logits, labels, OLD).mean()
-        loss = loss + unbiased_distillation(logits, resize(teacher, (CROP, CROP))).mean()
-        torch.autograd.grad(loss, student)
+    Args:
+        again: measure what the file has from this commit and machine too.
 
-    def plain() -> None:
-        torch.autograd.grad(functional.cross_entropy(resize(student, (CROP, CROP)), labels), student)
-
-    return ratio(ours, plain, repeats=2)
-
-
-def local_pod() -> tuple[float, float, float]:
-    """Local POD over the five maps of a ResNet-101 at crop 512, batch 2, with backward, against mean squared error."""
-    shapes = [(256, 128), (512, 64), (1024, 32), (2048, 32), (256, 32)]
-    old = [torch.randn(2, channels, side, side) for channels, side in shapes]
-    new = [torch.randn(2, channels, side, side, requires_grad=True) for channels, side in shapes]
-
-    def ours() -> None:
-        torch.autograd.grad(local_pod_loss(old, new, [0.01] * 5, 1.0), new)
-
-    def plain() -> None:
-        torch.autograd.grad(sum(functional.mse_loss(b, a) for a, b in zip(old, new, strict=True)), new)
-
-    return ratio(ours, plain, repeats=3)
+    Returns:
+        the rows that ended with an error, and those that nothing measures.
+    """
+    made, failed = origin(), []
+    for name, row in rows.items():
+        if not again and results.is_current(name, made):
+            continue
+        started = time.perf_counter()
+        try:
+            figures = measure(row)
+        except (ContsegError, RuntimeError) as error:  # another row may be measured nevertheless
+            failed.append(f"{name}: {str(error).splitlines()[0]}")
+            continue
+        if figures is None:
+            failed.append(f"{name}: nothing measures it here")
+            continue
+        results.keep(name, figures, made)
+        passed = time.perf_counter() - started
+        text = f"{name}: {figures['value']:.3f} {row.verdict(figures['value'])} ({passed:.0f} s)"
+        console.print(text, highlight=False, markup=False)
+    return failed
 
 
-def main() -> None:
-    table = Table(title=f"costs as ratios, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
-    for title in ("work", "yardstick", "ours, s", "yardstick, s", "ratio", "official"):
-        table.add_column(title, justify="left" if title in ("work", "yardstick") else "right")
+def show(results: Results, gpu: Results, console: Console) -> None:
+    """Print the table."""
+    table = Table(title=f"costs, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
+    for place, title in enumerate(TITLES):
+        table.add_column(title, justify="left" if place < 2 else "right")
+    for row in ROWS.values():
+        table.add_row(*cells(row, results, gpu), end_section=row is BARRED[-1])
+    console.print(table, markup=False)
 
-    def row(work: str, yardstick: str, figures: tuple[float, float, float], official: str) -> None:
-        mine, theirs, value = figures
-        table.add_row(work, yardstick, f"{mine:.3f}", f"{theirs:.3f}", f"{value:.2f}", official)
-        print(".", end="", file=sys.stderr, flush=True)
 
-    mine, theirs, _ = sample_pipeline()
-    row("training sample (as a share of decode speed)", "Pillow JPEG decode", (mine, theirs, theirs / mine), "0.02-0.04")
-    (mine, theirs, _), again = presence_table()
-    row(
-        "presence table of 20,000 masks (as a share of decode speed)",
-        "Pillow PNG decode, all cores",
-        (mine, theirs, theirs / mine),
-        "-",
-    )
-    row("MiB losses", "up-sampling + cross-entropy", mib_losses(), "11.2")
-    row("local POD, five maps", "mean squared error", local_pod(), "14.6")
-    for name, options in CASES:
-        title = " ".join([f"training step of {name}", *map(str, options.values())])
-        row(f"{title}, losses at full size aside", "bare networks", training_step(name, **options), "-")
-    for name in ("finetune", "mib", "plop"):
-        row(f"training step of {name}, losses at full size", "bare networks", training_step(name, full_size=True), "-")
-    for head in ("fcn", "pspnet", "deeplabv3", "upernet"):
-        row(f"IDRNet over {head}, inference", f"{head} alone", idrnet_inference(head), "-")
-    print(file=sys.stderr)
-    Console().print(table)
-    growth, copying = growing()
-    print(f"growing IDRNet over FCN by a class: {1000 * growth:.1f} ms (copying what changes: {1000 * copying:.1f} ms)")
-    print(f"the same presence table once more, from the cache: {again:.2f} s")
-    print(f"plan of ADE20K 100-5 (11 steps) from presence tables: {ade_plan():.2f} s")
+def chosen(names: str | None) -> dict[str, Row]:
+    """Rows by name; only those of a list with commas, if there is one.
+
+    Raises:
+        ContsegError: no such row.
+    """
+    wanted = list(ROWS) if names is None else [name.strip() for name in names.split(",") if name.strip()]
+    for name in wanted:
+        if name not in ROWS:
+            raise ContsegError(f"--rows: unknown row '{name}'; {did_you_mean(name, ROWS)}")
+    return {name: ROWS[name] for name in wanted}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, write the file and the page, print the table; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
+    parser.add_argument("--rows", help="measure these again, with commas; the others are kept")
+    parser.add_argument("--fresh", action="store_true", help="measure everything again")
+    parser.add_argument("--only-page", action="store_true", help="measure nothing, write the page of what is kept")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="file of the figures")
+    parser.add_argument("--page", type=Path, default=PAGE, help="page with the tables")
+    options = parser.parse_args(arguments)
+    results, gpu = Results(options.results), Results(GPU_RESULTS)
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    failed: list[str] = []
+    try:
+        if not options.only_page:
+            again = options.fresh or options.rows is not None
+            failed = measure_all(chosen(options.rows), results, console, again)
+        write_block("bench", bench_block(results, gpu), options.page)
+    except ContsegError as error:
+        print(error, file=sys.stderr)
+        return 1
+    show(results, gpu, console)
+    for line in failed:
+        console.print(f"not measured: {line}", highlight=False, markup=False)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,86 +1,180 @@
-"""What a training step of each method costs beside the networks that it needs."""
+"""A whole training step of a method, as the engine makes it, and the bare networks that it needs.
+
+python -m benchmarks.steps mib plop    # ours, bare networks, ratio
+"""
 
 import sys
+from dataclasses import dataclass, replace
+from itertools import repeat
+from types import SimpleNamespace
+from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 
-from benchmarks.timing import ratio
-from contseg.methods.method import Method, StepContext
+from benchmarks.timing import in_pairs
+from contseg.data.classes import ClassTable
+from contseg.data.pipelines.augment import WholeImage
+from contseg.engine.job import Reporter
+from contseg.engine.loading import Shard
+from contseg.engine.options import TrainingOptions
+from contseg.engine.update import Updater
+from contseg.methods.method import Method
 from contseg.methods.registry import METHODS, make_method
 from contseg.models.options import NetworkOptions, first_widths
-from contseg.models.segmenter import Segmenter, SegmenterOutput
+from contseg.models.segmenter import Segmenter
+from contseg.ranks import Ranks
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.policy import LabelPolicy
 from contseg.scenarios.step import Step
 
-OLD, NEW, CROP, IMAGES = 16, 5, 256, 4
-CASES = [(name, {}) for name in METHODS] + [(name, {"variant": "released"}) for name in ("plop", "sdr", "idec", "lag")]
+RESNET50 = NetworkOptions(backbone="resnet50")
+SLOW = TrainingOptions(lr=1e-4, lr_later=1e-4)
+UPDATES = 1_000_000
+CASES = [*((name, {}) for name in METHODS if name not in ("gaussian", "pyramid"))] + [
+    (name, {"variant": "released"}) for name in ("plop", "sdr", "idec", "lag")
+]
 
 
-def make_batch(method: Method, side: int) -> Batch:
-    """Labels of the new classes and background, of `side` x `side` pixels."""
-    unknown = int(method.needs_unknown)
-    labels = torch.randint(OLD + unknown, OLD + NEW + unknown, (IMAGES, side, side))
-    labels = labels.where(torch.rand(IMAGES, side, side) < 0.3, 0)
-    annotated = torch.zeros(IMAGES, OLD + NEW + unknown, dtype=torch.bool)
-    annotated[:, OLD + unknown :] = True
-    images = torch.randint(0, 255, (IMAGES, 3, CROP, CROP), dtype=torch.uint8)
-    return Batch(images, labels, tuple("abcd"), annotated)
-
-
-def training_step(name: str, full_size: bool = False, **options: object) -> tuple[float, float, float]:
-    """A whole training step of a method against the bare networks: student forward + backward, teacher forward.
-
-    ResNet-50, crop 256, batch 4, 21 classes of which 16 old. The yardstick runs the pyramids that the method distils
-    too, and holds what the method holds.
+@dataclass(frozen=True)
+class Setting:
+    """What a training step works on.
 
     Args:
-        full_size: labels of the size of the crop; otherwise of the features, so that losses at full resolution, which are
-            measured by themselves, stay out.
+        network: options of the network; methods with an output "unknown" replace the head by theirs.
+        old, new: classes.
+        crop: side of the images and labels, in pixels.
+        images: per batch.
+        device: on which both run; default: PyTorch's default device.
+        training: options of the engine.
+        index: of the step; 0 has no teacher and no old classes.
+        growths: how often the classes of the segmenter have grown, of which the new ones are the last.
     """
-    torch.manual_seed(0)
-    method = make_method(name, **options)
-    network = NetworkOptions(backbone="resnet50")
-    if method.needs_unknown:
-        network = NetworkOptions(backbone="resnet50", head="deeplabv3-ssul", unknown=True, decision="sigmoid")
-    teacher = Segmenter(network, first_widths(network, OLD))
-    student = Segmenter(network, first_widths(network, OLD)).train()
-    student.grow(NEW, method.new_classes_start_from)
+
+    network: NetworkOptions = RESNET50
+    old: int = 16
+    new: int = 5
+    crop: int = 512
+    images: int = 2
+    device: str = ""
+    training: TrainingOptions = SLOW
+    index: int = 1
+    growths: int = 1
+
+
+DEFAULT = Setting()
+
+
+class TrainingStep:
+    """One method in the middle of a step: `update` is what the engine does for a batch, `bare` only the networks.
+
+    The bare networks are one student forward and backward, and one teacher forward if the method has a teacher. Their
+    images are normalised already; nothing is up-sampled, no label is read, no weight is changed. They hold what the method
+    holds, and run the pyramids that it distils.
+    """
+
+    def __init__(self, name: str, setting: Setting = DEFAULT, **options: object):
+        torch.manual_seed(0)
+        device = torch.device(setting.device) if setting.device else torch.get_default_device()
+        self.setting, self.method = setting, make_method(name, **options)
+        with torch.device("cpu"):  # generators are there
+            self._make(device)
+
+    def _make(self, device: torch.device) -> None:
+        setting, method = self.setting, self.method
+        self.network = _network_of(method, setting)
+        old = setting.old if setting.index else 0
+        self.step = _step_of(method, setting, old)
+        student = _grown(self.network, setting, method).to(device)
+        teacher = _grown(self.network, setting, method).to(device) if old and method.needs_teacher else None
+        student.grow(setting.new, method.new_classes_start_from)
+        self.batch = make_batch(method, self.step, setting).to(device)
+        session = _session(method, setting, device)
+        self.updater = Updater(session, self.step, student, teacher, _Batches(self.batch))  # type: ignore[arg-type]
+        method.before_step(self.updater.context)
+        self.updater.begin_epoch(0, None)
+        self._number = 0
+        self._normalised = self.updater._inputs(self.batch)
+
+    def update(self) -> None:
+        """One update of the weights."""
+        self.updater.update(repeat(self.batch), self._number, UPDATES)
+        self._number += 1
+
+    def bare(self) -> None:
+        """The networks that the update needs."""
+        updater = self.updater
+        updater.optimiser.zero_grad(set_to_none=True)
+        with updater.fabric.autocast():
+            if updater.teacher is not None:
+                with torch.no_grad():
+                    updater.teacher(self._normalised)
+            output = updater.student(self._normalised, updater.taps)
+            read = [output.logits, *(output.features[tap] for tap in updater.taps if tap.startswith("aspp"))]
+        torch.stack([features.float().square().mean() for features in read]).sum().backward()
+
+
+class _Batches:
+    """Stands in for the batches of a step: one batch, again and again."""
+
+    def __init__(self, batch: Batch):
+        self._batch = batch
+
+    def own_images(self, epoch: int) -> list[Batch]:
+        return [self._batch]
+
+
+def _session(method: Method, setting: Setting, device: torch.device) -> Any:
+    """What an `Updater` reads of a session; there is no run and no dataset."""
+    fabric = Fabric(accelerator=device.type, devices=1, precision=setting.training.precision)  # type: ignore[arg-type]
+    job = SimpleNamespace(method=method, training=setting.training, evaluation_pipeline=WholeImage())
+    return SimpleNamespace(fabric=fabric, job=job, ranks=Ranks(), shard=Shard(), reporter=Reporter())
+
+
+def _step_of(method: Method, setting: Setting, old: int) -> Step:
+    """A step without samples. The labels of a dataset have 8 bits, so that its steps have at most 255 classes; this one may
+    have more.
+    """
     policy = LabelPolicy("ssul" if method.needs_unknown else "plop")
-    step = Step.of([*map(str, range(OLD + NEW))], OLD, policy=policy)
-    method.prepare(student, step)
-    taps = method.taps if method.needs_teacher else method.first_taps
-    student.freeze_unused(taps)
-    batch = make_batch(method, CROP if full_size else CROP // network.backbone.stride)
+    table = ClassTable.of([*map(str, range(setting.old + setting.new))])
+    step = Step.of(table.subset(table.ids[:2]), min(old, 1), index=setting.index, policy=policy)
+    return replace(step, new_classes=table.ids[old:], old_classes=table.ids[:old], table=table)
 
-    context = StepContext.for_loop(student, teacher, step, method, [batch])
-    method.before_step(context)
 
-    def predict() -> tuple[SegmenterOutput | None, SegmenterOutput]:
-        old = context.predict_teacher(batch) if context.predict_teacher else None
-        return old, student(student.normalise(batch.images), taps)
+def _grown(network: NetworkOptions, setting: Setting, method: Method) -> Segmenter:
+    """A segmenter of the old classes, which has grown once less often than the student."""
+    earlier = setting.growths - 1
+    count = setting.old // (earlier + 1)
+    segmenter = Segmenter(network, first_widths(network, setting.old - earlier * count))
+    for _ in range(earlier):
+        segmenter.grow(count, method.new_classes_start_from)
+    return segmenter
 
-    def ours() -> None:
-        student.zero_grad()
-        old, new = predict()
-        terms = method.losses(method.relabel(batch, old, context), new, old, context)
-        torch.stack(list(terms.values())).sum().backward()
-        method.after_backward(context)
-        method.after_update(context)
 
-    def bare() -> None:
-        student.zero_grad()
-        output = predict()[1]
-        read = [output.logits, *(features for tap, features in output.features.items() if tap.startswith("aspp"))]
-        torch.stack([features.square().mean() for features in read]).sum().backward()
+def _network_of(method: Method, setting: Setting) -> NetworkOptions:
+    if not method.needs_unknown:
+        return setting.network
+    return setting.network.changed(head="deeplabv3-ssul", unknown=True, decision="sigmoid")
 
-    return ratio(ours, bare, repeats=3)
+
+def make_batch(method: Method, step: Step, setting: Setting) -> Batch:
+    """Random images with blocks of the new classes and background, as the pixels of a step that shows no others."""
+    unknown, count, images = int(method.needs_unknown), setting.old + setting.new, setting.images
+    cells = torch.randint(step.old_count + unknown, count + unknown, (images, 1, 8, 8))
+    cells = cells.where(torch.rand(images, 1, 8, 8) < 0.3, 0).float()
+    labels = torch.nn.functional.interpolate(cells, (setting.crop, setting.crop)).long()[:, 0]
+    annotated = torch.zeros(images, count + unknown, dtype=torch.bool)
+    annotated[:, step.old_count + unknown :] = True
+    pixels = torch.randint(0, 255, (images, 3, setting.crop, setting.crop), dtype=torch.uint8)
+    return Batch(pixels, labels, tuple(f"image {number}" for number in range(images)), annotated)
 
 
 def main() -> None:
     chosen = [case for case in CASES if case[0] in sys.argv[1:]] or CASES
     for name, options in chosen:
-        print(name, *options.values(), "{:.3f} s, {:.3f} s, {:.3f}".format(*training_step(name, **options)), flush=True)
+        step = TrainingStep(name, **options)
+        found = in_pairs(step.update, step.bare)
+        print(name, *options.values(), f"{found.ours:.3f} s, {found.yardstick:.3f} s, {found.ratio:.3f}", flush=True)
 
 
 if __name__ == "__main__":

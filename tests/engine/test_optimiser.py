@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from contseg.engine.optimiser import make_optimiser
+from contseg.engine.optimiser import OnePassSGD, make_optimiser
 from contseg.engine.options import TrainingOptions
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
@@ -63,6 +63,50 @@ def test_nesterov_without_momentum_is_plain_descent(segmenter):
     options = TrainingOptions(momentum=0.0, nesterov=True)
     (group,) = make_optimiser([{"params": list(segmenter.parameters())}], segmenter, options).param_groups
     assert not group["nesterov"]
+
+
+def descend(kind: type[torch.optim.SGD], options: dict, spoilt: str = "") -> list[torch.Tensor]:
+    """Weights of several sizes after four updates with the same random gradients; `spoilt` have another layout."""
+    torch.manual_seed(0)
+    sizes = [(64, 32, 3, 3), (21, 32, 1, 1), (5, 7, 3, 3), (64,), (21,), (1000,)]
+    weights = [torch.nn.Parameter(torch.randn(size)) for size in sizes]
+    optimiser = kind(weights, lr=0.1, **options)
+    for number in range(4):
+        for place, weight in enumerate(weights):
+            weight.grad = None if number == 0 and place == 3 else torch.randn(weight.shape)  # a weight may come later
+        if spoilt == "gradient":
+            weights[0].grad = weights[0].grad.to(memory_format=torch.channels_last)
+        elif spoilt == "momentum" and number:
+            state = optimiser.state[weights[0]]
+            state["momentum_buffer"] = state["momentum_buffer"].to(memory_format=torch.channels_last)
+        optimiser.step()
+    return [weight.detach() for weight in weights]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}, {"momentum": 0.5}, {"weight_decay": 0.1}],
+    ids=["nesterov", "momentum", "plain"],
+)
+@pytest.mark.parametrize("spoilt", ["", "gradient", "momentum"])
+def test_one_pass_over_the_weights_changes_no_bit(options, spoilt):
+    if spoilt == "momentum" and "momentum" not in options:
+        pytest.skip("there is no momentum")
+    plain, ours = descend(torch.optim.SGD, options), descend(OnePassSGD, options, spoilt)
+    assert all(torch.equal(one, other) for one, other in zip(plain, ours, strict=True))
+
+
+def test_most_weights_are_updated_in_one_pass(segmenter, monkeypatch):
+    groups = [{"params": list(segmenter.parameters())}]
+    optimiser = make_optimiser(groups, segmenter, TrainingOptions())
+    updated = []
+    monkeypatch.setattr("contseg.engine.optimiser.sgd", lambda weights, *_, **__: updated.extend(weights))
+    for _ in range(2):
+        for weight in segmenter.parameters():
+            weight.grad = torch.zeros_like(weight)
+        optimiser.step()
+    assert sum(weight.numel() for weight in updated) > 0.9 * sum(weight.numel() for weight in segmenter.parameters())
+    assert all(weight.grad is not None for weight in segmenter.parameters())
 
 
 SWIN_RULES = ["absolute_pos_embed", "relative_position_bias_table", "norm"]

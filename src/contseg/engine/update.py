@@ -58,6 +58,8 @@ class Updater:
             teacher.to(fabric.device, memory_format=self.layout).eval().requires_grad_(False)  # type: ignore[call-overload]
         if options.compile:
             student.compile()
+            if teacher is not None:  # it is already if this process trained it, but not after a resume
+                teacher.compile()
         optimiser = make_optimiser(method.parameter_groups(student, step), student, options, step.index)
         self.module, self.optimiser = fabric.setup(student, optimiser)
         self.context = StepContext(

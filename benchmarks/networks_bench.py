@@ -1,0 +1,42 @@
+"""Rows of networks: inference with IDRNet against the head that it extends."""
+
+from functools import partial
+
+import torch
+
+from benchmarks.timing import Work
+from contseg.models.heads.idrnet.options import IDRNetOptions
+from contseg.models.options import NetworkOptions
+from contseg.models.segmenter import Segmenter
+
+CLASSES, CROP = 150, 512
+
+
+def reference(head: str, idrnet: IDRNetOptions | None = None) -> Segmenter:
+    """ResNet-50 at output stride 8 with the widths of the publications, in eval mode."""
+    options = NetworkOptions(
+        backbone="resnet50",
+        stem="deep",
+        output_stride=8,
+        contracted=True,
+        slope=0.0,
+        head=head,
+        head_width=512,
+        idrnet=idrnet,
+    )
+    return Segmenter(options, [CLASSES]).eval()
+
+
+def idrnet_inference(head: str) -> tuple[Work, Work]:
+    """One image of 512 x 512 through a head under IDRNet, and through the same head alone."""
+    image = torch.randn(1, 3, CROP, CROP)
+    plain, over = reference(head), reference(head, IDRNetOptions())
+
+    def run(network: Segmenter) -> None:
+        with torch.no_grad():
+            network(image)
+
+    return partial(run, over), partial(run, plain)
+
+
+ROWS = {f"idrnet-{head}": partial(idrnet_inference, head) for head in ("fcn", "pspnet", "deeplabv3", "upernet")}
