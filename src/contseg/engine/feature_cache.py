@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contseg.atomic import write_text
+from contseg.atomic import size_text, write_text
 from contseg.data.pipelines.augment import variants
 from contseg.digest import sha256
 from contseg.engine.code import package_digest
@@ -25,27 +25,20 @@ from contseg.engine.session import Session
 from contseg.engine.update import Updater
 from contseg.engine.waits import waiting_for
 from contseg.errors import ContsegError, counted
+from contseg.models.from_features import FromFeatures
 from contseg.models.held import start_points
 from contseg.models.names import STAGES
-from contseg.models.start import Start
-from contseg.scenarios.batch import Batch, Pool
+from contseg.scenarios.batch import Pool
 from contseg.scenarios.digests import samples_digest
 from contseg.scenarios.step import Step
 
-FOLDER = "features"
-"""In the folder of a step, until its last update."""
 WAYS = "free some space, set training.features=cached-bf16, which takes half of float32, or training.features=live"
-
-
-def feature_folder(session: Session, step: Step) -> Path:
-    """The folder of the features of a step, which all ranks read."""
-    return session.run.folder / "steps" / f"{step.index:02d}" / FOLDER
 
 
 def discard_features(session: Session, step: Step) -> None:
     """Delete the features of a step, if there are any."""
     if session.leads:
-        shutil.rmtree(feature_folder(session, step), ignore_errors=True)
+        shutil.rmtree(session.run.feature_folder(step.index), ignore_errors=True)
 
 
 def hold_features(session: Session, step: Step, updater: Updater, batches: StepBatches) -> None:
@@ -70,7 +63,7 @@ def hold_features(session: Session, step: Step, updater: Updater, batches: StepB
         return
     pool = Pool((step.train, *step.memory))
     build = _Build(session, step, updater, points, pool, ways)
-    folder = feature_folder(session, step)
+    folder = session.run.feature_folder(step.index)
     with waiting_for(f"the features of step {step.index}"):
         key = session.fabric.broadcast(build.key() if session.leads else "")
         there = session.leads and HeldFeatures.of(folder, key, pool, ways) is not None
@@ -176,7 +169,7 @@ class _Build:
         """The teacher's output by tap, from features that it shares with the student."""
         updater = self.updater
         assert updater.teacher is not None
-        output = updater.teacher(None, taps=updater.method.taps, start=Start(features))
+        output = updater.teacher(None, taps=updater.method.taps, start=FromFeatures(features))
         return {"logits": output.logits, **output.features}
 
     def _records(self, shared: dict[str, str]) -> Iterator[dict[str, Tensor]]:
@@ -235,7 +228,7 @@ class _Build:
         except ContsegError as problem:
             return str(problem)
         self.session.reporter.message(
-            f"step {self.step.index}: {what} ({', '.join(self.points)}) are computed once; they take {needed / 1e9:.3g} GB"
+            f"step {self.step.index}: {what} ({', '.join(self.points)}) are computed once; they take {size_text(needed)}"
             " until the end of the step"
         )
         return ""

@@ -9,7 +9,7 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from contseg.atomic import writable
+from contseg.atomic import size_text, writable
 from contseg.errors import ContsegError
 
 ALIGNED = 64
@@ -38,7 +38,7 @@ def require_space(folder: Path, needed: int, what: str, ways: str) -> None:
     """
     free = shutil.disk_usage(folder).free
     if needed * 1.05 > free:
-        raise ContsegError(f"{what} take {needed / 1e9:.3g} GB in {folder}, where {free / 1e9:.3g} GB are free; {ways}")
+        raise ContsegError(f"{what} take {size_text(needed)} in {folder}, where {size_text(free)} are free; {ways}")
 
 
 class RecordWriter:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,12 +13,13 @@ from contseg.engine.draws import DrawsOfUpdate
 from contseg.engine.loading import THRESHOLD_PASS, StepBatches, evaluation_batches
 from contseg.engine.optimiser import make_optimiser
 from contseg.engine.randomness import METHOD, seed_model, torch_generator
+from contseg.engine.remembered import remembered
 from contseg.engine.schedule import learning_rate
 from contseg.engine.session import Session
 from contseg.engine.watch import LossWatch, PseudoLabelCount, TermWatch
-from contseg.methods.method import Method, StepContext
+from contseg.methods.method import KeepFeatures, Method, StepContext
+from contseg.models.from_features import FromFeatures
 from contseg.models.segmenter import Segmenter, SegmenterOutput
-from contseg.models.start import Start
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step
 
@@ -74,10 +76,15 @@ class Updater:
             predict_teacher=self._teacher_output if teacher is not None else None,
             average=options.average,
             passes=options.accumulate,
+            keep_features=None if options.features == "live" else self._remembered(session),
         )
         self.terms = TermWatch(method, step.index, session.reporter.message)
         self.losses = LossWatch(step.index, options)
         self.pseudo: PseudoLabelCount | None = None
+
+    def _remembered(self, session: Session) -> KeepFeatures:
+        path = session.run.feature_folder(self.step.index) / f"every_sample.{session.shard.rank}.bin"
+        return partial(remembered, path=path, half=self.options.features == "cached-bf16")
 
     @property
     def loss(self) -> float:
@@ -194,7 +201,7 @@ class Updater:
         """From the images, or from the features that were computed before."""
         if batch.held is None:
             return self.module(self.inputs(batch), taps=self.taps)
-        return self.module(None, taps=self.taps, start=Start(batch.held.student))
+        return self.module(None, taps=self.taps, start=FromFeatures(batch.held.student))
 
     @torch.no_grad()
     def _teacher_output(self, batch: Batch) -> SegmenterOutput:

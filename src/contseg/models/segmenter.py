@@ -13,12 +13,12 @@ from contseg.models.backbones.backbone import Backbone
 from contseg.models.classifier import GrowingClassifier, Start
 from contseg.models.decision import class_scores
 from contseg.models.freezing import freeze_parameters, parameters_below, parameters_except
+from contseg.models.from_features import FromFeatures
 from contseg.models.layers import pyramid
 from contseg.models.names import STAGES
 from contseg.models.options import TAPS, NetworkOptions, ReadoutOptions, ReadoutTap
 from contseg.models.output import AuxiliaryOutput, SegmenterOutput
 from contseg.models.readout import ReadoutClassifier
-from contseg.models.start import Start
 from contseg.ranks import Ranks
 
 
@@ -114,7 +114,7 @@ class Segmenter(nn.Module):
         self.head.freeze_unused(taps)
 
     def forward(
-        self, images_BCHW: Tensor | None, taps: Sequence[str] = (), start: Start | None = None
+        self, images_BCHW: Tensor | None, taps: Sequence[str] = (), start: FromFeatures | None = None
     ) -> SegmenterOutput:
         """Logits and the requested taps.
 
@@ -146,7 +146,7 @@ class Segmenter(nn.Module):
 
     @torch.no_grad()
     def features_at(self, images_BCHW: Tensor, points: Sequence[str]) -> dict[str, Tensor]:
-        """What a forward pass in the present mode computes at some points, see `Start`."""
+        """What a forward pass in the present mode computes at some points, see `FromFeatures`."""
         stages = self.backbone(images_BCHW)
         activated = partial(_activated, self.backbone, stages)
         found: dict[str, Tensor] = {}

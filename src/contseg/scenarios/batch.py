@@ -96,7 +96,7 @@ class Held:
     """Features of the samples of a batch that were computed before (`training.features`).
 
     Args:
-        student: by point of `contseg.models.start.Start`, (B, C, h, w).
+        student: by point of `contseg.models.from_features.FromFeatures`, (B, C, h, w).
         teacher: the teacher's output by tap, with its `logits`; {} without a teacher.
     """
 

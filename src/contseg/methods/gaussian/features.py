@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from contseg.models.from_features import FromFeatures
 from contseg.models.options import ReadoutTap
 from contseg.models.output import SegmenterOutput
 from contseg.models.segmenter import Segmenter
-from contseg.models.start import Start
 from contseg.ranks import ALONE, Ranks
 from contseg.scenarios.batch import Batch
 
@@ -171,7 +171,7 @@ def evaluating(segmenter: Segmenter) -> Iterator[None]:
 def outputs(segmenter: Segmenter, batch: Batch, taps: Sequence[str] = ()) -> SegmenterOutput:
     """The output for a batch, from its held features if it has them."""
     if batch.held is not None:
-        return segmenter(None, taps=taps, start=Start(batch.held.student))
+        return segmenter(None, taps=taps, start=FromFeatures(batch.held.student))
     return segmenter(segmenter.normalise(batch.images), taps=taps)
 
 

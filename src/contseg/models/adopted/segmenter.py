@@ -14,10 +14,10 @@ from contseg.models.adopted.libraries import recognised, strip
 from contseg.models.adopted.options import ADOPTED, MODELS, AdoptedOptions
 from contseg.models.adopted.slot import as_first_step, convolution_like, take_out
 from contseg.models.classifier import GrowingClassifier
+from contseg.models.from_features import FromFeatures
 from contseg.models.options import IMAGENET_MEAN, IMAGENET_STD, Colour, NetworkOptions, ReadoutOptions
 from contseg.models.output import SegmenterOutput
 from contseg.models.segmenter import Segmenter
-from contseg.models.start import Start
 
 PROBE = (128, 128)
 """Size of the image with which parameters without effect are found, in networks without a fixed size."""
@@ -60,7 +60,7 @@ class AdoptedSegmenter(Segmenter):
         return GrowingClassifier(self.head.width, widths, self.options.unknown, make=make)
 
     def forward(
-        self, images_BCHW: Tensor | None, taps: Sequence[str] = (), start: Start | None = None
+        self, images_BCHW: Tensor | None, taps: Sequence[str] = (), start: FromFeatures | None = None
     ) -> SegmenterOutput:
         """Logits as the network resizes them, and the requested taps, see `Segmenter.forward`.
 

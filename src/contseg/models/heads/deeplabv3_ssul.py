@@ -96,7 +96,9 @@ class DeepLabV3SSUL(Head):
     def dropouts(self) -> dict[str, nn.Module]:
         """That of each pyramid."""
         pyramids = (self.aspp, *self.dense)
-        return {tap: pyramid.get_submodule("dropout") for tap, pyramid in zip(("head", *self.taps[:3]), pyramids, strict=True)}
+        return {
+            tap: pyramid.get_submodule("dropout") for tap, pyramid in zip(("head", *self.taps[:3]), pyramids, strict=True)
+        }
 
     def freeze_unused(self, taps: Sequence[str]) -> None:
         """Freeze the pyramids for distillation whose tap is not computed."""

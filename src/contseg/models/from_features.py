@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 
-class Start:
+class FromFeatures:
     """Features from which `Segmenter.forward` starts, by point.
 
     Points are `stage1` to `stage4`, the maps of the backbone before activation; `head` and the head's own taps, before
@@ -18,7 +18,7 @@ class Start:
         >>> from contseg import NetworkOptions, Segmenter
         >>> segmenter = Segmenter(NetworkOptions(backbone={"name": "resnet18", "width": 8}), [3]).eval()
         >>> images = torch.rand(2, 3, 64, 64)
-        >>> start = Start(segmenter.features_at(images, ("head",)))
+        >>> start = FromFeatures(segmenter.features_at(images, ("head",)))
         >>> torch.equal(segmenter(None, start=start).logits, segmenter(images).logits)
         True
     """
