@@ -155,7 +155,7 @@ class _Build:
         """Whether the teacher, in evaluation mode, computes the very features of the student."""
         student, teacher = self.updater.student, self.updater.teacher
         assert teacher is not None
-        parts = [(student.backbone, teacher.backbone)]
+        parts: list[tuple[nn.Module, nn.Module]] = [(student.backbone, teacher.backbone)]
         if not set(self.points) <= {*STAGES, "auxiliary"}:
             parts.append((student.head, teacher.head))
         if not all(_have_equal_weights(*pair) for pair in parts):

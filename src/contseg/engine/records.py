@@ -67,9 +67,7 @@ class RecordWriter:
             for name, value in record.items():
                 data = value.detach().cpu().contiguous()
                 entries[name] = (str(data.dtype).removeprefix("torch."), list(data.shape), self._end)
-                content = memoryview(data.reshape(-1).view(torch.uint8).numpy())
-                self._file.write(content)
-                self._end += content.nbytes
+                self._end += self._file.write(data.reshape(-1).view(torch.uint8).numpy().data)
                 padding = -self._end % ALIGNED
                 self._file.write(bytes(padding))
                 self._end += padding

@@ -128,7 +128,7 @@ class Segmenter(nn.Module):
         """
         self._require(taps)
         given = {} if start is None else start.features
-        stages = self.backbone(images_BCHW) if start is None else [given.get(stage) for stage in STAGES]
+        stages: list[Any] = self.backbone(images_BCHW) if start is None else [given.get(stage) for stage in STAGES]
         activated = partial(_activated, self.backbone, stages)
         decoded, passed = self._decoded(stages, activated, given)
         feature = partial(self._feature, stages=stages, decoded_BCHW=decoded, activated=activated, given=given)
@@ -138,11 +138,16 @@ class Segmenter(nn.Module):
         if self.training:
             output.passed = passed
             output.auxiliary = self.head.auxiliary(passed)
-            if self.auxiliary is not None:
-                kept = given.get("auxiliary")
-                third = self.auxiliary(activated(2)) if kept is None else self.auxiliary.classify(kept)
-                output.auxiliary.append(AuxiliaryOutput(third, name="stage3", weight=self.auxiliary.weight))
+            output.auxiliary += self._third_stage(activated, given)
         return output
+
+    def _third_stage(self, activated: Callable[[int], Tensor], given: Mapping[str, Tensor]) -> list[AuxiliaryOutput]:
+        """The output of the auxiliary head, if there is one."""
+        if self.auxiliary is None:
+            return []
+        kept = given.get("auxiliary")
+        logits = self.auxiliary(activated(2)) if kept is None else self.auxiliary.classify(kept)
+        return [AuxiliaryOutput(logits, name="stage3", weight=self.auxiliary.weight)]
 
     @torch.no_grad()
     def features_at(self, images_BCHW: Tensor, points: Sequence[str]) -> dict[str, Tensor]:
@@ -154,16 +159,16 @@ class Segmenter(nn.Module):
             if point in STAGES:
                 found[point] = stages[STAGES.index(point)]
             elif point == "head":
-                found[point] = self.head.decode([activated(stage) for stage in self.head.uses])
+                found[point] = self.head.undropped([activated(stage) for stage in self.head.uses])
             elif point == "auxiliary":
                 assert self.auxiliary is not None
                 found[point] = self.auxiliary.convolution(activated(2))
             else:
-                found[point] = self.head.decode_tap(point, activated)
+                found[point] = self.head.undropped_tap(point, activated)
         return found
 
     def _decoded(
-        self, stages: Sequence[Tensor | None], activated: Callable[[int], Tensor], given: Mapping[str, Tensor]
+        self, stages: Sequence[Any], activated: Callable[[int], Tensor], given: Mapping[str, Tensor]
     ) -> tuple[Any, Any]:
         """The result of the head and what it passes on; None from a start that needs neither."""
         if "head" in given:

@@ -81,11 +81,11 @@ class DeepLabV3SSUL(Head):
         stage = self.taps.index(name)
         return self.dense[stage](activated(stage)) if stage < 3 else decoded_BCHW
 
-    def decode(self, maps: list[Tensor]) -> Tensor:
+    def undropped(self, maps: list[Tensor]) -> Tensor:
         """`forward` without the dropout."""
         return self.aspp.reduce(maps[0])
 
-    def decode_tap(self, name: str, activated: Callable[[int], Tensor]) -> Tensor:
+    def undropped_tap(self, name: str, activated: Callable[[int], Tensor]) -> Tensor:
         """The output of a pyramid over stages 1 to 3 without its dropout."""
         stage = self.taps.index(name)
         pyramid = self.dense[stage]

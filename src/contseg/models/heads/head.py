@@ -24,7 +24,7 @@ class Head(nn.Module):
         taps: names of the head's own features, see `tap`.
         output_tap: the one of `taps` that is the result of `forward`, if there is one.
 
-    A head whose last layer is a dropout also defines `decode` and `dropouts`, so that what comes before can be kept while
+    A head whose last layer is a dropout also defines `undropped` and `dropouts`, so that what comes before can be kept while
     it is frozen (`training.features`).
 
     Example:
@@ -66,21 +66,21 @@ class Head(nn.Module):
         """
         raise KeyError(name)
 
-    def decode(self, maps: list[Tensor]) -> Tensor:
+    def undropped(self, maps: list[Tensor]) -> Tensor:
         """The result of `forward` before its last dropout; by default there is none."""
         return self(maps)
 
-    def decode_tap(self, name: str, activated: Callable[[int], Tensor]) -> Tensor:
+    def undropped_tap(self, name: str, activated: Callable[[int], Tensor]) -> Tensor:
         """The feature of one of `taps` before its last dropout, for those in `dropouts`; arguments as of `tap`."""
         raise KeyError(name)
 
     @property
     def dropouts(self) -> dict[str, nn.Module]:
-        """The last layers that `decode` ("head") and `decode_tap` (the name of the tap) leave out."""
+        """The last layers that `undropped` ("head") and `undropped_tap` (the name of the tap) leave out."""
         return {}
 
     def drop(self, decoded_BCHW: Tensor, tap: str = "head") -> Tensor:
-        """Apply what `decode` or `decode_tap` left out."""
+        """Apply what `undropped` or `undropped_tap` left out."""
         dropout = self.dropouts.get(tap)
         return decoded_BCHW if dropout is None else dropout(decoded_BCHW)
 

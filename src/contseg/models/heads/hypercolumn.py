@@ -34,9 +34,9 @@ class Hypercolumn(Head):
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Stages 1 to 4 to (B, width, H, W) at the size of stage 2."""
-        return self.drop(self.decode(maps))
+        return self.drop(self.undropped(maps))
 
-    def decode(self, maps: list[Tensor]) -> Tensor:
+    def undropped(self, maps: list[Tensor]) -> Tensor:
         """`forward` without the dropout."""
         return self.mix(self.norm(pyramid(maps)))
 

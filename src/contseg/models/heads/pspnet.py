@@ -30,9 +30,9 @@ class PSPNet(Head):
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """[stage 4 (B, C, H, W)] to (B, width, H, W)."""
-        return self.drop(self.decode(maps))
+        return self.drop(self.undropped(maps))
 
-    def decode(self, maps: list[Tensor]) -> Tensor:
+    def undropped(self, maps: list[Tensor]) -> Tensor:
         """`forward` without the dropout."""
         return self.context(maps[0])
 

@@ -35,9 +35,9 @@ class UperNet(Head):
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Stages 1 to 4 to (B, width, H, W) at the size of stage 1."""
-        return self.drop(self.decode(maps))
+        return self.drop(self.undropped(maps))
 
-    def decode(self, maps: list[Tensor]) -> Tensor:
+    def undropped(self, maps: list[Tensor]) -> Tensor:
         """`forward` without the dropout."""
         return self.decoder(self.pyramid(maps[:3], self.context(maps[3])))
 
