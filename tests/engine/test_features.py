@@ -18,6 +18,7 @@ from contseg.models.segmenter import Segmenter
 from tests.engine.runs import (
     DOUBLES,
     RELEASED_DOUBLES,
+    StoppedError,
     Watching,
     distance,
     interrupted,
@@ -122,7 +123,7 @@ def test_the_network_is_computed_once_for_each_image_and_way(tmp_path, monkeypat
 class TestResume:
     def test_within_a_step_finds_the_features_again(self, tmp_path):
         live = learn(tmp_path / "live", tiny_recipe("ssul", *FIXED))
-        interrupted(tmp_path / "cut", tiny_recipe("ssul", *CACHED), "updated", 12)
+        interrupted(tmp_path / "cut", tiny_recipe("ssul", *CACHED), "updated", 6)
         folder = Run(tmp_path / "cut").feature_folder(1)
         written = (folder / "0.bin").stat().st_mtime_ns
         seen = []
@@ -136,7 +137,7 @@ class TestResume:
     @pytest.mark.parametrize("harm", ["cut", "foreign", "unfinished"])
     def test_computes_them_again_if_they_are_not_sound(self, tmp_path, harm):
         live = learn(tmp_path / "live", tiny_recipe("ssul", *FIXED))
-        interrupted(tmp_path / "cut", tiny_recipe("ssul", *CACHED), "updated", 12)
+        interrupted(tmp_path / "cut", tiny_recipe("ssul", *CACHED), "updated", 6)
         folder = Run(tmp_path / "cut").feature_folder(1)
         complete = folder / "complete.json"
         if harm == "cut":
@@ -148,11 +149,18 @@ class TestResume:
         assert messages(tmp_path / "cut", tiny_recipe("ssul", *CACHED))
         assert distance(weights(Run(tmp_path / "cut")), weights(live)) <= 1e-5
 
-    def test_deletes_what_a_finished_step_left(self, tmp_path):
-        interrupted(tmp_path / "cut", tiny_recipe("ssul", *CACHED), "evaluated", 30)
+    def test_deletes_what_a_kill_after_the_last_update_left(self, tmp_path, monkeypatch):
+        def killed(session, of):
+            if of.index:
+                raise StoppedError
+
+        with monkeypatch.context() as patch:
+            patch.setattr("contseg.engine.step.discard_features", killed)
+            with pytest.raises(StoppedError):
+                learn(tmp_path / "cut", tiny_recipe("ssul", *CACHED))
         folder = Run(tmp_path / "cut").feature_folder(1)
-        folder.mkdir(parents=True, exist_ok=True)
-        learn(tmp_path / "cut", tiny_recipe("ssul", *CACHED))
+        assert (folder / "complete.json").is_file()
+        assert not messages(tmp_path / "cut", tiny_recipe("ssul", *CACHED))
         assert not folder.exists()
 
 
@@ -160,7 +168,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("name", "overrides", "message"),
         [
-            ("ssul", ("data.pipeline=ssul",), r"^data\.pipeline: 'ssul' draws another crop .*; set data\.pipeline=centre, or"),
+            ("ssul", ("data.pipeline=ssul",), r"^data\.pipeline: 'ssul' draws another crop .*set data\.pipeline=centre, or"),
             ("ssul", ("data.jitter={hue: 0.1}",), r"^data\.jitter: draws other colours .*; set data\.jitter=null, or"),
             ("mib", (), r"^training\.features: 'cached' .* with method 'mib' backbone\.conv1\.weight is trained in step 1"),
             ("mib", ("network.backbone.freeze=stage3",), r"backbone\.layer4\.0\.conv1\.weight is trained in step 1"),
@@ -297,7 +305,7 @@ class TestRecords:
 
         with pytest.raises(KeyboardInterrupt):
             write()
-        with pytest.raises(OSError, match="a.bin.json"):
+        with pytest.raises(OSError, match=r"a\.bin\.json"):
             RecordReader(path)
 
     def test_a_file_without_records_can_be_read(self, tmp_path):

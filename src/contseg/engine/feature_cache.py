@@ -112,7 +112,7 @@ class _Build:
         session, options = self.session, self.session.job.training
         discard_features(session, self.step)
         session.fabric.barrier()
-        shared, problem = session.fabric.broadcast(self._compared() if session.leads else ({}, ""))
+        shared, problem = session.fabric.broadcast(self._compared() if session.leads else (None, ""))
         if problem:
             raise ContsegError(problem)
         records = self._records(shared)
@@ -129,12 +129,15 @@ class _Build:
         session.fabric.barrier()
         if session.leads:
             files = [f"{rank}.bin" for rank in range(session.shard.count)]
-            content = {"key": key, "files": files, "shared": shared, "types": types}
+            content = {"key": key, "files": files, "shared": shared or {}, "types": types}
             write_text(folder / COMPLETE, json.dumps(content))
         session.fabric.barrier()
 
-    def _compared(self) -> tuple[dict[str, str], str]:
-        """Taps of the teacher that equal a point of the student, as found on a batch; and a problem with the points."""
+    def _compared(self) -> tuple[dict[str, str] | None, str]:
+        """Taps of the teacher that are points of the student; and a problem with the points, as found on a batch.
+
+        None if the teacher's features are not the student's.
+        """
         updater, teacher = self.updater, self.updater.teacher
         batch = next(iter(self._batches(self.ways[0], self._draws()[:1])))
         with self.session.fabric.autocast():
@@ -142,12 +145,12 @@ class _Build:
             for point, value in own.items():
                 if not torch.equal(value, again[point]):
                     name = self.session.job.training.features
-                    return {}, (
+                    return None, (
                         f"training.features: '{name}' keeps features, but {point} of the image {batch.names[0]} differs from"
                         " pass to pass; set training.features=live"
                     )
             if teacher is None or not self._is_shared(own, updater.inputs(batch)):
-                return {}, ""
+                return None, ""
             output = self._teacher_from(own)
         return {tap: point for tap, value in output.items() for point in own if _is_same(value, own[point])}, ""
 
@@ -172,7 +175,7 @@ class _Build:
         output = updater.teacher(None, taps=updater.method.taps, start=FromFeatures(features))
         return {"logits": output.logits, **output.features}
 
-    def _records(self, shared: dict[str, str]) -> Iterator[dict[str, Tensor]]:
+    def _records(self, shared: dict[str, str] | None) -> Iterator[dict[str, Tensor]]:
         """What is kept of each image of this rank: its features, those of the teacher, and its labels."""
         updater, draws = self.updater, self._draws()
         left = len(self._own)
@@ -181,12 +184,12 @@ class _Build:
                 with self.session.fabric.autocast():
                     columns = updater.student.features_at(updater.inputs(batch), self.points)
                     theirs: dict[str, Tensor] = {}
-                    if shared:
+                    if shared is not None:
                         theirs = self._teacher_from(columns)
                     elif updater.context.predict_teacher is not None:
                         output = updater.context.predict_teacher(batch)
                         theirs = {"logits": output.logits, **output.features}
-                columns |= {TEACHER + tap: value for tap, value in theirs.items() if tap not in shared}
+                columns |= {TEACHER + tap: value for tap, value in theirs.items() if tap not in (shared or {})}
                 columns[LABELS] = batch.labels.to(torch.uint8)
                 columns = {name: value.cpu() for name, value in columns.items()}
                 for place in range(min(len(batch.names), left - number * len(batch.names))):
