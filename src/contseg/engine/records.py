@@ -2,10 +2,12 @@
 
 import json
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -108,20 +110,26 @@ class RecordReader:
         size = int(content["bytes"])
         if path.stat().st_size != size:
             raise ValueError(f"{path}: has {path.stat().st_size} bytes, not {size}")
-        # not shared: the file is opened for reading only, and pages are loaded when they are read
-        self._bytes = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8) if size else torch.empty(0)
+        self._bytes = _mapped(path) if size else torch.empty(0, dtype=torch.uint8)
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
-        """The tensors of a record, on CPU; do not write to them."""
+        """The tensors of a record, on CPU. They are the file itself: writing to them ends the process."""
         found = {}
         for name, (kind, shape, start) in self._records[number].items():
             dtype: torch.dtype = getattr(torch, kind)
             count = dtype.itemsize * torch.Size(shape).numel()
             found[name] = self._bytes[start : start + count].view(dtype).view(shape)
         return found
+
+
+def _mapped(path: Path) -> Tensor:
+    """The bytes of a file, which may be larger than the memory: pages are loaded when they are read."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not writable")  # PyTorch has no tensors that are read-only
+        return torch.from_numpy(np.memmap(path, dtype=np.uint8, mode="r"))
 
 
 def _index_of(path: Path) -> Path:

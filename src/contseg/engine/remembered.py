@@ -70,8 +70,8 @@ class Remembered:
             yield Batch(images, labels, names, annotated.bool(), held=Held(self._widened(record))).to(device)
 
     def _widened(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Features in the types that they were computed in."""
-        return {name: value.to(self._types[name]) for name, value in features.items()}
+        """Copies of features in the types that they were computed in."""
+        return {name: value.to(self._types[name], copy=True) for name, value in features.items()}
 
     def _features(self, batch: Batch) -> dict[str, torch.Tensor]:
         segmenter = self._segmenter
