@@ -78,7 +78,7 @@ class HeldBatches(Batches):
     """Batches like those of `Batches`, with features in place of images; no process is needed to read them.
 
     Args:
-        pipeline: of the images, which says from the draws of a sample whether it is flipped.
+        pipeline: of the images, whose `mirrored` decides for each sample whether it is flipped.
         draws, seed, step, device: as of `Batches`.
     """
 

@@ -9,7 +9,7 @@ class FromFeatures:
     """Features from which `Segmenter.forward` starts, by point.
 
     Points are `stage1` to `stage4`, the maps of the backbone before activation; `head` and the head's own taps, before
-    their last dropout; and `auxiliary`, the convolution of the auxiliary head. `start_points` tells which are needed.
+    their last dropout; and `auxiliary`, the convolution of the auxiliary head. `start_points` finds those that are needed.
 
     Not a dataclass: Fabric would convert the tensors in it to the precision of the images.
 

@@ -67,7 +67,7 @@ class Head(nn.Module):
         raise KeyError(name)
 
     def undropped(self, maps: list[Tensor]) -> Tensor:
-        """The result of `forward` before its last dropout; by default there is none."""
+        """The result of `forward` before its last dropout; by default it has no dropout."""
         return self(maps)
 
     def undropped_tap(self, name: str, activated: Callable[[int], Tensor]) -> Tensor:
