@@ -51,5 +51,5 @@ class TestTheLayoutOfARun:
         assert named <= set(self.NAMES)
         by_commands = {"run.lock", "report.html", "tensorboard/", "log.txt", "maps.npz", "loggers.json"}
         by_commands |= {"explain.html", "explain.npz"}
-        until_a_step_ends = {"steps/03/state.before.pt"}
+        until_a_step_ends = {"steps/03/state.before.pt", "steps/03/features/"}
         assert set(self.NAMES) - named == by_commands | until_a_step_ends

@@ -187,9 +187,9 @@ def _space(path: Path, written: Path) -> str:
     """The space that a write needs and that is free, and whether there are inodes left."""
     needed = max(_bytes(path), _bytes(written))
     place = next((folder for folder in path.absolute().parents if os.path.isdir(folder)), Path("/"))
-    text = f"{_size(shutil.disk_usage(place).free)} free"
+    text = f"{size_text(shutil.disk_usage(place).free)} free"
     if needed:
-        text = f"at least {_size(needed)} needed, {text}"
+        text = f"at least {size_text(needed)} needed, {text}"
     if os.name != "nt" and (system := os.statvfs(place)).f_files and not system.f_favail:
         text += ", no inodes free"
     return text
@@ -202,11 +202,11 @@ def _bytes(path: Path) -> int:
     return sum(os.path.getsize(os.path.join(folder, name)) for folder, _, names in os.walk(path) for name in names)
 
 
-def _size(count: int) -> str:
+def size_text(count: int) -> str:
     """A number of bytes, with a unit.
 
     Example:
-        >>> _size(999), _size(1_230_000), _size(45_000_000_000)
+        >>> size_text(999), size_text(1_230_000), size_text(45_000_000_000)
         ('999 B', '1.2 MB', '45 GB')
     """
     size, unit = float(count), "B"

@@ -87,6 +87,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "training.loggers": ("tensorboard", "[comet]", "[1]", "{wandb: 1}"),
     "training.nesterov": ("1", "no", "maybe"),
     "training.compile": ("1", "yes"),
+    "training.features": ("cache", "true", "bf16"),
     "training.deterministic": ("1", "yes"),
     "training.channels_last": ("0", "off"),
     "training.no_decay": ("norm", "[1]", "['']"),

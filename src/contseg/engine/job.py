@@ -132,6 +132,8 @@ class Job:
             for name, value in self.training.model_dump().items()
             if name not in MACHINE_KEYS | {"epochs", "lr_later", "lr_factors_later"}
         }
+        if training["features"] == "cached":
+            training["features"] = "live"  # the same up to rounding
         parts = {
             "layout": 3,
             "code": package_digest(),

@@ -4,7 +4,7 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -223,7 +223,10 @@ class StepBatches:
 
     Attributes:
         updates: updates per epoch.
+        held: makes the batches of draws from features that were computed before; None reads images.
     """
+
+    held: Callable[[list[list[Draw]]], Batches] | None = None
 
     def __init__(
         self, step: Step, pipeline: Pipeline, options: TrainingOptions, share: float, device: torch.device, shard: Shard
@@ -245,6 +248,8 @@ class StepBatches:
         step, options = self._step.index, self._options
         own = len(self._step.train) if self._share else len(pool)
         draws = epoch_draws(own, options, step, epoch, self._shard, len(pool) - own, self._share)[passes_done:]
+        if self.held is not None and epoch != THRESHOLD_PASS:  # a pass outside training may read the images
+            return self.held(draws)
         workers = workers_of(options)
         return Batches(pool, self._pipeline, draws, seed=options.seed, step=step, device=self._device, workers=workers)
 

@@ -54,6 +54,9 @@ class TrainingOptions(Options):
         precision: `32`, `bf16-mixed`, `16-mixed` with gradient scaling, or `amp`: `16-mixed` on a GPU and `32` on a CPU,
             like published runs with automatic mixed precision.
         channels_last, compile: memory layout and `torch.compile`.
+        features: `live` computes the whole network in every epoch. `cached` computes what a step does not change (a frozen
+            backbone, or backbone and head) once for each image and keeps it in the run's folder until the end of the step;
+            `cached-bf16` keeps it rounded to bf16. Both need a `data.pipeline` without random crops, such as `centre`.
         keep: `last`, or the `best` epoch by mIoU on held-out validation images (`scenario.validation`), never on test. In
             steps that do not annotate old classes it is the mIoU of the new classes, which does not measure forgetting.
         seed: of all random draws in training.
@@ -96,6 +99,7 @@ class TrainingOptions(Options):
     precision: Literal["32", "bf16-mixed", "16-mixed", "amp"] = "32"
     channels_last: bool = False
     compile: bool = False
+    features: Literal["live", "cached", "cached-bf16"] = "live"
     keep: Literal["last", "best"] = "last"
     seed: Seed = 42
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"

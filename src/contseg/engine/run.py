@@ -59,6 +59,7 @@ class Run:
                                         the domains
         steps/03/predictions.npz        predictions for the sample images
         steps/03/label_origins.npz      training images with their given labels and those with pseudo labels, for the report
+        steps/03/features/              features that the step does not change, until its end (`training.features`)
         maps.npz                        `contseg demo` on the globe: the Earth, its truth and the map after each step
         summary.json                    the metrics of the run; written when the run is finished
         report.html                     the report, written by the commands `train` and `report`
@@ -115,6 +116,10 @@ class Run:
         with atomic.writable(folder):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def feature_folder(self, step: int) -> Path:
+        """Features of a step in training (`training.features`), which its end deletes."""
+        return self.folder / "steps" / f"{step:02d}" / "features"
 
     def segmenter_path(self, step: int) -> Path:
         """The segmenter at the end of a step."""

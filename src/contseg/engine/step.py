@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from contseg.engine.best_epoch import BestEpoch, validation_rows, validation_scope, validation_score
+from contseg.engine.feature_cache import discard_features, hold_features
 from contseg.engine.label_origins import keep_label_origins
 from contseg.engine.loading import StepBatches
 from contseg.engine.measure import measure_validation
@@ -52,6 +53,8 @@ class StepLearner:
         begun = self._restore(state) if state else Progress(0)
         if not state:
             method.before_step(context)
+        if begun.epoch < self.epochs:
+            hold_features(self.session, step, self.updater, self.batches)
         left = (self.epochs - begun.epoch) * self.batches.updates - begun.updates
         reporter.step_started(step.index, len(self.session.job.scenario), step.table.names[step.old_count :], left)
         if self.options.keep == "best" and begun.epoch < self.epochs and (unseen := validation_scope(step)):
@@ -59,6 +62,8 @@ class StepLearner:
         with deferred():
             for epoch in range(begun.epoch, self.epochs):
                 self._learn_epoch(begun if epoch == begun.epoch else Progress(epoch))
+        self.batches.held = None
+        discard_features(self.session, step)
         if self.options.keep == "best" and self.epochs:
             self.best.restore(self.student, method)
             reporter.message(self.best.describe(step.index))

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,10 +13,12 @@ from contseg.engine.draws import DrawsOfUpdate
 from contseg.engine.loading import THRESHOLD_PASS, StepBatches, evaluation_batches
 from contseg.engine.optimiser import make_optimiser
 from contseg.engine.randomness import METHOD, seed_model, torch_generator
+from contseg.engine.remembered import remembered
 from contseg.engine.schedule import learning_rate
 from contseg.engine.session import Session
 from contseg.engine.watch import LossWatch, PseudoLabelCount, TermWatch
-from contseg.methods.method import Method, StepContext
+from contseg.methods.method import KeepFeatures, Method, StepContext
+from contseg.models.from_features import FromFeatures
 from contseg.models.segmenter import Segmenter, SegmenterOutput
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step
@@ -75,10 +78,15 @@ class Updater:
             predict_teacher=self._teacher_output if teacher is not None else None,
             average=options.average,
             passes=options.accumulate,
+            keep_features=None if options.features == "live" else self._remembered(session),
         )
         self.terms = TermWatch(method, step.index, session.reporter.message)
         self.losses = LossWatch(step.index, options)
         self.pseudo: PseudoLabelCount | None = None
+
+    def _remembered(self, session: Session) -> KeepFeatures:
+        path = session.run.feature_folder(self.step.index) / f"every_sample.{session.shard.rank}.bin"
+        return partial(remembered, path=path, half=self.options.features == "cached-bf16")
 
     @property
     def loss(self) -> float:
@@ -125,7 +133,11 @@ class Updater:
         passes: list[_Pass] = []
         for iteration in range(update * count, (update + 1) * count):
             generator = torch_generator(METHOD, options.seed, self.step.index, iteration)
-            passes.append(_Pass(next(batches), iteration, generator, iteration == (update + 1) * count - 1))
+            batch = next(batches)
+            if batch.held is not None:
+                laid_out = batch.held.each(lambda value: value.contiguous(memory_format=self.layout))
+                batch = replace(batch, held=laid_out)
+            passes.append(_Pass(batch, iteration, generator, iteration == (update + 1) * count - 1))
 
         def final_labels() -> list[Tensor]:
             return [self._relabelled(one).labels for one in passes]
@@ -155,7 +167,7 @@ class Updater:
         teacher_output = self._teacher_output(batch) if self.teacher is not None else None
         with self.fabric.no_backward_sync(self.module, enabled=not one.last):
             with self._draws(one):
-                output = self.module(self._inputs(batch), taps=self.taps)
+                output = self._student_output(batch)
             labels_before = batch.labels
             batch = self._relabelled(one, teacher_output)
             if self.pseudo:
@@ -183,15 +195,25 @@ class Updater:
             return nullcontext()
         return DrawsOfUpdate(len(one.batch.images), number * ranks.count + ranks.rank, passes * ranks.count)
 
-    def _inputs(self, batch: Batch) -> Tensor:
+    def inputs(self, batch: Batch) -> Tensor:
+        """The normalised images of a batch, in the memory layout of the networks."""
         return self.student.normalise(batch.images).contiguous(memory_format=self.layout)
+
+    def _student_output(self, batch: Batch) -> SegmenterOutput:
+        """From the images, or from the features that were computed before."""
+        if batch.held is None:
+            return self.module(self.inputs(batch), taps=self.taps)
+        return self.module(None, taps=self.taps, start=FromFeatures(batch.held.student))
 
     @torch.no_grad()
     def _teacher_output(self, batch: Batch) -> SegmenterOutput:
         """Under `no_grad`, as inference tensors cannot be saved for backward."""
         assert self.teacher is not None
+        if batch.held is not None:
+            known = batch.held.teacher
+            return SegmenterOutput(known["logits"], {tap: known[tap] for tap in self.method.taps})
         with self.fabric.autocast():
-            return self.teacher(self._inputs(batch), taps=self.method.taps)
+            return self.teacher(self.inputs(batch), taps=self.method.taps)
 
     def _apply_gradients(self) -> None:
         """The optimiser's step, with the method's calls before and after it."""

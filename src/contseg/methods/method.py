@@ -1,7 +1,8 @@
 """The interface of a continual method: calls around the updates of a step, all of them optional."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -17,6 +18,9 @@ from contseg.models.segmenter import Segmenter, SegmenterOutput
 from contseg.ranks import Ranks
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step
+
+KeepFeatures = Callable[[Iterable[Batch], Segmenter, Sequence[str]], AbstractContextManager[Iterable[Batch]]]
+"""From batches, a segmenter and taps to a block with the same batches, whose features may be kept."""
 
 
 @dataclass
@@ -42,6 +46,7 @@ class StepContext:
         passes: forward passes per update (`training.accumulate`).
         labels_of_update: function that returns the final labels of every pass of this update, including the current batch.
             None if an update has one pass.
+        keep_features: keeps features in files (`training.features`), see `rereading`; None keeps nothing.
     """
 
     student: Segmenter
@@ -57,6 +62,23 @@ class StepContext:
     average: Literal["all", "valid"] = "all"
     passes: int = 1
     labels_of_update: Callable[[], Sequence[Tensor]] | None = None
+    keep_features: KeepFeatures | None = None
+
+    @contextmanager
+    def rereading(self, taps: Sequence[str]) -> Iterator["StepContext"]:
+        """This context, whose `every_sample` may keep features of the student from one pass to the next.
+
+        Within the block, the student's features must not change, and its batches may have `held` features in place of
+        images.
+
+        Args:
+            taps: features that are read, besides the logits, with the student in evaluation mode.
+        """
+        if self.keep_features is None:
+            yield self
+            return
+        with self.keep_features(self.every_sample, self.student, taps) as batches:
+            yield replace(self, every_sample=batches)
 
     @property
     def progress(self) -> float:
@@ -143,6 +165,7 @@ class Method:
         learns_without_updates: whether `training.epochs` may be 0: it learns a step in `before_step` or `after_step`.
         updates_later_steps: whether later steps are learned by updates. If not, `training.epochs` must be 0 there, as in
             [30, 0].
+        rereads: whether it reads `StepContext.every_sample` several times, through `StepContext.rereading`.
         inert_terms: terms that by design reach no trainable parameter (only in `released` variants).
         whole_batch_terms: names of what compares the images of a batch with each other, or updates `state` with every batch.
             Over several passes (`training.accumulate`) it differs from the large batch, so the method is refused there.
@@ -161,6 +184,7 @@ class Method:
     first_step_is_plain: ClassVar[bool] = False
     learns_without_updates: ClassVar[bool] = False
     updates_later_steps: ClassVar[bool] = True
+    rereads: ClassVar[bool] = False
     inert_terms: ClassVar[frozenset[str]] = frozenset()
     whole_batch_terms: ClassVar[tuple[str, ...]] = ()
 

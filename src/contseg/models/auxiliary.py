@@ -35,7 +35,11 @@ class AuxiliaryHead(nn.Module):
 
     def forward(self, stage3_BCHW: Tensor) -> Tensor:
         """(B, channels, H, W) to logits (B, K, H, W)."""
-        return self.classifier(self.dropout(self.convolution(stage3_BCHW)))
+        return self.classify(self.convolution(stage3_BCHW))
+
+    def classify(self, features_BCHW: Tensor) -> Tensor:
+        """The result of the convolution to logits."""
+        return self.classifier(self.dropout(features_BCHW))
 
     def grow(self, count: int, start: Start) -> None:
         """Add outputs, see `GrowingClassifier.grow`."""

@@ -1,7 +1,8 @@
 """A segmenter: backbone, head, growing classifier."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,9 @@ from contseg.models.backbones.backbone import Backbone
 from contseg.models.classifier import GrowingClassifier, Start
 from contseg.models.decision import class_scores
 from contseg.models.freezing import freeze_parameters, parameters_below, parameters_except
+from contseg.models.from_features import FromFeatures
 from contseg.models.layers import pyramid
+from contseg.models.names import STAGES
 from contseg.models.options import TAPS, NetworkOptions, ReadoutOptions, ReadoutTap
 from contseg.models.output import AuxiliaryOutput, SegmenterOutput
 from contseg.models.readout import ReadoutClassifier
@@ -110,36 +113,81 @@ class Segmenter(nn.Module):
         """Freeze what no loss reads when only these taps are computed, see `Head.freeze_unused`."""
         self.head.freeze_unused(taps)
 
-    def forward(self, images_BCHW: Tensor, taps: Sequence[str] = ()) -> SegmenterOutput:
+    def forward(
+        self, images_BCHW: Tensor | None, taps: Sequence[str] = (), start: FromFeatures | None = None
+    ) -> SegmenterOutput:
         """Logits and the requested taps.
 
         Args:
-            images_BCHW: normalised images, see `normalise`.
+            images_BCHW: normalised images, see `normalise`; None with `start`.
             taps: any of `self.taps`.
+            start: features to start from; nothing below them is computed.
 
         Raises:
             ContsegError: this network lacks a requested tap.
         """
         self._require(taps)
-        stages = self.backbone(images_BCHW)
+        given = {} if start is None else start.features
+        stages: list[Any] = self.backbone(images_BCHW) if start is None else [given.get(stage) for stage in STAGES]
         activated = partial(_activated, self.backbone, stages)
-        decoded, passed = self.head.run([activated(stage) for stage in self.head.uses])
-        feature = partial(self._feature, stages=stages, decoded_BCHW=decoded, activated=activated)
+        decoded, passed = self._decoded(stages, activated, given)
+        feature = partial(self._feature, stages=stages, decoded_BCHW=decoded, activated=activated, given=given)
         features: dict[str, Tensor] = {self.classifier_tap: feature(self.classifier_tap)}
         features["logits"] = logits = self.classifier(features[self.classifier_tap])
         output = SegmenterOutput(logits, {tap: features[tap] if tap in features else feature(tap) for tap in taps})
         if self.training:
             output.passed = passed
             output.auxiliary = self.head.auxiliary(passed)
-            if self.auxiliary is not None:
-                third = self.auxiliary(activated(2))
-                output.auxiliary.append(AuxiliaryOutput(third, name="stage3", weight=self.auxiliary.weight))
+            output.auxiliary += self._third_stage(activated, given)
         return output
 
+    def _third_stage(self, activated: Callable[[int], Tensor], given: Mapping[str, Tensor]) -> list[AuxiliaryOutput]:
+        """The output of the auxiliary head, if there is one."""
+        if self.auxiliary is None:
+            return []
+        kept = given.get("auxiliary")
+        logits = self.auxiliary(activated(2)) if kept is None else self.auxiliary.classify(kept)
+        return [AuxiliaryOutput(logits, name="stage3", weight=self.auxiliary.weight)]
+
+    @torch.no_grad()
+    def features_at(self, images_BCHW: Tensor, points: Sequence[str]) -> dict[str, Tensor]:
+        """What a forward pass in the present mode computes at some points, see `FromFeatures`."""
+        stages = self.backbone(images_BCHW)
+        activated = partial(_activated, self.backbone, stages)
+        found: dict[str, Tensor] = {}
+        for point in points:
+            if point in STAGES:
+                found[point] = stages[STAGES.index(point)]
+            elif point == "head":
+                found[point] = self.head.undropped([activated(stage) for stage in self.head.uses])
+            elif point == "auxiliary":
+                assert self.auxiliary is not None
+                found[point] = self.auxiliary.convolution(activated(2))
+            else:
+                found[point] = self.head.undropped_tap(point, activated)
+        return found
+
+    def _decoded(
+        self, stages: Sequence[Any], activated: Callable[[int], Tensor], given: Mapping[str, Tensor]
+    ) -> tuple[Any, Any]:
+        """The result of the head and what it passes on; None from a start that needs neither."""
+        if "head" in given:
+            return self.head.drop(given["head"]), None
+        if any(stages[stage] is None for stage in self.head.uses):
+            return None, None
+        return self.head.run([activated(stage) for stage in self.head.uses])
+
     def _feature(
-        self, tap: str, stages: Sequence[Tensor], decoded_BCHW: Tensor, activated: Callable[[int], Tensor]
+        self,
+        tap: str,
+        stages: Sequence[Tensor],
+        decoded_BCHW: Tensor,
+        activated: Callable[[int], Tensor],
+        given: Mapping[str, Tensor],
     ) -> Tensor:
         """The feature of a tap other than `logits`."""
+        if tap in given and tap in self.head.taps:
+            return self.head.drop(given[tap], tap)
         if tap in TAPS:
             return [*stages, decoded_BCHW][TAPS.index(tap)]
         if tap == "pyramid":

@@ -25,6 +25,7 @@ from contseg.methods.registry import METHODS, make_method
 from contseg.models.adopted.options import AdoptedOptions
 from contseg.models.make import make_segmenter
 from contseg.models.options import NetworkOptions, first_widths
+from contseg.recipes.features import require_held
 from contseg.recipes.read import read_recipe, read_run, to_yaml
 from contseg.recipes.recipe import Recipe
 from contseg.recipes.start import begun_with, given_start, resolved_start, with_network_of_start
@@ -124,6 +125,7 @@ def make_job(
         if new and folder.resolve() in start_from.resolve().parents:
             raise ContsegError(f"start_from: {start_from} is in {folder}, which the new run replaces; set another --out")
     method.check(network, scenario)
+    require_held(recipe, scenario, method, network, training)
     _require_large_batch(recipe.training, method, network)
     if start_from is None or type(method).prepare is Method.prepare:  # a method may freeze the norms of later steps
         _require_batch_for_norms(recipe, network)

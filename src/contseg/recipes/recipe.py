@@ -34,7 +34,7 @@ class DataOptions(Options):
         options: options of the dataset, and `bands` and `range` for every dataset, see `contseg.data.pixels.Reading`.
         follow_links: whether links in the dataset that lead out of its folder are followed.
         max_pixels: the most pixels of an image; none: the variable `CONTSEG_MAX_PIXELS`, or 178 956 970.
-        pipeline: `mib`, `ssul`, `ssseg`, `ssseg-lip` or that of a plugin, see `contseg.data.pipelines.augment`.
+        pipeline: `mib`, `ssul`, `ssseg`, `ssseg-lip`, `centre` or that of a plugin, see `contseg.data.pipelines.augment`.
         crop: side of the training crop in pixels, or [height, width].
         scale: [minimum, maximum] of the random scaling factor; none: that of the pipeline (`mib` has no such factor).
         resize: [long, short] side in pixels to which `ssseg` and `ssseg-lip` fit images before scaling; none:

@@ -26,7 +26,7 @@ NO_PROTOCOL = ("scenario.saliency", "evaluation.windows")
 
 NO_NUMBER = (
     "name", "note", "links", "based_on", "plugins", "data.path", "backbone_weights", "evaluation.windows", "training.seed",
-    "training.channels_last", "training.compile", "training.deterministic",
+    "training.channels_last", "training.compile", "training.deterministic", "training.features",
     *(f"training.{key}" for key in sorted(MACHINE_KEYS)),
 )  # fmt: skip
 """Keys that may change without a remark. Weights of the backbone have a remark of their own."""

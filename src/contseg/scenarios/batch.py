@@ -1,7 +1,7 @@
 """Samples with the label map of a step, and batches of their crops: the data that a method receives."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -92,15 +92,41 @@ class Pool:
 
 
 @dataclass(frozen=True)
+class Held:
+    """Features of the samples of a batch that were computed before (`training.features`).
+
+    Args:
+        student: by point of `contseg.models.from_features.FromFeatures`, (B, C, h, w).
+        teacher: the teacher's output by tap, with its `logits`; {} without a teacher.
+    """
+
+    student: Mapping[str, Tensor]
+    teacher: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Held":
+        """All features, changed; what student and teacher share is changed once."""
+        done: dict[int, Tensor] = {}
+
+        def changed(value: Tensor) -> Tensor:
+            if id(value) not in done:
+                done[id(value)] = change(value)
+            return done[id(value)]
+
+        parts = ({name: changed(value) for name, value in part.items()} for part in (self.student, self.teacher))
+        return Held(*parts)
+
+
+@dataclass(frozen=True)
 class Batch:
     """B samples of H x W pixels.
 
     Args:
-        images: (B, 3, H, W) uint8, RGB.
+        images: (B, 3, H, W) uint8, RGB; on the device `meta`, where there are no values, if `held` stands in for them.
         labels: (B, H, W) int64 training ids, 255 ignored.
         names: B sample names, for messages.
         annotated: (B, K) bool, whether the class of each of the K outputs so far is annotated in the sample.
         weights: (B,) factors of the samples' supervised losses; None: 1 (set by a method's `relabel`).
+        held: features of the samples, or None.
     """
 
     images: Tensor
@@ -108,6 +134,7 @@ class Batch:
     names: tuple[str, ...]
     annotated: Tensor
     weights: Tensor | None = None
+    held: Held | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -122,10 +149,24 @@ class Batch:
         """This batch on a device, with images channels-first in memory; copies are non-blocking."""
         return replace(
             self,
-            images=self.images.to(device, non_blocking=True).contiguous(),
+            images=self.images if self.images.is_meta else self.images.to(device, non_blocking=True).contiguous(),
             labels=self.labels.to(device, non_blocking=True).long(),
             annotated=self.annotated.to(device, non_blocking=True),
             weights=None if self.weights is None else self.weights.to(device, non_blocking=True),
+            held=self.held.each(lambda value: value.to(device, non_blocking=True)) if self.held else None,
+        )
+
+    def rows(self, kept: Sequence[int]) -> "Batch":
+        """Some of the samples, by position."""
+        chosen = list(kept)
+        return replace(
+            self,
+            images=self.images[chosen],
+            labels=self.labels[chosen],
+            names=tuple(self.names[place] for place in chosen),
+            annotated=self.annotated[chosen],
+            weights=None if self.weights is None else self.weights[chosen],
+            held=self.held.each(lambda value: value[chosen]) if self.held else None,
         )
 
     @classmethod

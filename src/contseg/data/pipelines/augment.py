@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
-from contseg.data.limits import max_pixels
+from contseg.data.pipelines.centre import CentreCrop, CentreFlip, variants
 from contseg.data.pipelines.photometric import Jitter
 from contseg.data.pipelines.sample import (
     Layers,
@@ -26,8 +26,8 @@ from contseg.errors import ContsegError
 from contseg.plugins import Registry
 
 __all__ = [
-    "PIPELINES", "CentreCrop", "FreeResizeCrop", "Jitter", "KeepRatioCrop", "Pipeline", "RandomResizedCrop",
-    "RandomScaleCrop", "WholeImage", "evaluation_pipeline", "resize_image", "resize_mask", "training_pipeline",
+    "PIPELINES", "CentreCrop", "CentreFlip", "FreeResizeCrop", "Jitter", "KeepRatioCrop", "Pipeline", "RandomResizedCrop",
+    "RandomScaleCrop", "WholeImage", "evaluation_pipeline", "resize_image", "resize_mask", "training_pipeline", "variants",
 ]  # fmt: skip
 
 
@@ -128,7 +128,13 @@ def _window(length: int, scale: float, side: int, rng: np.random.Generator) -> _
 PIPELINES: Registry[Callable[..., Pipeline]] = Registry(
     "pipelines",
     "data.pipeline",
-    {"mib": RandomResizedCrop, "ssul": RandomScaleCrop, "ssseg": KeepRatioCrop, "ssseg-lip": FreeResizeCrop},
+    {
+        "mib": RandomResizedCrop,
+        "ssul": RandomScaleCrop,
+        "ssseg": KeepRatioCrop,
+        "ssseg-lip": FreeResizeCrop,
+        "centre": CentreFlip,
+    },
 )
 
 
@@ -181,31 +187,6 @@ class WholeImage:
 
     def __call__(self, image: np.ndarray, layers: Layers, rng: np.random.Generator | None = None) -> Sample:
         return resize_image(image, *image.shape[:2]), layers
-
-
-@dataclass(frozen=True)
-class CentreCrop:
-    """Evaluation as in MiB and PLOP: image and labels are resized so that the shorter side fits, and cropped at the centre.
-
-    Raises (called):
-        ContsegError: a very elongated image has more than `max_pixels` after resizing.
-    """
-
-    size: int
-
-    def __call__(self, image: np.ndarray, layers: Layers, rng: np.random.Generator | None = None) -> Sample:
-        height, width = image.shape[:2]
-        scale = self.size / min(height, width)
-        tall, wide = max(self.size, round(height * scale)), max(self.size, round(width * scale))
-        if tall * wide > (most := max_pixels()):
-            raise ContsegError(
-                f"{width}x{height} resized for data.test_crop={self.size} is {wide}x{tall}, more than {most} pixels;"
-                " leave this image out, or set data.test_crop=null"
-            )
-        top, left = (tall - self.size) // 2, (wide - self.size) // 2
-        window = np.s_[top : top + self.size, left : left + self.size]
-        pixels = resize_image(image, tall, wide)[:, window[0], window[1]]
-        return pixels, cut_layers(resize_layers(layers, tall, wide), window)
 
 
 def evaluation_pipeline(crop: int | None) -> Pipeline:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from contseg.models.from_features import FromFeatures
 from contseg.models.options import ReadoutTap
+from contseg.models.output import SegmenterOutput
 from contseg.models.segmenter import Segmenter
 from contseg.ranks import ALONE, Ranks
 from contseg.scenarios.batch import Batch
@@ -166,10 +168,17 @@ def evaluating(segmenter: Segmenter) -> Iterator[None]:
         segmenter.train(training)
 
 
+def outputs(segmenter: Segmenter, batch: Batch, taps: Sequence[str] = ()) -> SegmenterOutput:
+    """The output for a batch, from its held features if it has them."""
+    if batch.held is not None:
+        return segmenter(None, taps=taps, start=FromFeatures(batch.held.student))
+    return segmenter(segmenter.normalise(batch.images), taps=taps)
+
+
 def maps(segmenter: Segmenter, batches: Iterable[Batch], tap: str) -> Iterator[tuple[Batch, Tensor]]:
     """Each batch with a map of the segmenter in evaluation mode, (B, d, h, w), without gradients."""
     with evaluating(segmenter):
         for batch in batches:
             with torch.no_grad():
-                output = segmenter(segmenter.normalise(batch.images), taps=(tap,))
+                output = outputs(segmenter, batch, (tap,))
             yield batch, output.features[tap]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from contseg.data.classes import IGNORE, ClassTable
-from contseg.methods.gaussian.features import Features, evaluating, maps
+from contseg.methods.gaussian.features import Features, evaluating, maps, outputs
 from contseg.methods.gaussian.sums import GaussianSums
 from contseg.models.layers import resize
 from contseg.models.segmenter import Segmenter
@@ -89,7 +89,7 @@ def sums_of_confident(
 
     def labels(batch: Batch, size: tuple[int, int]) -> Tensor:
         given = cell_labels(batch.labels, size, cells)
-        scores = segmenter.scores(segmenter(segmenter.normalise(batch.images)).logits)
+        scores = segmenter.scores(outputs(segmenter, batch).logits)
         best, predicted = resize(scores, size).max(dim=1)
         unknown = (given == IGNORE) | (given < first)
         return given.where(~unknown, predicted.where(best >= p, IGNORE))
@@ -229,14 +229,7 @@ class Only:
         for batch in self.batches:
             kept = [place for place, name in enumerate(batch.names) if self.chosen(name)]
             if kept:
-                yield replace(
-                    batch,
-                    images=batch.images[kept],
-                    labels=batch.labels[kept],
-                    names=tuple(batch.names[place] for place in kept),
-                    annotated=batch.annotated[kept],
-                    weights=None if batch.weights is None else batch.weights[kept],
-                )
+                yield batch.rows(kept)
 
 
 def labelled_cells(

@@ -56,6 +56,7 @@ class Gaussian(Method):
     first_step_is_plain = True
     learns_without_updates = True
     updates_later_steps = False
+    rereads = True
     new_classes_start_from = "random"
 
     tap: ReadoutTap = "head"
@@ -107,6 +108,19 @@ class Gaussian(Method):
     @torch.no_grad()
     def after_step(self, context: StepContext) -> None:
         """Add the sums of the step, and replace the classifier by their read-out."""
+        if not self.reads_twice(context):
+            self.learn(context)
+            return
+        with context.rereading(self.taps) as kept:
+            self.learn(kept)
+
+    def reads_twice(self, context: StepContext) -> bool:
+        """Whether the step makes more than one pass over its images."""
+        chooses = (self.rho == "auto" or self.background == "distance") and self.covariance == "growing"
+        return chooses or self.centres > 0 or "description" not in self.state
+
+    def learn(self, context: StepContext) -> None:
+        """What `after_step` does, from the images of the context."""
         step, student = context.step, context.student
         before = self.sums(student.mean.device)
         if before is None and step.old_count and self.without_sums == "columns":

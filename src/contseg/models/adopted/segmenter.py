@@ -14,6 +14,7 @@ from contseg.models.adopted.libraries import recognised, strip
 from contseg.models.adopted.options import ADOPTED, MODELS, AdoptedOptions
 from contseg.models.adopted.slot import as_first_step, convolution_like, take_out
 from contseg.models.classifier import GrowingClassifier
+from contseg.models.from_features import FromFeatures
 from contseg.models.options import IMAGENET_MEAN, IMAGENET_STD, Colour, NetworkOptions, ReadoutOptions
 from contseg.models.output import SegmenterOutput
 from contseg.models.segmenter import Segmenter
@@ -58,13 +59,18 @@ class AdoptedSegmenter(Segmenter):
         make = convolution_like(self.backbone.last)
         return GrowingClassifier(self.head.width, widths, self.options.unknown, make=make)
 
-    def forward(self, images_BCHW: Tensor, taps: Sequence[str] = ()) -> SegmenterOutput:
+    def forward(
+        self, images_BCHW: Tensor | None, taps: Sequence[str] = (), start: FromFeatures | None = None
+    ) -> SegmenterOutput:
         """Logits as the network resizes them, and the requested taps, see `Segmenter.forward`.
 
         Raises:
-            ContsegError: an invalid tap, or the output of the network is not that of its last convolution.
+            ContsegError: an invalid tap, a start from features, or the output of the network is not that of its last
+                convolution.
         """
         self._require(taps)
+        if images_BCHW is None or start is not None:
+            raise ContsegError(f"{self.options.title}: a network of another library cannot start from features; give images")
         decoded, logits = self.backbone.run(images_BCHW, self.widths)
         if logits.shape[1] != sum(self.widths):
             raise ContsegError(

@@ -33,4 +33,13 @@ class DeepLabV3(Head):
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """[stage 4 (B, C, H, W)] to (B, width, H, W)."""
-        return self.dropout(self.context(maps[0]))
+        return self.drop(self.undropped(maps))
+
+    def undropped(self, maps: list[Tensor]) -> Tensor:
+        """`forward` without the dropout."""
+        return self.context(maps[0])
+
+    @property
+    def dropouts(self) -> dict[str, nn.Module]:
+        """That of the output."""
+        return {"head": self.dropout}

@@ -33,9 +33,13 @@ class ProjectedASPP(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """(B, channels, H, W) to (B, width, H, W)."""
+        return self.dropout(self.reduce(x_BCHW))
+
+    def reduce(self, x_BCHW: Tensor) -> Tensor:
+        """`forward` without the dropout."""
         branches = [branch(x_BCHW) for branch in self.branches]
         pooled = self.pooled(x_BCHW.mean(dim=(2, 3), keepdim=True)).expand_as(branches[0])
-        return self.dropout(self.project(torch.cat([*branches, pooled], dim=1)))
+        return self.project(torch.cat([*branches, pooled], dim=1))
 
 
 class DeepLabV3SSUL(Head):
@@ -59,6 +63,7 @@ class DeepLabV3SSUL(Head):
 
     uses = (3,)
     taps = ASPP_TAPS
+    output_tap = ASPP_TAPS[-1]
 
     def __init__(self, channels: list[int], width: int = 256, output_stride: int = 16, dropout: float = 0.1):
         super().__init__()
@@ -75,6 +80,25 @@ class DeepLabV3SSUL(Head):
         """The output of a pyramid, see the class."""
         stage = self.taps.index(name)
         return self.dense[stage](activated(stage)) if stage < 3 else decoded_BCHW
+
+    def undropped(self, maps: list[Tensor]) -> Tensor:
+        """`forward` without the dropout."""
+        return self.aspp.reduce(maps[0])
+
+    def undropped_tap(self, name: str, activated: Callable[[int], Tensor]) -> Tensor:
+        """The output of a pyramid over stages 1 to 3 without its dropout."""
+        stage = self.taps.index(name)
+        pyramid = self.dense[stage]
+        assert isinstance(pyramid, ProjectedASPP)
+        return pyramid.reduce(activated(stage))
+
+    @property
+    def dropouts(self) -> dict[str, nn.Module]:
+        """That of each pyramid."""
+        pyramids = (self.aspp, *self.dense)
+        return {
+            tap: pyramid.get_submodule("dropout") for tap, pyramid in zip(("head", *self.taps[:3]), pyramids, strict=True)
+        }
 
     def freeze_unused(self, taps: Sequence[str]) -> None:
         """Freeze the pyramids for distillation whose tap is not computed."""

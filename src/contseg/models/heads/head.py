@@ -22,6 +22,10 @@ class Head(nn.Module):
         uses: the stages whose activated maps `forward` takes, in this order (0 is the first).
         width: channels of the result.
         taps: names of the head's own features, see `tap`.
+        output_tap: the one of `taps` that is the result of `forward`, if there is one.
+
+    A head whose last layer is a dropout also defines `undropped` and `dropouts`, so that what comes before can be kept while
+    it is frozen (`training.features`).
 
     Example:
         >>> class Last(Head):
@@ -35,6 +39,7 @@ class Head(nn.Module):
     uses: tuple[int, ...]
     width: int
     taps: tuple[str, ...] = ()
+    output_tap: str | None = None
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Maps (B, C_i, H_i, W_i) of the stages in `uses` to (B, width, H, W)."""
@@ -60,6 +65,24 @@ class Head(nn.Module):
             decoded_BCHW: the result of `forward`.
         """
         raise KeyError(name)
+
+    def undropped(self, maps: list[Tensor]) -> Tensor:
+        """The result of `forward` before its last dropout; by default it has no dropout."""
+        return self(maps)
+
+    def undropped_tap(self, name: str, activated: Callable[[int], Tensor]) -> Tensor:
+        """The feature of one of `taps` before its last dropout, for those in `dropouts`; arguments as of `tap`."""
+        raise KeyError(name)
+
+    @property
+    def dropouts(self) -> dict[str, nn.Module]:
+        """The last layers that `undropped` ("head") and `undropped_tap` (the name of the tap) leave out."""
+        return {}
+
+    def drop(self, decoded_BCHW: Tensor, tap: str = "head") -> Tensor:
+        """Apply what `undropped` or `undropped_tap` left out."""
+        dropout = self.dropouts.get(tap)
+        return decoded_BCHW if dropout is None else dropout(decoded_BCHW)
 
     def initialise(self, kind: Initialisation | None = None) -> None:
         """Initialise the convolutions; by default (None) the constructor's weights are kept."""

@@ -34,4 +34,13 @@ class Hypercolumn(Head):
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Stages 1 to 4 to (B, width, H, W) at the size of stage 2."""
-        return self.dropout(self.mix(self.norm(pyramid(maps))))
+        return self.drop(self.undropped(maps))
+
+    def undropped(self, maps: list[Tensor]) -> Tensor:
+        """`forward` without the dropout."""
+        return self.mix(self.norm(pyramid(maps)))
+
+    @property
+    def dropouts(self) -> dict[str, nn.Module]:
+        """That of the output."""
+        return {"head": self.dropout}

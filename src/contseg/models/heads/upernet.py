@@ -35,4 +35,13 @@ class UperNet(Head):
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Stages 1 to 4 to (B, width, H, W) at the size of stage 1."""
-        return self.dropout(self.decoder(self.pyramid(maps[:3], self.context(maps[3]))))
+        return self.drop(self.undropped(maps))
+
+    def undropped(self, maps: list[Tensor]) -> Tensor:
+        """`forward` without the dropout."""
+        return self.decoder(self.pyramid(maps[:3], self.context(maps[3])))
+
+    @property
+    def dropouts(self) -> dict[str, nn.Module]:
+        """That of the output."""
+        return {"head": self.dropout}
