@@ -331,5 +331,6 @@ CALLS = itertools.count(1)
 
 def ends_at_its_ninth(*arguments):
     if next(CALLS) == 9:
+        time.sleep(0.5)  # until the batches before it are sent
         os.kill(os.getpid(), signal.SIGKILL)
     return CUT(*arguments)
