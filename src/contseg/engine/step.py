@@ -145,7 +145,7 @@ class StepLearner:
         if ranks.count == 1:
             return number
         before = self._gathered_signal
-        self._gathered_signal = ranks.gather(torch.tensor([number], device=self.session.fabric.device)).amax()
+        self._gathered_signal = ranks.gather(torch.full((1,), number, device=self.session.fabric.device)).amax()
         return 0 if before is None else int(before)
 
     def _measure_unless_interrupted(self, progress: Progress, started: float) -> float | None:

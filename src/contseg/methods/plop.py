@@ -88,7 +88,7 @@ class PLOP(Method):
             return batch
         probabilities = teacher.logits_at(batch.size).softmax(dim=1)
         predicted = probabilities.argmax(dim=1)
-        thresholds = self.state["thresholds"].to(predicted.device)
+        thresholds = self.kept("thresholds", predicted.device)
         confident = self.uncertainty(probabilities, context.step.seen_count) < thresholds[predicted]
         return pseudo_labelled(batch, predicted, confident, context.step.old_count, self.empty_weight)
 
