@@ -99,7 +99,9 @@ class _Calls(TorchFunctionMode):
             return self._on_host(function, args, kwargs) if made_here else function(*args, **kwargs)
         if function is torch.Tensor.to:
             return self._moved(made_here, function, args, kwargs)
-        if function in FROM_NUMBERS and (kwargs.get("device") is not None or function is torch.Tensor.new_tensor):
+        if function is torch.nn.functional.one_hot and args[1:]:
+            return self._on_host(function, args, kwargs)  # only on a CPU it looks for the highest class
+        if function in FROM_NUMBERS and (kwargs.get("device") not in (None, "cpu") or function is torch.Tensor.new_tensor):
             self.waits.found(f"{function.__name__} on a device")
         if function in INDEXED:
             parts = args[1] if isinstance(args[1], tuple) else (args[1],)
