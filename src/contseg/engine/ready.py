@@ -4,7 +4,7 @@ import torch
 
 from contseg.engine.loggers.loggers import require_loggers
 from contseg.engine.options import TrainingOptions
-from contseg.engine.ranks import make_fabric
+from contseg.engine.ranks import require_devices
 from contseg.models.options import NetworkOptions, first_widths
 from contseg.models.segmenter import Segmenter
 
@@ -21,7 +21,7 @@ def require_startable(training: TrainingOptions, network: NetworkOptions, classe
         Traceback (most recent call last):
         contseg.errors.ContsegError: training.batch: 6 images do not divide over 4 ranks; choose a multiple
     """
-    make_fabric(training)
+    require_devices(training)
     require_loggers(training.loggers)
     with torch.device("meta"):  # shapes only: no memory, no random numbers
         Segmenter(network, first_widths(network, classes))
