@@ -1,8 +1,8 @@
-"""Seconds from the start of a command to its help, to its first training batch, and to the end of a finished run.
+"""Seconds from the start of a command to its help, to its first training batch, and to the word that a run is finished.
 
     python -m benchmarks.startup_bench
 
-The wall clock counts, as a user waits for it, and so does what other programs do: each figure is the median of several runs.
+A user waits by the wall clock, which also counts what other programs do; the time of the processor does not.
 """
 
 import os
@@ -22,22 +22,40 @@ from contseg.data.files import write_palette_png
 
 CLASSES, IMAGES, REPEATS = 20, 60, 5
 SMALL = ["network.backbone=resnet18", "network.width=8", "network.head_width=16", "data.crop=32", "training.epochs=1"]
+LARGE = ["network.backbone=resnet50", "network.width=64", "data.crop=512"]
 
-UNTIL_FIRST_BATCH = """
+BEGINNING = """
 import os, sys, time
 from contseg.cli import main
+
+def ready():
+    print("ready", time.time(), sum(os.times()[:2]), flush=True)
+    os._exit(0)
+"""
+END = """
+sys.argv[0] = "contseg"
+main.main()
+"""
+FIRST_BATCH = """
 from contseg.engine import update
 
 def first(self, batches, number, updates):
     next(batches)
-    print("first batch", time.time(), flush=True)
-    os._exit(0)
+    ready()
 
 update.Updater.update = first
-sys.argv[0] = "contseg"
-main.main()
 """
-"""The command `contseg`, which says when it has its first batch and ends."""
+FINISHED = """
+from contseg.cli import progress
+
+def said(self, text):
+    if "nothing is left to train" in text:
+        ready()
+
+progress.TerminalReporter.message = said
+"""
+Seconds = tuple[float, float]
+"""By the wall clock, and of the processor."""
 
 
 def write_images(root: Path) -> None:
@@ -58,51 +76,51 @@ def write_images(root: Path) -> None:
     (root / "classes.txt").write_text("\n".join(["background", *(f"class{n}" for n in range(1, CLASSES + 1))]) + "\n")
 
 
-def command(*arguments: object, code: str = "") -> tuple[float, str]:
-    """Seconds of a `contseg` command, and what it printed; with `code`, of a program that takes its arguments."""
-    how = ["-c", code] if code else ["-m", "contseg"]
-    started = time.time()
-    done = subprocess.run([sys.executable, *how, *map(str, arguments)], capture_output=True, text=True)
-    seconds = time.time() - started
+def contseg(*arguments: object) -> Seconds:
+    """Seconds of a whole command."""
+    started, before = time.time(), os.times()
+    done = subprocess.run([sys.executable, "-m", "contseg", *map(str, arguments)], capture_output=True, text=True)
+    after = os.times()
     if done.returncode:
         raise SystemExit(done.stderr)
-    if code:
-        return float(done.stdout.split("first batch")[1].split()[0]) - started, done.stdout
-    return seconds, done.stdout
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    return time.time() - started, spent
 
 
-def median(measured: Callable[[], float], repeats: int = REPEATS) -> float:
-    """The median after one run to warm up."""
+def contseg_until(moment: str, *arguments: object) -> Seconds:
+    """Seconds of a command until a moment at which `ready` is called."""
+    started = time.time()
+    program = [sys.executable, "-c", BEGINNING + moment + END]
+    done = subprocess.run([*program, *map(str, arguments)], capture_output=True, text=True)
+    if "ready" not in done.stdout:
+        raise SystemExit(done.stderr)
+    at, spent = map(float, done.stdout.split("ready")[1].split()[:2])
+    return at - started, spent
+
+
+def median(measured: Callable[[], Seconds]) -> Seconds:
+    """The medians after one run to warm up."""
     measured()
-    return statistics.median(measured() for _ in range(repeats))
+    walls, processors = zip(*(measured() for _ in range(REPEATS)), strict=True)
+    return statistics.median(walls), statistics.median(processors)
 
 
-def startup() -> dict[str, float]:
-    """`help`, `first batch` (ResNet-50, presence table cached) and `finished run` (11 steps, resumed), in seconds."""
+def startup() -> dict[str, Seconds]:
+    """`help`, `first batch` (ResNet-50 on a CPU, presence table cached) and `finished run` (11 steps, resumed)."""
     with tempfile.TemporaryDirectory() as place:
-        root, folder = Path(place), Path(place) / "run"
+        root, run, wide = Path(place), Path(place) / "run", Path(place) / "wide"
         os.environ["CONTSEG_CACHE"] = str(root / "cache")
         write_images(root / "data")
         recipe = ["digits/mib_5-1", "data.dataset=folder", f"data.path={root / 'data'}", "data.options={}"]
         recipe += ["scenario.split=10-1", "training.batch=4", "--no-cache", "--out"]
-        command("train", *recipe, folder, *SMALL)
-
-        def first_batch() -> float:
-            wide = ["network.backbone=resnet50", "network.width=64", "data.crop=512"]
-            return command("train", *recipe, root / "wide", "--overwrite", *wide, code=UNTIL_FIRST_BATCH)[0]
-
-        def finished() -> float:
-            seconds, printed = command("train", "--resume", folder)
-            assert "nothing is left to train" in printed
-            return seconds
-
+        contseg("train", *recipe, run, *SMALL)
         return {
-            "help": median(lambda: command("--help")[0]),
-            "first batch": median(first_batch),
-            "finished run": median(finished),
+            "help": median(lambda: contseg("--help")),
+            "first batch": median(lambda: contseg_until(FIRST_BATCH, "train", *recipe, wide, "--overwrite", *LARGE)),
+            "finished run": median(lambda: contseg_until(FINISHED, "train", "--resume", run)),
         }
 
 
 if __name__ == "__main__":
-    for name, seconds in startup().items():
-        print(f"{name}: {seconds:.2f} s")
+    for name, (wall, processor) in startup().items():
+        print(f"{name}: {wall:.2f} s, of the processor {processor:.2f} s")
