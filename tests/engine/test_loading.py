@@ -1,5 +1,7 @@
 """Batches are the same for any number of workers and ranks."""
 
+import itertools
+import multiprocessing
 import os
 import signal
 import time
@@ -13,7 +15,15 @@ from hypothesis import strategies as st
 from contseg.data.open import open_dataset
 from contseg.data.pipelines.augment import CentreCrop, RandomResizedCrop, WholeImage
 from contseg.data.pipelines.sample import cut_layers
-from contseg.engine.loading import Batches, Draw, Shard, epoch_draws, evaluation_draws, updates_per_epoch
+from contseg.engine.loading import (
+    Batches,
+    Draw,
+    Shard,
+    StepBatches,
+    epoch_draws,
+    evaluation_draws,
+    updates_per_epoch,
+)
 from contseg.engine.options import TrainingOptions
 from contseg.errors import ContsegError
 from contseg.scenarios.batch import Batch
@@ -181,7 +191,7 @@ def killed(*arguments):
 
 @pytest.mark.parametrize("pipeline", [stuck, killed], ids=lambda pipeline: pipeline.__name__)
 def test_a_worker_that_ends_or_hangs_is_one_line_with_its_images(samples, monkeypatch, pipeline):
-    monkeypatch.setattr("contseg.engine.loading.PATIENCE", 1.0)
+    monkeypatch.setattr("contseg.engine.workers.PATIENCE", 1.0)
     with pytest.raises(
         ContsegError, match=r"training\.workers: no batch came from the workers \(DataLoader .*\); check"
     ) as caught:
@@ -213,3 +223,114 @@ def test_a_picture_that_a_pipeline_refuses_is_one_line_that_names_the_file(sampl
     monkeypatch.setenv("CONTSEG_MAX_PIXELS", "5000")
     with pytest.raises(ContsegError, match=r"\.png: 32x32 resized for data.test_crop=512 is 512x512, more than 5000 pixels"):
         list(Batches(samples, CentreCrop(512), [[Draw(0, 0, 0)]], seed=1, step=0, device=CPU))
+
+
+def workers_alive() -> set[int]:
+    return {child.pid for child in multiprocessing.active_children()}
+
+
+class TestWorkersThatStay:
+    """The epochs of a step are read by the same processes, and are what each epoch alone is."""
+
+    OPTIONS = TrainingOptions(batch=4, epochs=3, workers=2)
+
+    @pytest.fixture
+    def step(self, make_folder):
+        return Scenario(open_dataset("folder", make_folder(count=24)), ScenarioOptions())[0]
+
+    def of_step(self, step, workers: int) -> StepBatches:
+        options = self.OPTIONS.model_copy(update={"workers": workers})
+        return StepBatches(step, CUT, options, 0.0, CPU, Shard())
+
+    def epoch(self, step, number: int) -> list[Batch]:
+        alone = self.of_step(step, 0)
+        try:
+            return list(alone.epoch(number))
+        finally:
+            alone.close()
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_read_all_epochs_as_if_each_were_alone(self, step, workers):
+        stream, readers = self.of_step(step, workers), []
+        for number in range(3):
+            assert_equal(list(stream.epoch(number)), self.epoch(step, number))
+            readers.append(workers_alive())
+        assert readers[0] == readers[1] == readers[2]
+        assert len(readers[0]) == workers
+        stream.close()
+        assert not workers_alive()
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_begin_in_the_middle_of_an_epoch_and_go_on(self, step, workers):
+        stream = self.of_step(step, workers)
+        assert_equal(list(stream.epoch(1, 3)), self.epoch(step, 1)[3:])
+        assert_equal(list(stream.epoch(2)), self.epoch(step, 2))
+        stream.close()
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_go_anywhere_after_an_epoch_that_was_left(self, step, workers):
+        stream = self.of_step(step, workers)
+        left = stream.epoch(0)
+        next(left)
+        assert_equal(list(stream.epoch(2)), self.epoch(step, 2))
+        assert_equal(list(stream.epoch(0)), self.epoch(step, 0))
+        stream.close()
+
+    def test_read_nothing_after_the_last_epoch(self, step):
+        stream = self.of_step(step, 0)
+        assert list(stream.epoch(2))
+        assert next(stream._stream, None) is None
+
+    def test_serve_a_pass_within_a_pass(self, samples):
+        draws = evaluation_draws(len(samples), 4, CUT)
+        passes = Batches(samples, CUT, draws, seed=1, step=0, device=CPU, workers=1, stay=True)
+        outer = iter(passes)
+        first = next(outer)
+        inner = list(passes)
+        assert_equal([first, *outer], inner)
+        passes.close()
+
+    def test_are_the_same_for_all_passes_until_they_are_closed(self, samples):
+        draws = evaluation_draws(len(samples), 4, CUT)
+        passes = Batches(samples, CUT, draws, seed=1, step=0, device=CPU, workers=2, stay=True)
+        first, before = list(passes), workers_alive()
+        second, after = list(passes), workers_alive()
+        assert_equal(first, second)
+        assert before == after
+        assert len(before) == 2
+        passes.close()
+        assert not workers_alive()
+
+    def test_end_with_a_pass_that_was_left(self, samples):
+        draws = evaluation_draws(len(samples), 4, CUT)
+        begun = iter(Batches(samples, CUT, draws, seed=1, step=0, device=CPU, workers=2, stay=True))
+        next(begun)
+        assert len(workers_alive()) == 2
+        begun.close()
+        assert not workers_alive()
+
+    def test_name_the_images_of_the_batch_that_does_not_come(self, samples, monkeypatch):
+        """A worker that ends in the second pass."""
+        monkeypatch.setattr("contseg.engine.workers.PATIENCE", 30.0)
+        draws = [[Draw(0, 0, place)] for place in range(6)]
+        passes = Batches(samples, ends_at_its_ninth, draws, seed=1, step=0, device=CPU, workers=1, stay=True)
+        assert len(list(passes)) == 6
+        with pytest.raises(ContsegError, match="no batch came from the workers") as caught:
+            list(passes)
+        assert str(samples.dataset.image_path(samples.names[2])) in str(caught.value)
+
+    def test_do_not_touch_the_generator_of_the_caller(self, samples):
+        torch.manual_seed(3)
+        before = torch.get_rng_state()
+        batches(samples, [[Draw(0, 0, 0)]], workers=1)
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+CALLS = itertools.count(1)
+
+
+def ends_at_its_ninth(*arguments):
+    if next(CALLS) == 9:
+        time.sleep(0.5)  # until the batches before it are sent
+        os.kill(os.getpid(), signal.SIGKILL)
+    return CUT(*arguments)

@@ -7,8 +7,9 @@ import sys
 import pytest
 from safetensors.torch import load_file
 
+from contseg.engine.environments import OwnProcesses
 from contseg.engine.options import TrainingOptions
-from contseg.engine.ranks import OwnProcesses, joined_rank, make_fabric, ranks_of, shard_of
+from contseg.engine.ranks import joined_rank, make_fabric, ranks_of, shard_of
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from tests.conftest import TINY

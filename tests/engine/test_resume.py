@@ -1,6 +1,8 @@
 """A run that was stopped and goes on ends as if it had never stopped."""
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -128,6 +130,24 @@ def test_a_finished_run_has_nothing_left_to_train(tmp_path):
     assert not any("nothing is left to train" in text for text in messages)
     learn(tmp_path / "run", recipe, reporter=Listening())
     assert "all 1 steps are finished; nothing is left to train" in messages
+
+
+def test_that_it_is_finished_is_said_before_anything_is_imported_that_trains_or_draws(tmp_path):
+    learn(tmp_path / "run", tiny_recipe("finetune", "training.epochs=1", "scenario.split=offline"))
+    program = f"""
+import sys
+from contseg.cli import main, progress
+
+def said(self, text):
+    if "nothing is left to train" in text:
+        print(*({{"lightning_fabric", "matplotlib", "torch._dynamo"}} & sys.modules.keys()), "said", file=sys.stderr)
+
+progress.TerminalReporter.message = said
+sys.argv[1:] = ["train", "--resume", {str(tmp_path / "run")!r}]
+main.main()
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (result.returncode, result.stderr.strip()) == (0, "said")
 
 
 def test_a_state_of_an_earlier_version_is_read(tmp_path):

@@ -4,11 +4,12 @@ from typing import Annotated
 
 import typer
 
-from contseg.plugins import load_plugins
-
 
 def _load(plugins: list[str] | None) -> list[str]:
-    load_plugins(plugins or [])
+    if plugins:
+        from contseg.plugins import load_plugins
+
+        load_plugins(plugins)
     return plugins or []
 
 

@@ -22,7 +22,6 @@ from contseg.recipes.read import read_recipe
 from contseg.recipes.recipe import Recipe
 from contseg.report.comparison import comparability
 from contseg.report.log import JsonLog, TextLog
-from contseg.report.page import write_report
 from contseg.scenarios.plan import make_plan
 
 
@@ -121,6 +120,8 @@ def _train(job: Job, recipe: Recipe, log: TextLog | JsonLog, *, resumed: bool, a
     if joined_rank():
         return
     console.print(summary_table({recipe.method["name"]: summary}))
+    from contseg.report.page import write_report  # with the library that draws, half a second
+
     report = write_report([job.folder], job.folder / "report.html")
     console.print(f"run: {job.folder}\nreport: {report}", soft_wrap=True)
     if isinstance(log, JsonLog):

@@ -51,7 +51,7 @@ def read_image(path: Path, reading: Reading = AS_STORED) -> np.ndarray:
                 raise ContsegError(f"{path}: bands and range need the 16 bits of a colour PNG, which are not read; use TIFF")
             values = np.asarray(image if deep else image.convert("RGB"))
             return _rgb(path, values.astype(np.uint16) if deep else values, reading, full_range("u", 16 if deep else 8))
-        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+        return _array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -65,7 +65,7 @@ def read_mask(path: Path) -> np.ndarray:
         if image is None or image.mode not in ("L", "P", "I", "I;16", "I;16B", "1"):
             mode = image.mode if image is not None else picture.layout and f"{picture.layout.bands} x {picture.layout.type}"
             raise ContsegError(f"{path}: mask has mode {mode}; masks must be single-channel ids (grey or palette PNG)")
-        mask = np.asarray(image)
+        mask = _array(image)
     if mask.dtype == np.uint8:
         return mask
     if mask.size and not 0 <= mask.min() <= mask.max() < 65536:
@@ -275,6 +275,20 @@ def _loaded(path: Path, picture: _Picture) -> Image.Image:
     with suppress(Exception):  # the image is still good if its EXIF block is broken
         ImageOps.exif_transpose(image, in_place=True)
     return image
+
+
+def _array(image: Image.Image) -> np.ndarray:
+    """`np.asarray(image)`, read-only. Pixels of bytes are taken in one piece: NumPy receives and joins pieces of 64 KiB."""
+    bands = {"RGB": 3, "L": 1, "P": 1}.get(image.mode, 0)
+    count = image.width * image.height * bands
+    if not count:
+        return np.asarray(image)
+    encoder = Image._getencoder(image.mode, "raw", image.mode)
+    encoder.setimage(image.im, (0, 0, *image.size))
+    written, done, pixels = encoder.encode(count)
+    if (written, done) != (count, 1):
+        return np.asarray(image)
+    return np.frombuffer(pixels, dtype=np.uint8).reshape(image.height, image.width, *[bands] * (bands > 1))
 
 
 def _orientation(picture: _Picture) -> int:

@@ -4,10 +4,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 
 from contseg.differences import differences, differences_text
 from contseg.digest import file_sha256, sha256
@@ -18,6 +17,9 @@ from contseg.engine.run import INPUTS, Run
 from contseg.errors import ContsegError
 from contseg.scenarios.changes import is_comparable, plan_changes
 from contseg.scenarios.plan import Plan
+
+if TYPE_CHECKING:  # it takes a second to import
+    from lightning_fabric import Fabric
 
 SHOWN = 3
 """Number of differences of the data in an error."""
@@ -163,7 +165,7 @@ def accepted_changes(run: Run) -> list[str]:
     return [f"resumed in step {one['step']} with changes: {'; '.join(one['changes'])}" for one in accepted]
 
 
-def require_agreement(fabric: Fabric, run: Run, inputs: Inputs) -> None:
+def require_agreement(fabric: "Fabric", run: Run, inputs: Inputs) -> None:
     """Raise ContsegError, on every rank, unless all ranks have the same inputs and read the same files of the run."""
     if fabric.world_size == 1:
         return

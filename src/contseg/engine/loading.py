@@ -1,40 +1,28 @@
 """Batches of a step: the choice, order and augmentation of samples, independent of the number of workers and ranks."""
 
-import os
-import pickle
-import signal
-import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from contseg.data.pipelines.augment import Pipeline, WholeImage
-from contseg.engine.devices import has_little_shared_memory, workers_of
+from contseg.engine.devices import workers_of
+from contseg.engine.handover import handed_over
 from contseg.engine.options import TrainingOptions
-from contseg.engine.randomness import ORDER, SAMPLE, data_generator
-from contseg.errors import ContsegError
+from contseg.engine.randomness import ORDER, data_generator
+from contseg.engine.workers import CutSamples, Draw, Reader
 from contseg.scenarios.batch import Batch, Pool, Samples
 from contseg.scenarios.step import Step
 
-PATIENCE = 300.0
-"""Seconds to wait for a batch from a worker."""
-LAST_READS = 5.0
-"""Seconds that a worker continues after a signal, so that the current batch is not lost."""
+__all__ = [
+    "THRESHOLD_PASS", "Batches", "Draw", "Shard", "StepBatches", "drawn_images", "epoch_draws", "evaluation_batches",
+    "evaluation_draws", "updates_per_epoch",
+]  # fmt: skip
+
 THRESHOLD_PASS = 1_000_000
 """The epoch number of a pass outside training, such as PLOP's threshold pass."""
-
-
-@dataclass(frozen=True)
-class Draw:
-    """A sample to cut; its augmentation is seeded by (seed, step, epoch, position)."""
-
-    epoch: int
-    position: int
-    index: int
 
 
 @dataclass(frozen=True)
@@ -99,124 +87,52 @@ def epoch_draws(
     ]
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """A cut sample, or the error message if its files cannot be read."""
-
-    image: Tensor | None
-    labels: np.ndarray | None
-    name: str
-    annotated: np.ndarray
-    problem: str | None = None
-
-
-class _CutSamples(Dataset):
-    """Samples cut by a pipeline. Workers return errors as values, so that the user sees one message, not a traceback."""
-
-    def __init__(self, samples: Pool, pipeline: Pipeline, seed: int, step: int):
-        self.samples, self.pipeline, self.seed, self.step = samples, pipeline, seed, step
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, draw: Draw) -> _Cut:
-        samples, index = self.samples.locate(draw.index)
-        name = samples.names[index]
-        try:
-            image, layers = samples.read(index)
-        except ContsegError as error:
-            return _Cut(None, None, name, samples.annotated, str(error))
-        rng = data_generator(SAMPLE, self.seed, self.step, draw.epoch, draw.position)
-        try:
-            pixels, layers = self.pipeline(image, layers, rng)
-        except ContsegError as error:
-            place = samples.dataset.image_path(name)
-            return _Cut(None, None, name, samples.annotated, f"{place}: {error}")
-        return _Cut(pixels, samples.labels(layers), name, samples.annotated)
-
-    def pickled(self, cuts: list[_Cut]) -> bytes:
-        """`stack` as bytes, which pass through a pipe and not through shared memory."""
-        return pickle.dumps(self.stack(cuts))
-
-    def stack(self, cuts: list[_Cut]) -> Batch | str:
-        """A batch, or the first error message."""
-        images, labels = [], []
-        for cut in cuts:
-            if cut.problem or cut.image is None or cut.labels is None:
-                return str(cut.problem)
-            images.append(cut.image)
-            labels.append(cut.labels)
-        if len({ids.shape for ids in labels}) > 1:
-            return (
-                "data.crop: a rectangular crop is rotated with its image, and all crops of a batch must have the same size;"
-                " use a square crop (with head fcn, training.batch=1 also works)"
-            )
-        return Batch.stack(images, labels, [cut.name for cut in cuts], [cut.annotated for cut in cuts])
-
-
 class Batches:
     """Batches of one pass over samples, on a device; can be iterated repeatedly.
 
-    Workers pass batches through shared memory. If /dev/shm is too small for them, they use pipes, which are slower.
+    Args:
+        stay: workers stay for the next pass, until `close`; otherwise each pass starts its own.
 
     Raises (iterating):
-        ContsegError: a file cannot be read, or a worker ended or takes more than `PATIENCE` for a batch.
+        ContsegError: a file cannot be read, or a worker ended or takes too long for a batch.
     """
 
     def __init__(
         self,
         samples: Samples | Pool,
         pipeline: Pipeline,
-        draws: list[list[Draw]],
+        draws: Iterable[list[Draw]],
         *,
         seed: int,
         step: int,
         device: torch.device,
         workers: int = 0,
+        stay: bool = False,
     ):
-        self._cuts = _CutSamples(samples if isinstance(samples, Pool) else Pool((samples,)), pipeline, seed, step)
-        self._draws, self._device, self._workers = draws, device, workers
+        self._cuts = CutSamples(samples if isinstance(samples, Pool) else Pool((samples,)), pipeline, seed, step)
+        self._draws, self._device, self._workers = draws, torch.device(device), workers
+        self._stay = stay
+        self._idle: Reader | None = None
 
     def __len__(self) -> int:
-        return len(self._draws)
+        return len(self._draws)  # type: ignore[arg-type]
 
     def __iter__(self) -> Generator[Batch, None, None]:
-        piped = self._workers > 0 and has_little_shared_memory()
-        loader = DataLoader(
-            self._cuts,
-            batch_sampler=self._draws,
-            collate_fn=self._cuts.pickled if piped else self._cuts.stack,
-            num_workers=self._workers,
-            worker_init_fn=_outlive_signals,
-            pin_memory=False,
-            timeout=PATIENCE if self._workers else 0,
-        )
-        number = 0
-        try:
-            for loaded in loader:
-                batch = pickle.loads(loaded) if piped else loaded
-                if isinstance(batch, str):
-                    raise ContsegError(batch)
-                yield batch.to(self._device)
-                number += 1
-        except RuntimeError as error:
-            if "DataLoader" not in str(error):
-                raise
-            raise ContsegError(self._no_batch(number, error)) from None
+        """A pass; if it is closed or fails before its end, its workers end."""
+        reader = self._idle or Reader(self._cuts, self._workers, pinned=self._device.type == "cuda")
+        self._idle = None  # a pass within this pass has workers of its own
+        yield from handed_over(reader.read(self._draws), self._device)
+        self._idle = reader if self._stay else None
 
-    def _no_batch(self, number: int, error: RuntimeError) -> str:
-        """The error for a worker that was killed, or that takes too long."""
-        samples = (self._cuts.samples.locate(draw.index) for draw in self._draws[number])
-        paths = ", ".join(str(pool.dataset.image_path(pool.names[index])) for pool, index in samples)
-        reason = " ".join(str(error).split())[:160]
-        return (
-            f"training.workers: no batch came from the workers ({reason}); check the images {paths}, the free memory and"
-            " /dev/shm, or set training.workers=0"
-        )
+    def close(self) -> None:
+        """End the workers that stayed."""
+        self._idle = None
 
 
 class StepBatches:
     """The training batches of a step, from its own images and the exemplars of earlier steps.
+
+    The epochs of a step are one stream, so that workers are started once and read ahead into the next epoch.
 
     Args:
         share: share of every batch that exemplars replace; 0 draws batches from own images and exemplars together.
@@ -235,40 +151,48 @@ class StepBatches:
         self._device, self._shard = device, shard
         self._pool = Pool((step.train, *step.memory))
         self.updates = updates_per_epoch(drawn_images(step, share), options)
+        self._stream: Generator[Batch, None, None] | None = None
+        self._next = (0, 0)
 
-    def epoch(self, number: int, passes_done: int = 0) -> Batches:
+    def epoch(self, number: int, passes_done: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, without those that an interrupted attempt has used."""
-        return self._batches(self._pool, number, passes_done)
+        if self.held is not None:
+            yield from self.held(self._draws(self._pool, number)[passes_done:])
+            return
+        passes = self.updates * self._options.accumulate
+        if self._stream is None or self._next != (number, passes_done):
+            self.close()
+            draws = self._draws_from(number, passes_done)
+            self._stream = iter(self._batches(self._pool, draws))
+        for batch in islice(self._stream, passes - passes_done):
+            passes_done += 1
+            self._next = (number + passes_done // passes, passes_done % passes)
+            yield batch
+
+    def close(self) -> None:
+        """End the workers of the epochs."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
 
     def own_images(self, epoch: int) -> Batches:
         """Batches of the step's own images, drawn as in an epoch."""
-        return self._batches(Pool((self._step.train,)), epoch)
+        pool = Pool((self._step.train,))
+        return self._batches(pool, self._draws(pool, epoch))
 
-    def _batches(self, pool: Pool, epoch: int, passes_done: int = 0) -> Batches:
-        step, options = self._step.index, self._options
+    def _draws_from(self, epoch: int, passes_done: int) -> Iterator[list[Draw]]:
+        """The draws of an epoch without its first ones, and of all later epochs of the step."""
+        yield from self._draws(self._pool, epoch)[passes_done:]
+        for later in range(epoch + 1, self._options.epochs_of(self._step.index)):
+            yield from self._draws(self._pool, later)
+
+    def _draws(self, pool: Pool, epoch: int) -> list[list[Draw]]:
         own = len(self._step.train) if self._share else len(pool)
-        draws = epoch_draws(own, options, step, epoch, self._shard, len(pool) - own, self._share)[passes_done:]
-        if self.held is not None and epoch != THRESHOLD_PASS:  # a pass outside training may read the images
-            return self.held(draws)
-        workers = workers_of(options)
-        return Batches(pool, self._pipeline, draws, seed=options.seed, step=step, device=self._device, workers=workers)
+        return epoch_draws(own, self._options, self._step.index, epoch, self._shard, len(pool) - own, self._share)
 
-
-def _outlive_signals(worker: int) -> None:
-    """Keep a worker alive after a signal to all processes, while its parent finishes the current update and saves.
-
-    The parent then ends the worker; if the parent is gone, the worker exits on its own.
-    """
-    if hasattr(os, "setpgid"):
-        os.setpgid(0, 0)  # the terminal sends Ctrl-C to the process group of the command
-
-    def later(number: int, frame: object) -> None:
-        timer = threading.Timer(LAST_READS, os._exit, (0,))  # another code would be reported as a crash
-        timer.daemon = True
-        timer.start()
-
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, later)
+    def _batches(self, pool: Pool, draws: Iterable[list[Draw]]) -> Batches:
+        seed, step, workers = self._options.seed, self._step.index, workers_of(self._options)
+        return Batches(pool, self._pipeline, draws, seed=seed, step=step, device=self._device, workers=workers)
 
 
 def evaluation_draws(samples: int, batch: int, pipeline: Pipeline, shard: Shard = Shard()) -> list[list[Draw]]:
@@ -284,8 +208,17 @@ def evaluation_draws(samples: int, batch: int, pipeline: Pipeline, shard: Shard 
 
 
 def evaluation_batches(
-    samples: Samples, pipeline: Pipeline, options: TrainingOptions, device: torch.device, shard: Shard = Shard()
+    samples: Samples,
+    pipeline: Pipeline,
+    options: TrainingOptions,
+    device: torch.device,
+    shard: Shard = Shard(),
+    stay: bool = False,
 ) -> Batches:
-    """One pass over all samples, see `evaluation_draws`."""
+    """One pass over all samples, see `evaluation_draws`.
+
+    Args:
+        stay: see `Batches`.
+    """
     draws = evaluation_draws(len(samples), options.batch, pipeline, shard)
-    return Batches(samples, pipeline, draws, seed=0, step=0, device=device, workers=workers_of(options))
+    return Batches(samples, pipeline, draws, seed=0, step=0, device=device, workers=workers_of(options), stay=stay)

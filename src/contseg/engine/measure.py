@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from contseg.engine.loading import evaluation_batches
+from contseg.engine.loading import Batches, evaluation_batches
 from contseg.engine.memory import peak_memory
 from contseg.engine.ranks import scaler_state
 from contseg.engine.run import STEP_ARRAYS
@@ -36,10 +36,19 @@ def measure_test(session: Session, step: Step, segmenter: Segmenter) -> np.ndarr
     return session.ranks.sum(counts).cpu().numpy()
 
 
-def measure_validation(session: Session, step: Step, student: Segmenter, rows: int) -> np.ndarray:
-    """Confusion matrix (rows, rows) on the held-out images of a step, over all ranks, without scales and flips."""
+def validation_batches(session: Session, step: Step) -> Batches:
+    """The held-out images of a step, for a pass after every epoch."""
+    job, device = session.job, session.fabric.device
+    return evaluation_batches(step.val, job.evaluation_pipeline, job.training, device, session.shard, stay=True)
+
+
+def measure_validation(session: Session, step: Step, batches: Batches, student: Segmenter, rows: int) -> np.ndarray:
+    """Confusion matrix (rows, rows) on the held-out images of a step, over all ranks, without scales and flips.
+
+    Args:
+        batches: `validation_batches`.
+    """
     job = session.job
-    batches = evaluation_batches(step.val, job.evaluation_pipeline, job.training, session.fabric.device, session.shard)
     inference = Inference(job.inference.single(), job.inference_at(step).mirror)
     return session.ranks.sum(evaluate(student, batches, rows, inference=inference)).cpu().numpy()
 

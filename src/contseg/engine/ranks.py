@@ -8,19 +8,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import (
-    ClusterEnvironment,
-    LightningEnvironment,
-    SLURMEnvironment,
-    TorchElasticEnvironment,
-)
-from lightning_fabric.plugins.precision import MixedPrecision
-from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor
 
 from contseg import __version__
@@ -33,6 +24,10 @@ from contseg.engine.waits import waiting_for
 from contseg.errors import ContsegError
 from contseg.lock import owned
 from contseg.ranks import Ranks
+
+if TYPE_CHECKING:  # it takes a second to import
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments import ClusterEnvironment
 
 
 @dataclass(frozen=True)
@@ -65,45 +60,13 @@ class Launcher:
         return None
 
     @property
-    def environment(self) -> ClusterEnvironment:
+    def environment(self) -> "ClusterEnvironment":
         """How Fabric finds the other processes."""
-        return TorchElasticEnvironment() if self.variable == "WORLD_SIZE" else SlurmStep()
+        from lightning_fabric.plugins.environments import TorchElasticEnvironment
 
+        from contseg.engine.environments import SlurmStep
 
-class SlurmStep(SLURMEnvironment):
-    """The processes that srun started, however their number was set: Fabric's own checks refuse `srun --ntasks`."""
-
-    @staticmethod
-    def _validate_srun_variables() -> None:
-        pass
-
-    def validate_settings(self, num_devices: int, num_nodes: int) -> None:
-        """Nothing: the number of processes was compared with the options."""
-
-    def world_size(self) -> int:
-        """Tasks of the step, not of the allocation."""
-        return _number("SLURM_STEP_NUM_TASKS")
-
-
-class OwnProcesses(LightningEnvironment):
-    """A process that was started alone: what launchers left in the environment variables is ignored."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._process = os.getpid()
-
-    @property
-    def creates_processes_externally(self) -> bool:
-        """This process spawns the others."""
-        return False
-
-    def local_rank(self) -> int:
-        """Of this process, or of a rank that it spawned, for which Fabric sets the variable."""
-        return 0 if os.getpid() == self._process else super().local_rank()
-
-    def node_rank(self) -> int:
-        """Of the only node."""
-        return 0
+        return TorchElasticEnvironment() if self.variable == "WORLD_SIZE" else SlurmStep(self.processes)
 
 
 def _number(variable: str) -> int:
@@ -141,18 +104,15 @@ def _require_matching_world(options: TrainingOptions, launcher: Launcher | None)
         )
 
 
-def make_fabric(options: TrainingOptions) -> Fabric:
-    """The Fabric of a run.
-
-    Under torchrun or SLURM the processes exist already, and strategy `ddp` joins them. Otherwise this process spawns one
-    process per device.
+def require_devices(options: TrainingOptions) -> None:
+    """Check that a run can begin on this machine.
 
     Raises:
         ContsegError: the accelerator is not available, the batch does not divide over the ranks, or a launcher started
             another number of processes.
     """
-    world, launcher = options.ranks, Launcher.found()
-    _require_matching_world(options, launcher)
+    world = options.ranks
+    _require_matching_world(options, Launcher.found())
     if options.batch % world:
         raise ContsegError(f"training.batch: {options.batch} images do not divide over {world} ranks; choose a multiple")
     accelerator = accelerator_of(options)
@@ -160,8 +120,27 @@ def make_fabric(options: TrainingOptions) -> Fabric:
         raise ContsegError("training.accelerator: no CUDA device here; use accelerator=cpu or auto")
     if accelerator == "cuda" and torch.cuda.device_count() < options.devices:
         raise ContsegError(f"training.devices: {options.devices} GPUs requested, {torch.cuda.device_count()} available")
+
+
+def make_fabric(options: TrainingOptions) -> "Fabric":
+    """The Fabric of a run.
+
+    Under torchrun or SLURM the processes exist already, and strategy `ddp` joins them. Otherwise this process spawns one
+    process per device.
+
+    Raises:
+        ContsegError: see `require_devices`.
+    """
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.precision import MixedPrecision
+    from lightning_fabric.strategies import DDPStrategy
+
+    from contseg.engine.environments import OwnProcesses
+
+    require_devices(options)
+    launcher, accelerator = Launcher.found(), accelerator_of(options)
     wait = timedelta(seconds=options.timeout)
-    strategy = "auto" if world == 1 else DDPStrategy(timeout=wait, start_method="popen" if launcher else "spawn")
+    strategy = "auto" if options.ranks == 1 else DDPStrategy(timeout=wait, start_method="popen" if launcher else "spawn")
     plugins: list[Any] = [launcher.environment if launcher else OwnProcesses()]
     precision: Any = precision_of(options)
     half = precision == "16-mixed"
@@ -180,7 +159,7 @@ def make_fabric(options: TrainingOptions) -> Fabric:
         )
 
 
-def launch(fabric: Fabric, function: Callable[..., Any], *arguments: Any) -> Any:
+def launch(fabric: "Fabric", function: Callable[..., Any], *arguments: Any) -> Any:
     """Run `function(fabric, *arguments)` on every rank and return what rank 0 returns.
 
     Raises:
@@ -204,12 +183,12 @@ def own_threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def shard_of(fabric: Fabric) -> Shard:
+def shard_of(fabric: "Fabric") -> Shard:
     """The part of the data that belongs to this rank."""
     return Shard(fabric.global_rank, fabric.world_size)
 
 
-def ranks_of(fabric: Fabric) -> Ranks:
+def ranks_of(fabric: "Fabric") -> Ranks:
     """Sums and gathers over the ranks of a run."""
     if fabric.world_size == 1:
         return Ranks()
@@ -226,26 +205,28 @@ def ranks_of(fabric: Fabric) -> Ranks:
     return Ranks(total, gather, fabric.global_rank, fabric.world_size)
 
 
-def grad_scaler_of(fabric: Fabric) -> torch.amp.GradScaler | None:
+def grad_scaler_of(fabric: "Fabric") -> torch.amp.GradScaler | None:
     """The gradient scaler of fp16, or None at other precisions."""
+    from lightning_fabric.plugins.precision import MixedPrecision
+
     precision = fabric.strategy.precision
     return precision.scaler if isinstance(precision, MixedPrecision) else None
 
 
-def scaler_state(fabric: Fabric) -> dict[str, Any]:
+def scaler_state(fabric: "Fabric") -> dict[str, Any]:
     """State of the gradient scaler of fp16, for checkpoints; {} at other precisions."""
     scaler = grad_scaler_of(fabric)
     return scaler.state_dict() if scaler else {}
 
 
-def restore_scaler(fabric: Fabric, saved: dict[str, Any]) -> None:
+def restore_scaler(fabric: "Fabric", saved: dict[str, Any]) -> None:
     """Restore what `scaler_state` returned; {} changes nothing."""
     scaler = grad_scaler_of(fabric)
     if scaler and saved:
         scaler.load_state_dict(saved)
 
 
-def environment(fabric: Fabric, threads: int | None) -> dict[str, Any]:
+def environment(fabric: "Fabric", threads: int | None) -> dict[str, Any]:
     """Date, commit, versions and hardware, for the report."""
     device = torch.cuda.get_device_name() if fabric.device.type == "cuda" else platform.processor() or platform.machine()
     return {

@@ -207,6 +207,10 @@ class Run:
         found = [path for name in (STATE, STATE_BEFORE) for path in self.folder.glob(f"steps/*/{name}") if path.is_file()]
         return self._planned(max((int(path.parent.name) for path in found if path.parent.name.isdecimal()), default=-1))
 
+    def is_finished(self, steps: int) -> bool:
+        """Whether the last of so many steps is finished."""
+        return self.last_begun() == steps - 1 and (state := self.load_state(steps - 1)) is not None and state.finished
+
     def is_past_first_step(self) -> bool:
         """Whether step 0 is finished; not if its state is damaged, as a resume repeats the step."""
         if self.last_begun():

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-
-from lightning_fabric import Fabric
+from typing import TYPE_CHECKING
 
 from contseg.engine.job import Job, Reporter
 from contseg.engine.loading import Shard
@@ -12,6 +11,9 @@ from contseg.engine.ranks import ranks_of, shard_of
 from contseg.engine.read_only_run import ReadOnlyRun
 from contseg.engine.run import Run
 from contseg.ranks import Ranks
+
+if TYPE_CHECKING:  # it takes a second to import
+    from lightning_fabric import Fabric
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,13 @@ class Session:
         reporter: of progress.
     """
 
-    fabric: Fabric
+    fabric: "Fabric"
     job: Job
     run: Run
     reporter: Reporter
 
     @classmethod
-    def of(cls, fabric: Fabric, job: Job, reporter: Reporter) -> "Session":
+    def of(cls, fabric: "Fabric", job: Job, reporter: Reporter) -> "Session":
         """The session of this rank."""
         if fabric.global_rank == 0:
             return cls(fabric, job, Run(job.folder), reporter)

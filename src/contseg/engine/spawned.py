@@ -14,15 +14,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning_fabric import Fabric
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from contseg.engine.waits import explained
 from contseg.errors import ContsegError
 from contseg.interruption import Interrupted, catching, deferred, end_with
 from contseg.lock import owned_runs
+
+if TYPE_CHECKING:  # it takes a second to import
+    from lightning_fabric import Fabric
 
 # Fabric logs every process to stderr. At import, so that it also applies to spawned ranks.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -62,7 +64,7 @@ class _Call:
         self.path, self.receivers = path, receivers
         self.locks = owned_runs()  # a rank that outlives a killed parent still saves
 
-    def __call__(self, fabric: Fabric) -> Any:
+    def __call__(self, fabric: "Fabric") -> Any:
         with catching():
             try:
                 end_with(lambda: _received(self.receivers[fabric.local_rank]))
@@ -80,7 +82,7 @@ def _received(connection: Connection) -> int | None:
         return None
 
 
-def run_spawned(fabric: Fabric, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+def run_spawned(fabric: "Fabric", function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     """Run `function(fabric, *arguments)` on spawned ranks, and return the result of rank 0. No rank outlives the call.
 
     Raises:

@@ -10,7 +10,7 @@ from contseg.engine.best_epoch import BestEpoch, validation_rows, validation_sco
 from contseg.engine.feature_cache import discard_features, hold_features
 from contseg.engine.label_origins import keep_label_origins
 from contseg.engine.loading import StepBatches
-from contseg.engine.measure import measure_validation
+from contseg.engine.measure import measure_validation, validation_batches
 from contseg.engine.progress import Progress
 from contseg.engine.ranks import restore_scaler, scaler_state
 from contseg.engine.session import Session
@@ -36,6 +36,7 @@ class StepLearner:
         self.epochs = job.training.epochs_of(step.index)
         device = session.fabric.device
         self.batches = StepBatches(step, job.training_pipeline, job.training, job.exemplar_share, device, session.shard)
+        self._held_out = validation_batches(session, step)
         self.updater = Updater(session, step, student, teacher, self.batches)
         self.best = BestEpoch()
         self.seconds = 0.0
@@ -60,8 +61,11 @@ class StepLearner:
         if self.options.keep == "best" and begun.epoch < self.epochs and (unseen := validation_scope(step)):
             reporter.message(f"step {step.index}: {unseen}")
         with deferred():
-            for epoch in range(begun.epoch, self.epochs):
-                self._learn_epoch(begun if epoch == begun.epoch else Progress(epoch))
+            try:
+                for epoch in range(begun.epoch, self.epochs):
+                    self._learn_epoch(begun if epoch == begun.epoch else Progress(epoch))
+            finally:
+                self._close()
         self.batches.held = None
         discard_features(self.session, step)
         if self.options.keep == "best" and self.epochs:
@@ -77,7 +81,13 @@ class StepLearner:
         started = time.perf_counter()
         keep_label_origins(self.session, self.step, self.updater.context)
         self.session.job.method.after_step(self.updater.context)
+        self.updater.close()
         return self.seconds + time.perf_counter() - started
+
+    def _close(self) -> None:
+        """End the workers of the epochs and of their validation."""
+        self.batches.close()
+        self._held_out.close()
 
     def _learn_epoch(self, progress: Progress) -> None:
         """Train an epoch to its end, or to the update at which a signal ends it, and save the state."""
@@ -102,7 +112,7 @@ class StepLearner:
         epoch, sums, passes, ranks = progress.epoch, progress.sums, self.options.accumulate, self.session.ranks
         first, total = epoch * self.batches.updates, self.epochs * self.batches.updates
         self.updater.begin_epoch(epoch, progress.pseudo)
-        batches = iter(self.batches.epoch(epoch, progress.updates * passes))
+        batches = self.batches.epoch(epoch, progress.updates * passes)
         for number in range(progress.updates, self.batches.updates):
             with waiting_for(f"update {number} of epoch {epoch} of step {self.step.index}"):
                 for terms in self.updater.update(batches, first + number, total):
@@ -112,7 +122,7 @@ class StepLearner:
                 self.session.reporter.updated(epoch, self.epochs, self.updater.loss, self.options.batch * passes)
                 signal = self._signal()
             if signal:
-                batches.close()  # ends the workers
+                self.batches.close()  # ends the workers
                 self._save_within(progress, started)
                 raise Interrupted(signal)
         count = self.batches.updates * passes
@@ -140,7 +150,7 @@ class StepLearner:
         if ranks.count == 1:
             return number
         before = self._gathered_signal
-        self._gathered_signal = ranks.gather(torch.tensor([number], device=self.session.fabric.device)).amax()
+        self._gathered_signal = ranks.gather(torch.full((1,), number, device=self.session.fabric.device)).amax()
         return 0 if before is None else int(before)
 
     def _measure_unless_interrupted(self, progress: Progress, started: float) -> float | None:
@@ -156,7 +166,8 @@ class StepLearner:
 
     def _measure(self, epoch: int) -> float | None:
         """The score of an epoch on the held-out images; the best epoch so far is kept."""
-        confusion = measure_validation(self.session, self.step, self.student, validation_rows(self.step))
+        rows = validation_rows(self.step)
+        confusion = measure_validation(self.session, self.step, self._held_out, self.student, rows)
         score = validation_score(confusion, self.step)
         self.best.offer(epoch, score, self.student, self.session.job.method)
         return score

@@ -7,10 +7,9 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 
 from contseg.atomic import UnwritableError
 from contseg.data.files import rescaling
@@ -26,6 +25,7 @@ from contseg.engine.ranks import (
     make_fabric,
     own_threads,
     owned_by_rank_0,
+    require_devices,
     restore_scaler,
     scaler_state,
 )
@@ -50,6 +50,9 @@ from contseg.plugins import load_plugins
 from contseg.scenarios.plan import make_plan
 from contseg.scenarios.step import Step
 
+if TYPE_CHECKING:  # it takes a second to import
+    from lightning_fabric import Fabric
+
 
 def train(job: Job, reporter: Reporter | None = None, *, accept_changes: bool = False) -> dict[str, Any]:
     """Run a job in its folder, from the last state saved there.
@@ -67,7 +70,8 @@ def train(job: Job, reporter: Reporter | None = None, *, accept_changes: bool = 
         Interrupted: a signal (Ctrl-C, SIGTERM) ended the run; the current update was finished and saved.
     """
     refuse_unguarded()
-    fabric, run, notes = make_fabric(job.training), Run(job.folder), list[str]()
+    require_devices(job.training)
+    run, notes, reporter = Run(job.folder), list[str](), reporter or Reporter()
     try:
         with catching(), owned_by_rank_0(job.folder):
             inputs = Inputs.of(job, make_plan(job.scenario, job.training.batch))
@@ -75,8 +79,12 @@ def train(job: Job, reporter: Reporter | None = None, *, accept_changes: bool = 
                 notes = [line for line in (require_unchanged(run, inputs, accept_changes), *recover(run)) if line]
                 notes += _rescaled(job)
                 record_inputs(run, inputs)
+                if run.is_finished(len(job.scenario)):  # said before Fabric is imported, which takes a second
+                    reporter.message(f"all {len(job.scenario)} steps are finished; nothing is left to train")
+            fabric = make_fabric(job.training)
+            if not joined_rank():
                 _record_environment(run, environment(fabric, job.training.threads))
-            return launch(fabric, _train_on_rank, job, reporter or Reporter(), inputs, notes)
+            return launch(fabric, _train_on_rank, job, reporter, inputs, notes)
     except Interrupted as stop:
         stop.resume = resume_command(job.folder)
         raise
@@ -106,7 +114,7 @@ def resume_command(folder: Path) -> str:
     return f"contseg train --resume {shlex.quote(str(folder))}"
 
 
-def _train_on_rank(fabric: Fabric, job: Job, reporter: Reporter, inputs: Inputs, notes: list[str]) -> dict[str, Any]:
+def _train_on_rank(fabric: "Fabric", job: Job, reporter: Reporter, inputs: Inputs, notes: list[str]) -> dict[str, Any]:
     load_plugins(job.recipe.get("plugins", []))  # a spawned rank starts without them
     session = Session.of(fabric, job, reporter)
     with waiting_for("the start"):
@@ -136,8 +144,6 @@ def _learn_steps(session: Session) -> dict[str, Any]:
     last = run.last_begun()
     state = run.load_state(last) if last >= 0 else None
     run.rewind_metrics(state)
-    if state and state.finished and last == len(job.scenario) - 1:
-        session.reporter.message(f"all {len(job.scenario)} steps are finished; nothing is left to train")
     job.method.load_state_dict({})  # clear method state from a previous run
     student: Segmenter | None = None
     for step in job.scenario:

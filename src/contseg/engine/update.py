@@ -65,15 +65,16 @@ class Updater:
                 teacher.compile()
         optimiser = make_optimiser(method.parameter_groups(student, step), student, options, step.index)
         self.module, self.optimiser = fabric.setup(student, optimiser)
+        self._every_sample = evaluation_batches(
+            step.train, session.job.evaluation_pipeline, options, fabric.device, session.shard, stay=True
+        )
         self.context = StepContext(
             student=student,
             teacher=teacher,
             step=step,
             epochs=options.epochs_of(step.index),
             loader=batches.own_images(THRESHOLD_PASS),
-            every_sample=evaluation_batches(
-                step.train, session.job.evaluation_pipeline, options, fabric.device, session.shard
-            ),
+            every_sample=self._every_sample,
             ranks=session.ranks,
             predict_teacher=self._teacher_output if teacher is not None else None,
             average=options.average,
@@ -92,6 +93,10 @@ class Updater:
     def loss(self) -> float:
         """The loss of the newest pass."""
         return self.losses.last
+
+    def close(self) -> None:
+        """End the workers that read for the method."""
+        self._every_sample.close()
 
     def begin_epoch(self, epoch: int, pseudo: Tensor | None) -> None:
         """Enter training mode.

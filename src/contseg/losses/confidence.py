@@ -39,7 +39,10 @@ def class_histogram(values_N: Tensor, classes_N: Tensor, count: int, bins: int) 
                 [0, 2]])
     """
     bin_N = (values_N * bins).long().clamp_(0, bins - 1)
-    return torch.bincount(classes_N * bins + bin_N, minlength=count * bins).view(count, bins)
+    place_N = classes_N * bins + bin_N
+    # not bincount, which waits for the device to determine the highest place
+    counts = place_N.new_zeros(count * bins).scatter_add_(0, place_N, place_N.new_ones(()).expand_as(place_N))
+    return counts.view(count, bins)
 
 
 def histogram_median(histogram_KM: Tensor) -> Tensor:

@@ -163,7 +163,7 @@ class LAG(WithUnknown):
         inside = predicted[:, None] == old_classes[None, :, None, None]
         contains = inside.flatten(2).any(dim=2)  # (B, old classes)
         images = context.ranks.sum(contains.sum(dim=0))
-        draws = torch.rand(len(images), generator=context.generator).to(predicted.device)
+        draws = torch.rand(len(images), generator=context.generator).to(predicted.device, non_blocking=True)
         chosen = (draws + (images > 0)).topk(min(self.looked_at, len(images))).indices  # classes in the batch come first
         old = slice(first, len(context.teacher.widths))  # classifiers of the teacher's classes
         ours, theirs = (

@@ -284,6 +284,12 @@ class Method:
     def after_step(self, context: StepContext) -> None:
         """Called after the last update of a step, while the teacher is still available."""
 
+    def kept(self, name: str, device: torch.device) -> Tensor:
+        """A tensor of `state`, which stays on the device from then on: a copy in every update would make the device wait."""
+        if self.state[name].device != device:
+            self.state[name] = self.state[name].to(device)
+        return self.state[name]
+
     def state_dict(self) -> dict[str, Tensor]:
         """`state` on CPU."""
         return {name: value.detach().cpu() for name, value in self.state.items()}

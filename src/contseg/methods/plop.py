@@ -96,7 +96,7 @@ class PLOP(Method):
         if teacher is None or context.step.new_count == 0:
             return batch
         predicted, uncertainty = self.guess(teacher, batch.size, context.step.seen_count)
-        confident = uncertainty < self.state["thresholds"].to(predicted.device)[predicted]
+        confident = uncertainty < self.kept("thresholds", predicted.device)[predicted]
         return pseudo_labelled(batch, predicted, confident, context.step.old_count, self.empty_weight)
 
     def supervise(self, output: SegmenterOutput, batch: Batch, context: StepContext) -> Tensor:

@@ -127,7 +127,7 @@ class SDR(MiB):
 
     def prototypes(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Prototypes in the precision of the features, and their counts; on the device of the features."""
-        return self.state["prototypes"].to(features), self.state["counts"].to(features.device)
+        return self.kept("prototypes", features.device).to(features), self.kept("counts", features.device)
 
     def contrast(self, features_BDHW: Tensor, labels_BHW: Tensor, context: StepContext) -> dict[str, Tensor]:
         """Attraction and repulsion of the labelled classes, including background."""

@@ -4,14 +4,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
+from torch.nn.modules._functions import SyncBatchNorm as SyncBatchNormFunction
 from torch.nn.modules.batchnorm import _NormBase
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """`BatchNorm2d` whose training statistics are those of the global batch, on gloo (CPU) as on NCCL.
+    """`BatchNorm2d` whose training statistics are those of the global batch, on CPUs as on GPUs.
 
     With one process it is PyTorch's layer. With several, mean and variance are computed over the images of all ranks, so
-    that W ranks with B images each train like one process with W * B images.
+    that W ranks with B images each train like one process with W * B images: on GPUs by the kernels of PyTorch's
+    `SyncBatchNorm` (`_NormOnGpus`), on CPUs, for which it has none, by `_SynchronisedNorm`.
 
     Example:
         >>> BatchNorm(4)(torch.zeros(2, 4, 3, 3)).shape
@@ -22,6 +24,8 @@ class BatchNorm(nn.BatchNorm2d):
         """Normalise (B, C, H, W) per channel."""
         if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(x_BCHW)
+        if x_BCHW.is_cuda:
+            return self._on_gpus(x_BCHW)
         y, mean, variance, count = _SynchronisedNorm.apply(x_BCHW, self.weight, self.bias, self.eps)
         with torch.no_grad():
             assert self.running_mean is not None
@@ -31,6 +35,36 @@ class BatchNorm(nn.BatchNorm2d):
             self.running_mean.lerp_(mean.to(self.running_mean), self.momentum or 0.1)
             self.running_var.lerp_((variance * count / (count - 1)).to(self.running_var), self.momentum or 0.1)
         return y
+
+    def _on_gpus(self, x_BCHW: Tensor) -> Tensor:
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked += 1
+        world, momentum = dist.group.WORLD, self.momentum or 0.1
+        statistics = (self.running_mean, self.running_var, self.eps, momentum, world, dist.get_world_size())
+        return _NormOnGpus.apply(x_BCHW, self.weight, self.bias, *statistics)
+
+
+class _NormOnGpus(SyncBatchNormFunction):
+    """PyTorch's synchronised norm without its wait: it looks for ranks without images, which makes the host wait for the
+    device in every layer. Here every rank has images.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, running_mean, running_var, eps, momentum, group, count):
+        if not x.is_contiguous(memory_format=torch.channels_last):
+            x = x.contiguous()
+        mean, scale = torch.batch_norm_stats(x, eps)
+        mine = torch.cat([mean, scale, mean.new_full((1,), x.numel() // x.shape[1])])
+        ranks = mine.new_zeros(count, len(mine))
+        ranks[dist.get_rank(group)] = mine
+        dist.all_reduce(ranks, group=group)  # a sum with zeros: every backend has it on GPUs
+        means, scales, counts = ranks.split([len(mean), len(mean), 1], dim=1)
+        mean, scale = torch.batch_norm_gather_stats_with_counts(
+            x, means, scales, running_mean, running_var, momentum, eps, counts.flatten().to(running_mean.dtype)
+        )
+        ctx.save_for_backward(x, weight, mean, scale, counts.to(torch.int32))
+        ctx.process_group = group
+        return torch.batch_norm_elemt(x, weight, bias, mean, scale, eps)
 
 
 class _SynchronisedNorm(torch.autograd.Function):

@@ -69,7 +69,8 @@ class Tables(nn.Module):
         """
         uniform = torch.rand(present_BK.shape, generator=generator, dtype=torch.float64)
         noise = -(-uniform.clamp(min=1e-300).log()).clamp(min=1e-300).log()
-        noise_BK = noise.to(device=self.counter.device, dtype=torch.promote_types(self.counter.dtype, torch.float32))
+        precision = torch.promote_types(self.counter.dtype, torch.float32)
+        noise_BK = noise.to(device=self.counter.device, dtype=precision, non_blocking=True)
         chosen = []
         for present, raised in zip(present_BK, noise_BK, strict=True):
             scores = (raised - self.counter.log()).masked_fill(~present, -torch.inf)
@@ -87,7 +88,8 @@ class Tables(nn.Module):
             pixels_BK: labelled pixels of each class; with none nothing moves, with one the variance stays.
         """
         rate = self.relation_momentum
-        for removed, change, pixels in zip(removed_B, change_BK2, pixels_BK, strict=True):
+        # rows of length 1, not numbers: PyTorch reads the value of a number that it is indexed with
+        for removed, change, pixels in zip(removed_B.split(1), change_BK2, pixels_BK, strict=True):
             for table, moved, enough in ((self.mean, change[:, 0], 1), (self.variance, change[:, 1], 2)):
                 row = table[removed]
                 table[removed] = torch.where(pixels >= enough, rate * moved.to(row) + (1 - rate) * row, row)
