@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from contseg.options import (
     Amount,
@@ -54,6 +54,8 @@ class TrainingOptions(Options):
         precision: `32`, `bf16-mixed`, `16-mixed` with gradient scaling, or `amp`: `16-mixed` on a GPU and `32` on a CPU,
             like published runs with automatic mixed precision.
         channels_last, compile: memory layout and `torch.compile`.
+        memory: `full` keeps all activations for backward. `lean` keeps the inputs of the blocks of the student's backbone
+            and computes the insides of each block again in backward: the same gradients, for a forward pass more.
         keep: `last`, or the `best` epoch by mIoU on held-out validation images (`scenario.validation`), never on test. In
             steps that do not annotate old classes it is the mIoU of the new classes, which does not measure forgetting.
         seed: of all random draws in training.
@@ -96,6 +98,7 @@ class TrainingOptions(Options):
     precision: Literal["32", "bf16-mixed", "16-mixed", "amp"] = "32"
     channels_last: bool = False
     compile: bool = False
+    memory: Literal["full", "lean"] = "full"
     keep: Literal["last", "best"] = "last"
     seed: Seed = 42
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
@@ -106,6 +109,13 @@ class TrainingOptions(Options):
     loggers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(["tensorboard"])
     deterministic: bool = False
     timeout: Seconds = 1800
+
+    @field_validator("memory")
+    @classmethod
+    def _not_compiled(cls, value: str, info: ValidationInfo) -> str:
+        if value == "lean" and info.data.get("compile"):
+            raise ValueError("lean computes blocks again, which training.compile cannot; set one of the two")
+        return value
 
     @field_validator("precision", mode="before")
     @classmethod
@@ -135,5 +145,5 @@ class TrainingOptions(Options):
         return self.lr_factors if step == 0 or self.lr_factors_later is None else self.lr_factors_later
 
 
-MACHINE_KEYS = frozenset({"accelerator", "devices", "nodes", "workers", "threads", "loggers", "timeout"})
+MACHINE_KEYS = frozenset({"accelerator", "devices", "nodes", "workers", "threads", "loggers", "timeout", "memory"})
 """Options that do not change what a run computes."""
