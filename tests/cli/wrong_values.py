@@ -83,6 +83,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "training.average": ("none", "1"),
     "training.precision": ("16", "64", "half"),
     "training.keep": ("first", "true"),
+    "training.memory": ("small", "1"),
     "training.accelerator": ("gpu", "tpu"),
     "training.loggers": ("tensorboard", "[comet]", "[1]", "{wandb: 1}"),
     "training.nesterov": ("1", "no", "maybe"),

@@ -32,7 +32,10 @@ def measure_test(session: Session, step: Step, segmenter: Segmenter) -> np.ndarr
     domains = job.scenario.domains or ("",)
     domain_of = job.scenario.dataset.domain_of if job.scenario.domains else lambda name: ""
     inference = job.inference_at(step)
-    counts = evaluate_domains(segmenter, batches, step.seen_count, domains, domain_of, reporter.evaluated, inference)
+    together = job.training.batch // session.ranks.count
+    counts = evaluate_domains(
+        segmenter, batches, step.seen_count, domains, domain_of, reporter.evaluated, inference, together
+    )
     return session.ranks.sum(counts).cpu().numpy()
 
 
@@ -50,7 +53,8 @@ def measure_validation(session: Session, step: Step, batches: Batches, student: 
     """
     job = session.job
     inference = Inference(job.inference.single(), job.inference_at(step).mirror)
-    return session.ranks.sum(evaluate(student, batches, rows, inference=inference)).cpu().numpy()
+    together = job.training.batch // session.ranks.count
+    return session.ranks.sum(evaluate(student, batches, rows, inference=inference, together=together)).cpu().numpy()
 
 
 def measure_again(session: Session, step: Step) -> None:

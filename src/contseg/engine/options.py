@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from contseg.options import (
     Amount,
@@ -57,6 +57,8 @@ class TrainingOptions(Options):
         features: `live` computes the whole network in every epoch. `cached` computes what a step does not change (a frozen
             backbone, or backbone and head) once for each image and keeps it in the run's folder until the end of the step;
             `cached-bf16` keeps it rounded to bf16. Both need a `data.pipeline` without random crops, such as `centre`.
+        memory: `full` keeps all activations for backward. `lean` keeps the inputs of the blocks of the student's backbone
+            and computes the insides of each block again in backward: the same gradients, for a forward pass more.
         keep: `last`, or the `best` epoch by mIoU on held-out validation images (`scenario.validation`), never on test. In
             steps that do not annotate old classes it is the mIoU of the new classes, which does not measure forgetting.
         seed: of all random draws in training.
@@ -100,6 +102,7 @@ class TrainingOptions(Options):
     channels_last: bool = False
     compile: bool = False
     features: Literal["live", "cached", "cached-bf16"] = "live"
+    memory: Literal["full", "lean"] = "full"
     keep: Literal["last", "best"] = "last"
     seed: Seed = 42
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
@@ -110,6 +113,13 @@ class TrainingOptions(Options):
     loggers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(["tensorboard"])
     deterministic: bool = False
     timeout: Seconds = 1800
+
+    @field_validator("memory")
+    @classmethod
+    def _not_compiled(cls, value: str, info: ValidationInfo) -> str:
+        if value == "lean" and info.data.get("compile"):
+            raise ValueError("lean computes blocks again, which training.compile cannot; set one of the two")
+        return value
 
     @field_validator("precision", mode="before")
     @classmethod
@@ -139,5 +149,5 @@ class TrainingOptions(Options):
         return self.lr_factors if step == 0 or self.lr_factors_later is None else self.lr_factors_later
 
 
-MACHINE_KEYS = frozenset({"accelerator", "devices", "nodes", "workers", "threads", "loggers", "timeout"})
+MACHINE_KEYS = frozenset({"accelerator", "devices", "nodes", "workers", "threads", "loggers", "timeout", "memory"})
 """Options that do not change what a run computes."""

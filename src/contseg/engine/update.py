@@ -19,6 +19,7 @@ from contseg.engine.session import Session
 from contseg.engine.watch import LossWatch, PseudoLabelCount, TermWatch
 from contseg.methods.method import KeepFeatures, Method, StepContext
 from contseg.models.from_features import FromFeatures
+from contseg.models.recomputation import recomputed
 from contseg.models.segmenter import Segmenter, SegmenterOutput
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step
@@ -171,7 +172,7 @@ class Updater:
         context.generator = one.generator
         teacher_output = self._teacher_output(batch) if self.teacher is not None else None
         with self.fabric.no_backward_sync(self.module, enabled=not one.last):
-            with self._draws(one):
+            with self._draws(one), self._memory(one):
                 output = self._student_output(batch)
             labels_before = batch.labels
             batch = self._relabelled(one, teacher_output)
@@ -190,15 +191,26 @@ class Updater:
 
     def _draws(self, one: _Pass) -> AbstractContextManager[object]:
         """Seed the draws of the student; they follow the samples of the update, unless the student is compiled."""
-        seed, step, passes, ranks = self.options.seed, self.step.index, self.options.accumulate, self.context.ranks
+        seed, step, passes = self.options.seed, self.step.index, self.options.accumulate
         if self.options.compile:
             seed_model(seed, step, one.iteration, self.fabric.global_rank)
             return nullcontext()
-        update, number = divmod(one.iteration, passes)
-        seed_model(seed, step, update, 0)
+        seed_model(seed, step, one.iteration // passes, 0)
+        return self._draws_of_update(one)
+
+    def _draws_of_update(self, one: _Pass) -> AbstractContextManager[object]:
+        """The draws of a pass are its part of those of the update, from the generators as they are."""
+        passes, ranks = self.options.accumulate, self.context.ranks
+        number = one.iteration % passes
         if passes * ranks.count == 1:
             return nullcontext()
         return DrawsOfUpdate(len(one.batch.images), number * ranks.count + ranks.rank, passes * ranks.count)
+
+    def _memory(self, one: _Pass) -> AbstractContextManager[object]:
+        """What the forward pass of the student keeps for backward."""
+        if self.options.memory == "full":
+            return nullcontext()
+        return recomputed(self.student.backbone, partial(self._draws_of_update, one))
 
     def inputs(self, batch: Batch) -> Tensor:
         """The normalised images of a batch, in the memory layout of the networks."""

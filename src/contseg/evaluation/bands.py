@@ -7,6 +7,7 @@ reproduces its exact coordinate in the whole map.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -34,9 +35,14 @@ def rows_of_band(batch: int, channels: int, width: int) -> int:
     return max(1, min(BAND, BAND_ELEMENTS // (batch * channels * width)))
 
 
+def can_band(size: tuple[int, int]) -> bool:
+    """Whether rows of a result of this size are computed as those of the whole result."""
+    return size[1] >= _SHORTEST
+
+
 def is_large(batch: int, channels: int, size: tuple[int, int]) -> bool:
     """Whether a result of this size should, and can, be computed in bands."""
-    return batch * channels * size[0] * size[1] > WHOLE_ELEMENTS and size[1] >= _SHORTEST
+    return batch * channels * size[0] * size[1] > WHOLE_ELEMENTS and can_band(size)
 
 
 class RowResizer:
@@ -57,8 +63,15 @@ class RowResizer:
             torch.channels_last if self._map.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
         )
         if not self._same:
-            self._above, self._below, self._factor = _places(self._map, size[0])
+            self._above, self._below, self._factor = _places(map_BCHW.shape[2], size[0], self._map.dtype, self._map.device)
             self._first = int((self._above == 0).sum())  # output rows before the second row of the map
+
+    def sources(self, top: int, bottom: int) -> slice:
+        """Rows of the map just above the output rows `top` to `bottom` (not included), which also use the row after each.
+
+        Without resizing these are the rows themselves.
+        """
+        return slice(top, bottom) if self._same else slice(int(self._above[top]), int(self._above[bottom - 1]) + 1)
 
     def rows(self, top: int, bottom: int) -> Tensor:
         """Rows `top` to `bottom` (not included), (B, K, bottom - top, W)."""
@@ -82,16 +95,19 @@ class RowResizer:
         return torch.ops.aten.upsample_bilinear2d(rows, [height, self._size[1]], False, factor, None)
 
 
-def _places(map_BCHW: Tensor, height: int) -> tuple[np.ndarray, np.ndarray, float]:
+@lru_cache(maxsize=4096)
+def _places(there: int, height: int, dtype: torch.dtype, device: torch.device) -> tuple[np.ndarray, np.ndarray, float]:
     """For each of `height` rows: the row of the map above it, its distance below that row, and the factor for PyTorch.
 
     The values are measured by resizing marks with PyTorch, as its rounding depends on the machine it was compiled for.
+
+    Args:
+        there: rows of the map.
     """
-    there = map_BCHW.shape[2]
     scale = np.float32(there) / np.float32(height)
     factor = 1 / float(scale)
     rows = there + 1 + (height == there + 1)  # not as many as before: CUDA copies a map that keeps its size
-    marks = torch.eye(3, dtype=map_BCHW.dtype)[torch.arange(rows) % 3].T.reshape(1, 3, -1, 1).to(map_BCHW.device)
+    marks = torch.eye(3, dtype=dtype)[torch.arange(rows) % 3].T.reshape(1, 3, -1, 1).to(device)
     weights = (
         torch.ops.aten.upsample_bilinear2d(marks.contiguous(), [height, 1], False, factor, None)[0, :, :, 0].cpu().numpy()
     )

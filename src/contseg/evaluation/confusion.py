@@ -20,11 +20,38 @@ def confusion_matrix(labels: Tensor, predictions: Tensor, classes: int) -> Tenso
         tensor([[1, 0],
                 [1, 1]])
     """
+    total = torch.zeros(1, classes, classes, dtype=torch.int64, device=labels.device)
+    add_confusion(
+        total, labels.reshape(1, -1), predictions.reshape(1, -1), torch.zeros(1, dtype=torch.int64, device=labels.device)
+    )
+    return total[0]
+
+
+def add_confusion(total_DKK: Tensor, labels_BHW: Tensor, predictions_BHW: Tensor, places_B: Tensor) -> None:
+    """Add the pixel counts of samples to matrices, without waiting for a GPU.
+
+    Args:
+        total_DKK: int64, as of `confusion_matrix`, one per domain.
+        labels_BHW, predictions_BHW: as of `confusion_matrix`.
+        places_B: the domain of each sample.
+
+    Example:
+        >>> total = torch.zeros(2, 2, 2, dtype=torch.int64)
+        >>> add_confusion(total, torch.tensor([[0, 1], [1, 255]]), torch.tensor([[0, 1], [0, 1]]), torch.tensor([1, 0]))
+        >>> total.tolist()
+        [[[0, 0], [1, 0]], [[1, 0], [0, 1]]]
+    """
+    count, classes, _ = total_DKK.shape
     assert classes <= IGNORE, "training ids are uint8 with 255 kept for ignore"
-    bins = classes * classes
-    truth = labels.long()
-    cell = torch.where(truth < classes, truth * classes + predictions.long(), bins)
-    return torch.bincount(cell.flatten(), minlength=bins + 1)[:-1].view(classes, classes)
+    bins = count * classes * classes
+    truth = labels_BHW.flatten(1).long()
+    rows = places_B.to(truth.device)[:, None] * classes + truth
+    cells = torch.where(truth < classes, rows * classes + predictions_BHW.flatten(1), bins).flatten()
+    if cells.is_cuda:  # `bincount` waits for the greatest cell
+        counts = cells.new_zeros(bins + 1).scatter_add_(0, cells, torch.ones_like(cells))
+    else:
+        counts = torch.bincount(cells, minlength=bins + 1)
+    total_DKK += counts[:bins].view_as(total_DKK)
 
 
 def scored_labels(labels_BHW: Tensor, predictions_BHW: Tensor, annotated_BK: Tensor) -> Tensor:
@@ -40,7 +67,7 @@ def scored_labels(labels_BHW: Tensor, predictions_BHW: Tensor, annotated_BK: Ten
         >>> scored_labels(torch.tensor([[[0, 0, 0]]]), predicted, marked)
         tensor([[[  0, 255,   0]]])
     """
-    if bool(annotated_BK[:, BACKGROUND + 1 :].all()):
+    if not annotated_BK.is_cuda and bool(annotated_BK[:, BACKGROUND + 1 :].all()):  # a GPU would have to be waited for
         return labels_BHW
     marked = annotated_BK.gather(1, predictions_BHW.flatten(1)).view_as(predictions_BHW)
     hidden = (labels_BHW == BACKGROUND) & (predictions_BHW != BACKGROUND) & ~marked

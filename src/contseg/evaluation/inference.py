@@ -133,6 +133,16 @@ def infer_in_bands(
     yield total if len(maps) == 1 else total.div_(len(maps))
 
 
+def infer_map(network: Network, images_BCHW: Tensor, options: InferenceOptions) -> Tensor:
+    """Logits of a single view of the whole image, at the resolution of the network: (B, K, h, w), in float32 or better.
+
+    Args:
+        options: with `single_view`.
+    """
+    (variant,) = _variants(options)
+    return _view(network, _started(images_BCHW, options), options, lambda logits: logits, (), variant)
+
+
 def _variants(options: InferenceOptions) -> list[tuple[float, bool]]:
     """Scale of each view, and whether it is mirrored."""
     return [(scale, flipped) for scale in options.scales for flipped in ((False, True) if options.flip else (False,))]

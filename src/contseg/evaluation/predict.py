@@ -12,8 +12,10 @@ from torch import Tensor
 from contseg.data.files import read_image
 from contseg.data.pipelines.augment import resize_image
 from contseg.errors import ContsegError
-from contseg.evaluation.confusion import confusion_matrix, scored_labels
-from contseg.evaluation.inference import WHOLE, Inference, infer_in_bands
+from contseg.evaluation.confusion import add_confusion, scored_labels
+from contseg.evaluation.decisions import best_classes, best_classes_resized
+from contseg.evaluation.grouping import in_equal_sizes
+from contseg.evaluation.inference import WHOLE, Inference, infer_in_bands, infer_map
 from contseg.models.segmenter import Segmenter
 from contseg.scenarios.batch import Batch
 
@@ -45,8 +47,14 @@ def _decide(
     inference: Inference,
     kind: torch.dtype = torch.int64,
 ) -> Tensor:
-    scored = _scored_bands(segmenter, images_BCHW, size, inference)
-    return torch.cat([band.argmax(dim=1).to(kind) for band in scored], dim=1)
+    options, size = inference.options, size or (images_BCHW.shape[2], images_BCHW.shape[3])
+    if options.average == "scores":
+        return torch.cat([band.argmax(dim=1).to(kind) for band in _bands(segmenter, images_BCHW, size, inference)], dim=1)
+    if options.single_view:
+        logits = infer_map(lambda images: segmenter(images).logits, segmenter.normalise(images_BCHW), options)
+        return best_classes_resized(segmenter, logits, size).to(kind)
+    bands = _bands(segmenter, images_BCHW, size, inference)
+    return torch.cat([best_classes(segmenter, band).to(kind) for band in bands], dim=1)
 
 
 def _scored_bands(
@@ -182,16 +190,19 @@ def evaluate(
     classes: int,
     on_batch: Callable[[], None] | None = None,
     inference: Inference = WHOLE,
+    together: int = 1,
 ) -> Tensor:
     """Confusion matrix (classes, classes) int64 over batches, on the segmenter's device.
 
     The segmenter is in eval mode meanwhile. Pixels that `scored_labels` ignores are not counted.
 
     Args:
-        on_batch: called after each batch, for progress.
+        on_batch: called for each batch, for progress.
         inference: windows, scales and flips; labels are not changed.
+        together: images of equal size that a GPU predicts together, if batches are smaller and each image has a single view.
+            A CPU predicts batches as they come: it gains little, and other batches round differently.
     """
-    return evaluate_domains(segmenter, batches, classes, [""], lambda name: "", on_batch, inference)[0]
+    return evaluate_domains(segmenter, batches, classes, [""], lambda name: "", on_batch, inference, together)[0]
 
 
 def evaluate_domains(
@@ -202,6 +213,7 @@ def evaluate_domains(
     domain_of: Callable[[str], str],
     on_batch: Callable[[], None] | None = None,
     inference: Inference = WHOLE,
+    together: int = 1,
 ) -> Tensor:
     """Confusion matrices (domains, classes, classes) int64: as `evaluate`, separately for each domain.
 
@@ -212,14 +224,11 @@ def evaluate_domains(
     training = segmenter.training
     segmenter.eval()
     total = torch.zeros(len(domains), classes, classes, dtype=torch.int64, device=segmenter.mean.device)
-    for batch in batches:
+    single = inference.options.single_view and total.device.type == "cuda"
+    for batch in in_equal_sizes(batches, together if single else 1, on_batch):
         predictions = predict_batch(segmenter, batch.images, inference=inference)
-        places = [domains.index(domain_of(name)) for name in batch.names]
-        for place in sorted(set(places)):
-            rows = [row for row, here in enumerate(places) if here == place]
-            labels = scored_labels(batch.labels[rows], predictions[rows], batch.annotated[rows])
-            total[place] += confusion_matrix(labels, predictions[rows], classes)
-        if on_batch:
-            on_batch()
+        labels = scored_labels(batch.labels, predictions, batch.annotated)
+        places = torch.tensor([domains.index(domain_of(name)) for name in batch.names])
+        add_confusion(total, labels, predictions, places.to(total.device, non_blocking=True))
     segmenter.train(training)
     return total

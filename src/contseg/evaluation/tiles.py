@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from contseg.errors import ContsegError
+from contseg.evaluation.decisions import best_classes
 from contseg.evaluation.inference import Inference, Window, accumulate, infer, windows_of
 from contseg.models.segmenter import Segmenter
 
@@ -126,8 +127,8 @@ def predict_tiles(
         top = 0
         for strip in accumulate(parts(), last - first, _weight(windows[0]).to(device)):
             values = strip[..., _moved(own, -first)]
-            scores = segmenter.scores(values) if logits else values
-            outputs = scores.argmax(dim=1)[0].to(torch.uint8 if channels <= 256 else torch.int16).cpu().numpy()
+            best = best_classes(segmenter, values) if logits else values.argmax(dim=1)
+            outputs = best[0].to(torch.uint8 if channels <= 256 else torch.int16).cpu().numpy()
             yield (slice(top, top + len(outputs)), own), outputs
             top += len(outputs)
 

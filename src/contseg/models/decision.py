@@ -34,3 +34,22 @@ def class_scores(logits_BKHW: Tensor, decision: Decision, unknown: bool = False)
     if not unknown:
         return scores
     return torch.cat([scores[:, :1] + scores[:, 1:2], scores[:, 2:]], dim=1)
+
+
+def lowest_tie(greatest: Tensor, decision: Decision) -> Tensor:
+    """A bound: outputs with lower logits have lower scores than the output with the greatest logit, also when rounded.
+
+    The bound is at least four times as far from the greatest logit as rounding in float32 requires.
+
+    Args:
+        greatest: the greatest logits, of any shape.
+
+    Example:
+        >>> lowest_tie(torch.tensor([0.0, 30.0]), "softmax").tolist(), lowest_tie(torch.tensor(30.0), "sigmoid").item()
+        ([-9.999999974752427e-07, 30.0], 12.0)
+    """
+    if decision == "softmax":  # score / best score = exp(logit - greatest), which is 1 when rounded above -2**-23
+        return greatest - 1e-6
+    # the slope of log(sigmoid) is 1 - sigmoid = 1 / (1 + exp(logit)); a sigmoid above 16 is 1, below -88 it is 0
+    bound = (greatest - 2.0**-20 * (1 + greatest.clamp_max(12).exp())).clamp_max(12)
+    return bound.masked_fill(greatest < -80, -torch.inf)

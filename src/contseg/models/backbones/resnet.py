@@ -1,5 +1,7 @@
 """Dilated residual networks that return the sum of every stage before its activation."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -9,6 +11,7 @@ from contseg.models.initialisation import initialise_convolutions
 from contseg.models.names import DEPTHS, STRIDES, Initialisation
 from contseg.models.normalization import BatchNorm, activation
 
+Activation = Callable[[Tensor], Tensor] | None
 DILATIONS = {8: (1, 1, 2, 4), 16: (1, 1, 1, 2), 32: (1, 1, 1, 1)}
 
 
@@ -91,7 +94,7 @@ class ResNet(Backbone):
         for number in range(1, 5):
             blocks = self.get_submodule(f"layer{number}")
             for index, block in enumerate(blocks.children()):
-                x = block(x if index == 0 else self.activate(x))
+                x = block(x, self.activate if index else None)
             stages.append(x)
             x = self.activate(x)
         return stages
@@ -127,8 +130,13 @@ class BasicBlock(nn.Module):
         self.activation = activation(slope)
         self.downsample = _shortcut(channels, narrow, stride)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, narrow, H / stride, W / stride)."""
+    def forward(self, x_BCHW: Tensor, before: Activation = None) -> Tensor:
+        """(B, C, H, W) to (B, narrow, H / stride, W / stride).
+
+        Args:
+            before: applied to the input. It is part of the block so that a block that is computed again keeps one map.
+        """
+        x_BCHW = x_BCHW if before is None else before(x_BCHW)
         inner = self.activation(self.bn1(self.conv1(x_BCHW)))
         return self.bn2(self.conv2(inner)) + self.downsample(x_BCHW)
 
@@ -149,8 +157,13 @@ class Bottleneck(nn.Module):
         self.activation = activation(slope)
         self.downsample = _shortcut(channels, narrow * self.expansion, stride)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, 4 narrow, H / stride, W / stride)."""
+    def forward(self, x_BCHW: Tensor, before: Activation = None) -> Tensor:
+        """(B, C, H, W) to (B, 4 narrow, H / stride, W / stride).
+
+        Args:
+            before: applied to the input. It is part of the block so that a block that is computed again keeps one map.
+        """
+        x_BCHW = x_BCHW if before is None else before(x_BCHW)
         inner = self.activation(self.bn1(self.conv1(x_BCHW)))
         inner = self.activation(self.bn2(self.conv2(inner)))
         return self.bn3(self.conv3(inner)) + self.downsample(x_BCHW)
