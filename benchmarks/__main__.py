@@ -5,59 +5,24 @@ those of the official code (docs/performance.md) or with an older commit's.
 """
 
 import sys
-import tempfile
 import time
-from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch.nn import functional
 
+from benchmarks.loading_bench import training_sample
 from benchmarks.networks import growing, idrnet_inference
 from benchmarks.presence import ade_plan, presence_table
 from benchmarks.steps import CASES, training_step
 from benchmarks.timing import ratio
-from contseg.data.files import read_image, read_mask
-from contseg.data.pipelines.augment import training_pipeline
-from contseg.data.recoding import look_up
 from contseg.losses.cross_entropy import unbiased_cross_entropy
 from contseg.losses.distillation import unbiased_distillation
 from contseg.losses.pod import local_pod_loss
 from contseg.models.layers import resize
 
 OLD, SEEN, CROP = 101, 151, 512
-
-
-def sample_pipeline() -> tuple[float, float, float]:
-    """JPEG + mask, scaled, cropped, flipped, label-mapped, against decoding the JPEG with Pillow; one core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as folder:
-        image_path, mask_path = Path(folder) / "a.jpg", Path(folder) / "a.png"
-        smooth = Image.fromarray(rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)).resize(
-            (500, 375), Image.Resampling.BICUBIC
-        )
-        smooth.save(image_path, quality=92)
-        Image.fromarray(rng.integers(0, 21, (12, 16), dtype=np.uint8)).resize((500, 375), Image.Resampling.NEAREST).save(
-            mask_path
-        )
-        pipeline, lookup = training_pipeline("mib", CROP, 0.5), np.arange(65536).astype(np.uint8)
-
-        def sample() -> object:
-            pixels, layers = pipeline(read_image(image_path), {"mask": read_mask(mask_path)}, rng)
-            return pixels, look_up(lookup, layers["mask"])
-
-        def decode() -> object:
-            with Image.open(image_path) as image:
-                return image.convert("RGB").load()
-
-        found = ratio(lambda: [sample() for _ in range(20)], lambda: [decode() for _ in range(20)], 15, time.process_time)
-    torch.set_num_threads(threads)
-    return found
 
 
 def mib_losses() -> tuple[float, float, float]:
@@ -103,7 +68,7 @@ def main() -> None:
         table.add_row(work, yardstick, f"{mine:.3f}", f"{theirs:.3f}", f"{value:.2f}", official)
         print(".", end="", file=sys.stderr, flush=True)
 
-    mine, theirs, _ = sample_pipeline()
+    mine, theirs, _ = ratio(*training_sample(), 15, time.process_time)
     row("training sample (as a share of decode speed)", "Pillow JPEG decode", (mine, theirs, theirs / mine), "0.02-0.04")
     (mine, theirs, _), again = presence_table()
     row(
