@@ -45,7 +45,8 @@ def measure(row: Row) -> dict[str, Any] | None:
     finally:
         torch.set_num_threads(threads)
     lowest, highest = found.lowest, found.highest
-    value = 1 / found.ratio if row.more_is_better else found.ratio
+    value = 1 / found.ratio if row.more_is_better else found.ratio - row.less
+    lowest, highest = lowest - row.less, highest - row.less
     if row.more_is_better:
         lowest, highest = 1 / highest, 1 / lowest
     return {

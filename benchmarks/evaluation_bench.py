@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from benchmarks.networks import reference
+from benchmarks.networks_bench import reference
 from contseg.evaluation.decisions import best_classes_resized
 from contseg.evaluation.inference import Inference, windows_of
 from contseg.evaluation.options import InferenceOptions
@@ -122,15 +122,13 @@ def _slide(side: int) -> None:
 
 
 ROWS: dict[str, Callable[[], Pair]] = {
-    "evaluation of 512 x 512, 151 classes, beyond the forward pass": evaluation,
-    "sliding window, 151 classes": sliding,
+    "evaluation": evaluation,
+    "windows": sliding,
 }
 """Name: function that makes (ours, yardstick)."""
-SUBTRACT = frozenset({"evaluation of 512 x 512, 151 classes, beyond the forward pass"})
-"""Rows of which the yardstick is a part of ours: the figure is the ratio minus 1."""
 MEMORY: dict[str, Callable[[], float]] = {
-    "deciding logits of 512 x 512, 151 classes": lambda: _rise(_decide),
-    "sliding window over 1877 x 1877, 151 classes": lambda: _rise(partial(_slide, 1877)),
-    "sliding window over 3583 x 3583, 151 classes": lambda: _rise(partial(_slide, 3583)),
+    "deciding-memory": lambda: _rise(_decide),
+    "small-windows-memory": lambda: _rise(partial(_slide, 1877)),
+    "windows-memory": lambda: _rise(partial(_slide, 3583)),
 }
 """Name: function that measures MiB; the last two are equal if memory does not depend on the size of the image."""

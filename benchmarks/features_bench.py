@@ -114,10 +114,10 @@ def gaussian() -> Pair:
 
 
 ROWS: dict[str, Callable[[], Pair]] = {
-    "epoch after the first, frozen": lambda: training("frozen"),
-    "epoch after the first, ssul": lambda: training("ssul"),
-    "epoch after the first, idec released": lambda: training("idec", "method.variant=released"),
-    "pass after the first, gaussian": gaussian,
+    "frozen-epoch": lambda: training("frozen"),
+    "ssul-epoch": lambda: training("ssul"),
+    "idec-released-epoch": lambda: training("idec", "method.variant=released"),
+    "gaussian-pass": gaussian,
 }
 """By name: (an epoch after the first, an epoch of the whole network)."""
 

@@ -143,8 +143,8 @@ def local_pod() -> tuple[Call, Call]:
 def terms_and_bare_step(name: str) -> tuple[Call, Call]:
     """The terms of a method on the output of a ResNet-101 at crop 321, batch 2, 21 classes; and the bare networks.
 
-    The bare networks are one forward and backward of the student with every feature that the method reads, and one forward of
-    the teacher.
+    The bare networks are one forward and backward of the student with every feature that the method reads, and one
+    forward of the teacher.
     """
     torch.manual_seed(0)
     method = make_method(name)

@@ -139,8 +139,8 @@ def _mib(memory: str) -> Callable[[], float]:
 
 
 MEMORY: dict[str, Callable[[], float]] = {
-    "training step of MiB, R101, crop 512, batch 24, 151 classes, memory full": _mib("full"),
-    "training step of MiB, R101, crop 512, batch 24, 151 classes, memory lean": _mib("lean"),
+    "full-memory": _mib("full"),
+    "lean-memory": _mib("lean"),
 }
 """Name: function that counts MiB."""
 
