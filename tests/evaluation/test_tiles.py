@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from contseg.errors import ContsegError
-from contseg.evaluation import tiles
+from contseg.evaluation import blending, tiles
 from contseg.evaluation.inference import WHOLE, Inference, InferenceOptions, accumulate
 from contseg.evaluation.predict import predict_image
 from contseg.evaluation.tiles import is_out_of_memory, predict_tiles, smaller
@@ -94,6 +94,26 @@ def test_panels_change_nothing(segmenter, image, monkeypatch, values):
     expected = assembled(segmenter, Memory(image), slide(64))
     monkeypatch.setattr(tiles, "STRIP_VALUES", values)
     assert np.array_equal(assembled(segmenter, Memory(image), slide(64)), expected)
+
+
+@pytest.mark.parametrize("values", [1, 4 * 400 * 7])
+@pytest.mark.parametrize("options", [{"crop": 128}, {"crop": [100, 130], "stride": [30, 40]}], ids=str)
+def test_logits_that_are_resized_band_by_band_blend_to_the_same_bits(segmenter, image, monkeypatch, values, options):
+    mask = np.ones(image.shape[:2], bool)
+    mask[:, 130:290] = False
+    inference = Inference(InferenceOptions(mode="slide", **options))
+    monkeypatch.setattr(blending, "BAND_VALUES", values)
+    found = assembled(segmenter, Memory(image, mask), inference)
+    monkeypatch.setattr(tiles, "can_band", lambda size: False)
+    monkeypatch.setattr(tiles, "blend", None)
+    assert np.array_equal(found, assembled(segmenter, Memory(image, mask), inference))
+
+
+def test_windows_of_a_wide_image_are_predicted_once_as_their_logits_are_small(segmenter, monkeypatch):
+    monkeypatch.setattr(tiles, "STRIP_VALUES", 4 * 128 * 300)  # a panel of 300 columns of logits at full size
+    wide, calls = np.zeros((128, 1000, 3), np.uint8), []
+    assembled(segmenter, Memory(wide), slide(128), on_windows=lambda done, total: calls.append(total))
+    assert set(calls) == {12}
 
 
 def test_a_weight_blends_windows_and_equal_ones_are_the_mean():

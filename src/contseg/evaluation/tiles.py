@@ -1,7 +1,8 @@
 """Prediction of images of any size in overlapping windows that are blended, with bounded memory.
 
-Windows are read, predicted and summed from top to bottom. Only a strip of about `STRIP_VALUES` logits is in memory: a
-wider image is processed in panels of columns, and windows across the border of two panels are predicted for both.
+Windows are read, predicted and summed from top to bottom. Only a strip of about `STRIP_VALUES` logits is in memory, at the
+resolution of the network where windows have a single view: a wider image is processed in panels of columns, and windows
+across the border of two panels are predicted for both.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,12 +14,14 @@ import torch
 from torch import Tensor
 
 from contseg.errors import ContsegError
+from contseg.evaluation.bands import can_band
+from contseg.evaluation.blending import blend
 from contseg.evaluation.decisions import best_classes
-from contseg.evaluation.inference import Inference, Window, accumulate, infer, windows_of
+from contseg.evaluation.inference import Inference, Window, accumulate, infer, infer_map, windows_of
 from contseg.models.segmenter import Segmenter
 
 STRIP_VALUES = 2**26
-"""Maximum number of sums in a strip of windows (at least two windows wide): 256 MiB."""
+"""Maximum number of logits or sums in a strip of windows (at least two windows wide): 256 MiB."""
 LARGEST, SMALLEST = 1024, 64
 """Sides of the first and the last windows that are tried if memory is short."""
 Part = tuple[Window, np.ndarray]
@@ -97,35 +100,72 @@ def predict_tiles(
     channels = sum(segmenter.widths) - (0 if logits else unknown)
     mirror = [(one + unknown * logits, other + unknown * logits) for one, other in inference.mirror]
     device = segmenter.mean.device
+
+    def network(images_BCHW: Tensor) -> Tensor:
+        return segmenter(images_BCHW).logits
+
+    single = options.model_copy(update={"mode": "whole"})
     together = 1 if device.type == "cpu" else inference.options.windows
+
+    def forward(windows: Sequence[Window]) -> tuple[list[int], Tensor | None]:
+        """The positions of the windows with data, and their images."""
+        used = [place for place, window in enumerate(windows) if image.valid(*window).any()]
+        if not used:
+            return used, None
+        crops = torch.from_numpy(np.stack([image.read(*windows[place]) for place in used])).to(device)
+        return used, segmenter.normalise(crops.permute(0, 3, 1, 2))
 
     def values_of(windows: Sequence[Window]) -> Tensor:
         """Logits or scores, (windows, K, h, w); zeros in windows without data."""
-        used = [place for place, window in enumerate(windows) if image.valid(*window).any()]
         rows, columns = windows[0]
         values = torch.zeros((len(windows), channels, rows.stop - rows.start, columns.stop - columns.start), device=device)
-        if used:
-            crops = torch.from_numpy(np.stack([image.read(*windows[place]) for place in used])).to(device)
-            images = segmenter.normalise(crops.permute(0, 3, 1, 2))
-            values[used] = infer(lambda some: segmenter(some).logits, images, options, None, segmenter.scores, mirror)
+        used, images = forward(windows)
+        if images is not None:
+            values[used] = infer(network, images, options, None, segmenter.scores, mirror)
         return values
 
+    early: dict[int, Tensor] = {}  # logits of the first window, from which the panels follow
+
+    def maps_of(windows: Sequence[Window]) -> list[Tensor | None]:
+        """Logits as the network returns them, (1, K, h, w) for each window; None in windows without data."""
+        if windows[0] is every[0] and early:
+            return [early.pop(0), *(maps_of(windows[1:]) if windows[1:] else [])]
+        used, images = forward(windows)
+        maps = iter(() if images is None else infer_map(network, images, single).split(1))
+        return [next(maps) if place in used else None for place in range(len(windows))]
+
+    def share() -> float:
+        """Pixels of the network's logits per pixel of an image; 1 if the first window has no data."""
+        (map,) = maps_of(every[:1])
+        if map is None:
+            return 1
+        early[0] = map
+        return map.shape[2] * map.shape[3] / (side[0] * side[1])
+
     every = windows_of(height, width, options)
-    panels = _panels(every, width, channels)
+    side = (every[0][0].stop, every[0][1].stop)
+    small = logits and single.single_view and not single.resizes and can_band(side)
+    panels = _panels(every, width, channels * share() if small else channels)
     total, done = sum(len(windows) for _, windows in panels), 0
+    weight = _weight(every[0]).to(device)
     for own, windows in panels:
         first, last = windows[0][1].start, windows[-1][1].stop
 
-        def parts(windows: list[Window] = windows, first: int = first) -> Iterator[tuple[list[Window], Tensor]]:
+        def groups(windows: list[Window] = windows, first: int = first) -> Iterator[tuple[list[Window], list[Window]]]:
+            """Windows that are predicted together, and their places in the panel."""
             nonlocal done
             for start in range(0, len(windows), together):
                 group = windows[start : start + together]
-                yield [(rows, _moved(columns, -first)) for rows, columns in group], values_of(group)
+                yield group, [(rows, _moved(columns, -first)) for rows, columns in group]
                 done += len(group)
                 on_windows(done, total)
 
+        if small:
+            strips = blend(((moved, maps_of(group)) for group, moved in groups()), last - first, weight)
+        else:
+            strips = accumulate(((moved, values_of(group)) for group, moved in groups()), last - first, weight)
         top = 0
-        for strip in accumulate(parts(), last - first, _weight(windows[0]).to(device)):
+        for strip in strips:
             values = strip[..., _moved(own, -first)]
             best = best_classes(segmenter, values) if logits else values.argmax(dim=1)
             outputs = best[0].to(torch.uint8 if channels <= 256 else torch.int16).cpu().numpy()
@@ -133,11 +173,15 @@ def predict_tiles(
             top += len(outputs)
 
 
-def _panels(windows: list[Window], width: int, channels: int) -> list[tuple[slice, list[Window]]]:
-    """Panels of columns, and all windows that cover some of their pixels, row by row."""
+def _panels(windows: list[Window], width: int, channels: float) -> list[tuple[slice, list[Window]]]:
+    """Panels of columns, and all windows that cover some of their pixels, row by row.
+
+    Args:
+        channels: values per pixel of a strip.
+    """
     rows, columns = windows[0]
     window = columns.stop - columns.start
-    side = max(2 * window, STRIP_VALUES // (channels * (rows.stop - rows.start)) - 2 * window)
+    side = max(2 * window, int(STRIP_VALUES / (channels * (rows.stop - rows.start))) - 2 * window)
     panels = [slice(left, min(left + side, width)) for left in range(0, width, side)]
     return [(own, [one for one in windows if one[1].start < own.stop and own.start < one[1].stop]) for own in panels]
 
