@@ -46,8 +46,10 @@ class Lesson:
 
     def fitting(self, batch: Batch) -> Batch:
         """The batch in the labels of the step."""
-        fits = batch.annotated.shape[1] == sum(self.context.student.widths)
-        return batch if fits or not self.context.step.has_unknown else counted_from_unknown(batch)
+        outputs = sum(self.context.student.widths)
+        if batch.annotated.shape[1] != outputs and self.context.step.has_unknown:
+            batch = counted_from_unknown(batch)
+        return Batch(batch.images, batch.labels, batch.names, batch.annotated[:, :outputs], batch.weights)
 
     def forward(self, batch: Batch) -> tuple[SegmenterOutput, SegmenterOutput | None]:
         """What student and teacher say of a batch."""
@@ -112,6 +114,8 @@ def give_lesson(make_scenario):
         options = NetworkOptions(backbone="resnet18", width=4, head_width=8, initialisation="he")  # several classes win
         if method.needs_unknown:
             options = options.changed(head="deeplabv3-ssul", unknown=True, decision="sigmoid")
+        if "learned" not in method.backgrounds:
+            options = options.changed(head="deeplabv3-dkd", background=method.backgrounds[0], decision="sigmoid")
         teacher, student = (Segmenter(options, first_widths(options, OLD)) for _ in range(2))
         with torch.no_grad():  # a teacher with opinions, sure of some pixels
             teacher.classifier.steps[0 if not method.needs_unknown else 2].get_parameter(

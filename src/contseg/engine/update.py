@@ -1,7 +1,7 @@
 """One update of a student: forward passes, the method's terms, backward, and the optimiser's step."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -71,8 +71,10 @@ class Updater:
             ),
             ranks=session.ranks,
             predict_teacher=self._teacher_output if teacher is not None else None,
+            predict_student=self._student_output,
             average=options.average,
             passes=options.accumulate,
+            updates=batches.updates,
         )
         self.terms = TermWatch(method, step.index, session.reporter.message)
         self.losses = LossWatch(step.index, options)
@@ -190,6 +192,10 @@ class Updater:
         assert self.teacher is not None
         with self.fabric.autocast():
             return self.teacher(self._inputs(batch), taps=self.method.taps)
+
+    def _student_output(self, batch: Batch, taps: Sequence[str]) -> SegmenterOutput:
+        with self.fabric.autocast():
+            return self.student(self._inputs(batch), taps=taps)
 
     def _apply_gradients(self) -> None:
         """The optimiser's step, with the method's calls before and after it."""
