@@ -35,6 +35,8 @@ SECTIONS = {
         "ssul-m": Row("SSUL-M", "digits/ssul-m_5-1", SHORT),
         "idec": Row("IDEC", "digits/idec_5-1", SHORT),
         "lag": Row("LAG", "digits/lag_5-1", SHORT),
+        "dkd": Row("DKD", "digits/dkd_5-1", SHORT),
+        "dkd-m": Row("DKD-M", "digits/dkd-m_5-1", SHORT),
         "joint": Row("joint", "digits/joint", ("training.epochs=13",)),
     },
     "Methods with IDRNet over FCN": {

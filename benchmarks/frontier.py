@@ -43,6 +43,7 @@ METHODS = {
     "ssul": "SSUL",
     "idec": "IDEC",
     "lag": "LAG",
+    "dkd": "DKD",
 }
 CLOSED_FORM = ("pyramid", "gaussian")
 LONGER = "mib-longer"
@@ -51,7 +52,8 @@ JOINT = {"joint": "joint training", "joint-features": "joint, same head"}
 """Upper bounds: `joint-features` is the default method with all labels at once."""
 
 UNKNOWN = ("ssul", "idec", "lag")
-BY_CLASS_ONLY = ("frozen", "lwf-mc", *UNKNOWN)
+WITHOUT_BACKGROUND = ("dkd",)
+BY_CLASS_ONLY = ("frozen", "lwf-mc", *UNKNOWN, *WITHOUT_BACKGROUND)
 """Methods that need new classes in every later step."""
 OF_THE_BACKBONE = ("ilt", "sdr")
 """Methods whose own terms reach the backbone alone; where it is frozen, they are other methods of this page."""
@@ -120,6 +122,7 @@ def domains_of(seed: int) -> tuple[str, ...]:
 
 
 ONE_VS_REST = ("scenario.policy=ssul", "network.decision=sigmoid")
+CONSTANT = ("network.decision=sigmoid", "network.head=deeplabv3-dkd", "network.head.width=64")
 GLOBE_METHODS = {
     "ewc": ("method.importance=20",),  # at the rate of later steps, the published 500 diverges
     "pi": ("method.importance=20",),
@@ -127,6 +130,7 @@ GLOBE_METHODS = {
     "ssul": ONE_VS_REST,
     "lag": ONE_VS_REST,
     "idec": (*ONE_VS_REST, "network.head=deeplabv3-ssul", "network.head.width=64"),  # distils its pyramids
+    "dkd": (*CONSTANT, "network.background=auxiliary"),
 }
 LAND_COVER = Protocol(
     recipes="globe/{}_4-1",

@@ -31,6 +31,7 @@ METHODS = {
     "sdr": ("SDR on MiB", WHOLE),
     "idec": ("IDEC", SIZE),
     "lag": ("LAG", SIZE),
+    "dkd": ("DKD", WHOLE),
 }
 SEEDS = {"15-5": (0, 1, 2), "15-1": (0, 1)}
 

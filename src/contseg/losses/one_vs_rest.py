@@ -88,8 +88,8 @@ def decided(logits_BNHW: Tensor, threshold: float = 0.0) -> Tensor:
         (B, H, W) int64, 0 for background and c + 1 for the class of channel c.
 
     Example:
-        >>> decided(torch.tensor([[-1.0, 0.4], [-2.0, 0.6]]).view(1, 2, 1, 2)).squeeze(), decided(torch.zeros(1, 2, 1, 1)).item()
-        (tensor([0, 2]), 0)
+        >>> decided(torch.tensor([[-1.0, 0.4], [-2.0, 0.6]]).view(1, 2, 1, 2)).squeeze()
+        tensor([0, 2])
     """
     best, number = logits_BNHW.max(dim=1)
     return (number + 1).where(best > threshold, 0)
