@@ -37,6 +37,8 @@ SECTIONS = {
         "lag": Row("LAG", "digits/lag_5-1", SHORT),
         "dkd": Row("DKD", "digits/dkd_5-1", SHORT),
         "dkd-m": Row("DKD-M", "digits/dkd-m_5-1", SHORT),
+        "star": Row("STAR", "digits/star_5-1", SHORT),
+        "star-m": Row("STAR-M", "digits/star-m_5-1", SHORT),
         "joint": Row("joint", "digits/joint", ("training.epochs=13",)),
     },
     "Methods with IDRNet over FCN": {

@@ -44,6 +44,7 @@ METHODS = {
     "idec": "IDEC",
     "lag": "LAG",
     "dkd": "DKD",
+    "star": "STAR",
 }
 CLOSED_FORM = ("pyramid", "gaussian")
 LONGER = "mib-longer"
@@ -52,7 +53,7 @@ JOINT = {"joint": "joint training", "joint-features": "joint, same head"}
 """Upper bounds: `joint-features` is the default method with all labels at once."""
 
 UNKNOWN = ("ssul", "idec", "lag")
-WITHOUT_BACKGROUND = ("dkd",)
+WITHOUT_BACKGROUND = ("dkd", "star")
 BY_CLASS_ONLY = ("frozen", "lwf-mc", *UNKNOWN, *WITHOUT_BACKGROUND)
 """Methods that need new classes in every later step."""
 OF_THE_BACKBONE = ("ilt", "sdr")
@@ -131,6 +132,7 @@ GLOBE_METHODS = {
     "lag": ONE_VS_REST,
     "idec": (*ONE_VS_REST, "network.head=deeplabv3-ssul", "network.head.width=64"),  # distils its pyramids
     "dkd": (*CONSTANT, "network.background=auxiliary"),
+    "star": (*CONSTANT, "network.background=constant"),
 }
 LAND_COVER = Protocol(
     recipes="globe/{}_4-1",

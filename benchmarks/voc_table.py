@@ -32,6 +32,7 @@ METHODS = {
     "idec": ("IDEC", SIZE),
     "lag": ("LAG", SIZE),
     "dkd": ("DKD", WHOLE),
+    "star": ("STAR", WHOLE),
 }
 SEEDS = {"15-5": (0, 1, 2), "15-1": (0, 1)}
 

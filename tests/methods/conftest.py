@@ -124,6 +124,12 @@ def give_lesson(make_scenario):
         student.load_state_dict(teacher.state_dict())
         if index:
             student.grow(1, method.new_classes_start_from)
+            if (
+                "learned" not in method.backgrounds
+            ):  # norms are frozen: unmoved, the student would repeat its teacher exactly
+                with torch.no_grad():
+                    for parameter in student.head.parameters():
+                        parameter += 0.02 * torch.randn(parameter.shape)
         student.train()
         teacher.eval()
         scenario = make_scenario(method)

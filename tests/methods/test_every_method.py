@@ -25,10 +25,12 @@ CASES = [(name, {}) for name in METHODS] + [
     ("sdr", {"on": "alone", "variant": "released"}),
     ("dkd", {"variant": "released"}),
     ("dkd", {"auxiliary": 0.0}),
+    ("star", {"variant": "released"}),
+    ("star", {"setting": "disjoint"}),
     ("gaussian", {"expansion": 0, "background": "distance"}),
     ("gaussian", {"tap": "stage3", "covariance": "frozen", "centres": 2}),
 ]
-VOID_IS_NEGATIVE = [("dkd", "released")]
+VOID_IS_NEGATIVE = [("dkd", "released"), ("star", "released")]
 LEARNS_FROM_OLD_LABELS = ["lwf", "lwf-mc", "ewc", "mib", "plop", "sdr"]
 
 
