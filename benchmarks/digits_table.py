@@ -39,6 +39,7 @@ SECTIONS = {
         "dkd-m": Row("DKD-M", "digits/dkd-m_5-1", SHORT),
         "star": Row("STAR", "digits/star_5-1", SHORT),
         "star-m": Row("STAR-M", "digits/star-m_5-1", SHORT),
+        "adapter": Row("Adapter", "digits/adapter_5-1", SHORT),
         "joint": Row("joint", "digits/joint", ("training.epochs=13",)),
     },
     "Methods with IDRNet over FCN": {

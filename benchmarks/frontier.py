@@ -45,6 +45,7 @@ METHODS = {
     "lag": "LAG",
     "dkd": "DKD",
     "star": "STAR",
+    "adapter": "Adapter",
 }
 CLOSED_FORM = ("pyramid", "gaussian")
 LONGER = "mib-longer"
@@ -53,7 +54,7 @@ JOINT = {"joint": "joint training", "joint-features": "joint, same head"}
 """Upper bounds: `joint-features` is the default method with all labels at once."""
 
 UNKNOWN = ("ssul", "idec", "lag")
-WITHOUT_BACKGROUND = ("dkd", "star")
+WITHOUT_BACKGROUND = ("dkd", "star", "adapter")
 BY_CLASS_ONLY = ("frozen", "lwf-mc", *UNKNOWN, *WITHOUT_BACKGROUND)
 """Methods that need new classes in every later step."""
 OF_THE_BACKBONE = ("ilt", "sdr")
@@ -133,6 +134,7 @@ GLOBE_METHODS = {
     "idec": (*ONE_VS_REST, "network.head=deeplabv3-ssul", "network.head.width=64"),  # distils its pyramids
     "dkd": (*CONSTANT, "network.background=auxiliary"),
     "star": (*CONSTANT, "network.background=constant"),
+    "adapter": (*CONSTANT, "network.background=constant"),
 }
 LAND_COVER = Protocol(
     recipes="globe/{}_4-1",

@@ -33,6 +33,7 @@ METHODS = {
     "lag": ("LAG", SIZE),
     "dkd": ("DKD", WHOLE),
     "star": ("STAR", WHOLE),
+    "adapter": ("Adapter", WHOLE),
 }
 SEEDS = {"15-5": (0, 1, 2), "15-1": (0, 1)}
 

@@ -79,6 +79,7 @@ class Lesson:
                         parameter -= lr * parameter.grad
                         parameter.grad = None
             self.method.after_update(self.context)
+        self.method.after_epoch(self.context)
         self.method.after_step(self.context)
 
 

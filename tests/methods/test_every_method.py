@@ -27,10 +27,12 @@ CASES = [(name, {}) for name in METHODS] + [
     ("dkd", {"auxiliary": 0.0}),
     ("star", {"variant": "released"}),
     ("star", {"setting": "disjoint"}),
+    ("adapter", {"variant": "released"}),
+    ("adapter", {"setting": "disjoint", "every_class": False}),
     ("gaussian", {"expansion": 0, "background": "distance"}),
     ("gaussian", {"tap": "stage3", "covariance": "frozen", "centres": 2}),
 ]
-VOID_IS_NEGATIVE = [("dkd", "released"), ("star", "released")]
+VOID_IS_NEGATIVE = [("dkd", "released"), ("star", "released"), ("adapter", "released")]
 LEARNS_FROM_OLD_LABELS = ["lwf", "lwf-mc", "ewc", "mib", "plop", "sdr"]
 
 

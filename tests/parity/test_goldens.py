@@ -5,6 +5,7 @@ import re
 import pytest
 
 from tests.parity import (  # noqa: F401 (they register their claims)
+    check_adapter,
     check_classics,
     check_dkd,
     check_idec,

@@ -293,6 +293,9 @@ class Method:
     def after_update(self, context: StepContext) -> None:
         """Called after every update of the weights."""
 
+    def after_epoch(self, context: StepContext) -> None:
+        """Called after the last update of every epoch; its results go into `state`, which is saved after it."""
+
     def after_step(self, context: StepContext) -> None:
         """Called after the last update of a step, while the teacher is still available."""
 

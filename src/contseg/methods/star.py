@@ -22,10 +22,6 @@ from contseg.precision import precise
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step
 
-STATISTICS = ("classes", "numbers", "prototypes", "norms", "noise")
-"""What is stored after a step: dataset ids of the classes, and for each of them its statistics; numbers have background in
-front."""
-
 
 @dataclass(frozen=True)
 class STAR(OneVsRest):
@@ -58,6 +54,8 @@ class STAR(OneVsRest):
     taps = ("head",)
     whole_batch_terms = ("binary", "features", "contrast")
 
+    statistics: ClassVar[tuple[str, ...]] = ("classes", "numbers", "prototypes", "norms", "noise")
+    """What is stored after a step: dataset ids of the classes, and the statistics of each; numbers have background first."""
     threshold: ClassVar[float] = 0.0
     """Logit above which the teacher sees a class."""
     epsilon: ClassVar[float] = 0.0
@@ -80,8 +78,8 @@ class STAR(OneVsRest):
 
     def load_statistics(self, statistics: Mapping[str, Tensor]) -> None:
         """Use the statistics that a run with this method stored."""
-        if all(name in statistics for name in STATISTICS):
-            self.state.update({name: statistics[name] for name in STATISTICS})
+        if all(name in statistics for name in self.statistics):
+            self.state.update({name: statistics[name] for name in self.statistics})
 
     @torch.no_grad()
     def before_step(self, context: StepContext) -> None:
@@ -97,16 +95,26 @@ class STAR(OneVsRest):
         self.require_statistics(step)
         assert context.predict_teacher is not None
         predicted = torch.zeros(step.old_count, dtype=torch.float64, device=context.student.mean.device)
+        added = predicted.new_zeros(())
         for batch in context.loader:
             output = context.predict_teacher(batch)
             size = (output.logits.shape[2], output.logits.shape[3])
             said = sampled(self.decision(output, batch), size)[sampled(unlabelled(batch, step), size)]
             predicted += said.bincount(minlength=step.old_count)
-        sizes = self.sizes(context.ranks.sum(predicted).cpu(), context)
-        self.state.update(counts=sizes.counts, background=torch.tensor(sizes.background), later=sizes.numbers)
+            labels = sampled(batch.labels, size)
+            added += ((labels >= step.old_count) & (labels < step.seen_count)).sum()
+        sizes = self.sizes(context.ranks.sum(predicted).cpu(), float(context.ranks.sum(added)), context)
+        self.state.update(
+            counts=sizes.counts, background=torch.tensor(sizes.background, dtype=torch.float64), later=sizes.numbers
+        )
 
-    def sizes(self, predicted: Tensor, context: StepContext) -> ReplaySizes:
-        """The sizes of the replay of a step, see `replay_sizes`."""
+    def sizes(self, predicted: Tensor, added: float, context: StepContext) -> ReplaySizes:
+        """The sizes of the replay of a step, see `replay_sizes`.
+
+        Args:
+            predicted: (1 + K,) unlabelled positions, by the teacher's decision.
+            added: positions of the new classes.
+        """
         numbers = self.state["numbers"].cpu()
         return replay_sizes(numbers, predicted, context.step.new_count, context.updates, self.setting)
 
@@ -140,7 +148,7 @@ class STAR(OneVsRest):
         if self.features:
             mask = resize((free & (said > 0))[:, None].to(ours.dtype), (ours.shape[2], ours.shape[3]))[:, 0]
             total = context.ranks.sum(mask.sum()) / context.ranks.count
-            kept = masked_distance(ours, teacher.features["head"], mask, total, self.epsilon)
+            kept = masked_distance(ours, teacher.features["head"], mask, total, self.epsilon / context.ranks.count)
             terms["features"] = self.features * kept
         if self.contrast:
             terms["contrast"] = self.contrast * self.apart(batch, ours, context)
