@@ -31,6 +31,7 @@ SECTIONS = {
         "plop": Row("PLOP", "digits/plop_5-1", SHORT),
         "sdr-alone": Row("SDR", "digits/sdr_5-1", (*SHORT, "method.on=alone")),
         "sdr": Row("SDR on MiB", "digits/sdr_5-1", SHORT),
+        "ucd": Row("UCD", "digits/ucd_5-1", SHORT),
         "ssul": Row("SSUL", "digits/ssul_5-1", SHORT),
         "ssul-m": Row("SSUL-M", "digits/ssul-m_5-1", SHORT),
         "idec": Row("IDEC", "digits/idec_5-1", SHORT),

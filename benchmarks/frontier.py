@@ -40,6 +40,7 @@ METHODS = {
     "mib": "MiB",
     "plop": "PLOP",
     "sdr": "SDR on MiB",
+    "ucd": "UCD",
     "ssul": "SSUL",
     "idec": "IDEC",
     "lag": "LAG",

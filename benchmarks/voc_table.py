@@ -29,6 +29,7 @@ METHODS = {
     "mib": ("MiB", WHOLE),
     "plop": ("PLOP", WHOLE),
     "sdr": ("SDR on MiB", WHOLE),
+    "ucd": ("UCD", WHOLE),
     "idec": ("IDEC", SIZE),
     "lag": ("LAG", SIZE),
     "dkd": ("DKD", WHOLE),

@@ -26,6 +26,7 @@ CASES = [(name, {}) for name in METHODS] + [
     ("dkd", {"variant": "released"}),
     ("dkd", {"auxiliary": 0.0}),
     ("star", {"variant": "released"}),
+    ("ucd", {"variant": "released"}),
     ("star", {"setting": "disjoint"}),
     ("adapter", {"variant": "released"}),
     ("adapter", {"setting": "disjoint", "every_class": False}),

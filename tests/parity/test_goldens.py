@@ -18,6 +18,7 @@ from tests.parity import (  # noqa: F401 (they register their claims)
     check_protocols,
     check_sdr,
     check_star,
+    check_ucd,
 )
 from tests.parity.goldens import CLAIMS, ROOT, Golden
 
