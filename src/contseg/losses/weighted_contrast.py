@@ -79,7 +79,7 @@ class _Contrast(torch.autograd.Function):
     """Loss and gradient block by block in the forward pass, so that no similarity is kept for the backward pass."""
 
     @staticmethod
-    def forward(ctx, anchors_ND, among, own_N, temperature, shifted, block):  # type: ignore[no-untyped-def]
+    def forward(ctx, anchors_ND, among, own_N, temperature, shifted, block):
         columns = len(among.labels)
         rows = max(1, block // max(1, columns))
         gradient = torch.zeros_like(anchors_ND)
@@ -94,7 +94,7 @@ class _Contrast(torch.autograd.Function):
         return total, count
 
     @staticmethod
-    def backward(ctx, grad_total, _):  # type: ignore[no-untyped-def]
+    def backward(ctx, grad_total, _):
         (gradient,) = ctx.saved_tensors
         return grad_total * gradient, None, None, None, None, None
 
