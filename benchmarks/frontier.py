@@ -40,9 +40,13 @@ METHODS = {
     "mib": "MiB",
     "plop": "PLOP",
     "sdr": "SDR on MiB",
+    "ucd": "UCD",
     "ssul": "SSUL",
     "idec": "IDEC",
     "lag": "LAG",
+    "dkd": "DKD",
+    "star": "STAR",
+    "adapter": "Adapter",
 }
 CLOSED_FORM = ("pyramid", "gaussian")
 LONGER = "mib-longer"
@@ -51,7 +55,8 @@ JOINT = {"joint": "joint training", "joint-features": "joint, same head"}
 """Upper bounds: `joint-features` is the default method with all labels at once."""
 
 UNKNOWN = ("ssul", "idec", "lag")
-BY_CLASS_ONLY = ("frozen", "lwf-mc", *UNKNOWN)
+WITHOUT_BACKGROUND = ("dkd", "star", "adapter")
+BY_CLASS_ONLY = ("frozen", "lwf-mc", *UNKNOWN, *WITHOUT_BACKGROUND)
 """Methods that need new classes in every later step."""
 OF_THE_BACKBONE = ("ilt", "sdr")
 """Methods whose own terms reach the backbone alone; where it is frozen, they are other methods of this page."""
@@ -120,6 +125,7 @@ def domains_of(seed: int) -> tuple[str, ...]:
 
 
 ONE_VS_REST = ("scenario.policy=ssul", "network.decision=sigmoid")
+CONSTANT = ("network.decision=sigmoid", "network.head=deeplabv3-dkd", "network.head.width=64")
 GLOBE_METHODS = {
     "ewc": ("method.importance=20",),  # at the rate of later steps, the published 500 diverges
     "pi": ("method.importance=20",),
@@ -127,6 +133,9 @@ GLOBE_METHODS = {
     "ssul": ONE_VS_REST,
     "lag": ONE_VS_REST,
     "idec": (*ONE_VS_REST, "network.head=deeplabv3-ssul", "network.head.width=64"),  # distils its pyramids
+    "dkd": (*CONSTANT, "network.background=auxiliary"),
+    "star": (*CONSTANT, "network.background=constant"),
+    "adapter": (*CONSTANT, "network.background=constant"),
 }
 LAND_COVER = Protocol(
     recipes="globe/{}_4-1",

@@ -29,8 +29,12 @@ METHODS = {
     "mib": ("MiB", WHOLE),
     "plop": ("PLOP", WHOLE),
     "sdr": ("SDR on MiB", WHOLE),
+    "ucd": ("UCD", WHOLE),
     "idec": ("IDEC", SIZE),
     "lag": ("LAG", SIZE),
+    "dkd": ("DKD", WHOLE),
+    "star": ("STAR", WHOLE),
+    "adapter": ("Adapter", WHOLE),
 }
 SEEDS = {"15-5": (0, 1, 2), "15-1": (0, 1)}
 

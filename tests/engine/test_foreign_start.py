@@ -53,7 +53,9 @@ def recipe_from(start, data: list[str], method: str, *overrides: str) -> Recipe:
 READING_HEAD_OR_LOGITS = [
     name
     for name in METHODS
-    if {*make_method(name).taps, *make_method(name).first_taps} <= {"head", "logits"} and not make_method(name).needs_unknown
+    if {*make_method(name).taps, *make_method(name).first_taps} <= {"head", "logits"}
+    and not make_method(name).needs_unknown
+    and "learned" in make_method(name).backgrounds
 ]
 
 

@@ -55,11 +55,14 @@ class Recording(Finetune):
     def after_update(self, context):
         self._saw("after_update", context)
 
+    def after_epoch(self, context):
+        self._saw("after_epoch", context)
+
     def after_step(self, context):
         self._saw("after_step", context)
 
 
-START, END = ["prepare", "parameter_groups", "before_step"], ["after_step"]
+START, EPOCH, END = ["prepare", "parameter_groups", "before_step"], ["after_epoch"], ["after_step"]
 PASS, UPDATE = ["relabel", "losses"], ["after_backward", "after_update"]
 EXAMPLES = 4 * ["relabel"]
 """Of a later step, for the report."""
@@ -74,12 +77,14 @@ def recorded(folder, look=lambda call, *arguments: None, *overrides: str) -> lis
 class TestOrder:
     def test_calls_come_in_the_order_of_the_contract(self, tmp_path):
         updates = 2 * (PASS + UPDATE)
-        assert recorded(tmp_path / "run") == [*START, *updates, *END, *START, *updates, *EXAMPLES, *END]
+        assert recorded(tmp_path / "run") == [
+            *START, *updates, *EPOCH, *END, *START, *updates, *EPOCH, *EXAMPLES, *END,
+        ]  # fmt: skip
 
     def test_passes_are_gathered_into_one_update(self, tmp_path):
         calls = recorded(tmp_path / "run", Recording().look, "training.batch=10", "training.accumulate=2")
         updates = 2 * (PASS + PASS + UPDATE)
-        assert calls == [*START, *updates, *END, *START, *updates, *EXAMPLES, *END]
+        assert calls == [*START, *updates, *EPOCH, *END, *START, *updates, *EPOCH, *EXAMPLES, *END]
 
     def test_preparation_is_repeated_at_resume_but_the_look_before_the_step_is_not(self, tmp_path):
         recipe, method = tiny_recipe("finetune", "training.epochs=2", "training.batch=20"), Recording()

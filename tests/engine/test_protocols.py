@@ -28,7 +28,7 @@ def learn_scenario(folder, dataset, method="finetune", **options) -> Run:
 
 
 class TestMemory:
-    @pytest.mark.parametrize("method", ["finetune", "mib", "plop", "sdr"])
+    @pytest.mark.parametrize("method", ["finetune", "mib", "plop", "sdr", "ucd"])
     @pytest.mark.parametrize("mix", ["share", "sampling"])
     def test_every_method_learns_with_exemplars(self, tmp_path, method, mix):
         recipe = tiny_recipe(method, f"scenario.memory={{size: 6, mix: {mix}}}", "training.epochs=1")

@@ -22,6 +22,8 @@ MANIFESTS = {
     "idec": ("idec/manifest_deeplabv3_r101", "idec"),
     "lag": ("idec/manifest_deeplabv3_r101", "idec"),
     "ssul": ("idec/manifest_deeplabv3_r101", "ssul"),
+    "dkd": ("dkd/manifest_r101_dkd_15_1_1_1_1_1", "dkd"),
+    "star": ("star/manifest_r101_star_15_1_1_1_1_1", "dkd"),
     "ssseg": ("idrnet/manifest_fcn", "ssseg"),
 }
 
@@ -45,7 +47,7 @@ def test_it_is_recognised_and_converted(name):
     assert segmenter.widths == widths
     assert segmenter.options.unknown == (source in ("idec", "lag", "ssul"))
     if source != "ssseg":
-        assert sum(widths) - segmenter.options.unknown in (16, 17, 18)
+        assert sum(widths) - segmenter.options.unknown in (16, 17, 18, 21)
 
 
 def test_every_code_base_is_tried():

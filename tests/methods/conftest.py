@@ -46,8 +46,10 @@ class Lesson:
 
     def fitting(self, batch: Batch) -> Batch:
         """The batch in the labels of the step."""
-        fits = batch.annotated.shape[1] == sum(self.context.student.widths)
-        return batch if fits or not self.context.step.has_unknown else counted_from_unknown(batch)
+        outputs = sum(self.context.student.widths)
+        if batch.annotated.shape[1] != outputs and self.context.step.has_unknown:
+            batch = counted_from_unknown(batch)
+        return Batch(batch.images, batch.labels, batch.names, batch.annotated[:, :outputs], batch.weights)
 
     def forward(self, batch: Batch) -> tuple[SegmenterOutput, SegmenterOutput | None]:
         """What student and teacher say of a batch."""
@@ -77,6 +79,7 @@ class Lesson:
                         parameter -= lr * parameter.grad
                         parameter.grad = None
             self.method.after_update(self.context)
+        self.method.after_epoch(self.context)
         self.method.after_step(self.context)
 
 
@@ -112,6 +115,8 @@ def give_lesson(make_scenario):
         options = NetworkOptions(backbone="resnet18", width=4, head_width=8, initialisation="he")  # several classes win
         if method.needs_unknown:
             options = options.changed(head="deeplabv3-ssul", unknown=True, decision="sigmoid")
+        if "learned" not in method.backgrounds:
+            options = options.changed(head="deeplabv3-dkd", background=method.backgrounds[0], decision="sigmoid")
         teacher, student = (Segmenter(options, first_widths(options, OLD)) for _ in range(2))
         with torch.no_grad():  # a teacher with opinions, sure of some pixels
             teacher.classifier.steps[0 if not method.needs_unknown else 2].get_parameter(
@@ -120,6 +125,12 @@ def give_lesson(make_scenario):
         student.load_state_dict(teacher.state_dict())
         if index:
             student.grow(1, method.new_classes_start_from)
+            if (
+                "learned" not in method.backgrounds
+            ):  # norms are frozen: unmoved, the student would repeat its teacher exactly
+                with torch.no_grad():
+                    for parameter in student.head.parameters():
+                        parameter += 0.02 * torch.randn(parameter.shape)
         student.train()
         teacher.eval()
         scenario = make_scenario(method)

@@ -5,7 +5,9 @@ import re
 import pytest
 
 from tests.parity import (  # noqa: F401 (they register their claims)
+    check_adapter,
     check_classics,
+    check_dkd,
     check_idec,
     check_idrnet,
     check_inference,
@@ -15,6 +17,8 @@ from tests.parity import (  # noqa: F401 (they register their claims)
     check_networks,
     check_protocols,
     check_sdr,
+    check_star,
+    check_ucd,
 )
 from tests.parity.goldens import CLAIMS, ROOT, Golden
 

@@ -95,6 +95,7 @@ class StepLearner:
         line = self._epoch(progress, started)
         if self.options.keep == "best":
             line |= {"validation": self._measure_unless_interrupted(progress, started)}
+        self.session.job.method.after_epoch(self.updater.context)
         seconds = time.perf_counter() - started
         self.seconds += seconds
         self.session.run.append_metrics(line | {"seconds": round(seconds, 3)})

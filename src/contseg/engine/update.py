@@ -1,7 +1,7 @@
 """One update of a student: forward passes, the method's terms, backward, and the optimiser's step."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -78,9 +78,11 @@ class Updater:
             every_sample=self._every_sample,
             ranks=session.ranks,
             predict_teacher=self._teacher_output if teacher is not None else None,
+            predict_student=self._look,
             average=options.average,
             passes=options.accumulate,
             keep_features=None if options.features == "live" else self._remembered(session),
+            updates=batches.updates,
         )
         self.terms = TermWatch(method, step.index, session.reporter.message)
         self.losses = LossWatch(step.index, options)
@@ -231,6 +233,11 @@ class Updater:
             return SegmenterOutput(known["logits"], {tap: known[tap] for tap in self.method.taps})
         with self.fabric.autocast():
             return self.teacher(self.inputs(batch), taps=self.method.taps)
+
+    def _look(self, batch: Batch, taps: Sequence[str]) -> SegmenterOutput:
+        """The plain student on a batch of `context.every_sample` or `context.loader`."""
+        with self.fabric.autocast():
+            return self.student(self.inputs(batch), taps=taps)
 
     def _apply_gradients(self) -> None:
         """The optimiser's step, with the method's calls before and after it."""

@@ -60,6 +60,11 @@ def _learned(task: Task, name: str, seconds: float) -> Candidate:
         raise ContsegError(f"{name}: models the background, and this model has none; use lwf or gaussian")
     if method.needs_unknown and not old.options.unknown:
         raise ContsegError(f"{name}: needs an output 'unknown', which this model lacks; use mib or gaussian")
+    if old.options.background not in method.backgrounds:
+        raise ContsegError(
+            f"{name}: needs a network with network.background={method.backgrounds[0]}, and this model has"
+            f" {old.options.background}; use gaussian"
+        )
     if seconds <= 0:
         raise ContsegError(f"{name}: no time left; raise --minutes")
     started = time.monotonic()

@@ -84,7 +84,7 @@ def learn(
 
         within = _Within(epoch_batches(epochs), started + seconds, f"{method.name}: no update in {seconds:.0f} s")
         context = StepContext.for_loop(student, teacher, step, method, within, epochs)
-        context.average = "valid"  # few pixels have a label
+        context.average, context.updates = "valid", per_epoch  # few pixels have a label
         optimiser = make_optimiser(method.parameter_groups(student, step), student, options, step.index)
         student.train()
         method.before_step(context)
@@ -97,6 +97,8 @@ def learn(
                 group["lr"] = options.lr_later * group["lr_factor"] * (1 - done) ** options.power
             _update(method, context, optimiser, images)
             updates += 1
+            if updates % per_epoch == 0:
+                method.after_epoch(context)
             progress(max(done, updates / total))
         if updates < min(TOO_FEW, total):
             raise ContsegError(f"{method.name}: only {updates} updates in {seconds:.0f} s; raise --minutes")

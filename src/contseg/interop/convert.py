@@ -14,6 +14,7 @@ from contseg.data.open import DATASETS
 from contseg.errors import ContsegError, did_you_mean
 from contseg.interop.checkpoint import read_tensors
 from contseg.interop.names import RESNET_NAMES, load_strictly, prefixes_of, unwrapped
+from contseg.interop.one_vs_rest import OneVsRestSource, convert_one_vs_rest, is_star
 from contseg.interop.published import Source, convert_segmenter
 from contseg.interop.ssseg import ssseg_names, ssseg_options
 from contseg.models.make import make_segmenter
@@ -42,7 +43,13 @@ def convert_ssseg(tensors: dict[str, Tensor], source: str = "ssseg") -> tuple[Se
 
 
 CONVERTERS: Registry[Converter] = Registry(
-    "converters", "--from", {**dict.fromkeys(get_args(Source), convert_segmenter), "ssseg": convert_ssseg}
+    "converters",
+    "--from",
+    {
+        **dict.fromkeys(get_args(Source), convert_segmenter),
+        **dict.fromkeys(get_args(OneVsRestSource), convert_one_vs_rest),
+        "ssseg": convert_ssseg,
+    },
 )
 """Code base to the function that converts its tensors to a segmenter and the outputs per step."""
 
@@ -53,12 +60,14 @@ MARKS = (
     ("idec", "classifier.aspp_l1."),
     ("ssul", "classifier.head."),
     ("ssseg", "backbone_net."),
+    ("dkd", "aspp.last_conv."),
 )
 """Beginnings of tensor names that are unique to a family of code bases, with the name of one of them."""
 
 
 def recognise(names: Iterable[str]) -> str:
-    """Detect the code base from tensor names: `mib` also for PLOP and SDR's in-place variant, `idec` also for LAG.
+    """Detect the code base from tensor names: `mib` also for PLOP and SDR's in-place variant, `idec` also for LAG, `dkd`
+    also for STAR.
 
     Raises:
         ContsegError: no code base has such names.
@@ -105,6 +114,8 @@ def convert_file(path: Path | str, source: str | None = None) -> tuple[Segmenter
     tensors = unwrapped(read_tensors(path))
     try:
         used = source or recognise(tensors)
+        if source is None and used == "dkd" and is_star(tensors):
+            used = "star"
         segmenter, _ = CONVERTERS[used](tensors, used)
     except ContsegError as error:
         raise ContsegError(f"{path}: {error}") from None

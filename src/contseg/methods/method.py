@@ -12,6 +12,7 @@ from contseg.data.classes import IGNORE
 from contseg.errors import ContsegError
 from contseg.losses.cross_entropy import cross_entropy
 from contseg.models.classifier import Start
+from contseg.models.names import Background
 from contseg.models.options import NetworkOptions
 from contseg.models.pixelwise import per_pixel
 from contseg.models.segmenter import Segmenter, SegmenterOutput
@@ -40,6 +41,8 @@ class StepContext:
             with the labels of training. For class means and closed-form solutions. Each rank gets its share of the images
             and may get one batch more than another: use `ranks` after the pass, not within it.
         predict_teacher: normalised forward pass of the teacher at the precision of the run.
+        predict_student: normalised forward pass of the student with some taps, at the precision of the run; see `look`.
+        updates: of the weights in an epoch.
         generator: for random draws of the method, on CPU, seeded by (seed, step, iteration).
         ranks: sums and gathers over processes.
         average: which pixels the supervised term averages over, see `TrainingOptions`.
@@ -58,9 +61,11 @@ class StepContext:
     ranks: Ranks = field(default_factory=Ranks)
     generator: torch.Generator = field(default_factory=torch.Generator)
     predict_teacher: Callable[[Batch], SegmenterOutput] | None = None
+    predict_student: Callable[[Batch, Sequence[str]], SegmenterOutput] | None = None
     epoch: int = 0
     average: Literal["all", "valid"] = "all"
     passes: int = 1
+    updates: int = 1
     labels_of_update: Callable[[], Sequence[Tensor]] | None = None
     keep_features: KeepFeatures | None = None
 
@@ -116,6 +121,30 @@ class StepContext:
         predict = predict_teacher if teacher is not None else None
         return cls(student, teacher, step, epochs, batches, batches, predict_teacher=predict)
 
+    def look(self, taps: Sequence[str] = (), epoch: bool = True) -> Iterator[tuple[Batch, SegmenterOutput]]:
+        """A pass over the images of the step with the student in evaluation mode, without gradients.
+
+        For statistics of features before, within or after a step. Each rank sees its share: sum the results with `ranks`.
+        The student returns to its mode when the pass ends, however it ends.
+
+        Args:
+            taps: features of the student.
+            epoch: over `loader`, augmented as in an epoch; or over `every_sample`, each image once.
+
+        Yields:
+            a batch and the output of the student.
+        """
+        student, training = self.student, self.student.training
+        predict = self.predict_student or (lambda batch, taps: student(student.normalise(batch.images), taps=taps))
+        student.eval()
+        try:
+            for batch in self.loader if epoch else self.every_sample:
+                with torch.no_grad():
+                    output = predict(batch, taps)
+                yield batch, output
+        finally:
+            student.train(training)
+
     def mean_over_valid(
         self, loss_BHW: Tensor, labels_BHW: Tensor, derive: Callable[[Tensor], Tensor] | None = None
     ) -> Tensor:
@@ -160,6 +189,7 @@ class Method:
         new_classes_start_from: how the classifiers of new classes are initialised, see `Segmenter.grow`.
         handles_unknown: whether it can learn with an output "unknown" before background (label policy `ssul`).
         needs_unknown: whether it requires that output.
+        backgrounds: kinds of `network.background` with which it can learn, the usual one first.
         first_step_is_plain: the updates of step 0 are plain cross-entropy and leave no state, so that other such methods
             share them; `after_step` follows. Applies to the class that sets it, not to its subclasses.
         learns_without_updates: whether `training.epochs` may be 0: it learns a step in `before_step` or `after_step`.
@@ -181,6 +211,7 @@ class Method:
     new_classes_start_from: ClassVar[Start] = "random"
     handles_unknown: ClassVar[bool] = False
     needs_unknown: ClassVar[bool] = False
+    backgrounds: ClassVar[tuple[Background, ...]] = ("learned",)
     first_step_is_plain: ClassVar[bool] = False
     learns_without_updates: ClassVar[bool] = False
     updates_later_steps: ClassVar[bool] = True
@@ -231,8 +262,14 @@ class Method:
         """Check that this method can learn these steps with this network. Called before a run is created.
 
         Raises:
-            ContsegError: it cannot. By default: the network lacks a feature that the method reads.
+            ContsegError: it cannot. By default: the network has another kind of background, or lacks a feature that the
+                method reads.
         """
+        if network.background not in self.backgrounds:
+            raise ContsegError(
+                f"network.background: method '{self.name}' cannot learn with {network.background}; set"
+                f" network.background={self.backgrounds[0]}"
+            )
         there = network.taps
         for tap in (*self.taps, *self.first_taps):
             if tap not in there:
@@ -280,6 +317,9 @@ class Method:
 
     def after_update(self, context: StepContext) -> None:
         """Called after every update of the weights."""
+
+    def after_epoch(self, context: StepContext) -> None:
+        """Called after the last update of every epoch; its results go into `state`, which is saved after it."""
 
     def after_step(self, context: StepContext) -> None:
         """Called after the last update of a step, while the teacher is still available."""

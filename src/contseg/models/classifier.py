@@ -1,7 +1,7 @@
 """A growing classifier: one small network per step, with concatenated outputs."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from contseg.errors import ContsegError
 from contseg.models.normalization import BatchNorm
 
-Start = Literal["background", "random", "unknown"]
+Start = Literal["auxiliary", "background", "random", "unknown"]
 
 
 class GrowingClassifier(nn.Module):
@@ -64,6 +64,30 @@ class GrowingClassifier(nn.Module):
             steps: steps whose outputs to compute.
         """
         return torch.cat([step(features_BCHW) for step in self.steps[steps]], dim=1)
+
+    def of_vectors(self, features_NC: Tensor, steps: slice = slice(None)) -> Tensor:
+        """Logits of feature vectors that belong to no image, such as replayed ones: (N, channels) to (N, outputs).
+
+        Args:
+            steps: steps whose outputs to compute.
+
+        Raises:
+            ContsegError: the classifier reads neighbouring pixels (`hidden`).
+
+        Example:
+            >>> GrowingClassifier(8, [3, 2]).of_vectors(torch.zeros(7, 8), steps=slice(-1, None)).shape
+            torch.Size([7, 2])
+        """
+        if self.hidden:
+            raise ContsegError("classifier: has a 3x3 convolution per step, so it cannot be applied to single vectors")
+        return self(features_NC[:, :, None, None], steps)[:, :, 0, 0]
+
+    def auxiliary_logits(self, features_BCHW: Tensor) -> Tensor:
+        """The output of an auxiliary classifier, see `ForegroundClassifier`; this one has none."""
+        raise TypeError(f"{type(self).__name__} has no auxiliary classifier")
+
+    def freeze_unused(self, taps: Sequence[str]) -> None:
+        """Freeze what no loss reads when only these taps are computed; here nothing."""
 
     @torch.no_grad()
     def grow(self, count: int, start: Start) -> None:

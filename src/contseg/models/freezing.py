@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
 
 from contseg.models.classifier import GrowingClassifier
 
@@ -23,13 +24,15 @@ def freeze_modules(modules: Iterable[nn.Module]) -> None:
         module.eval()
 
 
-def freeze_parameters(network: nn.Module, names: Collection[str], norms: bool) -> None:
-    """Freeze the named parameters of a network, and with `norms` all of its norms; dropout stays active."""
+def freeze_parameters(network: nn.Module, names: Collection[str], norms: bool, dropout: bool = False) -> None:
+    """Freeze the named parameters of a network, with `norms` all of its norms; with `dropout` none is active."""
     for name, parameter in network.named_parameters():
         if name in names:
             parameter.requires_grad_(False)
     if norms:
         freeze_modules(module for module in network.modules() if is_norm(module))
+    if dropout:
+        freeze_modules(module for module in network.modules() if isinstance(module, _DropoutNd))
 
 
 def parameters_below(network: nn.Module, parts: Iterable[str]) -> set[str]:

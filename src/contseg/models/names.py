@@ -7,6 +7,9 @@ Freeze = Literal["none", "norm", "stage1", "stage2", "stage3", "stage4", "all"]
 
 Decision = Literal["softmax", "sigmoid"]
 
+Background = Literal["learned", "constant", "auxiliary"]
+"""How a network decides for background, see `NetworkOptions`."""
+
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 """Features of backbones that are divided into stages."""
 

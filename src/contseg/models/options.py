@@ -11,7 +11,7 @@ from contseg.models.adopted.options import ADOPTED, AdoptedHeadOptions, AdoptedO
 from contseg.models.backbones.options import BACKBONES, DEFAULT_BACKBONE, BackboneOptions, ResNetOptions
 from contseg.models.heads.idrnet.options import IDRNetOptions
 from contseg.models.heads.options import DEFAULT_HEAD, HEADS, DeepLabV3MiBOptions, HeadInput, HeadOptions
-from contseg.models.names import STAGES, Decision
+from contseg.models.names import STAGES, Background, Decision
 from contseg.models.old_options import nested
 from contseg.models.parts import chosen, shared_keys
 from contseg.options import Channels, ChannelsOrNone, Count, Factor, Options, ShareBelowOne
@@ -62,6 +62,9 @@ class NetworkOptions(Options):
         auxiliary: a second head for training: its options, `true` for its defaults, or none.
         decision: `softmax` (classes compete) or `sigmoid` (classes are independent).
         unknown: the first output is "unknown", whose score is added to background's (label policy `ssul`).
+        background: `learned`: an output like the classes. `constant`: there is no such output, its logit is 0, so with
+            `sigmoid` a pixel is background where no class has a score over one half. `auxiliary`: as `constant`, with an
+            auxiliary classifier from which new classes start (DKD).
         mean, std: of RGB in [0, 1], for normalisation.
         readout: a classifier with computed weights; none has the learned one.
 
@@ -76,6 +79,7 @@ class NetworkOptions(Options):
     auxiliary: AuxiliaryOptions | None = None
     decision: Decision = "softmax"
     unknown: bool = False
+    background: Background = "learned"
     mean: Colour = IMAGENET_MEAN
     std: Deviation = IMAGENET_STD
     readout: ReadoutOptions | None = None
@@ -94,6 +98,24 @@ class NetworkOptions(Options):
     @classmethod
     def _chosen_head(cls, value: Any) -> Any:
         return AdoptedHeadOptions.model_validate(value) if _is_adopted(value) else chosen(HEADS, DEFAULT_HEAD, value)
+
+    @model_validator(mode="after")
+    def _without_a_background_output(self) -> "NetworkOptions":
+        if self.background == "learned":
+            return self
+        conflicts = {
+            "unknown": self.unknown,
+            "auxiliary": self.auxiliary is not None,
+            "readout": self.readout is not None,
+            "head.idrnet": self.idrnet is not None,
+            f"backbone.name={ADOPTED}": isinstance(self.backbone, AdoptedOptions),
+            f"head.name={self.head.name}": self.head.hidden,
+        }
+        if found := [name for name, there in conflicts.items() if there]:
+            raise ValueError(
+                f"background: {self.background} has no output for background, which {found[0]} needs; remove one of them"
+            )
+        return self
 
     @property
     def idrnet(self) -> IDRNetOptions | None:
@@ -117,14 +139,16 @@ class NetworkOptions(Options):
         """The available features.
 
         `stage1` ... `stage4` (sums before activation), `head`, `logits`, `pyramid` (stages 1 to 3 after activation and
-        the head, at the resolution of `stage2`), and those of the head, such as `aspp1` ... `aspp4` of `deeplabv3-ssul`.
+        the head, at the resolution of `stage2`), those of the head, such as `aspp1` ... `aspp4` of `deeplabv3-ssul`, and
+        `auxiliary`, the output of the auxiliary classifier.
 
         Example:
             >>> NetworkOptions(head="fcn").taps
             ('stage1', 'stage2', 'stage3', 'stage4', 'head', 'logits', 'pyramid')
         """
         pyramid = ("pyramid",) if self.backbone.taps else ()
-        return (*self.backbone.taps, *TAPS[4:], *pyramid, *self.head.taps)
+        auxiliary = ("auxiliary",) if self.background == "auxiliary" else ()
+        return (*self.backbone.taps, *TAPS[4:], *pyramid, *self.head.taps, *auxiliary)
 
     def head_input(self, channels: list[int], widths: list[int]) -> HeadInput:
         """The input of the head's constructor.

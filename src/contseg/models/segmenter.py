@@ -12,6 +12,7 @@ from contseg.models.auxiliary import AuxiliaryHead
 from contseg.models.backbones.backbone import Backbone
 from contseg.models.classifier import GrowingClassifier, Start
 from contseg.models.decision import class_scores
+from contseg.models.foreground import ForegroundClassifier
 from contseg.models.freezing import freeze_parameters, parameters_below, parameters_except
 from contseg.models.from_features import FromFeatures
 from contseg.models.layers import pyramid
@@ -61,7 +62,7 @@ class Segmenter(nn.Module):
         self.register_buffer("mean", torch.tensor(options.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(options.std).view(1, 3, 1, 1), persistent=False)
         self._frozen: frozenset[str] = frozenset()
-        self._norms_frozen = False
+        self._norms_frozen = self._dropout_frozen = False
         self.backbone.initialise()
         self.head.initialise(options.head.initialisation)
         self.train(self.training)
@@ -72,15 +73,16 @@ class Segmenter(nn.Module):
         if mode:
             used = {*self.head.uses, *([2] if self.auxiliary is not None else [])}
             self.backbone.freeze(self.options.backbone.freeze, used)
-            freeze_parameters(self, self._frozen, self._norms_frozen)
+            freeze_parameters(self, self._frozen, self._norms_frozen, self._dropout_frozen)
         return self
 
-    def freeze(self, *parts: str, norms: bool = False) -> None:
+    def freeze(self, *parts: str, norms: bool = False, dropout: bool = False) -> None:
         """Freeze parts until `freeze` is called again; for `Method.prepare`.
 
         Args:
             parts: dotted names of modules, such as `backbone`, `head` or `classifier.steps.0`. Dropout in them stays active.
             norms: freeze the statistics and gains of every norm of the segmenter.
+            dropout: switch off every dropout of the segmenter.
 
         Example:
             >>> segmenter = Segmenter(NetworkOptions(backbone="resnet18"), [3])
@@ -88,7 +90,7 @@ class Segmenter(nn.Module):
             >>> [name for name, parameter in segmenter.named_parameters() if parameter.requires_grad]
             ['classifier.steps.0.weight', 'classifier.steps.0.bias']
         """
-        self._freeze(parameters_below(self, parts), norms)
+        self._freeze(parameters_below(self, parts), norms, dropout)
 
     def freeze_all_but(self, *steps: int) -> None:
         """Freeze everything, including norms, except these steps of every growing classifier (final, auxiliary, stage 1).
@@ -104,14 +106,15 @@ class Segmenter(nn.Module):
         """
         self._freeze(parameters_except(self, steps), norms=True)
 
-    def _freeze(self, names: set[str], norms: bool) -> None:
-        self._frozen, self._norms_frozen = frozenset(names), norms
+    def _freeze(self, names: set[str], norms: bool, dropout: bool = False) -> None:
+        self._frozen, self._norms_frozen, self._dropout_frozen = frozenset(names), norms, dropout
         self.requires_grad_(True)
         self.train(self.training)
 
     def freeze_unused(self, taps: Sequence[str]) -> None:
         """Freeze what no loss reads when only these taps are computed, see `Head.freeze_unused`."""
         self.head.freeze_unused(taps)
+        self.classifier.freeze_unused(taps)
 
     def forward(
         self, images_BCHW: Tensor | None, taps: Sequence[str] = (), start: FromFeatures | None = None
@@ -134,6 +137,8 @@ class Segmenter(nn.Module):
         feature = partial(self._feature, stages=stages, decoded_BCHW=decoded, activated=activated, given=given)
         features: dict[str, Tensor] = {self.classifier_tap: feature(self.classifier_tap)}
         features["logits"] = logits = self.classifier(features[self.classifier_tap])
+        if "auxiliary" in taps:
+            features["auxiliary"] = self.classifier.auxiliary_logits(features[self.classifier_tap])
         output = SegmenterOutput(logits, {tap: features[tap] if tap in features else feature(tap) for tap in taps})
         if self.training:
             output.passed = passed
@@ -239,13 +244,16 @@ class Segmenter(nn.Module):
     def use_readout(self, readout: ReadoutOptions) -> None:
         """Replace the classifier by one with computed weights, which are still zero, with the same outputs.
 
-        Its scores compete, so the decision rule becomes `softmax`.
+        Its scores compete and it has a background, so the decision rule becomes `softmax` and the background `learned`.
         """
-        self.options = self.options.model_copy(update={"readout": readout, "decision": "softmax"})
+        changes = {"readout": readout, "decision": "softmax", "background": "learned"}
+        self.options = self.options.model_copy(update=changes)
         self.classifier = self._classifier(self.widths).to(self.mean)
 
     def _classifier(self, widths: list[int]) -> GrowingClassifier:
         options, readout = self.options, self.options.readout
+        if options.background != "learned":
+            return ForegroundClassifier(self.head.width, widths, options.background == "auxiliary")
         if readout is None:
             return GrowingClassifier(self.head.width, widths, options.unknown, options.head.hidden)
         return ReadoutClassifier(self.channels_of(readout.tap), widths, readout)

@@ -110,6 +110,25 @@ class DeepLabV3SSULOptions(HeadOptions):
         return DeepLabV3SSUL(below.channels, self.width, self.output_stride or below.output_stride, self.dropout)
 
 
+class DeepLabV3DKDOptions(HeadOptions):
+    """The head of DKD, STAR and Adapter, see `contseg.models.heads.deeplabv3_dkd.DeepLabV3DKD`.
+
+    Attributes:
+        dropout: probability that an element is dropped in training.
+        output_stride: 8, 16 or 32, for its dilations; default: that of a ResNet, 16 over other backbones.
+    """
+
+    name: Literal["deeplabv3-dkd"] = "deeplabv3-dkd"
+    dropout: ShareBelowOne = 0.1
+    output_stride: Literal[8, 16, 32] | None = None
+
+    def make(self, below: HeadInput) -> "Head":
+        """A `DeepLabV3DKD`."""
+        from contseg.models.heads.deeplabv3_dkd import DeepLabV3DKD
+
+        return DeepLabV3DKD(below.channels, self.width, self.output_stride or below.output_stride, self.dropout)
+
+
 class ContextHeadOptions(HeadOptions):
     """Options shared by the heads of the IDRNet publications. A subclass overrides `plain`.
 
@@ -255,6 +274,7 @@ HEADS: Registry[type[HeadOptions]] = Registry(
     {
         "deeplabv3-mib": DeepLabV3MiBOptions,
         "deeplabv3-ssul": DeepLabV3SSULOptions,
+        "deeplabv3-dkd": DeepLabV3DKDOptions,
         "fcn": FCNOptions,
         "pspnet": PSPNetOptions,
         "deeplabv3": DeepLabV3Options,
