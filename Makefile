@@ -26,7 +26,7 @@ test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow"
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m slow
 
 # CONTSEG_GOLDENS=DIR checks another folder of golden files.
 test-parity: $(READY)
