@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from contseg.errors import ContsegError
+from contseg.methods.ewf import EWF, fuse, fusion_share
 from contseg.methods.finetune import Finetune
 from contseg.methods.registry import METHODS, hyper_parameters, make_method
 from contseg.models.segmenter import SegmenterOutput
@@ -27,6 +28,11 @@ CASES = [(name, {}) for name in METHODS] + [
     ("dkd", {"auxiliary": 0.0}),
     ("star", {"variant": "released"}),
     ("star", {"setting": "disjoint"}),
+    ("mib", {"fusion": "ewf"}),
+    ("plop", {"variant": "released", "fusion": "ewf"}),
+    ("ewc", {"fusion": "ewf", "fused_values": "moved"}),
+    ("lag", {"fusion": "ewf"}),
+    ("star", {"fusion": "ewf", "hold_old_classifiers": False}),
     ("gaussian", {"expansion": 0, "background": "distance"}),
     ("gaussian", {"tap": "stage3", "covariance": "frozen", "centres": 2}),
 ]
@@ -155,6 +161,9 @@ class TestEveryMethod:
         lesson = give_lesson(method)
         before = {name: value.clone() for name, value in lesson.context.student.named_parameters()}
         lesson.learn([batch, batch])
+        if isinstance(method, EWF) and method.fused_values == "all":  # what did not learn is fused too
+            old = lesson.context.previous.state_dict()
+            fuse(old, before, fusion_share(lesson.context.step.old_count, lesson.context.step.new_count))
         learning = {id(p) for p in learned(method, lesson.context)}
         for name, parameter in lesson.context.student.named_parameters():
             assert torch.isfinite(parameter).all()

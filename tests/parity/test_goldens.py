@@ -7,6 +7,7 @@ import pytest
 from tests.parity import (  # noqa: F401 (they register their claims)
     check_classics,
     check_dkd,
+    check_ewf,
     check_idec,
     check_idrnet,
     check_inference,

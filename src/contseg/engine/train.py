@@ -149,9 +149,9 @@ def _learn_steps(session: Session) -> dict[str, Any]:
                     job.method.load_state_dict(state.method)
                     restore_scaler(fabric, state.scaler)
                 continue
-            teacher = segmenter_before(run, step, student)
-            student = _grown(job, step, teacher).to(fabric.device)
-            _finish_step(session, step, student, _learn_step(session, step, student, teacher))
+            previous = segmenter_before(run, step, student)
+            student = _grown(job, step, previous).to(fabric.device)
+            _finish_step(session, step, student, _learn_step(session, step, student, previous))
     summary = summarise(run)
     run.finish(summary)
     session.loggers.update()
@@ -176,7 +176,7 @@ def _grown(job: Job, step: Step, previous: Segmenter | None) -> Segmenter:
     return student
 
 
-def _learn_step(session: Session, step: Step, student: Segmenter, teacher: Segmenter | None) -> float:
+def _learn_step(session: Session, step: Step, student: Segmenter, previous: Segmenter | None) -> float:
     """Train a step, or take step 0 from `start_from` or the cache; returns the seconds spent."""
     job = session.job
     if step.index == 0 and job.start_from is not None:
@@ -184,7 +184,7 @@ def _learn_step(session: Session, step: Step, student: Segmenter, teacher: Segme
     cache = _cache_of(session, step)
     # rank 0 decides for all, as another run may fill the cache between two checks
     recalled = cache.load(student) if session.fabric.broadcast(session.leads and _can_load(session, cache)) else None
-    learner = StepLearner(session, step, student, teacher if job.method.needs_teacher else None)
+    learner = StepLearner(session, step, student, previous)
     if recalled is not None:
         job.method.load_state_dict(recalled["method"])
         restore_scaler(session.fabric, recalled.get("scaler", {}))

@@ -64,12 +64,16 @@ RELEASED: "Registry[type[Method]]" = Registry(
 def make_method(name: str, **hyper_parameters: Any) -> "Method":
     """Make a method by name, and check the types of its hyper-parameters.
 
+    `fusion="ewf"` puts EWF around the method and adds its hyper-parameters; `fusion=None` is no fusion.
+
     Raises:
         ContsegError: the method or a hyper-parameter is unknown, or a value has the wrong type.
 
     Example:
         >>> make_method("plop", pod=0.001, variant="released")
         PLOPReleased(pod=0.001, pod_logits=0.0005, bins=1000, floor=0.001)
+        >>> make_method("mib", fusion="ewf")
+        MiBWithEWF(distillation=10.0, fusion='ewf', fused_values='all', hold_old_classifiers=True)
         >>> make_method("plopp")
         Traceback (most recent call last):
         contseg.errors.ContsegError: method.name: unknown method 'plopp'; did you mean 'plop'? (known: ...)
@@ -81,6 +85,12 @@ def make_method(name: str, **hyper_parameters: Any) -> "Method":
     if variant not in ("paper", "released"):
         raise ContsegError(f"method.variant: expected 'paper' or 'released' (got {variant!r})")
     kind = METHODS[name] if variant == "paper" else RELEASED[name]
+    if "fusion" in hyper_parameters and hyper_parameters["fusion"] is None:
+        del hyper_parameters["fusion"]
+    elif "fusion" in hyper_parameters and "fusion" not in kind.__dataclass_fields__:
+        from contseg.methods.ewf import fused
+
+        kind = fused(kind)
     known = {field.name for field in fields(kind) if field.init} | ({"variant"} if name in RELEASED else set())
     hints: dict[str, Any] = get_type_hints(kind, include_extras=True)
     for key, value in hyper_parameters.items():

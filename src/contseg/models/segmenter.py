@@ -12,7 +12,12 @@ from contseg.models.backbones.backbone import Backbone
 from contseg.models.classifier import GrowingClassifier, Start
 from contseg.models.decision import class_scores
 from contseg.models.foreground import ForegroundClassifier
-from contseg.models.freezing import freeze_parameters, parameters_below, parameters_except
+from contseg.models.freezing import (
+    freeze_parameters,
+    parameters_below,
+    parameters_except,
+    parameters_of_old_classes,
+)
 from contseg.models.layers import pyramid
 from contseg.models.options import TAPS, NetworkOptions, ReadoutOptions, ReadoutTap
 from contseg.models.output import AuxiliaryOutput, SegmenterOutput
@@ -102,6 +107,18 @@ class Segmenter(nn.Module):
             ['classifier.steps.1.weight', 'classifier.steps.1.bias']
         """
         self._freeze(parameters_except(self, steps), norms=True)
+
+    def freeze_old_classifiers(self) -> None:
+        """Freeze every step of every growing classifier except the newest, in addition to what is frozen.
+
+        Example:
+            >>> segmenter = Segmenter(NetworkOptions(backbone="resnet18"), [3, 1])
+            >>> segmenter.freeze("backbone", "head")
+            >>> segmenter.freeze_old_classifiers()
+            >>> [name for name, parameter in segmenter.named_parameters() if parameter.requires_grad]
+            ['classifier.steps.1.weight', 'classifier.steps.1.bias']
+        """
+        self._freeze({*self._frozen, *parameters_of_old_classes(self)}, self._norms_frozen, self._dropout_frozen)
 
     def _freeze(self, names: set[str], norms: bool, dropout: bool = False) -> None:
         self._frozen, self._norms_frozen, self._dropout_frozen = frozenset(names), norms, dropout
