@@ -14,7 +14,9 @@ from contseg.scenarios.policy import LabelPolicy
 from contseg.scenarios.step import Step
 
 OLD, NEW, CROP, IMAGES = 16, 5, 256, 4
-CASES = [(name, {}) for name in METHODS] + [(name, {"variant": "released"}) for name in ("plop", "sdr", "idec", "lag")]
+CASES = [(name, {}) for name in METHODS] + [
+    (name, {"variant": "released"}) for name in ("plop", "reminder", "sdr", "idec", "lag")
+]
 
 
 def make_batch(method: Method, side: int) -> Batch:

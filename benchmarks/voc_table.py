@@ -28,6 +28,7 @@ METHODS = {
     "finetune": ("finetune", WHOLE),
     "mib": ("MiB", WHOLE),
     "plop": ("PLOP", WHOLE),
+    "reminder": ("REMINDER", WHOLE),
     "sdr": ("SDR on MiB", WHOLE),
     "idec": ("IDEC", SIZE),
     "lag": ("LAG", SIZE),

@@ -32,12 +32,13 @@ CASES = [(name, {}) for name in METHODS] + [
     ("plop", {"variant": "released", "fusion": "ewf"}),
     ("ewc", {"fusion": "ewf", "fused_values": "moved"}),
     ("lag", {"fusion": "ewf"}),
+    ("reminder", {"variant": "released", "delta": 1.0}),
     ("star", {"fusion": "ewf", "hold_old_classifiers": False}),
     ("gaussian", {"expansion": 0, "background": "distance"}),
     ("gaussian", {"tap": "stage3", "covariance": "frozen", "centres": 2}),
 ]
 VOID_IS_NEGATIVE = [("dkd", "released"), ("star", "released")]
-LEARNS_FROM_OLD_LABELS = ["lwf", "lwf-mc", "ewc", "mib", "plop", "sdr"]
+LEARNS_FROM_OLD_LABELS = ["lwf", "lwf-mc", "ewc", "mib", "plop", "reminder", "sdr"]
 
 
 @pytest.fixture(params=CASES, ids=lambda case: " ".join([case[0], *map(str, case[1].values())]))

@@ -27,6 +27,7 @@ MANIFESTS = {
 }
 CODE_BASES = {  # of the method that a recipe's name begins with; the rest were trained in cssegmentation, or in MiB's code
     "mib": ("mib", "csseg"), "ilt": ("mib", "csseg"), "lwf": ("mib", "csseg"), "plop": ("plop", "csseg"),
+    "reminder": ("plop", "csseg"),
     "sdr": ("csseg",), "sdr-official": ("sdr",), "ssul": ("ssul",), "ssul-m": ("ssul",), "idec": ("idec",), "lag": ("lag",),
     "dkd": ("dkd",), "dkd-m": ("dkd",), "star": ("star",), "star-m": ("star",), "adapter": ("star",),
 }  # fmt: skip

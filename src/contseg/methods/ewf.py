@@ -25,7 +25,7 @@ class EWF(Method):
 
     The new weights count alpha = sqrt(new classes / all classes), background included. The mean covers everything that the
     segmenter had before the step: weights, classifiers of old classes, and statistics of norms, whose variances are averaged
-    too. New classifiers keep what they learned, beside features that are fused. The test of the step, the next teacher and
+    too. New classifiers keep what they learned, with features that are fused afterwards. The test of the step, the next teacher and
     what the method computes after the step are of the fused segmenter.
 
     It is a mixin: `fused(kind)` puts it before a method, and `method.fusion: ewf` selects it in a recipe.

@@ -32,6 +32,7 @@ METHODS: "Registry[type[Method]]" = Registry(
         "rw": "contseg.methods.rw:RW",
         "mib": "contseg.methods.mib:MiB",
         "plop": "contseg.methods.plop:PLOP",
+        "reminder": "contseg.methods.reminder:REMINDER",
         "sdr": "contseg.methods.sdr:SDR",
         "ssul": "contseg.methods.ssul:SSUL",
         "idec": "contseg.methods.idec:IDEC",
@@ -50,6 +51,7 @@ RELEASED: "Registry[type[Method]]" = Registry(
     "method.variant",
     {
         "plop": "contseg.methods.plop_released:PLOPReleased",
+        "reminder": "contseg.methods.reminder_released:REMINDERReleased",
         "sdr": "contseg.methods.sdr_released:SDRReleased",
         "idec": "contseg.methods.idec_released:IDECReleased",
         "dkd": "contseg.methods.dkd_released:DKDReleased",
