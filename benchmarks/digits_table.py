@@ -21,6 +21,7 @@ SECTIONS = {
         "finetune": Row("finetune", "digits/finetune_5-1", SHORT),
         "finetune-0.03": Row("finetune, rate 0.03", "digits/finetune_5-1", (*SHORT, "training.lr_later=0.03")),
         "frozen": Row("frozen", "digits/frozen_5-1", SHORT),
+        "dft": Row("DFT*", "digits/dft_5-1", SHORT),
         "ewc": Row("EWC", "digits/ewc_5-1", SHORT),
         "pi": Row("PI", "digits/pi_5-1", SHORT),
         "rw": Row("RW", "digits/rw_5-1", SHORT),

@@ -31,6 +31,7 @@ METHODS = {
     "gaussian": "Gaussian",
     "finetune": "finetune",
     "frozen": "frozen",
+    "dft": "DFT*",
     "ewc": "EWC",
     "pi": "PI",
     "rw": "RW",
@@ -55,7 +56,7 @@ JOINT = {"joint": "joint training", "joint-features": "joint, same head"}
 
 UNKNOWN = ("ssul", "idec", "lag")
 WITHOUT_BACKGROUND = ("dkd", "star")
-BY_CLASS_ONLY = ("frozen", "lwf-mc", "reminder", *UNKNOWN, *WITHOUT_BACKGROUND)
+BY_CLASS_ONLY = ("frozen", "dft", "lwf-mc", "reminder", *UNKNOWN, *WITHOUT_BACKGROUND)
 """Methods that need new classes in every later step."""
 OF_THE_BACKBONE = ("ilt", "sdr")
 """Methods whose own terms reach the backbone alone; where it is frozen, they are other methods of this page."""

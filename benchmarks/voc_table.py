@@ -26,6 +26,7 @@ WHOLE = (*SIZE, "data.test_crop=null", "training.lr_later=0.005")
 
 METHODS = {
     "finetune": ("finetune", WHOLE),
+    "dft": ("DFT*", WHOLE),
     "mib": ("MiB", WHOLE),
     "plop": ("PLOP", WHOLE),
     "reminder": ("REMINDER", WHOLE),

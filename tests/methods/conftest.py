@@ -117,6 +117,9 @@ def give_lesson(make_scenario):
         if "learned" not in method.backgrounds:
             options = options.changed(head="deeplabv3-dkd", background=method.backgrounds[0], decision="sigmoid")
         teacher, student = (Segmenter(options, first_widths(options, OLD)) for _ in range(2))
+        if method.new_classes_start_from == "reserved":
+            for segmenter in (teacher, student):
+                segmenter.reserve([1, 2])
         with torch.no_grad():  # a teacher with opinions, sure of some pixels
             teacher.classifier.steps[0 if not method.needs_unknown else 2].get_parameter(
                 "weight" if not method.needs_unknown else "3.weight"

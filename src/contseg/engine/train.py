@@ -162,12 +162,14 @@ def _learn_steps(session: Session) -> dict[str, Any]:
 def _grown(job: Job, step: Step, previous: Segmenter | None) -> Segmenter:
     """The student at the start of a step, on CPU. Draws are seeded by (seed, step), so a resume creates the same one."""
     torch.manual_seed(derived_seed(GROW, job.training.seed, step.index))
-    if previous is None and job.start_from is not None:
-        return open_segmenter(job.start_from)[0].train()
     if previous is None:
-        student = make_segmenter(job.network, first_widths(job.network, step.seen_count))
-        if job.backbone_weights:
-            load_backbone(student.backbone, job.backbone_weights)
+        if job.start_from is not None:
+            student = open_segmenter(job.start_from)[0].train()
+        else:
+            student = make_segmenter(job.network, first_widths(job.network, step.seen_count))
+            if job.backbone_weights:
+                load_backbone(student.backbone, job.backbone_weights)
+        student.reserve(job.reserved)
         return student
     student = copy.deepcopy(previous).cpu().train()
     student.freeze()  # unfreezes what the last step froze

@@ -25,8 +25,8 @@ class EWF(Method):
 
     The new weights count alpha = sqrt(new classes / all classes), background included. The mean covers everything that the
     segmenter had before the step: weights, classifiers of old classes, and statistics of norms, whose variances are averaged
-    too. New classifiers keep what they learned, with features that are fused afterwards. The test of the step, the next teacher and
-    what the method computes after the step are of the fused segmenter.
+    too. New classifiers keep what they learned, with features that are fused afterwards. The test of the step, the next
+    teacher and what the method computes after the step are of the fused segmenter.
 
     It is a mixin: `fused(kind)` puts it before a method, and `method.fusion: ewf` selects it in a recipe.
 

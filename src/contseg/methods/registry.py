@@ -24,6 +24,7 @@ METHODS: "Registry[type[Method]]" = Registry(
     {
         "finetune": "contseg.methods.finetune:Finetune",
         "frozen": "contseg.methods.frozen:Frozen",
+        "dft": "contseg.methods.dft:DFT",
         "lwf": "contseg.methods.lwf:LwF",
         "lwf-mc": "contseg.methods.lwf_mc:LwFMC",
         "ilt": "contseg.methods.ilt:ILT",

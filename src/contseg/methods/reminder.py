@@ -20,7 +20,7 @@ from contseg.scenarios.step import Step
 
 @dataclass(frozen=True)
 class REMINDER(PLOP):
-    """PLOP + distillation of the outputs in the pixels of new classes, where old classes that resemble the new one count more.
+    """PLOP + distillation of the outputs in pixels of new classes, in which similar old classes count more.
 
     Of each class the mean feature is stored after its step, over all its pixels; old ones stay as they are, although the
     features move. Two classes resemble each other by the cosine of their mean features: that of the batch for a new class,
@@ -56,10 +56,10 @@ class REMINDER(PLOP):
             self.state.update({name: statistics[name] for name in ("prototypes", "classes")})
 
     def before_step(self, context: StepContext) -> None:
-        """The thresholds of PLOP; there must be a mean feature of each old class.
+        """The thresholds of PLOP; each old class must have a mean feature.
 
         Raises:
-            ContsegError: there is none, or they are of other classes.
+            ContsegError: mean features are missing, or are of other classes.
         """
         step = context.step
         if not step.old_count:

@@ -58,7 +58,7 @@ def parameters_except(network: nn.Module, steps: Collection[int]) -> set[str]:
         id(parameter)
         for module in network.modules()
         if isinstance(module, GrowingClassifier)
-        for step in steps
-        for parameter in module.steps[step].parameters()
+        for part in (*(module.steps[step] for step in steps), module.later)
+        for parameter in part.parameters()
     }
     return {name for name, parameter in network.named_parameters() if id(parameter) not in learning}
