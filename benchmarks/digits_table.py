@@ -32,6 +32,7 @@ SECTIONS = {
         "mib-ewf": Row("MiB with EWF", "digits/mib-ewf_5-1", SHORT),
         "plop": Row("PLOP", "digits/plop_5-1", SHORT),
         "plop-ewf": Row("PLOP with EWF", "digits/plop-ewf_5-1", SHORT),
+        "rcil": Row("RCIL", "digits/rcil_5-1", SHORT),
         "reminder": Row("REMINDER", "digits/reminder_5-1", SHORT),
         "sdr-alone": Row("SDR", "digits/sdr_5-1", (*SHORT, "method.on=alone")),
         "sdr": Row("SDR on MiB", "digits/sdr_5-1", SHORT),

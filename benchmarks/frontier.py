@@ -40,6 +40,7 @@ METHODS = {
     "ilt": "ILT",
     "mib": "MiB",
     "plop": "PLOP",
+    "rcil": "RCIL",
     "reminder": "REMINDER",
     "sdr": "SDR on MiB",
     "ssul": "SSUL",
@@ -60,6 +61,8 @@ BY_CLASS_ONLY = ("frozen", "dft", "lwf-mc", "reminder", *UNKNOWN, *WITHOUT_BACKG
 """Methods that need new classes in every later step."""
 OF_THE_BACKBONE = ("ilt", "sdr")
 """Methods whose own terms reach the backbone alone; where it is frozen, they are other methods of this page."""
+OF_A_RESNET = ("rcil",)
+"""Methods that double the blocks of a ResNet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +144,7 @@ LAND_COVER = Protocol(
     epochs=(6, 3),
     longer=(12, 8),
     by_method=GLOBE_METHODS,
-    methods=[name for name in METHODS if name not in OF_THE_BACKBONE],
+    methods=[name for name in METHODS if name not in (*OF_THE_BACKBONE, *OF_A_RESNET)],
     scored_as="4-1",
 )
 VOC_SIZE = ("network.backbone=resnet18", "network.width=32", "data.crop=64", "training.workers=0", "data.test_crop=null")

@@ -29,6 +29,7 @@ METHODS = {
     "dft": ("DFT*", WHOLE),
     "mib": ("MiB", WHOLE),
     "plop": ("PLOP", WHOLE),
+    "rcil": ("RCIL", WHOLE),
     "reminder": ("REMINDER", WHOLE),
     "sdr": ("SDR on MiB", WHOLE),
     "idec": ("IDEC", SIZE),

@@ -32,6 +32,7 @@ CASES = [(name, {}) for name in METHODS] + [
     ("plop", {"variant": "released", "fusion": "ewf"}),
     ("ewc", {"fusion": "ewf", "fused_values": "moved"}),
     ("lag", {"fusion": "ewf"}),
+    ("rcil", {"init": "preserving"}),
     ("reminder", {"variant": "released", "delta": 1.0}),
     ("star", {"fusion": "ewf", "hold_old_classifiers": False}),
     ("gaussian", {"expansion": 0, "background": "distance"}),
@@ -106,7 +107,7 @@ class TestEveryMethod:
             assert json.loads(json.dumps(method.first_step_key())) == method.first_step_key()
             return
         labels = batch.relabelled(batch.labels.where(batch.labels != 3, 1))
-        terms, plain = (give_lesson(each, 0).terms(labels) for each in (method, Finetune()))
+        terms, plain = (give_lesson(each, 0, method.name).terms(labels) for each in (method, Finetune()))
         assert list(terms) == ["cross_entropy"]
         assert torch.equal(terms["cross_entropy"], plain["cross_entropy"])
 

@@ -16,6 +16,7 @@ from tests.parity import (  # noqa: F401 (they register their claims)
     check_methods,
     check_networks,
     check_protocols,
+    check_rcil,
     check_reminder,
     check_sdr,
     check_star,

@@ -33,6 +33,7 @@ METHODS: "Registry[type[Method]]" = Registry(
         "rw": "contseg.methods.rw:RW",
         "mib": "contseg.methods.mib:MiB",
         "plop": "contseg.methods.plop:PLOP",
+        "rcil": "contseg.methods.rcil:RCIL",
         "reminder": "contseg.methods.reminder:REMINDER",
         "sdr": "contseg.methods.sdr:SDR",
         "ssul": "contseg.methods.ssul:SSUL",

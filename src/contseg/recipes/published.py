@@ -24,7 +24,7 @@ class PublishedRow:
     state it.
 
     Attributes:
-        method: see `method_key`; also methods that are not in the package (`rcil`, `simcis`).
+        method: see `method_key`; also methods that are not in the package (`simcis`).
         dataset: as in a recipe; `isprs` is Potsdam, `pascal-context` its 59 classes.
         split, setting: as in a recipe; the split of `joint` gives the groups that are scored, and its setting is empty.
         ratio: share of the images of later steps that were used.
