@@ -17,9 +17,20 @@ class BranchConv2d(nn.Conv2d):
     """A convolution whose bias is a buffer: 0 until a merge sets it, and never trained."""
 
     def __init__(self, *sizes: Any, **options: Any):
-        super().__init__(*sizes, bias=False, **options)
+        super().__init__(*sizes, bias=False, **options)  # type: ignore[misc]
         del self._parameters["bias"]
         self.register_buffer("bias", self.weight.detach().new_zeros(self.out_channels))
+
+
+def shape_of(convolution: nn.Conv2d) -> tuple[Any, ...]:
+    """The arguments that make another convolution of the same shape: channels, kernel, stride, padding, dilation.
+
+    Example:
+        >>> shape_of(nn.Conv2d(2, 4, 3, padding=1))
+        (2, 4, (3, 3), (1, 1), (1, 1), (1, 1))
+    """
+    like = convolution
+    return like.in_channels, like.out_channels, like.kernel_size, like.stride, like.padding, like.dilation
 
 
 @dataclass

@@ -1,5 +1,7 @@
 """Dilated residual networks that return the sum of every stage before its activation."""
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -61,7 +63,7 @@ class ResNet(Backbone):
         if output_stride not in STRIDES:
             raise ContsegError(f"network.backbone.output_stride: {output_stride} is not possible; choose 8, 16 or 32")
         kind, depths = DEPTHS[name]
-        block = BasicBlock if kind == "basic" else Bottleneck
+        block: Any = BasicBlock if kind == "basic" else Bottleneck
         if branches == 2:
             from contseg.models.backbones.two_branches import TwoBranchBasicBlock, TwoBranchBottleneck
 

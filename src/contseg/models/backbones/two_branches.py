@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from contseg.models.backbones.resnet import BasicBlock, Bottleneck
-from contseg.models.branches import Branch, BranchConv2d, TwoBranches
+from contseg.models.branches import Branch, BranchConv2d, TwoBranches, shape_of
 from contseg.models.normalization import BatchNorm
 
 
@@ -18,11 +18,10 @@ class _TwoBranchBlock(TwoBranches):
 
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)
-        like = self.conv2
-        sizes = (like.in_channels, like.out_channels, like.kernel_size, like.stride, like.padding, like.dilation)
+        sizes = shape_of(self.conv2)
         self.conv2 = BranchConv2d(*sizes)
         self.conv2_new = nn.Conv2d(*sizes, bias=False)
-        self.bn2_new = BatchNorm(like.out_channels)
+        self.bn2_new = BatchNorm(self.conv2.out_channels)
 
     def pair(self) -> tuple[Branch, Branch]:
         """Of the second convolution."""

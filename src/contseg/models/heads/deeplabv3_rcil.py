@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from contseg.models.branches import Branch, BranchConv2d, TwoBranches
+from contseg.models.branches import Branch, BranchConv2d, TwoBranches, shape_of
 from contseg.models.heads.deeplabv3_mib import DeepLabV3MiB
 from contseg.models.normalization import BatchNorm
 
@@ -24,10 +24,7 @@ class DeepLabV3RCIL(TwoBranches, DeepLabV3MiB):
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
-        sizes = [
-            (one.in_channels, one.out_channels, one.kernel_size, one.stride, one.padding, one.dilation)
-            for one in convolutions(self.branches)
-        ]
+        sizes = [shape_of(one) for one in convolutions(self.branches)]
         self.branches = nn.ModuleList(BranchConv2d(*each) for each in sizes)
         self.branches_new = nn.ModuleList(nn.Conv2d(*each, bias=False) for each in sizes)
         self.branches_norm_new = BatchNorm(4 * self.width)
