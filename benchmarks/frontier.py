@@ -31,6 +31,7 @@ METHODS = {
     "gaussian": "Gaussian",
     "finetune": "finetune",
     "frozen": "frozen",
+    "dft": "DFT*",
     "ewc": "EWC",
     "pi": "PI",
     "rw": "RW",
@@ -39,6 +40,8 @@ METHODS = {
     "ilt": "ILT",
     "mib": "MiB",
     "plop": "PLOP",
+    "rcil": "RCIL",
+    "reminder": "REMINDER",
     "sdr": "SDR on MiB",
     "ucd": "UCD",
     "ssul": "SSUL",
@@ -56,10 +59,12 @@ JOINT = {"joint": "joint training", "joint-features": "joint, same head"}
 
 UNKNOWN = ("ssul", "idec", "lag")
 WITHOUT_BACKGROUND = ("dkd", "star", "adapter")
-BY_CLASS_ONLY = ("frozen", "lwf-mc", *UNKNOWN, *WITHOUT_BACKGROUND)
+BY_CLASS_ONLY = ("frozen", "dft", "lwf-mc", "reminder", *UNKNOWN, *WITHOUT_BACKGROUND)
 """Methods that need new classes in every later step."""
 OF_THE_BACKBONE = ("ilt", "sdr")
 """Methods whose own terms reach the backbone alone; where it is frozen, they are other methods of this page."""
+OF_A_RESNET = ("rcil",)
+"""Methods that double the blocks of a ResNet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +147,7 @@ LAND_COVER = Protocol(
     epochs=(6, 3),
     longer=(12, 8),
     by_method=GLOBE_METHODS,
-    methods=[name for name in METHODS if name not in OF_THE_BACKBONE],
+    methods=[name for name in METHODS if name not in (*OF_THE_BACKBONE, *OF_A_RESNET)],
     scored_as="4-1",
 )
 VOC_SIZE = ("network.backbone=resnet18", "network.width=32", "data.crop=64", "training.workers=0", "data.test_crop=null")

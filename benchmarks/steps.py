@@ -32,7 +32,7 @@ RESNET50 = NetworkOptions(backbone="resnet50")
 SLOW = TrainingOptions(lr=1e-4, lr_later=1e-4)
 UPDATES = 1_000_000
 CASES = [*((name, {}) for name in METHODS if name not in ("gaussian", "pyramid"))] + [
-    (name, {"variant": "released"}) for name in ("plop", "sdr", "idec", "lag")
+    (name, {"variant": "released"}) for name in ("plop", "reminder", "sdr", "idec", "lag")
 ]
 
 

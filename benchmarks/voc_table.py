@@ -26,8 +26,11 @@ WHOLE = (*SIZE, "data.test_crop=null", "training.lr_later=0.005")
 
 METHODS = {
     "finetune": ("finetune", WHOLE),
+    "dft": ("DFT*", WHOLE),
     "mib": ("MiB", WHOLE),
     "plop": ("PLOP", WHOLE),
+    "rcil": ("RCIL", WHOLE),
+    "reminder": ("REMINDER", WHOLE),
     "sdr": ("SDR on MiB", WHOLE),
     "ucd": ("UCD", WHOLE),
     "idec": ("IDEC", SIZE),

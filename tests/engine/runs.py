@@ -19,6 +19,7 @@ from contseg.engine.job import Job, Reporter
 from contseg.engine.run import Run
 from contseg.engine.train import train
 from contseg.interop.segmenter_file import load_segmenter
+from contseg.methods.ewf import EWF, fused
 from contseg.methods.method import Method
 from contseg.methods.mib import MiB
 from contseg.methods.registry import METHODS, RELEASED
@@ -200,6 +201,7 @@ RELEASED_DOUBLES = {name: _in_double(kind) for name, kind in RELEASED.items()}
 def in_double(method: Method) -> Method:
     """The same method in float64."""
     kind = (RELEASED_DOUBLES if method.variant == "released" else DOUBLES)[method.name]
+    kind = fused(kind) if isinstance(method, EWF) else kind
     return kind(**{field.name: getattr(method, field.name) for field in fields(method) if field.init})
 
 

@@ -53,7 +53,7 @@ def assert_alike(tmp_path, name, *overrides, method=None, keys=()):
 
 
 ACCEPTED = [
-    *(name for name in METHODS if name not in ("sdr", "idec", "lag", "star", "adapter", "ucd")),
+    *(name for name in METHODS if name not in ("sdr", "idec", "lag", "star", "adapter", "reminder", "ucd")),
     "idec variant=released",
     "lag variant=released",
     "ilt only_old=true",
@@ -98,7 +98,7 @@ def test_a_batch_is_relabelled_once_and_counted_as_it_is_then(tmp_path):
     assert [name for batch in gathered for name in batch] == [name for batch in large for name in batch]
 
 
-@pytest.mark.parametrize("name", ["sdr", "idec", "lag", "star", "adapter", "ucd"])
+@pytest.mark.parametrize("name", ["sdr", "idec", "lag", "star", "adapter", "reminder", "ucd"])
 def test_methods_that_relate_images_to_each_other_are_refused_before_anything_is_made(tmp_path, name):
     with pytest.raises(ContsegError, match=rf"^training.accumulate: method '{name}' computes .* training.batch=4") as caught:
         make_job(tiny_recipe(name, *OPTIONS, *GATHERED), tmp_path / "run")

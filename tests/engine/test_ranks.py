@@ -12,10 +12,12 @@ from contseg.engine.options import TrainingOptions
 from contseg.engine.ranks import joined_rank, make_fabric, ranks_of, shard_of
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
+from contseg.methods.registry import make_method
 from tests.conftest import TINY
 from tests.engine.runs import (
     DOUBLES,
     distance,
+    in_double,
     interrupted,
     learn,
     lines,
@@ -129,7 +131,7 @@ class TestTwoProcesses:
         recipe_of = tiny_recipe if name == "ssul" else without_dropout  # masks are those of one process, see test_draws.py
         one = learn(tmp_path / "one", recipe_of(method.name, *gentle), method=method)
         two = learn(tmp_path / "two", recipe_of(method.name, *gentle, "training.devices=2"), method=method)
-        assert ("thresholds" in one.load_state(1).method) == (method.name == "plop")
+        assert ("thresholds" in one.load_state(1).method) == (method.name in ("plop", "reminder"))
         assert_like(two, one)
         for left, right in zip(lines(two, "epoch"), lines(one, "epoch"), strict=True):
             assert left["terms"] == pytest.approx(right["terms"], rel=1e-6)
@@ -141,6 +143,13 @@ class TestTwoProcesses:
         assert_like(two, one)
         moved = load_file(one.segmenter_path(1))["head.tables.counter"]
         assert moved.round().sum() > 10
+
+    @pytest.mark.parametrize("name", ["mib", "plop"])
+    def test_fuse_weights_as_one_does(self, tmp_path, name):
+        method = in_double(make_method(name, fusion="ewf"))
+        one = learn(tmp_path / "one", tiny_recipe(name, *GENTLE), method=method)
+        two = learn(tmp_path / "two", tiny_recipe(name, *GENTLE, "training.devices=2"), method=method)
+        assert_like(two, one)
 
     def test_gather_passes_and_choose_the_best_epoch_as_one(self, tmp_path):
         overrides = (*GENTLE, "training.accumulate=2", "training.batch=4", "training.keep=best", "scenario.validation=0.2")

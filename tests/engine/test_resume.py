@@ -67,6 +67,8 @@ def test_however_often_it_was_stopped(whole, tmp_path):
         ("star", "paper", "numbers"),
         ("star", "released", "numbers"),
         ("adapter", "paper", "current"),
+        ("reminder", "paper", "prototypes"),
+        ("reminder", "released", "prototypes"),
     ],
 )
 def test_with_a_state_that_every_batch_moves(tmp_path, method, variant, moved):

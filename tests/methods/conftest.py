@@ -107,17 +107,22 @@ def make_scenario(make_folder):
 def give_lesson(make_scenario):
     """`give_lesson(method, index)`: prepare and before_step have been called; `index` 0 has no teacher.
 
-    A method that needs the output "unknown" is given the network of SSUL.
+    A method that needs the output "unknown" is given the network of SSUL, and `network_of` RCIL that with two branches.
     """
 
-    def give(method: Method, index: int = 1) -> Lesson:
+    def give(method: Method, index: int = 1, network_of: str | None = None) -> Lesson:
         torch.manual_seed(0)
         options = NetworkOptions(backbone="resnet18", width=4, head_width=8, initialisation="he")  # several classes win
         if method.needs_unknown:
             options = options.changed(head="deeplabv3-ssul", unknown=True, decision="sigmoid")
+        if (network_of or method.name) == "rcil":
+            options = options.changed(backbone={"branches": 2}, head="deeplabv3-rcil")
         if "learned" not in method.backgrounds:
             options = options.changed(head="deeplabv3-dkd", background=method.backgrounds[0], decision="sigmoid")
         teacher, student = (Segmenter(options, first_widths(options, OLD)) for _ in range(2))
+        if method.new_classes_start_from == "reserved":
+            for segmenter in (teacher, student):
+                segmenter.reserve([1, 2])
         with torch.no_grad():  # a teacher with opinions, sure of some pixels
             teacher.classifier.steps[0 if not method.needs_unknown else 2].get_parameter(
                 "weight" if not method.needs_unknown else "3.weight"

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from contseg.errors import ContsegError
+from contseg.methods.ewf import EWF, fuse, fusion_share
 from contseg.methods.finetune import Finetune
 from contseg.methods.registry import METHODS, hyper_parameters, make_method
 from contseg.models.segmenter import SegmenterOutput
@@ -30,11 +31,18 @@ CASES = [(name, {}) for name in METHODS] + [
     ("star", {"setting": "disjoint"}),
     ("adapter", {"variant": "released"}),
     ("adapter", {"setting": "disjoint", "every_class": False}),
+    ("mib", {"fusion": "ewf"}),
+    ("plop", {"variant": "released", "fusion": "ewf"}),
+    ("ewc", {"fusion": "ewf", "fused_values": "moved"}),
+    ("lag", {"fusion": "ewf"}),
+    ("rcil", {"init": "preserving"}),
+    ("reminder", {"variant": "released", "delta": 1.0}),
+    ("star", {"fusion": "ewf", "hold_old_classifiers": False}),
     ("gaussian", {"expansion": 0, "background": "distance"}),
     ("gaussian", {"tap": "stage3", "covariance": "frozen", "centres": 2}),
 ]
 VOID_IS_NEGATIVE = [("dkd", "released"), ("star", "released"), ("adapter", "released")]
-LEARNS_FROM_OLD_LABELS = ["lwf", "lwf-mc", "ewc", "mib", "plop", "sdr"]
+LEARNS_FROM_OLD_LABELS = ["lwf", "lwf-mc", "ewc", "mib", "plop", "reminder", "sdr"]
 
 
 @pytest.fixture(params=CASES, ids=lambda case: " ".join([case[0], *map(str, case[1].values())]))
@@ -102,7 +110,7 @@ class TestEveryMethod:
             assert json.loads(json.dumps(method.first_step_key())) == method.first_step_key()
             return
         labels = batch.relabelled(batch.labels.where(batch.labels != 3, 1))
-        terms, plain = (give_lesson(each, 0).terms(labels) for each in (method, Finetune()))
+        terms, plain = (give_lesson(each, 0, method.name).terms(labels) for each in (method, Finetune()))
         assert list(terms) == ["cross_entropy"]
         assert torch.equal(terms["cross_entropy"], plain["cross_entropy"])
 
@@ -158,6 +166,9 @@ class TestEveryMethod:
         lesson = give_lesson(method)
         before = {name: value.clone() for name, value in lesson.context.student.named_parameters()}
         lesson.learn([batch, batch])
+        if isinstance(method, EWF) and method.fused_values == "all":  # what did not learn is fused too
+            old = lesson.context.previous.state_dict()
+            fuse(old, before, fusion_share(lesson.context.step.old_count, lesson.context.step.new_count))
         learning = {id(p) for p in learned(method, lesson.context)}
         for name, parameter in lesson.context.student.named_parameters():
             assert torch.isfinite(parameter).all()

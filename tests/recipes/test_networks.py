@@ -23,10 +23,13 @@ MANIFESTS = {
     "sdr": ROOT / "sdr" / "manifest_r101_bn_deeplab_16_1_1.json",
     "idec": ROOT / "idec" / "manifest_deeplabv3_r101.json",
     "dkd": ROOT / "dkd" / "manifest_r101_dkd_15_1_1_1_1_1.json",
+    "rcil": ROOT / "rcil" / "manifest_r101_rcil_16_1_1.json",
     "star": ROOT / "star" / "manifest_r101_star_15_1_1_1_1_1.json",
 }
 CODE_BASES = {  # of the method that a recipe's name begins with; the rest were trained in cssegmentation, or in MiB's code
     "mib": ("mib", "csseg"), "ilt": ("mib", "csseg"), "lwf": ("mib", "csseg"), "plop": ("plop", "csseg"),
+    "rcil": ("rcil",),
+    "reminder": ("plop", "csseg"),
     "sdr": ("csseg",), "sdr-official": ("sdr",), "ssul": ("ssul",), "ssul-m": ("ssul",), "idec": ("idec",), "lag": ("lag",),
     "dkd": ("dkd",), "dkd-m": ("dkd",), "star": ("star",), "star-m": ("star",), "adapter": ("star",),
 }  # fmt: skip
@@ -62,8 +65,8 @@ def converted(source: str) -> Segmenter:
     tensors = meta_tensors(MANIFESTS[found])
     if source == "ssul":  # has no pyramids over the first stages
         tensors = {name: value for name, value in tensors.items() if not name.startswith("classifier.aspp_l")}
-    assert recognise(tensors) == {"plop": "mib", "lag": "idec", "star": "dkd"}.get(source, source)
-    return convert(tensors, source)
+    assert recognise(tensors) == {"plop": "mib", "lag": "idec", "star": "dkd", "rcil": "mib"}.get(source, source)
+    return convert(tensors, "mib" if source == "rcil" else source)
 
 
 @cache

@@ -11,7 +11,7 @@ from contseg.recipes.read import read_recipe
 from contseg.scenarios.splits import parse_split
 
 FOREGROUND = {"voc": 20, "ade20k": 150, "isprs": 5}
-ELSEWHERE = {"rcil", "simcis"}
+ELSEWHERE = {"simcis"}
 """Methods that the package has not, kept for tables that span the field."""
 
 DO_NOT_ADD_UP = {

@@ -95,7 +95,8 @@ class TestEveryRecipeOfPublishedData:
     def test_has_rates_in_all_its_steps(self, name):
         training = read_recipe(name).training
         rates = [learning_rate(training, step, update, 20000) for step in (0, 1) for update in (0, 19999)]
-        assert all(0 < rate <= 0.02 for rate in rates)
+        most = 0.1 if "/dft_" in name else 0.02  # DFT* trains classifiers alone
+        assert all(0 < rate <= most for rate in rates)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "/lag_" in name or "/idec_" in name])

@@ -12,7 +12,7 @@ from contseg.models.heads.options import HEADS
 from contseg.models.options import NetworkOptions, first_widths
 from contseg.models.segmenter import Segmenter
 
-USED_BY = {"deeplabv3-mib": "MiB, PLOP, SDR", "deeplabv3-ssul": "SSUL, IDEC, LAG"}
+USED_BY = {"deeplabv3-mib": "MiB, PLOP, SDR", "deeplabv3-ssul": "SSUL, IDEC, LAG", "deeplabv3-rcil": "RCIL"}
 PARTS = ("backbone", "head", "classifier", "auxiliary")
 
 

@@ -106,6 +106,12 @@ class Job:
         memory = self.scenario.options.memory
         return memory.share if memory and memory.mix == "share" else 0.0
 
+    @property
+    def reserved(self) -> list[int]:
+        """Classes of each later step whose classifiers exist from step 0 on; [] unless the method starts from them."""
+        starts = self.method.new_classes_start_from == "reserved"
+        return [step.new_count for step in self.scenario[1:]] if starts else []
+
     def updates_of(self, step: Step) -> int:
         """Updates of the weights in a step, over all epochs."""
         if step.index == 0 and self.start_from is not None:
@@ -148,6 +154,7 @@ class Job:
             if self.training.keep == "best"
             else "",
             "classes": step.new_classes,
+            "reserved": self.reserved,
             "files": self.scenario.train_presence.fingerprint,
             "samples": [samples_digest(samples) for samples in (step.train, step.val)],
             "backbone": file_digest(self.backbone_weights),

@@ -27,17 +27,17 @@ class StepLearner:
 
     Args:
         student: already grown to the classes of the step.
-        teacher: the segmenter of the step before, which is frozen; or None.
+        previous: the segmenter of the step before, or None. It is frozen if the method needs a teacher.
     """
 
-    def __init__(self, session: Session, step: Step, student: Segmenter, teacher: Segmenter | None):
+    def __init__(self, session: Session, step: Step, student: Segmenter, previous: Segmenter | None):
         job = session.job
         self.session, self.step, self.student, self.options = session, step, student, job.training
         self.epochs = job.training.epochs_of(step.index)
         device = session.fabric.device
         self.batches = StepBatches(step, job.training_pipeline, job.training, job.exemplar_share, device, session.shard)
         self._held_out = validation_batches(session, step)
-        self.updater = Updater(session, step, student, teacher, self.batches)
+        self.updater = Updater(session, step, student, previous, self.batches)
         self.best = BestEpoch()
         self.seconds = 0.0
         self._gathered_signal: Tensor | None = None

@@ -155,9 +155,9 @@ def _learn_steps(session: Session) -> dict[str, Any]:
                     job.method.load_state_dict(state.method)
                     restore_scaler(fabric, state.scaler)
                 continue
-            teacher = segmenter_before(run, step, student)
-            student = _grown(job, step, teacher).to(fabric.device)
-            _finish_step(session, step, student, _learn_step(session, step, student, teacher))
+            previous = segmenter_before(run, step, student)
+            student = _grown(job, step, previous).to(fabric.device)
+            _finish_step(session, step, student, _learn_step(session, step, student, previous))
     summary = summarise(run)
     run.finish(summary)
     session.loggers.update()
@@ -168,12 +168,14 @@ def _learn_steps(session: Session) -> dict[str, Any]:
 def _grown(job: Job, step: Step, previous: Segmenter | None) -> Segmenter:
     """The student at the start of a step, on CPU. Draws are seeded by (seed, step), so a resume creates the same one."""
     torch.manual_seed(derived_seed(GROW, job.training.seed, step.index))
-    if previous is None and job.start_from is not None:
-        return open_segmenter(job.start_from)[0].train()
     if previous is None:
-        student = make_segmenter(job.network, first_widths(job.network, step.seen_count))
-        if job.backbone_weights:
-            load_backbone(student.backbone, job.backbone_weights)
+        if job.start_from is not None:
+            student = open_segmenter(job.start_from)[0].train()
+        else:
+            student = make_segmenter(job.network, first_widths(job.network, step.seen_count))
+            if job.backbone_weights:
+                load_backbone(student.backbone, job.backbone_weights)
+        student.reserve(job.reserved)
         return student
     student = copy.deepcopy(previous).cpu().train()
     student.freeze()  # unfreezes what the last step froze
@@ -182,7 +184,7 @@ def _grown(job: Job, step: Step, previous: Segmenter | None) -> Segmenter:
     return student
 
 
-def _learn_step(session: Session, step: Step, student: Segmenter, teacher: Segmenter | None) -> float:
+def _learn_step(session: Session, step: Step, student: Segmenter, previous: Segmenter | None) -> float:
     """Train a step, or take step 0 from `start_from` or the cache; returns the seconds spent."""
     job = session.job
     if step.index == 0 and job.start_from is not None:
@@ -190,7 +192,7 @@ def _learn_step(session: Session, step: Step, student: Segmenter, teacher: Segme
     cache = _cache_of(session, step)
     # rank 0 decides for all, as another run may fill the cache between two checks
     recalled = cache.load(student) if session.fabric.broadcast(session.leads and _can_load(session, cache)) else None
-    learner = StepLearner(session, step, student, teacher if job.method.needs_teacher else None)
+    learner = StepLearner(session, step, student, previous)
     if recalled is not None:
         job.method.load_state_dict(recalled["method"])
         restore_scaler(session.fabric, recalled.get("scaler", {}))

@@ -41,7 +41,7 @@ class Updater:
 
     Args:
         student: already grown to the classes of the step.
-        teacher: the segmenter of the step before, which is frozen; or None.
+        previous: the segmenter of the step before, or None. It is frozen if the method needs a teacher.
 
     Attributes:
         context: what the method receives.
@@ -49,8 +49,9 @@ class Updater:
         pseudo: counts of pseudo labels in the current epoch, or None if nothing is relabelled.
     """
 
-    def __init__(self, session: Session, step: Step, student: Segmenter, teacher: Segmenter | None, batches: StepBatches):
+    def __init__(self, session: Session, step: Step, student: Segmenter, previous: Segmenter | None, batches: StepBatches):
         fabric, method, options = session.fabric, session.job.method, session.job.training
+        teacher = previous if method.needs_teacher else None
         self.fabric, self.method, self.options = fabric, method, options
         self.step, self.student, self.teacher = step, student, teacher
         self.layout = torch.channels_last if options.channels_last else torch.contiguous_format
@@ -83,6 +84,7 @@ class Updater:
             passes=options.accumulate,
             keep_features=None if options.features == "live" else self._remembered(session),
             updates=batches.updates,
+            previous=previous,
         )
         self.terms = TermWatch(method, step.index, session.reporter.message)
         self.losses = LossWatch(step.index, options)

@@ -65,6 +65,13 @@ def load_backbone(backbone: Backbone, path: Path | str) -> None:
     target.load_state_dict(found)
 
 
+def _second_branches(backbone: ResNet, found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Second branches of blocks as copies of the first ones, which have no bias yet."""
+    own = backbone.state_dict()
+    copies = {name: found[first] for name in own if (first := name.replace("2_new.", "2.")) != name and first in found}
+    return copies | {name: own[name] for name in own if name.endswith("conv2.bias")}
+
+
 def require_fitting(options: NetworkOptions, path: Path | str) -> None:
     """Raise ContsegError unless `load_backbone` takes these weights for the backbone of a network; `hub` downloads them.
 
@@ -84,6 +91,8 @@ def _fitting(backbone: Backbone, path: Path) -> tuple[nn.Module, dict[str, Tenso
     tensors = backbone_in(backbone, tensors, path)
     if isinstance(backbone, ResNet):
         found = convert_backbone(tensors)
+        if backbone.branches == 2:
+            found |= _second_branches(backbone, found)
     elif isinstance(backbone, Swin):
         found = convert_swin(tensors, backbone)
     elif isinstance(backbone, (TimmBackbone, PlainViT)):

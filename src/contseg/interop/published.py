@@ -4,6 +4,7 @@ In-place activated batch norm computes act((|w| + 1e-5) (x - mean) / sqrt(var + 
 w := |w| + 1e-5 is the same function, so the weights are converted here.
 """
 
+import re
 from typing import Literal
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from contseg.errors import ContsegError, did_you_mean
 from contseg.interop.names import load_strictly, renamed
 from contseg.models.backbones.options import ResNetOptions
-from contseg.models.heads.options import DeepLabV3MiBOptions, DeepLabV3SSULOptions
+from contseg.models.heads.options import DeepLabV3MiBOptions, DeepLabV3RCILOptions, DeepLabV3SSULOptions
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
 
@@ -24,6 +25,8 @@ MIB_NAMES = (
     (r"^body\.mod(\d)\.block(\d+)\.", lambda m: f"backbone.layer{int(m[1]) - 1}.{int(m[2]) - 1}."),
     (r"^head\.map_convs\.", "head.branches."),
     (r"^head\.map_bn\.", "head.branches_norm."),
+    (r"^head\.map_convs_new\.", "head.branches_new."),
+    (r"^head\.map_bn_new\.", "head.branches_norm_new."),
     (r"^head\.global_pooling_conv\.", "head.pooled_conv."),
     (r"^head\.global_pooling_bn\.", "head.pooled_norm."),
     (r"^head\.red_conv\.", "head.branches_project."),
@@ -54,6 +57,8 @@ SSUL_NAMES = (
     (r"\.convs\.", ".branches."),
     (r"^classifier\.head\.", "classifier.steps."),
 )
+BRANCH_BIAS = re.compile(r"\.conv2\.bias$|^head\.branches\.\d\.bias$")
+"""Biases of the first branches of RCIL."""
 SOURCES = ("mib", "plop", "sdr", "csseg", "ssul", "idec", "lag")
 
 
@@ -81,7 +86,12 @@ def convert_segmenter(tensors: dict[str, Tensor], source: Source) -> tuple[Segme
     if plain:
         backbone = ResNetOptions(slope=0.0, norm_momentum=3e-4)
         options = NetworkOptions(backbone=backbone, head=DeepLabV3MiBOptions(slope=1.0))
+    if "head.branches_new.0.weight" in found:  # RCIL
+        options = NetworkOptions(backbone=ResNetOptions(slope=0.01, branches=2), head=DeepLabV3RCILOptions())
     segmenter = Segmenter(options, widths)
+    if options.head.name == "deeplabv3-rcil":  # a branch has no bias before it is merged
+        own = segmenter.state_dict()
+        found = {name: own[name] for name in own if BRANCH_BIAS.search(name)} | found
     return load_strictly(segmenter, found), widths
 
 

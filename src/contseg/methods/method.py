@@ -32,6 +32,8 @@ class StepContext:
         student: the segmenter being trained (the plain module, without wrappers).
         teacher: frozen copy of the previous step's segmenter. None in step 0 and for methods without a teacher.
         step: the new and the old classes.
+        previous: the previous step's segmenter, also for methods without a teacher, which read its weights in `after_step`.
+            None in step 0.
         epoch, epochs: current epoch and number of epochs of the step. `epochs` is 0 in a step without updates.
         loader: one pass over the step's own training images (without the exemplars of a memory), in batches on the device.
             Augmentation and order differ from those of training epochs and are the same in every iteration. As in an epoch,
@@ -67,6 +69,7 @@ class StepContext:
     passes: int = 1
     updates: int = 1
     labels_of_update: Callable[[], Sequence[Tensor]] | None = None
+    previous: Segmenter | None = None
     keep_features: KeepFeatures | None = None
 
     @contextmanager
@@ -108,6 +111,7 @@ class StepContext:
             batches: for methods that iterate over the images before or after the step (`loader` and `every_sample`).
             epochs: of the step.
         """
+        previous = teacher
         if not method.needs_teacher:
             teacher = None
         if teacher is not None:
@@ -119,7 +123,7 @@ class StepContext:
             return teacher(teacher.normalise(batch.images), taps=method.taps)
 
         predict = predict_teacher if teacher is not None else None
-        return cls(student, teacher, step, epochs, batches, batches, predict_teacher=predict)
+        return cls(student, teacher, step, epochs, batches, batches, predict_teacher=predict, previous=previous)
 
     def look(self, taps: Sequence[str] = (), epoch: bool = True) -> Iterator[tuple[Batch, SegmenterOutput]]:
         """A pass over the images of the step with the student in evaluation mode, without gradients.

@@ -24,6 +24,7 @@ METHODS: "Registry[type[Method]]" = Registry(
     {
         "finetune": "contseg.methods.finetune:Finetune",
         "frozen": "contseg.methods.frozen:Frozen",
+        "dft": "contseg.methods.dft:DFT",
         "lwf": "contseg.methods.lwf:LwF",
         "lwf-mc": "contseg.methods.lwf_mc:LwFMC",
         "ilt": "contseg.methods.ilt:ILT",
@@ -32,6 +33,8 @@ METHODS: "Registry[type[Method]]" = Registry(
         "rw": "contseg.methods.rw:RW",
         "mib": "contseg.methods.mib:MiB",
         "plop": "contseg.methods.plop:PLOP",
+        "rcil": "contseg.methods.rcil:RCIL",
+        "reminder": "contseg.methods.reminder:REMINDER",
         "sdr": "contseg.methods.sdr:SDR",
         "ucd": "contseg.methods.ucd:UCD",
         "ssul": "contseg.methods.ssul:SSUL",
@@ -52,6 +55,7 @@ RELEASED: "Registry[type[Method]]" = Registry(
     "method.variant",
     {
         "plop": "contseg.methods.plop_released:PLOPReleased",
+        "reminder": "contseg.methods.reminder_released:REMINDERReleased",
         "sdr": "contseg.methods.sdr_released:SDRReleased",
         "idec": "contseg.methods.idec_released:IDECReleased",
         "dkd": "contseg.methods.dkd_released:DKDReleased",
@@ -68,12 +72,16 @@ RELEASED: "Registry[type[Method]]" = Registry(
 def make_method(name: str, **hyper_parameters: Any) -> "Method":
     """Make a method by name, and check the types of its hyper-parameters.
 
+    `fusion="ewf"` puts EWF around the method and adds its hyper-parameters; `fusion=None` is no fusion.
+
     Raises:
         ContsegError: the method or a hyper-parameter is unknown, or a value has the wrong type.
 
     Example:
         >>> make_method("plop", pod=0.001, variant="released")
         PLOPReleased(pod=0.001, pod_logits=0.0005, bins=1000, floor=0.001)
+        >>> make_method("mib", fusion="ewf")
+        MiBWithEWF(distillation=10.0, fusion='ewf', fused_values='all', hold_old_classifiers=True)
         >>> make_method("plopp")
         Traceback (most recent call last):
         contseg.errors.ContsegError: method.name: unknown method 'plopp'; did you mean 'plop'? (known: ...)
@@ -85,6 +93,12 @@ def make_method(name: str, **hyper_parameters: Any) -> "Method":
     if variant not in ("paper", "released"):
         raise ContsegError(f"method.variant: expected 'paper' or 'released' (got {variant!r})")
     kind = METHODS[name] if variant == "paper" else RELEASED[name]
+    if "fusion" in hyper_parameters and hyper_parameters["fusion"] is None:
+        del hyper_parameters["fusion"]
+    elif "fusion" in hyper_parameters and "fusion" not in kind.__dataclass_fields__:
+        from contseg.methods.ewf import fused
+
+        kind = fused(kind)
     known = {field.name for field in fields(kind) if field.init} | ({"variant"} if name in RELEASED else set())
     hints: dict[str, Any] = get_type_hints(kind, include_extras=True)
     for key, value in hyper_parameters.items():

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from contseg.errors import ContsegError
 from contseg.models.normalization import BatchNorm
 
-Start = Literal["auxiliary", "background", "random", "unknown"]
+Start = Literal["auxiliary", "background", "random", "reserved", "unknown"]
 
 
 class GrowingClassifier(nn.Module):
@@ -43,6 +43,7 @@ class GrowingClassifier(nn.Module):
         self.unknown, self.hidden, self.channels = unknown, hidden, channels
         self._convolution = make or partial(nn.Conv2d, channels, kernel_size=1)
         self.steps = nn.ModuleList(self._make(width) for width in widths)
+        self.later = nn.ModuleDict()
 
     def _make(self, width: int) -> nn.Module:
         if not self.hidden:
@@ -86,6 +87,38 @@ class GrowingClassifier(nn.Module):
         """The output of an auxiliary classifier, see `ForegroundClassifier`; this one has none."""
         raise TypeError(f"{type(self).__name__} has no auxiliary classifier")
 
+    def reserve(self, widths: Sequence[int]) -> None:
+        """Make the convolutions of later steps now, with random weights, in place of those that were reserved before.
+
+        They are no outputs: `later_logits` computes theirs, and `grow` with start `reserved` makes the next one a step.
+
+        Example:
+            >>> classifier = GrowingClassifier(8, [3])
+            >>> classifier.reserve([2, 1])
+            >>> features = torch.zeros(1, 8, 4, 4)
+            >>> classifier(features).shape[1], classifier.later_logits(features).shape[1]
+            (3, 3)
+            >>> classifier.grow(2, "reserved")
+            >>> classifier(features).shape[1], classifier.later_logits(features).shape[1]
+            (5, 1)
+        """
+        first, like = len(self.steps), _outputs(self.steps[0]).weight
+        self.later = nn.ModuleDict({str(first + place): self._make(width) for place, width in enumerate(widths)}).to(like)
+
+    def later_logits(self, features_BCHW: Tensor) -> Tensor:
+        """Logits of the classes of later steps, (B, number of reserved outputs, H, W)."""
+        empty = features_BCHW[:, :0]
+        return torch.cat([empty, *(step(features_BCHW) for step in self.later.values())], dim=1)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *more: Any) -> None:
+        """A file tells by its tensors which convolutions are reserved."""
+        weights = {name.removeprefix(f"{prefix}later.").split(".")[0]: value for name, value in state_dict.items()
+                   if name.startswith(f"{prefix}later.") and name.endswith("bias") and value.ndim == 1}  # fmt: skip
+        if weights.keys() != self.later.keys():
+            like = _outputs(self.steps[0]).weight
+            self.later = nn.ModuleDict({step: self._make(len(bias)) for step, bias in weights.items()}).to(like)
+        super()._load_from_state_dict(state_dict, prefix, *more)
+
     def freeze_unused(self, taps: Sequence[str]) -> None:
         """Freeze what no loss reads when only these taps are computed; here nothing."""
 
@@ -97,11 +130,21 @@ class GrowingClassifier(nn.Module):
         between background and the new classes: each new row is a copy of background's, and the biases of both become
         b_0 - log(count + 1). All old logits except background's stay bit-equal, and the probability of each old class is
         unchanged. `unknown` copies the unknown row (SSUL: the new classes were unknown so far); every old logit stays
-        bit-equal. `hidden` layers of background or unknown are copied too.
+        bit-equal. `hidden` layers of background or unknown are copied too. `reserved` takes the convolution that `reserve`
+        made for this step, and is `random` without one; old logits stay bit-equal.
 
         Raises:
-            ContsegError: `start` is invalid, or `unknown` without an unknown output.
+            ContsegError: `start` is invalid, `unknown` without an unknown output, or another number was reserved.
         """
+        place = str(len(self.steps))
+        if place in self.later and (reserved := self.later.pop(place)) is not None and start == "reserved":
+            if _outputs(reserved).out_channels != count:
+                raise ContsegError(
+                    f"grow: {_outputs(reserved).out_channels} outputs were reserved for this step, which adds {count}; keep"
+                    " the split that the segmenter was trained with"
+                )
+            self.steps.append(reserved)
+            return
         new = self._make(count).to(_outputs(self.steps[0]).weight)
         if start == "background":
             background = self.steps[int(self.unknown)]
@@ -109,7 +152,7 @@ class GrowingClassifier(nn.Module):
             _copy_first_row(background, new)
         elif start == "unknown" and self.unknown:
             _copy_first_row(self.steps[0], new)
-        elif start != "random":
+        elif start not in ("random", "reserved"):
             known = "background, random and unknown" if self.unknown else "background and random"
             raise ContsegError(f"grow: cannot start new classes from '{start}'; this network has {known}")
         self.steps.append(new)

@@ -41,6 +41,13 @@ def parameters_below(network: nn.Module, parts: Iterable[str]) -> set[str]:
     return {name for name, _ in network.named_parameters() if name.startswith(prefixes)}
 
 
+def parameters_of_old_classes(network: nn.Module) -> set[str]:
+    """Names of the parameters of every growing classifier, without those of its newest step."""
+    classifiers = [name for name, module in network.named_modules() if isinstance(module, GrowingClassifier)]
+    counts = {name: len(network.get_submodule(f"{name}.steps")) for name in classifiers}  # type: ignore[arg-type]
+    return parameters_below(network, [f"{name}.steps.{step}" for name in classifiers for step in range(counts[name] - 1)])
+
+
 def parameters_except(network: nn.Module, steps: Collection[int]) -> set[str]:
     """Names of all parameters except those of some steps of every growing classifier.
 
@@ -51,7 +58,7 @@ def parameters_except(network: nn.Module, steps: Collection[int]) -> set[str]:
         id(parameter)
         for module in network.modules()
         if isinstance(module, GrowingClassifier)
-        for step in steps
-        for parameter in module.steps[step].parameters()
+        for part in (*(module.steps[step] for step in steps), module.later)
+        for parameter in part.parameters()
     }
     return {name for name, parameter in network.named_parameters() if id(parameter) not in learning}

@@ -13,7 +13,12 @@ from contseg.models.backbones.backbone import Backbone
 from contseg.models.classifier import GrowingClassifier, Start
 from contseg.models.decision import class_scores
 from contseg.models.foreground import ForegroundClassifier
-from contseg.models.freezing import freeze_parameters, parameters_below, parameters_except
+from contseg.models.freezing import (
+    freeze_parameters,
+    parameters_below,
+    parameters_except,
+    parameters_of_old_classes,
+)
 from contseg.models.from_features import FromFeatures
 from contseg.models.layers import pyramid
 from contseg.models.names import STAGES
@@ -92,11 +97,14 @@ class Segmenter(nn.Module):
         """
         self._freeze(parameters_below(self, parts), norms, dropout)
 
-    def freeze_all_but(self, *steps: int) -> None:
+    def freeze_all_but(self, *steps: int, dropout: bool = False) -> None:
         """Freeze everything, including norms, except these steps of every growing classifier (final, auxiliary, stage 1).
+
+        Convolutions that are reserved for later steps are not frozen.
 
         Args:
             steps: positions among a classifier's steps; -1 is the newest.
+            dropout: switch off every dropout too.
 
         Example:
             >>> segmenter = Segmenter(NetworkOptions(backbone="resnet18"), [3, 1])
@@ -104,7 +112,19 @@ class Segmenter(nn.Module):
             >>> [name for name, parameter in segmenter.named_parameters() if parameter.requires_grad]
             ['classifier.steps.1.weight', 'classifier.steps.1.bias']
         """
-        self._freeze(parameters_except(self, steps), norms=True)
+        self._freeze(parameters_except(self, steps), norms=True, dropout=dropout)
+
+    def freeze_old_classifiers(self) -> None:
+        """Freeze every step of every growing classifier except the newest, in addition to what is frozen.
+
+        Example:
+            >>> segmenter = Segmenter(NetworkOptions(backbone="resnet18"), [3, 1])
+            >>> segmenter.freeze("backbone", "head")
+            >>> segmenter.freeze_old_classifiers()
+            >>> [name for name, parameter in segmenter.named_parameters() if parameter.requires_grad]
+            ['classifier.steps.1.weight', 'classifier.steps.1.bias']
+        """
+        self._freeze({*self._frozen, *parameters_of_old_classes(self)}, self._norms_frozen, self._dropout_frozen)
 
     def _freeze(self, names: set[str], norms: bool, dropout: bool = False) -> None:
         self._frozen, self._norms_frozen, self._dropout_frozen = frozenset(names), norms, dropout
@@ -237,9 +257,14 @@ class Segmenter(nn.Module):
     def grow(self, count: int, start: Start = "background") -> None:
         """Add `count` classes to all classifiers (`GrowingClassifier.grow`) and to IDRNet's tables."""
         self.classifier.grow(count, start)
+        start = "random" if start == "reserved" else start  # others have none
         if self.auxiliary is not None:
             self.auxiliary.grow(count, start)
         self.head.grow(count, start)
+
+    def reserve(self, widths: Sequence[int]) -> None:
+        """Make the final classifiers of all later steps now, see `GrowingClassifier.reserve`; `[]` drops them."""
+        self.classifier.reserve(widths)
 
     def use_readout(self, readout: ReadoutOptions) -> None:
         """Replace the classifier by one with computed weights, which are still zero, with the same outputs.

@@ -24,7 +24,7 @@ class PublishedRow:
     state it.
 
     Attributes:
-        method: see `method_key`; also methods that are not in the package (`rcil`, `simcis`).
+        method: see `method_key`; also methods that are not in the package (`simcis`).
         dataset: as in a recipe; `isprs` is Potsdam, `pascal-context` its 59 classes.
         split, setting: as in a recipe; the split of `joint` gives the groups that are scored, and its setting is empty.
         ratio: share of the images of later steps that were used.
@@ -110,7 +110,7 @@ def method_key(recipe: Recipe) -> str:
     """The name of a recipe's method in the table of published numbers.
 
     It is the method's name, except `joint` for fine-tuning in one step, `idrnet` for the same with IDRNet, and `sdr+mib` for
-    SDR on MiB. A replay memory adds `-m`.
+    SDR on MiB. Fusion of weights adds `-ewf`, a replay memory `-m`.
 
     Example:
         >>> from contseg.recipes.read import read_recipe
@@ -122,6 +122,8 @@ def method_key(recipe: Recipe) -> str:
         return "idrnet" if recipe.network.idrnet else "joint"
     if name == "sdr" and recipe.method["on"] == "mib":
         name = "sdr+mib"
+    if recipe.method.get("fusion"):
+        name = f"{name}-{recipe.method['fusion']}"
     return f"{name}-m" if recipe.scenario.memory else name
 
 

@@ -34,7 +34,11 @@ def origin_of(run: Run) -> dict[str, Any]:
 def _method(recipe: Recipe) -> str:
     if recipe.scenario.split == "offline" and recipe.method["name"] == "finetune":
         return "joint"
-    return recipe.method["name"] + (" (released)" if recipe.method.get("variant") == "released" else "")
+    return (
+        recipe.method["name"]
+        + (" (released)" if recipe.method.get("variant") == "released" else "")
+        + (" with EWF" if recipe.method.get("fusion") else "")
+    )
 
 
 def title_of(runs: Mapping[str, Facts]) -> str:

@@ -84,6 +84,8 @@ class ResNetOptions(BackboneOptions):
             PyTorch's; He-normal weights train several points worse from scratch with batch norm.
         slope: slope of the leaky ReLU; 0.01 replaces in-place ABN, 0 is ReLU.
         contracted: use torchvision's dilation of a stage's first block.
+        branches: 2 doubles a convolution of each block (RCIL), see `contseg.models.branches`; the stem then has no
+            activation, as released.
     """
 
     name: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet101"
@@ -93,6 +95,7 @@ class ResNetOptions(BackboneOptions):
     initialisation: Initialisation = "torch"
     slope: Share = 0.01
     contracted: bool = False
+    branches: Literal[1, 2] = 1
 
     @property
     def stride(self) -> int:
@@ -121,6 +124,7 @@ class ResNetOptions(BackboneOptions):
             self.contracted,
             deep_stem=self.stem == "deep",
             initialisation=self.initialisation,
+            branches=self.branches,
         )
 
 

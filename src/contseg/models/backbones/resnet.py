@@ -1,6 +1,7 @@
 """Dilated residual networks that return the sum of every stage before its activation."""
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -31,6 +32,7 @@ class ResNet(Backbone):
         deep_stem: three 3x3 convolutions in place of the 7x7 ("V1c").
         momentum: of the norms.
         initialisation: of the convolutions, see `initialise_convolutions`.
+        branches: 2 doubles the last 3x3 convolution of each block (RCIL); the stem then has no activation.
 
     Returns (forward):
         Four maps, (B, C_i, H_i, W_i): the sums at the end of each stage **before** activation. `activate` gives the input
@@ -55,6 +57,7 @@ class ResNet(Backbone):
         deep_stem: bool = False,
         momentum: float = 0.1,
         initialisation: Initialisation = "torch",
+        branches: int = 1,
     ):
         super().__init__()
         if name not in DEPTHS:
@@ -62,8 +65,12 @@ class ResNet(Backbone):
         if output_stride not in STRIDES:
             raise ContsegError(f"network.backbone.output_stride: {output_stride} is not possible; choose 8, 16 or 32")
         kind, depths = DEPTHS[name]
-        block = BasicBlock if kind == "basic" else Bottleneck
-        self.activation = activation(slope)
+        block: Any = BasicBlock if kind == "basic" else Bottleneck
+        if branches == 2:
+            from contseg.models.backbones.two_branches import TwoBranchBasicBlock, TwoBranchBottleneck
+
+            block = TwoBranchBasicBlock if kind == "basic" else TwoBranchBottleneck
+        self.activation, self.branches = activation(slope), branches
         self.stem = _deep_stem(width, slope) if deep_stem else None
         if not deep_stem:
             self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
@@ -88,7 +95,11 @@ class ResNet(Backbone):
 
     def forward(self, images_BCHW: Tensor) -> list[Tensor]:
         """Pre-activation sums of the four stages."""
-        x = self.activation(self.bn1(self.conv1(images_BCHW))) if self.stem is None else self.stem(images_BCHW)
+        if self.stem is not None:
+            x = self.stem(images_BCHW)
+        else:
+            x = self.bn1(self.conv1(images_BCHW))
+            x = self.activation(x) if self.branches == 1 else x
         x = functional.max_pool2d(x, 3, stride=2, padding=1)
         stages = []
         for number in range(1, 5):
@@ -138,7 +149,11 @@ class BasicBlock(nn.Module):
         """
         x_BCHW = x_BCHW if before is None else before(x_BCHW)
         inner = self.activation(self.bn1(self.conv1(x_BCHW)))
-        return self.bn2(self.conv2(inner)) + self.downsample(x_BCHW)
+        return self.second(inner) + self.downsample(x_BCHW)
+
+    def second(self, x_BCHW: Tensor) -> Tensor:
+        """The second convolution with its norm."""
+        return self.bn2(self.conv2(x_BCHW))
 
 
 class Bottleneck(nn.Module):
@@ -165,8 +180,12 @@ class Bottleneck(nn.Module):
         """
         x_BCHW = x_BCHW if before is None else before(x_BCHW)
         inner = self.activation(self.bn1(self.conv1(x_BCHW)))
-        inner = self.activation(self.bn2(self.conv2(inner)))
+        inner = self.activation(self.second(inner))
         return self.bn3(self.conv3(inner)) + self.downsample(x_BCHW)
+
+    def second(self, x_BCHW: Tensor) -> Tensor:
+        """The second convolution, 3x3, with its norm."""
+        return self.bn2(self.conv2(x_BCHW))
 
 
 def _deep_stem(width: int, slope: float) -> nn.Sequential:

@@ -58,10 +58,13 @@ class DeepLabV3MiB(Head):
     def forward(self, maps: list[Tensor]) -> Tensor:
         """[stage 4 (B, C, H, W)] to (B, width, H, W)."""
         features_BCHW = maps[0]
-        branches = torch.cat([branch(features_BCHW) for branch in self.branches], dim=1)
-        out = self.branches_project(self.activation(self.branches_norm(branches)))
+        out = self.branches_project(self.activation(self.pyramid(features_BCHW)))
         pooled = self.activation(self.pooled_norm(self.pooled_conv(self._pool(features_BCHW))))
         return self.activation(self.norm(out + self.pooled_project(pooled)))
+
+    def pyramid(self, x_BCHW: Tensor) -> Tensor:
+        """The four convolutions under their norm, (B, 4 width, H, W)."""
+        return self.branches_norm(torch.cat([branch(x_BCHW) for branch in self.branches], dim=1))
 
     def _pool(self, features_BCHW: Tensor) -> Tensor:
         if self.training:

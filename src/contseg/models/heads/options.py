@@ -12,6 +12,7 @@ from contseg.options import Channels, ChannelsOrNone, Pixels, Share, ShareBelowO
 from contseg.plugins import Registry
 
 if TYPE_CHECKING:
+    from contseg.models.heads.deeplabv3_mib import DeepLabV3MiB
     from contseg.models.heads.head import Head
 
 Dilations = Annotated[tuple[Pixels, ...], Field(strict=False)]
@@ -81,11 +82,28 @@ class DeepLabV3MiBOptions(HeadOptions):
 
     def make(self, below: HeadInput) -> "Head":
         """A `DeepLabV3MiB`."""
+        return self._kind()(below.channels, *self._sizes(below))
+
+    def _kind(self) -> "type[DeepLabV3MiB]":
         from contseg.models.heads.deeplabv3_mib import DeepLabV3MiB
 
+        return DeepLabV3MiB
+
+    def _sizes(self, below: HeadInput) -> tuple[int, int, float, int]:
+        """Width, output stride, slope and pooling size."""
         slope = below.slope if self.slope is None else self.slope
-        stride = self.output_stride or below.output_stride
-        return DeepLabV3MiB(below.channels, self.width, stride, slope, self.pooling_size)
+        return self.width, self.output_stride or below.output_stride, slope, self.pooling_size
+
+
+class DeepLabV3RCILOptions(DeepLabV3MiBOptions):
+    """The head of RCIL, see `contseg.models.heads.deeplabv3_rcil.DeepLabV3RCIL`; options as of `deeplabv3-mib`."""
+
+    name: Literal["deeplabv3-rcil"] = "deeplabv3-rcil"  # type: ignore[assignment]
+
+    def _kind(self) -> "type[DeepLabV3MiB]":
+        from contseg.models.heads.deeplabv3_rcil import DeepLabV3RCIL
+
+        return DeepLabV3RCIL
 
 
 class DeepLabV3SSULOptions(HeadOptions):
@@ -273,6 +291,7 @@ HEADS: Registry[type[HeadOptions]] = Registry(
     "network.head",
     {
         "deeplabv3-mib": DeepLabV3MiBOptions,
+        "deeplabv3-rcil": DeepLabV3RCILOptions,
         "deeplabv3-ssul": DeepLabV3SSULOptions,
         "deeplabv3-dkd": DeepLabV3DKDOptions,
         "fcn": FCNOptions,

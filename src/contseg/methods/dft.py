@@ -1,0 +1,56 @@
+"""DFT*: direct fine-tuning of classifiers on a frozen trunk (Revisiting continual semantic segmentation, 2025)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from contseg.errors import ContsegError
+from contseg.methods.method import Method, StepContext
+from contseg.models.options import NetworkOptions
+from contseg.models.segmenter import Segmenter, SegmenterOutput
+from contseg.precision import precise
+from contseg.scenarios.batch import Batch
+from contseg.scenarios.step import Step
+
+
+@dataclass(frozen=True)
+class DFT(Method):
+    """Plain cross-entropy on a frozen trunk, with the classifiers of all steps from the beginning: the honest floor.
+
+    Every step trains over the outputs of all steps, so classes that are still to come are negatives from step 0 on. Later
+    steps freeze the backbone, the head, the norms, and the classifiers of old classes with that of background. They train
+    the classifiers of their own classes and of those to come. Nothing is distilled, and no pseudo-label is made.
+
+    The logits of old classes never change. The outputs of classes to come are no part of the logits, so they are never
+    predicted; the released code predicts them in earlier steps and counts them in a wrong row.
+    """
+
+    name = "dft"
+    taps = ("head",)
+    first_taps = ("head",)
+    new_classes_start_from = "reserved"
+
+    def check(self, network: NetworkOptions, steps: Sequence[Step]) -> None:
+        """Check that every later step adds classes, as otherwise there is nothing to train."""
+        super().check(network, steps)
+        for step in steps[1:]:
+            if not step.new_count:
+                raise ContsegError(
+                    f"method.name: '{self.name}' only trains classifiers, and step {step.index} adds no class; use another"
+                    " method, such as finetune"
+                )
+
+    def prepare(self, segmenter: Segmenter, step: Step) -> None:
+        """In later steps, freeze everything but the newest classifier and those to come."""
+        if step.old_count:
+            segmenter.freeze_all_but(-1, dropout=True)
+
+    def losses(
+        self, batch: Batch, student: SegmenterOutput, teacher: SegmenterOutput | None, context: StepContext
+    ) -> dict[str, Tensor]:
+        """Cross-entropy over the outputs of all steps."""
+        later = context.student.classifier.later_logits(precise(student.features["head"]))
+        every = SegmenterOutput(torch.cat([precise(student.logits), later], dim=1))
+        return {"cross_entropy": self.supervise(every, batch, context)}
