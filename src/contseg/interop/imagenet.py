@@ -16,6 +16,7 @@ from contseg.models.backbones.backbone import Backbone
 from contseg.models.backbones.resnet import ResNet
 from contseg.models.backbones.swin import Swin
 from contseg.models.backbones.timm_backbone import TimmBackbone, download_errors, import_timm, to_timm_names
+from contseg.models.backbones.two_branches import TwoBranchResNet
 from contseg.models.backbones.vit import PlainViT
 from contseg.models.names import DEPTHS
 from contseg.models.options import NetworkOptions
@@ -25,6 +26,7 @@ HUB, PACKAGE = "hub", "package"
 FOLDER_FILE = "model.safetensors"
 CLASSIFIERS = {
     ResNet: ("fc.", "classifier."),
+    TwoBranchResNet: ("fc.", "classifier."),
     Swin: ("head.", "norm."),
     TimmBackbone: ("head.", "norm.", "classifier.", "conv_head.", "norm_head.", "bn2."),
     PlainViT: ("head.", "fc_norm.", "mask_token"),
@@ -91,7 +93,7 @@ def _fitting(backbone: Backbone, path: Path) -> tuple[nn.Module, dict[str, Tenso
     tensors = backbone_in(backbone, tensors, path)
     if isinstance(backbone, ResNet):
         found = convert_backbone(tensors)
-        if backbone.branches == 2:
+        if isinstance(backbone, TwoBranchResNet):
             found |= _second_branches(backbone, found)
     elif isinstance(backbone, Swin):
         found = convert_swin(tensors, backbone)

@@ -19,11 +19,11 @@ from contseg.scenarios.step import Step
 class DFT(Method):
     """Plain cross-entropy on a frozen trunk, with the classifiers of all steps from the beginning: the honest floor.
 
-    Every step trains over the outputs of all steps, so classes that are still to come are negatives from step 0 on. Later
+    Every step trains over the outputs of all steps, so classes of the future are negatives from step 0 on. Later
     steps freeze the backbone, the head, the norms, and the classifiers of old classes with that of background. They train
     the classifiers of their own classes and of those to come. Nothing is distilled, and no pseudo-label is made.
 
-    The logits of old classes never change. The outputs of classes to come are no part of the logits, so they are never
+    The logits of old classes never change. The outputs of future classes are no part of the logits, so they are never
     predicted; the released code predicts them in earlier steps and counts them in a wrong row.
     """
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -142,7 +141,6 @@ def _shared(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor] | None:
     return before.to(part), part
 
 
-@cache
 def fused(kind: type[Method]) -> type[Method]:
     """A method with EWF around it.
 
@@ -151,8 +149,14 @@ def fused(kind: type[Method]) -> type[Method]:
         >>> fused(MiB)(distillation=100.0)
         MiBWithEWF(distillation=100.0, fusion='ewf', fused_values='all', hold_old_classifiers=True)
     """
-    made = type(f"{kind.__name__}WithEWF", (EWF, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
-    return dataclass(frozen=True)(made)
+    if kind not in _MADE:
+        made = type(f"{kind.__name__}WithEWF", (EWF, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
+        _MADE[kind] = dataclass(frozen=True)(made)
+    return _MADE[kind]
+
+
+_MADE: dict[type[Method], type[Method]] = {}
+"""The classes that `fused` made, so that two equal methods have one class."""
 
 
 def plain(method: EWF) -> Method:
@@ -162,6 +166,6 @@ def plain(method: EWF) -> Method:
 
 
 def _remade(kind: type[Method], given: dict[str, Any], state: dict[str, Tensor]) -> Method:
-    method = fused(kind)(**given)  # type: ignore[arg-type]  # the hash of the class, not that of its instances
+    method = fused(kind)(**given)
     method.state.update(state)
     return method

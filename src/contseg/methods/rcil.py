@@ -87,11 +87,11 @@ class RCIL(MiB):
         terms = super().losses(batch, student, teacher, context)
         if teacher is not None:
             activate = context.student.backbone.activate
-            maps = [
+            old_maps, new_maps = (
                 [*map(activate, list(output.features.values())[:4]), *list(output.features.values())[4:]]
                 for output in (teacher, student)
-            ]
-            terms |= self.distances(*maps, context.step)
+            )
+            terms |= self.distances(old_maps, new_maps, context.step)
         return terms
 
     def distances(self, old_maps: Sequence[Tensor], new_maps: Sequence[Tensor], step: Step) -> dict[str, Tensor]:

@@ -111,7 +111,7 @@ class GrowingClassifier(nn.Module):
         return torch.cat([empty, *(step(features_BCHW) for step in self.later.values())], dim=1)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *more: Any) -> None:
-        """A file tells by its tensors which convolutions are reserved."""
+        """Reserved convolutions are made as a file has them."""
         weights = {name.removeprefix(f"{prefix}later.").split(".")[0]: value for name, value in state_dict.items()
                    if name.startswith(f"{prefix}later.") and name.endswith("bias") and value.ndim == 1}  # fmt: skip
         if weights.keys() != self.later.keys():

@@ -115,8 +115,10 @@ class ResNetOptions(BackboneOptions):
     def build(self) -> "Backbone":
         """A `ResNet`."""
         from contseg.models.backbones.resnet import ResNet
+        from contseg.models.backbones.two_branches import TwoBranchResNet
 
-        return ResNet(
+        kind = ResNet if self.branches == 1 else TwoBranchResNet
+        return kind(
             self.name,
             self.output_stride,
             self.slope,
@@ -124,7 +126,6 @@ class ResNetOptions(BackboneOptions):
             self.contracted,
             deep_stem=self.stem == "deep",
             initialisation=self.initialisation,
-            branches=self.branches,
         )
 
 

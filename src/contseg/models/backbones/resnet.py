@@ -32,7 +32,6 @@ class ResNet(Backbone):
         deep_stem: three 3x3 convolutions in place of the 7x7 ("V1c").
         momentum: of the norms.
         initialisation: of the convolutions, see `initialise_convolutions`.
-        branches: 2 doubles the last 3x3 convolution of each block (RCIL); the stem then has no activation.
 
     Returns (forward):
         Four maps, (B, C_i, H_i, W_i): the sums at the end of each stage **before** activation. `activate` gives the input
@@ -47,6 +46,9 @@ class ResNet(Backbone):
         [(8, 16, 16), (16, 8, 8), (32, 8, 8), (64, 8, 8)]
     """
 
+    active_stem = True
+    """Whether the plain stem has an activation."""
+
     def __init__(
         self,
         name: str,
@@ -57,7 +59,6 @@ class ResNet(Backbone):
         deep_stem: bool = False,
         momentum: float = 0.1,
         initialisation: Initialisation = "torch",
-        branches: int = 1,
     ):
         super().__init__()
         if name not in DEPTHS:
@@ -65,12 +66,8 @@ class ResNet(Backbone):
         if output_stride not in STRIDES:
             raise ContsegError(f"network.backbone.output_stride: {output_stride} is not possible; choose 8, 16 or 32")
         kind, depths = DEPTHS[name]
-        block: Any = BasicBlock if kind == "basic" else Bottleneck
-        if branches == 2:
-            from contseg.models.backbones.two_branches import TwoBranchBasicBlock, TwoBranchBottleneck
-
-            block = TwoBranchBasicBlock if kind == "basic" else TwoBranchBottleneck
-        self.activation, self.branches = activation(slope), branches
+        block = self.block(kind)
+        self.activation = activation(slope)
         self.stem = _deep_stem(width, slope) if deep_stem else None
         if not deep_stem:
             self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
@@ -93,13 +90,18 @@ class ResNet(Backbone):
             if isinstance(module, BatchNorm):
                 module.momentum = momentum
 
+    @staticmethod
+    def block(kind: str) -> Any:
+        """The class of the blocks, `basic` or `bottleneck`."""
+        return BasicBlock if kind == "basic" else Bottleneck
+
     def forward(self, images_BCHW: Tensor) -> list[Tensor]:
         """Pre-activation sums of the four stages."""
         if self.stem is not None:
             x = self.stem(images_BCHW)
         else:
             x = self.bn1(self.conv1(images_BCHW))
-            x = self.activation(x) if self.branches == 1 else x
+            x = self.activation(x) if self.active_stem else x
         x = functional.max_pool2d(x, 3, stride=2, padding=1)
         stages = []
         for number in range(1, 5):

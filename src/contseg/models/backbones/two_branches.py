@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from contseg.models.backbones.resnet import BasicBlock, Bottleneck
+from contseg.models.backbones.resnet import BasicBlock, Bottleneck, ResNet
 from contseg.models.branches import Branch, BranchConv2d, TwoBranches, shape_of
 from contseg.models.normalization import BatchNorm
 
@@ -20,7 +20,7 @@ class _TwoBranchBlock(TwoBranches):
         super().__init__(*arguments)
         sizes = shape_of(self.conv2)
         self.conv2 = BranchConv2d(*sizes)
-        self.conv2_new = nn.Conv2d(*sizes, bias=False)
+        self.conv2_new = nn.Conv2d(*sizes, bias=False)  # type: ignore[misc]
         self.bn2_new = BatchNorm(self.conv2.out_channels)
 
     def pair(self) -> tuple[Branch, Branch]:
@@ -38,3 +38,20 @@ class TwoBranchBasicBlock(_TwoBranchBlock, BasicBlock):
 
 class TwoBranchBottleneck(_TwoBranchBlock, Bottleneck):
     """A `Bottleneck` whose 3x3 convolution has two branches."""
+
+
+class TwoBranchResNet(ResNet):
+    """A `ResNet` of blocks with two branches; its plain stem has no activation, as released.
+
+    Example:
+        >>> import torch
+        >>> [tuple(stage.shape[1:]) for stage in TwoBranchResNet("resnet18", width=8)(torch.zeros(1, 3, 64, 64))]
+        [(8, 16, 16), (16, 8, 8), (32, 4, 4), (64, 4, 4)]
+    """
+
+    active_stem = False
+
+    @staticmethod
+    def block(kind: str) -> Any:
+        """The class of the blocks, `basic` or `bottleneck`."""
+        return TwoBranchBasicBlock if kind == "basic" else TwoBranchBottleneck

@@ -26,7 +26,7 @@ class DeepLabV3RCIL(TwoBranches, DeepLabV3MiB):
         super().__init__(*arguments, **options)
         sizes = [shape_of(one) for one in convolutions(self.branches)]
         self.branches = nn.ModuleList(BranchConv2d(*each) for each in sizes)
-        self.branches_new = nn.ModuleList(nn.Conv2d(*each, bias=False) for each in sizes)
+        self.branches_new = nn.ModuleList(nn.Conv2d(*each, bias=False) for each in sizes)  # type: ignore[misc]
         self.branches_norm_new = BatchNorm(4 * self.width)
 
     def pair(self) -> tuple[Branch, Branch]:
