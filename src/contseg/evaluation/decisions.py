@@ -44,7 +44,11 @@ def best_classes(segmenter: Segmenter, logits_BKHW: Tensor) -> Tensor:
     for image, classes in zip(logits_BKHW.split(1), result.split(1), strict=True):
         for rows in _bands(height, channels * width):
             band = image[:, :, rows]
-            classes[:, rows] = _decided(band, every, decision, lambda row, band=band: segmenter.scores(band[:, :, row]))
+
+            def scores(row: slice, band: Tensor = band) -> Tensor:
+                return segmenter.scores(band[:, :, row])
+
+            classes[:, rows] = _decided(band, every, decision, scores)
     return result
 
 

@@ -53,7 +53,7 @@ def recomputed(backbone: Backbone, context: Context = nullcontext) -> Iterator[N
     """
     blocks = blocks_of(backbone)
     for block in blocks:
-        block.forward = partial(_run, block, block.forward, context)  # type: ignore[method-assign]
+        block.forward = partial(_run, block, block.forward, context)
     try:
         yield
     finally:
