@@ -11,7 +11,6 @@ A GPU computes scores faster than it waits for the numbers of such rows, so it t
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -45,7 +44,11 @@ def best_classes(segmenter: Segmenter, logits_BKHW: Tensor) -> Tensor:
     for image, classes in zip(logits_BKHW.split(1), result.split(1), strict=True):
         for rows in _bands(height, channels * width):
             band = image[:, :, rows]
-            classes[:, rows] = _decided(band, every, decision, partial(_scores_of_row, segmenter, band))
+
+            def scores(row: slice, band: Tensor = band) -> Tensor:
+                return segmenter.scores(band[:, :, row])
+
+            classes[:, rows] = _decided(band, every, decision, scores)
     return result
 
 
@@ -119,7 +122,3 @@ def _decided(band_1KHW: Tensor, classes: Tensor, decision: Decision, scores: Cal
     for row in unsure.nonzero()[:, 0].tolist():
         result[:, row] = scores(slice(row, row + 1)).argmax(dim=1)[:, 0]
     return result
-
-
-def _scores_of_row(segmenter: Segmenter, band_BKHW: Tensor, row: int) -> Tensor:
-    return segmenter.scores(band_BKHW[:, :, row])
