@@ -8,6 +8,7 @@ from torch import Tensor
 
 from contseg.errors import ContsegError
 from contseg.methods.method import Method, StepContext
+from contseg.models.layers import resize
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter, SegmenterOutput
 from contseg.precision import precise
@@ -51,6 +52,11 @@ class DFT(Method):
         self, batch: Batch, student: SegmenterOutput, teacher: SegmenterOutput | None, context: StepContext
     ) -> dict[str, Tensor]:
         """Cross-entropy over the outputs of all steps."""
-        later = context.student.classifier.later_logits(precise(student.features["head"]))
-        every = SegmenterOutput(torch.cat([precise(student.logits), later], dim=1))
+        classifier = context.student.classifier
+        if not classifier.later:  # the last step
+            return {"cross_entropy": self.supervise(student, batch, context)}
+        later, logits = classifier.later_logits(precise(student.features["head"])), precise(student.logits)
+        if later.shape[2:] != logits.shape[2:]:  # some networks of other libraries resize their logits
+            later = resize(later, (logits.shape[2], logits.shape[3]))
+        every = SegmenterOutput(torch.cat([logits, later], dim=1))
         return {"cross_entropy": self.supervise(every, batch, context)}

@@ -82,7 +82,8 @@ class AdoptedSegmenter(Segmenter):
 
     def freeze_unused(self, taps: Sequence[str]) -> None:
         """Freeze parameters without effect on the logits, which ranks would wait for, such as the last norm of a BEiT."""
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        later = {id(parameter) for parameter in self.classifier.later.parameters()}  # no part of the logits, but learned
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad and id(parameter) not in later]
         modes = {module: module.training for module in self.modules()}
         with torch.enable_grad():
             logits = self.eval()(self.mean.new_zeros(1, 3, *(self.backbone.size or PROBE))).logits
