@@ -130,7 +130,7 @@ class Reader:
         self._piped = workers > 0 and has_little_shared_memory()
         self._loader = DataLoader(
             cuts,
-            batch_sampler=self._upcoming,  # type: ignore[arg-type]
+            batch_sampler=self._upcoming,
             collate_fn=cuts.pickled if self._piped else cuts.stack,
             num_workers=workers,
             worker_init_fn=_outlive_signals,
