@@ -11,7 +11,7 @@ from contseg.scenarios.batch import Batch
 
 
 class CopyStream(Protocol):
-    """A queue of a device beside the one that computes."""
+    """A queue of a device next to the one that computes."""
 
     def entered(self) -> AbstractContextManager[object]:
         """Inside the block, work of this thread is put into this queue."""
