@@ -3,6 +3,11 @@
 import gc
 import os
 import signal
+
+# Before PyTorch is imported: some processors sum in an order that depends on the place in memory, so that a result that is
+# computed again may differ in its last bit.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+
 from pathlib import Path
 
 import numpy as np

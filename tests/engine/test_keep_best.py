@@ -27,7 +27,7 @@ def scripted(monkeypatch):
     kept: list[dict] = []
 
     def script(scores: list[float]) -> list[dict]:
-        def measured(segmenter: Segmenter, batches, classes, on_batch=None, inference=None):
+        def measured(segmenter: Segmenter, batches, classes, on_batch=None, inference=None, together=1):
             kept.append({name: value.clone() for name, value in segmenter.state_dict().items()})
             names.extend(name for batch in batches for name in batch.names)
             right = scores[len(kept) - 1]
@@ -181,7 +181,7 @@ def test_the_log_says_what_is_compared_and_kept_and_every_epoch_has_its_score(tm
 def test_a_score_that_cannot_be_measured_is_none_and_the_last_epoch_stays(tmp_path, monkeypatch):
     kept = []
 
-    def measured(segmenter, batches, classes, on_batch=None, inference=None):
+    def measured(segmenter, batches, classes, on_batch=None, inference=None, together=1):
         kept.append({name: value.clone() for name, value in segmenter.state_dict().items()})
         return torch.zeros(classes, classes, dtype=torch.int64)
 

@@ -12,6 +12,7 @@ from contseg.losses.prototypes import nearest
 from contseg.losses.weighted_contrast import ContrastSet, weighted_contrast
 from contseg.methods.method import StepContext
 from contseg.methods.mib import MiB
+from contseg.models.layers import resize
 from contseg.models.segmenter import SegmenterOutput
 from contseg.options import Factor, Weight
 from contseg.precision import precise
@@ -69,8 +70,10 @@ class UCD(MiB):
         self, batch: Batch, student: SegmenterOutput, teacher: SegmenterOutput, context: StepContext
     ) -> tuple[ContrastSet, Tensor, Tensor]:
         """The positions of all ranks to compare with, the features (N, D) of the anchors here, and their indices there."""
-        features, said = precise(student.features["head"]), precise(teacher.logits)
-        labels = self.small_labels(batch.labels, (features.shape[2], features.shape[3]), context.step)
+        features = precise(student.features["head"])
+        size = (features.shape[2], features.shape[3])
+        said = resize(teacher.logits, size)  # they differ in adopted models alone
+        labels = self.small_labels(batch.labels, size, context.step)
         guessed = labels == 0
         seen = said.argmax(dim=1)
         denied = batch.annotated.gather(1, seen.flatten(1)).view_as(seen)  # a background label means that it is absent

@@ -179,7 +179,7 @@ class _Running:
             classes=names,
             counts=self.counts[first:],
             totals=self.totals[first:],
-            scatters=empty.scatters if self.scatters is None else self.scatters,
+            scatters=empty.scatters if self.scatters is None else _mirrored(self.scatters),
             steps=(learned,) if first else (),
             background_counts=self.counts[:first],
             background_totals=self.totals[:first],
@@ -240,3 +240,8 @@ def labelled_cells(
         labels_N = cell_labels(batch.labels, (g_BDHW.shape[2], g_BDHW.shape[3]), rule).flatten()
         for part, labels in zip(g_BDHW.movedim(1, -1).flatten(0, 2).split(CELLS), labels_N.split(CELLS), strict=True):
             yield features(part), labels
+
+
+def _mirrored(scatters_KMM: Tensor) -> Tensor:
+    """Symmetric to the last bit, which the product of a matrix with itself is not on every processor."""
+    return scatters_KMM.tril() + scatters_KMM.tril(-1).mT
