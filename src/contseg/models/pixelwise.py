@@ -5,6 +5,7 @@ such tensor. A loss per pixel needs a few rows at a time only: they are up-sampl
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -58,7 +59,8 @@ def per_pixel(
         return function(*(one.logits_at(size) if isinstance(one, SegmenterOutput) else one for one in values), **options)
     banded = in_bands or function
     call = _Call(lambda *cut: banded(*cut, **options), (size[0], size[1]), values, channels)
-    with torch.autocast(maps[0].device.type, enabled=False):
+    kind = maps[0].device.type
+    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
         found = _InBands.apply(call, *map(precise, maps))
     return found if call.several else found[0]
 
