@@ -1,6 +1,7 @@
 """Pooled cube distillation (RCIL, Zhang et al., CVPR 2022): squared maps, averaged over space and over channels."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -16,8 +17,8 @@ WINDOWS = (4, 8, 12, 16, 20, 24)
 def spatial_distance(old_BCHW: Tensor, new_BCHW: Tensor, windows: Sequence[int] = WINDOWS) -> Tensor:
     """Distance of squared maps that are averaged over windows: mean over windows of the mean norm of an image, a scalar.
 
-    The windows slide by one pixel. Padding by half a window with zeros is counted in the average, which is one over rows and
-    then over columns, of the difference of both maps.
+    The windows slide by one pixel. Padding by half a window with zeros is counted in the average. Averages are products of
+    the difference of both maps with a matrix per axis, several times faster than pooling over such windows.
 
     Example:
         >>> spatial_distance(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2), windows=(2,))
@@ -26,10 +27,18 @@ def spatial_distance(old_BCHW: Tensor, new_BCHW: Tensor, windows: Sequence[int] 
     difference = old_BCHW.square() - new_BCHW.square()
     distances = []
     for side in windows:
-        rows = functional.avg_pool2d(difference, (side, 1), 1, (side // 2, 0))
-        pooled = functional.avg_pool2d(rows, (1, side), 1, (0, side // 2))
+        over_rows, over_columns = (_averages(length, side).to(difference) for length in difference.shape[2:])
+        pooled = functional.linear(functional.linear(difference, over_columns).transpose(2, 3), over_rows)
         distances.append(torch.linalg.vector_norm(pooled.flatten(1), dim=1).mean())
     return torch.stack(distances).mean()
+
+
+@lru_cache(maxsize=256)
+def _averages(length: int, side: int) -> Tensor:
+    """The averages over windows of an axis with zeros around it, as a matrix (windows, length)."""
+    windows = length + 2 * (side // 2) - side + 1
+    places = torch.arange(length)[None, :] - torch.arange(windows)[:, None] + side // 2
+    return ((places >= 0) & (places < side)).double() / side
 
 
 @precisely
