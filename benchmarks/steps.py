@@ -94,7 +94,7 @@ class TrainingStep:
         method.before_step(self.updater.context)
         self.updater.begin_epoch(0, None)
         self._number = 0
-        self._normalised = self.updater._inputs(self.batch)
+        self._normalised = self.updater.inputs(self.batch)
 
     def update(self) -> None:
         """One update of the weights."""
@@ -116,6 +116,8 @@ class TrainingStep:
 
 class _Batches:
     """Stands in for the batches of a step: one batch, again and again."""
+
+    updates = UPDATES
 
     def __init__(self, batch: Batch):
         self._batch = batch

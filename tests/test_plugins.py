@@ -173,7 +173,7 @@ class TestARefusal:
 
     def test_an_unknown_part_and_how_to_give_it(self):
         told = error_of("plan", "digits/finetune_5-1", "method.name=zzz")
-        assert "method.name: unknown method 'zzz'; known: ewc, " in told
+        assert "method.name: unknown method 'zzz'; known: adapter, " in told
         assert "your own come with --plugin FILE.py or MODULE" in told
 
     def test_two_plugins_of_one_name(self, write_plugin):

@@ -60,11 +60,11 @@ class TestWhichRecipes:
         [
             ("digits/plop_5-1", None, [Row("digits/plop_5-1", True)]),
             ("digits/plop_5-1", False, [Row("digits/plop_5-1", False)]),
-            ("digits/plop*", None, [Row("digits/plop_5-1", True)]),
+            ("digits/plop_*", None, [Row("digits/plop_5-1", True)]),
             (
-                "digits/[lp]*_5-1",
+                "digits/l*_5-1",
                 None,
-                [Row(f"digits/{name}_5-1", False) for name in ("lag", "lwf-mc", "lwf", "pi", "plop", "pyramid")],
+                [Row(f"digits/{name}_5-1", False) for name in ("lag", "lwf-mc", "lwf")],
             ),
             ("digits/ssul*", True, [Row("digits/ssul-m_5-1", True), Row("digits/ssul_5-1", True)]),
         ],

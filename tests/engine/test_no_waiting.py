@@ -13,6 +13,37 @@ ALLOWED = {
     # The released code of IDEC compares vectors of as many values as it finds, and leaves out those of unequal lengths.
     ("idec", "released"): {("index of a mask", "losses/contrast.py:_first_positives")},
 }
+VARIANTS = ("paper", "released")
+# Pixels of new classes are compared alone, as many as there are.
+ALLOWED |= {
+    ("reminder", variant): {
+        ("index of a mask", "losses/similarity.py:<genexpr>"),
+        ("index of a mask", "losses/similarity.py:similarity_distillation"),
+        ("index_put of a mask", "engine/update.py:_forward_backward"),
+    }
+    for variant in VARIANTS
+}
+# Pixels of classes are compared with each other: their square would not fit if background were among them.
+ALLOWED |= {
+    ("ucd", variant): {
+        ("index of a mask", "methods/ucd.py:<listcomp>"),
+        ("index of a mask", "methods/ucd.py:positions"),
+        ("index_put of a mask", "engine/update.py:_forward_backward"),
+    }
+    for variant in VARIANTS
+}
+# The numbers of features to draw are those of labels of the batch, and the draws are made on the host.
+ALLOWED |= {
+    (name, variant): {
+        ("__int__", "methods/star.py:draw"),
+        ("_local_scalar_dense", "methods/star.py:draw"),
+        ("from the host", "methods/star.py:draw"),
+        ("from the host", "precision.py:precise"),
+        ("repeat_interleave", "losses/replay.py:fake_features"),
+    }
+    for name in ("star", "adapter")
+    for variant in VARIANTS
+}
 IDRNET = ["network.head=fcn", "network.idrnet={attention_width: 8}", "network.dropout=0.0"]
 
 

@@ -119,7 +119,7 @@ def test_how_images_are_seen_matters_to_the_first_step_only_where_the_best_epoch
 def test_the_best_epoch_is_sought_at_one_scale_through_the_windows_of_the_recipe(tmp_path, monkeypatch):
     asked = []
 
-    def measured(segmenter, batches, classes, on_batch=None, inference=None):
+    def measured(segmenter, batches, classes, on_batch=None, inference=None, together=1):
         asked.append(inference)
         return torch.eye(classes, dtype=torch.int64)
 

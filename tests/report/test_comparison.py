@@ -185,7 +185,7 @@ class TestWarnings:
 
     def test_tell_where_background_is_not_known_to_count(self):
         recipe = read_recipe("voc/plop_15-1_overlapped", [WEIGHTS])
-        (told,) = (text for text in warnings_for(recipe, published("star")) if "background" in text)
+        (told,) = (text for text in warnings_for(recipe, published("simcis", split="100-50")) if "background" in text)
         assert told == "unknown whether the published mean counts background; that of the run does not"
 
     def test_tell_that_lists_drawn_once_cannot_be_drawn_again(self):

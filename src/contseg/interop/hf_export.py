@@ -62,7 +62,7 @@ def export_hf(
             f"{folder}: only a network of transformers can be saved for transformers, and this one is {_name(segmenter)};"
             " use --to onnx or --to torch"
         )
-    if segmenter.options.unknown or [name for name, _ in segmenter.classifier.named_children()] != ["steps"]:
+    if segmenter.options.unknown or {name for name, _ in segmenter.classifier.named_children()} - {"later"} != {"steps"}:
         what = 'an output "unknown"' if segmenter.options.unknown else "a classifier of several layers"
         raise ContsegError(
             f"{folder}: transformers has no {parts.architecture} with {what}; use --to onnx or --to torch, or extend the"

@@ -29,7 +29,10 @@ def one_vs_rest(logits_BNHW: Tensor, labels_BHW: Tensor, first: int, positive_we
     """
     classes_N = torch.arange(first, first + logits_BNHW.shape[1], device=labels_BHW.device)
     own_BNHW = labels_BHW[:, None] == classes_N[:, None, None]
-    weight = torch.as_tensor(positive_weight, dtype=logits_BNHW.dtype, device=logits_BNHW.device).view(-1, 1, 1)
+    if isinstance(positive_weight, Tensor):
+        weight = positive_weight.to(logits_BNHW).view(-1, 1, 1)
+    else:
+        weight = torch.full((1, 1, 1), positive_weight, dtype=logits_BNHW.dtype, device=logits_BNHW.device)
     loss = functional.softplus(logits_BNHW.where(~own_BNHW, -logits_BNHW))
     return loss * weight.where(own_BNHW, 1.0)
 

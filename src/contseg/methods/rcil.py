@@ -17,6 +17,7 @@ from contseg.models.branches import TwoBranches
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter, SegmenterOutput
 from contseg.options import Weight
+from contseg.precision import precise
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step
 
@@ -88,7 +89,7 @@ class RCIL(MiB):
         if teacher is not None:
             activate = context.student.backbone.activate
             old_maps, new_maps = (
-                [*map(activate, list(output.features.values())[:4]), *list(output.features.values())[4:]]
+                [*map(activate, map(precise, list(output.features.values())[:4])), *list(output.features.values())[4:]]
                 for output in (teacher, student)
             )
             terms |= self.distances(old_maps, new_maps, context.step)

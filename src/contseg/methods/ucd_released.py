@@ -34,6 +34,7 @@ def in_8_bits(labels_BHW: Tensor, size: tuple[int, int]) -> Tensor:
     """Labels resized bilinearly, rounded down, and wrapped into -128 ... 127, so that 255 is -1: (B, *size) int64.
 
     Example:
+        >>> import torch
         >>> in_8_bits(torch.tensor([[[0, 5], [255, 255]]]), (2, 1)).flatten()
         tensor([ 2, -1])
     """

@@ -45,8 +45,8 @@ def lowest_tie(greatest: Tensor, decision: Decision) -> Tensor:
         greatest: the greatest logits, of any shape.
 
     Example:
-        >>> lowest_tie(torch.tensor([0.0, 30.0]), "softmax").tolist(), lowest_tie(torch.tensor(30.0), "sigmoid").item()
-        ([-9.999999974752427e-07, 30.0], 12.0)
+        >>> lowest_tie(torch.tensor(0.0), "softmax").item(), lowest_tie(torch.tensor(30.0), "sigmoid").item()
+        (-9.999999974752427e-07, 12.0)
     """
     if decision == "softmax":  # score / best score = exp(logit - greatest), which is 1 when rounded above -2**-23
         return greatest - 1e-6

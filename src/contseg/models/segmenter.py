@@ -155,15 +155,15 @@ class Segmenter(nn.Module):
         activated = partial(_activated, self.backbone, stages)
         decoded, passed = self._decoded(stages, activated, given)
         feature = partial(self._feature, stages=stages, decoded_BCHW=decoded, activated=activated, given=given)
-        features: dict[str, Tensor] = {self.classifier_tap: feature(self.classifier_tap)}
-        features["logits"] = logits = self.classifier(features[self.classifier_tap])
+        read = feature(self.classifier_tap)
+        features = {self.classifier_tap: read, "logits": self.classifier(read)}
         if "auxiliary" in taps:
-            features["auxiliary"] = self.classifier.auxiliary_logits(features[self.classifier_tap])
-        output = SegmenterOutput(logits, {tap: features[tap] if tap in features else feature(tap) for tap in taps})
+            features["auxiliary"] = self.classifier.auxiliary_logits(read)
+        found = {tap: features[tap] if tap in features else feature(tap) for tap in taps}
+        output = SegmenterOutput(features["logits"], found)
         if self.training:
             output.passed = passed
-            output.auxiliary = self.head.auxiliary(passed)
-            output.auxiliary += self._third_stage(activated, given)
+            output.auxiliary = [*self.head.auxiliary(passed), *self._third_stage(activated, given)]
         return output
 
     def _third_stage(self, activated: Callable[[int], Tensor], given: Mapping[str, Tensor]) -> list[AuxiliaryOutput]:

@@ -99,6 +99,7 @@ def variants(pipeline: Pipeline) -> tuple[bool, ...]:
     A pipeline has such variants if it is a dataclass with the field `flip` and the method `mirrored`, as `CentreFlip`.
 
     Example:
+        >>> from contseg.data.pipelines.augment import RandomResizedCrop
         >>> variants(CentreFlip(8)), variants(CentreFlip(8, flip=0)), variants(RandomResizedCrop(8))
         ((False, True), (False,), ())
     """
