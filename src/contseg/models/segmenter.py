@@ -155,8 +155,7 @@ class Segmenter(nn.Module):
         activated = partial(_activated, self.backbone, stages)
         decoded, passed = self._decoded(stages, activated, given)
         feature = partial(self._feature, stages=stages, decoded_BCHW=decoded, activated=activated, given=given)
-        read = feature(self.classifier_tap)
-        features = {self.classifier_tap: read, "logits": self.classifier(read)}
+        features = {self.classifier_tap: (read := feature(self.classifier_tap)), "logits": self.classifier(read)}
         if "auxiliary" in taps:
             features["auxiliary"] = self.classifier.auxiliary_logits(read)
         found = {tap: features[tap] if tap in features else feature(tap) for tap in taps}
