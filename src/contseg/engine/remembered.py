@@ -9,6 +9,7 @@ import torch
 
 from contseg.engine.records import RecordReader, RecordWriter, bytes_of, require_space
 from contseg.errors import ContsegError
+from contseg.models.freezing import evaluating
 from contseg.models.held import start_points
 from contseg.models.segmenter import Segmenter
 from contseg.scenarios.batch import Batch, Held
@@ -75,7 +76,7 @@ class Remembered:
 
     def _features(self, batch: Batch) -> dict[str, torch.Tensor]:
         segmenter = self._segmenter
-        with _evaluating(segmenter):
+        with evaluating(segmenter):
             points = start_points(segmenter, self._taps, fixed=True)
             return segmenter.features_at(segmenter.normalise(batch.images), points)
 
@@ -85,22 +86,12 @@ class Remembered:
 
 
 @contextmanager
-def _evaluating(segmenter: Segmenter) -> Iterator[None]:
-    training = segmenter.training
-    segmenter.eval()
-    try:
-        yield
-    finally:
-        segmenter.train(training)
-
-
-@contextmanager
 def remembered(
     batches: Iterable[Batch], segmenter: Segmenter, taps: Sequence[str], *, path: Path, half: bool
 ) -> Iterator[Iterable[Batch]]:
     """`Remembered` batches, whose file is deleted at the end of the block; the same batches if nothing can be kept."""
     try:
-        with _evaluating(segmenter):
+        with evaluating(segmenter):
             start_points(segmenter, taps, fixed=True)
     except ContsegError:  # a network that cannot start from features
         yield batches

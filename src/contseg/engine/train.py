@@ -79,7 +79,7 @@ def train(job: Job, reporter: Reporter | None = None, *, accept_changes: bool = 
                 notes = [line for line in (require_unchanged(run, inputs, accept_changes), *recover(run)) if line]
                 notes += _rescaled(job)
                 record_inputs(run, inputs)
-                if run.is_finished(len(job.scenario)):  # said before Fabric is imported, which takes a second
+                if run.is_finished(len(job.scenario)):  # reported before Fabric is imported, which takes a second
                     reporter.message(f"all {len(job.scenario)} steps are finished; nothing is left to train")
             fabric = make_fabric(job.training)
             if not joined_rank():

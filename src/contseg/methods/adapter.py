@@ -23,7 +23,8 @@ class Adapter(STAR):
     """STAR whose stored prototypes follow the features, with a loss on unsure pixels.
 
     The prototypes of old classes were stored for features that have changed since. Every few epochs, student and teacher are
-    compared where both are sure of the same old class, and prototypes move by the mean difference of their directions.
+    compared where both predict the same old class with confidence, and prototypes move by the mean difference of their
+    directions.
 
     Published training stops early on the images that it is tested on; here it does not. `training.keep=best` chooses an
     epoch on held-out training images.

@@ -99,8 +99,8 @@ class STAR(OneVsRest):
         for batch in context.loader:
             output = context.predict_teacher(batch)
             size = (output.logits.shape[2], output.logits.shape[3])
-            said = sampled(self.decision(output, batch), size)[sampled(unlabelled(batch, step), size)]
-            predicted += said.bincount(minlength=step.old_count)
+            decided = sampled(self.decision(output, batch), size)[sampled(unlabelled(batch, step), size)]
+            predicted += decided.bincount(minlength=step.old_count)
             labels = sampled(batch.labels, size)
             added += ((labels >= step.old_count) & (labels < step.seen_count)).sum()
         sizes = self.sizes(context.ranks.sum(predicted).cpu(), float(context.ranks.sum(added)), context)
@@ -142,11 +142,11 @@ class STAR(OneVsRest):
         """Supervised term with replay (eq. 6 to 8) + features of old regions (eq. 9) + contrast of prototypes (eq. 10)."""
         if teacher is None:
             return super().losses(batch, student, teacher, context)
-        said, free = self.decision(teacher, batch), unlabelled(batch, context.step)
-        terms = {"binary": self.replayed(batch, student, free & (said == 0), context)}
+        decided, free = self.decision(teacher, batch), unlabelled(batch, context.step)
+        terms = {"binary": self.replayed(batch, student, free & (decided == 0), context)}
         ours = precise(student.features["head"])
         if self.features:
-            mask = resize((free & (said > 0))[:, None].to(ours.dtype), (ours.shape[2], ours.shape[3]))[:, 0]
+            mask = resize((free & (decided > 0))[:, None].to(ours.dtype), (ours.shape[2], ours.shape[3]))[:, 0]
             total = context.ranks.sum(mask.sum()) / context.ranks.count
             kept = masked_distance(ours, teacher.features["head"], mask, total, self.epsilon / context.ranks.count)
             terms["features"] = self.features * kept

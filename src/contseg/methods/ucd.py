@@ -72,10 +72,10 @@ class UCD(MiB):
         """The positions of all ranks to compare with, the features (N, D) of the anchors here, and their indices there."""
         features = precise(student.features["head"])
         size = (features.shape[2], features.shape[3])
-        said = resize(teacher.logits, size)  # they differ in adopted models alone
+        teacher_logits = resize(teacher.logits, size)  # the sizes differ in adopted models alone
         labels = self.small_labels(batch.labels, size, context.step)
         guessed = labels == 0
-        seen = said.argmax(dim=1)
+        seen = teacher_logits.argmax(dim=1)
         denied = batch.annotated.gather(1, seen.flatten(1)).view_as(seen)  # a background label means that it is absent
         labels = seen.where(~denied, 0).where(guessed, labels)
         labels = labels.where(labels != IGNORE, 0)
@@ -84,7 +84,7 @@ class UCD(MiB):
         with torch.no_grad():
             every, supposed = gather(labels), gather(guessed.to(torch.int64)).bool()
             units, before = (_rows(gather(functional.normalize(one, dim=1))) for one in (features, _head(teacher)))
-            scores = _rows(gather(said.softmax(dim=1)))
+            scores = _rows(gather(teacher_logits.softmax(dim=1)))
             used, taught = (every > 0).flatten(), ((every > 0) & supposed).flatten()
             both = [(units[used], used), (before[taught], taught)]
             among = ContrastSet(

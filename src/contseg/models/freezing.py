@@ -1,6 +1,7 @@
 """Freezing parts of a network."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -62,3 +63,23 @@ def parameters_except(network: nn.Module, steps: Collection[int]) -> set[str]:
         for parameter in part.parameters()
     }
     return {name for name, parameter in network.named_parameters() if id(parameter) not in learning}
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode, and back after it.
+
+    Example:
+        >>> layer = nn.Dropout()
+        >>> with evaluating(layer):
+        ...     layer.training
+        False
+        >>> layer.training
+        True
+    """
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)

@@ -122,7 +122,7 @@ class Batch:
     """B samples of H x W pixels.
 
     Args:
-        images: (B, 3, H, W) uint8, RGB; on the device `meta`, where there are no values, if `held` stands in for them.
+        images: (B, 3, H, W) uint8, RGB; on the device `meta`, where there are no values, if `held` replaces them.
         labels: (B, H, W) int64 training ids, 255 ignored.
         names: B sample names, for messages.
         annotated: (B, K) bool, whether the class of each of the K outputs so far is annotated in the sample.

@@ -3,7 +3,6 @@
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from contseg.models.freezing import evaluating
 from contseg.models.from_features import FromFeatures
 from contseg.models.options import ReadoutTap
 from contseg.models.output import SegmenterOutput
@@ -155,17 +155,6 @@ class Features:
         std = (ranks.sum(squares + (mean - overall).square() * count) / total).sqrt()
         parts = segmenter.pyramid_channels if tap == "pyramid" and not expansion else ()
         return cls(tap, overall, std.where(std > 0, 1.0), expansion, seed, parts)
-
-
-@contextmanager
-def evaluating(segmenter: Segmenter) -> Iterator[None]:
-    """Put a segmenter into evaluation mode, and back after it."""
-    training = segmenter.training
-    segmenter.eval()
-    try:
-        yield
-    finally:
-        segmenter.train(training)
 
 
 def outputs(segmenter: Segmenter, batch: Batch, taps: Sequence[str] = ()) -> SegmenterOutput:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from contseg.data.classes import IGNORE, ClassTable
-from contseg.methods.gaussian.features import Features, evaluating, maps, outputs
+from contseg.methods.gaussian.features import Features, maps, outputs
 from contseg.methods.gaussian.sums import GaussianSums
+from contseg.models.freezing import evaluating
 from contseg.models.layers import resize
 from contseg.models.segmenter import Segmenter
 from contseg.ranks import ALONE, Ranks
