@@ -1,7 +1,6 @@
 """What evaluation costs beside the forward passes of the network, and the memory of its parts."""
 
 import multiprocessing
-import resource
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 
 from benchmarks.networks_bench import reference
+from contseg.engine.memory import peak_memory
 from contseg.evaluation.decisions import best_classes_resized
 from contseg.evaluation.inference import Inference, windows_of
 from contseg.evaluation.options import InferenceOptions
@@ -101,9 +101,12 @@ def _rise(function: Callable[[], object]) -> float:
 
 
 def _rise_here(function: Callable[[], object]) -> float:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory(on_gpu=False)
     function()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    after = peak_memory(on_gpu=False)
+    assert before is not None
+    assert after is not None
+    return (after - before) / 2**20
 
 
 def _decide() -> None:

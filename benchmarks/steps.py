@@ -108,7 +108,7 @@ class TrainingStep:
         with updater.fabric.autocast():
             if updater.teacher is not None:
                 with torch.no_grad():
-                    updater.teacher(self._normalised)
+                    updater.teacher(self._normalised, updater.method.taps)
             output = updater.student(self._normalised, updater.taps)
             read = [output.logits, *(output.features[tap] for tap in updater.taps if tap.startswith("aspp"))]
         torch.stack([features.float().square().mean() for features in read]).sum().backward()

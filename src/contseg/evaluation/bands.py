@@ -59,9 +59,7 @@ class RowResizer:
     def __init__(self, map_BCHW: Tensor, size: tuple[int, int]):
         self._map, self._size = precise(map_BCHW), size
         self._same = tuple(map_BCHW.shape[2:]) == tuple(size)
-        self._format = (
-            torch.channels_last if self._map.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-        )
+        self._format = torch.channels_last if _has_channels_last(self._map) else torch.contiguous_format
         if not self._same:
             self._above, self._below, self._factor = _places(map_BCHW.shape[2], size[0], self._map.dtype, self._map.device)
             self._first = int((self._above == 0).sum())  # output rows before the second row of the map
@@ -77,7 +75,7 @@ class RowResizer:
         """Rows `top` to `bottom` (not included), (B, K, bottom - top, W)."""
         if self._same:
             return self._map[:, :, top:bottom]
-        band = self._map.new_empty((*self._map.shape[:2], bottom - top, self._size[1]))
+        band = empty_rows(self._map, bottom - top, self._size[1])
         if top < self._first:  # these coordinates are finer than a factor can express, but need no shift
             end = min(bottom, self._first)  # one row more: CUDA copies a map that keeps its size
             band[:, :, : end - top] = self._native(self._map[:, :, :2], max(end, 3), self._factor)[:, :, top:end]
@@ -87,12 +85,29 @@ class RowResizer:
             if pair.shape[2] == 1:  # the last row of the map is both above and below
                 pair = pair.expand(-1, -1, 2, -1)
             # PyTorch's coordinate of row 0 of the pair: (2 * below + 1) / 2 - 1 / 2 = below
-            band[:, :, row - top] = self._native(pair, 1, 1 / (2 * float(self._below[row]) + 1))[:, :, 0]
+            self._native(pair, 1, 1 / (2 * float(self._below[row]) + 1), out=band[:, :, row - top : row - top + 1])
         return band
 
-    def _native(self, rows: Tensor, height: int, factor: float) -> Tensor:
-        rows = rows.contiguous(memory_format=self._format)
-        return torch.ops.aten.upsample_bilinear2d(rows, [height, self._size[1]], False, factor, None)
+    def _native(self, rows: Tensor, height: int, factor: float, out: Tensor | None = None) -> Tensor:
+        rows, size = rows.contiguous(memory_format=self._format), [height, self._size[1]]
+        if out is None:
+            return torch.ops.aten.upsample_bilinear2d(rows, size, False, factor, None)
+        return torch.ops.aten.upsample_bilinear2d.out(rows, size, False, factor, None, out=out)
+
+
+def empty_rows(map_BCHW: Tensor, rows: int, width: int) -> Tensor:
+    """Memory for a result (B, K, rows, width), row by row, into which PyTorch resizes a map without copies.
+
+    Operations with a band of a `RowResizer` are fast if all have this layout.
+    """
+    batch, channels = map_BCHW.shape[:2]
+    if _has_channels_last(map_BCHW):
+        return map_BCHW.new_empty((rows, batch, width, channels)).permute(1, 3, 0, 2)
+    return map_BCHW.new_empty((rows, batch, channels, width)).permute(1, 2, 0, 3)
+
+
+def _has_channels_last(map_BCHW: Tensor) -> bool:
+    return map_BCHW.is_contiguous(memory_format=torch.channels_last)
 
 
 @lru_cache(maxsize=4096)

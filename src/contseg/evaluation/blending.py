@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from torch import Tensor
 
-from contseg.evaluation.bands import RowResizer
+from contseg.evaluation.bands import RowResizer, empty_rows
 from contseg.evaluation.inference import Window
 from contseg.models.layers import resize
 
@@ -35,15 +35,15 @@ def blend(parts: Iterable[tuple[list[Window], list[Tensor | None]]], width: int,
         [1.0]
     """
     kept: list[tuple[Window, Rows | None]] = []
-    top, channels = 0, 1
+    top, like = 0, weight.new_zeros(1, 1, *weight.shape)
     for windows, maps in parts:
         for window, map in zip(windows, maps, strict=True):
             if (first := window[0].start) > top:
-                yield from _means(kept, top, first, channels, width, weight)
+                yield from _means(kept, top, first, like, width, weight)
                 top, kept = first, [one for one in kept if one[0][0].stop > first]
-            channels = channels if map is None else map.shape[1]
+            like = like if map is None else map
             kept.append((window, None if map is None else _rows_of(map, (weight.shape[0], weight.shape[1]))))
-    yield from _means(kept, top, kept[-1][0][0].stop, channels, width, weight)
+    yield from _means(kept, top, kept[-1][0][0].stop, like, width, weight)
 
 
 def _rows_of(map: Tensor, size: tuple[int, int]) -> Rows:
@@ -52,12 +52,13 @@ def _rows_of(map: Tensor, size: tuple[int, int]) -> Rows:
 
 
 def _means(
-    kept: list[tuple[Window, Rows | None]], top: int, bottom: int, channels: int, width: int, weight: Tensor
+    kept: list[tuple[Window, Rows | None]], top: int, bottom: int, like: Tensor, width: int, weight: Tensor
 ) -> Iterator[Tensor]:
-    step = max(1, (GPU_BAND_VALUES if weight.is_cuda else BAND_VALUES) // (channels * width))
+    """Bands of rows `top` to `bottom` with the channels, type and layout of a map."""
+    step = max(1, (GPU_BAND_VALUES if weight.is_cuda else BAND_VALUES) // (like.shape[1] * width))
     for start in range(top, bottom, step):
         end = min(start + step, bottom)
-        sums, counts = (weight.new_zeros((1, count, end - start, width)) for count in (channels, 1))
+        sums, counts = empty_rows(like, end - start, width).zero_(), weight.new_zeros((1, 1, end - start, width))
         for (rows, columns), map in kept:
             first, last = max(rows.start, start), min(rows.stop, end)
             if first >= last:

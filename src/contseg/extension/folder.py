@@ -1,6 +1,5 @@
 """The folder of an extended model: checks before, and what is written next to the weights."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 
 from contseg.digest import sha256
+from contseg.engine.memory import peak_memory
 from contseg.engine.teacher import statistics_beside
 from contseg.errors import ContsegError
 from contseg.methods.gaussian.sums import GaussianSums
@@ -75,11 +75,5 @@ def stored_mb(folder: Path) -> float:
 
 def memory_mb() -> float | None:
     """The most memory that this process has used, in megabytes: of the GPU if there is one; None where it is unknown."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e6
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used / (1e6 if sys.platform == "darwin" else 1e3)
+    used = peak_memory(torch.cuda.is_available())
+    return None if used is None else used / 1e6
