@@ -65,7 +65,7 @@ def resize_mask(mask: np.ndarray, height: int, width: int, mirrored: bool = Fals
         return mask[:, ::-1] if mirrored else mask
     rows = ((np.arange(height) + centre) * mask.shape[0] / height).astype(np.int64)
     columns = ((np.arange(width) + centre) * mask.shape[1] / width).astype(np.int64)
-    return mask.take(columns[::-1] if mirrored else columns, axis=1).take(rows, axis=0)
+    return mask[:, columns[::-1] if mirrored else columns].take(rows, axis=0)  # faster than `take` along columns
 
 
 def resize_layers(layers: Layers, height: int, width: int, mirrored: bool = False, centre: float = 0.5) -> Layers:
