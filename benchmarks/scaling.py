@@ -3,7 +3,8 @@
     python -m benchmarks.scaling              # into benchmarks/results-scaling.json, docs/performance.md and the plot
     python -m benchmarks.scaling --only-page  # the page and the plot of what is kept
 
-Every point is kept as soon as it is measured; stopped and started again, it continues. An exponent is the slope of the line
+Seconds are processor time of one thread, which other programs hardly change. Every point is kept as soon as it is
+measured; stopped and started again, it continues. An exponent is the slope of the line
 of least squares through the logarithms: 1 is linear, and above 1 is worse.
 """
 
@@ -12,6 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +21,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+import torch
 
 from benchmarks.page import NOT_MEASURED, PAGE, markdown, number, write_block
 from benchmarks.presence import Counted, planning
@@ -114,6 +117,8 @@ def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
 
 def measure_all(results: Results, curves: Mapping[str, Curve], repeats: int = 5) -> None:
     """Measure the points that the file does not have from this commit and machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     made = origin()
     for name, curve in curves.items():
         for value in curve.values:
@@ -122,8 +127,10 @@ def measure_all(results: Results, curves: Mapping[str, Curve], repeats: int = 5)
                 continue
             work = curve.make(value)
             timed(work)
-            results.keep(key, {"value": median(timed(work) for _ in range(repeats))}, made)
-            print(f"{key}: {results[key]['value']:.4f} s", flush=True)  # type: ignore[index]
+            seconds = median(timed(work, time.process_time) for _ in range(repeats))
+            results.keep(key, {"value": seconds}, made)
+            print(f"{key}: {seconds:.4f} s", flush=True)
+    torch.set_num_threads(threads)
 
 
 def points(results: Results, name: str, curve: Curve) -> dict[int, float]:
@@ -174,7 +181,7 @@ def scaling_block(results: Results, curves: Mapping[str, Curve] = CURVES) -> str
         remark = curve.remark or ("worse than linear" if slope is not None and slope > WORST else "")
         rows.append([curve.title, curve.size, sizes, seconds, NOT_MEASURED if slope is None else f"{slope:.2f}", remark])
         sources |= {described(kept["origin"]): None for value in found if (kept := results[f"{name}, {value}"])}
-    parts = [markdown(["work", "grows with", "sizes", "seconds", "exponent", ""], rows)]
+    parts = [markdown(["work", "grows with", "sizes", "seconds of one thread", "exponent", ""], rows)]
     if kept := results["processes"]:
         parts.append(
             f"Two processes with one thread each train {kept['two']:.1f} images per second, one trains {kept['one']:.1f}: an"

@@ -98,7 +98,25 @@ def test_predictions_in_bands_are_those_of_the_whole_batch(monkeypatch):
     torch.testing.assert_close(whole[1], banded[1])
 
 
-def test_only_small_maps_are_kept_for_backward(monkeypatch):
+@pytest.mark.parametrize("name", LOSSES)
+def test_bands_that_are_kept_and_those_that_are_computed_again_give_the_same_bits(monkeypatch, name):
+    tensors = drawn(4)
+    maps, gradient = evaluated(monkeypatch, LOSSES[name], tensors, bands=True)
+    monkeypatch.setattr(pixelwise, "KEPT", 0)
+    again, gradient_again = evaluated(monkeypatch, LOSSES[name], tensors, bands=True)
+    assert all(torch.equal(one, other) for one, other in zip(maps, again, strict=True))
+    assert torch.equal(gradient, gradient_again)
+
+
+def test_a_second_backward_pass_gives_the_same_gradient(monkeypatch):
+    student, _, labels, _ = drawn(5)
+    monkeypatch.setattr(pixelwise, "SMALLEST", 0)
+    loss = per_pixel(cross_entropy, (labels.shape[1], labels.shape[2]), SegmenterOutput(student), labels).sum()
+    first, second = (torch.autograd.grad(loss, student, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_of_a_large_batch_only_the_small_maps_are_kept_for_backward(monkeypatch):
     student, _, labels, _ = drawn(2)
     sizes = []
 
@@ -107,6 +125,7 @@ def test_only_small_maps_are_kept_for_backward(monkeypatch):
         return tensor
 
     monkeypatch.setattr(pixelwise, "SMALLEST", 0)
+    monkeypatch.setattr(pixelwise, "KEPT", 0)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         per_pixel(cross_entropy, (labels.shape[1], labels.shape[2]), SegmenterOutput(student), labels)
     assert sum(sizes) <= student.numel()

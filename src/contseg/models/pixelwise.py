@@ -1,7 +1,8 @@
 """Functions of up-sampled maps, evaluated in bands of rows: memory does not depend on the batch.
 
 At full size the logits of 151 classes take 151 MiB per image of 512 x 512 pixels, and each operation of a loss another
-such tensor. A loss per pixel needs a few rows at a time only: they are up-sampled, used, and computed again in backward.
+such tensor. A loss per pixel needs a few rows at a time only: they are up-sampled, used, and computed again in backward,
+unless the whole batch is small.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,8 @@ SMALLEST = 1 << 22
 """Numbers in an up-sampled batch from which bands are used: smaller ones are fast anyway, and keep their rounding."""
 BAND = {"cpu": 1 << 19, "cuda": 1 << 25}
 """Numbers in a band: on a CPU as many as its cache can hold, on a GPU enough to keep it busy."""
+KEPT = 1 << 24
+"""Numbers in an up-sampled batch up to which bands are kept for backward, not computed again: at most a few times 64 MiB."""
 
 
 def per_pixel(
@@ -107,13 +110,19 @@ class _Call:
 class _InBands(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: _Call, *maps: Tensor) -> tuple[Tensor, ...]:
-        ctx.call = call
+        needed = ctx.needs_input_grad[1:]
+        small = len(maps[0]) * call.channels * call.size[0] * call.size[1] <= KEPT
+        ctx.call, ctx.kept = call, [] if small and any(needed) else None
         ctx.save_for_backward(*maps)
         results: list[Tensor] = []
         for image in range(len(maps[0])):
             wide = [_Rows.of(one[image], call.size) for one in maps]
             for rows in call.bands(maps[0].device):
-                found = call.evaluate(image, rows, [one.cut(rows) for one in wide])
+                if ctx.kept is None:
+                    found = call.evaluate(image, rows, [one.cut(rows) for one in wide])
+                else:
+                    ctx.kept.append(band := _Band.of(call, image, rows, wide, needed))
+                    found = tuple(one.detach() for one in band.results)
                 if not results:
                     results = [one.new_empty((len(maps[0]), *call.size)) for one in found]
                 for result, one in zip(results, found, strict=True):
@@ -126,11 +135,14 @@ class _InBands(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         call, maps, needed = ctx.call, ctx.saved_tensors, ctx.needs_input_grad[1:]
         found = [torch.empty_like(one) if need else None for one, need in zip(maps, needed, strict=True)]
+        kept, ctx.kept = iter(ctx.kept or ()), None  # of a second backward pass nothing is kept
         for image in range(len(maps[0])):
             wide = [_Rows.of(one[image], call.size) for one in maps]
             sums = [one.zeros() if need else None for one, need in zip(wide, needed, strict=True)]
             for rows in call.bands(maps[0].device):
-                for total, one in zip(sums, _band_gradients(call, image, rows, wide, needed, gradients), strict=True):
+                band = next(kept, None) or _Band.of(call, image, rows, wide, needed)
+                heads = [one[image : image + 1, rows] for one in gradients]
+                for total, one in zip(sums, band.gradients(heads), strict=True):
                     if total is not None and one is not None:
                         total.add(rows, one)
             for result, total in zip(found, sums, strict=True):
@@ -139,21 +151,28 @@ class _InBands(torch.autograd.Function):
         return (None, *found)
 
 
-def _band_gradients(
-    call: _Call, image: int, rows: slice, wide: Sequence["_Rows"], needed: Sequence[bool], gradients: Sequence[Tensor]
-) -> list[Tensor | None]:
-    """The gradients of the resized maps of a band."""
-    with torch.enable_grad():
-        leaves = [one.cut(rows).requires_grad_(need) for one, need in zip(wide, needed, strict=True)]
-        pairs = [
-            (one, gradient[image : image + 1, rows])
-            for one, gradient in zip(call.evaluate(image, rows, leaves), gradients, strict=True)
-            if one.requires_grad
-        ]
-    wanted = [leaf for leaf, need in zip(leaves, needed, strict=True) if need]
-    outputs, heads = zip(*pairs, strict=True) if pairs else ((), ())
-    got = iter(torch.autograd.grad(outputs, wanted, heads, allow_unused=True)) if pairs else iter([None] * len(wanted))
-    return [next(got) if need else None for need in needed]
+@dataclass(frozen=True)
+class _Band:
+    """The resized maps of a band, and the results that depend on them."""
+
+    maps: list[Tensor]
+    results: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, call: _Call, image: int, rows: slice, wide: Sequence["_Rows"], needed: Sequence[bool]) -> "_Band":
+        with torch.enable_grad():
+            maps = [one.cut(rows).requires_grad_(need) for one, need in zip(wide, needed, strict=True)]
+            return cls(maps, call.evaluate(image, rows, maps))
+
+    def gradients(self, gradients: Sequence[Tensor]) -> list[Tensor | None]:
+        """The gradients of the maps from those of the results; once."""
+        pairs = [(one, gradient) for one, gradient in zip(self.results, gradients, strict=True) if one.requires_grad]
+        wanted = [one for one in self.maps if one.requires_grad]
+        if not pairs:
+            return [None] * len(self.maps)
+        outputs, heads = zip(*pairs, strict=True)
+        got = iter(torch.autograd.grad(outputs, wanted, heads, allow_unused=True))
+        return [next(got) if one.requires_grad else None for one in self.maps]
 
 
 @dataclass(frozen=True)
