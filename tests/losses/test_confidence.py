@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contseg.losses.confidence import class_histogram, entropy, histogram_median, mean_entropy, released_median
+from contseg.losses.confidence import class_histogram, entropy, first_best, histogram_median, mean_entropy, released_median
 
 QUICK = settings(max_examples=60, deadline=None)
 odd_many = st.lists(st.floats(0, 1, width=32), min_size=1, max_size=41).filter(lambda values: len(values) % 2)
@@ -27,6 +27,14 @@ def test_entropy_is_one_for_no_idea_and_zero_for_certainty(classes):
     certain[:, 0] = 1.0
     assert entropy(certain).item() == 0.0
     assert 0 < entropy(probabilities(classes, 2.0)) < entropy(probabilities(classes, 1.0)) < 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 1000), count=st.sampled_from([1, 2, 7, 254, 255, 256, 300]), levels=st.integers(1, 5))
+def test_the_first_best_class_is_that_of_argmax_also_among_equal_scores(seed, count, levels):
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randint(0, levels, (2, count, 3, 5), generator=generator).float()
+    assert torch.equal(first_best(scores), scores.argmax(dim=1))
 
 
 def test_entropy_of_one_class_is_zero():

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from contseg.losses.confidence import first_best
 from contseg.losses.contrast import fold_unknown, released_region_contrast
 from contseg.losses.distillation import dense_distillation
 from contseg.methods.idec import IDEC
@@ -60,7 +61,7 @@ class IDECReleased(IDEC):
     def regions(self, ours: Tensor, theirs: Tensor, teacher: SegmenterOutput, context: StepContext) -> Tensor:
         """ARCL as released, over regions of random classes."""
         size = (4 * ours.shape[2], 4 * ours.shape[3])
-        predicted = per_pixel(lambda logits: fold_unknown(logits).argmax(dim=1), size, teacher)
+        predicted = per_pixel(lambda logits: first_best(fold_unknown(logits)), size, teacher)
         drawn = [
             turn + int(torch.randint(1, DRAWN_FROM - turn, (1,), generator=context.generator)) for turn in range(ROUNDS)
         ]

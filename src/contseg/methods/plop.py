@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from contseg.losses.confidence import class_histogram, entropy, histogram_median
+from contseg.losses.confidence import class_histogram, entropy, first_best, histogram_median
 from contseg.losses.cross_entropy import cross_entropy
 from contseg.losses.pod import Regions, fold_new_classes, local_pod_loss
 from contseg.methods.method import Method, StepContext
@@ -82,7 +82,7 @@ class PLOP(Method):
 
         def guessed(logits_BOHW: Tensor) -> tuple[Tensor, Tensor]:
             probabilities = logits_BOHW.softmax(dim=1)
-            return probabilities.argmax(dim=1), self.uncertainty(probabilities, seen_count)
+            return first_best(probabilities), self.uncertainty(probabilities, seen_count)
 
         return per_pixel(guessed, size, teacher)
 

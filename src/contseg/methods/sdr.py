@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from contseg.data.classes import IGNORE
+from contseg.losses.confidence import first_best
 from contseg.losses.prototypes import (
     attraction,
     class_errors,
@@ -189,7 +190,7 @@ def old_classes_in(batch: Batch, labels_BHW: Tensor, teacher: SegmenterOutput, c
     unless that class was annotated in the image: there the background label is truth.
     """
     old, annotated, foreground = context.step.old_count, batch.annotated, int(context.step.table.has_background)
-    predicted = per_pixel(lambda logits: logits.argmax(dim=1), batch.size, teacher)
+    predicted = per_pixel(first_best, batch.size, teacher)
     predicted = nearest(predicted, (labels_BHW.shape[1], labels_BHW.shape[2]))
     marked, denied = (
         annotated.gather(1, classes.flatten(1)).view_as(labels_BHW)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from contseg.errors import ContsegError
+from contseg.losses.confidence import first_best
 from contseg.losses.cross_entropy import sigmoid_cross_entropy
 from contseg.methods.method import Method, StepContext
 from contseg.methods.pseudo_labels import fill_in
@@ -91,8 +92,7 @@ class WithUnknown(Method):
 
     def best(self, scores_BOHW: Tensor) -> tuple[Tensor, ...]:
         """The teacher's class of each pixel, its score, and whatever else `confident` reads: maps (B, H, W)."""
-        score, predicted = scores_BOHW.max(dim=1)
-        return predicted, score
+        return first_best(scores_BOHW), scores_BOHW.amax(dim=1)
 
     def confident(self, best: tuple[Tensor, ...], context: StepContext) -> tuple[Tensor, Tensor]:
         """The teacher's class of each pixel and whether it is a pseudo-label: (B, H, W) int64 and bool.
