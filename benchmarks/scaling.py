@@ -101,7 +101,9 @@ CURVES = {
     "images, plan": Curve(
         "plan of 6 steps from presence tables", "images", IMAGES, plan_of, "names and tables outgrow the processor's cache"
     ),
-    "images, draws": Curve("order of an epoch", "images", IMAGES, draws_of),
+    "images, draws": Curve(
+        "order of an epoch", "images", IMAGES, draws_of, "linear without Python's garbage collector, which visits the draws"
+    ),
 }
 
 
@@ -210,6 +212,9 @@ def draw(results: Results, path: Path, curves: Mapping[str, Curve] = CURVES) -> 
                 panel.plot([*found], [*found.values()], marker="o", label=label)
                 panel.legend(fontsize=7)
         panel.set(xscale="log", yscale="log", xlabel=size)
+        values = next(curve.values for curve in curves.values() if curve.size == size)
+        panel.set_xticks(values, [f"{value:,}" for value in values])
+        panel.minorticks_off()
     panels[0][0].set_ylabel("seconds")
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
