@@ -214,7 +214,7 @@ def draw(results: Results, path: Path, curves: Mapping[str, Curve] = CURVES) -> 
         panel.set(xscale="log", yscale="log", xlabel=size)
         values = next(curve.values for curve in curves.values() if curve.size == size)
         panel.set_xticks(values, [f"{value:,}" for value in values])
-        panel.minorticks_off()
+        panel.xaxis.minorticks_off()
     panels[0][0].set_ylabel("seconds")
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
