@@ -111,7 +111,7 @@ class _InBands(torch.autograd.Function):
         ctx.save_for_backward(*maps)
         results: list[Tensor] = []
         for image in range(len(maps[0])):
-            wide = [_Rows.of(one[image], call.size) for one in maps]
+            wide = [ResizedRows.of(one[image], call.size) for one in maps]
             for rows in call.bands(maps[0].device):
                 found = call.evaluate(image, rows, [one.cut(rows) for one in wide])
                 if not results:
@@ -127,7 +127,7 @@ class _InBands(torch.autograd.Function):
         call, maps, needed = ctx.call, ctx.saved_tensors, ctx.needs_input_grad[1:]
         found = [torch.empty_like(one) if need else None for one, need in zip(maps, needed, strict=True)]
         for image in range(len(maps[0])):
-            wide = [_Rows.of(one[image], call.size) for one in maps]
+            wide = [ResizedRows.of(one[image], call.size) for one in maps]
             sums = [one.zeros() if need else None for one, need in zip(wide, needed, strict=True)]
             for rows in call.bands(maps[0].device):
                 for total, one in zip(sums, _band_gradients(call, image, rows, wide, needed, gradients), strict=True):
@@ -140,7 +140,7 @@ class _InBands(torch.autograd.Function):
 
 
 def _band_gradients(
-    call: _Call, image: int, rows: slice, wide: Sequence["_Rows"], needed: Sequence[bool], gradients: Sequence[Tensor]
+    call: _Call, image: int, rows: slice, wide: Sequence["ResizedRows"], needed: Sequence[bool], gradients: Sequence[Tensor]
 ) -> list[Tensor | None]:
     """The gradients of the resized maps of a band."""
     with torch.enable_grad():
@@ -157,13 +157,18 @@ def _band_gradients(
 
 
 @dataclass(frozen=True)
-class _Rows:
+class ResizedRows:
     """A map with resized columns, whose rows are resized as needed.
 
     Args:
         wide: (K, h, W).
         weights: of source rows in each row, (H, h), and first and last source row of each row.
         columns: (w, W).
+
+    Example:
+        >>> ResizedRows.of(torch.tensor([[[0.0], [4.0]]]), (4, 1)).cut(slice(1, 3))
+        tensor([[[1.],
+                 [3.]]])
     """
 
     wide: Tensor
@@ -172,7 +177,8 @@ class _Rows:
     columns: Tensor
 
     @classmethod
-    def of(cls, map_KHW: Tensor, size: tuple[int, int]) -> "_Rows":
+    def of(cls, map_KHW: Tensor, size: tuple[int, int]) -> "ResizedRows":
+        """The rows of a map at full size (H, W)."""
         height, width = map_KHW.shape[1:]
         columns, _ = _weights(width, size[1], map_KHW.dtype, map_KHW.device)
         weights, spans = _weights(height, size[0], map_KHW.dtype, map_KHW.device)
@@ -183,9 +189,9 @@ class _Rows:
         first, last = self._sources(rows)
         return torch.matmul(self.weights[rows, first:last], self.wide[:, first:last])
 
-    def zeros(self) -> "_Rows":
+    def zeros(self) -> "ResizedRows":
         """The same without content, to add to."""
-        return _Rows(torch.zeros_like(self.wide), self.weights, self.spans, self.columns)
+        return ResizedRows(torch.zeros_like(self.wide), self.weights, self.spans, self.columns)
 
     def add(self, rows: slice, gradient_KRW: Tensor) -> None:
         """The reverse of `cut`: add the gradient of some rows."""
