@@ -1,5 +1,7 @@
 """Options of the backbones, by name. PyTorch is imported when a backbone is made."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -12,6 +14,7 @@ from contseg.plugins import Registry
 
 if TYPE_CHECKING:
     from contseg.models.backbones.backbone import Backbone
+    from contseg.models.eomt.trunk import QueryTrunk
 
 Four = Annotated[tuple[Channels, Channels, Channels, Channels], Field(strict=False)]
 Sides = Annotated[tuple[Pixels, Pixels], Field(strict=False)]
@@ -65,13 +68,19 @@ class BackboneOptions(PartOptions):
         """
         from contseg.models.normalization import set_momentum
 
-        try:
+        with self._errors():
             backbone = self.build()
+        set_momentum(backbone, self.norm_momentum)
+        return backbone
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Report errors of a constructor in one line."""
+        try:
+            yield
         except (TypeError, ValueError, AssertionError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ContsegError(f"network.backbone: {self.name} cannot be made of its options ({reason})") from None
-        set_momentum(backbone, self.norm_momentum)
-        return backbone
 
 
 class ResNetOptions(BackboneOptions):
@@ -246,6 +255,17 @@ class ViTOptions(BackboneOptions):
         from contseg.models.backbones.vit import PlainViT
 
         return PlainViT(self.name, self.drop_path, self.options, self.sides, self.patch, self.lora)
+
+    def make_trunk(self) -> "QueryTrunk":
+        """An untrained ViT without a pyramid, for the head `eomt`.
+
+        Raises:
+            ContsegError: as of `make`, or the blocks have no layer scale.
+        """
+        from contseg.models.eomt.trunk import QueryTrunk
+
+        with self._errors():
+            return QueryTrunk(self.name, self.drop_path, self.options, self.sides, self.patch, self.lora)
 
 
 BACKBONES: Registry[type[BackboneOptions]] = Registry(

@@ -31,6 +31,11 @@ class Tokens:
     prefix: int
 
     @property
+    def queries_BQD(self) -> Tensor:
+        """The queries."""
+        return self.values_BND[:, : self.queries]
+
+    @property
     def patches_BDHW(self) -> Tensor:
         """The patches as a map, (B, D, rows, columns)."""
         return as_map(self.values_BND[:, self.queries + self.prefix :], self.grid)

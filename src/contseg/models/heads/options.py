@@ -302,6 +302,7 @@ class EoMTOptions(HeadOptions):
     """
 
     masks: ClassVar[bool] = True
+    taps: ClassVar[tuple[str, ...]] = ("tokens", "queries")
 
     name: Literal["eomt"] = "eomt"
     width: Literal[0] = 0  # type: ignore[assignment]
