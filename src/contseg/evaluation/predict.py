@@ -73,7 +73,7 @@ def _bands(
     # logits have an unknown output before the classes, scores do not
     first = int(segmenter.options.unknown and options.average == "logits")
     # windows are normalised one by one, so that a large image is never in memory as floats
-    late = options.mode == "slide" and not options.resizes
+    late = options.mode != "whole" and not options.resizes
     return infer_in_bands(
         lambda images: segmenter(segmenter.normalise(images) if late else images).logits,
         images_BCHW if late else segmenter.normalise(images_BCHW),
