@@ -3,12 +3,151 @@
 import numpy as np
 import torch
 
+from contseg.engine.optimiser import make_optimiser
 from contseg.engine.options import TrainingOptions
 from contseg.engine.schedule import learning_rate
 from contseg.evaluation.along import resized, size_along, windows
 from contseg.evaluation.inference import InferenceOptions, infer, infer_in_bands
 from contseg.models.eomt.annealing import mask_probability
-from tests.parity.goldens import claims
+from contseg.interop.eomt import eomt_names
+from contseg.interop.names import load_strictly
+from contseg.models.eomt.segmenter import EoMTSegmenter
+from contseg.models.mask_decision import semantic_bands
+from contseg.models.options import NetworkOptions
+from tests.parity.goldens import claims, network_image, network_state
+
+
+class Drawn(EoMTSegmenter):
+    """Uses the recorded draws."""
+
+    def draw(self, block, like_BQ):
+        return self.golden.tensor(f"in_uniform_{block}")
+
+
+def network_of(golden) -> Drawn:
+    """The network of a golden, in float64."""
+    meta = golden.meta
+    rotary = meta["family"] == "dinov3"
+    sizes = {"embed_dim": meta["dim"], "depth": meta["depth"], "num_heads": meta["heads"]}
+    options = NetworkOptions(
+        backbone={
+            "name": "dinov3_small" if rotary else "dinov2_reg_small",
+            "patch": meta["patch"],
+            "size": meta["img"],
+            "options": sizes | ({"qkv_bias": True} if rotary else {}),
+        },
+        head={"name": "eomt", "queries": meta["queries"], "blocks": meta["l2"]},
+    )
+    state = {name: value for name, value in network_state(golden).items() if "periods" not in name}
+    network = Drawn(options, [meta["classes"]])
+    load_strictly(network, eomt_names(state))
+    network.golden = golden
+    return network.double()
+
+
+MODES = {"masked": 1.0, "unmasked": 0.0, "mixed": 0.5, "nolayers": 0.0}
+
+
+@claims(r"eomt/(vit_reg4|dinov3)_.*")
+def check_network(golden):
+    meta = golden.meta
+    network, tolerance = network_of(golden), 1e-4 if meta["family"] == "dinov3" else 1e-9
+    assert meta["probability"] == MODES["mixed"]
+    network.head.probabilities = [MODES[meta["mode"]]] * meta["l2"]
+    image = network_image(golden).double() * meta["image"]["scale"] + meta["image"]["shift"]
+    pixels = (image - network.mean) / network.std
+    network.train(meta["mode"] != "nolayers")
+    output = network(pixels)
+    every = [*output.auxiliary, output]
+    assert len(every) == (1 if meta["mode"] == "nolayers" else meta["l2"] + 1)
+    for layer, one in enumerate(every):
+        golden.check(f"out_class_logits_{layer}", one.masks.class_logits, tolerance)
+        if f"out_mask_logits_{layer}" in golden.arrays:
+            golden.check(f"out_mask_logits_{layer}", one.masks.mask_logits.float(), max(tolerance, 1e-6))
+    size = tuple(image.shape[2:])
+    scores = torch.zeros(len(image), meta["classes"], *size, dtype=torch.float64)
+    with torch.no_grad():
+        for place, rows, band in semantic_bands(output.masks, size):
+            scores[place, :, rows] = band
+    golden.check("out_semantic", scores[:, :, ::8, ::8], tolerance)
+    golden.check("out_semantic_mean", scores.mean(dim=(0, 2, 3)), tolerance)
+    assert (scores.argmax(dim=1).numpy() == golden.arrays["out_prediction"]).mean() > 0.999
+    if "out_loss" not in golden.arrays:
+        return
+    loss = sum(one.masks.mask_logits.square().mean() + one.masks.class_logits.square().mean() for one in every)
+    golden.check("out_loss", loss, tolerance)
+    loss.backward()
+    found = gradients_by_published_name(network, meta)
+    names = [name.removeprefix("grad_norm.") for name in golden.arrays if name.startswith("grad_norm.")]
+    assert names
+    for name in names:
+        golden.check(f"grad_norm.{name}", found[name].norm(), tolerance)
+        golden.check(f"grad_sample.{name}", found[name].flatten()[:64], tolerance)
+
+
+def gradients_by_published_name(network, meta) -> dict[str, torch.Tensor]:
+    """The gradients of a network under the names of the checkpoint."""
+    ours = {name: parameter.grad for name, parameter in network.named_parameters()}
+    found = {name.removeprefix("head."): value for name, value in ours.items() if name.startswith("head.")}
+    for last in ("weight", "bias"):
+        found[f"class_head.{last}"] = torch.cat([ours[f"classifier.steps.0.{last}"], ours[f"classifier.none.{last}"]])
+    for name, value in ours.items():
+        if name.startswith("backbone.model."):
+            found |= dict(published_trunk(f"encoder.backbone.{name.removeprefix('backbone.model.')}", value, meta))
+    return found
+
+
+def published_trunk(name: str, value: torch.Tensor, meta):
+    """The published names of a tensor of the trunk: of timm's ViT its own, of DINOv3 those of transformers."""
+    if meta["family"] != "dinov3":
+        yield name, value
+        return
+    if name.endswith("attn.qkv.weight"):
+        for part, one in zip("qkv", value.chunk(3), strict=True):
+            yield name.replace("attn.qkv", f"attention.{part}_proj"), one
+        return
+    for old, new in (
+        ("backbone.cls_token", "backbone.patch_embed.cls_token"),
+        ("backbone.reg_token", "backbone.patch_embed.register_tokens"),
+        ("patch_embed.proj.", "patch_embed.patch_embeddings."),
+        ("attn.proj.", "attention.o_proj."),
+        ("attn.q_bias", "attention.q_proj.bias"),
+        ("attn.v_bias", "attention.v_proj.bias"),
+        ("gamma_1", "layer_scale1.lambda1"),
+        ("gamma_2", "layer_scale2.lambda1"),
+        ("mlp.fc1.", "mlp.up_proj."),
+        ("mlp.fc2.", "mlp.down_proj."),
+    ):
+        name = name.replace(old, new)
+    yield name, value
+
+
+@claims(r"eomt/learning_rates")
+def check_learning_rates(golden):
+    """As released, a `lr_mult` other than 1 multiplies nothing, and leaves the last blocks their full rate."""
+    for case in golden.meta:
+        options = NetworkOptions(
+            backbone={
+                "name": "dinov2_reg_small",
+                "patch": 16,
+                "size": 64,
+                "options": {"embed_dim": 32, "depth": case["depth"], "num_heads": 4},
+            },
+            head={"name": "eomt", "queries": 10, "blocks": case["l2"]},
+        )
+        network = EoMTSegmenter(options, [6])
+        training = TrainingOptions(
+            optimiser="adamw",
+            lr=case["lr"],
+            layer_decay=case["llrd"],
+            layer_decay_spares=0 if case["llrd_l2_enabled"] and case["lr_mult"] == 1 else case["l2"],
+        )
+        optimiser = make_optimiser([{"params": list(network.parameters()), "lr_factor": 1.0}], network, training)
+        rate_of = {id(one): group["lr_factor"] * case["lr"] for group in optimiser.param_groups for one in group["params"]}
+        ours = {name: rate_of[id(one)] for name, one in network.named_parameters()}
+        for name, rate in case["rates"]:
+            own = next(iter(eomt_names({name: torch.zeros(7, 1)})))
+            assert abs(ours[own] - rate) < 1e-12, name
 
 
 @claims(r"eomt/windows")

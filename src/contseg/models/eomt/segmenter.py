@@ -1,13 +1,14 @@
 """EoMT: a plain ViT whose last blocks also process learned queries, each of which predicts a mask and its class."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from contseg.errors import ContsegError
 from contseg.models.backbones.options import ViTOptions
-from contseg.models.classifier import GrowingClassifier
+from contseg.models.classifier import Start
 from contseg.models.eomt.annealing import attention_mask, visible_patches
 from contseg.models.eomt.head import EoMTHead
 from contseg.models.eomt.trunk import QueryTrunk, Tokens
@@ -21,6 +22,8 @@ from contseg.models.segmenter import Segmenter
 
 
 NO_START = "network.head: eomt cannot start from features; set training.features=live"
+STARTS: dict[str, Any] = {"background": "no-object", "reserved": "random"}
+"""Starts of new classes of networks with a background, and what they are on masks."""
 EVALUATED = 0.5
 """In evaluation, a block is masked where the probability is greater."""
 
@@ -56,11 +59,11 @@ class EoMTSegmenter(Segmenter):
         >>> segmenter = EoMTSegmenter(options, [3]).eval()
         >>> segmenter.grow(1, "random")
         >>> output = segmenter(torch.zeros(2, 3, 64, 64), taps=("queries",))
-        >>> tuple(output.masks.class_logits_BQK1.shape), tuple(output.masks.mask_logits_BQHW.shape), output.logits.shape[1]
+        >>> tuple(output.masks.class_logits.shape), tuple(output.masks.mask_logits.shape), output.logits.shape[1]
         ((2, 5, 5), (2, 5, 16, 16), 4)
     """
 
-    backbone: QueryTrunk  # type: ignore[assignment]
+    backbone: QueryTrunk
     head: EoMTHead
 
     def __init__(self, options: NetworkOptions, widths: Sequence[int]):
@@ -73,10 +76,27 @@ class EoMTSegmenter(Segmenter):
                 f"network.head.blocks: {head.blocks}, and {trunk.name} has {self.backbone.depth} blocks; set at most that"
             )
 
-    def _classifier(self, widths: list[int]) -> GrowingClassifier:
+    def _classifier(self, widths: list[int]) -> Any:
+        return MaskClassifier(self.head.width, widths) if self.options.readout is None else super()._classifier(widths)
+
+    def grow(self, count: int, start: Start = "background") -> None:
+        """Add `count` classes, at `random` or from `background`, which is no-object here, see `MaskClassifier.grow`.
+
+        With a readout as `GrowingClassifier.grow`.
+        """
         if self.options.readout is not None:
-            return super()._classifier(widths)
-        return MaskClassifier(self.head.width, widths)
+            self.classifier.grow(count, start)
+        else:
+            self.classifier.grow(count, STARTS.get(start, start))
+
+    def reserve(self, widths: Sequence[int]) -> None:
+        """Nothing can be reserved.
+
+        Raises:
+            ContsegError: `widths` is not empty.
+        """
+        if widths:
+            raise ContsegError("network.head: eomt has no classifiers of later steps; use another method or another head")
 
     def forward(
         self, images_BCHW: Tensor | None, taps: Sequence[str] = (), start: FromFeatures | None = None
@@ -170,13 +190,17 @@ class EoMTSegmenter(Segmenter):
         else:
             self.head.probabilities = [0.0] * self.head.blocks
 
+    def scores(self, logits_BKHW: Tensor) -> Tensor:
+        """Scores of the classes (B, K, H, W): those of `score_map`, whose sum may be above 1."""
+        return logits_BKHW.exp() if self.options.readout is None else super().scores(logits_BKHW)
+
     def features_at(self, images_BCHW: Tensor, points: Sequence[str]) -> dict[str, Tensor]:
         """See `Segmenter.features_at`; `start_points` finds none."""
         raise ContsegError(NO_START)
 
     def freeze_unused(self, taps: Sequence[str]) -> None:
         """Freeze the queries and their mask vectors if a readout has taken their place."""
-        super().freeze_unused(taps)
         if self.options.readout is not None:
+            super().freeze_unused(taps)
             self.head.q.requires_grad_(False)
             self.head.mask_head.requires_grad_(False)
