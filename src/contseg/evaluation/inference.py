@@ -144,6 +144,17 @@ def infer_map(network: Network, images_BCHW: Tensor, options: InferenceOptions) 
     return _view(network, _started(images_BCHW, options), options, lambda logits: logits, (), variant)
 
 
+def viewed(images_BCHW: Tensor, options: InferenceOptions) -> Tensor:
+    """The images that the network gets in a single view of the whole image.
+
+    Args:
+        options: with `single_view`.
+    """
+    ((scale, _),) = _variants(options)
+    images = _started(images_BCHW, options)
+    return images if scale == 1 else _scaled(images, scale)
+
+
 def _variants(options: InferenceOptions) -> list[tuple[float, bool]]:
     """Scale of each view, and whether it is mirrored."""
     return [(scale, flipped) for scale in options.scales for flipped in ((False, True) if options.flip else (False,))]

@@ -22,5 +22,5 @@ def make_segmenter(options: NetworkOptions, widths: Sequence[int]) -> Segmenter:
         >>> make_segmenter(NetworkOptions(backbone={"name": "resnet18", "width": 8}), [3, 1]).widths
         [3, 1]
     """
-    kind = EoMTSegmenter if options.masks else AdoptedSegmenter if options.adopted else Segmenter
+    kind = EoMTSegmenter if options.head.masks else AdoptedSegmenter if options.adopted else Segmenter
     return kind(options, widths)

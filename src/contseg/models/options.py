@@ -119,7 +119,7 @@ class NetworkOptions(Options):
 
     @model_validator(mode="after")
     def _what_masks_need(self) -> "NetworkOptions":
-        if not self.masks:
+        if not self.head.masks:
             return self
         if not isinstance(self.backbone, ViTOptions):
             raise ValueError(
@@ -138,8 +138,8 @@ class NetworkOptions(Options):
 
     @property
     def masks(self) -> bool:
-        """Whether the network predicts masks and their classes, not a class for each pixel."""
-        return self.head.masks
+        """Whether the network predicts masks and their classes, not a class for each pixel, as it does with a readout."""
+        return self.head.masks and self.readout is None
 
     @property
     def adopted(self) -> bool:
@@ -175,7 +175,7 @@ class NetworkOptions(Options):
             >>> NetworkOptions(head="fcn").taps
             ('stage1', 'stage2', 'stage3', 'stage4', 'head', 'logits', 'pyramid')
         """
-        pyramid = ("pyramid",) if self.backbone.taps and not self.masks else ()
+        pyramid = ("pyramid",) if self.backbone.taps and not self.head.masks else ()
         auxiliary = ("auxiliary",) if self.background == "auxiliary" else ()
         return (*self.backbone.taps, *TAPS[4:], *pyramid, *self.head.taps, *auxiliary)
 
@@ -187,7 +187,7 @@ class NetworkOptions(Options):
             widths: outputs of each step so far.
         """
         backbone = self.backbone
-        stride = backbone.token if self.masks and isinstance(backbone, ViTOptions) else backbone.head_stride
+        stride = backbone.token if self.head.masks and isinstance(backbone, ViTOptions) else backbone.head_stride
         return HeadInput(channels, widths, stride, backbone.head_slope, self.unknown)
 
     def changed(self, **changes: Any) -> "NetworkOptions":
