@@ -293,7 +293,7 @@ class EoMTOptions(HeadOptions):
     """Queries in the last blocks of a plain ViT, which predict masks and their classes, see `contseg.models.eomt`.
 
     Attributes:
-        width: always 0, that of the ViT.
+        width, initialisation: always 0 and none: those of the ViT and of PyTorch.
         queries: number of queries.
         blocks: number of last blocks that the queries pass.
         annealing: for each of these blocks, the shares of a step's updates at which its masked attention begins to be opened
@@ -301,11 +301,13 @@ class EoMTOptions(HeadOptions):
         masked: in which steps attention is masked at first: in the `first`, in `every`, or in `none`.
     """
 
+    not_shared: ClassVar[frozenset[str]] = frozenset({"width", "initialisation"})
     masks: ClassVar[bool] = True
     taps: ClassVar[tuple[str, ...]] = ("tokens", "queries")
 
     name: Literal["eomt"] = "eomt"
     width: Literal[0] = 0  # type: ignore[assignment]
+    initialisation: None = None
     queries: Channels = 100
     blocks: Annotated[int, Field(ge=1, le=64)] = 4
     annealing: Annotated[tuple[Span, ...], Field(strict=False)] | None = None
