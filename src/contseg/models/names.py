@@ -54,8 +54,8 @@ VITS = {
 }
 """Name -> timm's name."""
 
-TINY_VIT = {"embed_dim": 64, "depth": 4, "num_heads": 4}
-"""Sizes of the names that end with `_tiny`, which have no published weights."""
+TINY_VIT = {"embed_dim": 64, "depth": 4, "num_heads": 4, "init_values": 1.0}
+"""Sizes of the names that end with `_tiny`, which have no published weights, so that layer scale starts as in other ViTs."""
 
 PATCHES = {"dinov2": 14, "dinov3": 16}
 """Beginning of a name in `VITS` -> side of its patches in pixels."""
