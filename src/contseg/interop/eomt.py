@@ -2,24 +2,26 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from contseg.errors import ContsegError
+from contseg.interop.imagenet import load_backbone
 from contseg.interop.names import below, load_strictly, renamed
 from contseg.models.make import make_segmenter
 from contseg.models.names import PATCHES
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
 
+ENCODER = "encoder.backbone."
 MARK = "mask_head.0.weight"
 """Name of a tensor that only these checkpoints have."""
 WIDTHS = {384: ("small", 6), 768: ("base", 12), 1024: ("large", 16)}
 """Channels of a ViT to the end of its name and its number of attention heads."""
 HEAD_WIDTH = 64
-REGISTERS = 4
 
 DINOV3_NAMES = (
     (r"^patch_embed\.cls_token$", "cls_token"),
@@ -32,7 +34,7 @@ DINOV3_NAMES = (
     (r"\.mlp\.down_proj\.", ".mlp.fc2."),
 )
 """Names of DINOv3 in transformers and in timm."""
-DROPPED = re.compile(r"(^criterion\.|\.mask_token$|rope_embeddings\.|\.periods$|\.inv_freq$|pixel_(mean|std)$)")
+DROPPED = re.compile(r"(\.mask_token$|rope_embeddings\.|\.periods$|\.inv_freq$|pixel_(mean|std)$)")
 """Tensors that hold no weights of the network."""
 
 
@@ -42,22 +44,37 @@ def convert_eomt(tensors: dict[str, Tensor], source: str = "eomt") -> tuple[Segm
     Raises:
         ContsegError: a tensor is missing or unexpected, or has another shape, or the image size cannot be inferred.
     """
-    found = without_wrapper(tensors)
-    options = eomt_options(found, source)
-    widths = [len(found["class_head.weight"]) - 1]
-    return load_strictly(make_segmenter(options, widths), eomt_names(found)), widths
+    options = eomt_options(tensors, source)
+    widths = [len(tensors["class_head.weight"]) - 1]
+    return load_strictly(make_segmenter(options, widths), eomt_names(tensors)), widths
 
 
-def without_wrapper(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the network in a checkpoint of the trainer, where their names begin with `network.`.
+def add_backbone(segmenter: Segmenter, path: Path | str) -> None:
+    """Add the published weights of the backbone to those of a segmenter, which are differences ("delta weights").
+
+    Args:
+        path: as of `load_backbone`.
+
+    Raises:
+        ContsegError: see `load_backbone`.
+    """
+    differences = {name: value.clone() for name, value in segmenter.backbone.state_dict().items()}
+    with torch.no_grad():
+        for value in segmenter.backbone.state_dict().values():
+            value.zero_()  # what the file lacks, such as biases of DINOv3, is zero in it
+        load_backbone(segmenter.backbone, path)
+        for name, value in segmenter.backbone.state_dict().items():
+            value += differences[name]
+
+
+def without_criterion(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint without those of its loss, which the trainer of EoMT stores next to the network.
 
     Example:
-        >>> list(without_wrapper({"network.q.weight": torch.zeros(1), "criterion.empty_weight": torch.zeros(1)}))
-        ['q.weight']
+        >>> list(without_criterion({"network.q.weight": torch.zeros(1), "criterion.empty_weight": torch.zeros(1)}))
+        ['network.q.weight']
     """
-    inner = below(tensors, "network.") or dict(tensors)
-    found = {name.replace("._orig_mod.", ".").removeprefix("_orig_mod."): value for name, value in inner.items()}
-    return {name: value for name, value in found.items() if not name.startswith("criterion.")}
+    return {name: value for name, value in tensors.items() if not name.startswith("criterion.")}
 
 
 def eomt_options(tensors: Mapping[str, Tensor], source: str = "eomt") -> NetworkOptions:
@@ -66,13 +83,14 @@ def eomt_options(tensors: Mapping[str, Tensor], source: str = "eomt") -> Network
     Raises:
         ContsegError: it has not the names of EoMT, or its image size cannot be inferred.
     """
-    needed = ("q.weight", "class_head.weight", "attn_mask_probs", MARK)
+    rotary = any(name.startswith(f"{ENCODER}patch_embed.patch_embeddings.") for name in tensors)
+    of_encoder = ["patch_embed.patch_embeddings.weight"] if rotary else ["patch_embed.proj.weight", "pos_embed"]
+    needed = ("q.weight", "class_head.weight", "attn_mask_probs", MARK, *(ENCODER + name for name in of_encoder))
     if missing := [name for name in needed if name not in tensors]:
-        raise ContsegError(f"weights: no {missing[0]}; {source} has it")
-    encoder = below(tensors, "encoder.backbone.")
-    rotary = any(name.startswith("patch_embed.patch_embeddings.") for name in encoder)
+        raise ContsegError(f"weights: no {missing[0]}, which every network of {source} has")
+    encoder = below(tensors, ENCODER)
     family = "dinov3" if rotary else "dinov2_reg" if "reg_token" in encoder else "dinov2"
-    kernel = encoder[f"patch_embed.{'patch_embeddings' if rotary else 'proj'}.weight"]
+    kernel = encoder[of_encoder[0]]
     width, patch = len(kernel), kernel.shape[-1]
     backbone: dict[str, Any] = {}
     if patch != PATCHES[family.partition("_")[0]]:
@@ -90,7 +108,7 @@ def eomt_options(tensors: Mapping[str, Tensor], source: str = "eomt") -> Network
     head = {"name": "eomt", "queries": len(tensors["q.weight"]), "blocks": len(tensors["attn_mask_probs"])}
     network: dict[str, Any] = {"backbone": backbone, "head": head}
     for key, name in (("mean", "encoder.pixel_mean"), ("std", "encoder.pixel_std")):
-        if name in tensors:
+        if name in tensors and not tensors[name].is_meta:
             network[key] = [round(value, 6) for value in tensors[name].flatten().tolist()]
     return NetworkOptions.model_validate(network)
 
@@ -101,7 +119,7 @@ def _side(encoder: Mapping[str, Tensor]) -> int:
     side = int(count**0.5 + 0.5)
     if side * side != count:
         raise ContsegError(
-            f"weights: position embeddings of {count} patches are not those of a square; set the network's backbone.size"
+            f"weights: position embeddings of {count} patches are not those of a square image, which published networks have"
         )
     return side
 
@@ -123,8 +141,8 @@ def eomt_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif name.startswith("class_head."):
             last = name.removeprefix("class_head.")
             found[f"classifier.steps.0.{last}"], found[f"classifier.none.{last}"] = value[:-1], value[-1:]
-        elif name.startswith("encoder.backbone."):
-            inner = renamed(name.removeprefix("encoder.backbone."), DINOV3_NAMES)
+        elif name.startswith(ENCODER):
+            inner = renamed(name.removeprefix(ENCODER), DINOV3_NAMES)
             part = re.fullmatch(r"(blocks\.\d+)\.attention\.([qkv])_proj\.weight", inner)
             if part:
                 joined.setdefault(part[1], {})[part[2]] = value
