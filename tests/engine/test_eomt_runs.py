@@ -7,6 +7,7 @@ from contseg.engine.optimiser import make_optimiser
 from contseg.engine.options import TrainingOptions
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
+from contseg.models.eomt.annealing import mask_probability
 from contseg.models.make import make_segmenter
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
@@ -46,10 +47,10 @@ def test_every_prediction_has_its_term_and_the_file_knows_that_attention_is_open
 
 
 def test_the_state_within_step_0_knows_how_far_attention_was_opened(tmp_path):
-    interrupted(tmp_path / "run", eomt_recipe(), "updated", 3)
+    interrupted(tmp_path / "run", eomt_recipe(), "updated", 6)  # the state is that after the first epoch
     first, second = Run(tmp_path / "run").load_state(0).model["head._extra_state"].tolist()
-    assert 0 < first < 1
-    assert second == 1
+    assert (first, second) == (mask_probability(4, 0.8, 4.8), mask_probability(4, 3.2, 7.2))
+    assert 0 < first < second < 1
 
 
 @pytest.mark.parametrize("key", ["training.memory=lean", "training.workers=1"])

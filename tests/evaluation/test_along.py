@@ -47,7 +47,8 @@ def segmenter():
     made = make_segmenter(options, [4])
     with torch.no_grad():
         for one in made.parameters():
-            torch.nn.init.normal_(one, std=0.5)
+            if one.ndim > 1:
+                torch.nn.init.normal_(one, std=0.2)
     return made.eval()
 
 
