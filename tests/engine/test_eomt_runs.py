@@ -61,7 +61,9 @@ def test_what_changes_no_number_changes_none(tmp_path, whole, key):
 
 def test_two_passes_draw_as_one(tmp_path):
     one = learn(tmp_path / "one", eomt_recipe("finetune", "training.optimiser=sgd"))
-    two = learn(tmp_path / "two", eomt_recipe("finetune", "training.optimiser=sgd", "training.batch=5", "training.accumulate=2"))
+    two = learn(
+        tmp_path / "two", eomt_recipe("finetune", "training.optimiser=sgd", "training.batch=5", "training.accumulate=2")
+    )
     assert distance(weights(one), weights(two)) < 1e-5
 
 
@@ -76,7 +78,9 @@ def test_a_trunk_that_is_not_tuned_keeps_its_weights(tmp_path, kind):
 
 
 def test_a_gaussian_head_on_the_same_trunk(tmp_path):
-    run = learn(tmp_path / "run", eomt_recipe("gaussian", "training.epochs=[2, 0]", "method.tap=stage4", "method.expansion=0"))
+    run = learn(
+        tmp_path / "run", eomt_recipe("gaussian", "training.epochs=[2, 0]", "method.tap=stage4", "method.expansion=0")
+    )
     assert weights(run)["classifier.steps.1.weight"].shape[:2] == (5, 16)
     assert 0 <= run.summary()["all"] <= 100
 

@@ -1,5 +1,7 @@
 """Windows along an image cover it, and masks are decided at full size."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -29,7 +31,7 @@ def test_windows_are_squares_that_leave_out_nothing(height, width, side):
     starts = [max(window[0].start, window[1].start) for window in found]
     assert starts[0] == 0
     assert starts[-1] + side == max(size)
-    assert all(0 < after - before <= side for before, after in zip(starts, starts[1:], strict=False))
+    assert all(0 < after - before <= side for before, after in pairwise(starts))
 
 
 def test_an_image_of_the_window_is_not_changed():

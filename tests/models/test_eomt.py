@@ -78,11 +78,11 @@ def test_every_masked_query_looks_at_its_mask_and_at_what_is_in_front(trunk):
 
     def classes(mask, moved):
         tokens = trunk.run(trunk.embed(images(count=1)), 0, 3)
-        tokens.values_BND = tokens.values_BND.clone()
-        tokens.values_BND[:, -1] += moved * torch.arange(16)
+        tokens.values = tokens.values.clone()
+        tokens.values[:, -1] += moved * torch.arange(16)
         tokens = trunk.with_queries(tokens, segmenter.head.q.weight)
-        given = None if mask is None else attention_mask(mask, tokens.values_BND.shape[1])
-        return segmenter.classifier(trunk.normalised(trunk.run(tokens, 3, 4, given)).queries_BQD)
+        given = None if mask is None else attention_mask(mask, tokens.values.shape[1])
+        return segmenter.classifier(trunk.normalised(trunk.run(tokens, 3, 4, given)).queries)
 
     with torch.no_grad():
         assert torch.equal(classes(visible, 0.0), classes(visible, 5.0))
@@ -224,11 +224,17 @@ def test_growing_does_not_touch_what_there_is():
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        ({"backbone": "resnet18"}, "needs a plain vision transformer, and backbone is resnet18; set network.backbone=dinov2"),
+        (
+            {"backbone": "resnet18"},
+            "needs a plain vision transformer, and backbone is resnet18; set network.backbone=dinov2",
+        ),
         ({"decision": "sigmoid"}, "masks, which have no decision: sigmoid"),
         ({"background": "constant", "decision": "sigmoid"}, "masks, which have no (background|decision)"),
         ({"auxiliary": True}, "masks, which have no auxiliary"),
-        ({"backbone": {"name": "dinov2_reg_tiny", "size": 500}}, "500 pixels are not a whole number of patches of 14; set 490"),
+        (
+            {"backbone": {"name": "dinov2_reg_tiny", "size": 500}},
+            "500 pixels are not a whole number of patches of 14; set 490",
+        ),
         ({"head": {"name": "eomt", "annealing": [[0, 1]]}}, "1 spans for 4 blocks"),
         ({"head": {"name": "eomt", "blocks": 1, "annealing": [[0.5, 0.2]]}}, "ends before it begins"),
         ({"head": {"name": "eomt", "width": 8}}, "width"),

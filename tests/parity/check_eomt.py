@@ -8,9 +8,9 @@ from contseg.engine.options import TrainingOptions
 from contseg.engine.schedule import learning_rate
 from contseg.evaluation.along import resized, size_along, windows
 from contseg.evaluation.inference import InferenceOptions, infer, infer_in_bands
-from contseg.models.eomt.annealing import mask_probability
 from contseg.interop.eomt import eomt_names
 from contseg.interop.names import load_strictly
+from contseg.models.eomt.annealing import mask_probability
 from contseg.models.eomt.segmenter import EoMTSegmenter
 from contseg.models.mask_decision import semantic_bands
 from contseg.models.options import NetworkOptions

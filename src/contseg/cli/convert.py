@@ -41,7 +41,12 @@ def run_conversion(
         segmenter = under(segmenter, network_of(segmenter.options.model_dump(), changes))
     options = segmenter.options
     table = classes_of_outputs(classes, sum(segmenter.widths) - options.unknown, split=split, order=order)
-    save_pretrained(out, segmenter, table, {"code_base": used, "file": file.name, "sha256": digest, **({"base": Path(base).name} if base else {})})
+    save_pretrained(
+        out,
+        segmenter,
+        table,
+        {"code_base": used, "file": file.name, "sha256": digest, **({"base": Path(base).name} if base else {})},
+    )
     idrnet = f" under IDRNet (refine: {options.idrnet.refine})" if options.idrnet else ""
     background = "background and " if table.has_background else ""
     console.print(

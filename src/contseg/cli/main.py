@@ -178,7 +178,9 @@ def convert(
     order: Annotated[str, typer.Option(help="Order of the classes, as scenario.order.")] = "natural",
     base: Annotated[
         str | None,
-        typer.Option(help="Weights of the backbone that the file only has differences to (delta weights of EoMT): FILE or hub."),
+        typer.Option(
+            help="Weights of the backbone that the file only has differences to (delta weights of EoMT): FILE or hub."
+        ),
     ] = None,
     changes: Annotated[
         list[str] | None,

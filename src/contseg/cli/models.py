@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from contseg.cli.console import console
 from contseg.errors import ContsegError
 from contseg.models.backbones.options import BACKBONES
-from contseg.models.heads.idrnet.options import CONTEXT
 from contseg.models.eomt.segmenter import EoMTSegmenter
+from contseg.models.heads.idrnet.options import CONTEXT
 from contseg.models.heads.options import HEADS
 from contseg.models.make import make_segmenter
 from contseg.models.options import NetworkOptions, first_widths
@@ -18,8 +18,8 @@ from contseg.models.segmenter import Segmenter
 
 USED_BY = {"deeplabv3-mib": "MiB, PLOP, SDR", "deeplabv3-ssul": "SSUL, IDEC, LAG", "deeplabv3-rcil": "RCIL", "eomt": "masks"}
 CAPTION = (
-    "any backbone fits any head, except eomt, which needs a plain vision transformer (dinov2..., dinov3...); IDRNet is added to"
-    " a head, with its context or another"
+    "any backbone fits any head, except eomt, which needs a plain vision transformer (dinov2..., dinov3...); IDRNet is added"
+    " to a head, with its context or another"
 )
 PARTS = ("backbone", "head", "classifier", "auxiliary")
 

@@ -67,8 +67,8 @@ def make_optimiser(
 ) -> torch.optim.Optimizer:
     """SGD or AdamW over the method's parameter groups, each split by learning-rate factor and by weight decay.
 
-    Every group has an `lr_factor` that multiplies the scheduled rate, and with the schedule `warm-twice` says by `late`
-    whether it belongs to the backbone.
+    Every group has an `lr_factor` that multiplies the scheduled rate, and with the schedule `warm-twice` `late`: whether it
+    belongs to the backbone.
 
     Args:
         groups: from `Method.parameter_groups`.
@@ -120,7 +120,7 @@ def layer_factor(segmenter: Segmenter, name: str, options: TrainingOptions) -> f
     above = segmenter.backbone.layers_above(rest)
     if above is None:
         raise ContsegError(
-            f"training.layer_decay: {segmenter.options.backbone.name} has no blocks with rates of their own; remove it, or use"
-            " a backbone of vision transformer blocks, such as dinov2_reg_small"
+            f"training.layer_decay: {segmenter.options.backbone.name} has no blocks with rates of their own; remove it,"
+            " or use a backbone of vision transformer blocks, such as dinov2_reg_small"
         )
     return 1.0 if above < options.layer_decay_spares else options.layer_decay**above

@@ -101,9 +101,7 @@ def known_sources() -> str:
     return ", ".join(sorted(CONVERTERS))
 
 
-def convert_file(
-    path: Path | str, source: str | None = None, base: Path | str | None = None
-) -> tuple[Segmenter, str]:
+def convert_file(path: Path | str, source: str | None = None, base: Path | str | None = None) -> tuple[Segmenter, str]:
     """Convert a published segmenter in a checkpoint file; also returns its code base.
 
     A prefix that all tensor names share (`model.`) is removed.

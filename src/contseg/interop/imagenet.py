@@ -16,8 +16,8 @@ from contseg.models.backbones.backbone import Backbone
 from contseg.models.backbones.resnet import ResNet
 from contseg.models.backbones.swin import Swin
 from contseg.models.backbones.timm_backbone import TimmBackbone, download_errors, import_timm, to_timm_names
-from contseg.models.backbones.two_branches import TwoBranchResNet
 from contseg.models.backbones.timm_vit import TimmViT
+from contseg.models.backbones.two_branches import TwoBranchResNet
 from contseg.models.backbones.vit import PlainViT
 from contseg.models.eomt.trunk import QueryTrunk
 from contseg.models.names import DEPTHS

@@ -76,7 +76,7 @@ class TimmViT(Backbone):
                 parameter.requires_grad_(False)
 
     def layers_above(self, name: str) -> int:
-        """See `Backbone.layers_above`: the blocks are the layers, the embedding belongs to the first and the norm to none."""
+        """See `Backbone.layers_above`: the layers are the blocks; the embedding belongs to the first, the norm to none."""
         block = re.match(r"model\.blocks\.(\d+)\.", name)
         if block:
             return len(self.model.blocks) - 1 - int(block[1])

@@ -20,7 +20,6 @@ from contseg.models.options import NetworkOptions
 from contseg.models.output import AuxiliaryOutput, MaskPrediction, SegmenterOutput
 from contseg.models.segmenter import Segmenter
 
-
 NO_START = "network.head: eomt cannot start from features; set training.features=live"
 STARTS: dict[str, Any] = {"background": "no-object", "reserved": "random"}
 """Starts of new classes of networks with a background, and what they are on masks."""
@@ -54,7 +53,8 @@ class EoMTSegmenter(Segmenter):
 
     Example:
         >>> options = NetworkOptions(
-        ...     backbone={"name": "dinov2_reg_tiny", "patch": 16, "size": 64}, head={"name": "eomt", "queries": 5, "blocks": 2}
+        ...     backbone={"name": "dinov2_reg_tiny", "patch": 16, "size": 64},
+        ...     head={"name": "eomt", "queries": 5, "blocks": 2},
         ... )
         >>> segmenter = EoMTSegmenter(options, [3]).eval()
         >>> segmenter.grow(1, "random")
@@ -117,29 +117,29 @@ class EoMTSegmenter(Segmenter):
         for block in range(self.backbone.depth):
             mask = None
             if block == first:
-                features["tokens"] = tokens.patches_BDHW
+                features["tokens"] = tokens.patches
                 tokens = self.backbone.with_queries(tokens, self.head.q.weight)
             if block >= first and (self._predicts(block - first) or "queries" in taps):
                 normal = self.backbone.normalised(tokens)
-                queries.append(normal.queries_BQD)
+                queries.append(normal.queries)
                 if self._predicts(block - first):
-                    masks = self.head.masks(normal.queries_BQD, self.head.upscale(normal.patches_BDHW))
+                    masks = self.head.masks(normal.queries, self.head.upscale(normal.patches))
                     mask = self._attention(block - first, masks, normal)
                     if self.training and self.options.readout is None:
                         prediction = self._prediction(normal, masks, size)
                         earlier.append(AuxiliaryOutput(masks=prediction, name=f"block{block - first + 1}"))
             tokens = self.backbone.run(tokens, block, block + 1, mask)
             if block + 1 in self.backbone.cuts:
-                features[STAGES[self.backbone.cuts.index(block + 1) - 1]] = tokens.patches_BDHW
+                features[STAGES[self.backbone.cuts.index(block + 1) - 1]] = tokens.patches
         normal = self.backbone.normalised(tokens)
-        features["stage4"], upscaled = normal.patches_BDHW, self.head.upscale(normal.patches_BDHW)
+        features["stage4"], upscaled = normal.patches, self.head.upscale(normal.patches)
         features["head"] = self._cropped(upscaled, size)
         if self.options.readout is None:
-            output = SegmenterOutput(masks=self._prediction(normal, self.head.masks(normal.queries_BQD, upscaled), size))
+            output = SegmenterOutput(masks=self._prediction(normal, self.head.masks(normal.queries, upscaled), size))
         else:
             output = SegmenterOutput(self.classifier(features[self.classifier_tap]))
         if "queries" in taps:
-            features["queries"] = torch.stack([*queries, normal.queries_BQD], dim=1)
+            features["queries"] = torch.stack([*queries, normal.queries], dim=1)
         output.features = {tap: output.logits if tap == "logits" else features[tap] for tap in taps}
         output.auxiliary = earlier
         return output
@@ -160,7 +160,7 @@ class EoMTSegmenter(Segmenter):
         opened = None
         if self.training and probability < 1:
             opened = self.draw(block, masks_BQHW[:, :, 0, 0]) > probability
-        return attention_mask(visible_patches(masks_BQHW, tokens.grid, opened), tokens.values_BND.shape[1])
+        return attention_mask(visible_patches(masks_BQHW, tokens.grid, opened), tokens.values.shape[1])
 
     def draw(self, block: int, like_BQ: Tensor) -> Tensor:
         """Uniform numbers in [0, 1) that decide which queries look everywhere: those above the probability of a mask.
@@ -176,7 +176,7 @@ class EoMTSegmenter(Segmenter):
         Args:
             size: of the images.
         """
-        return MaskPrediction(self.classifier(normal.queries_BQD), self._cropped(masks_BQHW, size))
+        return MaskPrediction(self.classifier(normal.queries), self._cropped(masks_BQHW, size))
 
     def _cropped(self, map_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
         height, width = ((side + self.head.stride - 1) // self.head.stride for side in size)

@@ -17,28 +17,28 @@ class Tokens:
     """Tokens between two blocks.
 
     Args:
-        values_BND: the tokens: queries, if there are any, then class token and registers, then patches.
+        values: the tokens (B, N, D): queries, if there are any, then class token and registers, then patches.
         grid: rows and columns of patches.
         rotations: rotary positions of the patches, or None.
-        queries: number of queries in front.
-        prefix: number of class tokens and registers.
+        query_count: number of queries in front.
+        prefix_count: number of class tokens and registers.
     """
 
-    values_BND: Tensor
+    values: Tensor
     grid: tuple[int, int]
     rotations: Tensor | None
-    queries: int
-    prefix: int
+    query_count: int
+    prefix_count: int
 
     @property
-    def queries_BQD(self) -> Tensor:
-        """The queries."""
-        return self.values_BND[:, : self.queries]
+    def queries(self) -> Tensor:
+        """The queries, (B, Q, D)."""
+        return self.values[:, : self.query_count]
 
     @property
-    def patches_BDHW(self) -> Tensor:
+    def patches(self) -> Tensor:
         """The patches as a map, (B, D, rows, columns)."""
-        return as_map(self.values_BND[:, self.queries + self.prefix :], self.grid)
+        return as_map(self.values[:, self.query_count + self.prefix_count :], self.grid)
 
 
 def as_map(patches_BND: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -58,7 +58,7 @@ class QueryTrunk(TimmViT):
         >>> trunk = QueryTrunk("dinov2_reg_tiny", size=(32, 48), patch=16)
         >>> tokens = trunk.run(trunk.embed(torch.zeros(1, 3, 32, 48)), 0, 2)
         >>> tokens = trunk.run(trunk.with_queries(tokens, torch.zeros(5, 64)), 2, 4)
-        >>> tuple(tokens.values_BND.shape), tuple(tokens.patches_BDHW.shape)
+        >>> tuple(tokens.values.shape), tuple(tokens.patches.shape)
         ((1, 16, 64), (1, 64, 2, 3))
     """
 
@@ -98,20 +98,20 @@ class QueryTrunk(TimmViT):
         Args:
             mask_B1NN: true where a token (row) may look at another one (column); None: everywhere.
         """
-        values, given = tokens.values_BND, {"attn_mask": mask_B1NN}
+        values, given = tokens.values, {"attn_mask": mask_B1NN}
         for block in self.model.blocks[first:last]:
             if tokens.rotations is not None:
-                block.attn.num_prefix_tokens = tokens.queries + tokens.prefix  # only what follows is rotated
+                block.attn.num_prefix_tokens = tokens.query_count + tokens.prefix_count  # only what follows is rotated
                 given["rope"] = tokens.rotations
             values = block(values, **given)
-        return Tokens(values, tokens.grid, tokens.rotations, tokens.queries, tokens.prefix)
+        return Tokens(values, tokens.grid, tokens.rotations, tokens.query_count, tokens.prefix_count)
 
     def with_queries(self, tokens: Tokens, queries: Tensor) -> Tokens:
         """Tokens with queries in front, (Q, D) for every image or (B, Q, D)."""
-        batch = len(tokens.values_BND)
-        values = torch.cat([queries.expand(batch, *queries.shape[-2:]), tokens.values_BND], dim=1)
-        return Tokens(values, tokens.grid, tokens.rotations, queries.shape[-2], tokens.prefix)
+        batch = len(tokens.values)
+        values = torch.cat([queries.expand(batch, *queries.shape[-2:]), tokens.values], dim=1)
+        return Tokens(values, tokens.grid, tokens.rotations, queries.shape[-2], tokens.prefix_count)
 
     def normalised(self, tokens: Tokens) -> Tokens:
         """The tokens after the final norm of the ViT."""
-        return Tokens(self.model.norm(tokens.values_BND), tokens.grid, tokens.rotations, tokens.queries, tokens.prefix)
+        return Tokens(self.model.norm(tokens.values), tokens.grid, tokens.rotations, tokens.query_count, tokens.prefix_count)
