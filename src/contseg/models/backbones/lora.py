@@ -60,7 +60,7 @@ def add_low_rank(model: nn.Module, rank: int) -> None:
         ('LowRankLinear', 3088)
     """
     for block in model.blocks:  # type: ignore[union-attr]
-        attention = block.attn  # type: ignore[union-attr]
+        attention = block.attn
         for name in LAYERS:
             layer = getattr(attention, name, None)
             if isinstance(layer, nn.Linear):

@@ -42,7 +42,7 @@ class TimmViT(Backbone):
     ):
         super().__init__()
         self.timm_name = VITS[name]
-        given = {"dynamic_img_size": True} | (TINY_VIT if name.endswith("_tiny") else {})
+        given: dict[str, Any] = {"dynamic_img_size": True} | (TINY_VIT if name.endswith("_tiny") else {})
         given |= {key: value for key, value in (("img_size", size), ("patch_size", patch)) if value is not None}
         self.model = make_timm_model(self.timm_name, drop_path, given | (options or {}))
         self.width = int(self.model.embed_dim)

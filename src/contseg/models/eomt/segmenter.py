@@ -71,6 +71,7 @@ class EoMTSegmenter(Segmenter):
         assert isinstance(trunk, ViTOptions)
         assert isinstance(head, EoMTOptions)
         super().__init__(options, widths, trunk.make_trunk())
+        self._masked = head.masked
         if head.blocks > self.backbone.depth:
             raise ContsegError(
                 f"network.head.blocks: {head.blocks}, and {trunk.name} has {self.backbone.depth} blocks; set at most that"
@@ -112,7 +113,7 @@ class EoMTSegmenter(Segmenter):
         size = (images_BCHW.shape[2], images_BCHW.shape[3])
         features: dict[str, Tensor] = {}
         queries: list[Tensor] = []
-        earlier: list[SegmenterOutput] = []
+        earlier: list[AuxiliaryOutput] = []
         tokens, first = self.backbone.embed(images_BCHW), self.backbone.depth - self.head.blocks
         for block in range(self.backbone.depth):
             mask = None
@@ -184,8 +185,7 @@ class EoMTSegmenter(Segmenter):
 
     def anneal(self, step: int, update: int, updates: int) -> None:
         """Set how probable masked attention is after some updates, see `EoMTOptions.masked`."""
-        masked = self.options.head.masked  # type: ignore[attr-defined]
-        if masked == "every" or (masked == "first" and step == 0):
+        if self._masked == "every" or (self._masked == "first" and step == 0):
             self.head.anneal(update, updates)
         else:
             self.head.probabilities = [0.0] * self.head.blocks

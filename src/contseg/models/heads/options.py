@@ -306,7 +306,7 @@ class EoMTOptions(HeadOptions):
     taps: ClassVar[tuple[str, ...]] = ("tokens", "queries")
 
     name: Literal["eomt"] = "eomt"
-    width: Literal[0] = 0  # type: ignore[assignment]
+    width: Literal[0] = 0
     initialisation: None = None
     queries: Channels = 100
     blocks: Annotated[int, Field(ge=1, le=64)] = 4
