@@ -1,11 +1,12 @@
-"""Rows of networks: inference with IDRNet against the head that it extends."""
+"""Rows of networks: inference with IDRNet against the head that it extends, and growth of EoMT."""
 
 from functools import partial
 
 import torch
 
-from benchmarks.timing import Work
+from benchmarks.timing import Work, seconds
 from contseg.models.heads.idrnet.options import IDRNetOptions
+from contseg.models.make import make_segmenter
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
 
@@ -40,3 +41,13 @@ def idrnet_inference(head: str) -> tuple[Work, Work]:
 
 
 ROWS = {f"idrnet-{head}": partial(idrnet_inference, head) for head in ("fcn", "pspnet", "deeplabv3", "upernet")}
+
+
+def eomt_growth() -> float:
+    """Seconds to add a class to EoMT-S, from the start of MiB."""
+    options = NetworkOptions(backbone={"name": "dinov2_reg_small", "patch": 16, "size": CROP}, head="eomt")
+    network = make_segmenter(options, [CLASSES])
+    return seconds(partial(network.grow, 1, "background"))
+
+
+SECONDS = {"growth-seconds": eomt_growth}

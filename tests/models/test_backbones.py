@@ -22,6 +22,7 @@ TINY = {
     "mobilenetv3_large": {},
     "efficientnet_lite0": {},
     "dinov2_small": {"embed_dim": 16, "depth": 4, "num_heads": 2},
+    "dinov2_reg_small": {"embed_dim": 16, "depth": 4, "num_heads": 2},
     "dinov3_small": {"embed_dim": 16, "depth": 4, "num_heads": 2},
 }
 HEADS = {
@@ -103,7 +104,7 @@ def test_what_is_frozen_does_not_learn(backbone, freeze):
     elif freeze == "all":
         assert frozen == {name for name in names if not name.startswith("pyramid.")}
     else:
-        assert set() < frozen < names or backbone not in ("swin_tiny", "dinov2_small", "dinov3_small")
+        assert set() < frozen < names or backbone not in ("swin_tiny", *VITS)
     assert all(p.requires_grad for p in segmenter.head.parameters())
 
     before = {name: value.clone() for name, value in segmenter.backbone.state_dict().items()}

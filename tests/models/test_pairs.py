@@ -1,4 +1,4 @@
-"""Every head on every own backbone, with and without IDRNet: what a continual run needs of a network."""
+"""Every head on own backbones, with and without IDRNet, and queries on vision transformers: what a continual run needs."""
 
 import copy
 
@@ -7,12 +7,13 @@ import torch
 
 from contseg.models.heads.idrnet.options import IDRNetOptions
 from contseg.models.heads.options import HEADS
+from contseg.models.make import make_segmenter
 from contseg.models.options import NetworkOptions, first_widths
 from contseg.models.segmenter import Segmenter
 from contseg.ranks import Ranks
 
 PYRAMIDS = {"upernet": {"fpn_width": 6}, "deeplabv3": {"dilations": (1, 2)}}
-PLAIN = [(head, None) for head in HEADS]
+PLAIN = [(head, None) for head, options in HEADS.items() if not options.masks]
 WITH_IDRNET = [
     ("fcn", {}),
     ("pspnet", {"refine": "before"}),
@@ -26,6 +27,23 @@ NETWORKS = {
     for head, idrnet in [*PLAIN, *WITH_IDRNET]
 }
 BACKBONES = {"resnet18": "plain", "resnet50": "deep"}
+TRUNKS = {
+    "dinov2_reg_tiny": {"size": [64, 80]},
+    "dinov3_tiny": {},
+    "dinov3_tiny-lora": {"lora": 2},
+}
+"""Vision transformers under queries; the name ends at a dash."""
+
+
+def make_eomt(trunk: str, classes: int = 3) -> Segmenter:
+    """A tiny network on queries."""
+    torch.manual_seed(0)
+    sizes = {"patch": 8, "options": {"embed_dim": 16, "num_heads": 2}}
+    options = NetworkOptions(
+        backbone={"name": trunk.partition("-")[0], **sizes, **TRUNKS[trunk]},
+        head={"name": "eomt", "queries": 6, "blocks": 2},
+    )
+    return make_segmenter(options, [classes])
 
 
 def make(name: str, backbone: str = "resnet18", classes: int = 3, **changes) -> Segmenter:
@@ -57,14 +75,26 @@ def exchange():
     return {"ranks": Ranks(), "generator": torch.Generator().manual_seed(3)}
 
 
-@pytest.fixture(params=[(name, backbone) for name in NETWORKS for backbone in BACKBONES], ids="-".join)
+PAIRS = [(name, backbone) for name in NETWORKS for backbone in BACKBONES]
+QUERIES = [("eomt", trunk) for trunk in TRUNKS]
+
+
+@pytest.fixture(params=[*PAIRS, *QUERIES], ids="-".join)
 def segmenter(request):
-    return make(*request.param)
+    head, backbone = request.param
+    return make_eomt(backbone) if head == "eomt" else make(head, backbone)
+
+
+def of_old_classes(output, first=0) -> list[torch.Tensor]:
+    """What the network says of the three old classes, before any decision."""
+    if output.masks is None:
+        return [output.logits[:, first:3]]
+    return [output.masks.class_logits[..., first:3], output.masks.class_logits[..., -1], output.masks.mask_logits]
 
 
 def test_logits_are_at_feature_resolution_with_an_output_per_class(segmenter):
     output = segmenter.eval()(images())
-    stride = 4 if segmenter.options.head.name == "upernet" else 8
+    stride = 4 if segmenter.options.head.name in ("upernet", "eomt") else 8
     assert output.logits.shape == (2, 3, 64 // stride, 80 // stride)
     assert output.logits_at((64, 80)).shape == (2, 3, 64, 80)
     assert output.auxiliary == []
@@ -74,19 +104,23 @@ def test_logits_are_at_feature_resolution_with_an_output_per_class(segmenter):
 def test_training_has_auxiliary_outputs_of_the_same_classes(segmenter):
     output = segmenter.train()(images())
     names = [extra.name for extra in output.auxiliary]
-    assert names == (["stage1"] if segmenter.options.idrnet else []) + ["stage3"]
-    assert all(extra.logits.shape[:2] == (2, 3) and extra.weight == 0.4 for extra in output.auxiliary)
+    if segmenter.options.masks:
+        assert names == ["block1", "block2"]
+    else:
+        assert names == (["stage1"] if segmenter.options.idrnet else []) + ["stage3"]
+    weight = 1.0 if segmenter.options.masks else 0.4
+    assert all(extra.logits.shape[:2] == (2, 3) and extra.weight == weight for extra in output.auxiliary)
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_growing_at_random_leaves_old_logits_bit_equal(segmenter, count):
     segmenter.eval()
     with torch.no_grad():
-        before = segmenter(images()).logits
+        before = segmenter(images())
         segmenter.grow(count, "random")
-        after = segmenter(images()).logits
-    assert after.shape[1] == 3 + count
-    assert torch.equal(after[:, :3], before)
+        after = segmenter(images())
+    assert after.logits.shape[1] == 3 + count
+    assert all(map(torch.equal, of_old_classes(after), of_old_classes(before)))
 
 
 def test_growing_from_background_leaves_old_classes_bit_equal_where_no_stage_1_decides(segmenter):
@@ -94,10 +128,15 @@ def test_growing_from_background_leaves_old_classes_bit_equal_where_no_stage_1_d
         pytest.skip("a lower background in stage 1 may give a pixel to another class, as it does in the last classifier")
     segmenter.eval()
     with torch.no_grad():
-        before = segmenter(images()).logits
+        before = segmenter(images())
         segmenter.grow(2, "background")
-        after = segmenter(images()).logits
-    assert torch.equal(after[:, 1:3], before[:, 1:3])
+        after = segmenter(images())
+    if segmenter.options.masks:  # no-object is what the new classes begin as
+        shares = [one.masks.class_logits.softmax(dim=2)[..., :3] for one in (before, after)]
+        torch.testing.assert_close(*shares)
+        assert all(map(torch.equal, of_old_classes(after)[::2], of_old_classes(before)[::2]))
+    else:
+        assert all(map(torch.equal, of_old_classes(after, 1), of_old_classes(before, 1)))
 
 
 def test_gradients_reach_every_parameter(segmenter):
@@ -106,15 +145,16 @@ def test_gradients_reach_every_parameter(segmenter):
     output = segmenter(images(), taps=segmenter.taps)
     terms = [output.logits, *(extra.logits for extra in output.auxiliary), *output.features.values()]
     sum(term.square().mean() for term in terms).backward()
-    missing = [name for name, parameter in segmenter.named_parameters() if parameter.grad is None]
+    missing = [name for name, one in segmenter.named_parameters() if one.requires_grad and one.grad is None]
     assert not missing
+    assert segmenter.options.masks or all(parameter.requires_grad for parameter in segmenter.parameters())
 
 
 def test_state_goes_into_an_equal_network_after_growing_and_training(segmenter):
     segmenter.train()
     segmenter.observe(segmenter(images()), labels(), **exchange())
     segmenter.grow(2, "random")
-    other = Segmenter(segmenter.options, segmenter.widths)
+    other = make_segmenter(segmenter.options, segmenter.widths)
     other.load_state_dict(segmenter.state_dict())
     with torch.no_grad():
         assert torch.equal(segmenter.eval()(images()).logits, other.eval()(images()).logits)
@@ -163,18 +203,22 @@ def test_a_copy_is_a_network_of_its_own(segmenter):
         assert torch.equal(teacher(images()).logits, before)
 
 
+def made(name: str) -> Segmenter:
+    return make_eomt(name) if name in TRUNKS else make(name)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [*NETWORKS, *TRUNKS])
 def test_compiled_networks_give_the_same(name):
-    segmenter = make(name).eval()
+    segmenter = made(name).eval()
     with torch.no_grad():
         assert torch.allclose(torch.compile(segmenter)(images()).logits, segmenter(images()).logits, atol=1e-4)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [*NETWORKS, *TRUNKS])
 def test_exported_networks_give_the_same(name):
-    segmenter = make(name).eval()
+    segmenter = made(name).eval()
 
     class Logits(torch.nn.Module):
         def __init__(self):

@@ -9,6 +9,7 @@ from tests.parity import (  # noqa: F401 (they register their claims)
     check_classics,
     check_comformer,
     check_dkd,
+    check_eomt,
     check_ewf,
     check_idec,
     check_idrnet,

@@ -12,12 +12,20 @@ SAME_NAMES = {"mib": " (the names of plop are the same)", "idec": " (the names o
 
 
 def run_conversion(
-    file: Path, source: str | None, classes: str, split: str | None, order: str, out: Path, changes: list[str]
+    file: Path,
+    source: str | None,
+    classes: str,
+    split: str | None,
+    order: str,
+    out: Path,
+    changes: list[str],
+    base: str | None = None,
 ) -> None:
     """Convert a published segmenter to a folder, and print what it is.
 
     Args:
         changes: KEY=VALUE, network options in addition to those inferred from the file.
+        base: weights of the backbone, to which those in the file are differences.
 
     Raises:
         ContsegError: the file does not match the code base or the classes, or `out` contains other files or the
@@ -25,7 +33,7 @@ def run_conversion(
     """
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not is_pretrained(out)):
         raise ContsegError(f"{out}: is not empty and contains no segmenter; choose another folder with --out")
-    segmenter, used = convert_file(file, source)
+    segmenter, used = convert_file(file, source, base)
     digest = file_sha256(file)
     if is_pretrained(out) and source_of(out).get("sha256") != digest:
         raise ContsegError(f"{out}: contains a segmenter of another file; choose another folder with --out")
@@ -33,7 +41,12 @@ def run_conversion(
         segmenter = under(segmenter, network_of(segmenter.options.model_dump(), changes))
     options = segmenter.options
     table = classes_of_outputs(classes, sum(segmenter.widths) - options.unknown, split=split, order=order)
-    save_pretrained(out, segmenter, table, {"code_base": used, "file": file.name, "sha256": digest})
+    save_pretrained(
+        out,
+        segmenter,
+        table,
+        {"code_base": used, "file": file.name, "sha256": digest, **({"base": Path(base).name} if base else {})},
+    )
     idrnet = f" under IDRNet (refine: {options.idrnet.refine})" if options.idrnet else ""
     background = "background and " if table.has_background else ""
     console.print(

@@ -172,10 +172,16 @@ def convert(
     out: Annotated[Path, typer.Option("--out", help="Folder to write the segmenter to.")],
     source: Annotated[
         str | None,
-        typer.Option("--from", help="csseg, mib, plop, sdr, idec, lag, ssul or ssseg; default: detected."),
+        typer.Option("--from", help="csseg, mib, plop, sdr, idec, lag, ssul, ssseg or eomt; default: detected."),
     ] = None,
     split: Annotated[str | None, typer.Option(help="Split of the training, e.g. 15-1.")] = None,
     order: Annotated[str, typer.Option(help="Order of the classes, as scenario.order.")] = "natural",
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="Weights of the backbone that the file only has differences to (delta weights of EoMT): FILE or hub."
+        ),
+    ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Argument(
@@ -191,7 +197,7 @@ def convert(
     """
     from contseg.cli.convert import run_conversion
 
-    run_conversion(file, source, classes, split, order, out, changes or [])
+    run_conversion(file, source, classes, split, order, out, changes or [], base)
 
 
 @app.command(epilog="Example: contseg export runs/plop --to onnx --out plop.onnx --argmax")

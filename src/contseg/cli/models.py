@@ -1,5 +1,7 @@
 """`contseg models`."""
 
+import re
+
 import torch
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
@@ -7,19 +9,25 @@ from torch.utils.flop_counter import FlopCounterMode
 from contseg.cli.console import console
 from contseg.errors import ContsegError
 from contseg.models.backbones.options import BACKBONES
+from contseg.models.eomt.segmenter import EoMTSegmenter
 from contseg.models.heads.idrnet.options import CONTEXT
 from contseg.models.heads.options import HEADS
+from contseg.models.make import make_segmenter
 from contseg.models.options import NetworkOptions, first_widths
 from contseg.models.segmenter import Segmenter
 
-USED_BY = {"deeplabv3-mib": "MiB, PLOP, SDR", "deeplabv3-ssul": "SSUL, IDEC, LAG", "deeplabv3-rcil": "RCIL"}
+USED_BY = {"deeplabv3-mib": "MiB, PLOP, SDR", "deeplabv3-ssul": "SSUL, IDEC, LAG", "deeplabv3-rcil": "RCIL", "eomt": "masks"}
+CAPTION = (
+    "any backbone fits any head, except eomt, which needs a plain vision transformer (dinov2..., dinov3...); IDRNet is added"
+    " to a head, with its context or another"
+)
 PARTS = ("backbone", "head", "classifier", "auxiliary")
 
 
 def print_models() -> None:
     """List backbones and heads, and the options of IDRNet for each head."""
     console.print(f"backbones: {', '.join(BACKBONES)}", highlight=False)
-    table = Table(caption="any backbone fits any head; IDRNet is added to a head, with its context or another")
+    table = Table(caption=CAPTION)
     for title in ("head", "used by", "IDRNet context", "or", "refine"):
         table.add_column(title)
     for head in HEADS:
@@ -45,7 +53,8 @@ def print_model(options: NetworkOptions, classes: int, crop: int) -> None:
     if classes < least or crop < options.backbone.stride:
         needed = f"must be at least {least} and {options.backbone.stride} pixels"
         raise ContsegError(f"--classes {classes} --crop {crop}: {needed}")
-    segmenter = Segmenter(options, first_widths(options, classes)).eval()
+    segmenter = make_segmenter(options, first_widths(options, classes)).eval()
+    segmenter.anneal(0, 1, 1)  # as after training
     flops = flops_by_part(segmenter, crop)
     parts = f"{options.backbone.name}, {options.head.name}{', IDRNet' if options.idrnet else ''}"
     table = Table(title=f"{parts}, {classes} classes")
@@ -73,10 +82,24 @@ def flops_by_part(segmenter: Segmenter, crop: int) -> dict[str, int]:
     images, backbone, head = torch.zeros(1, 3, crop, crop), segmenter.backbone, segmenter.head
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         segmenter(images)
+    kind = type(segmenter).__name__
     counts = {name: sum(operations.values()) for name, operations in counter.get_flop_counts().items()}
+    if isinstance(segmenter, EoMTSegmenter):
+        return _flops_of_queries({name.removeprefix(f"{kind}."): count for name, count in counts.items()})
     with FlopCounterMode(display=False) as of_head, torch.no_grad():  # `run` is not counted by module
         stages = backbone(images)
         before = of_head.get_total_flops()
         head.run([backbone.activate(stages[stage]) for stage in head.uses])
-    counts["Segmenter.head"] = of_head.get_total_flops() - before
-    return {"all": counter.get_total_flops()} | {part: counts.get(f"Segmenter.{part}", 0) for part in PARTS}
+    counts[f"{kind}.head"] = of_head.get_total_flops() - before
+    return {"all": counter.get_total_flops()} | {part: counts.get(f"{kind}.{part}", 0) for part in PARTS}
+
+
+def _flops_of_queries(counts: dict[str, int]) -> dict[str, int]:
+    """The parts of EoMT: blocks of the backbone are called one by one, and all but classes belongs to the head else.
+
+    Args:
+        counts: by module that was called.
+    """
+    trunk = sum(count for name, count in counts.items() if re.fullmatch(r"backbone\.model\.(\w+|blocks\.\d+)", name))
+    every, classes = counts["Global"], counts.get("classifier", 0)
+    return {"all": every, "backbone": trunk, "head": every - trunk - classes, "classifier": classes, "auxiliary": 0}

@@ -7,6 +7,7 @@ import torch
 from torch.optim.sgd import sgd
 
 from contseg.engine.options import TrainingOptions
+from contseg.errors import ContsegError
 from contseg.models.segmenter import Segmenter
 
 VECTORS = 32
@@ -66,25 +67,32 @@ def make_optimiser(
 ) -> torch.optim.Optimizer:
     """SGD or AdamW over the method's parameter groups, each split by learning-rate factor and by weight decay.
 
-    Every group has an `lr_factor` that multiplies the scheduled rate.
+    Every group has an `lr_factor` that multiplies the scheduled rate, and with the schedule `warm-twice` `late`: whether it
+    belongs to the backbone.
 
     Args:
         groups: from `Method.parameter_groups`.
         step: selects `lr_factors` (step 0) or `lr_factors_later`.
+
+    Raises:
+        ContsegError: `layer_decay` is set, and the backbone has no blocks in an order.
     """
-    factors = options.lr_factors_of(step)
+    factors, twice = options.lr_factors_of(step), options.schedule == "warm-twice"
     name_of = {parameter: name for name, parameter in segmenter.named_parameters()}
     split = []
     for group in groups:
         rest = {key: value for key, value in group.items() if key not in ("params", "lr_factor")}
-        by_kind: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
+        by_kind: dict[tuple[float, bool, bool], list[torch.nn.Parameter]] = {}
         for parameter in group["params"]:
             name = name_of[parameter]
             factor = group.get("lr_factor", 1.0) * factors.get(name.split(".")[0], 1.0)  # type: ignore[call-overload]
+            factor *= layer_factor(segmenter, name, options)
             no_decay = any(part in name for part in options.no_decay)
-            by_kind.setdefault((factor, no_decay), []).append(parameter)
-        for (factor, no_decay), params in by_kind.items():
-            split.append({"params": params, "lr_factor": factor, **rest, **({"weight_decay": 0.0} if no_decay else {})})
+            late = twice and name.startswith("backbone.")
+            by_kind.setdefault((factor, no_decay, late), []).append(parameter)
+        for (factor, no_decay, late), params in by_kind.items():
+            kept = {"weight_decay": 0.0} if no_decay else {}
+            split.append({"params": params, "lr_factor": factor, **rest, **kept, **({"late": late} if twice else {})})
     if options.optimiser == "adamw":
         betas = (options.betas[0], options.betas[1])
         return torch.optim.AdamW(split, lr=options.lr, betas=betas, weight_decay=options.weight_decay)
@@ -95,3 +103,24 @@ def make_optimiser(
         nesterov=options.nesterov and options.momentum > 0,
         weight_decay=options.weight_decay,
     )
+
+
+def layer_factor(segmenter: Segmenter, name: str, options: TrainingOptions) -> float:
+    """The multiple of the learning rate of a parameter by `layer_decay`: that of its block.
+
+    Args:
+        name: of the parameter in the segmenter.
+
+    Raises:
+        ContsegError: the backbone has no blocks in an order.
+    """
+    part, _, rest = name.partition(".")
+    if options.layer_decay == 1 or part != "backbone":
+        return 1.0
+    above = segmenter.backbone.layers_above(rest)
+    if above is None:
+        raise ContsegError(
+            f"training.layer_decay: {segmenter.options.backbone.name} has no blocks with rates of their own; remove it,"
+            " or use a backbone of vision transformer blocks, such as dinov2_reg_small"
+        )
+    return 1.0 if above < options.layer_decay_spares else options.layer_decay**above

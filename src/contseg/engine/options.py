@@ -37,18 +37,24 @@ class TrainingOptions(Options):
         momentum, nesterov: options of SGD.
         betas: option of AdamW.
         weight_decay: applied to all parameters, including norms and biases, as published.
+        layer_decay: multiple of the learning rate from each block of a backbone of vision transformer blocks to the block
+            below it; what comes before the blocks has the rate of the first.
+        layer_decay_spares: number of last blocks that keep the full rate; the others have what they have without it.
         no_decay: parameters without weight decay, by substrings of their names (Swin: absolute_pos_embed,
             relative_position_bias_table, norm).
         clip: maximum norm of all gradients together; none does not clip.
         average: the supervised loss is the mean over `all` pixels, where ignored ones count as 0, or over `valid` pixels;
             `valid` requires a method with plain cross-entropy.
-        schedule: `poly` (1 - i/I)^power, `warm-poly` with a linear warm-up, `step` (x gamma at each milestone), or
-            `constant`; it is computed per update and restarts in every step.
+        schedule: `poly` (1 - i/I)^power, `warm-poly` with a linear warm-up, `step` (x gamma at each milestone), `constant`,
+            or `warm-twice` (EoMT): all but the backbone rises linearly and then falls as poly over the rest of the updates;
+            the backbone waits meanwhile, rises next, and falls over what is left. It is computed per update and restarts in
+            every step.
         power: of poly.
         floor: final share of the learning rate with poly.
         lr_min: minimum learning rate of every group (IDEC, LAG: 1e-6 with poly).
-        warmup: share of the updates in the warm-up of `warm-poly`.
+        warmup: share of the updates in the warm-up of `warm-poly` and the first one of `warm-twice`.
         warmup_updates, warmup_ratio: alternatively, number of updates in the warm-up, and its initial share of poly.
+        backbone_warmup, backbone_warmup_updates: of the second warm-up of `warm-twice`, as a share or a number of updates.
         milestones: shares of the updates at which `step` multiplies by `gamma`.
         milestone_every: alternatively, the number of updates between milestones (IDEC on ADE20K).
         precision: `32`, `bf16-mixed`, `16-mixed` with gradient scaling, or `amp`: `16-mixed` on a GPU and `32` on a CPU,
@@ -85,16 +91,20 @@ class TrainingOptions(Options):
     nesterov: bool = True
     betas: Annotated[list[ShareBelowOne], Field(min_length=2, max_length=2)] = Field([0.9, 0.999])
     weight_decay: Amount = 1e-4
+    layer_decay: ShareAboveZero = 1.0
+    layer_decay_spares: Count = 0
     no_decay: list[Annotated[str, Field(min_length=1)]] = Field([])
     clip: Annotated[float, Field(gt=0, le=1e6)] | None = None
     average: Literal["all", "valid"] = "all"
-    schedule: Literal["poly", "warm-poly", "step", "constant"] = "poly"
+    schedule: Literal["poly", "warm-poly", "step", "constant", "warm-twice"] = "poly"
     power: Factor = 0.9
     floor: ShareBelowOne = 0.0
     lr_min: Amount = 0.0
     warmup: ShareBelowOne = 0.05
     warmup_updates: Annotated[int, Field(ge=1, le=10**8)] | None = None
     warmup_ratio: ShareAboveZero = 1e-6
+    backbone_warmup: ShareBelowOne = 0.1
+    backbone_warmup_updates: Annotated[int, Field(ge=1, le=10**8)] | None = None
     milestones: list[ShareAboveZero] = Field([0.6, 0.85])
     milestone_every: Annotated[int, Field(ge=1, le=10**8)] | None = None
     gamma: ShareAboveZero = 0.1

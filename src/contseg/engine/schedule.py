@@ -3,12 +3,15 @@
 from contseg.engine.options import TrainingOptions
 
 
-def lr_multiple(options: TrainingOptions, update: int, updates: int) -> float:
+def lr_multiple(options: TrainingOptions, update: int, updates: int, late: bool = False) -> float:
     """The multiple of the learning rate at an update, 0-based, of a step with this many updates.
 
     `poly` is (1 - floor) (1 - i/I)^power + floor: it starts at 1 and ends just above the floor. `warm-poly` multiplies it
     by a linear warm-up: over a share of the updates, or by 1 - (1 - i/w)(1 - ratio) up to update w as in the toolbox of
-    IDRNet.
+    IDRNet. `warm-twice` is i/w up to update w, then poly of what is left.
+
+    Args:
+        late: whether the rate of a backbone waits for the first warm-up of `warm-twice` and has the second one.
 
     Example:
         >>> [round(lr_multiple(TrainingOptions(), i, 4), 3) for i in range(4)]
@@ -18,7 +21,12 @@ def lr_multiple(options: TrainingOptions, update: int, updates: int) -> float:
         [0.1, 0.4125, 0.5, 0.25]
         >>> [lr_multiple(TrainingOptions(schedule="step", milestone_every=2), i, 4) for i in range(4)]
         [1.0, 1.0, 0.1, 0.1]
+        >>> twice = TrainingOptions(schedule="warm-twice", power=1.0, warmup_updates=2, backbone_warmup_updates=2)
+        >>> [lr_multiple(twice, i, 8, late=True) for i in range(8)]
+        [0.0, 0.0, 0.0, 0.5, 1.0, 0.75, 0.5, 0.25]
     """
+    if options.schedule == "warm-twice":
+        return _after_warm_ups(options, update, updates, late)
     done = update / updates
     if options.schedule == "constant":
         return 1.0
@@ -36,15 +44,31 @@ def lr_multiple(options: TrainingOptions, update: int, updates: int) -> float:
     return poly
 
 
-def learning_rate(options: TrainingOptions, step: int, update: int, updates: int, factor: float = 1.0) -> float:
+def _after_warm_ups(options: TrainingOptions, update: int, updates: int, late: bool) -> float:
+    """`warm-twice`: 0 for a time, a linear rise, and poly of the updates that are left."""
+    wait = 0
+    rise = options.warmup_updates or max(1, round(options.warmup * updates))
+    if late:
+        wait, rise = rise, options.backbone_warmup_updates or max(1, round(options.backbone_warmup * updates))
+    since = update - wait
+    if since < rise:
+        return max(0, since) / rise
+    left = max(0.0, 1 - (since - rise) / max(1, updates - wait - rise))
+    return (1 - options.floor) * left**options.power + options.floor
+
+
+def learning_rate(
+    options: TrainingOptions, step: int, update: int, updates: int, factor: float = 1.0, late: bool = False
+) -> float:
     """The learning rate of a parameter group at an update, 0-based, of a step with this many updates.
 
     Args:
         factor: learning-rate factor of the group.
+        late: see `lr_multiple`.
 
     Example:
         >>> [learning_rate(TrainingOptions(lr=0.1, lr_min=0.02), 0, update, 10, 0.5) for update in (0, 9)]
         [0.05, 0.02]
     """
-    rate = options.lr_of(step) * factor * lr_multiple(options, update, updates)
+    rate = options.lr_of(step) * factor * lr_multiple(options, update, updates, late)
     return max(rate, options.lr_min) if factor else 0.0  # a factor of 0 freezes the group, in spite of lr_min

@@ -128,9 +128,12 @@ class Updater:
             ContsegError: a loss is not finite (the weights are not changed), or a term does not fit `inert_terms`.
         """
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.options, self.step.index, number, updates, group["lr_factor"])
+            late = group.get("late", False)
+            group["lr"] = learning_rate(self.options, self.step.index, number, updates, group["lr_factor"], late)
+        self.student.anneal(self.step.index, number, updates)
         terms = [self._forward_backward(one) for one in self._passes(batches, number)]
         self._apply_gradients()
+        self.student.anneal(self.step.index, number + 1, updates)
         return terms
 
     def _passes(self, batches: Iterator[Batch], update: int) -> list[_Pass]:

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from contseg.data.limits import max_pixels
 from contseg.errors import ContsegError
+from contseg.evaluation import along
 from contseg.evaluation.bands import RowResizer, bands_of, is_large, rows_of_band
 from contseg.evaluation.options import InferenceOptions
 from contseg.models.layers import resize
@@ -112,12 +113,12 @@ def infer_in_bands(
     """
     size = size or (images_BCHW.shape[2], images_BCHW.shape[3])
     images, variants = _started(images_BCHW, options), _variants(options)
-    if options.mode == "slide" and len(variants) == 1:
+    if options.mode != "whole" and len(variants) == 1:
         if tuple(images.shape[2:]) == tuple(size):
             yield from _strips(network, images, options, scores)
             return
         maps = [_slide(network, images, options, scores)]
-    elif options.mode == "slide":
+    elif options.mode != "whole":
         total = infer(network, images_BCHW, options, size, scores, mirror)
         yield from total.split(rows_of_band(len(total), total.shape[1], size[1]), dim=2)
         return
@@ -143,15 +144,27 @@ def infer_map(network: Network, images_BCHW: Tensor, options: InferenceOptions) 
     return _view(network, _started(images_BCHW, options), options, lambda logits: logits, (), variant)
 
 
+def viewed(images_BCHW: Tensor, options: InferenceOptions) -> Tensor:
+    """The images that the network gets in a single view of the whole image.
+
+    Args:
+        options: with `single_view`.
+    """
+    ((scale, _),) = _variants(options)
+    images = _started(images_BCHW, options)
+    return images if scale == 1 else _scaled(images, scale)
+
+
 def _variants(options: InferenceOptions) -> list[tuple[float, bool]]:
     """Scale of each view, and whether it is mirrored."""
     return [(scale, flipped) for scale in options.scales for flipped in ((False, True) if options.flip else (False,))]
 
 
 def _started(images_BCHW: Tensor, options: InferenceOptions) -> Tensor:
-    """The images after `options.resize` or `options.fit`."""
+    """The images after `options.resize` or `options.fit`, and what mode `along` does then."""
     start = _start(options, images_BCHW.shape[2], images_BCHW.shape[3])
-    return images_BCHW if start is None else resize(images_BCHW, start, options.antialias)
+    images = images_BCHW if start is None else resize(images_BCHW, start, options.antialias)
+    return along.resized(images, options.window[0]) if options.mode == "along" else images
 
 
 def _view(
@@ -167,7 +180,7 @@ def _view(
     scale, flipped = variant
     seen = images_BCHW if scale == 1 else _scaled(images_BCHW, scale)
     seen = seen.flip(3) if flipped else seen
-    if options.mode == "slide":
+    if options.mode != "whole":
         result = _slide(network, seen, options, scores)
     else:
         result = score(_run(network, seen, options))
@@ -177,10 +190,14 @@ def _view(
 def windows_of(height: int, width: int, options: InferenceOptions) -> list[Window]:
     """The windows over an image, row by row; all have the same size, and the last of a row or column is moved back inside.
 
+    In mode `along` the image must have its size already, see `contseg.evaluation.along`.
+
     Example:
         >>> [columns for _, columns in windows_of(4, 9, InferenceOptions(crop=4, stride=3))]
         [slice(0, 4, None), slice(3, 7, None), slice(5, 9, None)]
     """
+    if options.mode == "along":
+        return along.windows(height, width)
     rows, columns = (
         [slice(start, start + min(side, length)) for start in _starts(length, side, stride)]
         for length, side, stride in zip((height, width), options.window, options.strides, strict=True)

@@ -15,7 +15,8 @@ class InferenceOptions(Options):
     """Whole images or windows, scales, and averaging of inference. The default is a single view of the whole image.
 
     Attributes:
-        mode: `whole`, or `slide` over windows.
+        mode: `whole`, `slide` over windows, or `along` (EoMT): the image is resized so that its shorter side is that of the
+            window, which is square, and windows follow each other along the longer side with the least overlap.
         crop: height and width of the window in pixels, or one number for both; reduced to the image's size if that is
             smaller.
         stride: vertical and horizontal stride in pixels, or one number for both; default: two thirds of the window.
@@ -30,7 +31,7 @@ class InferenceOptions(Options):
         precision: `32`, or `bf16` for the network; averages are in float32.
     """
 
-    mode: Literal["whole", "slide"] = "whole"
+    mode: Literal["whole", "slide", "along"] = "whole"
     crop: Pixels | Two = 512
     stride: Pixels | Two | None = None
     windows: Several = 4
@@ -46,6 +47,14 @@ class InferenceOptions(Options):
     @classmethod
     def _number_as_word(cls, value: Any) -> Any:
         return "32" if value == 32 else value
+
+    @field_validator("crop")
+    @classmethod
+    def _square_along(cls, value: int | list[int], info: ValidationInfo) -> int | list[int]:
+        height, width = _pair(value)
+        if info.data.get("mode") == "along" and height != width:
+            raise ValueError(f"mode along has square windows (got {height} x {width}); set one number")
+        return value
 
     @field_validator("stride")
     @classmethod

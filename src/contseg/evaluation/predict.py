@@ -13,9 +13,10 @@ from contseg.data.files import read_image
 from contseg.data.pipelines.augment import resize_image
 from contseg.errors import ContsegError
 from contseg.evaluation.confusion import add_confusion, scored_labels
-from contseg.evaluation.decisions import best_classes, best_classes_resized
+from contseg.evaluation.decisions import best_classes
 from contseg.evaluation.grouping import in_equal_sizes
-from contseg.evaluation.inference import WHOLE, Inference, infer_in_bands, infer_map
+from contseg.evaluation.inference import WHOLE, Inference, infer_in_bands
+from contseg.evaluation.values import classes_of, logits_of
 from contseg.models.segmenter import Segmenter
 from contseg.scenarios.batch import Batch
 
@@ -51,8 +52,7 @@ def _decide(
     if options.average == "scores":
         return torch.cat([band.argmax(dim=1).to(kind) for band in _bands(segmenter, images_BCHW, size, inference)], dim=1)
     if options.single_view:
-        logits = infer_map(lambda images: segmenter(images).logits, segmenter.normalise(images_BCHW), options)
-        return best_classes_resized(segmenter, logits, size).to(kind)
+        return classes_of(segmenter, segmenter.normalise(images_BCHW), options, size).to(kind)
     bands = _bands(segmenter, images_BCHW, size, inference)
     return torch.cat([best_classes(segmenter, band).to(kind) for band in bands], dim=1)
 
@@ -73,9 +73,10 @@ def _bands(
     # logits have an unknown output before the classes, scores do not
     first = int(segmenter.options.unknown and options.average == "logits")
     # windows are normalised one by one, so that a large image is never in memory as floats
-    late = options.mode == "slide" and not options.resizes
+    late = options.mode != "whole" and not options.resizes
+    logits = logits_of(segmenter)
     return infer_in_bands(
-        lambda images: segmenter(segmenter.normalise(images) if late else images).logits,
+        lambda images: logits(segmenter.normalise(images) if late else images),
         images_BCHW if late else segmenter.normalise(images_BCHW),
         options,
         size,
@@ -106,7 +107,8 @@ def predict_with_scores(segmenter: Segmenter, image: np.ndarray, inference: Infe
     """
     with torch.no_grad():
         best = [band[0].max(dim=0) for band in _scored_bands(segmenter, _tensor(segmenter, image), None, inference)]
-    return torch.cat([one.indices for one in best]), torch.cat([one.values for one in best])
+    values = torch.cat([one.values for one in best]).clamp_max(1)  # those of masks may be sums above 1
+    return torch.cat([one.indices for one in best]), values
 
 
 def predict_with_doubt(

@@ -18,6 +18,7 @@ from contseg.evaluation.bands import can_band
 from contseg.evaluation.blending import blend
 from contseg.evaluation.decisions import best_classes
 from contseg.evaluation.inference import Inference, Window, accumulate, infer, infer_map, windows_of
+from contseg.evaluation.values import logits_of
 from contseg.models.segmenter import Segmenter
 
 STRIP_VALUES = 2**26
@@ -101,9 +102,7 @@ def predict_tiles(
     mirror = [(one + unknown * logits, other + unknown * logits) for one, other in inference.mirror]
     device = segmenter.mean.device
 
-    def network(images_BCHW: Tensor) -> Tensor:
-        return segmenter(images_BCHW).logits
-
+    network = logits_of(segmenter)
     single = options.model_copy(update={"mode": "whole"})
     together = 1 if device.type == "cpu" else inference.options.windows
 

@@ -13,6 +13,7 @@ from contseg.data.lists import read_list
 from contseg.data.open import DATASETS
 from contseg.errors import ContsegError, did_you_mean
 from contseg.interop.checkpoint import read_tensors
+from contseg.interop.eomt import add_backbone, convert_eomt, without_criterion
 from contseg.interop.names import RESNET_NAMES, load_strictly, prefixes_of, unwrapped
 from contseg.interop.one_vs_rest import OneVsRestSource, convert_one_vs_rest, is_star
 from contseg.interop.published import Source, convert_segmenter
@@ -49,6 +50,7 @@ CONVERTERS: Registry[Converter] = Registry(
         **dict.fromkeys(get_args(Source), convert_segmenter),
         **dict.fromkeys(get_args(OneVsRestSource), convert_one_vs_rest),
         "ssseg": convert_ssseg,
+        "eomt": convert_eomt,
     },
 )
 """Code base to the function that converts its tensors to a segmenter and the outputs per step."""
@@ -61,6 +63,7 @@ MARKS = (
     ("ssul", "classifier.head."),
     ("ssseg", "backbone_net."),
     ("dkd", "aspp.last_conv."),
+    ("eomt", "mask_head.0."),
 )
 """Beginnings of tensor names that are unique to a family of code bases, with the name of one of them."""
 
@@ -98,27 +101,32 @@ def known_sources() -> str:
     return ", ".join(sorted(CONVERTERS))
 
 
-def convert_file(path: Path | str, source: str | None = None) -> tuple[Segmenter, str]:
+def convert_file(path: Path | str, source: str | None = None, base: Path | str | None = None) -> tuple[Segmenter, str]:
     """Convert a published segmenter in a checkpoint file; also returns its code base.
 
     A prefix that all tensor names share (`model.`) is removed.
 
     Args:
         source: a key of `CONVERTERS`; default: detected from the names.
+        base: weights of the backbone, as of `load_backbone`, to which those in the file are differences (EoMT over DINOv3).
 
     Raises:
-        ContsegError: the code base is unknown, the file cannot be read, or a tensor does not fit.
+        ContsegError: the code base is unknown or has no differences, a file cannot be read, or a tensor does not fit.
     """
     if source is not None:
         CONVERTERS.check(source)
-    tensors = unwrapped(read_tensors(path))
+    tensors = unwrapped(without_criterion(read_tensors(path)))
     try:
         used = source or recognise(tensors)
         if source is None and used == "dkd" and is_star(tensors):
             used = "star"
+        if base is not None and used != "eomt":
+            raise ContsegError(f"--base: files of {used} hold whole weights, not differences; remove it")
         segmenter, _ = CONVERTERS[used](tensors, used)
     except ContsegError as error:
         raise ContsegError(f"{path}: {error}") from None
+    if base is not None:
+        add_backbone(segmenter, base)
     return segmenter, used
 
 

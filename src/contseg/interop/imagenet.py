@@ -16,12 +16,17 @@ from contseg.models.backbones.backbone import Backbone
 from contseg.models.backbones.resnet import ResNet
 from contseg.models.backbones.swin import Swin
 from contseg.models.backbones.timm_backbone import TimmBackbone, download_errors, import_timm, to_timm_names
+from contseg.models.backbones.timm_vit import TimmViT
 from contseg.models.backbones.two_branches import TwoBranchResNet
 from contseg.models.backbones.vit import PlainViT
+from contseg.models.eomt.trunk import QueryTrunk
 from contseg.models.names import DEPTHS
 from contseg.models.options import NetworkOptions
 from contseg.packaged import packaged_file
 
+OF_TIMM = (TimmBackbone, TimmViT)
+OWN = re.compile(r"(\.num_batches_tracked|\.lora_(down|up)|\.attn\.[qv]_bias)$")
+"""Tensors of a backbone that a file may lack: counters, low-rank updates, and biases of DINOv3 that start as zero."""
 HUB, PACKAGE = "hub", "package"
 FOLDER_FILE = "model.safetensors"
 CLASSIFIERS = {
@@ -29,7 +34,7 @@ CLASSIFIERS = {
     TwoBranchResNet: ("fc.", "classifier."),
     Swin: ("head.", "norm."),
     TimmBackbone: ("head.", "norm.", "classifier.", "conv_head.", "norm_head.", "bn2."),
-    PlainViT: ("head.", "fc_norm.", "mask_token"),
+    **dict.fromkeys((PlainViT, QueryTrunk), ("head.", "fc_norm.", "mask_token")),
 }
 """Names of classification layers, which are dropped."""
 SWIN_HUB = {
@@ -97,7 +102,7 @@ def _fitting(backbone: Backbone, path: Path) -> tuple[nn.Module, dict[str, Tenso
             found |= _second_branches(backbone, found)
     elif isinstance(backbone, Swin):
         found = convert_swin(tensors, backbone)
-    elif isinstance(backbone, (TimmBackbone, PlainViT)):
+    elif isinstance(backbone, OF_TIMM):
         try:
             found = to_timm_names(backbone.model, convert_efficientnet(tensors, backbone))
         except (KeyError, IndexError, RuntimeError, AssertionError) as error:
@@ -105,10 +110,10 @@ def _fitting(backbone: Backbone, path: Path) -> tuple[nn.Module, dict[str, Tenso
     else:  # of a plugin: under its own names
         found = tensors
     found = {name: value for name, value in found.items() if not name.startswith(CLASSIFIERS.get(type(backbone), ()))}
-    target = backbone.model if isinstance(backbone, (TimmBackbone, PlainViT)) else backbone
+    target = backbone.model if isinstance(backbone, OF_TIMM) else backbone
     own = target.state_dict()
     for name in own:
-        if name.endswith("num_batches_tracked"):
+        if OWN.search(name):
             found.setdefault(name, own[name])
     missing, unexpected = sorted(own.keys() - found.keys()), sorted(found.keys() - own.keys())
     shapes = sorted(name for name in own.keys() & found.keys() if own[name].shape != found[name].shape)
@@ -125,7 +130,7 @@ def backbone_in(backbone: Backbone, tensors: dict[str, Tensor], path: Path | str
     Raises:
         ContsegError: the file contains several backbones.
     """
-    target = backbone.model if isinstance(backbone, (TimmBackbone, PlainViT)) else backbone
+    target = backbone.model if isinstance(backbone, OF_TIMM) else backbone
     own = [] if isinstance(backbone, (ResNet, Swin)) else list(target.state_dict())
     kinds = RESNET_PARTS if isinstance(backbone, ResNet) else SWIN_PARTS if isinstance(backbone, Swin) else ((*own,),)
     prefixes = [prefix for parts in kinds for prefix in prefixes_of(tensors, parts)]
@@ -201,7 +206,7 @@ EFFICIENTNET_FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_con
 """Names of EfficientNet-PyTorch and of timm: of the network, of a block, and of the first block, which does not expand."""
 
 
-def convert_efficientnet(tensors: dict[str, Tensor], backbone: TimmBackbone | PlainViT) -> dict[str, Tensor]:
+def convert_efficientnet(tensors: dict[str, Tensor], backbone: TimmBackbone | TimmViT) -> dict[str, Tensor]:
     """Tensors of EfficientNet-PyTorch under timm's names; others are unchanged.
 
     The blocks are counted through there, and by stage in timm.
@@ -254,14 +259,14 @@ def resized_table(table: Tensor, rows: int) -> Tensor:
 
 
 def _downloaded(backbone: Backbone) -> dict[str, Tensor]:
-    if not isinstance(backbone, (Swin, TimmBackbone, PlainViT)):
+    if not isinstance(backbone, (Swin, *OF_TIMM)):
         raise ContsegError("backbone_weights: hub is for Swin and the backbones of timm; give a file")
     if isinstance(backbone, Swin):
         size = (backbone.channels[0], len(backbone.stages()[2][1]))  # type: ignore[arg-type]
         if size not in SWIN_HUB:
             raise ContsegError("backbone_weights: the hub has no Swin of this width and depth; give a file")
         name = SWIN_HUB[size]
-    elif isinstance(backbone, (TimmBackbone, PlainViT)):
+    elif isinstance(backbone, OF_TIMM):
         name = backbone.timm_name
     else:
         raise ContsegError("backbone_weights: hub has no weights of this backbone; give a file")

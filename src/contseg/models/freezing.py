@@ -8,6 +8,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
 from contseg.models.classifier import GrowingClassifier
+from contseg.models.mask_classifier import MaskClassifier
+
+GROWING = (GrowingClassifier, MaskClassifier)
 
 
 def is_norm(module: nn.Module) -> bool:
@@ -44,7 +47,7 @@ def parameters_below(network: nn.Module, parts: Iterable[str]) -> set[str]:
 
 def parameters_of_old_classes(network: nn.Module) -> set[str]:
     """Names of the parameters of every growing classifier, without those of its newest step."""
-    classifiers = [name for name, module in network.named_modules() if isinstance(module, GrowingClassifier)]
+    classifiers = [name for name, module in network.named_modules() if isinstance(module, GROWING)]
     counts = {name: len(network.get_submodule(f"{name}.steps")) for name in classifiers}  # type: ignore[arg-type]
     return parameters_below(network, [f"{name}.steps.{step}" for name in classifiers for step in range(counts[name] - 1)])
 
@@ -58,11 +61,16 @@ def parameters_except(network: nn.Module, steps: Collection[int]) -> set[str]:
     learning = {
         id(parameter)
         for module in network.modules()
-        if isinstance(module, GrowingClassifier)
-        for part in (*(module.steps[step] for step in steps), module.later)
+        if isinstance(module, GROWING)
+        for part in (*(module.steps[step] for step in steps), *reserved_of(module))
         for parameter in part.parameters()
     }
     return {name for name, parameter in network.named_parameters() if id(parameter) not in learning}
+
+
+def reserved_of(classifier: nn.Module) -> list[nn.Module]:
+    """What a classifier reserves for later steps, see `GrowingClassifier.reserve`."""
+    return [classifier.later] if isinstance(classifier, GrowingClassifier) else []
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from contseg.errors import ContsegError
 from contseg.models.adopted.segmenter import AdoptedSegmenter
+from contseg.models.eomt.segmenter import EoMTSegmenter
 from contseg.models.heads.head import Head
 from contseg.models.names import STAGES
 from contseg.models.segmenter import Segmenter
@@ -43,6 +44,8 @@ def start_points(segmenter: Segmenter, taps: Sequence[str] = (), *, fixed: bool 
         Traceback (most recent call last):
         contseg.errors.ContsegError: the norm backbone.bn1 uses the statistics of the batch
     """
+    if isinstance(segmenter, EoMTSegmenter):
+        raise ContsegError("queries pass the last blocks of the backbone, so nothing of it can be kept under the head eomt")
     if isinstance(segmenter, AdoptedSegmenter):
         raise ContsegError(f"{segmenter.options.title} is a network of another library, which runs as a whole")
     if problem := _change(segmenter.backbone, "backbone", fixed):

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from contseg.models.adopted.options import AdoptedOptions
 from contseg.models.adopted.segmenter import AdoptedSegmenter
+from contseg.models.eomt.segmenter import EoMTSegmenter
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
 
 
 def make_segmenter(options: NetworkOptions, widths: Sequence[int]) -> Segmenter:
-    """An untrained segmenter: of our own parts, or around a network of another library.
+    """An untrained segmenter: of our own parts, on queries and masks, or around a network of another library.
 
     Args:
         options: options of the network.
@@ -22,5 +22,5 @@ def make_segmenter(options: NetworkOptions, widths: Sequence[int]) -> Segmenter:
         >>> make_segmenter(NetworkOptions(backbone={"name": "resnet18", "width": 8}), [3, 1]).widths
         [3, 1]
     """
-    kind = AdoptedSegmenter if isinstance(options.backbone, AdoptedOptions) else Segmenter
+    kind = EoMTSegmenter if options.head.masks else AdoptedSegmenter if options.adopted else Segmenter
     return kind(options, widths)

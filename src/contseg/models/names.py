@@ -43,7 +43,19 @@ ARCHITECTURES: dict[str, tuple[str, tuple[int, ...], bool]] = {
 VITS = {
     "dinov2_small": "vit_small_patch14_dinov2",
     "dinov2_base": "vit_base_patch14_dinov2",
+    "dinov2_reg_small": "vit_small_patch14_reg4_dinov2",
+    "dinov2_reg_base": "vit_base_patch14_reg4_dinov2",
+    "dinov2_reg_large": "vit_large_patch14_reg4_dinov2",
     "dinov3_small": "vit_small_patch16_dinov3",
     "dinov3_base": "vit_base_patch16_dinov3",
+    "dinov3_large": "vit_large_patch16_dinov3",
+    "dinov2_reg_tiny": "vit_small_patch14_reg4_dinov2",
+    "dinov3_tiny": "vit_small_patch16_dinov3",
 }
 """Name -> timm's name."""
+
+TINY_VIT = {"embed_dim": 64, "depth": 4, "num_heads": 4, "init_values": 1.0}
+"""Sizes of the names that end with `_tiny`, which have no published weights, so that layer scale starts as in other ViTs."""
+
+PATCHES = {"dinov2": 14, "dinov3": 16}
+"""Beginning of a name in `VITS` -> side of its patches in pixels."""

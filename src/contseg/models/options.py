@@ -8,10 +8,10 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from contseg.errors import did_you_mean
 from contseg.models.adopted.options import ADOPTED, AdoptedHeadOptions, AdoptedOptions
-from contseg.models.backbones.options import BACKBONES, DEFAULT_BACKBONE, BackboneOptions, ResNetOptions
+from contseg.models.backbones.options import BACKBONES, DEFAULT_BACKBONE, BackboneOptions, ResNetOptions, ViTOptions
 from contseg.models.heads.idrnet.options import IDRNetOptions
 from contseg.models.heads.options import DEFAULT_HEAD, HEADS, DeepLabV3MiBOptions, HeadInput, HeadOptions
-from contseg.models.names import STAGES, Background, Decision
+from contseg.models.names import STAGES, VITS, Background, Decision
 from contseg.models.old_options import nested
 from contseg.models.parts import chosen, shared_keys
 from contseg.options import Channels, ChannelsOrNone, Count, Factor, Options, ShareBelowOne
@@ -117,6 +117,35 @@ class NetworkOptions(Options):
             )
         return self
 
+    @model_validator(mode="after")
+    def _what_masks_need(self) -> "NetworkOptions":
+        if not self.head.masks:
+            return self
+        if not isinstance(self.backbone, ViTOptions):
+            raise ValueError(
+                f"head: {self.head.name} needs a plain vision transformer, and backbone is {self.backbone.name}; set"
+                " network.backbone=dinov2_reg_small, or another of " + ", ".join(VITS)
+            )
+        conflicts = {
+            "unknown": self.unknown,
+            "auxiliary": self.auxiliary is not None,
+            f"background: {self.background}": self.background != "learned",
+            f"decision: {self.decision}": self.decision != "softmax",
+        }
+        if found := [name for name, there in conflicts.items() if there]:
+            raise ValueError(f"head: {self.head.name} predicts masks, which have no {found[0]}; remove one of them")
+        return self
+
+    @property
+    def masks(self) -> bool:
+        """Whether the network predicts masks and their classes, not a class for each pixel, as it does with a readout."""
+        return self.head.masks and self.readout is None
+
+    @property
+    def adopted(self) -> bool:
+        """Whether the network is one of another library."""
+        return isinstance(self.backbone, AdoptedOptions)
+
     @property
     def idrnet(self) -> IDRNetOptions | None:
         """IDRNet over the head, or None."""
@@ -146,7 +175,7 @@ class NetworkOptions(Options):
             >>> NetworkOptions(head="fcn").taps
             ('stage1', 'stage2', 'stage3', 'stage4', 'head', 'logits', 'pyramid')
         """
-        pyramid = ("pyramid",) if self.backbone.taps else ()
+        pyramid = ("pyramid",) if self.backbone.taps and not self.head.masks else ()
         auxiliary = ("auxiliary",) if self.background == "auxiliary" else ()
         return (*self.backbone.taps, *TAPS[4:], *pyramid, *self.head.taps, *auxiliary)
 
@@ -157,7 +186,9 @@ class NetworkOptions(Options):
             channels: of the backbone's stages.
             widths: outputs of each step so far.
         """
-        return HeadInput(channels, widths, self.backbone.head_stride, self.backbone.head_slope, self.unknown)
+        backbone = self.backbone
+        stride = backbone.token if self.head.masks and isinstance(backbone, ViTOptions) else backbone.head_stride
+        return HeadInput(channels, widths, stride, backbone.head_slope, self.unknown)
 
     def changed(self, **changes: Any) -> "NetworkOptions":
         """These options with some overridden, key by key, and validated.

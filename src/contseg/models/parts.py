@@ -1,7 +1,7 @@
 """Options of a part of a network, chosen by name. PyTorch is not imported, so that lists are fast."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from contseg.errors import ContsegError, did_you_mean
 from contseg.options import Options
@@ -11,9 +11,14 @@ from contseg.plugins import Registry
 class PartOptions(Options):
     """Options of every part.
 
+    Class attributes:
+        not_shared: keys that a part does not take over from the one that it replaces.
+
     Attributes:
         name: name of the part.
     """
+
+    not_shared: ClassVar[frozenset[str]] = frozenset()
 
     name: str
 
@@ -89,4 +94,5 @@ def shared_keys(kinds: Registry[type[Part]], before: Mapping[str, Any], name: An
     """
     if name not in kinds:
         return dict(before)
-    return {key: value for key, value in before.items() if key in kinds[name].model_fields}
+    kind = kinds[name]
+    return {key: value for key, value in before.items() if key in kind.model_fields and key not in kind.not_shared}

@@ -265,6 +265,15 @@ class Segmenter(nn.Module):
         """Make the final classifiers of all later steps now, see `GrowingClassifier.reserve`; `[]` drops them."""
         self.classifier.reserve(widths)
 
+    def anneal(self, step: int, update: int, updates: int) -> None:
+        """Called before each update, and after it with the next number; for networks that compute differently over time.
+
+        Args:
+            step: index of the step.
+            update: number of finished updates of the step.
+            updates: number of all updates of the step.
+        """
+
     def use_readout(self, readout: ReadoutOptions) -> None:
         """Replace the classifier by one with computed weights, which are still zero, with the same outputs.
 

@@ -30,13 +30,13 @@ CONDITIONS: dict[str, tuple[str, Callable[[Recipe], bool]]] = {
         "scenario.memory.mix=share",
         lambda recipe: recipe.scenario.memory is not None and recipe.scenario.memory.mix == "share",
     ),
-    "evaluation.crop": ("evaluation.mode=slide", lambda recipe: recipe.evaluation.mode == "slide"),
+    "evaluation.crop": ("evaluation.mode=slide", lambda recipe: recipe.evaluation.mode != "whole"),
     "evaluation.stride": ("evaluation.mode=slide", lambda recipe: recipe.evaluation.mode == "slide"),
     "evaluation.antialias": (
         "evaluation.fit or evaluation.resize",
         lambda recipe: (recipe.evaluation.fit or recipe.evaluation.resize) is not None,
     ),
-    "evaluation.windows": ("evaluation.mode=slide", lambda recipe: recipe.evaluation.mode == "slide"),
+    "evaluation.windows": ("evaluation.mode=slide", lambda recipe: recipe.evaluation.mode != "whole"),
 }
 """Key to the condition under which it has an effect: in words, and as a function of the recipe."""
 

@@ -64,3 +64,11 @@ class Backbone(nn.Module):
         """
         unused = [layer for stage, layer in enumerate(self.output_layers()) if stage not in used]
         freeze_modules(self.parts(freeze) + unused)
+
+    def layers_above(self, name: str) -> int | None:
+        """How many layers follow the one of a parameter, for `training.layer_decay`; None: the backbone has no such order.
+
+        Args:
+            name: of the parameter, in this module.
+        """
+        return None

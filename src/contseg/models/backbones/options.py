@@ -1,19 +1,23 @@
 """Options of the backbones, by name. PyTorch is imported when a backbone is made."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from contseg.errors import ContsegError
-from contseg.models.names import ARCHITECTURES, DEPTHS, STAGES, VARIANTS, VITS, Freeze, Initialisation
+from contseg.models.names import ARCHITECTURES, DEPTHS, PATCHES, STAGES, VARIANTS, VITS, Freeze, Initialisation
 from contseg.models.parts import PartOptions, require_options
-from contseg.options import Channels, Share, ShareAboveZero, ShareBelowOne
+from contseg.options import Channels, ChannelsOrNone, Pixels, Share, ShareAboveZero, ShareBelowOne
 from contseg.plugins import Registry
 
 if TYPE_CHECKING:
     from contseg.models.backbones.backbone import Backbone
+    from contseg.models.eomt.trunk import QueryTrunk
 
 Four = Annotated[tuple[Channels, Channels, Channels, Channels], Field(strict=False)]
+Sides = Annotated[tuple[Pixels, Pixels], Field(strict=False)]
 
 
 class BackboneOptions(PartOptions):
@@ -64,13 +68,19 @@ class BackboneOptions(PartOptions):
         """
         from contseg.models.normalization import set_momentum
 
-        try:
+        with self._errors():
             backbone = self.build()
+        set_momentum(backbone, self.norm_momentum)
+        return backbone
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Report errors of a constructor in one line."""
+        try:
+            yield
         except (TypeError, ValueError, AssertionError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ContsegError(f"network.backbone: {self.name} cannot be made of its options ({reason})") from None
-        set_momentum(backbone, self.norm_momentum)
-        return backbone
 
 
 class ResNetOptions(BackboneOptions):
@@ -184,22 +194,78 @@ class TimmOptions(BackboneOptions):
 
 
 class ViTOptions(BackboneOptions):
-    """Plain vision transformers of timm, see `contseg.models.backbones.vit.PlainViT`.
+    """Plain vision transformers of timm, see `contseg.models.backbones.vit.PlainViT`, or `eomt.trunk` under the head `eomt`.
 
     Attributes:
         drop_path: probability that the last block is skipped for an image in training.
+        size: height and width, or one number for both, of the images for which position embeddings are made; default:
+            timm's. For other images they are interpolated in every forward pass. DINOv3 has none.
+        patch: side of a patch in pixels; default: 14 (DINOv2) or 16 (DINOv3). Published weights are resampled for another.
+        lora: rank of low-rank updates of the attention, with which nothing else of the ViT is trained; 0: none.
         options: of timm's constructor, such as `depth`.
     """
 
-    name: Literal["dinov2_small", "dinov2_base", "dinov3_small", "dinov3_base"]
+    name: Literal[
+        "dinov2_small",
+        "dinov2_base",
+        "dinov2_reg_tiny",
+        "dinov2_reg_small",
+        "dinov2_reg_base",
+        "dinov2_reg_large",
+        "dinov3_tiny",
+        "dinov3_small",
+        "dinov3_base",
+        "dinov3_large",
+    ]
     drop_path: ShareBelowOne = 0.0
+    size: Pixels | Sides | None = None
+    patch: Annotated[int, Field(ge=2, le=64)] | None = None
+    lora: ChannelsOrNone = 0
     options: dict[str, Any] = Field({})
+
+    @model_validator(mode="after")
+    def _of_whole_patches(self) -> "ViTOptions":
+        for side in self.sides or ():
+            if side % self.token:
+                near = [max(1, side // self.token + up) * self.token for up in (0, 1)]
+                raise ValueError(
+                    f"size: {side} pixels are not a whole number of patches of {self.token}; set {near[0]} or {near[1]}, or"
+                    " another patch"
+                )
+        return self
+
+    @property
+    def sides(self) -> tuple[int, int] | None:
+        """Height and width of `size`."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    @property
+    def token(self) -> int:
+        """Side of a patch in pixels.
+
+        Example:
+            >>> ViTOptions(name="dinov2_reg_small").token, ViTOptions(name="dinov2_reg_small", patch=16, size=512).token
+            (14, 16)
+        """
+        given = self.patch or self.options.get("patch_size")
+        return given if isinstance(given, int) else PATCHES[self.name.partition("_")[0]]
 
     def build(self) -> "Backbone":
         """A `PlainViT`."""
         from contseg.models.backbones.vit import PlainViT
 
-        return PlainViT(self.name, self.drop_path, self.options)
+        return PlainViT(self.name, self.drop_path, self.options, self.sides, self.patch, self.lora)
+
+    def make_trunk(self) -> "QueryTrunk":
+        """An untrained ViT without a pyramid, for the head `eomt`.
+
+        Raises:
+            ContsegError: as of `make`, or the blocks have no layer scale.
+        """
+        from contseg.models.eomt.trunk import QueryTrunk
+
+        with self._errors():
+            return QueryTrunk(self.name, self.drop_path, self.options, self.sides, self.patch, self.lora)
 
 
 BACKBONES: Registry[type[BackboneOptions]] = Registry(

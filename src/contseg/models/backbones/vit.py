@@ -1,21 +1,17 @@
 """Plain vision transformers of timm (DINOv2, DINOv3; extra `timm`) with a simple feature pyramid."""
 
-from collections.abc import Collection
-from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from contseg.models.backbones.backbone import Backbone
-from contseg.models.backbones.timm_backbone import make_timm_model
+from contseg.models.backbones.timm_vit import TimmViT
 from contseg.models.layers import padding_to
-from contseg.models.names import VITS, Freeze
 
 TOKEN = 16
 
 
-class PlainViT(Backbone):
+class PlainViT(TimmViT):
     """A ViT with four maps made from its last one (ViTDet: Li et al., ECCV 2022).
 
     Images may have any size: they are padded with zeros at the bottom and right to a multiple of 16, and the maps are
@@ -25,10 +21,7 @@ class PlainViT(Backbone):
     The pyramid, which starts untrained, keeps the channels: stride 4 by two 2x2 deconvolutions (a norm and GELU between),
     stride 8 by one, stride 16 is the map itself, stride 32 its 2x2 maxima.
 
-    Args:
-        name: a key of `VITS`.
-        drop_path: probability that the last block is skipped for an image in training.
-        options: of timm's constructor, such as `depth`.
+    Args: as of `TimmViT`.
 
     Returns (forward):
         four maps (B, C, ceil(H / s), ceil(W / s)), s = 4, 8, 16, 32.
@@ -43,13 +36,9 @@ class PlainViT(Backbone):
         [(16, 17, 21), (16, 9, 11), (16, 5, 6), (16, 3, 3)]
     """
 
-    def __init__(self, name: str, drop_path: float = 0.0, options: dict[str, Any] | None = None):
-        super().__init__()
-        self.timm_name = VITS[name]
-        self.model = make_timm_model(self.timm_name, drop_path, {"dynamic_img_size": True} | (options or {}))
-        width = int(self.model.embed_dim)
-        self.patch = int(self.model.patch_embed.patch_size[0])
-        self.channels = [width] * 4
+    def __init__(self, name: str, *given: Any, **options: Any):
+        super().__init__(name, *given, **options)
+        width = self.width
         self.pyramid = nn.ModuleList(
             [
                 nn.Sequential(_double(width), ChannelNorm(width), nn.GELU(), _double(width)),
@@ -74,23 +63,9 @@ class PlainViT(Backbone):
         strides = (4, 8, 16, 32)
         return [x[:, :, : (height + s - 1) // s, : (width + s - 1) // s] for x, s in zip(maps, strides, strict=True)]
 
-    def stages(self) -> list[list[nn.Module]]:
-        """The blocks in four nearly equal parts; the embedding belongs to the first and the norm to the last."""
-        blocks = list(self.model.blocks)
-        cuts = [len(blocks) * quarter // 4 for quarter in range(5)]
-        parts = [blocks[start:end] for start, end in pairwise(cuts)]
-        return [[self.model.patch_embed, *parts[0]], parts[1], parts[2], [*parts[3], self.model.norm]]
-
     def output_layers(self) -> list[nn.Module]:
         """The layers of the pyramid for each map."""
         return list(self.pyramid)
-
-    def freeze(self, freeze: Freeze, used: Collection[int]) -> None:
-        """See `Backbone.freeze`. The position embeddings and the tokens before the patches belong to the first stage."""
-        super().freeze(freeze, used)
-        if freeze not in ("none", "norm"):
-            for parameter in self.model.parameters(recurse=False):
-                parameter.requires_grad_(False)
 
 
 class ChannelNorm(nn.LayerNorm):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from contseg.models.heads.head import Head
 
 Dilations = Annotated[tuple[Pixels, ...], Field(strict=False)]
+Span = Annotated[tuple[Share, Share], Field(strict=False)]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class HeadOptions(PartOptions):
     Class attributes:
         taps: names of the head's own features.
         hidden: whether each step's classifier has its own convolution, norm and ReLU.
+        masks: whether it predicts masks and their classes, not a class for each pixel.
 
     Attributes:
         width: channels of the output.
@@ -52,6 +54,7 @@ class HeadOptions(PartOptions):
 
     taps: ClassVar[tuple[str, ...]] = ()
     hidden: ClassVar[bool] = False
+    masks: ClassVar[bool] = False
 
     width: Channels = 256
     initialisation: Initialisation | None = None
@@ -286,6 +289,46 @@ class HypercolumnOptions(HeadOptions):
         return Hypercolumn(below.channels, self.width, self.dropout)
 
 
+class EoMTOptions(HeadOptions):
+    """Queries in the last blocks of a plain ViT, which predict masks and their classes, see `contseg.models.eomt`.
+
+    Attributes:
+        width, initialisation: always 0 and none: those of the ViT and of PyTorch.
+        queries: number of queries.
+        blocks: number of last blocks that the queries pass.
+        annealing: for each of these blocks, the shares of a step's updates at which its masked attention begins to be opened
+            and is open; default: one block after the other, from 1 / (blocks + 2) on, as published for DINOv2.
+        masked: in which steps attention is masked at first: in the `first`, in `every`, or in `none`.
+    """
+
+    not_shared: ClassVar[frozenset[str]] = frozenset({"width", "initialisation"})
+    masks: ClassVar[bool] = True
+    taps: ClassVar[tuple[str, ...]] = ("tokens", "queries")
+
+    name: Literal["eomt"] = "eomt"
+    width: Literal[0] = 0
+    initialisation: None = None
+    queries: Channels = 100
+    blocks: Annotated[int, Field(ge=1, le=64)] = 4
+    annealing: Annotated[tuple[Span, ...], Field(strict=False)] | None = None
+    masked: Literal["first", "every", "none"] = "first"
+
+    @model_validator(mode="after")
+    def _spans_of_every_block(self) -> "EoMTOptions":
+        if self.annealing is not None:
+            if len(self.annealing) != self.blocks:
+                raise ValueError(f"annealing: {len(self.annealing)} spans for {self.blocks} blocks; give one for each block")
+            if wrong := [span for span in self.annealing if span[0] > span[1]]:
+                raise ValueError(f"annealing: {list(wrong[0])} ends before it begins; exchange the two shares")
+        return self
+
+    def make(self, below: HeadInput) -> "Head":
+        """An `EoMTHead`."""
+        from contseg.models.eomt.head import EoMTHead
+
+        return EoMTHead(below.channels[-1], self.queries, self.blocks, below.output_stride, self.annealing)
+
+
 HEADS: Registry[type[HeadOptions]] = Registry(
     "heads",
     "network.head",
@@ -299,6 +342,7 @@ HEADS: Registry[type[HeadOptions]] = Registry(
         "deeplabv3": DeepLabV3Options,
         "upernet": UperNetOptions,
         "hypercolumn": HypercolumnOptions,
+        "eomt": EoMTOptions,
     },
     require_options(HeadOptions),
 )

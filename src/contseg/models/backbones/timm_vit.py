@@ -1,0 +1,93 @@
+"""Vision transformers of timm: what a pyramid of maps and a network on queries have in common."""
+
+import re
+from collections.abc import Collection
+from itertools import pairwise
+from typing import Any
+
+from torch import nn
+
+from contseg.errors import ContsegError
+from contseg.models.backbones.backbone import Backbone
+from contseg.models.backbones.lora import LowRankLinear, add_low_rank
+from contseg.models.backbones.timm_backbone import make_timm_model
+from contseg.models.freezing import freeze_modules
+from contseg.models.names import TINY_VIT, VITS, Freeze
+
+
+class TimmViT(Backbone):
+    """Base of backbones with a vision transformer of timm.
+
+    Args:
+        name: a key of `VITS`.
+        drop_path: probability that the last block is skipped for an image in training.
+        options: of timm's constructor, such as `depth`.
+        size: height and width of the images for which position embeddings are made; default: timm's. For others they are
+            interpolated in every forward pass.
+        patch: side of a patch in pixels; default: that of the published weights, which are resampled for another one.
+        rank: of low-rank updates of the attention (`LowRankLinear`), with which nothing else of the ViT is trained; 0: none.
+
+    Raises:
+        ContsegError: timm is not installed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        drop_path: float = 0.0,
+        options: dict[str, Any] | None = None,
+        size: tuple[int, int] | None = None,
+        patch: int | None = None,
+        rank: int = 0,
+    ):
+        super().__init__()
+        self.timm_name = VITS[name]
+        given: dict[str, Any] = {"dynamic_img_size": True} | (TINY_VIT if name.endswith("_tiny") else {})
+        given |= {key: value for key, value in (("img_size", size), ("patch_size", patch)) if value is not None}
+        self.model = make_timm_model(self.timm_name, drop_path, given | (options or {}))
+        self.width = int(self.model.embed_dim)
+        self.patch = int(self.model.patch_embed.patch_size[0])
+        self.channels = [self.width] * 4
+        if rank:
+            add_low_rank(self.model, rank)
+        self.rank = rank
+
+    def stages(self) -> list[list[nn.Module]]:
+        """The blocks in four nearly equal parts; the embedding belongs to the first and the norm to the last."""
+        blocks = list(self.model.blocks)
+        parts = [blocks[start:end] for start, end in pairwise(self.cuts)]
+        return [[self.model.patch_embed, *parts[0]], parts[1], parts[2], [*parts[3], self.model.norm]]
+
+    @property
+    def cuts(self) -> list[int]:
+        """Where the blocks are cut into stages: five numbers."""
+        return [len(self.model.blocks) * quarter // 4 for quarter in range(5)]
+
+    def freeze(self, freeze: Freeze, used: Collection[int]) -> None:
+        """See `Backbone.freeze`. The position embeddings and the tokens before the patches belong to the first stage."""
+        super().freeze(freeze, used)
+        if self.rank:
+            freeze_modules([self.model])
+            for module in self.model.modules():
+                if isinstance(module, LowRankLinear):
+                    module.freeze_weights()
+        elif freeze not in ("none", "norm"):
+            for parameter in self.model.parameters(recurse=False):
+                parameter.requires_grad_(False)
+
+    def layers_above(self, name: str) -> int:
+        """See `Backbone.layers_above`: the layers are the blocks; the embedding belongs to the first, the norm to none."""
+        block = re.match(r"model\.blocks\.(\d+)\.", name)
+        if block:
+            return len(self.model.blocks) - 1 - int(block[1])
+        return 0 if name.startswith(("model.norm.", "model.fc_norm.", "pyramid.")) else len(self.model.blocks) - 1
+
+    def require_layer_scale(self) -> None:
+        """Raise ContsegError if a block of the model has none."""
+        for number, block in enumerate(self.model.blocks):
+            scales = [getattr(block, name, None) for name in ("ls1", "ls2", "gamma_1", "gamma_2")]
+            if sum(one is not None and not isinstance(one, nn.Identity) for one in scales) != 2:
+                raise ContsegError(
+                    f"network.backbone.options: block {number} of {self.timm_name} has no layer scale, which the head eomt"
+                    " needs; set network.backbone.options.init_values=1e-5"
+                )
