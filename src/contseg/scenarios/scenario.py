@@ -226,14 +226,15 @@ class Scenario(Sequence[Step]):
             names = tuple(presence.names[row] for row in rows)
             new, old = (seen, ()) if self._by_domain else (outline.new, outline.old)
             lookup = self.policy.lookup(self.dataset.classes, self.order, new, old, role, options.setting)
+            things = self._things(seen, role)
             if role == "train":
-                return Samples(self.dataset, names, lookup, annotated, self._saliency)
+                return Samples(self.dataset, names, lookup, annotated, self._saliency, things)
             if role == "test":
-                return Samples(self.dataset, names, lookup, self._tested(seen, outline.test))
+                return Samples(self.dataset, names, lookup, self._tested(seen, outline.test), things=things)
             if hides_old:
                 # beyond the outputs; with 255 classes there is no such label, and these pixels are ignored
                 lookup = np.where(lookup == 0, len(seen), lookup).astype(np.uint8)
-            return Samples(self.dataset, names, lookup, annotated[int(self.policy.has_unknown) :])
+            return Samples(self.dataset, names, lookup, annotated[int(self.policy.has_unknown) :], things=things)
 
         return Step(
             index=index,
@@ -282,6 +283,13 @@ class Scenario(Sequence[Step]):
             marked[0] = complete and table.background == "annotated"
         return np.concatenate([[False], marked]) if self.policy.has_unknown else marked
 
+    def _things(self, seen: Sequence[int], role: Role) -> np.ndarray | None:
+        """Which training ids have objects that are told apart: (outputs,) bool; None if the dataset has no such layer."""
+        if not self.dataset.has_instances:
+            return None
+        things = np.isin(seen, self.dataset.classes.things)
+        return np.concatenate([[False], things]) if self.policy.has_unknown and role == "train" else things
+
     def _tested(self, seen: Sequence[int], rows: np.ndarray) -> np.ndarray:
         """Whether the test masks annotate each seen class: (seen,) bool.
 
@@ -327,7 +335,7 @@ class Scenario(Sequence[Step]):
             annotated = np.zeros(outputs, dtype=bool)
             annotated[: len(there.annotated)] = there.annotated
             names = tuple(exemplar.name for exemplar in self._kept if exemplar.step == step)
-            parts.append(Samples(self.dataset, names, there.lookup, annotated, there.saliency))
+            parts.append(Samples(self.dataset, names, there.lookup, annotated, there.saliency, there.things))
         return tuple(parts)
 
     def _seen_in(self, step: Step) -> list[Exemplar]:
