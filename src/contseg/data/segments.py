@@ -1,5 +1,6 @@
 """Segments of an image: the class and the number of the object that each pixel belongs to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,17 @@ class SegmentMap:
 
     def __post_init__(self) -> None:
         assert self.classes_HW.shape == self.numbers_HW.shape, "a class and a number for each pixel"
+
+    @classmethod
+    def of_ids(cls, ids_HW: np.ndarray, classes: Sequence[int]) -> "SegmentMap":
+        """From the places of segments in a list of their classes; below 0 is no segment.
+
+        Example:
+            >>> SegmentMap.of_ids(np.array([[0, 1, -1]]), [7, 7]).areas(8)
+            [(7, 0, 1), (7, 1, 1)]
+        """
+        table = np.array([*classes, -1], dtype=np.int64)
+        return cls(table[np.where(ids_HW < 0, len(classes), ids_HW)], np.maximum(ids_HW, 0))
 
     def areas(self, classes: int) -> list[tuple[int, int, int]]:
         """Class, number and pixels of every segment, in the order of both.

@@ -11,14 +11,17 @@ FP. Crowds match nothing and are no FN. Undecided pixels belong to no prediction
 The four sums add up over images and ranks; every figure is computed from them. All figures are in [0, 1].
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from contseg.data.classes import ClassTable
 from contseg.data.segments import CROWD, NUMBER_BITS, SegmentMap, segment_keys
 from contseg.evaluation.metrics import BACKGROUND, harmonic, mean_over
+from contseg.scenarios.batch import Batch
+from contseg.scenarios.segments import true_segments
 
 Absent = Literal["union", "truth", "zero"]
 """Which classes are left out of means: without a segment in truth and prediction (`union`, as in panopticapi), without one in
@@ -134,6 +137,27 @@ def add_up(
     total = start or PanopticCounts.none(len(things))
     for prediction, truth in pairs:
         total += panoptic_counts(prediction, truth, things)
+    return total
+
+
+def evaluate_segments(
+    predict: Callable[[Batch], Sequence[SegmentMap]],
+    batches: Iterable[Batch],
+    classes: ClassTable,
+    on_batch: Callable[[], None] | None = None,
+) -> PanopticCounts:
+    """The sums over test batches, as of `contseg.engine.own_loop.evaluation_batches`.
+
+    Args:
+        predict: the segments of the images of a batch, at their size, with outputs as classes.
+        classes: of the outputs, `Step.table`, with the things.
+        on_batch: called for each batch, for progress.
+    """
+    total = PanopticCounts.none(len(classes))
+    for batch in batches:
+        total = add_up(zip(predict(batch), true_segments(batch, classes), strict=True), classes.is_thing, total)
+        if on_batch:
+            on_batch()
     return total
 
 

@@ -69,6 +69,11 @@ class Scenario(Sequence[Step]):
         self.dataset, self.options, self._first_is_known = dataset, options, first_is_known
         if not 0 <= options.validation < 1:
             raise ContsegError(f"scenario.validation: {options.validation} is not a share; use 0 or more, less than 1")
+        if options.variant == "released" and options.by == "class" and dataset.has_instances:
+            raise ContsegError(
+                f"scenario.variant: released annotates a class of the next step in semantic labels, and {dataset.name} has"
+                " instances, where published code does not; remove it"
+            )
         if options.scored_as and options.split != "offline":
             raise ContsegError("scenario.scored_as: only split offline can be scored as another; remove it")
         self.order = class_order(options.order, dataset.classes, dataset.name, options.split)
@@ -225,7 +230,8 @@ class Scenario(Sequence[Step]):
         def samples(presence: Presence, rows: np.ndarray, role: Role) -> Samples:
             names = tuple(presence.names[row] for row in rows)
             new, old = (seen, ()) if self._by_domain else (outline.new, outline.old)
-            lookup = self.policy.lookup(self.dataset.classes, self.order, new, old, role, options.setting)
+            leaked = self._leaked(outline)
+            lookup = self.policy.lookup(self.dataset.classes, self.order, new, old, role, options.setting, leaked)
             things = self._things(seen, role)
             if role == "train":
                 return Samples(self.dataset, names, lookup, annotated, self._saliency, things)
@@ -282,6 +288,13 @@ class Scenario(Sequence[Step]):
             complete = self._by_domain or self.options.setting == "sequential"
             marked[0] = complete and table.background == "annotated"
         return np.concatenate([[False], marked]) if self.policy.has_unknown else marked
+
+    def _leaked(self, outline: _Outline) -> tuple[int, ...]:
+        """The class of the next step that the training images annotate too, which has no output yet; usually none."""
+        if self._by_domain or self.options.variant == "paper":
+            return ()
+        seen = len(outline.old) + len(outline.new)
+        return self.order[seen : seen + 1]
 
     def _things(self, seen: Sequence[int], role: Role) -> np.ndarray | None:
         """Which training ids have objects that are told apart: (outputs,) bool; None if the dataset has no such layer."""
