@@ -23,7 +23,7 @@ def segment_colours(segments: SegmentMap, colours: np.ndarray, things: np.ndarra
     Example:
         >>> two = SegmentMap(np.array([[0, 1, 1, 255]]), np.array([[0, 1, 2, 0]]))
         >>> segment_colours(two, np.array([[0, 0, 200], [100, 0, 0]], np.uint8), np.array([False, True]))[0].tolist()
-        [[0, 0, 200], [100, 0, 0], [114, 15, 15], [225, 225, 225]]
+        [[0, 0, 200], [100, 0, 0], [115, 24, 24], [225, 225, 225]]
     """
     keys, place = np.unique(segment_keys(segments, things), return_inverse=True)
     classes = keys >> 32
