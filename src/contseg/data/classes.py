@@ -130,9 +130,7 @@ class ClassTable:
         rows = list(csv.reader(text.splitlines()[1:]))
         colours = tuple((int(red), int(green), int(blue)) for _, _, red, green, blue, *_ in rows)
         objects = tuple(int(row[0]) for row in rows if things and row[5] == "thing")
-        return cls(
-            tuple(row[1] for row in rows), tuple(int(row[0]) for row in rows), colours, background, things=objects
-        )
+        return cls(tuple(row[1] for row in rows), tuple(int(row[0]) for row in rows), colours, background, things=objects)
 
     def __len__(self) -> int:
         return len(self.names)

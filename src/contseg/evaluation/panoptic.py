@@ -115,13 +115,10 @@ def panoptic_counts(prediction: SegmentMap, truth: SegmentMap, things: np.ndarra
     missed, wrong = (class_T >= 0) & ~crowd_T, (class_P >= 0) & (2 * uncounted_P <= area_P)
     missed[of_T[hit]] = wrong[of_P[hit]] = False
 
-    def counted(classes: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-        return np.bincount(classes, weights, minlength=kinds)
-
     hits = class_T[of_T[hit]]
-    return PanopticCounts(
-        counted(hits), counted(class_P[wrong]), counted(class_T[missed]), counted(hits, pixels[hit] / union[hit])
-    )
+    counts = (np.bincount(classes, minlength=kinds) for classes in (hits, class_P[wrong], class_T[missed]))
+    iou = np.bincount(hits, pixels[hit] / union[hit], minlength=kinds)
+    return PanopticCounts(*counts, iou.astype(np.float64))  # NumPy counts nothing as integers, whatever the weights
 
 
 def add_up(

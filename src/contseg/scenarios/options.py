@@ -78,7 +78,9 @@ class ScenarioOptions(Options):
             raise ValueError(f"saliency maps need policy ssul (policy is {self.policy}); remove saliency")
         if self.variant == "released" and self.by == "class" and (self.setting == "sequential" or self.policy == "ssul"):
             what = "setting: sequential" if self.setting == "sequential" else "policy: ssul"
-            raise ValueError(f"variant released annotates a class of the next step, and {what} does not allow it; remove one")
+            raise ValueError(
+                f"variant released annotates a class of the next step, and {what} does not allow it; remove one"
+            )
         if self.lists and (self.by == "domain" or self.setting == "partitioned"):
             raise ValueError("lists already assign images to steps; remove by: domain and setting: partitioned")
         return self
