@@ -77,8 +77,11 @@ class TestReading:
 
     def test_categories_of_ade20k_may_begin_with_1(self, tmp_path):
         def from_one(content):
-            for row in [*content["categories"], *(one for row in content["annotations"] for one in row["segments_info"])]:
-                row["id" if "isthing" in row else "category_id"] += 1
+            for category in content["categories"]:
+                category["id"] += 1
+            for image in content["annotations"]:
+                for one in image["segments_info"]:
+                    one["category_id"] += 1
 
         dataset = ade20k_panoptic(tmp_path)
         name = dataset.names("train")[0]
@@ -172,7 +175,7 @@ class TestBadInput:
             (lambda content: content.pop("annotations"), "'annotations' is missing or no list of objects"),
             (lambda content: content["images"][0].pop("id"), "image 1 of the list has no id"),
             (lambda content: content["images"].pop(0), "belongs to image 0, which 'images' does not list"),
-            (lambda content: content["annotations"][0].update(file_name="../a.png"), "'../a.png' is not the name of a PNG"),
+            (lambda content: content["annotations"][0].update(file_name="../a.png"), "'../a.png' is not the name"),
             (lambda content: content["images"][0].update(file_name="/etc/passwd"), "is not the name of a file"),
             (lambda content: content["annotations"].append(content["annotations"][0]), "is annotated twice"),
             (lambda content: content["annotations"][0].pop("segments_info"), "'segments_info' is missing"),
@@ -262,5 +265,5 @@ class TestFormat:
 
     def test_a_segment_map_of_ids_has_their_classes(self):
         found = SegmentMap.of_ids(self.IDS, self.CLASSES)
-        assert found.classes_HW.tolist() == [[0, 0, 1, 1, -1], [0, 1, 1, 1, 1]]
+        assert found.classes.tolist() == [[0, 0, 1, 1, -1], [0, 1, 1, 1, 1]]
         assert found.areas(3) == [(0, 0, 3), (1, 1, 4), (1, 2, 2)]

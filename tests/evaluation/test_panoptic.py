@@ -29,8 +29,8 @@ VOID = 255
 def regions(segments: SegmentMap, things: np.ndarray, crowds: bool = False) -> dict:
     """The pixels of each segment, as a set, by class and number. Crowds of a class are one region, and only asked for."""
     found: dict[tuple[int, int], set[tuple[int, int]]] = {}
-    for place in np.ndindex(segments.classes_HW.shape):
-        kind, number = int(segments.classes_HW[place]), int(segments.numbers_HW[place])
+    for place in np.ndindex(segments.classes.shape):
+        kind, number = int(segments.classes[place]), int(segments.numbers[place])
         if 0 <= kind < len(things) and (number == CROWD) == crowds:
             found.setdefault((kind, number if things[kind] else 0), set()).add(place)
     return found
@@ -38,7 +38,7 @@ def regions(segments: SegmentMap, things: np.ndarray, crowds: bool = False) -> d
 
 def slow_counts(prediction: SegmentMap, truth: SegmentMap, things: np.ndarray) -> np.ndarray:
     """(4, K) by the definition: match every prediction with every truth."""
-    every = set(np.ndindex(truth.classes_HW.shape))
+    every = set(np.ndindex(truth.classes.shape))
     found, true, crowds = regions(prediction, things), regions(truth, things), regions(truth, things, crowds=True)
     void = every - set().union(*true.values(), *crowds.values())
     sums = np.zeros((4, len(things)))
@@ -75,14 +75,14 @@ def maps(draw, crowd: bool) -> SegmentMap:
 
 
 def shifted(segments: SegmentMap, columns: int) -> SegmentMap:
-    return SegmentMap(*(np.roll(layer, columns, axis=1) for layer in (segments.classes_HW, segments.numbers_HW)))
+    return SegmentMap(*(np.roll(layer, columns, axis=1) for layer in (segments.classes, segments.numbers)))
 
 
 @settings(max_examples=400, deadline=None)
 @given(maps(crowd=False), maps(crowd=True), st.integers(0, 2))
 def test_counts_are_those_of_the_definition(prediction, truth, columns):
     near = shifted(truth, columns)  # a prediction that has matches
-    plain = SegmentMap(near.classes_HW, np.where(near.numbers_HW == CROWD, 9, near.numbers_HW))
+    plain = SegmentMap(near.classes, np.where(near.numbers == CROWD, 9, near.numbers))
     for found in (prediction, plain):
         counts = panoptic_counts(found, truth, THINGS)
         assert counts.array() == pytest.approx(slow_counts(found, truth, THINGS), abs=1e-12)
@@ -211,9 +211,9 @@ def test_a_perfect_prediction_of_a_test_set_has_quality_1(tmp_path):
     )
     assert len(seen) == len(step.test)
     assert counts.true_positives[1:6].all()
-    assert not (counts.false_positives.any() or counts.false_negatives.any())
+    assert not counts.array()[1:3].any()
     figures = panoptic_figures(counts, (0,) * 5 + (1,), step.table.is_thing, background=True)
     assert (figures["pq"]["old"], figures["pq"]["new"]) == (1.0, 1.0)
-    truth = sum(int((segments.classes_HW == 0).sum()) for batch in evaluation_batches(step) for segments in
+    truth = sum(int((segments.classes == 0).sum()) for batch in evaluation_batches(step) for segments in
                 true_segments(batch, ClassTable.of([*step.table.names], "annotated")))  # fmt: skip
     assert truth, "unlabelled pixels are void here, and a segment only where background is annotated"

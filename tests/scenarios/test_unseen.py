@@ -107,7 +107,7 @@ def labelled(step: Step, samples: Samples, dataset: Scenes):
 
 
 def hidden(step: Step, samples: Samples) -> set[int]:
-    """Labels that say of no class that it is there: ignored, background and unknown, and in held-out samples "none of these"."""
+    """Labels of no class: ignored, background and unknown, and in held-out samples "none of the annotated"."""
     first = int(step.has_unknown and samples is not step.val) + int(step.table.has_background)
     return {*range(first), IGNORE} | ({step.seen_count} if samples is step.val else set())
 
@@ -139,7 +139,7 @@ def test_targets_are_the_segments_of_annotated_classes(scenario):
     dataset = scenario.dataset
     for step in scenario:
         for samples in (step.train, *step.memory):
-            for mask, labels, numbers in labelled(step, samples, dataset):
+            for _, labels, numbers in labelled(step, samples, dataset):
                 own = np.zeros(labels.shape, np.int32) if numbers is None else numbers.astype(np.int32)
                 instances = None if numbers is None else torch.from_numpy(own)[None]
                 annotated = torch.from_numpy(samples.annotated)[None]

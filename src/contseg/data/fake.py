@@ -110,7 +110,7 @@ def write_fake(
 def _sample(
     layout: _Layout, number: int, size: tuple[int, int], objects: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Image of one sample, the class number of each of its shapes after a 0, and the shape of each pixel (see `draw_shapes`)."""
+    """Image of one sample, the class of each of its shapes after a 0, and the shape of each pixel (see `draw_shapes`)."""
     first = number % len(layout.values) + 1
     drawn = [first, *rng.integers(1, first + 1, objects - 1).tolist()]
     pixels, shapes = draw_shapes(drawn, size, rng)

@@ -14,9 +14,9 @@ class SegmentMap:
     """The segments of an image. Pixels of equal class and number are one segment; classes without objects have one.
 
     Args:
-        classes_HW: (H, W) integers, the class of each pixel; a value outside 0..K-1, such as 255 or -1, is no class:
+        classes: (H, W) integers, the class of each pixel; a value outside 0..K-1, such as 255 or -1, is no class:
             not annotated in the truth ("void"), undecided in a prediction.
-        numbers_HW: (H, W) integers, 0 or more where there is a class; `CROWD` marks crowds. They need not be consecutive,
+        numbers: (H, W) integers, 0 or more where there is a class; `CROWD` marks crowds. They need not be consecutive,
             and may repeat in segments of different classes.
 
     Example:
@@ -25,11 +25,11 @@ class SegmentMap:
         [(1, 1, 2), (1, 2, 1)]
     """
 
-    classes_HW: np.ndarray
-    numbers_HW: np.ndarray
+    classes: np.ndarray
+    numbers: np.ndarray
 
     def __post_init__(self) -> None:
-        assert self.classes_HW.shape == self.numbers_HW.shape, "a class and a number for each pixel"
+        assert self.classes.shape == self.numbers.shape, "a class and a number for each pixel"
 
     @classmethod
     def of_ids(cls, ids_HW: np.ndarray, classes: Sequence[int]) -> "SegmentMap":
@@ -70,7 +70,7 @@ def segment_keys(segments: SegmentMap, things: np.ndarray) -> np.ndarray:
         >>> segment_keys(segments, np.array([False, True])).tolist() == [[0, (1 << 32) + 7, -1]]
         True
     """
-    classes, numbers = segments.classes_HW.astype(np.int64), segments.numbers_HW.astype(np.int64)
+    classes, numbers = segments.classes.astype(np.int64), segments.numbers.astype(np.int64)
     inside = (classes >= 0) & (classes < len(things))
     there = np.where(inside, classes, 0)
     numbers = np.where(things[there] | (numbers == CROWD), numbers, 0)

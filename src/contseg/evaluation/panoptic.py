@@ -24,8 +24,8 @@ from contseg.scenarios.batch import Batch
 from contseg.scenarios.segments import true_segments
 
 Absent = Literal["union", "truth", "zero"]
-"""Which classes are left out of means: without a segment in truth and prediction (`union`, as in panopticapi), without one in
-the truth (`truth`), or none, so that such classes count 0 (`zero`, as in torchmetrics)."""
+"""Which classes are left out of means: those without a segment in truth and prediction (`union`, as in panopticapi), those
+without one in the truth (`truth`), or none, so that such classes count 0 (`zero`, as in torchmetrics)."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class PanopticCounts:
     @classmethod
     def of_array(cls, sums: np.ndarray) -> "PanopticCounts":
         """From (4, K): true positives, false positives, false negatives, sums of IoU."""
-        return cls(*(row.astype(np.int64) for row in sums[:3]), sums[3].astype(np.float64))  # type: ignore[misc]
+        hits, wrong, missed = (row.astype(np.int64) for row in sums[:3])
+        return cls(hits, wrong, missed, sums[3].astype(np.float64))
 
     def array(self) -> np.ndarray:
         """(4, K) float64, to be added over ranks and stored; counts below 2^53 are exact."""
@@ -94,7 +95,7 @@ def panoptic_counts(prediction: SegmentMap, truth: SegmentMap, things: np.ndarra
         >>> counts.true_positives, counts.false_positives, counts.false_negatives, counts.iou.round(3)
         (array([1, 1]), array([0, 0]), array([0, 1]), array([1.   , 0.667]))
     """
-    assert prediction.classes_HW.shape == truth.classes_HW.shape, "prediction and truth of equal size"
+    assert prediction.classes.shape == truth.classes.shape, "prediction and truth of equal size"
     kinds = len(things)
     predicted, true, pixels = _overlaps(segment_keys(prediction, things), segment_keys(truth, things))
     (segments_P, of_P), (segments_T, of_T) = (np.unique(keys, return_inverse=True) for keys in (predicted, true))
@@ -116,9 +117,9 @@ def panoptic_counts(prediction: SegmentMap, truth: SegmentMap, things: np.ndarra
     missed[of_T[hit]] = wrong[of_P[hit]] = False
 
     hits = class_T[of_T[hit]]
-    counts = (np.bincount(classes, minlength=kinds) for classes in (hits, class_P[wrong], class_T[missed]))
+    found, extra, lost = (np.bincount(which, minlength=kinds) for which in (hits, class_P[wrong], class_T[missed]))
     iou = np.bincount(hits, pixels[hit] / union[hit], minlength=kinds)
-    return PanopticCounts(*counts, iou.astype(np.float64))  # NumPy counts nothing as integers, whatever the weights
+    return PanopticCounts(found, extra, lost, iou.astype(np.float64))  # NumPy sums nothing to integers
 
 
 def add_up(

@@ -31,8 +31,8 @@ class PublishedRow:
         dataset: as in a recipe; `isprs` is Potsdam, `pascal-context` its 59 classes.
         split, setting: as in a recipe; the split of `joint` gives the groups that are scored, and its setting is empty.
         ratio: share of the images of later steps that were used.
-        network: such as `fcn_resnet50-d8`, where the source compares networks; `mask2former` for methods that classify masks;
-            empty for the network of the method's paper.
+        network: such as `fcn_resnet50-d8`, where the source compares networks; `mask2former` for methods that classify
+            masks; empty for the network of the method's paper.
         inference: `single` view, `flip`, or `ms+flip` for several scales and the mirrored image.
         task: what the numbers are: `miou` or `pq` (panoptic quality).
         old, new, all: in percent, None where it is not published.
@@ -85,8 +85,8 @@ def published_rows() -> tuple[PublishedRow, ...]:
 
 
 def published_for(recipe: Recipe) -> list[PublishedRow]:
-    """The rows with the method, dataset, split, setting and ratio of a recipe, and with its network if they have one. Next to
-    another network that classifies masks are the rows of Mask2Former.
+    """The rows with the method, dataset, split, setting and ratio of a recipe, and with its network if they have one; next to
+    another network that classifies masks, those of Mask2Former.
 
     Empty for class orders, lists of images and domains without published numbers.
 

@@ -13,7 +13,7 @@ SPREAD = 0.8
 def segment_colours(segments: SegmentMap, colours: np.ndarray, things: np.ndarray) -> np.ndarray:
     """The segments as a picture (H, W, 3) uint8.
 
-    Stuff has the colour of its class, and so has the first object of a class; the others have lighter and darker tones of it.
+    Stuff has the colour of its class, and so has the first object of a class; the others have lighter and darker tones.
     Pixels of no class are grey.
 
     Args:
@@ -32,7 +32,7 @@ def segment_colours(segments: SegmentMap, colours: np.ndarray, things: np.ndarra
     order = np.arange(len(keys)) - np.searchsorted(classes, classes)  # of the objects of a class
     tone = np.where(order > 0, SPREAD * ((order * GOLDEN) % 1 - 0.5), 0)[:, None]
     found = base + np.abs(tone) * (np.where(tone > 0, 255, 0) - base)
-    return found.round().astype(np.uint8)[place.reshape(segments.classes_HW.shape)]
+    return found.round().astype(np.uint8)[place.reshape(segments.classes.shape)]
 
 
 def boundaries(segments: SegmentMap, things: np.ndarray) -> np.ndarray:
@@ -60,6 +60,6 @@ def draw_segments(
         share: of the colours of segments.
     """
     own = segment_colours(segments, colours, things)
-    inside = ((segments.classes_HW >= 0) & (segments.classes_HW < len(things)))[..., None]
+    inside = ((segments.classes >= 0) & (segments.classes < len(things)))[..., None]
     mixed = np.where(inside, (1 - share) * image + share * own, image)
     return np.where(boundaries(segments, things)[..., None], 255, mixed).round().astype(np.uint8)

@@ -36,9 +36,9 @@ class ScenarioOptions(Options):
         order: order of the classes, see `class_order`.
         domains: `by: domain`: the domains in order of presentation; default: the dataset's order.
             `by: class`: the domain of each step's images; the last one is also used for all later steps.
-        variant: `released`, `by: domain`: tests as published, including images that earlier steps were trained on; `by: class`:
-            the training images of a step also annotate the first class of the next one, as in the released code of BalConpas
-            and SimCIS (semantic labels only), for methods that classify masks. `paper`: without them.
+        variant: `released`: `by: domain`, tests as published, including images that earlier steps were trained on;
+            `by: class`, training images also annotate the first class of the next step, as in the released code of BalConpas
+            and SimCIS (semantic labels only). `paper`: neither.
         lists: folder with a list of training images per step, used in place of `setting`, see `read_step_lists`.
         ratio: share of each later step's images that is used (data-limited protocol of LAG).
         ratio_choice: `first` of the list, as published, or a seeded `random` choice.

@@ -66,7 +66,7 @@ def true_segments(batch: Batch, classes: ClassTable) -> list[SegmentMap]:
         >>> images, labels = torch.zeros(1, 3, 1, 3, dtype=torch.uint8), torch.tensor([[[0, 1, 255]]])
         >>> batch = Batch(images, labels, ("a",), torch.ones(1, 2, dtype=torch.bool))
         >>> tables = (ClassTable.of(["background", "cat"], kind) for kind in ("annotated", "unlabelled"))
-        >>> [true_segments(batch, table)[0].classes_HW.tolist() for table in tables]
+        >>> [true_segments(batch, table)[0].classes.tolist() for table in tables]
         [[[0, 1, 255]], [[255, 1, 255]]]
     """
     labels = batch.labels.long()

@@ -196,7 +196,9 @@ def read_as(ids: np.ndarray, segments: Segments, things: np.ndarray, path: Path)
         names, where = np.unique(values[strange], return_inverse=True)
         pixels = np.bincount(where, weights=lengths[strange]).astype(int)
         rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        listed = ", ".join(f"{number} ({counted(int(count), 'pixel')})" for number, count in zip(names[:3], pixels[:3]))
+        listed = ", ".join(
+            f"{number} ({counted(int(count), 'pixel')})" for number, count in zip(names[:3], pixels[:3], strict=True)
+        )
         raise ContsegError(
             f"{path}: unknown segment ids: {listed}{rest}; list each in 'segments_info', or write 0 for not annotated"
         )
