@@ -132,8 +132,8 @@ class TestBadInput:
         ids[0, :3], ids[1, :2] = 999, 12345
         write_segment_ids(path, ids)
         assert self.told(dataset) == (
-            f"{path}: unknown segment ids: 999 (3 pixels), 12345 (2 pixels); list each in 'segments_info', or write 0 for not"
-            " annotated"
+            f"{path}: unknown segment ids: 999 (3 pixels), 12345 (2 pixels); list each in 'segments_info', or write 0 for"
+            " not annotated"
         )
 
     @pytest.mark.parametrize("mode", ["L", "P", "RGBA"])

@@ -85,8 +85,9 @@ def published_rows() -> tuple[PublishedRow, ...]:
 
 
 def published_for(recipe: Recipe) -> list[PublishedRow]:
-    """The rows with the method, dataset, split, setting and ratio of a recipe, and with its network if they have one; next to
-    another network that classifies masks, those of Mask2Former.
+    """The rows with the method, dataset, split, setting and ratio of a recipe, and with its network if they have one.
+
+    Next to another network that classifies masks there are those of Mask2Former.
 
     Empty for class orders, lists of images and domains without published numbers.
 
