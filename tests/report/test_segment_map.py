@@ -1,4 +1,4 @@
-"""Pictures of segments: objects are told apart, classes keep their colours, and lines run between segments."""
+"""Pictures of segments: objects are distinguished, classes keep their colours, and lines run between segments."""
 
 import numpy as np
 

@@ -66,7 +66,7 @@ class ClassTable:
             `none`: no background output; every entry is an ordinary class.
         void: further known mask values that are not classes. They are ignored, except in training with a background, where
             they are part of it.
-        things: ids of the classes whose objects are told apart by a label layer `instances`; the others are stuff. Empty
+        things: ids of the classes whose objects are distinguished by a label layer `instances`; the others are stuff. Empty
             where the dataset has no such layer.
 
     Raises:
@@ -120,7 +120,7 @@ class ClassTable:
         """A dataset's own table, from `tables/NAME.csv` in the package.
 
         Args:
-            things: whether the objects of its things are told apart.
+            things: whether the objects of its things are distinguished.
 
         Example:
             >>> ClassTable.official("cityscapes", "unscored").names[:3]
@@ -147,7 +147,7 @@ class ClassTable:
 
     @property
     def is_thing(self) -> np.ndarray:
-        """Whether the objects of each class are told apart: (classes,) bool.
+        """Whether the objects of each class are distinguished: (classes,) bool.
 
         Example:
             >>> ClassTable(("sky", "car"), (3, 5), ((9, 9, 9), (0, 0, 9)), "none", things=(5,)).is_thing

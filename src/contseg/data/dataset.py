@@ -37,8 +37,8 @@ class SegmentationDataset(ABC):
         adds_background: whether an unscored background of id 0 may be added to a table without one in steps by class.
         notes: findings on opening that a user should know before training, one line each.
         left_out: unused rows of the dataset's files, as (file, row and reason).
-        has_instances: whether samples have the label layer `instances` of `read_layers`, which tells the objects of the
-            table's `things` apart.
+        has_instances: whether samples have the label layer `instances` of `read_layers`, which distinguishes the objects of
+            the table's `things`.
         is_divided: whether the files of the dataset divide its images into training and test images; False: `names` divides
             them by the hash of their names.
         selection_offset: added to class ids in published lists of this dataset before images are selected (ISPRS).
@@ -109,7 +109,7 @@ class SegmentationDataset(ABC):
         """Label layers (H, W) of a sample: `mask`, and `instances` if the dataset has them.
 
         `instances` is uint16: the number of the object in its image, from 1, or `CROWD` (`contseg.data.segments`) where
-        objects of a class are not told apart; 0 on stuff and where nothing is annotated.
+        objects of a class are not distinguished; 0 on stuff and where nothing is annotated.
 
         Raises:
             ContsegError: as `read_mask`.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 CROWD = 65535
-"""Number of regions in which objects of a class are not told apart ("crowd"). They are neither learned nor missed."""
+"""Number of regions in which objects of a class are not distinguished ("crowd"). They are neither learned nor missed."""
 
 
 @dataclass(frozen=True)

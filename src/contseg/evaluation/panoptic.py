@@ -97,7 +97,7 @@ def panoptic_counts(prediction: SegmentMap, truth: SegmentMap, things: np.ndarra
     """
     assert prediction.classes.shape == truth.classes.shape, "prediction and truth of equal size"
     kinds = len(things)
-    predicted, true, pixels = _overlaps(segment_keys(prediction, things), segment_keys(truth, things))
+    predicted, true, pixels = _overlaps(prediction, truth, things)
     (segments_P, of_P), (segments_T, of_T) = (np.unique(keys, return_inverse=True) for keys in (predicted, true))
     class_P, class_T = segments_P >> NUMBER_BITS, segments_T >> NUMBER_BITS  # -1 stays -1
     crowd_T = (segments_T & (1 << NUMBER_BITS) - 1 == CROWD) & (class_T >= 0)
@@ -237,20 +237,23 @@ def panoptic_forgetting(each: Sequence[PanopticCounts], absent: Absent = "union"
     return best - last
 
 
-def _overlaps(predicted: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every pair of keys with a common pixel, and the number of common pixels, (N,) each.
+def _overlaps(prediction: SegmentMap, truth: SegmentMap, things: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every pair of keys (see `segment_keys`) with a common pixel, and the number of common pixels, (N,) each.
 
-    Rows are cut into runs of equal pairs first, so that only the runs have to be sorted.
+    Rows are cut into runs of equal pixels first, so that only runs are computed with and sorted.
     """
-    predicted, true = predicted.ravel(), true.ravel()
-    if not len(true):
-        return predicted, true, np.zeros(0, dtype=np.int64)
-    starts = np.flatnonzero(np.concatenate([[True], (predicted[1:] != predicted[:-1]) | (true[1:] != true[:-1])]))
-    lengths = np.diff(starts, append=len(true))
-    (ours, of_run), (theirs, to_run) = (np.unique(keys[starts], return_inverse=True) for keys in (predicted, true))
+    layers = [layer.ravel() for one in (prediction, truth) for layer in (one.classes, one.numbers)]
+    changes = np.ones(len(layers[0]), dtype=bool)
+    if len(changes):
+        changes[1:] = np.logical_or.reduce([layer[1:] != layer[:-1] for layer in layers])
+    starts = np.flatnonzero(changes)
+    lengths = np.diff(starts, append=len(changes))
+    runs = [layer[starts] for layer in layers]
+    keys = (segment_keys(SegmentMap(*pair), things) for pair in (runs[:2], runs[2:]))
+    (ours, of_run), (theirs, to_run) = (np.unique(one, return_inverse=True) for one in keys)
     pairs, place = np.unique(of_run * len(theirs) + to_run, return_inverse=True)
     pixels = np.bincount(place, weights=lengths).astype(np.int64)
-    return ours[pairs // len(theirs)], theirs[pairs % len(theirs)], pixels
+    return ours[pairs // max(1, len(theirs))], theirs[pairs % max(1, len(theirs))], pixels
 
 
 def _share(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

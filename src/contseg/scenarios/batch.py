@@ -28,7 +28,7 @@ class Samples:
         annotated: (outputs so far,) bool, classes that are annotated in these samples. A background label hides only
             classes that are not annotated. For training samples, an "unknown" output is included, as in their labels.
         saliency: folder of saliency maps, NAME.png; unknown becomes background where the map is 0.
-        things: (labels,) bool, the training ids whose objects are told apart; None without a layer of instances.
+        things: (labels,) bool, the training ids whose objects are distinguished; None without a layer of instances.
     """
 
     dataset: SegmentationDataset

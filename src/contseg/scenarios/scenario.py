@@ -297,7 +297,7 @@ class Scenario(Sequence[Step]):
         return self.order[seen : seen + 1]
 
     def _things(self, seen: Sequence[int], role: Role) -> np.ndarray | None:
-        """Which training ids have objects that are told apart: (outputs,) bool; None if the dataset has no such layer."""
+        """Which training ids have objects that are distinguished: (outputs,) bool; None if the dataset has no such layer."""
         if not self.dataset.has_instances:
             return None
         things = np.isin(seen, self.dataset.classes.things)

@@ -18,7 +18,7 @@ class PanopticDataset(SegmentationDataset):
     """A dataset in COCO's panoptic format.
 
     A PNG has the id of a segment in every pixel, R + 256 G + 65536 B, 0 where nothing is annotated. The JSON file lists the
-    ids of each PNG under `segments_info`, with `category_id`, and `iscrowd` for regions whose objects are not told apart.
+    ids of each PNG under `segments_info`, with `category_id`, and `iscrowd` for regions whose objects are not distinguished.
 
     Attributes:
         files: the JSON file of each subset.
