@@ -117,7 +117,7 @@ WORDS: dict[str, tuple[str, ...]] = {
         "{}",
     ),
     "scenario.domains": ("[]", "berlin", "[1]"),
-    "scenario.variant": ("release", "released"),
+    "scenario.variant": ("release", "1"),
     "scenario.ratio_choice": ("last", "1"),
     "scenario.memory": ("1", "{}", "{sise: 1}"),
     "scenario.memory.mix": ("both", "1"),
@@ -165,7 +165,6 @@ WORDS: dict[str, tuple[str, ...]] = {
 NAMED = {
     "scenario.lists=missing": "missing/train-0.txt",
     "scenario.saliency=missing": "saliency",
-    "scenario.variant=released": "variant",
     "network.backbone.drop_path=0.1": "drop_path",
     "network.head.dilations=[1]": "dilations",
     "backbone_weights=missing.pth": "missing.pth",

@@ -21,6 +21,7 @@ from tests.parity import (  # noqa: F401 (they register their claims)
     check_masks,
     check_methods,
     check_networks,
+    check_panoptic,
     check_protocols,
     check_rcil,
     check_reminder,

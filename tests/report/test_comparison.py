@@ -1,5 +1,7 @@
 """A run beside published numbers: like is compared with like, and what is not alike is said."""
 
+from dataclasses import replace
+
 import pytest
 
 from contseg.recipes.build import start_run
@@ -185,8 +187,22 @@ class TestWarnings:
 
     def test_tell_where_background_is_not_known_to_count(self):
         recipe = read_recipe("voc/plop_15-1_overlapped", [WEIGHTS])
-        (told,) = (text for text in warnings_for(recipe, published("simcis", split="100-50")) if "background" in text)
+        row = replace(published(), background="")
+        (told,) = (text for text in warnings_for(recipe, row) if "background" in text)
         assert told == "unknown whether the published mean counts background; that of the run does not"
+
+    def test_tell_that_masks_were_published_with_another_network(self):
+        row = published("simcis", split="100-50", task="miou")
+        told = "published with Mask2Former; the network of this run is deeplabv3-mib_resnet101-d16"
+        assert told in warnings_for(changed(), row)
+
+    def test_compare_panoptic_quality_with_panoptic_quality(self, monkeypatch):
+        row = published("plop", split="100-50", task="pq")
+        monkeypatch.setattr("contseg.report.comparison.published_for", lambda recipe: [row])
+        (unmeasured,) = compare(changed(), SUMMARY)
+        assert set(unmeasured.run.values()) == set(unmeasured.delta.values()) == {None}
+        (measured,) = compare(changed(), SUMMARY | {"pq": {"old": 42.0, "new": None, "all": 30.0}})
+        assert measured.delta == {"old": -0.4, "new": None, "all": -6.2}
 
     def test_tell_that_lists_drawn_once_cannot_be_drawn_again(self):
         row = published("mib", "partitioned", "100-50")

@@ -398,7 +398,8 @@ class TestTablesWithoutBackground:
     ("options", "problem"),
     [
         ({"saliency": "maps"}, "saliency maps need policy ssul"),
-        ({"variant": "released"}, "variant released needs by: domain"),
+        ({"variant": "released", "setting": "sequential"}, "setting: sequential does not allow it"),
+        ({"variant": "released", "policy": "ssul"}, "policy: ssul does not allow it"),
         ({"lists": "lists", "setting": "partitioned"}, "lists already assign images to steps"),
         ({"ratio": 0.0}, "greater than 0"),
         ({"memory": {"size": 0}}, "greater than or equal to 1"),

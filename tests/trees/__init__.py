@@ -11,9 +11,11 @@ from tests.trees.own import (
     folder_with_subfolders,
     labelme,
 )
+from tests.trees.panoptic import ade20k_panoptic, coco_panoptic
 from tests.trees.voc import voc_augmented, voc_official
 
 OFFICIAL = (voc_official, voc_augmented, ade20k, cityscapes, lip, coco_stuff_10k, coco_stuff_164k, pascal_context, isprs)
 OWN = (digits, coco_json, folder_with_lists, folder_with_subfolders, folder_divided_by_hash, folder_with_large_ids,
        labelme)  # fmt: skip
-TREES = {make.__name__: make for make in (*OFFICIAL, *OWN)}
+PANOPTIC = (ade20k_panoptic, coco_panoptic)
+TREES = {make.__name__: make for make in (*OFFICIAL, *OWN, *PANOPTIC)}

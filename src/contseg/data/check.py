@@ -257,6 +257,8 @@ def check_sample(dataset: SegmentationDataset, subset: SubsetName, name: str, kn
         return _Checked(problems, np.zeros(len(ids), dtype=np.int64), 0, remarks, digest=digest)
     if image is not None and image.shape[:2] != mask.shape:
         found(dataset.mask_path(name), unequal(mask, image.shape, dataset.image_path(name)))
+    for flaw in dataset.flaws(name):
+        found(dataset.mask_path(name), flaw)
     counts = np.bincount(mask.ravel(), minlength=max(ids.max(), IGNORE) + 1)
     strange = np.flatnonzero((counts > 0) & ~known[: len(counts)])
     if len(strange):

@@ -68,10 +68,12 @@ class ClassTable:
             `none`: no background output; every entry is an ordinary class.
         void: further known mask values that are not classes. They are ignored, except in training with a background, where
             they are part of it.
+        things: ids of the classes whose objects are distinguished by a label layer `instances`; the others are stuff. Empty
+            where the dataset has no such layer.
 
     Raises:
         ContsegError: lengths differ, names or ids repeat, a name is empty or more than one line,
-            a colour is out of range, or the table has a background and its first id is not 0.
+            a colour is out of range, the table has a background and its first id is not 0, or a thing is not a class.
 
     Example:
         >>> table = ClassTable.of(["background", "cat", "dog"])
@@ -84,6 +86,7 @@ class ClassTable:
     colours: tuple[Colour, ...]
     background: Background = "annotated"
     void: tuple[int, ...] = ()
+    things: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.names) == len(self.ids) == len(self.colours):
@@ -104,6 +107,8 @@ class ClassTable:
             raise ContsegError(f"class table: ids {self.ids}: ids must be 0 to 65535")
         if len(set(self.ids)) != len(self.ids) or IGNORE in self.ids or set(self.ids) & set(self.void):
             raise ContsegError(f"class table: ids {self.ids} repeat or contain {IGNORE}, which means 'ignore'")
+        if strange := sorted(set(self.things) - set(self.foreground)):
+            raise ContsegError(f"class table: thing {strange[0]} is not the id of a class; things are classes with objects")
 
     @classmethod
     def of(cls, names: Sequence[str], background: Background = "annotated") -> "ClassTable":
@@ -113,8 +118,11 @@ class ClassTable:
         return cls(tuple(names), tuple(ids), tuple(colours[number % 256] for number in ids), background)
 
     @classmethod
-    def official(cls, name: str, background: Background) -> "ClassTable":
+    def official(cls, name: str, background: Background, things: bool = False) -> "ClassTable":
         """A dataset's own table, from `tables/NAME.csv` in the package.
+
+        Args:
+            things: whether the objects of its things are distinguished.
 
         Example:
             >>> ClassTable.official("cityscapes", "unscored").names[:3]
@@ -122,8 +130,9 @@ class ClassTable:
         """
         text = (files("contseg.data") / "tables" / f"{name}.csv").read_text(encoding="utf-8")
         rows = list(csv.reader(text.splitlines()[1:]))
-        colours = tuple((int(red), int(green), int(blue)) for _, _, red, green, blue in rows)
-        return cls(tuple(row[1] for row in rows), tuple(int(row[0]) for row in rows), colours, background)
+        colours = tuple((int(red), int(green), int(blue)) for _, _, red, green, blue, *_ in rows)
+        objects = tuple(int(row[0]) for row in rows if things and row[5] == "thing")
+        return cls(tuple(row[1] for row in rows), tuple(int(row[0]) for row in rows), colours, background, things=objects)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -137,6 +146,16 @@ class ClassTable:
     def foreground(self) -> tuple[int, ...]:
         """The ids of all classes but background."""
         return self.ids[1:] if self.has_background else self.ids
+
+    @property
+    def is_thing(self) -> np.ndarray:
+        """Whether the objects of each class are distinguished: (classes,) bool.
+
+        Example:
+            >>> ClassTable(("sky", "car"), (3, 5), ((9, 9, 9), (0, 0, 9)), "none", things=(5,)).is_thing
+            array([False,  True])
+        """
+        return np.isin(self.ids, self.things)
 
     def index_of(self, name: str) -> int:
         """Position of a class by name.
@@ -162,6 +181,7 @@ class ClassTable:
             tuple(self.colours[row] for row in rows),
             self.background,
             self.void,
+            tuple(number for number in self.things if number in ids),
         )
 
     def without_background(self) -> "ClassTable":
@@ -174,7 +194,7 @@ class ClassTable:
         """
         if not self.has_background:
             return self
-        return ClassTable(self.names[1:], self.ids[1:], self.colours[1:], "none", (0, *self.void))
+        return ClassTable(self.names[1:], self.ids[1:], self.colours[1:], "none", (0, *self.void), self.things)
 
     def with_unscored_background(self) -> "ClassTable":
         """The same classes with an unscored background of id 0 in front, for steps that do not annotate everything.
@@ -188,7 +208,8 @@ class ClassTable:
             return self
         name = next(one for one in ("background", "not annotated", "elsewhere") if one not in self.names)
         void = tuple(number for number in self.void if number)
-        return ClassTable((name, *self.names), (0, *self.ids), ((0, 0, 0), *self.colours), "unscored", void)
+        colours = ((0, 0, 0), *self.colours)
+        return ClassTable((name, *self.names), (0, *self.ids), colours, "unscored", void, self.things)
 
     def known_values(self) -> np.ndarray:
         """Boolean array over all mask values 0..65535: the ids of this table, void ones and 255."""

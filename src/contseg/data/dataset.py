@@ -37,6 +37,8 @@ class SegmentationDataset(ABC):
         adds_background: whether an unscored background of id 0 may be added to a table without one in steps by class.
         notes: findings on opening that a user should know before training, one line each.
         left_out: unused rows of the dataset's files, as (file, row and reason).
+        has_instances: whether samples have the label layer `instances` of `read_layers`, which distinguishes the objects of
+            the table's `things`.
         is_divided: whether the files of the dataset divide its images into training and test images; False: `names` divides
             them by the hash of their names.
         selection_offset: added to class ids in published lists of this dataset before images are selected (ISPRS).
@@ -50,6 +52,7 @@ class SegmentationDataset(ABC):
     mirror: tuple[tuple[int, int], ...] = ()
     counts_background: bool = False
     reading: Reading = AS_STORED
+    has_instances: bool = False
     is_divided: bool = True
     selection_offset: int = 0
     adds_background: bool = False
@@ -99,10 +102,34 @@ class SegmentationDataset(ABC):
         Raises:
             ContsegError: a file is missing or unreadable, or the mask has another size than the image.
         """
-        image, mask = read_image(self.image_path(name), self.reading), self.read_mask(name)
-        if image.shape[:2] != mask.shape:
-            raise ContsegError(f"{self.mask_path(name)}: {unequal(mask, image.shape, self.image_path(name))}")
-        return image, mask
+        image, layers = self.read_layers(name)
+        return image, layers["mask"]
+
+    def read_labels(self, name: str) -> dict[str, np.ndarray]:
+        """Label layers (H, W) of a sample: `mask`, and `instances` if the dataset has them.
+
+        `instances` is uint16: the number of the object in its image, from 1, or `CROWD` (`contseg.data.segments`) where
+        objects of a class are not distinguished; 0 on stuff and where nothing is annotated.
+
+        Raises:
+            ContsegError: as `read_mask`.
+        """
+        return {"mask": self.read_mask(name)}
+
+    def read_layers(self, name: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Image (H, W, 3) uint8 and the layers of `read_labels`.
+
+        Raises:
+            ContsegError: as `read`.
+        """
+        image, layers = read_image(self.image_path(name), self.reading), self.read_labels(name)
+        if image.shape[:2] != layers["mask"].shape:
+            raise ContsegError(f"{self.mask_path(name)}: {unequal(layers['mask'], image.shape, self.image_path(name))}")
+        return image, layers
+
+    def flaws(self, name: str) -> list[str]:
+        """What is wrong in the annotations of a sample that can be read, one line each, for `contseg data check`."""
+        return []
 
 
 def size(array: np.ndarray) -> str:

@@ -12,9 +12,11 @@ from contseg.atomic import atomic_folder
 from contseg.data.classes import IGNORE, ClassTable, voc_palette
 from contseg.data.dataset import SubsetName
 from contseg.data.datasets import ade20k, cityscapes, isprs, lip, pascal_context
+from contseg.data.datasets.panoptic import ADE20KPanoptic, COCOPanoptic, PanopticDataset
 from contseg.data.datasets.voc import VOC
+from contseg.data.fake_panoptic import save_segments, write_json
 from contseg.data.files import write_palette_png
-from contseg.data.textures import draw_scene
+from contseg.data.textures import draw_shapes
 from contseg.errors import ContsegError, did_you_mean
 
 SMALLEST = 32
@@ -33,12 +35,14 @@ class _Layout:
         background: raw values of pixels that no shape covers, used in turn.
         places: writes the lists of a subset with this many samples (if the layout has lists) and returns its files.
         borders: whether objects have borders of 255.
+        panoptic: the dataset, if its masks are PNGs of segments with a JSON file.
     """
 
     values: Sequence[int]
     background: Sequence[int]
     places: Callable[[Path, SubsetName, int], Places]
     borders: bool = False
+    panoptic: type[PanopticDataset] | None = None
 
 
 def write_fake(
@@ -88,9 +92,16 @@ def write_fake(
     subsets: tuple[tuple[SubsetName, int], ...] = (("train", train), ("test", test))
     with atomic_folder(root) as partial:
         for part, (subset, count) in enumerate(subsets):
-            for number, (image, mask) in enumerate(layout.places(partial, subset, count)):
-                pixels, ids = _sample(layout, number, size, objects, np.random.default_rng([seed, part, number]))
-                _save(image, mask, pixels, ids)
+            places, listed = layout.places(partial, subset, count), []
+            for number, (image, mask) in enumerate(places):
+                rng = np.random.default_rng([seed, part, number])
+                pixels, classes, shapes = _sample(layout, number, size, objects, rng)
+                if layout.panoptic is None:
+                    _save(image, mask, pixels, _ids(layout, number, classes[shapes]))
+                else:
+                    listed.append(save_segments(layout.panoptic, (image, mask), pixels, classes, shapes, number))
+            if layout.panoptic is not None:
+                write_json(layout.panoptic, partial, subset, places, listed, size)
         if root.exists():
             root.rmdir()
     return root
@@ -98,14 +109,20 @@ def write_fake(
 
 def _sample(
     layout: _Layout, number: int, size: tuple[int, int], objects: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Image and raw mask of one sample."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Image of one sample, the class of each of its shapes after a 0, and the shape of each pixel (see `draw_shapes`)."""
     first = number % len(layout.values) + 1
-    pixels, classes = draw_scene([first, *rng.integers(1, first + 1, objects - 1).tolist()], size, rng)
+    drawn = [first, *rng.integers(1, first + 1, objects - 1).tolist()]
+    pixels, shapes = draw_shapes(drawn, size, rng)
+    return pixels, np.array([0, *drawn]), shapes
+
+
+def _ids(layout: _Layout, number: int, classes: np.ndarray) -> np.ndarray:
+    """Raw mask of one sample from class numbers."""
     ids = np.array([layout.background[number % len(layout.background)], *layout.values], dtype=np.uint8)[classes]
     if layout.borders:
         ids[_borders(classes)] = IGNORE
-    return pixels, ids
+    return ids
 
 
 def _borders(classes: np.ndarray) -> np.ndarray:
@@ -160,6 +177,17 @@ def _ade20k(root: Path, subset: SubsetName, count: int) -> Places:
     return [(root / "images" / folder / f"{name}.jpg", root / "annotations" / folder / f"{name}.png") for name in names]
 
 
+def _ade20k_panoptic(root: Path, subset: SubsetName, count: int) -> Places:
+    masks = root / ADE20KPanoptic.files[subset].removesuffix(".json")
+    return [(image, masks / mask.name) for image, mask in _ade20k(root, subset, count)]
+
+
+def _coco_panoptic(root: Path, subset: SubsetName, count: int) -> Places:
+    images, masks = root / COCOPanoptic.folders[subset], root / COCOPanoptic.files[subset].removesuffix(".json")
+    names = [f"{2 * number + (subset == 'train'):012d}" for number in range(1, count + 1)]
+    return [(images / f"{name}.jpg", masks / f"{name}.png") for name in names]
+
+
 def _cityscapes(root: Path, subset: SubsetName, count: int) -> Places:
     folder = cityscapes.FOLDERS[subset]
     # The 18 training and 3 test cities alternate, over 19 classes, so that every city eventually gets every class.
@@ -211,6 +239,8 @@ def _official(name: str) -> Sequence[int]:
 LAYOUTS: dict[str, _Layout] = {
     "voc": _Layout(VOC.classes.foreground, (0,), _voc, borders=True),
     "ade20k": _Layout(_official("ade20k"), (0,), _ade20k),
+    "ade20k-panoptic": _Layout(ADE20KPanoptic.classes.foreground, (0,), _ade20k_panoptic, panoptic=ADE20KPanoptic),
+    "coco-panoptic": _Layout(COCOPanoptic.classes.foreground, (0,), _coco_panoptic, panoptic=COCOPanoptic),
     "cityscapes": _Layout(cityscapes.SCORED, (0, 1, 3, 4), _cityscapes),
     "lip": _Layout(_official("lip"), (0,), _lip),
     "coco-stuff-10k": _Layout(_official("coco_stuff"), (0,), _coco_stuff_10k),

@@ -73,6 +73,27 @@ def read_mask(path: Path) -> np.ndarray:
     return mask.astype(np.uint8 if mask.dtype == bool else np.uint16)
 
 
+def read_segment_ids(path: Path) -> np.ndarray:
+    """Read a panoptic PNG as (H, W) uint32 ids of segments, R + 256 G + 65536 B, upright.
+
+    Raises:
+        ContsegError: the file is missing, truncated, larger than `max_pixels`, or not RGB.
+    """
+    with _opened(path, "mask") as picture:
+        image = None if picture.opened is None else _loaded(path, picture)
+        if image is None or image.mode != "RGB":
+            mode = image.mode if image is not None else "of a TIFF"
+            raise ContsegError(f"{path}: has mode {mode}; a panoptic mask is RGB, with ids R + 256 G + 65536 B")
+        red, green, blue = np.moveaxis(_array(image), 2, 0).astype(np.uint32)
+    return red + (green << 8) + (blue << 16)
+
+
+def write_segment_ids(path: Path, ids: np.ndarray) -> None:
+    """Write ids (H, W) below 2^24 as a panoptic PNG, which `read_segment_ids` reads."""
+    pixels = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=2).astype(np.uint8)
+    Image.fromarray(pixels).save(path, format="PNG")
+
+
 def stored_mode(path: Path) -> tuple[str, str]:
     """The mode of a mask file in Pillow's terms (`P`, `RGB`; "" if Pillow has none), and its format (`PNG`).
 

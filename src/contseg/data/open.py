@@ -19,6 +19,8 @@ DATASETS: Registry[type[SegmentationDataset]] = Registry(
     {
         "voc": "contseg.data.datasets.voc:VOC",
         "ade20k": "contseg.data.datasets.ade20k:ADE20K",
+        "ade20k-panoptic": "contseg.data.datasets.panoptic:ADE20KPanoptic",
+        "coco-panoptic": "contseg.data.datasets.panoptic:COCOPanoptic",
         "cityscapes": "contseg.data.datasets.cityscapes:Cityscapes",
         "lip": "contseg.data.datasets.lip:LIP",
         "coco-stuff-10k": "contseg.data.datasets.coco_stuff:COCOStuff10k",

@@ -74,12 +74,20 @@ def draw_scene(
         >>> image.shape, sorted({*mask.ravel().tolist(), 1})
         ((32, 48, 3), [0, 1, 3])
     """
-    image, mask = background_texture(size, rng), np.zeros(size, dtype=np.uint8)
-    for number in reversed(classes):
+    image, shapes = draw_shapes(classes, size, rng, noise)
+    return image, np.array([0, *classes], dtype=np.uint8)[shapes]
+
+
+def draw_shapes(
+    classes: Sequence[int], size: tuple[int, int], rng: np.random.Generator, noise: float = 8
+) -> tuple[np.ndarray, np.ndarray]:
+    """The scene of `draw_scene`, with the place in `classes`, from 1, of each pixel's shape in place of its class."""
+    image, shapes = background_texture(size, rng), np.zeros(size, dtype=np.int64)
+    for place in range(len(classes), 0, -1):
         region = _shape(size, rng)
-        image[region], mask[region] = class_texture(number, size, rng)[region], number
+        image[region], shapes[region] = class_texture(classes[place - 1], size, rng)[region], place
     noisy = image + noise * rng.standard_normal(image.shape)
-    return np.clip(noisy, 0, 255).astype(np.uint8), mask
+    return np.clip(noisy, 0, 255).astype(np.uint8), shapes
 
 
 def _shape(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:

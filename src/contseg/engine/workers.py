@@ -43,6 +43,7 @@ class _Cut:
     name: str
     annotated: np.ndarray
     problem: str | None = None
+    instances: np.ndarray | None = None
 
 
 class CutSamples(Dataset):
@@ -71,7 +72,8 @@ class CutSamples(Dataset):
         except ContsegError as error:
             place = samples.dataset.image_path(name)
             return _Cut(None, None, name, samples.annotated, f"{place}: {error}")
-        return _Cut(pixels, samples.labels(layers), name, samples.annotated)
+        labels = samples.labels(layers)
+        return _Cut(pixels, labels, name, samples.annotated, instances=samples.instances(layers, labels))
 
     def pickled(self, cuts: list[_Cut]) -> bytes:
         """`stack` as bytes, which pass through a pipe and not through shared memory."""
@@ -90,7 +92,8 @@ class CutSamples(Dataset):
                 "data.crop: a rectangular crop is rotated with its image, and all crops of a batch must have the same size;"
                 " use a square crop (with head fcn, training.batch=1 also works)"
             )
-        return Batch.stack(images, labels, [cut.name for cut in cuts], [cut.annotated for cut in cuts])
+        names, annotated = [cut.name for cut in cuts], [cut.annotated for cut in cuts]
+        return Batch.stack(images, labels, names, annotated, [cut.instances for cut in cuts])
 
     def path(self, draw: Draw) -> str:
         """The image file of a draw, for messages."""

@@ -48,9 +48,11 @@ def _images(batches: list[Batch]) -> int:
 
 
 def _joined(batches: list[Batch]) -> Batch:
+    instances = [batch.instances for batch in batches if batch.instances is not None]
     return Batch(
         torch.cat([batch.images for batch in batches]),
         torch.cat([batch.labels for batch in batches]),
         tuple(name for batch in batches for name in batch.names),
         torch.cat([batch.annotated for batch in batches]),
+        instances=torch.cat(instances) if len(instances) == len(batches) else None,
     )

@@ -75,6 +75,7 @@ def describe(segmenter: Segmenter, classes: ClassTable, source: dict[str, Any] |
             "colours": [list(colour) for colour in classes.colours],
             "background": classes.background,
             "void": list(classes.void),
+            **({"things": list(classes.things)} if classes.things else {}),  # earlier versions know no such key
         },
         "source": source or {},
     }

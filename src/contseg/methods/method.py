@@ -193,6 +193,7 @@ class Method:
         new_classes_start_from: how the classifiers of new classes are initialised, see `Segmenter.grow`.
         handles_unknown: whether it can learn with an output "unknown" before background (label policy `ssul`).
         needs_unknown: whether it requires that output.
+        handles_leak: whether it can learn from labels of a class that has no output yet (`scenario.variant: released`).
         backgrounds: kinds of `network.background` with which it can learn, the usual one first.
         first_step_is_plain: the updates of step 0 are plain cross-entropy and leave no state, so that other such methods
             share them; `after_step` follows. Applies to the class that sets it, not to its subclasses.
@@ -214,6 +215,7 @@ class Method:
     needs_teacher: ClassVar[bool] = False
     new_classes_start_from: ClassVar[Start] = "random"
     handles_unknown: ClassVar[bool] = False
+    handles_leak: ClassVar[bool] = False
     needs_unknown: ClassVar[bool] = False
     backgrounds: ClassVar[tuple[Background, ...]] = ("learned",)
     first_step_is_plain: ClassVar[bool] = False

@@ -110,6 +110,7 @@ def make_job(
     given = dict(recipe.method)
     method = make_method(given.pop("name"), **given)
     _require_unknown_handled(recipe, scenario, method)
+    _require_leak_handled(recipe, method)
     _require_exemplars_per_batch(recipe)
     _require_average_supported(recipe, method)
     _require_updates(recipe, scenario, method)
@@ -185,6 +186,15 @@ def _require_unknown_handled(recipe: Recipe, scenario: Scenario, method: Method)
         raise ContsegError(
             f"network.unknown: policy {recipe.scenario.policy} has no labels for it; set scenario.policy=ssul,"
             " or leave it out"
+        )
+
+
+def _require_leak_handled(recipe: Recipe, method: Method) -> None:
+    scenario = recipe.scenario
+    if scenario.variant == "released" and scenario.by == "class" and not method.handles_leak:
+        raise ContsegError(
+            f"scenario.variant: released also annotates the first class of the next step, for which method '{method.name}'"
+            " has no output; remove it"
         )
 
 

@@ -9,7 +9,10 @@ from typing import Literal
 from contseg.recipes.recipe import Recipe
 
 FIGURES = ("old", "new", "all")
-"""The numbers of a row: mIoU of the classes of step 0, of all later steps, and of all classes."""
+"""The numbers of a row: mIoU or PQ of the classes of step 0, of all later steps, and of all classes."""
+
+MASK_NETWORK = "mask2former"
+"""The network of most published results of methods that classify masks."""
 
 COUNTED = {"yes": "counted", "no": "not counted", "": "unknown"}
 """How a table shows whether `old` and `all` count background."""
@@ -24,13 +27,15 @@ class PublishedRow:
     state it.
 
     Attributes:
-        method: see `method_key`; also methods that are not in the package (`simcis`).
+        method: see `method_key`; also methods that are not in the package (`comastre`).
         dataset: as in a recipe; `isprs` is Potsdam, `pascal-context` its 59 classes.
         split, setting: as in a recipe; the split of `joint` gives the groups that are scored, and its setting is empty.
         ratio: share of the images of later steps that were used.
-        network: such as `fcn_resnet50-d8`, where the source compares networks; empty for the network of the method's paper.
+        network: such as `fcn_resnet50-d8`, where the source compares networks; `mask2former` for methods that classify
+            masks; empty for the network of the method's paper.
         inference: `single` view, `flip`, or `ms+flip` for several scales and the mirrored image.
-        old, new, all: mIoU in percent, None where it is not published.
+        task: what the numbers are: `miou` or `pq` (panoptic quality).
+        old, new, all: in percent, None where it is not published.
         background: whether `old` and `all` count background: `yes`, `no`, or unknown.
         policy: the label conventions, see `LabelPolicy`.
         test: the part of an image that was scored: `crop 512`, the centre of the resized image, or `whole`.
@@ -46,6 +51,7 @@ class PublishedRow:
     ratio: float
     network: str
     inference: Literal["single", "flip", "ms+flip"]
+    task: Literal["miou", "pq"]
     old: float | None
     new: float | None
     all: float | None
@@ -57,9 +63,11 @@ class PublishedRow:
 
     @property
     def shown(self) -> str:
-        """The numbers, with the inference if it is not a single view: `65.12 / 21.11 / 54.64`, `60.83 (flip)`."""
+        """The numbers, with the inference if it is not a single view: `65.12 / 21.11 / 54.64`, `60.83 (flip)`, `PQ 35.4`."""
         values = (self.old, self.new, self.all) if self.old is not None or self.new is not None else (self.all,)
         figures = " / ".join("-" if value is None else f"{value:g}" for value in values)
+        if self.task == "pq":
+            figures = f"PQ {figures}"
         return figures if self.inference == "single" else f"{figures} ({self.inference})"
 
 
@@ -78,6 +86,8 @@ def published_rows() -> tuple[PublishedRow, ...]:
 
 def published_for(recipe: Recipe) -> list[PublishedRow]:
     """The rows with the method, dataset, split, setting and ratio of a recipe, and with its network if they have one.
+
+    Next to another network that classifies masks there are those of Mask2Former.
 
     Empty for class orders, lists of images and domains without published numbers.
 
@@ -103,7 +113,13 @@ def published_for(recipe: Recipe) -> list[PublishedRow]:
         if (row.method, row.dataset, row.split, row.ratio) == (method, dataset, split, scenario.ratio)
         and row.setting in ("", scenario.setting)
     ]
-    return [row for row in rows if row.network == network] or [row for row in rows if not row.network]
+    fitting = [network, "", *([MASK_NETWORK] if classifies_masks(recipe) else [])]
+    return next((found for name in fitting if (found := [row for row in rows if row.network == name])), [])
+
+
+def classifies_masks(recipe: Recipe) -> bool:
+    """Whether the network of a recipe predicts masks and their classes, not a class for each pixel."""
+    return bool(getattr(recipe.network.head, "masks", False))
 
 
 def method_key(recipe: Recipe) -> str:

@@ -28,8 +28,9 @@ class DataOptions(Options):
     """The dataset, and how samples are cut.
 
     Attributes:
-        dataset: `voc`, `ade20k`, `cityscapes`, `lip`, `coco-stuff-10k`, `coco-stuff-164k`, `pascal-context`, `isprs`,
-            `coco-json`, `labelme`, `folder`, `digits`, `globe` or that of a plugin, see `contseg.data.open.DATASETS`.
+        dataset: `voc`, `ade20k`, `ade20k-panoptic`, `coco-panoptic`, `cityscapes`, `lip`, `coco-stuff-10k`,
+            `coco-stuff-164k`, `pascal-context`, `isprs`, `coco-json`, `labelme`, `folder`, `digits`, `globe` or that of a
+            plugin, see `contseg.data.open.DATASETS`.
         path: folder of the dataset (not for `digits` and `globe`).
         options: options of the dataset, and `bands` and `range` for every dataset, see `contseg.data.pixels.Reading`.
         follow_links: whether links in the dataset that lead out of its folder are followed.

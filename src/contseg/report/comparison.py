@@ -12,7 +12,7 @@ from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.evaluation.metrics import run_figures
 from contseg.evaluation.remarks import run_remarks
-from contseg.recipes.published import COUNTED, FIGURES, PublishedRow, published_for
+from contseg.recipes.published import COUNTED, FIGURES, MASK_NETWORK, PublishedRow, network_key, published_for
 from contseg.recipes.read import is_of_published_data, read_recipe, read_run, recipe_names
 from contseg.recipes.recipe import Recipe
 from contseg.report.table import Block, Line, remark_lines
@@ -38,7 +38,8 @@ class Comparison:
 
     Attributes:
         row: the published numbers.
-        run: `old`, `new` and `all` of the run in percent, with background if the row counts it; None if not measured.
+        run: `old`, `new` and `all` of the run in percent, mIoU or PQ as the row, with background if the row counts it; None
+            if not measured.
         delta: run - published, None if one of the two is missing.
         warnings: other differences between the run and the published row.
         comparable: whether no difference in the protocol is known.
@@ -112,12 +113,11 @@ def compare(recipe: Recipe, summary: Mapping[str, Any]) -> list[Comparison]:
 
     Args:
         recipe: of the run.
-        summary: metrics of the run in percent, as in summary.json.
+        summary: metrics of the run in percent, as in summary.json; PQ, where it was measured, under `pq`.
     """
     found = []
     for row in published_for(recipe):
-        counted = "_with_background" if row.background == "yes" else ""
-        own = {key: summary[key if key == "new" else key + counted] for key in FIGURES}
+        own = _figures(summary, row)
         published = {key: getattr(row, key) for key in FIGURES}
         delta = {
             key: None if value is None or published[key] is None else round(value - published[key], 4)
@@ -126,6 +126,14 @@ def compare(recipe: Recipe, summary: Mapping[str, Any]) -> list[Comparison]:
         comparable = not any(_protocol_differences(recipe, row))
         found.append(Comparison(row, own, delta, tuple(warnings_for(recipe, row)), comparable))
     return found
+
+
+def _figures(summary: Mapping[str, Any], row: PublishedRow) -> dict[str, float | None]:
+    """The numbers of a run that a row is about."""
+    if row.task == "pq":
+        return {key: summary.get("pq", {}).get(key) for key in FIGURES}
+    counted = "_with_background" if row.background == "yes" else ""
+    return {key: summary[key if key == "new" else key + counted] for key in FIGURES}
 
 
 def notes_on(comparisons: Sequence[Comparison]) -> list[str]:
@@ -308,6 +316,8 @@ def _reservations(recipe: Recipe, row: PublishedRow) -> Iterator[str]:
     """Remarks that qualify the difference between two numbers."""
     if not row.background:
         yield "unknown whether the published mean counts background; that of the run does not"
+    if row.network == MASK_NETWORK:
+        yield f"published with Mask2Former; the network of this run is {network_key(recipe)}"
     if row.setting == "partitioned":
         yield "the published lists were drawn once; setting partitioned follows their rule, but has other images"
     if row.dataset == "isprs" and not recipe.scenario.domains:

@@ -28,6 +28,7 @@ class Samples:
         annotated: (outputs so far,) bool, classes that are annotated in these samples. A background label hides only
             classes that are not annotated. For training samples, an "unknown" output is included, as in their labels.
         saliency: folder of saliency maps, NAME.png; unknown becomes background where the map is 0.
+        things: (labels,) bool, the training ids whose objects are distinguished; None without a layer of instances.
     """
 
     dataset: SegmentationDataset
@@ -35,24 +36,26 @@ class Samples:
     lookup: np.ndarray
     annotated: np.ndarray
     saliency: Path | None = None
+    things: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.names)
 
     def read(self, index: int) -> tuple[np.ndarray, Layers]:
-        """Image (H, W, 3) uint8 and label layers (H, W): `mask` in dataset ids, and `saliency` if there are maps.
+        """Image (H, W, 3) uint8 and label layers (H, W): `mask` in dataset ids, `instances` if the dataset has them, and
+        `saliency` if there are maps.
 
         Raises:
             ContsegError: a file is missing or unreadable, or its size differs from the image's.
         """
-        image, mask = self.dataset.read(self.names[index])
+        image, layers = self.dataset.read_layers(self.names[index])
         if self.saliency is None:
-            return image, {"mask": mask}
+            return image, layers
         path = self.saliency / f"{self.names[index]}.png"
-        salient = read_mask(path)
+        salient, mask = read_mask(path), layers["mask"]
         if salient.shape != mask.shape:
             raise ContsegError(f"{path}: saliency map is {size(salient)} but its image is {size(mask)}; they must be equal")
-        return image, {"mask": mask, "saliency": salient}
+        return image, layers | {"saliency": salient}
 
     def labels(self, layers: Layers) -> np.ndarray:
         """Training ids (H, W) uint8 from label layers, usually of a crop.
@@ -65,6 +68,29 @@ class Samples:
         """
         labels = look_up(self.lookup, layers["mask"])
         return without_salience(labels, layers["saliency"]) if "saliency" in layers else labels
+
+    def instances(self, layers: Layers, labels: np.ndarray) -> np.ndarray | None:
+        """Numbers of the objects (H, W) uint16, None without a layer of instances.
+
+        They are 0 wherever the label is no thing of these samples: the outlines of objects of other classes, which
+        background hides, are hidden too.
+
+        Args:
+            layers: label layers, usually of a crop.
+            labels: (H, W) uint8, of `labels`.
+
+        Example:
+            >>> things = np.array([False, False, True])
+            >>> samples = Samples(None, ("a",), np.arange(65536).astype(np.uint8), np.ones(3, bool), things=things)
+            >>> numbers = np.array([[4, 5, 6, 7]], np.uint16)
+            >>> samples.instances({"instances": numbers}, np.array([[0, 1, 2, 255]], np.uint8))
+            array([[0, 0, 6, 0]], dtype=uint16)
+        """
+        if self.things is None or "instances" not in layers:
+            return None
+        shown = np.zeros(256, dtype=np.uint8)
+        shown[: len(self.things)] = self.things
+        return layers["instances"] * look_up(shown, labels)
 
 
 @dataclass(frozen=True)
@@ -128,6 +154,8 @@ class Batch:
         annotated: (B, K) bool, whether the class of each of the K outputs so far is annotated in the sample.
         weights: (B,) factors of the samples' supervised losses; None: 1 (set by a method's `relabel`).
         held: features of the samples, or None.
+        instances: (B, H, W) int32, the number of the object that a pixel of a thing belongs to, from 1, or `CROWD`
+            (`contseg.data.segments`); 0 elsewhere. None without a layer of instances.
     """
 
     images: Tensor
@@ -136,6 +164,7 @@ class Batch:
     annotated: Tensor
     weights: Tensor | None = None
     held: Held | None = None
+    instances: Tensor | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -155,6 +184,7 @@ class Batch:
             annotated=self.annotated.to(device, non_blocking=True),
             weights=None if self.weights is None else self.weights.to(device, non_blocking=True),
             held=self.held.each(lambda value: value.to(device, non_blocking=True)) if self.held else None,
+            instances=None if self.instances is None else self.instances.to(device, non_blocking=True),
         )
 
     def rows(self, kept: Sequence[int]) -> "Batch":
@@ -168,6 +198,7 @@ class Batch:
             annotated=self.annotated[chosen],
             weights=None if self.weights is None else self.weights[chosen],
             held=self.held.each(lambda value: value[chosen]) if self.held else None,
+            instances=None if self.instances is None else self.instances[chosen],
         )
 
     def pin_memory(self) -> "Batch":
@@ -187,11 +218,17 @@ class Batch:
             annotated=change(self.annotated),
             weights=weights,
             held=self.held.each(change) if self.held else None,
+            instances=None if self.instances is None else change(self.instances),
         )
 
     @classmethod
     def stack(
-        cls, images: Sequence[Tensor], labels: Sequence[np.ndarray], names: Sequence[str], annotated: Sequence[np.ndarray]
+        cls,
+        images: Sequence[Tensor],
+        labels: Sequence[np.ndarray],
+        names: Sequence[str],
+        annotated: Sequence[np.ndarray],
+        instances: Sequence[np.ndarray | None] = (),
     ) -> "Batch":
         """A batch from samples. Labels stay uint8 and images keep their memory layout until they are on the device, which
         converts them faster than the loader.
@@ -204,4 +241,13 @@ class Batch:
             torch.from_numpy(np.stack(labels)),
             tuple(names),
             torch.from_numpy(np.stack(annotated)),
+            instances=_stacked(instances),
         )
+
+
+def _stacked(instances: Sequence[np.ndarray | None]) -> Tensor | None:
+    """The numbers of objects of a batch, int32, as PyTorch computes little with uint16; None if a sample has none."""
+    there = [numbers for numbers in instances if numbers is not None]
+    if not there or len(there) < len(instances):
+        return None
+    return torch.from_numpy(np.stack(there).astype(np.int32))

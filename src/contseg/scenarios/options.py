@@ -36,8 +36,9 @@ class ScenarioOptions(Options):
         order: order of the classes, see `class_order`.
         domains: `by: domain`: the domains in order of presentation; default: the dataset's order.
             `by: class`: the domain of each step's images; the last one is also used for all later steps.
-        variant: `released`: tests by domain as published, including images that earlier steps were trained on; `paper`:
-            without them.
+        variant: `released`: `by: domain`, tests as published, including images that earlier steps were trained on;
+            `by: class`, training images also annotate the first class of the next step, as in the released code of BalConpas
+            and SimCIS (semantic labels only). `paper`: neither.
         lists: folder with a list of training images per step, used in place of `setting`, see `read_step_lists`.
         ratio: share of each later step's images that is used (data-limited protocol of LAG).
         ratio_choice: `first` of the list, as published, or a seeded `random` choice.
@@ -75,8 +76,11 @@ class ScenarioOptions(Options):
     def _fit_together(self) -> "ScenarioOptions":
         if self.saliency and self.policy != "ssul":
             raise ValueError(f"saliency maps need policy ssul (policy is {self.policy}); remove saliency")
-        if self.variant == "released" and self.by != "domain":
-            raise ValueError("variant released needs by: domain; set it, or remove variant")
+        if self.variant == "released" and self.by == "class" and (self.setting == "sequential" or self.policy == "ssul"):
+            what = "setting: sequential" if self.setting == "sequential" else "policy: ssul"
+            raise ValueError(
+                f"variant released annotates a class of the next step, and {what} does not allow it; remove one"
+            )
         if self.lists and (self.by == "domain" or self.setting == "partitioned"):
             raise ValueError("lists already assign images to steps; remove by: domain and setting: partitioned")
         return self

@@ -84,6 +84,7 @@ class LabelPolicy:
         old: Sequence[int],
         role: Role,
         setting: SettingName,
+        leaked: Sequence[int] = (),
     ) -> np.ndarray:
         """Training id of every mask value: (65536,) uint8; the training id of a class is its position in `order`.
 
@@ -91,6 +92,7 @@ class LabelPolicy:
             classes: the dataset's table.
             order: all class ids in the order of presentation.
             new, old: class ids of this step and of earlier steps (background belongs to step 0).
+            leaked: later classes that are annotated all the same, in training.
 
         Raises:
             ContsegError: more classes than 8-bit labels can represent.
@@ -103,7 +105,7 @@ class LabelPolicy:
             table[list(classes.void)] = IGNORE
         table[IGNORE] = 0 if self.name == "mib" and role == "train" and classes.has_background else IGNORE
         table[0] = self._zero(classes, role)
-        kept = set(new) | (set(old) if role == "test" else set())
+        kept = set(new) | set(old if role == "test" else leaked if role == "train" else ())
         if self.name == "ssul" and role == "test":
             kept = set(order)
         if setting == "sequential" and role != "test":

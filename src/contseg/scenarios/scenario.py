@@ -69,6 +69,11 @@ class Scenario(Sequence[Step]):
         self.dataset, self.options, self._first_is_known = dataset, options, first_is_known
         if not 0 <= options.validation < 1:
             raise ContsegError(f"scenario.validation: {options.validation} is not a share; use 0 or more, less than 1")
+        if options.variant == "released" and options.by == "class" and dataset.has_instances:
+            raise ContsegError(
+                f"scenario.variant: released annotates a class of the next step in semantic labels, and {dataset.name} has"
+                " instances, where published code does not; remove it"
+            )
         if options.scored_as and options.split != "offline":
             raise ContsegError("scenario.scored_as: only split offline can be scored as another; remove it")
         self.order = class_order(options.order, dataset.classes, dataset.name, options.split)
@@ -225,15 +230,17 @@ class Scenario(Sequence[Step]):
         def samples(presence: Presence, rows: np.ndarray, role: Role) -> Samples:
             names = tuple(presence.names[row] for row in rows)
             new, old = (seen, ()) if self._by_domain else (outline.new, outline.old)
-            lookup = self.policy.lookup(self.dataset.classes, self.order, new, old, role, options.setting)
+            leaked = self._leaked(outline)
+            lookup = self.policy.lookup(self.dataset.classes, self.order, new, old, role, options.setting, leaked)
+            things = self._things(seen, role)
             if role == "train":
-                return Samples(self.dataset, names, lookup, annotated, self._saliency)
+                return Samples(self.dataset, names, lookup, annotated, self._saliency, things)
             if role == "test":
-                return Samples(self.dataset, names, lookup, self._tested(seen, outline.test))
+                return Samples(self.dataset, names, lookup, self._tested(seen, outline.test), things=things)
             if hides_old:
                 # beyond the outputs; with 255 classes there is no such label, and these pixels are ignored
                 lookup = np.where(lookup == 0, len(seen), lookup).astype(np.uint8)
-            return Samples(self.dataset, names, lookup, annotated[int(self.policy.has_unknown) :])
+            return Samples(self.dataset, names, lookup, annotated[int(self.policy.has_unknown) :], things=things)
 
         return Step(
             index=index,
@@ -282,6 +289,20 @@ class Scenario(Sequence[Step]):
             marked[0] = complete and table.background == "annotated"
         return np.concatenate([[False], marked]) if self.policy.has_unknown else marked
 
+    def _leaked(self, outline: _Outline) -> tuple[int, ...]:
+        """The class of the next step that the training images annotate too, which has no output yet; usually none."""
+        if self._by_domain or self.options.variant == "paper":
+            return ()
+        seen = len(outline.old) + len(outline.new)
+        return self.order[seen : seen + 1]
+
+    def _things(self, seen: Sequence[int], role: Role) -> np.ndarray | None:
+        """Which training ids have objects that are distinguished: (outputs,) bool; None if the dataset has no such layer."""
+        if not self.dataset.has_instances:
+            return None
+        things = np.isin(seen, self.dataset.classes.things)
+        return np.concatenate([[False], things]) if self.policy.has_unknown and role == "train" else things
+
     def _tested(self, seen: Sequence[int], rows: np.ndarray) -> np.ndarray:
         """Whether the test masks annotate each seen class: (seen,) bool.
 
@@ -327,7 +348,7 @@ class Scenario(Sequence[Step]):
             annotated = np.zeros(outputs, dtype=bool)
             annotated[: len(there.annotated)] = there.annotated
             names = tuple(exemplar.name for exemplar in self._kept if exemplar.step == step)
-            parts.append(Samples(self.dataset, names, there.lookup, annotated, there.saliency))
+            parts.append(Samples(self.dataset, names, there.lookup, annotated, there.saliency, there.things))
         return tuple(parts)
 
     def _seen_in(self, step: Step) -> list[Exemplar]:

@@ -90,7 +90,10 @@ class Step:
 
         def samples(names: Sequence[str], role: Role, marked: np.ndarray) -> Samples:
             lookup = policy.lookup(own, order, (*annotated, *table.ids[old:]), table.ids[:old], role, "overlapped")
-            return Samples(dataset, tuple(names), lookup, marked)  # type: ignore[arg-type]  # none only without names
+            things = np.isin(table.ids, own.things) if dataset is not None and dataset.has_instances else None
+            if things is not None and role == "train":
+                things = np.concatenate([np.zeros(unknown, bool), things])
+            return Samples(dataset, tuple(names), lookup, marked, things=things)  # type: ignore[arg-type]  # no names
 
         return cls(
             index=int(old > 0) if index is None else index,
