@@ -53,8 +53,8 @@ def generalised_iou(one: Tensor, other: Tensor) -> Tensor:
 
     Example:
         >>> box = torch.tensor([0.0, 0.0, 1.0, 1.0])
-        >>> generalised_iou(box, box).item(), generalised_iou(box, box + 2).round(decimals=3).item()
-        (1.0, -0.778)
+        >>> generalised_iou(box, box), generalised_iou(box, box + 2)
+        (tensor(1.), tensor(-0.7778))
     """
     area, area_other = _area(one[..., :2], one[..., 2:]), _area(other[..., :2], other[..., 2:])
     both = _area(torch.maximum(one[..., :2], other[..., :2]), torch.minimum(one[..., 2:], other[..., 2:]))
