@@ -116,7 +116,7 @@ class _InBands(torch.autograd.Function):
         ctx.save_for_backward(*maps)
         results: list[Tensor] = []
         for image in range(len(maps[0])):
-            wide = [_Rows.of(one[image], call.size) for one in maps]
+            wide = [ResizedRows.of(one[image], call.size) for one in maps]
             for rows in call.bands(maps[0].device):
                 if ctx.kept is None:
                     found = call.evaluate(image, rows, [one.cut(rows) for one in wide])
@@ -137,7 +137,7 @@ class _InBands(torch.autograd.Function):
         found = [torch.empty_like(one) if need else None for one, need in zip(maps, needed, strict=True)]
         kept, ctx.kept = iter(ctx.kept or ()), None  # of a second backward pass nothing is kept
         for image in range(len(maps[0])):
-            wide = [_Rows.of(one[image], call.size) for one in maps]
+            wide = [ResizedRows.of(one[image], call.size) for one in maps]
             sums = [one.zeros() if need else None for one, need in zip(wide, needed, strict=True)]
             for rows in call.bands(maps[0].device):
                 band = next(kept, None) or _Band.of(call, image, rows, wide, needed)
@@ -159,7 +159,7 @@ class _Band:
     results: tuple[Tensor, ...]
 
     @classmethod
-    def of(cls, call: _Call, image: int, rows: slice, wide: Sequence["_Rows"], needed: Sequence[bool]) -> "_Band":
+    def of(cls, call: _Call, image: int, rows: slice, wide: Sequence["ResizedRows"], needed: Sequence[bool]) -> "_Band":
         with torch.enable_grad():
             maps = [one.cut(rows).requires_grad_(need) for one, need in zip(wide, needed, strict=True)]
             return cls(maps, call.evaluate(image, rows, maps))
@@ -176,13 +176,18 @@ class _Band:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class ResizedRows:
     """A map with resized columns, whose rows are resized as needed.
 
     Args:
         wide: (K, h, W).
         weights: of source rows in each row, (H, h), and first and last source row of each row.
         columns: (w, W).
+
+    Example:
+        >>> ResizedRows.of(torch.tensor([[[0.0], [4.0]]]), (4, 1)).cut(slice(1, 3))
+        tensor([[[1.],
+                 [3.]]])
     """
 
     wide: Tensor
@@ -191,7 +196,8 @@ class _Rows:
     columns: Tensor
 
     @classmethod
-    def of(cls, map_KHW: Tensor, size: tuple[int, int]) -> "_Rows":
+    def of(cls, map_KHW: Tensor, size: tuple[int, int]) -> "ResizedRows":
+        """The rows of a map at full size (H, W)."""
         height, width = map_KHW.shape[1:]
         columns, _ = _weights(width, size[1], map_KHW.dtype, map_KHW.device)
         weights, spans = _weights(height, size[0], map_KHW.dtype, map_KHW.device)
@@ -202,9 +208,9 @@ class _Rows:
         first, last = self._sources(rows)
         return torch.matmul(self.weights[rows, first:last], self.wide[:, first:last])
 
-    def zeros(self) -> "_Rows":
+    def zeros(self) -> "ResizedRows":
         """The same without content, to add to."""
-        return _Rows(torch.zeros_like(self.wide), self.weights, self.spans, self.columns)
+        return ResizedRows(torch.zeros_like(self.wide), self.weights, self.spans, self.columns)
 
     def add(self, rows: slice, gradient_KRW: Tensor) -> None:
         """The reverse of `cut`: add the gradient of some rows."""
