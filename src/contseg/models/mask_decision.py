@@ -234,7 +234,7 @@ def semantic_bands(prediction: MaskPrediction, size: tuple[int, int]) -> Iterato
     for image, (class_logits, mask_logits) in enumerate(zip(prediction.class_logits, prediction.mask_logits, strict=True)):
         chances = precise(class_logits).softmax(dim=1)[:, :-1]
         for rows, masks in banded(mask_logits, size, channels=chances.shape[1]):
-            yield image, rows, torch.einsum("qk,qhw->khw", chances, masks.sigmoid().to(chances))
+            yield image, rows, torch.einsum("qk,qhw->khw", chances, masks.to(chances).sigmoid())
 
 
 def semantic_classes(prediction: MaskPrediction, size: tuple[int, int]) -> Tensor:

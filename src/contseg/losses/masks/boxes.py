@@ -5,8 +5,8 @@ from torch import Tensor
 
 from contseg.precision import precisely
 
-SMALLEST_AREA = 1e-6
-"""Divisor of a ratio of areas, at least."""
+EPSILON = 1e-6
+"""Added to the divisor of each ratio of areas, as SimCIS does."""
 
 
 def boxes_of(masks_THW: Tensor) -> Tensor:
@@ -54,13 +54,13 @@ def generalised_iou(one: Tensor, other: Tensor) -> Tensor:
     Example:
         >>> box = torch.tensor([0.0, 0.0, 1.0, 1.0])
         >>> generalised_iou(box, box), generalised_iou(box, box + 2)
-        (tensor(1.), tensor(-0.7778))
+        (tensor(1.0000), tensor(-0.7778))
     """
     area, area_other = _area(one[..., :2], one[..., 2:]), _area(other[..., :2], other[..., 2:])
     both = _area(torch.maximum(one[..., :2], other[..., :2]), torch.minimum(one[..., 2:], other[..., 2:]))
     union = area + area_other - both
     around = _area(torch.minimum(one[..., :2], other[..., :2]), torch.maximum(one[..., 2:], other[..., 2:]))
-    return both / union.clamp_min(SMALLEST_AREA) - (around - union) / around.clamp_min(SMALLEST_AREA)
+    return both / (union + EPSILON) - (around - union) / (around + EPSILON)
 
 
 def _area(top_left: Tensor, bottom_right: Tensor) -> Tensor:
