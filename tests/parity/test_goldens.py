@@ -7,6 +7,7 @@ import pytest
 from tests.parity import (  # noqa: F401 (they register their claims)
     check_adapter,
     check_classics,
+    check_comformer,
     check_dkd,
     check_ewf,
     check_idec,
@@ -14,6 +15,9 @@ from tests.parity import (  # noqa: F401 (they register their claims)
     check_inference,
     check_lag,
     check_losses,
+    check_mask_continual,
+    check_mask_decisions,
+    check_masks,
     check_methods,
     check_networks,
     check_protocols,
@@ -22,6 +26,7 @@ from tests.parity import (  # noqa: F401 (they register their claims)
     check_sdr,
     check_star,
     check_ucd,
+    check_undecided,
 )
 from tests.parity.goldens import CLAIMS, ROOT, Golden
 

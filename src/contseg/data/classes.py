@@ -13,6 +13,8 @@ import numpy as np
 from contseg.errors import ContsegError, did_you_mean
 
 IGNORE = 255
+UNDECIDED = -1
+"""In a prediction: a pixel that belongs to no class. Only networks that classify masks leave pixels undecided."""
 Colour = tuple[int, int, int]
 _LINE_ENDS = re.compile("[\x00\n\r\v\f\x1c-\x1e\x85\u2028\u2029\ud800-\udfff]")
 """Characters that end lines in lists of names, and those that no text file can contain."""

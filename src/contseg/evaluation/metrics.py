@@ -1,5 +1,8 @@
 """Metrics of one confusion matrix and of a sequence of them. Equations are in docs/metrics.md; all values in [0, 1].
 
+A confusion matrix is (K, K), rows are the truth. With undecided pixels it is (K, K + 1): its last column has the pixels that
+the prediction gives to no class, which are misses.
+
 A class that does not occur in the truth is absent: NaN in arrays, left out of every mean, never 0. A metric without
 measurements is None; `contseg.evaluation.remarks` has the reason. `measured` counts the values of a mean.
 """
@@ -28,9 +31,11 @@ def class_iou(confusion: np.ndarray, epsilon: float = 0.0, absent: Absent = "tru
         array([0.66666667, 0.5       ,        nan])
         >>> class_iou(np.array([[2, 0, 1], [1, 1, 0], [0, 0, 0]]), absent="union")
         array([0.5, 0.5, 0. ])
+        >>> class_iou(np.array([[1, 0, 1], [0, 2, 0]]))  # one undecided pixel
+        array([0.5, 1. ])
     """
     hits = np.diag(confusion).astype(float)
-    truth, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
+    truth, predicted = confusion.sum(axis=1), _predicted(confusion)
     return _ratio(hits, truth + predicted - hits + epsilon, _present(confusion, absent))
 
 
@@ -47,7 +52,7 @@ def class_precision(confusion: np.ndarray) -> np.ndarray:
         >>> class_precision(np.array([[2, 0, 0], [2, 1, 0], [0, 0, 0]]))
         array([0.5, 1. , nan])
     """
-    predicted = confusion.sum(axis=0)
+    predicted = _predicted(confusion)
     return _ratio(np.diag(confusion).astype(float), predicted, predicted > 0)
 
 
@@ -63,7 +68,7 @@ def class_fscore(confusion: np.ndarray, beta: float = 1.0, absent: Absent = "tru
         >>> class_fscore(np.array([[2, 0, 0], [2, 1, 0], [0, 0, 0]])).round(3)
         array([0.667, 0.5  ,   nan])
     """
-    truth, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
+    truth, predicted = confusion.sum(axis=1), _predicted(confusion)
     weight = beta * beta
     return _ratio((1 + weight) * np.diag(confusion), weight * truth + predicted, _present(confusion, absent))
 
@@ -215,7 +220,12 @@ def _foreground(classes: int, background: bool) -> np.ndarray:
 
 def _present(confusion: np.ndarray, absent: Absent) -> np.ndarray:
     truth = confusion.sum(axis=1) > 0
-    return truth if absent == "truth" else truth | (confusion.sum(axis=0) > 0)
+    return truth if absent == "truth" else truth | (_predicted(confusion) > 0)
+
+
+def _predicted(confusion: np.ndarray) -> np.ndarray:
+    """Pixels predicted as each class; undecided ones are left out."""
+    return confusion.sum(axis=0)[: len(confusion)]
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray, defined: np.ndarray) -> np.ndarray:

@@ -12,12 +12,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from contseg.data.classes import UNDECIDED
 from contseg.models.output import MaskPrediction
 from contseg.models.pixelwise import BAND, ResizedRows
 from contseg.precision import precise
-
-UNDECIDED = -1
-"""The answer for a pixel that belongs to no query."""
 
 MaskScale = Literal["sigmoid", "softmax", "shares"]
 """What mask logits become: each its sigmoid; a softmax over queries (CoMFormer); or they are shares in [0, 1] already."""

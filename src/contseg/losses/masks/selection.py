@@ -46,9 +46,8 @@ def box_losses(boxes_M4: Tensor, targets_M4: Tensor, number: Tensor | float) -> 
         boxes_M4, targets_M4: centre x, y, width, height in [0, 1].
 
     Example:
-        >>> box = torch.tensor([[0.5, 0.5, 1.0, 1.0]])
-        >>> box_losses(box, box, 1)
-        {'box': tensor(0.), 'giou': tensor(0.)}
+        >>> box_losses(torch.tensor([[0.25, 0.25, 0.5, 0.5]]), torch.tensor([[0.75, 0.75, 0.5, 0.5]]), 1)
+        {'box': tensor(1.), 'giou': tensor(1.5000)}
     """
     distance = (boxes_M4 - targets_M4).abs().sum()
     overlap = generalised_iou(corners(boxes_M4), corners(targets_M4))
