@@ -1,13 +1,12 @@
 """Costs of a query for a target: what the assignment of queries to targets minimises. No gradients.
 
-All are (Q, T) for Q queries and T targets of one image. Masks are compared at P points: M (Q, P) logits, Y (T, P) targets.
+All are (Q, T) for Q queries and T targets of one image. Masks are compared at P points: M (P, Q) logits, Y (T, P) targets.
 """
 
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from contseg.losses.masks.boxes import corners, generalised_iou
 from contseg.precision import precisely
@@ -41,41 +40,76 @@ def focal_class_cost(class_logits_QC: Tensor, classes_T: Tensor, alpha: float = 
     return positive - negative
 
 
-@precisely
-def mask_costs(logits_QP: Tensor, targets_TP: Tensor) -> tuple[Tensor, Tensor]:
-    """Binary cross-entropy, mean over points, and dice, 1 - (2 s Y' + 1) / (sum s + sum Y + 1) with s = sigmoid(M).
+class MaskSums:
+    """Sums over points for the costs of masks, added up in pieces.
+
+    Args:
+        softmax: the values of maps are shares of a softmax over queries (CoMFormer), not logits.
 
     Example:
-        >>> cross_entropy, dice = mask_costs(torch.tensor([[9.0, -9.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
-        >>> cross_entropy.round(), dice.round(decimals=2)
-        (tensor([[0., 9.]]), tensor([[0.0000, 0.6700]]))
+        >>> sums = MaskSums()
+        >>> sums.add(torch.tensor([[9.0], [-9.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+        >>> sums.cross_entropy().round(), sums.dice().round(decimals=2)
+        (tensor([[0., 9.]]), tensor([[1.0000, 0.3300]]))
     """
-    share = logits_QP.sigmoid()
-    products = torch.cat([logits_QP, share]) @ targets_TP.T
-    hits, both = products.tensor_split(2)
-    # softplus(-M) Y + softplus(M) (1 - Y) = softplus(M) - M Y
-    cross_entropy = (functional.softplus(logits_QP).sum(dim=1, keepdim=True) - hits) / logits_QP.shape[1]
-    return cross_entropy, 1 - _dice(both, share.sum(dim=1), targets_TP.sum(dim=1))
+
+    def __init__(self, softmax: bool = False):
+        self.softmax, self.points = softmax, 0
+        self.hits: Tensor | float = 0.0
+        self.both: Tensor | float = 0.0
+        self.negative: Tensor | float = 0.0
+        self.shares: Tensor | float = 0.0
+        self.truth: Tensor | float = 0.0
+
+    def add(self, values_PQ: Tensor, targets_TP: Tensor) -> None:
+        """Add some points."""
+        targets = targets_TP.to(values_PQ)
+        self.points += len(values_PQ)
+        if not self.softmax:
+            self.hits = self.hits + targets @ values_PQ
+            self.negative = self.negative + _softplus_sums(values_PQ)
+        shares = values_PQ if self.softmax else values_PQ.sigmoid()
+        self.both = self.both + targets @ shares
+        self.shares, self.truth = self.shares + shares.sum(dim=0), self.truth + targets.sum(dim=1)
+
+    def cross_entropy(self) -> Tensor:
+        """Binary cross-entropy, mean over points: softplus(-M) Y + softplus(M) (1 - Y) = softplus(M) - M Y."""
+        assert isinstance(self.negative, Tensor)
+        return (self.negative[:, None] - torch.as_tensor(self.hits).T) / self.points
+
+    def dice(self) -> Tensor:
+        """(2 s Y' + 1) / (sum s + sum Y + 1), with s = sigmoid(M) or the shares."""
+        assert isinstance(self.shares, Tensor)
+        return (2 * torch.as_tensor(self.both).T + 1) / (self.shares[:, None] + self.truth + 1)
+
+
+def _softplus_sums(logits_PQ: Tensor) -> Tensor:
+    """Sums of softplus over points, (Q,).
+
+    softplus(m) = max(m, 0) - log(sigmoid(|m|)). A logarithm takes ten times as long as a sigmoid, so it is taken of products
+    of 16 sigmoids: these are at least 1/2, and no product underflows.
+    """
+    certain = logits_PQ.abs().sigmoid()
+    whole = len(certain) // 16 * 16
+    logarithms = certain[:whole].unflatten(0, (16, -1)).prod(dim=0).log().sum(dim=0) + certain[whole:].log().sum(dim=0)
+    return logits_PQ.clamp_min(0).sum(dim=0) - logarithms
 
 
 @precisely
-def harmonic_cost(
-    class_logits_QC: Tensor, shares_QP: Tensor, classes_T: Tensor, targets_TP: Tensor, weight: float = 2.0
-) -> Tensor:
+def harmonic_cost(class_logits_QC: Tensor, classes_T: Tensor, dice_QT: Tensor, weight: float = 2.0) -> Tensor:
     """CoMFormer's cost, -2 a d / (a + d): the harmonic mean of the class's probability a and the dice d of the masks.
 
     It is not a number where both are 0.
 
     Args:
-        shares_QP: softmax over queries of the mask logits, at the points.
+        dice_QT: see `MaskSums`.
 
     Example:
-        >>> harmonic_cost(torch.zeros(1, 2), torch.ones(1, 4), torch.tensor([0]), torch.ones(1, 4))
+        >>> harmonic_cost(torch.zeros(1, 2), torch.tensor([0]), torch.ones(1, 1))
         tensor([[-0.6667]])
     """
     chance = class_logits_QC.softmax(dim=1)[:, classes_T]
-    dice = _dice(shares_QP @ targets_TP.T, shares_QP.sum(dim=1), targets_TP.sum(dim=1))
-    return -weight * chance * dice / (chance + dice)
+    return -weight * chance * dice_QT / (chance + dice_QT)
 
 
 @precisely
@@ -88,7 +122,3 @@ def box_costs(boxes_Q4: Tensor, targets_T4: Tensor) -> tuple[Tensor, Tensor]:
         (tensor([[0.0000, 0.7500]]), tensor([[-1.0000, -0.5000]]))
     """
     return torch.cdist(boxes_Q4, targets_T4, p=1), -generalised_iou(corners(boxes_Q4)[:, None], corners(targets_T4)[None])
-
-
-def _dice(both_QT: Tensor, one_Q: Tensor, other_T: Tensor) -> Tensor:
-    return (2 * both_QT + 1) / (one_Q[:, None] + other_T + 1)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from contseg.losses.masks.costs import WEIGHTS, class_cost, mask_costs
+from contseg.losses.masks.costs import WEIGHTS, MaskSums, class_cost
 from contseg.losses.masks.matching import Matches
-from contseg.losses.masks.points import LayerPoints, uncertain_points, values_at
+from contseg.losses.masks.points import LayerPoints, compared, uncertain_points, values_at
 from contseg.losses.masks.targets import MaskTargets
 from contseg.precision import precisely
 
@@ -32,13 +32,24 @@ def matching_costs(
         >>> cost.shape
         torch.Size([5, 2])
     """
-    sampled = values_at(mask_logits_BQhw, points_BP2)
     found = []
-    for logits, masks, (classes, of_targets), points in zip(class_logits_BQC, sampled, targets, points_BP2, strict=True):
-        cross_entropy, dice = mask_costs(masks, values_at(of_targets[None], points[None])[0].to(masks))
-        cost = WEIGHTS["class"] * class_cost(logits, classes)
-        found.append(cost + WEIGHTS["mask"] * cross_entropy + WEIGHTS["dice"] * dice)
+    for logits, maps, one, points in zip(class_logits_BQC, mask_logits_BQhw, targets, points_BP2, strict=True):
+        sums = mask_sums(maps, one, points)
+        cost = WEIGHTS["class"] * class_cost(logits, one.classes) + WEIGHTS["mask"] * sums.cross_entropy()
+        found.append(cost + WEIGHTS["dice"] * (1 - sums.dice()))
     return found
+
+
+def mask_sums(maps_Qhw: Tensor, targets: MaskTargets, points_P2: Tensor, softmax: bool = False) -> MaskSums:
+    """The sums over points of one image, from which the costs of masks follow.
+
+    Args:
+        softmax: see `MaskSums`.
+    """
+    sums = MaskSums(softmax)
+    for values, truth in compared(maps_Qhw, targets.masks, points_P2):
+        sums.add(values, truth)
+    return sums
 
 
 def class_targets(matches: Matches, targets: Sequence[MaskTargets], shape: tuple[int, int], none: int) -> Tensor:
@@ -115,9 +126,7 @@ def loss_points(mask_logits_Mhw: Tensor, points: LayerPoints) -> Tensor:
     Args:
         mask_logits_Mhw: of the matched queries.
     """
-    with torch.no_grad():
-        certainty = values_at(mask_logits_Mhw[:, None], points.candidates)[:, 0].abs()
-        return uncertain_points(certainty, points.candidates, points.random)
+    return uncertain_points(mask_logits_Mhw, points.candidates, points.random)
 
 
 def mask_losses(

@@ -4,7 +4,7 @@ A mask loss on a few thousand points needs memory for queries and points only, n
 take the points as arguments, so the same points give the same loss.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,10 @@ OVERSAMPLE = 3
 """Candidates per point of a loss, of which the most uncertain are used."""
 IMPORTANT = 0.75
 """Share of the points of a loss that are chosen for their uncertainty."""
+
+
+PIECE = {"cpu": 1 << 17, "cuda": 1 << 25}
+"""Numbers that are computed together."""
 
 
 @dataclass(frozen=True)
@@ -74,36 +78,73 @@ def values_at(maps_NCHW: Tensor, points_NP2: Tensor) -> Tensor:
         maps = precise(maps_NCHW)
         grid = points_NP2.to(maps.dtype)[:, None] * 2 - 1
         return functional.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)[:, :, 0]
-    return _values_of_masks(maps_NCHW, precise(points_NP2))
+    places, weights = _corners(precise(points_NP2), maps_NCHW.shape[2], maps_NCHW.shape[3])
+    around = [masks[:, place] for masks, place in zip(maps_NCHW.flatten(2), places, strict=True)]
+    return (torch.stack(around) * weights[:, None]).sum(dim=3)
 
 
-def _values_of_masks(masks_NCHW: Tensor, points_NP2: Tensor) -> Tensor:
-    """`values_at` of a bool mask, without a copy of it as numbers."""
-    height, width = masks_NCHW.shape[2:]
-    flat, total = masks_NCHW.flatten(2), points_NP2.new_zeros(())
+@torch.no_grad()
+def compared(maps_Qhw: Tensor, masks_THW: Tensor, points_P2: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Values of the maps and of the target masks of one image at the same points, in pieces and without gradients.
+
+    A piece fits the cache of a processor, and a point reads the values of all maps at once.
+
+    Yields:
+        (R, Q) and (T, R) for R of the points.
+
+    Example:
+        >>> maps, masks, points = torch.rand(30, 8, 8), torch.ones(2, 16, 16, dtype=torch.bool), torch.rand(50, 2)
+        >>> [(values, truth)] = compared(maps, masks, points)
+        >>> torch.allclose(values.T, values_at(maps[None], points[None])[0], atol=1e-6), truth.shape
+        (True, torch.Size([2, 50]))
+    """
+    table = precise(maps_Qhw).flatten(1).T.contiguous()
+    for points in points_P2.to(table).split(_piece(table)):
+        [places], [weights] = _corners(points[None], *maps_Qhw.shape[1:])
+        values = functional.embedding_bag(places, table, mode="sum", per_sample_weights=weights)
+        yield values, values_at(masks_THW[None], points[None])[0]
+
+
+def _piece(table_NQ: Tensor) -> int:
+    """Points of a piece."""
+    return max(1, PIECE.get(table_NQ.device.type, PIECE["cuda"]) // max(1, table_NQ.shape[1]))
+
+
+def _corners(points_NP2: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """The four pixels around each point in a flattened map, (N, P, 4), and their weights, 0 outside."""
     x, y = points_NP2[..., 0] * width - 0.5, points_NP2[..., 1] * height - 0.5
     left, above = x.floor(), y.floor()
-    for row in (above, above + 1):
-        for column in (left, left + 1):
-            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            weight = (1 - (row - y).abs()) * (1 - (column - x).abs()) * inside
-            place = row.clamp(0, height - 1).long() * width + column.clamp(0, width - 1).long()
-            value = flat.gather(2, place[:, None].expand(-1, flat.shape[1], -1))
-            total = total + weight[:, None] * value
-    return total
+    right_share, below_share = x - left, y - above
+    places, weights = [], []
+    for row, of_row in ((above, 1 - below_share), (above + 1, below_share)):
+        of_row = of_row * ((row >= 0) & (row < height))
+        start = row.clamp(0, height - 1) * width
+        for column, of_column in ((left, 1 - right_share), (left + 1, right_share)):
+            places.append(start + column.clamp(0, width - 1))
+            weights.append(of_row * of_column * ((column >= 0) & (column < width)))
+    return torch.stack(places, dim=-1).long(), torch.stack(weights, dim=-1)
 
 
-def uncertain_points(certainty_MC: Tensor, candidates_MC2: Tensor, random_MR2: Tensor) -> Tensor:
+@torch.no_grad()
+def uncertain_points(
+    maps_Mhw: Tensor, candidates_MC2: Tensor, random_MR2: Tensor, certainty: Callable[[Tensor], Tensor] = torch.abs
+) -> Tensor:
     """The points of a loss, (M, P, 2): the least certain candidates in no order, followed by the random points.
 
     Args:
-        certainty_MC: of the candidates, such as the absolute logit there.
+        maps_Mhw: of each pair, interpolated at its candidates.
+        certainty: of the interpolated values.
 
     Example:
-        >>> candidates = torch.tensor([[[0.1, 0.1], [0.2, 0.2], [0.3, 0.3]]])
-        >>> uncertain_points(torch.tensor([[5.0, 1.0, 2.0]]), candidates, torch.zeros(1, 0, 2))
-        tensor([[[0.2000, 0.2000]]])
+        >>> candidates = torch.tensor([[[0.25, 0.5], [0.75, 0.5], [0.25, 0.5]]])
+        >>> uncertain_points(torch.tensor([[[3.0, -1.0]]]), candidates, torch.zeros(1, 0, 2))
+        tensor([[[0.7500, 0.5000]]])
     """
-    count = certainty_MC.shape[1] // OVERSAMPLE - random_MR2.shape[1]
-    chosen = certainty_MC.topk(count, dim=1, largest=False, sorted=False).indices
-    return torch.cat([candidates_MC2.gather(1, chosen[..., None].expand(-1, -1, 2)), random_MR2], dim=1)
+    count = candidates_MC2.shape[1] // OVERSAMPLE - random_MR2.shape[1]
+    found = [random_MR2[:0].new_empty(0, count, 2)]
+    together = max(1, PIECE.get(maps_Mhw.device.type, PIECE["cuda"]) // max(1, candidates_MC2.shape[1]))
+    for maps, candidates in zip(maps_Mhw.split(together), candidates_MC2.split(together), strict=True):
+        values = certainty(values_at(maps[:, None], candidates)[:, 0])
+        chosen = values.topk(count, dim=1, largest=False, sorted=False).indices
+        found.append(candidates.gather(1, chosen[..., None].expand(-1, -1, 2)))
+    return torch.cat([torch.cat(found), random_MR2], dim=1)

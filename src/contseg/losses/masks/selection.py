@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from contseg.losses.masks.boxes import corners, generalised_iou
-from contseg.losses.masks.costs import WEIGHTS, box_costs, focal_class_cost, mask_costs
+from contseg.losses.masks.costs import WEIGHTS, box_costs, focal_class_cost
+from contseg.losses.masks.criterion import mask_sums
 from contseg.losses.masks.matching import Matches
-from contseg.losses.masks.points import values_at
 from contseg.losses.masks.targets import MaskTargets
 from contseg.precision import precisely
 
@@ -69,13 +69,13 @@ def selection_matching_costs(
         target_boxes: (T, 4) of each image, see `boxes_of`.
         points_BP2: where masks are compared, (x, y) in [0, 1].
     """
-    sampled, found = values_at(mask_logits_BQhw, points_BP2), []
-    each = zip(class_logits_BQK, sampled, boxes_BQ4, targets, target_boxes, points_BP2, strict=True)
-    for logits, masks, boxes, one, of_targets, points in each:
-        cross_entropy, dice = mask_costs(masks, values_at(one.masks[None], points[None])[0].to(masks))
+    found = []
+    each = zip(class_logits_BQK, mask_logits_BQhw, boxes_BQ4, targets, target_boxes, points_BP2, strict=True)
+    for logits, maps, boxes, one, of_targets, points in each:
+        sums = mask_sums(maps, one, points)
         distance, overlap = box_costs(boxes, of_targets.to(boxes))
-        parts = {"class": focal_class_cost(logits, one.classes, ALPHA, GAMMA), "mask": cross_entropy, "dice": dice,
-                 "box": distance, "giou": overlap}  # fmt: skip
+        parts = {"class": focal_class_cost(logits, one.classes, ALPHA, GAMMA), "mask": sums.cross_entropy(),
+                 "dice": 1 - sums.dice(), "box": distance, "giou": overlap}  # fmt: skip
         found.append(torch.stack([WEIGHTS[name] * part for name, part in parts.items()]).sum(dim=0))
     return found
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from contseg.losses.masks.costs import harmonic_cost
-from contseg.losses.masks.criterion import dice_loss, target_values
+from contseg.losses.masks.criterion import dice_loss, mask_sums, target_values
 from contseg.losses.masks.matching import Matches
 from contseg.losses.masks.points import LayerPoints, uncertain_points, values_at
 from contseg.losses.masks.targets import MaskTargets
@@ -22,19 +22,17 @@ def softmax_matching_costs(
     Args:
         points_BP2: where masks are compared, (x, y) in [0, 1]; there the softmax, not the logits, is interpolated.
     """
-    sampled = values_at(precise(mask_logits_BQhw).softmax(dim=1), points_BP2)
+    each = zip(class_logits_BQC, precise(mask_logits_BQhw).softmax(dim=1), targets, points_BP2, strict=True)
     return [
-        harmonic_cost(logits, shares, one.classes, values_at(one.masks[None], points[None])[0].to(shares))
-        for logits, shares, one, points in zip(class_logits_BQC, sampled, targets, points_BP2, strict=True)
+        harmonic_cost(logits, one.classes, mask_sums(shares, one, points, softmax=True).dice())
+        for logits, shares, one, points in each
     ]
 
 
 def softmax_loss_points(mask_logits_BQhw: Tensor, matches: Matches, points: LayerPoints) -> Tensor:
     """The points of the losses, (M, P, 2): three quarters are the candidates whose share is nearest to 1/2."""
-    with torch.no_grad():
-        shares = matches.of(precise(mask_logits_BQhw).softmax(dim=1))
-        certainty = (2 * values_at(shares[:, None], points.candidates)[:, 0] - 1).abs()
-        return uncertain_points(certainty, points.candidates, points.random)
+    shares = matches.of(precise(mask_logits_BQhw.detach()).softmax(dim=1))
+    return uncertain_points(shares, points.candidates, points.random, lambda share: (2 * share - 1).abs())
 
 
 @precisely
