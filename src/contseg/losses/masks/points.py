@@ -62,7 +62,7 @@ def draw_points(
 
 
 def values_at(maps_NCHW: Tensor, points_NP2: Tensor) -> Tensor:
-    """Values of maps at points (x, y) in [0, 1], bilinear between the centres of pixels: (N, C, P).
+    """Values of maps at points (x, y) within [0, 1], bilinear between the centres of pixels: (N, C, P).
 
     Outside is 0, so values within half a pixel of the border are damped. Masks may be bool: only the pixels around the
     points become numbers.
@@ -78,9 +78,13 @@ def values_at(maps_NCHW: Tensor, points_NP2: Tensor) -> Tensor:
         maps = precise(maps_NCHW)
         grid = points_NP2.to(maps.dtype)[:, None] * 2 - 1
         return functional.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)[:, :, 0]
-    places, weights = _corners(precise(points_NP2), maps_NCHW.shape[2], maps_NCHW.shape[3])
-    around = [masks[:, place] for masks, place in zip(maps_NCHW.flatten(2), places, strict=True)]
-    return (torch.stack(around) * weights[:, None]).sum(dim=3)
+    points = precise(points_NP2)
+    masks = functional.pad(maps_NCHW, (1, 1, 1, 1)).flatten(2)
+    total = torch.zeros((), dtype=points.dtype, device=points.device)
+    for places, weights in _corners(points, maps_NCHW.shape[2], maps_NCHW.shape[3]):
+        around = masks.gather(2, places[:, None].expand(-1, masks.shape[1], -1))
+        total = total + around * weights[:, None]
+    return total
 
 
 @torch.no_grad()
@@ -98,9 +102,10 @@ def compared(maps_Qhw: Tensor, masks_THW: Tensor, points_P2: Tensor) -> Iterator
         >>> torch.allclose(values.T, values_at(maps[None], points[None])[0], atol=1e-6), truth.shape
         (True, torch.Size([2, 50]))
     """
-    table = precise(maps_Qhw).flatten(1).T.contiguous()
+    maps = functional.pad(precise(maps_Qhw), (1, 1, 1, 1))
+    table = maps.flatten(1).T.contiguous()
     for points in points_P2.to(table).split(_piece(table)):
-        [places], [weights] = _corners(points[None], *maps_Qhw.shape[1:])
+        places, weights = (torch.stack(each, dim=1) for each in zip(*_corners(points, *maps_Qhw.shape[1:]), strict=True))
         values = functional.embedding_bag(places, table, mode="sum", per_sample_weights=weights)
         yield values, values_at(masks_THW[None], points[None])[0]
 
@@ -110,19 +115,22 @@ def _piece(table_NQ: Tensor) -> int:
     return max(1, PIECE.get(table_NQ.device.type, PIECE["cuda"]) // max(1, table_NQ.shape[1]))
 
 
-def _corners(points_NP2: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The four pixels around each point in a flattened map, (N, P, 4), and their weights, 0 outside."""
-    x, y = points_NP2[..., 0] * width - 0.5, points_NP2[..., 1] * height - 0.5
+def _corners(points: Tensor, height: int, width: int) -> list[tuple[Tensor, Tensor]]:
+    """The four pixels around each point (..., 2): (place, weight) each, (...).
+
+    Places are those of a flattened map with a border of zeros, one pixel wide.
+    """
+    x, y = points[..., 0] * width + 0.5, points[..., 1] * height + 0.5
     left, above = x.floor(), y.floor()
-    right_share, below_share = x - left, y - above
-    places, weights = [], []
-    for row, of_row in ((above, 1 - below_share), (above + 1, below_share)):
-        of_row = of_row * ((row >= 0) & (row < height))
-        start = row.clamp(0, height - 1) * width
-        for column, of_column in ((left, 1 - right_share), (left + 1, right_share)):
-            places.append(start + column.clamp(0, width - 1))
-            weights.append(of_row * of_column * ((column >= 0) & (column < width)))
-    return torch.stack(places, dim=-1).long(), torch.stack(weights, dim=-1)
+    right, below = x - left, y - above
+    both, wide = right * below, width + 2
+    place = left.long() + wide * above.long()
+    return [
+        (place, 1 - right - below + both),
+        (place + 1, right - both),
+        (place + wide, below - both),
+        (place + wide + 1, both),
+    ]
 
 
 @torch.no_grad()
