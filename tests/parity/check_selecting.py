@@ -48,8 +48,10 @@ def check_decoder(golden):
     batch, channels = meta["batch"], meta["hidden"]
     decoder = SelectingDecoder(channels, 150, meta["queries"], meta["heads"], meta["feedforward"], meta["layers"]).double()
     decoder.load_state_dict({ours(name): value for name, value in network_state(golden).items()})
-    levels = [normal(f"simcis.level{i}", (batch, channels, *size)) for i, size in enumerate(meta["levels"])]
-    mask = normal("simcis.mask", (batch, channels, *meta["mask"]))
+    levels = [
+        normal(f"simcis.level{i}", (batch, channels, *size)).requires_grad_() for i, size in enumerate(meta["levels"])
+    ]
+    mask = normal("simcis.mask", (batch, channels, *meta["mask"])).requires_grad_()
     first = slice(12)
 
     def near(name: str, value: torch.Tensor) -> None:
@@ -85,10 +87,11 @@ def check_decoder(golden):
     loss = sum(one.square().mean() for one in (last.class_logits, last.mask_logits, selection.class_logits, last.boxes))
     near("out_loss", loss)
     loss.backward()
-    parameters = dict(decoder.named_parameters())
+    parameters = {theirs: parameter for theirs in network_state(golden) for parameter in [decoder.get_parameter(ours(theirs))]}
+    parameters |= {f"level{i}": level for i, level in enumerate(levels)} | {"mask": mask}
     for name in golden.arrays:
         if name.startswith("grad_norm."):
-            gradient = parameters[ours(name.removeprefix("grad_norm."))].grad
+            gradient = parameters[name.removeprefix("grad_norm.")].grad
             near(name, torch.zeros(()) if gradient is None else gradient.norm())
     counts = golden.tensor("in_pseudo_counts")
     near("out_virtual_weights", virtual_weights(counts[: meta["tasks"][0]], meta["alpha"]))

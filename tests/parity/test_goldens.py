@@ -24,6 +24,7 @@ from tests.parity import (  # noqa: F401 (they register their claims)
     check_rcil,
     check_reminder,
     check_sdr,
+    check_selecting,
     check_star,
     check_ucd,
     check_undecided,

@@ -21,6 +21,9 @@ PRIOR_SIDE = 0.05
 PRIOR_RANGE = (0.01, 0.99)
 """Places whose prior box has a number outside have no features for the selection."""
 
+EDGE = 1e-5
+"""Shares are at least this far from 0 and 1 in a logit."""
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -32,7 +35,7 @@ class Memory:
         places: positions of each, (h w, D).
         candidates: features for the selection, of all levels, (B, N, D).
         scores: the best class of each candidate, (B, N).
-        references: logits of boxes of all candidates, (B, N, 4).
+        priors: logits of the prior boxes of all candidates, (N, 4); infinite where there are no features.
         mask_features: (B, D, H, W).
     """
 
@@ -41,7 +44,7 @@ class Memory:
     places: list[Tensor]
     candidates: Tensor
     scores: Tensor
-    references: Tensor
+    priors: Tensor
     mask_features: Tensor
 
 
@@ -115,8 +118,8 @@ class SelectingDecoder(nn.Module):
         kept = ((priors > PRIOR_RANGE[0]) & (priors < PRIOR_RANGE[1])).all(dim=1, keepdim=True)
         candidates = self.candidate_norm(self.candidate(torch.cat(flat, dim=1) * kept))
         scores = self.class_head(self.norm(candidates)).amax(dim=2)
-        references = self.box_head(candidates) + priors.logit().masked_fill(~kept, torch.inf)
-        return Memory(flat, sizes, places, candidates, scores.detach(), references, mask_features_BDHW)
+        priors = priors.logit().masked_fill(~kept, torch.inf)
+        return Memory(flat, sizes, places, candidates, scores.detach(), priors, mask_features_BDHW)
 
     def decode(
         self,
@@ -136,24 +139,29 @@ class SelectingDecoder(nn.Module):
         features = _at(memory.candidates, positions_BQ)
         queries = features if virtual_BVD is None else torch.cat([features, virtual_BVD.to(features)], dim=1)
         virtual = queries.shape[1] - features.shape[1]
-        references = _at(memory.references, positions_BQ if reference_positions_BQ is None else reference_positions_BQ)
-        references = torch.cat([references, references.new_zeros(len(references), virtual, 4)], dim=1)
-        predictions = [self._predict(queries, references.sigmoid(), memory)]
-        queries, boxes = queries.detach(), references.detach().sigmoid()
+        origin = positions_BQ if reference_positions_BQ is None else reference_positions_BQ
+        boxes = (self.box_head(_at(memory.candidates, origin)) + memory.priors[origin]).sigmoid()
+        boxes = functional.pad(boxes, (0, 0, 0, virtual))
+        predictions = [self._predict(queries, boxes, memory)]
+        queries, boxes = queries.detach(), boxes.detach()
         for number, layer in enumerate(self.layers):
             level = number % len(memory.levels)
             closed = _closed(predictions[-1].mask_logits, memory.sizes[level])
             positions = self.scale(queries) * self.position(sine_boxes(boxes, self.channels))
             queries = layer(queries, positions, memory.levels[level], memory.places[level], closed, virtual)
-            logits = self.box_head(self.norm(queries)) + boxes.logit(eps=1e-3)
-            predictions.append(self._predict(queries, logits.sigmoid(), memory))
-            boxes = (self.box_head(queries) + boxes.logit(eps=1e-3)).sigmoid().detach()
+            refined = (self.box_head(queries) + _logit(boxes)).sigmoid()
+            predictions.append(self._predict(queries, refined, memory))
+            boxes = refined.detach()
         return Decoded(positions_BQ, features, predictions)
 
     def _predict(self, queries_BQD: Tensor, boxes_BQ4: Tensor, memory: Memory) -> MaskPrediction:
         normed = self.norm(queries_BQD)
         masks = torch.einsum("bqd,bdhw->bqhw", self.mask_head(normed), memory.mask_features)
         return MaskPrediction(self.class_head(normed), masks, boxes_BQ4)
+
+
+def _logit(share: Tensor) -> Tensor:
+    return (share.clamp_min(EDGE) / (1 - share).clamp_min(EDGE)).log()
 
 
 def _priors(height: int, width: int, level: int, like: Tensor) -> Tensor:
