@@ -54,7 +54,9 @@ def test_values_at_points(seed, height, width):
     generator = torch.Generator().manual_seed(seed)
     maps = torch.randn(2, 1, height, width, generator=generator, dtype=torch.float64)
     masks = maps > 0
-    points = torch.cat([torch.rand(2, 6, 2, generator=generator, dtype=torch.float64), torch.tensor([[[0.0, 1.0]]] * 2)], dim=1)
+    points = torch.cat(
+        [torch.rand(2, 6, 2, generator=generator, dtype=torch.float64), torch.tensor([[[0.0, 1.0]]] * 2)], dim=1
+    )
     for one in (maps, masks):
         expected = [[plain_value(one[image, 0], *point) for point in points[image].tolist()] for image in range(2)]
         torch.testing.assert_close(values_at(one, points)[:, 0], torch.tensor(expected, dtype=torch.float64))
@@ -196,7 +198,9 @@ def test_memory_of_a_loss_does_not_depend_on_the_size_of_masks():
 
 def test_balanced_loss_is_the_plain_one_where_annotation_is_complete():
     logits, classes = torch.randn(2, 6, 4), torch.tensor([[0, 3, 3, 1, 3, 3], [3, 3, 2, 3, 3, 3]])
-    torch.testing.assert_close(balanced_class_loss(logits, classes, torch.tensor([False, False])), class_loss(logits, classes))
+    torch.testing.assert_close(
+        balanced_class_loss(logits, classes, torch.tensor([False, False])), class_loss(logits, classes)
+    )
     free = logits.clone().requires_grad_()
     balanced_class_loss(free, classes, torch.tensor([False, True])).backward()
     unmatched = classes[1] == 3

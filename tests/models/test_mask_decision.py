@@ -8,7 +8,15 @@ from contseg.errors import ContsegError
 from contseg.models import mask_decision
 from contseg.models.layers import resize
 from contseg.models.mask_classifier import MaskClassifier
-from contseg.models.mask_decision import COMFORMER, SIMCIS, OwnerRule, owner_classes, panoptic, semantic_bands, semantic_classes
+from contseg.models.mask_decision import (
+    COMFORMER,
+    SIMCIS,
+    OwnerRule,
+    owner_classes,
+    panoptic,
+    semantic_bands,
+    semantic_classes,
+)
 from contseg.models.output import MaskPrediction
 
 SIZE = (37, 29)

@@ -35,7 +35,7 @@ def test_sampled_attention_is_a_weighted_sum_of_bilinear_values():
 
 
 def test_deformable_attention_starts_with_equal_weights_around_its_query():
-    """With values that are coordinates in pixels, a query in the middle sees the mean of symmetric offsets: its own place."""
+    """Where values are coordinates, a query in the middle sees the mean of symmetric offsets: its own place."""
     attention = DeformableAttention(8, heads=4, levels=1, points=2)
     with torch.no_grad():
         attention.value.weight.copy_(torch.eye(8))
@@ -100,6 +100,9 @@ def test_layers_do_not_train_the_selection():
 def test_the_pixel_decoder_learns_everywhere():
     torch.manual_seed(0)
     network = PixelDecoder([4, 8, 8, 8], channels=16, heads=2, hidden=32, layers=2)
+    for layer in network.layers:  # at first, queries have no influence on where they look
+        torch.nn.init.normal_(layer.attention.offsets.weight, std=0.1)
+        torch.nn.init.normal_(layer.attention.weights.weight, std=0.1)
     maps = [torch.randn(1, width, side, side) for width, side in ((4, 16), (8, 8), (8, 4), (8, 2))]
     levels, masks = network(maps)
     (sum(one.square().mean() for one in levels) + masks.square().mean()).backward()

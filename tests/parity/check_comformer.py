@@ -1,7 +1,5 @@
 """Golden files of CoMFormer: class losses, criterion and the head that grows."""
 
-import torch
-
 from contseg.losses.masks import class_terms
 from contseg.losses.masks.criterion import class_targets, loss_points, mask_losses, matching_costs, weighted
 from contseg.losses.masks.matching import assign

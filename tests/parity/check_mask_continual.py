@@ -67,7 +67,9 @@ def check_balconpas(golden):
     maps, old_tokens = golden.numbered("in_mask_logits_"), golden.numbered("in_tokens_old_")
     pseudo, truth = targets_of(golden, "pseudo_"), targets_of(golden, "gt_")
     incomplete = torch.tensor([image in meta["exemplar"] for image in range(len(truth))])
-    targets = [own if exemplar else found.followed_by(own) for found, own, exemplar in zip(pseudo, truth, incomplete, strict=True)]
+    targets = [
+        own if exemplar else found.followed_by(own) for found, own, exemplar in zip(pseudo, truth, incomplete, strict=True)
+    ]
     counts = [len(one.classes) for one in pseudo]  # as released: those of exemplars too
     last, total, chosen = len(logits) - 1, torch.zeros((), dtype=torch.float64), None
     for layer in meta["layer_order"]:

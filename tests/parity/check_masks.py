@@ -72,7 +72,11 @@ def check_matching(golden):
 
 @claims(r"m2f/mask_losses")
 def check_mask_losses(golden):
-    logits, masks, number = golden.tensor("in_mask_logits", grad=True), golden.tensor("in_masks"), golden.meta["number_of_masks"]
+    logits, masks, number = (
+        golden.tensor("in_mask_logits", grad=True),
+        golden.tensor("in_masks"),
+        golden.meta["number_of_masks"],
+    )
     for name, loss in (("mask", mask_loss(logits, masks, number)), ("dice", dice_loss(logits.sigmoid(), masks, number))):
         golden.check(f"out_loss_{name}", loss)
         golden.check(f"grad_loss_{name}", *gradients(loss, logits))

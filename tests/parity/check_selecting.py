@@ -48,9 +48,7 @@ def check_decoder(golden):
     batch, channels = meta["batch"], meta["hidden"]
     decoder = SelectingDecoder(channels, 150, meta["queries"], meta["heads"], meta["feedforward"], meta["layers"]).double()
     decoder.load_state_dict({ours(name): value for name, value in network_state(golden).items()})
-    levels = [
-        normal(f"simcis.level{i}", (batch, channels, *size)).requires_grad_() for i, size in enumerate(meta["levels"])
-    ]
+    levels = [normal(f"simcis.level{i}", (batch, channels, *size)).requires_grad_() for i, size in enumerate(meta["levels"])]
     mask = normal("simcis.mask", (batch, channels, *meta["mask"])).requires_grad_()
     first = slice(12)
 
@@ -87,7 +85,9 @@ def check_decoder(golden):
     loss = sum(one.square().mean() for one in (last.class_logits, last.mask_logits, selection.class_logits, last.boxes))
     near("out_loss", loss)
     loss.backward()
-    parameters = {theirs: parameter for theirs in network_state(golden) for parameter in [decoder.get_parameter(ours(theirs))]}
+    parameters = {
+        theirs: parameter for theirs in network_state(golden) for parameter in [decoder.get_parameter(ours(theirs))]
+    }
     parameters |= {f"level{i}": level for i, level in enumerate(levels)} | {"mask": mask}
     for name in golden.arrays:
         if name.startswith("grad_norm."):

@@ -6,7 +6,6 @@ from torch import Tensor
 from contseg.data.classes import IGNORE, UNDECIDED
 from contseg.evaluation.metrics import BACKGROUND
 
-
 IGNORED_WARNING = "undecided pixels count neither as hits nor as misses, so the mIoU is that of the decided pixels only"
 """Given with `ignore_undecided`. The released code of SimCIS evaluates like this, and its published numbers may do so."""
 

@@ -49,7 +49,9 @@ class VirtualQueries:
         """Add queues, so that there are `classes` of them."""
         more = VirtualQueries.empty(classes - len(self.vectors), self.vectors.shape[2], self.vectors.shape[1])
         self.vectors = torch.cat([self.vectors, more.vectors.to(self.vectors)])
-        self.filled, self.position = (torch.cat([one, one.new_zeros(len(more.filled))]) for one in (self.filled, self.position))
+        self.filled, self.position = (
+            torch.cat([one, one.new_zeros(len(more.filled))]) for one in (self.filled, self.position)
+        )
 
     @torch.no_grad()
     def add(self, classes_N: Tensor, vectors_ND: Tensor) -> None:

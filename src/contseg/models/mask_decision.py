@@ -124,7 +124,9 @@ def owned(
     if len(queries):
         given = mask_logits_Qhw if masks == "softmax" else mask_logits_Qhw[queries]
         for rows, logits in banded(given, size):
-            shares = {"softmax": lambda one: one.softmax(dim=0)[queries], "sigmoid": torch.sigmoid}.get(masks, torch.clone)(logits)
+            shares = {"softmax": lambda one: one.softmax(dim=0)[queries], "sigmoid": torch.sigmoid}.get(masks, torch.clone)(
+                logits
+            )
             best = (scores_Q[queries, None, None] * shares).argmax(dim=0)
             within = shares >= 0.5
             owner[rows], inside[rows] = queries[best], within.gather(0, best[None])[0]

@@ -35,9 +35,7 @@ def balanced_choice(
     return chosen
 
 
-def two_stage_choice(
-    presence_NK: np.ndarray, target_K: np.ndarray, old: Sequence[int], kept: int, count: int
-) -> list[int]:
+def two_stage_choice(presence_NK: np.ndarray, target_K: np.ndarray, old: Sequence[int], kept: int, count: int) -> list[int]:
     """A memory of `count` images: `kept` of the old ones, chosen among themselves, filled up from the others.
 
     Args:

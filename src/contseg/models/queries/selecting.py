@@ -96,9 +96,7 @@ class SelectingDecoder(nn.Module):
         self.position = MLP([2 * channels, channels, channels])
         self.scale = MLP([channels] * 3)
 
-    def forward(
-        self, levels: Sequence[Tensor], mask_features_BDHW: Tensor, virtual_BVD: Tensor | None = None
-    ) -> Decoded:
+    def forward(self, levels: Sequence[Tensor], mask_features_BDHW: Tensor, virtual_BVD: Tensor | None = None) -> Decoded:
         """The predictions of an image's levels.
 
         Args:
