@@ -5,7 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contseg.evaluation.confusion import confusion_matrix
+from contseg.data.classes import UNDECIDED
+from contseg.evaluation.confusion import confusion_matrix, ignore_undecided, scored_labels
+from contseg.evaluation.metrics import class_iou
 
 
 @settings(max_examples=50, deadline=None)
@@ -43,3 +45,24 @@ def test_any_integer_type_counts_the_same(dtype):
 
 def test_nothing_counted_is_a_matrix_of_zeros():
     assert confusion_matrix(torch.full((4,), 255), torch.zeros(4, dtype=torch.int64), 2).tolist() == [[0, 0], [0, 0]]
+
+
+def test_undecided_pixels_are_misses_in_a_column_of_their_own():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 5, (2, 9, 8), generator=generator)  # class 4 is beyond the outputs
+    predictions = torch.randint(-1, 4, (2, 9, 8), generator=generator)
+    found = confusion_matrix(labels, predictions, 4, undecided=True)
+    decided = predictions != UNDECIDED
+    assert torch.equal(found[:, :4], confusion_matrix(labels[decided], predictions[decided], 4))
+    assert torch.equal(found[:, 4], labels[~decided].bincount(minlength=5)[:4])
+    iou, without = class_iou(found.numpy()), class_iou(found[:, :4].numpy())
+    assert (iou < without).all()
+    ignored = confusion_matrix(ignore_undecided(labels, predictions), predictions, 4, undecided=True)
+    assert torch.equal(ignored[:, :4], found[:, :4])
+    assert not ignored[:, 4].any()
+
+
+def test_undecided_pixels_on_background_are_wrong_too():
+    labels, annotated = torch.tensor([[[0, 0, 0]]]), torch.tensor([[True, False, True]])
+    predictions = torch.tensor([[[UNDECIDED, 1, 2]]])
+    assert scored_labels(labels, predictions, annotated).tolist() == [[[0, 255, 0]]]

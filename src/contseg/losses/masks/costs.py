@@ -117,7 +117,8 @@ def box_costs(boxes_Q4: Tensor, targets_T4: Tensor) -> tuple[Tensor, Tensor]:
     """L1 distance of boxes (centre x, y, width, height, in [0, 1]), and minus their generalised IoU.
 
     Example:
-        >>> distance, giou = box_costs(torch.tensor([[0.5, 0.5, 1, 1]]), torch.tensor([[0.5, 0.5, 1, 1], [0.25, 0.5, 0.5, 1]]))
+        >>> boxes = torch.tensor([[0.5, 0.5, 1, 1], [0.25, 0.5, 0.5, 1]])
+        >>> distance, giou = box_costs(boxes[:1], boxes)
         >>> distance, giou
         (tensor([[0.0000, 0.7500]]), tensor([[-1.0000, -0.5000]]))
     """

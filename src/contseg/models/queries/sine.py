@@ -29,9 +29,10 @@ def sine_map(height: int, width: int, channels: int, like: Tensor) -> Tensor:
 
 
 def sine_boxes(boxes: Tensor, channels: int) -> Tensor:
-    """Positions of boxes (..., 4) centre x, y, width, height in [0, 1]: (..., 2 * channels), in the order y, x, width, height.
+    """Positions of boxes, (..., 2 * channels): of y, x, width and height.
 
     Args:
+        boxes: (..., 4) centre x, y, width, height in [0, 1].
         channels: of x and y together.
 
     Example:
