@@ -43,8 +43,8 @@ def check_comformer_pseudo_labels(golden):
     rule = rule if softmax else PseudoRule(rule.share, rule.within, "sigmoid", rule.by_score)
     logits, maps = golden.tensor("in_class_logits_old"), golden.tensor("in_mask_logits_old")
     for image, truth in enumerate(targets_of(golden)):
-        said = query_scores(logits[image], OwnerRule(score=meta["threshold"]))
-        found = pseudo_masks(said, maps[image], tuple(meta["image"]), rule, truth)
+        scored = query_scores(logits[image], OwnerRule(score=meta["threshold"]))
+        found = pseudo_masks(scored, maps[image], tuple(meta["image"]), rule, truth)
         check_targets(golden, image, truth.followed_by(found))
 
 
@@ -54,9 +54,9 @@ def check_balconpas_pseudo_labels(golden):
     meta, rule = golden.meta, PseudoRule(golden.meta["area_ratio"], masks="shares")
     labels, scores, masks = (golden.tensor(f"in_teacher_{name}") for name in ("labels", "scores", "masks"))
     for image, truth in enumerate(targets_of(golden)):
-        said = QueryScores(labels[image], scores[image], labels[image] != meta["old_classes"])
+        scored = QueryScores(labels[image], scores[image], labels[image] != meta["old_classes"])
         exemplar = image in meta["exemplar"]
-        found = pseudo_masks(said, masks[image], tuple(masks.shape[2:]), rule, None if exemplar else truth)
+        found = pseudo_masks(scored, masks[image], tuple(masks.shape[2:]), rule, None if exemplar else truth)
         check_targets(golden, image, found)
 
 
@@ -109,12 +109,12 @@ def check_simcis_pseudo_labels(golden):
     assert rule.share == meta["area_ratio"]
     logits, maps = golden.tensor("in_class_logits_old"), golden.tensor("in_mask_logits_old")
     for image, truth in enumerate(targets_of(golden)):
-        said = sigmoid_scores(logits[image], meta["old_classes"], meta["score_threshold"], meta["temperature"])
-        order = said.scores.argsort(descending=True)
-        order = order[said.kept[order]]
-        golden.check(f"out_teacher_labels_{image}", said.classes[order])
-        golden.check(f"out_teacher_scores_{image}", said.scores[order])
-        found = pseudo_masks(said, maps[image], tuple(meta["image"]), rule, truth)
+        scored = sigmoid_scores(logits[image], meta["old_classes"], meta["score_threshold"], meta["temperature"])
+        order = scored.scores.argsort(descending=True)
+        order = order[scored.kept[order]]
+        golden.check(f"out_teacher_labels_{image}", scored.classes[order])
+        golden.check(f"out_teacher_scores_{image}", scored.scores[order])
+        found = pseudo_masks(scored, maps[image], tuple(meta["image"]), rule, truth)
         check_targets(golden, image, found)
         golden.check(f"out_boxes_{image}", boxes_of(found.masks), 1e-6)
 

@@ -59,26 +59,26 @@ def sigmoid_scores(
 
 @torch.no_grad()
 def pseudo_masks(
-    said: QueryScores, mask_logits_Qhw: Tensor, size: tuple[int, int], rule: PseudoRule, truth: MaskTargets | None = None
+    scored: QueryScores, mask_logits_Qhw: Tensor, size: tuple[int, int], rule: PseudoRule, truth: MaskTargets | None = None
 ) -> MaskTargets:
     """The masks that a teacher finds in one image.
 
     Args:
-        said: class and score of each query, as of `query_scores` or `sigmoid_scores`.
+        scored: class and score of each query, as of `query_scores` or `sigmoid_scores`.
         mask_logits_Qhw: of the teacher, resized to `size` (H, W).
         truth: annotated masks, whose pixels belong to no other mask; None: there are none.
 
     Example:
-        >>> said = QueryScores(torch.tensor([7, 3]), torch.tensor([0.9, 0.8]), torch.tensor([True, True]))
-        >>> found = pseudo_masks(said, torch.tensor([[[9.0, -9.0]], [[-9.0, 9.0]]]), (1, 2), PseudoRule())
+        >>> scored = QueryScores(torch.tensor([7, 3]), torch.tensor([0.9, 0.8]), torch.tensor([True, True]))
+        >>> found = pseudo_masks(scored, torch.tensor([[[9.0, -9.0]], [[-9.0, 9.0]]]), (1, 2), PseudoRule())
         >>> found.classes.tolist(), found.masks.tolist()
         ([7, 3], [[[True, False]], [[False, True]]])
     """
     excluded = truth.covered() if truth is not None and len(truth.classes) else None
-    order = said.scores.argsort(descending=True, stable=True) if rule.by_score else torch.arange(len(said.scores))
+    order = scored.scores.argsort(descending=True, stable=True) if rule.by_score else torch.arange(len(scored.scores))
     order = order.to(mask_logits_Qhw.device)
     masks = mask_logits_Qhw if rule.by_score is False else mask_logits_Qhw[order]
-    classes, scores, kept = said.classes[order], said.scores[order], said.kept[order]
+    classes, scores, kept = scored.classes[order], scored.scores[order], scored.kept[order]
     found = owned(masks, scores, kept, size, rule.masks, excluded)
     remaining = (found.part if rule.within else found.area).double()
     chosen = (found.part > 0) & (remaining > rule.share * found.whole)

@@ -72,7 +72,7 @@ class MaskClassifier(nn.Module):
             raise ContsegError(f"grow: cannot start new classes from '{start}'; {did_you_mean(start, get_args(MaskStart))}")
         new = nn.Linear(self.channels, count).to(self.none.weight)
         if start == "no-object":
-            self.none.bias -= math.log(count + 1)
+            self.none.bias.sub_(math.log(count + 1))
             new.weight.copy_(self.none.weight.expand_as(new.weight))
             new.bias.copy_(self.none.bias.expand_as(new.bias))
         self.steps.append(new)

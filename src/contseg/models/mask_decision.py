@@ -155,9 +155,9 @@ def owner_classes(prediction: MaskPrediction, size: tuple[int, int], rule: Owner
     """
     each = []
     for class_logits, mask_logits in zip(prediction.class_logits, prediction.mask_logits, strict=True):
-        said = query_scores(class_logits, rule)
-        found = owned(mask_logits, said.scores, said.kept, size, rule.masks)
-        table = said.classes.masked_fill(~decided_queries(found, rule), UNDECIDED)
+        scored = query_scores(class_logits, rule)
+        found = owned(mask_logits, scored.scores, scored.kept, size, rule.masks)
+        table = scored.classes.masked_fill(~decided_queries(found, rule), UNDECIDED)
         each.append(_painted(found, table))
     return torch.stack(each)
 
@@ -197,11 +197,11 @@ def panoptic(
     rule = rule or OwnerRule()
     each = []
     for class_logits, mask_logits in zip(prediction.class_logits, prediction.mask_logits, strict=True):
-        said = query_scores(class_logits, rule)
-        found = owned(mask_logits, said.scores, said.kept, size, rule.masks)
+        scored = query_scores(class_logits, rule)
+        found = owned(mask_logits, scored.scores, scored.kept, size, rule.masks)
         classes: list[int] = []
-        table = torch.full_like(said.classes, UNDECIDED)
-        of_query = said.classes.tolist()
+        table = torch.full_like(scored.classes, UNDECIDED)
+        of_query = scored.classes.tolist()
         for query in decided_queries(found, rule).nonzero()[:, 0].tolist():
             one = of_query[query]
             if one in things or one not in classes:

@@ -72,4 +72,5 @@ def assign(costs: Sequence[Tensor]) -> Matches:
     if left_out:
         warnings.warn(MORE_TARGETS, stacklevel=2)
     table = torch.tensor(pairs, dtype=torch.int64).view(-1, 4).T.to(flat.device, non_blocking=True)
-    return Matches(*table, left_out=left_out)
+    of_images, of_queries, of_targets, rows = table
+    return Matches(of_images, of_queries, of_targets, rows, left_out)

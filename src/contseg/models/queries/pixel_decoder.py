@@ -23,7 +23,7 @@ class EncoderLayer(nn.Module):
         self.feed_forward = FeedForward(channels, hidden)
 
     def forward(self, map_BND: Tensor, places_ND: Tensor, centres_N2: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
-        """(B, N, D), changed; `places_ND` are added to what asks, not to what is looked at."""
+        """(B, N, D), changed; `places_ND` are added to queries, not to values."""
         seen = self.attention(map_BND + places_ND, centres_N2, map_BND, sizes)
         return self.feed_forward(self.norm(map_BND + seen))
 
