@@ -114,7 +114,6 @@ def test_costs_are_the_formulas():
 @pytest.mark.parametrize("scale", [1.0, 30.0, 300.0])
 def test_costs_of_extreme_logits_are_finite(scale):
     maps, masks = scale * torch.randn(1, 6, 4, 4), torch.rand(3, 8, 8) > 0.5
-    [cost] = matching_costs(torch.zeros(1, 6, 3), maps, [MaskTargets(torch.tensor([0, 1, 1]), masks)], torch.rand(1, 64, 2))
     wide, points = maps.double(), torch.rand(1, 64, 2)
     [cost] = matching_costs(torch.zeros(1, 6, 3), maps, [MaskTargets(torch.tensor([0, 1, 1]), masks)], points)
     truth = values_at(masks[None], points)[0].double()
