@@ -1,6 +1,7 @@
 """Networks of MBS's code: convert their names to ours."""
 
 import re
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from contseg.errors import ContsegError
 from contseg.interop.names import load_strictly, renamed
 from contseg.models.backbones.options import VisionTransformerOptions
 from contseg.models.heads.options import MaskTransformerOptions
+from contseg.models.names import TRANSFORMERS
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
 
@@ -56,17 +58,17 @@ def _options(tensors: dict[str, Tensor], heads: int | None) -> NetworkOptions:
     class_token, positions = (tensors.get(f"encoder.{name}") for name in ("cls_token", "pos_embed"))
     channels = width if class_token is None else class_token.shape[-1]
     counts = [
-        len({name.split(".")[2] for name in tensors if name.startswith(f"{part}.blocks.")}) for part in ("encoder", "decoder")
+        len({name.split(".")[2] for name in tensors if name.startswith(f"{part}.blocks.")})
+        for part in ("encoder", "decoder")
     ]
-    backbone = VisionTransformerOptions(
-        name="vit_base",
-        embed_dim=channels,
-        depth=max(counts[0], 1),
-        heads=heads or max(1, channels // 64),
-        grid=32 if positions is None else max(1, round((positions.shape[1] - 1) ** 0.5)),
-    )
+    channels_of_name = {name: sizes["embed_dim"] for name, sizes in TRANSFORMERS.items()}
+    name = next((name for name, own in channels_of_name.items() if own == channels), "vit_base")
+    sizes = {"embed_dim": channels, "depth": max(counts[0], 1), "heads": heads or max(1, channels // 64)}
+    backbone: dict[str, Any] = {key: value for key, value in sizes.items() if value != TRANSFORMERS[name][key]}
+    if positions is not None and positions.ndim == 3:
+        backbone["grid"] = max(1, round((positions.shape[1] - 1) ** 0.5))
     return NetworkOptions(
-        backbone=backbone,
+        backbone=VisionTransformerOptions(name=name, **backbone),
         head=MaskTransformerOptions(width=width, depth=max(counts[1], 1), heads=heads),
     )
 

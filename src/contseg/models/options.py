@@ -104,7 +104,7 @@ class NetworkOptions(Options):
         if self.head.tokens and self.unknown:
             raise ValueError(
                 f"unknown: the classes of {self.head.name} are tokens that see each other, so there is no output"
-                " \"unknown\" apart from them; remove it, or use another head"
+                ' "unknown" apart from them; remove it, or use another head'
             )
         return self
 

@@ -103,7 +103,10 @@ def published_for(recipe: Recipe) -> list[PublishedRow]:
         if (row.method, row.dataset, row.split, row.ratio) == (method, dataset, split, scenario.ratio)
         and row.setting in ("", scenario.setting)
     ]
-    return [row for row in rows if row.network == network] or [row for row in rows if not row.network]
+    found = [row for row in rows if row.network == network]
+    if found or recipe.network.head.tokens:  # a row without a network is about the convolutional one of its paper
+        return found
+    return [row for row in rows if not row.network]
 
 
 def method_key(recipe: Recipe) -> str:

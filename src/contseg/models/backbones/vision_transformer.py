@@ -43,9 +43,7 @@ class VisionTransformer(Backbone):
 
     output_stride = PATCH
 
-    def __init__(
-        self, embed_dim: int = 768, depth: int = 12, heads: int = 12, grid: int = 32, drop_path: float = 0.0
-    ):
+    def __init__(self, embed_dim: int = 768, depth: int = 12, heads: int = 12, grid: int = 32, drop_path: float = 0.0):
         super().__init__()
         self.channels = [embed_dim] * 4
         self.patch_embed = PatchEmbedding(embed_dim)

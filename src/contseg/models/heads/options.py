@@ -318,9 +318,7 @@ class MaskTransformerOptions(HeadOptions):
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> "MaskTransformerOptions":
         if self.width % self.attention_heads:
-            raise ValueError(
-                f"heads: {self.attention_heads} do not divide {self.width} channels; give a divisor of width"
-            )
+            raise ValueError(f"heads: {self.attention_heads} do not divide {self.width} channels; give a divisor of width")
         return self
 
     @property
