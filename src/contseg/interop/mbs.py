@@ -68,7 +68,7 @@ def _options(tensors: dict[str, Tensor], heads: int | None) -> NetworkOptions:
     if positions is not None and positions.ndim == 3:
         backbone["grid"] = max(1, round((positions.shape[1] - 1) ** 0.5))
     return NetworkOptions(
-        backbone=VisionTransformerOptions(name=name, **backbone),
+        backbone=VisionTransformerOptions.model_validate({"name": name} | backbone),
         head=MaskTransformerOptions(width=width, depth=max(counts[1], 1), heads=heads),
     )
 

@@ -46,7 +46,7 @@ class TokenClassifier(GrowingClassifier):
     def __init__(self, channels: int, widths: list[int], depth: int = 2, heads: int = 1, drop_path: float = 0.1):
         if sum(widths) < 2:
             raise ContsegError(
-                "network.head: mask-transformer normalises over the classes, and there is only one; add background or a class"
+                "network.head: mask-transformer normalises over the classes, and there is one; add background or a class"
             )
         super().__init__(channels, widths)
         chances = [drop_path * number / max(depth - 1, 1) for number in range(depth)]

@@ -60,11 +60,11 @@ class VisionTransformer(Backbone):
         grid = (embedded.shape[2], embedded.shape[3])
         tokens = torch.cat([self.cls_token.expand(len(embedded), -1, -1), embedded.flatten(2).transpose(1, 2)], dim=1)
         tokens = tokens + resized_positions(self.pos_embed, grid)
-        after = []
-        for block in self.blocks:
+        ends, kept = self._ends()[:3], []
+        for number, block in enumerate(self.blocks, 1):
             tokens = block(tokens)
-            after.append(tokens)
-        kept = [*(after[end - 1] for end in self._ends()[:3]), self.norm(tokens)]
+            kept += [tokens] * ends.count(number)
+        kept.append(self.norm(tokens))
         return [each[:, 1:].transpose(1, 2).unflatten(2, grid) for each in kept]
 
     def covered(self, size: tuple[int, int]) -> tuple[int, int]:
