@@ -93,7 +93,7 @@ class TestRefused:
         MBS().check(TOKENS, steps())
 
     def test_classes_without_background(self):
-        with pytest.raises(ContsegError, match="method.name: 'mbs' starts new classes from background, and these classes"):
+        with pytest.raises(ContsegError, match=r"method\.name: 'mbs' starts new classes from background, and these classes"):
             MBS().check(TOKENS, steps(background=False))
 
     @pytest.mark.parametrize("name", ["ilt", "lwf", "mib", "plop", "ewc", "sdr", "ucd", "lwf-mc", "finetune", "frozen"])

@@ -77,7 +77,7 @@ def test_maps_are_those_after_each_quarter_of_the_blocks():
 @pytest.mark.parametrize("depth", [1, 2, 3, 5])
 def test_few_blocks_are_divided_too(depth):
     vit = made(depth=depth)
-    assert [len(stage) for stage in vit.stages()][0] >= 2, "the embedding and a block"
+    assert len(vit.stages()[0]) >= 2, "the embedding and a block"
     inside = [module for stage in vit.stages() for part in stage for module in part.modules()]
     assert len(inside) == len({id(module) for module in inside})
     assert {id(block) for block in vit.blocks} <= {id(module) for module in inside}
