@@ -29,7 +29,7 @@ class TestTheList:
 
     def test_puts_long_splits_first(self):
         splits = [entry.split for entry in catalogue("mib", "voc")]
-        assert list(dict.fromkeys(splits)) == ["15-5", "15-1", "10-1", "5-3"]
+        assert list(dict.fromkeys(splits)) == ["19-1", "15-5", "15-1", "10-1", "5-3"]
 
     @pytest.mark.parametrize(
         ("cut", "told"),

@@ -31,7 +31,7 @@ def convert_mbs(tensors: dict[str, Tensor], source: str = "mbs", heads: int | No
     """Convert a network of MBS to a `Segmenter` (eval mode); also returns the outputs of each step.
 
     There, background and the classes of step 0 have tokens of their own, which are one step here. The classification layer
-    of the encoder, which nothing reads, is left out.
+    of the encoder has no effect and is left out.
 
     Args:
         tensors: the state dict, without a `module.` prefix.

@@ -88,7 +88,7 @@ class TokenClassifier(GrowingClassifier):
         """Logits (B, K, H, W) and features: `patches` (B, channels, H, W) and `classes` (B, K, channels), projected and not
         normalised; `tokens` (B, K, channels), the learned ones; `patch_logits`, the logits.
         """
-        grid, tokens = features_BCHW.shape[2:], self.tokens.expand(len(features_BCHW), -1, -1)
+        grid, tokens = features_BCHW.shape[2:], self.tokens.expand(features_BCHW.shape[0], -1, -1)
         x_BNC = torch.cat([features_BCHW.flatten(2).transpose(1, 2), tokens], dim=1)
         for block in self.blocks:
             x_BNC = block(x_BNC)

@@ -58,7 +58,7 @@ class VisionTransformer(Backbone):
         height, width = images_BCHW.shape[2:]
         embedded = self.patch_embed(functional.pad(images_BCHW, (0, padding_to(PATCH, width), 0, padding_to(PATCH, height))))
         grid = (embedded.shape[2], embedded.shape[3])
-        tokens = torch.cat([self.cls_token.expand(len(embedded), -1, -1), embedded.flatten(2).transpose(1, 2)], dim=1)
+        tokens = torch.cat([self.cls_token.expand(embedded.shape[0], -1, -1), embedded.flatten(2).transpose(1, 2)], dim=1)
         tokens = tokens + resized_positions(self.pos_embed, grid)
         ends, kept = self._ends()[:3], []
         for number, block in enumerate(self.blocks, 1):
