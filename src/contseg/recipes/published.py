@@ -28,7 +28,8 @@ class PublishedRow:
         dataset: as in a recipe; `isprs` is Potsdam, `pascal-context` its 59 classes.
         split, setting: as in a recipe; the split of `joint` gives the groups that are scored, and its setting is empty.
         ratio: share of the images of later steps that were used.
-        network: such as `fcn_resnet50-d8`, where the source compares networks; empty for the network of the method's paper.
+        network: such as `fcn_resnet50-d8`, where the source compares networks, and always with class tokens; empty for
+            the network of the method's paper.
         inference: `single` view, `flip`, or `ms+flip` for several scales and the mirrored image.
         old, new, all: mIoU in percent, None where it is not published.
         background: whether `old` and `all` count background: `yes`, `no`, or unknown.
