@@ -139,7 +139,7 @@ class Segmenter(nn.Module):
     def forward(
         self, images_BCHW: Tensor | None, taps: Sequence[str] = (), start: FromFeatures | None = None
     ) -> SegmenterOutput:
-        """Logits and the requested taps.
+        """Logits, at the resolution of the features or, if the backbone had to pad the images, at theirs; and the requested taps.
 
         Args:
             images_BCHW: normalised images, see `normalise`; None with `start`.
@@ -148,8 +148,6 @@ class Segmenter(nn.Module):
 
         Raises:
             ContsegError: this network lacks a requested tap.
-
-        Logits are at the resolution of the features, or at that of the image if the backbone had to pad it.
         """
         self._require(taps)
         given = {} if start is None else start.features
