@@ -139,7 +139,7 @@ class Segmenter(nn.Module):
     def forward(
         self, images_BCHW: Tensor | None, taps: Sequence[str] = (), start: FromFeatures | None = None
     ) -> SegmenterOutput:
-        """Logits, at the resolution of the features or, if the backbone had to pad the images, at theirs; and the requested taps.
+        """Logits, at the resolution of the features or, where the backbone had to pad images, at theirs; and requested taps.
 
         Args:
             images_BCHW: normalised images, see `normalise`; None with `start`.
