@@ -75,7 +75,7 @@ def _options(tensors: dict[str, Tensor], heads: int | None) -> NetworkOptions:
 
 def _classes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """What belongs to single classes, under our names: entries 0 and 1 are one step, so later ones move down."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for theirs, ours in PARTS:
         kept = {
             int(name.rpartition(".")[2]): value.flatten(0, -2) if ours == "tokens" else value

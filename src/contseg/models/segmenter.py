@@ -156,7 +156,9 @@ class Segmenter(nn.Module):
         decoded, passed = self._decoded(stages, activated, given)
         feature = partial(self._feature, stages=stages, decoded_BCHW=decoded, activated=activated, given=given)
         logits, own = self.classifier.run(read := feature(self.classifier_tap), taps)
-        size = (images_BCHW.shape[2], images_BCHW.shape[3]) if images_BCHW is not None else start and start.size
+        size = None if start is None else start.size
+        if images_BCHW is not None:
+            size = (images_BCHW.shape[2], images_BCHW.shape[3])
         features = {self.classifier_tap: read, "logits": self._of_image(logits, size), **own}
         found = {tap: features[tap] if tap in features else feature(tap) for tap in taps}
         output = SegmenterOutput(features["logits"], found)
