@@ -46,6 +46,7 @@ SECTIONS = {
         "star": Row("STAR", "digits/star_5-1", SHORT),
         "star-m": Row("STAR-M", "digits/star-m_5-1", SHORT),
         "adapter": Row("Adapter", "digits/adapter_5-1", SHORT),
+        "mbs": Row("MBS", "digits/mbs_5-1", SHORT),
         "joint": Row("joint", "digits/joint", ("training.epochs=13",)),
     },
     "Methods with IDRNet over FCN": {

@@ -50,6 +50,7 @@ METHODS = {
     "dkd": "DKD",
     "star": "STAR",
     "adapter": "Adapter",
+    "mbs": "MBS",
 }
 CLOSED_FORM = ("pyramid", "gaussian")
 LONGER = "mib-longer"
@@ -59,7 +60,7 @@ JOINT = {"joint": "joint training", "joint-features": "joint, same head"}
 
 UNKNOWN = ("ssul", "idec", "lag")
 WITHOUT_BACKGROUND = ("dkd", "star", "adapter")
-BY_CLASS_ONLY = ("frozen", "dft", "lwf-mc", "reminder", *UNKNOWN, *WITHOUT_BACKGROUND)
+BY_CLASS_ONLY = ("frozen", "dft", "lwf-mc", "reminder", "mbs", *UNKNOWN, *WITHOUT_BACKGROUND)
 """Methods that need new classes in every later step."""
 OF_THE_BACKBONE = ("ilt", "sdr")
 """Methods whose own terms reach the backbone alone; where it is frozen, they are other methods of this page."""
@@ -141,6 +142,7 @@ GLOBE_METHODS = {
     "dkd": (*CONSTANT, "network.background=auxiliary"),
     "star": (*CONSTANT, "network.background=constant"),
     "adapter": (*CONSTANT, "network.background=constant"),
+    "mbs": ("network.head=mask-transformer", "network.head.width=64"),
 }
 LAND_COVER = Protocol(
     recipes="globe/{}_4-1",
@@ -174,7 +176,12 @@ PROTOCOLS = {
             recipes="voc/{}_15-1_overlapped",
             epochs=(14, 7),
             overrides=(*VOC_SIZE, "training.lr_later=0.005", f"data.path={VOC}"),
-            by_method={"ewc": ("method.importance=100",), "pi": ("method.importance=100",), "rw": ("method.importance=50",)},
+            by_method={
+                "ewc": ("method.importance=100",),
+                "pi": ("method.importance=100",),
+                "rw": ("method.importance=50",),
+                "mbs": ("network.head.width=64", "data.resize=null"),
+            },
             scored_as="15-1",
         ),
     ),

@@ -24,7 +24,7 @@ KEPT = Path("benchmarks") / "leaderboard"
 
 # Nine runs per row, so each has about a third of the operations of a run of the two tables.
 STRIDE = ("network.backbone.output_stride=16",)
-WITHOUT_POOLING = ("ssul", "ssul-m", "idec", "lag", "dkd", "dkd-m", "star", "star-m", "adapter")
+WITHOUT_POOLING = ("ssul", "ssul-m", "idec", "lag", "dkd", "dkd-m", "star", "star-m", "adapter", "mbs")
 """Rows whose head pools the whole map."""
 SMALLER_VOC = ("network.backbone.width=16", "network.width=16", "training.epochs=[20, 40]")
 

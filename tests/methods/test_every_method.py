@@ -37,12 +37,14 @@ CASES = [(name, {}) for name in METHODS] + [
     ("lag", {"fusion": "ewf"}),
     ("rcil", {"init": "preserving"}),
     ("reminder", {"variant": "released", "delta": 1.0}),
+    ("mbs", {"variant": "released"}),
+    ("mbs", {"guided": False, "fusion": "ewf"}),
     ("star", {"fusion": "ewf", "hold_old_classifiers": False}),
     ("gaussian", {"expansion": 0, "background": "distance"}),
     ("gaussian", {"tap": "stage3", "covariance": "frozen", "centres": 2}),
 ]
 VOID_IS_NEGATIVE = [("dkd", "released"), ("star", "released"), ("adapter", "released")]
-LEARNS_FROM_OLD_LABELS = ["lwf", "lwf-mc", "ewc", "mib", "plop", "reminder", "sdr"]
+LEARNS_FROM_OLD_LABELS = ["lwf", "lwf-mc", "ewc", "mib", "plop", "reminder", "sdr", "mbs"]
 
 
 @pytest.fixture(params=CASES, ids=lambda case: " ".join([case[0], *map(str, case[1].values())]))

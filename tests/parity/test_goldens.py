@@ -14,6 +14,7 @@ from tests.parity import (  # noqa: F401 (they register their claims)
     check_inference,
     check_lag,
     check_losses,
+    check_mbs,
     check_methods,
     check_networks,
     check_protocols,

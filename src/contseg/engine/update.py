@@ -224,7 +224,7 @@ class Updater:
         """From the images, or from the features that were computed before."""
         if batch.held is None:
             return self.module(self.inputs(batch), taps=self.taps)
-        return self.module(None, taps=self.taps, start=FromFeatures(batch.held.student))
+        return self.module(None, taps=self.taps, start=FromFeatures(batch.held.student, batch.size))
 
     @torch.no_grad()
     def _teacher_output(self, batch: Batch) -> SegmenterOutput:

@@ -13,6 +13,7 @@ from contseg.data.lists import read_list
 from contseg.data.open import DATASETS
 from contseg.errors import ContsegError, did_you_mean
 from contseg.interop.checkpoint import read_tensors
+from contseg.interop.mbs import convert_mbs
 from contseg.interop.names import RESNET_NAMES, load_strictly, prefixes_of, unwrapped
 from contseg.interop.one_vs_rest import OneVsRestSource, convert_one_vs_rest, is_star
 from contseg.interop.published import Source, convert_segmenter
@@ -49,6 +50,7 @@ CONVERTERS: Registry[Converter] = Registry(
         **dict.fromkeys(get_args(Source), convert_segmenter),
         **dict.fromkeys(get_args(OneVsRestSource), convert_one_vs_rest),
         "ssseg": convert_ssseg,
+        "mbs": convert_mbs,
     },
 )
 """Code base to the function that converts its tensors to a segmenter and the outputs per step."""
@@ -61,6 +63,7 @@ MARKS = (
     ("ssul", "classifier.head."),
     ("ssseg", "backbone_net."),
     ("dkd", "aspp.last_conv."),
+    ("mbs", "decoder.cls_emb."),
 )
 """Beginnings of tensor names that are unique to a family of code bases, with the name of one of them."""
 

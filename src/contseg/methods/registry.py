@@ -43,6 +43,7 @@ METHODS: "Registry[type[Method]]" = Registry(
         "dkd": "contseg.methods.dkd:DKD",
         "star": "contseg.methods.star:STAR",
         "adapter": "contseg.methods.adapter:Adapter",
+        "mbs": "contseg.methods.mbs:MBS",
         "pyramid": "contseg.methods.pyramid:Pyramid",
         "gaussian": "contseg.methods.gaussian.gaussian:Gaussian",
     },
@@ -63,6 +64,7 @@ RELEASED: "Registry[type[Method]]" = Registry(
         "ucd": "contseg.methods.ucd_released:UCDReleased",
         "adapter": "contseg.methods.adapter_released:AdapterReleased",
         "lag": "contseg.methods.lag_released:LAGReleased",
+        "mbs": "contseg.methods.mbs_released:MBSReleased",
     },
     _require_method,
 )

@@ -31,6 +31,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "swin_large": {"embed_dim": 192, "depths": (2, 2, 18, 2), "heads": (6, 12, 24, 48), "window": 12},
 }
 
+TRANSFORMERS: dict[str, dict[str, int]] = {
+    "vit_tiny": {"embed_dim": 192, "depth": 12, "heads": 3},
+    "vit_small": {"embed_dim": 384, "depth": 12, "heads": 6},
+    "vit_base": {"embed_dim": 768, "depth": 12, "heads": 12},
+}
+"""Vision transformers with patches of 16 pixels; timm's name is `NAME_patch16_384`."""
+
 ARCHITECTURES: dict[str, tuple[str, tuple[int, ...], bool]] = {
     "convnext_tiny": ("convnext_tiny", (0, 1, 2, 3), True),
     "convnext_base": ("convnext_base", (0, 1, 2, 3), True),

@@ -100,6 +100,15 @@ class NetworkOptions(Options):
         return AdoptedHeadOptions.model_validate(value) if _is_adopted(value) else chosen(HEADS, DEFAULT_HEAD, value)
 
     @model_validator(mode="after")
+    def _class_tokens(self) -> "NetworkOptions":
+        if self.head.tokens and self.unknown:
+            raise ValueError(
+                f"unknown: the classes of {self.head.name} are tokens that see each other, so there is no output"
+                ' "unknown" apart from them; remove it, or use another head'
+            )
+        return self
+
+    @model_validator(mode="after")
     def _without_a_background_output(self) -> "NetworkOptions":
         if self.background == "learned":
             return self
@@ -109,7 +118,7 @@ class NetworkOptions(Options):
             "readout": self.readout is not None,
             "head.idrnet": self.idrnet is not None,
             f"backbone.name={ADOPTED}": isinstance(self.backbone, AdoptedOptions),
-            f"head.name={self.head.name}": self.head.hidden,
+            f"head.name={self.head.name}": self.head.hidden or self.head.tokens,
         }
         if found := [name for name, there in conflicts.items() if there]:
             raise ValueError(
@@ -139,8 +148,8 @@ class NetworkOptions(Options):
         """The available features.
 
         `stage1` ... `stage4` (sums before activation), `head`, `logits`, `pyramid` (stages 1 to 3 after activation and
-        the head, at the resolution of `stage2`), those of the head, such as `aspp1` ... `aspp4` of `deeplabv3-ssul`, and
-        `auxiliary`, the output of the auxiliary classifier.
+        the head, at the resolution of `stage2`), those of the head, such as `aspp1` ... `aspp4` of `deeplabv3-ssul` or
+        `patches` and `classes` of `mask-transformer`, and `auxiliary`, the output of the auxiliary classifier.
 
         Example:
             >>> NetworkOptions(head="fcn").taps
@@ -148,7 +157,8 @@ class NetworkOptions(Options):
         """
         pyramid = ("pyramid",) if self.backbone.taps else ()
         auxiliary = ("auxiliary",) if self.background == "auxiliary" else ()
-        return (*self.backbone.taps, *TAPS[4:], *pyramid, *self.head.taps, *auxiliary)
+        own = () if self.head.tokens and self.readout is not None else self.head.taps
+        return (*self.backbone.taps, *TAPS[4:], *pyramid, *own, *auxiliary)
 
     def head_input(self, channels: list[int], widths: list[int]) -> HeadInput:
         """The input of the head's constructor.

@@ -28,7 +28,8 @@ class PublishedRow:
         dataset: as in a recipe; `isprs` is Potsdam, `pascal-context` its 59 classes.
         split, setting: as in a recipe; the split of `joint` gives the groups that are scored, and its setting is empty.
         ratio: share of the images of later steps that were used.
-        network: such as `fcn_resnet50-d8`, where the source compares networks; empty for the network of the method's paper.
+        network: such as `fcn_resnet50-d8`, where the source compares networks, and always with class tokens; empty for
+            the network of the method's paper.
         inference: `single` view, `flip`, or `ms+flip` for several scales and the mirrored image.
         old, new, all: mIoU in percent, None where it is not published.
         background: whether `old` and `all` count background: `yes`, `no`, or unknown.
@@ -103,7 +104,10 @@ def published_for(recipe: Recipe) -> list[PublishedRow]:
         if (row.method, row.dataset, row.split, row.ratio) == (method, dataset, split, scenario.ratio)
         and row.setting in ("", scenario.setting)
     ]
-    return [row for row in rows if row.network == network] or [row for row in rows if not row.network]
+    found = [row for row in rows if row.network == network]
+    if found or recipe.network.head.tokens:  # a row without a network is about the convolutional one of its paper
+        return found
+    return [row for row in rows if not row.network]
 
 
 def method_key(recipe: Recipe) -> str:

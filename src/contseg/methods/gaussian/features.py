@@ -160,7 +160,7 @@ class Features:
 def outputs(segmenter: Segmenter, batch: Batch, taps: Sequence[str] = ()) -> SegmenterOutput:
     """The output for a batch, from its held features if it has them."""
     if batch.held is not None:
-        return segmenter(None, taps=taps, start=FromFeatures(batch.held.student))
+        return segmenter(None, taps=taps, start=FromFeatures(batch.held.student, batch.size))
     return segmenter(segmenter.normalise(batch.images), taps=taps)
 
 

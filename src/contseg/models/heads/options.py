@@ -8,10 +8,11 @@ from pydantic import Field, model_validator
 from contseg.models.heads.idrnet.options import CONTEXT, IDRNetOptions
 from contseg.models.names import ASPP_TAPS, Initialisation
 from contseg.models.parts import PartOptions, require_options
-from contseg.options import Channels, ChannelsOrNone, Pixels, Share, ShareBelowOne
+from contseg.options import Channels, ChannelsOrNone, Depth, Pixels, Share, ShareBelowOne
 from contseg.plugins import Registry
 
 if TYPE_CHECKING:
+    from contseg.models.classifier import GrowingClassifier
     from contseg.models.heads.deeplabv3_mib import DeepLabV3MiB
     from contseg.models.heads.head import Head
 
@@ -43,6 +44,7 @@ class HeadOptions(PartOptions):
     Class attributes:
         taps: names of the head's own features.
         hidden: whether each step's classifier has its own convolution, norm and ReLU.
+        tokens: whether classes are tokens that see each other, so that a classifier needs all of them.
 
     Attributes:
         width: channels of the output.
@@ -52,6 +54,7 @@ class HeadOptions(PartOptions):
 
     taps: ClassVar[tuple[str, ...]] = ()
     hidden: ClassVar[bool] = False
+    tokens: ClassVar[bool] = False
 
     width: Channels = 256
     initialisation: Initialisation | None = None
@@ -64,6 +67,12 @@ class HeadOptions(PartOptions):
     def make(self, below: HeadInput) -> "Head":
         """Make the untrained head."""
         raise TypeError(f"{type(self).__name__} has no make; heads override it")
+
+    def make_classifier(self, channels: int, widths: list[int], unknown: bool) -> "GrowingClassifier":
+        """Make the untrained classifier of the logits; arguments as of `GrowingClassifier`."""
+        from contseg.models.classifier import GrowingClassifier
+
+        return GrowingClassifier(channels, widths, unknown, self.hidden)
 
 
 class DeepLabV3MiBOptions(HeadOptions):
@@ -286,6 +295,50 @@ class HypercolumnOptions(HeadOptions):
         return Hypercolumn(below.channels, self.width, self.dropout)
 
 
+class MaskTransformerOptions(HeadOptions):
+    """The head of Segmenter and MBS, with class tokens: `contseg.models.heads.mask_transformer.MaskTransformer` and
+    `contseg.models.class_tokens.TokenClassifier`.
+
+    Attributes:
+        width: channels of a token.
+        depth: blocks over patches and class tokens.
+        heads: of the attention; default: one per 64 channels.
+        drop_path: probability that the last block is skipped for an image in training; earlier ones linearly less.
+    """
+
+    taps: ClassVar[tuple[str, ...]] = ("patches", "classes", "tokens", "patch_logits")
+    tokens: ClassVar[bool] = True
+
+    name: Literal["mask-transformer"] = "mask-transformer"
+    width: Channels = 768
+    depth: Depth = 2
+    heads: Channels | None = None
+    drop_path: ShareBelowOne = 0.1
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> "MaskTransformerOptions":
+        if self.width % self.attention_heads:
+            raise ValueError(f"heads: {self.attention_heads} do not divide {self.width} channels; give a divisor of width")
+        return self
+
+    @property
+    def attention_heads(self) -> int:
+        """Heads of the attention."""
+        return self.heads or max(1, self.width // 64)
+
+    def make(self, below: HeadInput) -> "Head":
+        """A `MaskTransformer`."""
+        from contseg.models.heads.mask_transformer import MaskTransformer
+
+        return MaskTransformer(below.channels, self.width)
+
+    def make_classifier(self, channels: int, widths: list[int], unknown: bool) -> "GrowingClassifier":
+        """A `TokenClassifier`."""
+        from contseg.models.class_tokens import TokenClassifier
+
+        return TokenClassifier(channels, widths, self.depth, self.attention_heads, self.drop_path)
+
+
 HEADS: Registry[type[HeadOptions]] = Registry(
     "heads",
     "network.head",
@@ -299,6 +352,7 @@ HEADS: Registry[type[HeadOptions]] = Registry(
         "deeplabv3": DeepLabV3Options,
         "upernet": UperNetOptions,
         "hypercolumn": HypercolumnOptions,
+        "mask-transformer": MaskTransformerOptions,
     },
     require_options(HeadOptions),
 )
