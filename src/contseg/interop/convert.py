@@ -16,6 +16,7 @@ from contseg.interop.checkpoint import read_tensors
 from contseg.interop.names import RESNET_NAMES, load_strictly, prefixes_of, unwrapped
 from contseg.interop.one_vs_rest import OneVsRestSource, convert_one_vs_rest, is_star
 from contseg.interop.published import Source, convert_segmenter
+from contseg.interop.residual import ResidualSource, convert_residual
 from contseg.interop.ssseg import ssseg_names, ssseg_options
 from contseg.models.make import make_segmenter
 from contseg.models.options import NetworkOptions
@@ -48,6 +49,7 @@ CONVERTERS: Registry[Converter] = Registry(
     {
         **dict.fromkeys(get_args(Source), convert_segmenter),
         **dict.fromkeys(get_args(OneVsRestSource), convert_one_vs_rest),
+        **dict.fromkeys(get_args(ResidualSource), convert_residual),
         "ssseg": convert_ssseg,
     },
 )
@@ -58,6 +60,7 @@ MARKS = (
     ("sdr", "body.layer1."),
     ("mib", "body.mod1."),
     ("idec", "classifier.aspp_l1."),
+    ("barm", "classifier.head_pre."),
     ("ssul", "classifier.head."),
     ("ssseg", "backbone_net."),
     ("dkd", "aspp.last_conv."),

@@ -43,6 +43,7 @@ METHODS: "Registry[type[Method]]" = Registry(
         "dkd": "contseg.methods.dkd:DKD",
         "star": "contseg.methods.star:STAR",
         "adapter": "contseg.methods.adapter:Adapter",
+        "barm": "contseg.methods.barm:BARM",
         "pyramid": "contseg.methods.pyramid:Pyramid",
         "gaussian": "contseg.methods.gaussian.gaussian:Gaussian",
     },
@@ -63,6 +64,7 @@ RELEASED: "Registry[type[Method]]" = Registry(
         "ucd": "contseg.methods.ucd_released:UCDReleased",
         "adapter": "contseg.methods.adapter_released:AdapterReleased",
         "lag": "contseg.methods.lag_released:LAGReleased",
+        "barm": "contseg.methods.barm_released:BARMReleased",
     },
     _require_method,
 )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from contseg.errors import ContsegError
 from contseg.models.normalization import BatchNorm
 
-Start = Literal["auxiliary", "background", "random", "reserved", "unknown"]
+Start = Literal["auxiliary", "background", "branch", "random", "reserved", "unknown"]
 
 
 class GrowingClassifier(nn.Module):
@@ -83,9 +83,9 @@ class GrowingClassifier(nn.Module):
             raise ContsegError("classifier: has a 3x3 convolution per step, so it cannot be applied to single vectors")
         return self(features_NC[:, :, None, None], steps)[:, :, 0, 0]
 
-    def auxiliary_logits(self, features_BCHW: Tensor) -> Tensor:
-        """The output of an auxiliary classifier, see `ForegroundClassifier`; this one has none."""
-        raise TypeError(f"{type(self).__name__} has no auxiliary classifier")
+    def run(self, features_BCHW: Tensor, taps: Sequence[str] = ()) -> dict[str, Tensor]:
+        """The logits, and those of the requested taps that are features of the classifier; here there are none."""
+        return {"logits": self(features_BCHW)}
 
     def reserve(self, widths: Sequence[int]) -> None:
         """Make the convolutions of later steps now, with random weights, in place of those that were reserved before.

@@ -51,6 +51,11 @@ class ForegroundClassifier(GrowingClassifier):
             return logits
         return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
 
+    def run(self, features_BCHW: Tensor, taps: Sequence[str] = ()) -> dict[str, Tensor]:
+        """The logits, and those of the auxiliary classifier if the tap `auxiliary` is requested."""
+        found = super().run(features_BCHW)
+        return found | {"auxiliary": self.auxiliary_logits(features_BCHW)} if "auxiliary" in taps else found
+
     def auxiliary_logits(self, features_BCHW: Tensor) -> Tensor:
         """The output of the auxiliary classifier, (B, 1, H, W), without a gradient into the features."""
         assert self.auxiliary is not None

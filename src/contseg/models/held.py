@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from contseg.errors import ContsegError
 from contseg.models.adopted.segmenter import AdoptedSegmenter
 from contseg.models.heads.head import Head
-from contseg.models.names import STAGES
+from contseg.models.names import RESIDUAL_TAPS, STAGES
 from contseg.models.segmenter import Segmenter
 
 SHARES = ("p", "probability", "drop_prob")
@@ -64,7 +64,7 @@ def start_points(segmenter: Segmenter, taps: Sequence[str] = (), *, fixed: bool 
                 points["head"] = None
             else:
                 want(*head.uses)
-        elif tap != "logits":
+        elif tap not in ("logits", *RESIDUAL_TAPS):
             if held and tap in head.dropouts:
                 points[tap] = None
             else:

@@ -25,6 +25,7 @@ from contseg.models.names import STAGES
 from contseg.models.options import TAPS, NetworkOptions, ReadoutOptions, ReadoutTap
 from contseg.models.output import AuxiliaryOutput, SegmenterOutput
 from contseg.models.readout import ReadoutClassifier
+from contseg.models.residual import ResidualClassifier
 from contseg.ranks import Ranks
 
 
@@ -155,9 +156,7 @@ class Segmenter(nn.Module):
         activated = partial(_activated, self.backbone, stages)
         decoded, passed = self._decoded(stages, activated, given)
         feature = partial(self._feature, stages=stages, decoded_BCHW=decoded, activated=activated, given=given)
-        features = {self.classifier_tap: (read := feature(self.classifier_tap)), "logits": self.classifier(read)}
-        if "auxiliary" in taps:
-            features["auxiliary"] = self.classifier.auxiliary_logits(read)
+        features = {self.classifier_tap: (read := feature(self.classifier_tap)), **self.classifier.run(read, taps)}
         found = {tap: features[tap] if tap in features else feature(tap) for tap in taps}
         output = SegmenterOutput(features["logits"], found)
         if self.training:
@@ -276,6 +275,8 @@ class Segmenter(nn.Module):
 
     def _classifier(self, widths: list[int]) -> GrowingClassifier:
         options, readout = self.options, self.options.readout
+        if options.background == "residual":
+            return ResidualClassifier(self.head.width, widths)
         if options.background != "learned":
             return ForegroundClassifier(self.head.width, widths, options.background == "auxiliary")
         if readout is None:
