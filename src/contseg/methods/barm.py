@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -29,8 +29,8 @@ class BARM(Method):
     """Background is that of step 0, lowered by a residual of every step; a branch per step; binary losses per output.
 
     A step only learns its classes and its residual from labels. Old branches, and all outputs of old steps, are distilled
-    separately, before they are merged. New branches start as copies of step 0's branch. Later steps freeze the norms;
-    dropout stays active.
+    separately, before they are merged. A new branch starts as a copy of step 0's. Later steps freeze the norms; dropout stays
+    active.
 
     Args:
         threshold: minimum score of the teacher for its class to replace background.
@@ -56,6 +56,9 @@ class BARM(Method):
     backgrounds = ("residual",)
     taps = RESIDUAL_TAPS
 
+    copies_statistics: ClassVar[bool] = True
+    """Whether a new branch has the statistics of step 0's branch too."""
+
     def first_step_key(self) -> dict[str, Any]:
         """Binary cross-entropy per output, as SSUL's step 0 on its own network."""
         return {"supervised": "sigmoid"}
@@ -80,10 +83,16 @@ class BARM(Method):
                     " another method"
                 )
 
+    @torch.no_grad()
     def prepare(self, segmenter: Segmenter, step: Step) -> None:
-        """Freeze all norms in later steps."""
-        if step.old_count:
-            segmenter.freeze(norms=True)
+        """In later steps, freeze all norms; that of the new branch has the statistics of step 0's branch."""
+        if not step.old_count:
+            return
+        segmenter.freeze(norms=True)
+        if self.copies_statistics:
+            first, *_, newest = (part[1] for part in segmenter.classifier.steps)  # type: ignore[index]
+            newest.running_mean.copy_(first.running_mean)
+            newest.running_var.copy_(first.running_var)
 
     def parameter_groups(self, segmenter: Segmenter, step: Step) -> list[dict[str, Any]]:
         """In later steps, a smaller learning rate for old branches and classifiers."""

@@ -46,6 +46,7 @@ METHODS: "Registry[type[Method]]" = Registry(
         "barm": "contseg.methods.barm:BARM",
         "pyramid": "contseg.methods.pyramid:Pyramid",
         "gaussian": "contseg.methods.gaussian.gaussian:Gaussian",
+        "cfsseg": "contseg.methods.gaussian.cfsseg:CFSSeg",
     },
     _require_method,
 )
@@ -65,6 +66,7 @@ RELEASED: "Registry[type[Method]]" = Registry(
         "adapter": "contseg.methods.adapter_released:AdapterReleased",
         "lag": "contseg.methods.lag_released:LAGReleased",
         "barm": "contseg.methods.barm_released:BARMReleased",
+        "cfsseg": "contseg.methods.gaussian.cfsseg_released:CFSSegReleased",
     },
     _require_method,
 )

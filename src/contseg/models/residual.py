@@ -10,6 +10,9 @@ from contseg.losses.background_residual import merged
 from contseg.models.classifier import GrowingClassifier, Start
 from contseg.models.names import RESIDUAL_TAPS
 
+BRANCH = ("0.weight", "1.weight", "1.bias")
+"""What a new branch takes of the first one: its convolution and the gains of its norm."""
+
 
 class ResidualClassifier(GrowingClassifier):
     """One branch per step, a 3x3 convolution, norm and ReLU, with a 1x1 convolution; and one background for all steps.
@@ -68,8 +71,8 @@ class ResidualClassifier(GrowingClassifier):
     def grow(self, count: int, start: Start) -> None:
         """Add `count` outputs and a residual.
 
-        `branch` starts the new branch as a copy of step 0's, with its statistics, and `random` at random; the new 1x1 is
-        random. All old logits stay bit-equal except background's, which the new residual may lower.
+        `branch` starts the new branch with the convolution and the gains of step 0's, and new statistics of its norm; `random`
+        at random. The new 1x1 is random. All old logits stay bit-equal except background's, which the new residual may lower.
 
         Raises:
             ContsegError: another start.
@@ -82,7 +85,7 @@ class ResidualClassifier(GrowingClassifier):
         if start == "branch":
             first = self.steps[0].state_dict()
             for name, value in self.steps[-1].state_dict().items():
-                if not name.startswith("3.") and not name.endswith("num_batches_tracked"):
+                if name in BRANCH:
                     value.copy_(first[name])
 
 

@@ -21,7 +21,7 @@ from contseg.models.freezing import (
 )
 from contseg.models.from_features import FromFeatures
 from contseg.models.layers import pyramid
-from contseg.models.names import STAGES
+from contseg.models.names import STAGES, Decision
 from contseg.models.options import TAPS, NetworkOptions, ReadoutOptions, ReadoutTap
 from contseg.models.output import AuxiliaryOutput, SegmenterOutput
 from contseg.models.readout import ReadoutClassifier
@@ -264,12 +264,15 @@ class Segmenter(nn.Module):
         """Make the final classifiers of all later steps now, see `GrowingClassifier.reserve`; `[]` drops them."""
         self.classifier.reserve(widths)
 
-    def use_readout(self, readout: ReadoutOptions) -> None:
+    def use_readout(self, readout: ReadoutOptions, decision: Decision = "softmax") -> None:
         """Replace the classifier by one with computed weights, which are still zero, with the same outputs.
 
-        Its scores compete and it has a background, so the decision rule becomes `softmax` and the background `learned`.
+        It has a background, so the background becomes `learned`.
+
+        Args:
+            decision: the decision rule from then on; by default scores compete.
         """
-        changes = {"readout": readout, "decision": "softmax", "background": "learned"}
+        changes = {"readout": readout, "decision": decision, "background": "learned"}
         self.options = self.options.model_copy(update=changes)
         self.classifier = self._classifier(self.widths).to(self.mean)
 
