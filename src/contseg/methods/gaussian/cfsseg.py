@@ -33,6 +33,8 @@ class CFSSeg(Method):
     solve again. A column that appears later starts at 0, as if it had had target 0 in all cells so far; an unlabelled cell of
     a class that comes later is a negative of it for ever.
 
+    Scores are decided by a sigmoid per output, of whatever decision the network had in step 0; both have the same arg max.
+
     `state` contains the sums, see `RidgeSums.state_dict`. Exemplars of a replay memory add nothing, as their sums are already
     included.
 
@@ -68,13 +70,8 @@ class CFSSeg(Method):
         return {"supervised": "sigmoid"}
 
     def check(self, network: NetworkOptions, steps: Sequence[Step]) -> None:
-        """The network must decide with a sigmoid per output, and its features must stay the same when classes are added."""
+        """Check that the features stay the same when classes are added, and that the hyper-parameters fit."""
         super().check(network, steps)
-        if network.decision != "sigmoid":
-            raise ContsegError(
-                f"network.decision: method '{self.name}' trains every output separately; set network.decision=sigmoid"
-                f" (it is {network.decision})"
-            )
         if network.idrnet is not None and any(step.new_count for step in steps[1:]):
             raise ContsegError(
                 f"method.name: '{self.name}' needs features that do not change, and the tables of network.head.idrnet grow"

@@ -28,7 +28,8 @@ class RidgeSums:
         classes: names of K classes, in output order.
         counts: cells of each class, (K,).
         totals: B^T, (K, M).
-        grams: A, (1, M, M); with `balanced` that of every class, (K, M, M). Symmetric.
+        grams: A, (1, M, M); with `balanced` that of every class, (K, M, M). Only their lower triangles are computed; see
+            `symmetric`.
         starts: added to B^T in the solution (K, M): (A_before + gamma I) w0 for a column that starts at w0, see `grown`.
         balanced: whether every class has the same weight in the solution, whatever the number of its cells.
 
@@ -73,7 +74,7 @@ class RidgeSums:
         starts = self.totals.new_zeros(count, self.features.width)
         if start is not None:
             start = start.to(starts)
-            starts = start @ self.grams[0] + gamma * start
+            starts = start @ symmetric(self.grams[0]) + gamma * start
         return replace(
             self,
             classes=(*self.classes, *classes),
@@ -106,8 +107,6 @@ class RidgeSums:
             own, numbers = torch.unique_consecutive(labels, return_counts=True)
             for number, phi in zip(own.tolist(), phi_NM.split(numbers.tolist()), strict=True):
                 _add_gram(self.grams[number], phi)
-        for gram in self.grams:
-            _mirror(gram)
 
     def over_ranks(self, ranks: Ranks) -> "RidgeSums":
         """The sums of all ranks, of which only one may have what was summed before, see `share`."""
@@ -160,14 +159,14 @@ class RidgeSums:
         targets = self.totals + self.starts
         if self.balanced:
             shares = (self.counts > 0) / self.counts.clamp(min=1)
-            matrix = torch.zeros_like(self.totals[:0].T @ self.totals[:0])
+            matrix = self.totals.new_zeros(self.features.width, self.features.width)
             for share, gram in zip(shares, self.grams, strict=True):
                 matrix.add_(gram * share)
             targets = targets * shares[:, None]
         else:
             matrix = self.grams[0].clone()
         matrix.diagonal().add_(gamma)
-        return torch.cholesky_solve(targets.T, torch.linalg.cholesky(matrix)).T
+        return torch.cholesky_solve(targets.T, torch.linalg.cholesky(matrix)).T  # reads the lower triangle
 
     def to(self, device: torch.device | str) -> "RidgeSums":
         """The same sums on a device."""
@@ -245,13 +244,9 @@ def _add_gram(gram_MM: Tensor, phi_NM: Tensor) -> None:
         gram_MM[start:stop, :stop].addmm_(phi_NM[:, start:stop].T, phi_NM[:, :stop])
 
 
-def _mirror(gram_MM: Tensor) -> None:
-    """Make a matrix symmetric to the last bit, from its lower triangle, in place."""
-    for start in range(0, len(gram_MM), BLOCK):
-        stop = min(start + BLOCK, len(gram_MM))
-        block = gram_MM[start:stop, start:stop]
-        block.copy_(block.tril() + block.tril(-1).T)
-        gram_MM[start:stop, stop:] = gram_MM[stop:, start:stop].T
+def symmetric(gram_MM: Tensor) -> Tensor:
+    """The whole matrix from its lower triangle, symmetric to the last bit."""
+    return gram_MM.tril() + gram_MM.tril(-1).T
 
 
 def _triangle(gram_MM: Tensor) -> Tensor:
@@ -264,5 +259,4 @@ def _matrix(triangle: Tensor, width: int) -> Tensor:
     for place in range(width):
         matrix[place, : place + 1] = triangle[start : start + place + 1]
         start += place + 1
-    _mirror(matrix)
     return matrix
