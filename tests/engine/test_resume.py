@@ -64,6 +64,8 @@ def test_however_often_it_was_stopped(whole, tmp_path):
         ("idec", "paper", "confidences"),
         ("lag", "paper", "pixels"),
         ("dkd", "paper", None),
+        ("barm", "paper", None),
+        ("barm", "released", None),
         ("star", "paper", "numbers"),
         ("star", "released", "numbers"),
         ("adapter", "paper", "current"),

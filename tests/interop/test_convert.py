@@ -24,6 +24,7 @@ MANIFESTS = {
     "ssul": ("idec/manifest_deeplabv3_r101", "ssul"),
     "dkd": ("dkd/manifest_r101_dkd_15_1_1_1_1_1", "dkd"),
     "star": ("star/manifest_r101_star_15_1_1_1_1_1", "dkd"),
+    "barm": ("barm/manifest_r101_barm_15_1_1", "barm"),
     "ssseg": ("idrnet/manifest_fcn", "ssseg"),
 }
 

@@ -118,15 +118,15 @@ def give_lesson(make_scenario):
         if (network_of or method.name) == "rcil":
             options = options.changed(backbone={"branches": 2}, head="deeplabv3-rcil")
         if "learned" not in method.backgrounds:
-            options = options.changed(head="deeplabv3-dkd", background=method.backgrounds[0], decision="sigmoid")
+            head = "deeplabv3-barm" if "residual" in method.backgrounds else "deeplabv3-dkd"
+            options = options.changed(head=head, background=method.backgrounds[0], decision="sigmoid")
         teacher, student = (Segmenter(options, first_widths(options, OLD)) for _ in range(2))
         if method.new_classes_start_from == "reserved":
             for segmenter in (teacher, student):
                 segmenter.reserve([1, 2])
         with torch.no_grad():  # a teacher with opinions, sure of some pixels
-            teacher.classifier.steps[0 if not method.needs_unknown else 2].get_parameter(
-                "weight" if not method.needs_unknown else "3.weight"
-            ).mul_(2)
+            first = teacher.classifier.steps[2 if method.needs_unknown else 0]
+            first.get_parameter("3.weight" if teacher.classifier.hidden else "weight").mul_(2)
         student.load_state_dict(teacher.state_dict())
         if index:
             student.grow(1, method.new_classes_start_from)

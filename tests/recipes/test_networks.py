@@ -25,6 +25,7 @@ MANIFESTS = {
     "dkd": ROOT / "dkd" / "manifest_r101_dkd_15_1_1_1_1_1.json",
     "rcil": ROOT / "rcil" / "manifest_r101_rcil_16_1_1.json",
     "star": ROOT / "star" / "manifest_r101_star_15_1_1_1_1_1.json",
+    "barm": ROOT / "barm" / "manifest_r101_barm_15_1_1.json",
 }
 CODE_BASES = {  # of the method that a recipe's name begins with; the rest were trained in cssegmentation, or in MiB's code
     "mib": ("mib", "csseg"), "ilt": ("mib", "csseg"), "lwf": ("mib", "csseg"), "plop": ("plop", "csseg"),
@@ -32,6 +33,7 @@ CODE_BASES = {  # of the method that a recipe's name begins with; the rest were 
     "reminder": ("plop", "csseg"),
     "sdr": ("csseg",), "sdr-official": ("sdr",), "ssul": ("ssul",), "ssul-m": ("ssul",), "idec": ("idec",), "lag": ("lag",),
     "dkd": ("dkd",), "dkd-m": ("dkd",), "star": ("star",), "star-m": ("star",), "adapter": ("star",),
+    "barm": ("barm",), "cfsseg": (),
 }  # fmt: skip
 STARTS = {"backbone": {"initialisation": "torch"}, "head": {"initialisation": None}}
 """Weights that are loaded replace what a network starts from."""

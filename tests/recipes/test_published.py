@@ -16,6 +16,8 @@ ELSEWHERE = {"simcis"}
 
 DO_NOT_ADD_UP = {
     ("plop", "voc", "15-5", "overlapped", 70.09): "as printed; its own parts give 70.01",
+    ("cfsseg", "voc", "15-1", "sequential", 70.0): "as quoted; its own parts give 69.5",
+    ("cfsseg", "voc", "15-5", "sequential", 70.0): "as quoted; its own parts give 69.5",
     ("plop", "voc", "15-1", "disjoint", 46.48): "as quoted; its own parts give 47.34",
 }
 
@@ -61,7 +63,7 @@ class TestTable:
         [
             ("method", {*METHODS} | {"sdr+mib", "dkd-m", "star-m", "joint", "idrnet"} | ELSEWHERE),
             ("dataset", {*DATASETS}),
-            ("setting", {"overlapped", "disjoint", "partitioned", ""}),
+            ("setting", {"overlapped", "disjoint", "partitioned", "sequential", ""}),
             ("inference", {"single", "flip", "ms+flip"}),
             ("background", {"yes", "no", ""}),
             ("policy", {"mib", "plop", "ssul", ""}),
