@@ -40,7 +40,7 @@ class TestWhatItNeeds:
         with pytest.raises(ContsegError, match=r"have no background"):
             method.check(NETWORK, [Step.of(Step.of(TABLE).table.without_background())])
 
-    @pytest.mark.parametrize("name", ["finetune", "mib", "ssul", "dkd"])
+    @pytest.mark.parametrize("name", ["finetune", "mib", "gaussian", "dkd"])
     def test_other_methods_need_one_classifier_for_background(self, tmp_path, name):
         with pytest.raises(ContsegError, match=rf"network\.background: method '{name}' cannot learn with residual"):
             make_job(tiny_recipe("barm", f"method={{name: {name}}}"), tmp_path)

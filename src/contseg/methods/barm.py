@@ -141,10 +141,11 @@ class BARM(Method):
         size, old = (ours.shape[2], ours.shape[3]), context.step.old_count
         residual = ours[:, theirs.shape[1]]
         labelled, unlabelled = masks = given_masks(batch, size, old)
-        labelled_count, unlabelled_count = _counts(masks, size, context).to(precise(residual).dtype)
+        counts, parts = _counts(masks, size, context)
+        counts = counts.to(precise(residual).dtype)
         if self.margin:
-            margin = below_zero(residual).where(unlabelled, 0.0).sum() / unlabelled_count.clamp(min=1e-8)
-            terms["margin"] = self.margin * margin
+            total = below_zero(residual).where(unlabelled, 0.0).sum()
+            terms["margin"] = self.margin * parts * total / counts[1].clamp(min=1)
         if self.branch:
             kept = teacher.features["branches"]
             now, count = student.features["branches"][:, : kept.shape[1]], len(context.student.widths) - 1
@@ -152,7 +153,8 @@ class BARM(Method):
         if self.group:
             terms["group"] = self.group * grouped_distillation(ours[:, : theirs.shape[1]], theirs)
         if self.residual:
-            terms["residual"] = self.residual * above_zero(residual).where(labelled, 0.0).sum() / (labelled_count + 1e-8)
+            total = above_zero(residual).where(labelled, 0.0).sum()
+            terms["residual"] = self.residual * parts * total / (counts[0] + 1e-8)
         return terms
 
 
@@ -183,10 +185,13 @@ def given_masks(batch: Batch, size: tuple[int, int], old: int) -> tuple[Tensor, 
     return (labels != 0) & (labels != IGNORE), labels == 0
 
 
-def _counts(masks: tuple[Tensor, Tensor], size: tuple[int, int], context: StepContext) -> Tensor:
-    """Positions of both masks per rank and pass, (2,): the means over ranks and passes are then those of the large batch."""
+def _counts(masks: tuple[Tensor, Tensor], size: tuple[int, int], context: StepContext) -> tuple[Tensor, int]:
+    """Positions of both masks in the whole update, (2,), and the number of its parts.
+
+    The mean over parts (ranks and passes) of `parts * sum / count` is then the mean over the large batch.
+    """
     everything = [masks]
     if context.batches_of_update is not None:
         everything = [given_masks(one, size, context.step.old_count) for one in context.batches_of_update()]
     counts = torch.stack([torch.stack([mask.sum() for mask in one]) for one in everything]).sum(dim=0)
-    return context.ranks.sum(counts) / context.ranks.count / len(everything)
+    return context.ranks.sum(counts), context.ranks.count * len(everything)
