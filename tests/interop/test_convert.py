@@ -74,7 +74,9 @@ def test_a_tensor_that_does_not_fit_is_named(name, mistake):
 
 
 def test_other_names_are_told(tmp_path):
-    with pytest.raises(ContsegError, match=r"names such as conv1\.weight, fc\.bias match no code base; supported: barm, csseg"):
+    with pytest.raises(
+        ContsegError, match=r"names such as conv1\.weight, fc\.bias match no code base; supported: barm, csseg"
+    ):
         recognise(["conv1.weight", "fc.bias"])
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "file.pth")
     with pytest.raises(ContsegError, match=r"file\.pth: weights: names such as"):

@@ -114,7 +114,9 @@ class NetworkOptions(Options):
         }
         if found := [name for name, there in conflicts.items() if there]:
             why = "has no output" if self.background != "residual" else "has no single classifier"
-            raise ValueError(f"background: {self.background} {why} for background, which {found[0]} needs; remove one of them")
+            raise ValueError(
+                f"background: {self.background} {why} for background, which {found[0]} needs; remove one of them"
+            )
         return self
 
     @property
