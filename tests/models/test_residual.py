@@ -71,7 +71,7 @@ def test_taps_are_what_the_logits_are_made_of(classifier):
 
 
 class TestMerged:
-    RAW = [torch.tensor([1.0, 2.0]), torch.tensor([-3.0, 4.0]), torch.tensor([5.0, 6.0])]
+    RAW = (torch.tensor([1.0, 2.0]), torch.tensor([-3.0, 4.0]), torch.tensor([5.0, 6.0]))
 
     def raw(self) -> list[torch.Tensor]:
         return [values.view(1, 2, 1, 1).clone().requires_grad_() for values in self.RAW]

@@ -4,12 +4,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from contseg.data.classes import IGNORE
-from contseg.losses.background_residual import merged
 from contseg.interop.residual import convert_residual
+from contseg.losses.background_residual import merged
 from contseg.methods.barm_released import BARMReleased
 from contseg.models.decision import class_scores
-from contseg.models.heads.deeplabv3_barm import DeepLabV3BARM
 from contseg.models.heads.deeplabv3_ssul import ProjectedASPP
 from contseg.models.layers import resize
 from contseg.models.options import NetworkOptions

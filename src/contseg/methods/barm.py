@@ -29,8 +29,8 @@ class BARM(Method):
     """Background is that of step 0, lowered by a residual of every step; a branch per step; binary losses per output.
 
     A step only learns its classes and its residual from labels. Old branches, and all outputs of old steps, are distilled
-    separately, before they are merged. A new branch starts as a copy of step 0's. Later steps freeze the norms; dropout stays
-    active.
+    separately, before they are merged. A new branch starts as a copy of step 0's. Later steps freeze the norms, and dropout
+    stays active.
 
     Args:
         threshold: minimum score of the teacher for its class to replace background.
@@ -79,8 +79,8 @@ class BARM(Method):
                 )
             if not step.new_count:
                 raise ContsegError(
-                    f"method.name: '{self.name}' adds a branch for the classes of a step, and step {step.index} adds none; use"
-                    " another method"
+                    f"method.name: '{self.name}' adds a branch for the classes of a step, and step {step.index} adds none;"
+                    " use another method"
                 )
 
     @torch.no_grad()

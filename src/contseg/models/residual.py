@@ -71,8 +71,9 @@ class ResidualClassifier(GrowingClassifier):
     def grow(self, count: int, start: Start) -> None:
         """Add `count` outputs and a residual.
 
-        `branch` starts the new branch with the convolution and the gains of step 0's, and new statistics of its norm; `random`
-        at random. The new 1x1 is random. All old logits stay bit-equal except background's, which the new residual may lower.
+        `branch` starts the new branch with the convolution and the gains of step 0's, and new statistics of its norm;
+        `random` at random. The new 1x1 is random. All old logits stay bit-equal except background's, which the new residual
+        may lower.
 
         Raises:
             ContsegError: another start.

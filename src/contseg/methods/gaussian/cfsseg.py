@@ -28,15 +28,15 @@ from contseg.scenarios.step import Step
 class CFSSeg(Method):
     """A linear classifier on frozen, randomly expanded features, solved as a ridge regression over all cells so far.
 
-    Step 0 trains the network by binary cross-entropy per output; then its classifier is replaced by the solution. Later steps
-    (`training.epochs: [30, 0]`) add their sums in one pass over their images, without augmentation and without gradients, and
-    solve again. A column that appears later starts at 0, as if it had had target 0 in all cells so far; an unlabelled cell of
-    a class that comes later is a negative of it for ever.
+    Step 0 trains the network by binary cross-entropy per output; then its classifier is replaced by the solution. Later
+    steps (`training.epochs: [30, 0]`) add their sums in one pass over their images, without augmentation and without
+    gradients, and solve again. A column that appears later starts at 0, as if it had had target 0 in all cells so far; an
+    unlabelled cell of a class that comes later is a negative of it for ever.
 
     Scores are decided by a sigmoid per output, of whatever decision the network had in step 0; both have the same arg max.
 
-    `state` contains the sums, see `RidgeSums.state_dict`. Exemplars of a replay memory add nothing, as their sums are already
-    included.
+    `state` contains the sums, see `RidgeSums.state_dict`. Exemplars of a replay memory add nothing, as their sums are
+    already included.
 
     Args:
         expansion: M, dimensions of the random expansion; 0 has none.
@@ -160,8 +160,8 @@ class CFSSeg(Method):
         if "ridge" not in self.state:
             if step.old_count:
                 raise ContsegError(
-                    f"method.name: '{self.name}' adds to the sums of earlier steps, and there are none; begin with step 0, or"
-                    " set start_from to a folder that save_pretrained wrote with the statistics of this method"
+                    f"method.name: '{self.name}' adds to the sums of earlier steps, and there are none; begin with step 0,"
+                    " or set start_from to a folder that save_pretrained wrote with the statistics of this method"
                 )
             return RidgeSums.empty(features, balanced).to(student.mean.device)
         found = RidgeSums.from_state(self.state)
@@ -181,6 +181,7 @@ class CFSSeg(Method):
             own["weighting"] = "class-balanced" if found.balanced else "pixels"
             differs = [f"method.{key}={value}" for key, value in own.items() if value != getattr(self, key)]
             raise ContsegError(
-                f"statistics of CFSSeg: made with {' '.join(differs) or 'a map of another width'}; use the same, or begin again"
+                f"statistics of CFSSeg: made with {' '.join(differs) or 'a map of another width'}; use the same,"
+                " or begin again"
             )
         return found.to(student.mean.device)

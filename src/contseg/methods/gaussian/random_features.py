@@ -21,9 +21,9 @@ VALUES = 2**25
 class RandomFeatures(Features):
     """phi = relu(E g), without bias; without an expansion, phi = g.
 
-    The release draws E_ij ~ U(-1/sqrt(d), 1/sqrt(d)), the paper from a normal distribution of unknown deviation. `normal` has
-    that of the uniform one, 1/sqrt(3 d), because the ridge only means something together with the scale of phi. E is drawn
-    from the seed and rounded to float32, so that the sums and the network, which stores it, have the same matrix.
+    The release draws E_ij ~ U(-1/sqrt(d), 1/sqrt(d)), the paper from a normal distribution of unknown deviation. `normal`
+    has that of the uniform one, 1/sqrt(3 d), because the ridge only means something together with the scale of phi. E is
+    drawn from the seed and rounded to float32, so that the sums and the network, which stores it, have the same matrix.
 
     Args:
         draw: the distribution of E.

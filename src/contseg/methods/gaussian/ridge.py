@@ -20,8 +20,8 @@ class RidgeSums:
     """Sums over labelled cells, in float64: A = sum phi phi^T and B = sum phi Y, with one-hot targets Y.
 
     Except for rounding they depend on no order of images, batches, ranks or steps. Column c of B is the sum of phi over the
-    cells of class c, so B also has the totals of classes. A cell of any class is a negative of every other one, also of those
-    that are added later.
+    cells of class c, so B also has the totals of classes. A cell of any class is a negative of every other one, also of
+    those that are added later.
 
     Args:
         features: the map phi, which is the same in all sums that are added.
@@ -61,8 +61,8 @@ class RidgeSums:
 
         Args:
             classes: names of the further classes.
-            start: w0, (new classes, M): the columns that an iterative solution would start with. Their share never fades: W
-                = (A + gamma I)^-1 (B + (A_before + gamma I) w0). Default: 0, as if they had had target 0 in all cells so far.
+            start: w0, (new classes, M): the columns that an iterative solution would start with. Their share never fades:
+                W = (A + gamma I)^-1 (B + (A_before + gamma I) w0). Default: 0, as if they had had target 0 in all cells.
             gamma: of the solution; needed with `start`.
 
         Raises:
