@@ -13,7 +13,7 @@ from contseg.losses.features import nearest
 from contseg.methods.gaussian.gather import cells_of
 from contseg.methods.gaussian.random_features import Draw, RandomFeatures
 from contseg.methods.gaussian.readout import Readout, install
-from contseg.methods.gaussian.ridge import RidgeSums
+from contseg.methods.gaussian.ridge import RidgeSums, description_of
 from contseg.methods.method import Method, StepContext
 from contseg.methods.pseudo_labels import fill_in
 from contseg.models.options import NetworkOptions
@@ -100,7 +100,7 @@ class CFSSeg(Method):
 
     def before_step(self, context: StepContext) -> None:
         """Check that the sums so far are those of the old classes."""
-        self.sums(context)
+        self.require_sums(context)
 
     @torch.no_grad()
     def after_step(self, context: StepContext) -> None:
@@ -149,39 +149,51 @@ class CFSSeg(Method):
         return self.column_deviation * torch.randn(count, width, generator=generator, dtype=torch.float64)
 
     def sums(self, context: StepContext) -> RidgeSums:
-        """The sums so far, on the student's device.
+        """The sums so far, on the student's device. Errors are those of `require_sums`."""
+        self.require_sums(context)
+        device = context.student.mean.device
+        if "ridge" in self.state:
+            return RidgeSums.from_state(self.state).to(device)
+        return RidgeSums.empty(self.features(context), self.weighting == "class-balanced").to(device)
+
+    def features(self, context: StepContext) -> RandomFeatures:
+        """The expansion of the student's map."""
+        return RandomFeatures.drawn("head", context.student.channels_of("head"), self.expansion, self.seed, self.draw)
+
+    def require_sums(self, context: StepContext) -> None:
+        """Raise an error if a step cannot continue with the sums so far.
 
         Raises:
             ContsegError: there are none in a later step, or they are those of other classes, or of another expansion.
         """
-        step, student = context.step, context.student
-        features = RandomFeatures.drawn("head", student.channels_of("head"), self.expansion, self.seed, self.draw)
-        balanced = self.weighting == "class-balanced"
+        step = context.step
         if "ridge" not in self.state:
             if step.old_count:
                 raise ContsegError(
                     f"method.name: '{self.name}' adds to the sums of earlier steps, and there are none; begin with step 0,"
                     " or set start_from to a folder that save_pretrained wrote with the statistics of this method"
                 )
-            return RidgeSums.empty(features, balanced).to(student.mean.device)
-        found = RidgeSums.from_state(self.state)
+            return
+        features, classes, balanced = description_of(self.state)
         expected = step.table.names[: step.old_count] if step.old_count else step.table.names
-        if found.classes != tuple(expected):
-            place = next((i for i, pair in enumerate(zip(found.classes, expected, strict=False)) if len({*pair}) > 1), None)
-            what = (
-                f"has {len(found.classes)} classes, and {len(expected)} are old"
-                if place is None
-                else f"has '{found.classes[place]}' as class {place}, which is '{expected[place]}' here"
-            )
+        if classes != tuple(expected):
             raise ContsegError(
-                f"statistics of CFSSeg: another class order ({what}); use the order and the split that they were made with"
+                f"statistics of CFSSeg: another class order ({_difference(classes, expected)}); use the order and the split"
+                " that they were made with"
             )
-        if not found.features.same_as(features) or found.balanced != balanced:
-            own = {"expansion": found.features.expansion, "seed": found.features.seed, "draw": found.features.draw}
-            own["weighting"] = "class-balanced" if found.balanced else "pixels"
+        if not features.same_as(self.features(context)) or balanced != (self.weighting == "class-balanced"):
+            own = {"expansion": features.expansion, "seed": features.seed, "draw": features.draw}
+            own["weighting"] = "class-balanced" if balanced else "pixels"
             differs = [f"method.{key}={value}" for key, value in own.items() if value != getattr(self, key)]
             raise ContsegError(
                 f"statistics of CFSSeg: made with {' '.join(differs) or 'a map of another width'}; use the same,"
                 " or begin again"
             )
-        return found.to(student.mean.device)
+
+
+def _difference(classes: Sequence[str], expected: Sequence[str]) -> str:
+    """Where two orders of classes differ, in words."""
+    for place, (own, other) in enumerate(zip(classes, expected, strict=False)):
+        if own != other:
+            return f"has '{own}' as class {place}, which is '{other}' here"
+    return f"has {len(classes)} classes, and {len(expected)} are old"

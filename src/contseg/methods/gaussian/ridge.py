@@ -184,13 +184,13 @@ class RidgeSums:
             "draw": self.features.draw,
             "balanced": self.balanced,
         }
-        packed = [_triangle(gram) for gram in self.grams.cpu()]
+        packed = [_triangle(gram)[None] for gram in self.grams.cpu()]
         state = {
             "ridge": torch.tensor(list(json.dumps(described).encode()), dtype=torch.uint8),
             "counts": self.counts,
             "totals": self.totals,
             "starts": self.starts,
-            "grams": torch.stack(packed) if packed else self.counts.new_zeros(0, 0),
+            "grams": torch.cat(packed) if len(packed) > 1 else packed[0] if packed else self.counts.new_zeros(0, 0),
         }
         return {name: value.detach().cpu().contiguous() for name, value in state.items()}
 
@@ -202,11 +202,7 @@ class RidgeSums:
             ContsegError: a tensor is missing, has a wrong shape or type, or contains nan or infinity.
         """
         try:
-            described = json.loads(bytes(state["ridge"].tolist()))
-            features = RandomFeatures.drawn(
-                described["tap"], described["channels"], described["expansion"], described["seed"], described["draw"]
-            )
-            classes, balanced = tuple(described["classes"]), bool(described["balanced"])
+            features, classes, balanced = _described(state)
             values = {name: state[name] for name in ("counts", "totals", "starts", "grams")}
             width, count = features.width, len(classes)
             wanted = {"counts": (count,), "totals": (count, width), "starts": (count, width)}
@@ -216,20 +212,39 @@ class RidgeSums:
                 if tuple(values[name].shape) != shape:
                     raise ValueError(f"{name} has the shape {tuple(values[name].shape)}, expected {shape}")
             for name, value in values.items():
-                if not (value.dtype == torch.float64 and value.isfinite().all()):
+                if not (value.dtype == torch.float64 and value.sum().isfinite()):
                     raise ValueError(f"{name} contains other values than finite ones in float64")
-            grams = [_matrix(triangle, width) for triangle in values["grams"]]
-            stacked = torch.stack(grams) if grams else values["totals"].new_zeros(0, width, width)
+            grams = values["totals"].new_zeros(len(values["grams"]), width, width)
+            for gram, triangle in zip(grams, values["grams"], strict=True):
+                _fill(gram, triangle)
             # clones, as sums are added in place
             counts, totals = values["counts"].clone(), values["totals"].clone()
-            return cls(features, classes, counts, totals, stacked, values["starts"], balanced)
-        except KeyError as error:
-            raise ContsegError(f"statistics of CFSSeg: lack {error}; write them again with save_pretrained") from None
-        except (ValueError, RuntimeError, TypeError, AttributeError, IndexError) as error:
-            raise ContsegError(
-                f"statistics of CFSSeg: cannot be read ({' '.join(str(error).split())[:120]});"
-                " write them again with save_pretrained"
-            ) from None
+            return cls(features, classes, counts, totals, grams, values["starts"], balanced)
+        except (KeyError, ValueError, RuntimeError, TypeError, AttributeError, IndexError) as error:
+            raise _unreadable(error) from None
+
+
+def description_of(state: Mapping[str, Tensor]) -> tuple[RandomFeatures, tuple[str, ...], bool]:
+    """Features, classes and `balanced` of the sums of a `RidgeSums.state_dict`, without reading their matrices.
+
+    Raises:
+        ContsegError: it cannot be read.
+    """
+    try:
+        return _described(state)
+    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError, IndexError) as error:
+        raise _unreadable(error) from None
+
+
+def _described(state: Mapping[str, Tensor]) -> tuple[RandomFeatures, tuple[str, ...], bool]:
+    said = json.loads(bytes(state["ridge"].tolist()))
+    features = RandomFeatures.drawn(said["tap"], said["channels"], said["expansion"], said["seed"], said["draw"])
+    return features, tuple(said["classes"]), bool(said["balanced"])
+
+
+def _unreadable(error: Exception) -> ContsegError:
+    what = f"lack {error}" if isinstance(error, KeyError) else f"cannot be read ({' '.join(str(error).split())[:120]})"
+    return ContsegError(f"statistics of CFSSeg: {what}; write them again with save_pretrained")
 
 
 def _with_zeros(values: Tensor, count: int) -> Tensor:
@@ -254,9 +269,7 @@ def _triangle(gram_MM: Tensor) -> Tensor:
     return torch.cat([row[: place + 1] for place, row in enumerate(gram_MM)])
 
 
-def _matrix(triangle: Tensor, width: int) -> Tensor:
-    matrix, start = triangle.new_zeros(width, width), 0
-    for place in range(width):
-        matrix[place, : place + 1] = triangle[start : start + place + 1]
-        start += place + 1
-    return matrix
+def _fill(gram_MM: Tensor, triangle: Tensor) -> None:
+    """Write the lower triangle, row by row, in place."""
+    for place, row in enumerate(triangle.split([*range(1, len(gram_MM) + 1)])):
+        gram_MM[place, : place + 1] = row
