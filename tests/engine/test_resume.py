@@ -65,6 +65,8 @@ def test_however_often_it_was_stopped(whole, tmp_path):
         ("lag", "paper", "pixels"),
         ("dkd", "paper", None),
         ("mbs", "paper", None),
+        ("barm", "paper", None),
+        ("barm", "released", None),
         ("star", "paper", "numbers"),
         ("star", "released", "numbers"),
         ("adapter", "paper", "current"),

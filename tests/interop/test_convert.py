@@ -24,6 +24,7 @@ MANIFESTS = {
     "ssul": ("idec/manifest_deeplabv3_r101", "ssul"),
     "dkd": ("dkd/manifest_r101_dkd_15_1_1_1_1_1", "dkd"),
     "star": ("star/manifest_r101_star_15_1_1_1_1_1", "dkd"),
+    "barm": ("barm/manifest_r101_barm_15_1_1", "barm"),
     "ssseg": ("idrnet/manifest_fcn", "ssseg"),
     "mbs": ("mbs/manifest_vit_b16_mbs_15_1", "mbs"),
 }
@@ -75,7 +76,9 @@ def test_a_tensor_that_does_not_fit_is_named(name, mistake):
 
 
 def test_other_names_are_told(tmp_path):
-    with pytest.raises(ContsegError, match=r"names such as conv1\.weight, fc\.bias match no code base; supported: csseg"):
+    with pytest.raises(
+        ContsegError, match=r"names such as conv1\.weight, fc\.bias match no code base; supported: barm, csseg"
+    ):
         recognise(["conv1.weight", "fc.bias"])
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "file.pth")
     with pytest.raises(ContsegError, match=r"file\.pth: weights: names such as"):

@@ -121,14 +121,16 @@ def give_lesson(make_scenario):
         if (network_of or method.name) == "mbs":
             options = options.changed(head="mask-transformer")
         if "learned" not in method.backgrounds:
-            options = options.changed(head="deeplabv3-dkd", background=method.backgrounds[0], decision="sigmoid")
+            head = "deeplabv3-barm" if "residual" in method.backgrounds else "deeplabv3-dkd"
+            options = options.changed(head=head, background=method.backgrounds[0], decision="sigmoid")
         teacher, student = (Segmenter(options, first_widths(options, OLD)) for _ in range(2))
         if method.new_classes_start_from == "reserved":
             for segmenter in (teacher, student):
                 segmenter.reserve([1, 2])
         with torch.no_grad():  # a teacher with opinions, sure of some pixels
-            parameter = "3.weight" if method.needs_unknown else "gain" if options.head.tokens else "weight"
-            teacher.classifier.steps[2 * method.needs_unknown].get_parameter(parameter).mul_(2)
+            first = teacher.classifier.steps[2 if method.needs_unknown else 0]
+            parameter = "gain" if options.head.tokens else "3.weight" if teacher.classifier.hidden else "weight"
+            first.get_parameter(parameter).mul_(2)
         student.load_state_dict(teacher.state_dict())
         if index:
             student.grow(1, method.new_classes_start_from)

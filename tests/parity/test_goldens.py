@@ -6,6 +6,8 @@ import pytest
 
 from tests.parity import (  # noqa: F401 (they register their claims)
     check_adapter,
+    check_barm,
+    check_cfsseg,
     check_classics,
     check_dkd,
     check_ewf,

@@ -26,6 +26,7 @@ MANIFESTS = {
     "rcil": ROOT / "rcil" / "manifest_r101_rcil_16_1_1.json",
     "mbs": ROOT / "mbs" / "manifest_vit_b16_mbs_15_1.json",
     "star": ROOT / "star" / "manifest_r101_star_15_1_1_1_1_1.json",
+    "barm": ROOT / "barm" / "manifest_r101_barm_15_1_1.json",
 }
 CODE_BASES = {  # of the method that a recipe's name begins with; the rest were trained in cssegmentation, or in MiB's code
     "mib": ("mib", "csseg"), "ilt": ("mib", "csseg"), "lwf": ("mib", "csseg"), "plop": ("plop", "csseg"),
@@ -34,6 +35,7 @@ CODE_BASES = {  # of the method that a recipe's name begins with; the rest were 
     "sdr": ("csseg",), "sdr-official": ("sdr",), "ssul": ("ssul",), "ssul-m": ("ssul",), "idec": ("idec",), "lag": ("lag",),
     "dkd": ("dkd",), "dkd-m": ("dkd",), "star": ("star",), "star-m": ("star",), "adapter": ("star",),
     "mbs": ("mbs",),
+    "barm": ("barm",), "cfsseg": (),
 }  # fmt: skip
 STARTS = {"backbone": {"initialisation": "torch"}, "head": {"initialisation": None}}
 """Weights that are loaded replace what a network starts from."""

@@ -16,6 +16,8 @@ ELSEWHERE = {"simcis"}
 
 DO_NOT_ADD_UP = {
     ("plop", "voc", "15-5", "overlapped", 70.09): "as printed; its own parts give 70.01",
+    ("cfsseg", "voc", "15-1", "sequential", 70.0): "as quoted; its own parts give 69.5",
+    ("cfsseg", "voc", "15-5", "sequential", 70.0): "as quoted; its own parts give 69.5",
     ("plop", "voc", "15-1", "disjoint", 46.48): "as quoted; its own parts give 47.34",
     ("mbs", "voc", "5-3", "overlapped", 77.0): "as quoted; its own parts give 77.15",
     ("mbs", "ade20k", "100-5", "overlapped", 38.8): "as quoted, without classes whose IoU is 0; its own parts give 36.97",
@@ -63,7 +65,7 @@ class TestTable:
         [
             ("method", {*METHODS} | {"sdr+mib", "dkd-m", "star-m", "joint", "idrnet"} | ELSEWHERE),
             ("dataset", {*DATASETS}),
-            ("setting", {"overlapped", "disjoint", "partitioned", ""}),
+            ("setting", {"overlapped", "disjoint", "partitioned", "sequential", ""}),
             ("inference", {"single", "flip", "ms+flip"}),
             ("background", {"yes", "no", ""}),
             ("policy", {"mib", "plop", "ssul", ""}),

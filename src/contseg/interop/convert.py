@@ -17,6 +17,7 @@ from contseg.interop.mbs import convert_mbs
 from contseg.interop.names import RESNET_NAMES, load_strictly, prefixes_of, unwrapped
 from contseg.interop.one_vs_rest import OneVsRestSource, convert_one_vs_rest, is_star
 from contseg.interop.published import Source, convert_segmenter
+from contseg.interop.residual import ResidualSource, convert_residual
 from contseg.interop.ssseg import ssseg_names, ssseg_options
 from contseg.models.make import make_segmenter
 from contseg.models.options import NetworkOptions
@@ -49,6 +50,7 @@ CONVERTERS: Registry[Converter] = Registry(
     {
         **dict.fromkeys(get_args(Source), convert_segmenter),
         **dict.fromkeys(get_args(OneVsRestSource), convert_one_vs_rest),
+        **dict.fromkeys(get_args(ResidualSource), convert_residual),
         "ssseg": convert_ssseg,
         "mbs": convert_mbs,
     },
@@ -60,6 +62,7 @@ MARKS = (
     ("sdr", "body.layer1."),
     ("mib", "body.mod1."),
     ("idec", "classifier.aspp_l1."),
+    ("barm", "classifier.head_pre."),
     ("ssul", "classifier.head."),
     ("ssseg", "backbone_net."),
     ("dkd", "aspp.last_conv."),

@@ -44,8 +44,10 @@ METHODS: "Registry[type[Method]]" = Registry(
         "star": "contseg.methods.star:STAR",
         "adapter": "contseg.methods.adapter:Adapter",
         "mbs": "contseg.methods.mbs:MBS",
+        "barm": "contseg.methods.barm:BARM",
         "pyramid": "contseg.methods.pyramid:Pyramid",
         "gaussian": "contseg.methods.gaussian.gaussian:Gaussian",
+        "cfsseg": "contseg.methods.gaussian.cfsseg:CFSSeg",
     },
     _require_method,
 )
@@ -65,6 +67,8 @@ RELEASED: "Registry[type[Method]]" = Registry(
         "adapter": "contseg.methods.adapter_released:AdapterReleased",
         "lag": "contseg.methods.lag_released:LAGReleased",
         "mbs": "contseg.methods.mbs_released:MBSReleased",
+        "barm": "contseg.methods.barm_released:BARMReleased",
+        "cfsseg": "contseg.methods.gaussian.cfsseg_released:CFSSegReleased",
     },
     _require_method,
 )

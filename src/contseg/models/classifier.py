@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from contseg.errors import ContsegError
 from contseg.models.normalization import BatchNorm
 
-Start = Literal["auxiliary", "background", "random", "reserved", "unknown"]
+Start = Literal["auxiliary", "background", "branch", "random", "reserved", "unknown"]
 
 
 class GrowingClassifier(nn.Module):

@@ -7,11 +7,14 @@ Freeze = Literal["none", "norm", "stage1", "stage2", "stage3", "stage4", "all"]
 
 Decision = Literal["softmax", "sigmoid"]
 
-Background = Literal["learned", "constant", "auxiliary"]
+Background = Literal["learned", "constant", "auxiliary", "residual"]
 """How a network decides for background, see `NetworkOptions`."""
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 """Features of backbones that are divided into stages."""
+
+RESIDUAL_TAPS = ("branches", "raw_logits")
+"""Features that only a network with `background: residual` has, see `contseg.models.residual`."""
 
 ASPP_TAPS = ("aspp1", "aspp2", "aspp3", "aspp4")
 """Features that only the head `deeplabv3-ssul` has."""

@@ -21,10 +21,11 @@ from contseg.models.freezing import (
 )
 from contseg.models.from_features import FromFeatures
 from contseg.models.layers import pyramid, resize
-from contseg.models.names import STAGES
+from contseg.models.names import STAGES, Decision
 from contseg.models.options import TAPS, NetworkOptions, ReadoutOptions, ReadoutTap
 from contseg.models.output import AuxiliaryOutput, SegmenterOutput
 from contseg.models.readout import ReadoutClassifier
+from contseg.models.residual import ResidualClassifier
 from contseg.ranks import Ranks
 
 
@@ -275,17 +276,22 @@ class Segmenter(nn.Module):
         """Make the final classifiers of all later steps now, see `GrowingClassifier.reserve`; `[]` drops them."""
         self.classifier.reserve(widths)
 
-    def use_readout(self, readout: ReadoutOptions) -> None:
+    def use_readout(self, readout: ReadoutOptions, decision: Decision = "softmax") -> None:
         """Replace the classifier by one with computed weights, which are still zero, with the same outputs.
 
-        Its scores compete and it has a background, so the decision rule becomes `softmax` and the background `learned`.
+        It has a background, so the background becomes `learned`.
+
+        Args:
+            decision: the decision rule from then on; by default scores compete.
         """
-        changes = {"readout": readout, "decision": "softmax", "background": "learned"}
+        changes = {"readout": readout, "decision": decision, "background": "learned"}
         self.options = self.options.model_copy(update=changes)
         self.classifier = self._classifier(self.widths).to(self.mean)
 
     def _classifier(self, widths: list[int]) -> GrowingClassifier:
         options, readout = self.options, self.options.readout
+        if options.background == "residual":
+            return ResidualClassifier(self.head.width, widths)
         if options.background != "learned":
             return ForegroundClassifier(self.head.width, widths, options.background == "auxiliary")
         if readout is None:

@@ -164,10 +164,15 @@ def outputs(segmenter: Segmenter, batch: Batch, taps: Sequence[str] = ()) -> Seg
     return segmenter(segmenter.normalise(batch.images), taps=taps)
 
 
-def maps(segmenter: Segmenter, batches: Iterable[Batch], tap: str) -> Iterator[tuple[Batch, Tensor]]:
-    """Each batch with a map of the segmenter in evaluation mode, (B, d, h, w), without gradients."""
+def looked(segmenter: Segmenter, batches: Iterable[Batch], tap: str) -> Iterator[tuple[Batch, SegmenterOutput]]:
+    """Each batch with the output of the segmenter in evaluation mode, a tap included, without gradients."""
     with evaluating(segmenter):
         for batch in batches:
             with torch.no_grad():
                 output = outputs(segmenter, batch, (tap,))
-            yield batch, output.features[tap]
+            yield batch, output
+
+
+def maps(segmenter: Segmenter, batches: Iterable[Batch], tap: str) -> Iterator[tuple[Batch, Tensor]]:
+    """Each batch with a map of the segmenter in evaluation mode, (B, d, h, w), without gradients."""
+    return ((batch, output.features[tap]) for batch, output in looked(segmenter, batches, tap))

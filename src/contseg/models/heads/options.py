@@ -156,6 +156,27 @@ class DeepLabV3DKDOptions(HeadOptions):
         return DeepLabV3DKD(below.channels, self.width, self.output_stride or below.output_stride, self.dropout)
 
 
+class DeepLabV3BARMOptions(HeadOptions):
+    """The head of BARM, see `contseg.models.heads.deeplabv3_barm.DeepLabV3BARM`.
+
+    Attributes:
+        dropout: probability that an element is dropped in training.
+        output_stride: 8, 16 or 32, for its dilations; default: that of a ResNet, 16 over other backbones.
+    """
+
+    hidden: ClassVar[bool] = True
+
+    name: Literal["deeplabv3-barm"] = "deeplabv3-barm"
+    dropout: ShareBelowOne = 0.1
+    output_stride: Literal[8, 16, 32] | None = None
+
+    def make(self, below: HeadInput) -> "Head":
+        """A `DeepLabV3BARM`."""
+        from contseg.models.heads.deeplabv3_barm import DeepLabV3BARM
+
+        return DeepLabV3BARM(below.channels, self.width, self.output_stride or below.output_stride, self.dropout)
+
+
 class ContextHeadOptions(HeadOptions):
     """Options shared by the heads of the IDRNet publications. A subclass overrides `plain`.
 
@@ -347,6 +368,7 @@ HEADS: Registry[type[HeadOptions]] = Registry(
         "deeplabv3-rcil": DeepLabV3RCILOptions,
         "deeplabv3-ssul": DeepLabV3SSULOptions,
         "deeplabv3-dkd": DeepLabV3DKDOptions,
+        "deeplabv3-barm": DeepLabV3BARMOptions,
         "fcn": FCNOptions,
         "pspnet": PSPNetOptions,
         "deeplabv3": DeepLabV3Options,
