@@ -50,6 +50,9 @@ NETWORKS = {
     "deeplabv3-ssul-unknown": {
         "backbone": RESNET, "head": HEADS["deeplabv3-ssul"], "unknown": True, "decision": "sigmoid",
     },
+    "residual": {
+        "backbone": RESNET, "head": {"name": "deeplabv3-barm", "width": 8}, "background": "residual", "decision": "sigmoid",
+    },
     **{
         f"idrnet-{name}": {"backbone": RESNET, "head": HEADS[name] | {"idrnet": {"attention_width": 4}}}
         for name in ("fcn", "pspnet", "deeplabv3", "upernet")

@@ -98,7 +98,7 @@ class BARM(Method):
         """In later steps, a smaller learning rate for old branches and classifiers."""
         if not step.old_count:
             return super().parameter_groups(segmenter, step)
-        old = {id(parameter) for part in segmenter.classifier.steps[:-1] for parameter in part.parameters()}  # type: ignore[union-attr]
+        old = {id(parameter) for part in segmenter.classifier.steps[:-1] for parameter in part.parameters()}
         learning = [parameter for parameter in segmenter.parameters() if parameter.requires_grad]
         return [
             {"params": [parameter for parameter in learning if id(parameter) not in old], "lr_factor": 1.0},

@@ -182,7 +182,7 @@ class CFSSeg(Method):
                 " that they were made with"
             )
         if not features.same_as(self.features(context)) or balanced != (self.weighting == "class-balanced"):
-            own = {"expansion": features.expansion, "seed": features.seed, "draw": features.draw}
+            own: dict[str, Any] = {"expansion": features.expansion, "seed": features.seed, "draw": features.draw}
             own["weighting"] = "class-balanced" if balanced else "pixels"
             differs = [f"method.{key}={value}" for key, value in own.items() if value != getattr(self, key)]
             raise ContsegError(

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import torch
@@ -121,7 +122,7 @@ class Features:
         fixed = all(getattr(self, name) == getattr(other, name) for name in ("tap", "expansion", "seed", "parts"))
         return fixed and torch.equal(self.mean.cpu(), other.mean.cpu()) and torch.equal(self.std.cpu(), other.std.cpu())
 
-    def to(self, device: torch.device | str) -> "Features":
+    def to(self, device: torch.device | str) -> Self:
         """The same map on a device."""
         return replace(self, mean=self.mean.to(device), std=self.std.to(device))
 
