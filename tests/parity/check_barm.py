@@ -78,8 +78,8 @@ def check_head(golden):
     feature = aspp(golden.tensor("in_map"))
     golden.check("out_feature", feature)
     for mode in ("eval", "train"):
-        outputs = trained(classifier, mode == "train").run(feature, ("branches", "raw_logits"))
-        golden.check(f"out_logits_{mode}", outputs["logits"])
+        logits, outputs = trained(classifier, mode == "train").run(feature, ("branches", "raw_logits"))
+        golden.check(f"out_logits_{mode}", logits)
         branches = outputs["branches"].split(golden.meta["width"], dim=1)
         raw = outputs["raw_logits"].split(classifier.raw_widths, dim=1)
         for number, (branch, values) in enumerate(zip(branches, raw, strict=True)):
@@ -180,7 +180,7 @@ def check_gradient_of_the_map(golden, branches, total):
     head = type(golden)(golden.path.with_name("head.npz"))
     aspp, classifier = head_of(head)
     given = head.tensor("in_map", grad=True)
-    found = trained(classifier, True).run(aspp(given), ("branches",))["branches"]
+    found = trained(classifier, True).run(aspp(given), ("branches",))[1]["branches"]
     upstream = torch.cat(gradients(total, *branches), dim=1)
     golden.check("grad_map", *gradients((found * upstream).sum(), given))
 
