@@ -104,8 +104,7 @@ class NetworkOptions(Options):
     def _class_tokens(self) -> "NetworkOptions":
         if self.head.tokens and self.unknown:
             raise ValueError(
-                f"unknown: the classes of {self.head.name} are tokens that see each other, so there is no output"
-                ' "unknown" apart from them; remove it, or use another head'
+                f"unknown: the classes of {self.head.name} are tokens that see each other; remove it or use another head"
             )
         return self
 
