@@ -13,6 +13,7 @@ from benchmarks.table_command import FORGETTING, Table, main
 from contseg.sweeps.cells import Row
 
 SHORT = ("training.epochs=[9, 5]",)  # the demo's 18 and 12 would take more than an hour for all rows
+CLOSED_FORM = ("training.epochs=[9, 0]",)
 IDRNET = (*SHORT, "network.head=fcn", "network.idrnet={attention_width: 32}")
 
 # From no remedy to the upper bound.
@@ -46,6 +47,9 @@ SECTIONS = {
         "star": Row("STAR", "digits/star_5-1", SHORT),
         "star-m": Row("STAR-M", "digits/star-m_5-1", SHORT),
         "adapter": Row("Adapter", "digits/adapter_5-1", SHORT),
+        "mbs": Row("MBS", "digits/mbs_5-1", SHORT),
+        "barm": Row("BARM", "digits/barm_5-1", SHORT),
+        "cfsseg": Row("CFSSeg", "digits/cfsseg_5-1", CLOSED_FORM),
         "joint": Row("joint", "digits/joint", ("training.epochs=13",)),
     },
     "Methods with IDRNet over FCN": {

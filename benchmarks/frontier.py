@@ -50,8 +50,11 @@ METHODS = {
     "dkd": "DKD",
     "star": "STAR",
     "adapter": "Adapter",
+    "mbs": "MBS",
+    "barm": "BARM",
+    "cfsseg": "CFSSeg",
 }
-CLOSED_FORM = ("pyramid", "gaussian")
+CLOSED_FORM = ("pyramid", "gaussian", "cfsseg")
 LONGER = "mib-longer"
 """The best gradient method with more epochs, to see how much the short runs of this page cost."""
 JOINT = {"joint": "joint training", "joint-features": "joint, same head"}
@@ -59,7 +62,7 @@ JOINT = {"joint": "joint training", "joint-features": "joint, same head"}
 
 UNKNOWN = ("ssul", "idec", "lag")
 WITHOUT_BACKGROUND = ("dkd", "star", "adapter")
-BY_CLASS_ONLY = ("frozen", "dft", "lwf-mc", "reminder", *UNKNOWN, *WITHOUT_BACKGROUND)
+BY_CLASS_ONLY = ("frozen", "dft", "lwf-mc", "reminder", "barm", "mbs", *UNKNOWN, *WITHOUT_BACKGROUND)
 """Methods that need new classes in every later step."""
 OF_THE_BACKBONE = ("ilt", "sdr")
 """Methods whose own terms reach the backbone alone; where it is frozen, they are other methods of this page."""
@@ -131,6 +134,7 @@ def domains_of(seed: int) -> tuple[str, ...]:
 
 ONE_VS_REST = ("scenario.policy=ssul", "network.decision=sigmoid")
 CONSTANT = ("network.decision=sigmoid", "network.head=deeplabv3-dkd", "network.head.width=64")
+OF_BARM = ("network.decision=sigmoid", "network.head=deeplabv3-barm", "network.head.width=64")
 GLOBE_METHODS = {
     "ewc": ("method.importance=20",),  # at the rate of later steps, the published 500 diverges
     "pi": ("method.importance=20",),
@@ -141,6 +145,9 @@ GLOBE_METHODS = {
     "dkd": (*CONSTANT, "network.background=auxiliary"),
     "star": (*CONSTANT, "network.background=constant"),
     "adapter": (*CONSTANT, "network.background=constant"),
+    "mbs": ("network.head=mask-transformer", "network.head.width=64"),
+    "barm": (*OF_BARM, "network.background=residual"),
+    "cfsseg": (*CONSTANT, "method.expansion=512"),
 }
 LAND_COVER = Protocol(
     recipes="globe/{}_4-1",
@@ -174,7 +181,12 @@ PROTOCOLS = {
             recipes="voc/{}_15-1_overlapped",
             epochs=(14, 7),
             overrides=(*VOC_SIZE, "training.lr_later=0.005", f"data.path={VOC}"),
-            by_method={"ewc": ("method.importance=100",), "pi": ("method.importance=100",), "rw": ("method.importance=50",)},
+            by_method={
+                "ewc": ("method.importance=100",),
+                "pi": ("method.importance=100",),
+                "rw": ("method.importance=50",),
+                "mbs": ("network.head.width=64", "data.resize=null"),
+            },
             scored_as="15-1",
         ),
     ),

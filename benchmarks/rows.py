@@ -21,6 +21,7 @@ MODULES = (
     "features_bench",
     "startup_bench",
     "steps_bench",
+    "closed_form_bench",
     "networks_bench",
     "other_bench",
 )
@@ -109,6 +110,11 @@ BARRED = (
     *(
         Row(f"{name}-epoch", f"epoch after the first one: {title}", "epoch of the full network", 0.15)
         for name, title in {"frozen": "frozen", "ssul": "SSUL", "idec-released": "IDEC released"}.items()
+    ),
+    Row("barm-step", "whole training step of BARM, 21 classes, losses at full size", NETWORKS_512, 1.15),
+    Row(
+        "cfsseg-step", "step of CFSSeg with 8 images of 512 x 512, ResNet-50, 8192 dimensions",
+        "products phi^T phi of its cells, float64", 2.0, pairs=3,
     ),
     Row("gaussian-pass", "pass after the first one: gaussian", "pass of the full network", 0.15),
     Row(

@@ -31,7 +31,7 @@ from contseg.scenarios.step import Step
 RESNET50 = NetworkOptions(backbone="resnet50")
 SLOW = TrainingOptions(lr=1e-4, lr_later=1e-4)
 UPDATES = 1_000_000
-CASES = [*((name, {}) for name in METHODS if name not in ("gaussian", "pyramid"))] + [
+CASES = [*((name, {}) for name in METHODS if name not in ("gaussian", "pyramid", "cfsseg"))] + [
     (name, {"variant": "released"}) for name in ("plop", "reminder", "sdr", "idec", "lag")
 ]
 
@@ -154,6 +154,8 @@ def _grown(network: NetworkOptions, setting: Setting, method: Method) -> Segment
 
 
 def _network_of(method: Method, setting: Setting) -> NetworkOptions:
+    if "residual" in method.backgrounds:
+        return setting.network.changed(head="deeplabv3-barm", background="residual", decision="sigmoid")
     if not method.needs_unknown:
         return setting.network
     return setting.network.changed(head="deeplabv3-ssul", unknown=True, decision="sigmoid")

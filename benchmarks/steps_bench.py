@@ -1,4 +1,4 @@
-"""Rows of whole training steps: six methods against their bare networks, and IDRNet against the head that it extends."""
+"""Rows of whole training steps: seven methods against their bare networks, and IDRNet against the head that it extends."""
 
 from dataclasses import replace
 from functools import partial
@@ -35,6 +35,8 @@ def idrnet_training(crop: int = 512, width: int = 64, head_width: int = 512) -> 
 
 
 ROWS = {
-    **{f"{name}-step": partial(against_networks, name) for name in ("finetune", "mib", "plop", "sdr", "idec", "lag")},
+    **{
+        f"{name}-step": partial(against_networks, name) for name in ("finetune", "mib", "plop", "sdr", "idec", "lag", "barm")
+    },
     "idrnet-step": idrnet_training,
 }

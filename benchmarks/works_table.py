@@ -22,16 +22,21 @@ def works_table() -> str:
     """
     lines: dict[tuple[str, str, str], list[str]] = {}
     entries = [entry for entry in catalogue() if is_of_published_data(entry.name)]
-    by_system = sorted(entries, key=lambda entry: (entry.system, entry.dataset))
-    for (system, dataset), group in groupby(by_system, key=lambda entry: (entry.system, entry.dataset)):
+
+    def key(entry: Entry) -> tuple[str, str, bool]:
+        return entry.system, entry.dataset, entry.name.endswith("_vitb")
+
+    for (system, dataset, _), group in groupby(sorted(entries, key=key), key=key):
         own = list(group)
         lines.setdefault((dataset, _protocols(own), _networks(own)), []).append(_label(system, own))
     head = ["| system | dataset | splits and settings | network |", "|---|---|---|---|"]
-    rows = sorted((", ".join(systems), *key) for key, systems in lines.items())
+    rows = sorted((", ".join(systems), *line) for line, systems in lines.items())
     return "\n".join([*head, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def _label(system: str, entries: Sequence[Entry]) -> str:
+    if entries[0].name.endswith("_vitb"):
+        return f"{system} (`_vitb`)"
     return f"{system} (also `_released`)" if any(entry.released for entry in entries) else system
 
 

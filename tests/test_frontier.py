@@ -27,7 +27,21 @@ def test_every_method_of_the_house_is_on_the_page():
     for title, protocol in PROTOCOLS.values():
         assert len(TABLE.sections[title]) == len(protocol.methods) + len(JOINT) + (protocol.longer is not None)
     missing = {prefix: set(METHODS) - set(protocol.methods) for prefix, (_, protocol) in PROTOCOLS.items()}
-    by_class = {"frozen", "lwf-mc", "ssul", "idec", "lag", "dkd", "star", "adapter", "reminder", "dft", "rcil"}
+    by_class = {
+        "frozen",
+        "lwf-mc",
+        "ssul",
+        "idec",
+        "lag",
+        "dkd",
+        "star",
+        "adapter",
+        "reminder",
+        "dft",
+        "rcil",
+        "barm",
+        "mbs",
+    }
     assert missing.pop("domain") == {"ilt", "sdr", *by_class}
     assert missing.pop("overlapped") == missing.pop("partitioned") == {"ilt", "sdr", "rcil"}
     assert not any(missing.values())

@@ -216,3 +216,14 @@ def test_a_picture_too_thin_for_the_test_crop_is_refused_before_memory_is_taken(
         ContsegError, match=r"1x20000 resized for data.test_crop=512 is 512x10240000, more than 178956970 pixels"
     ):
         CentreCrop(512)(thin, {"mask": thin[..., 0]})
+
+
+@pytest.mark.parametrize(("height", "width", "factor"), [(64, 128, 0.5), (128, 64, 0.5), (40, 40, 0.8), (64, 640, 0.2)])
+def test_images_are_fitted_into_a_box_before_they_are_scaled(height, width, factor):
+    """By the factor with which the short side is 32 pixels and the long one at most 128."""
+    image, mask, _ = coordinates(height, width)
+    fitting = training_pipeline("ssul", 24, 0.5, scale=(0.5, 2.0), resize=(128, 32))
+    scaling = RandomScaleCrop(24, 0.5, (0.5 * factor, 2.0 * factor))
+    for seed in range(5):
+        for found, expected in zip(*(seeded(each, image, mask, seed) for each in (fitting, scaling)), strict=True):
+            assert np.array_equal(found, expected)

@@ -100,6 +100,10 @@ NETWORKS = {
         "network={backbone: {name: swin_tiny, embed_dim: 8, heads: [1, 1, 2, 2], depths: [1, 1, 2, 1], window: 4,"
         " drop_path: 0.5}, head: {name: fcn, width: 16}}",
     ),
+    "stochastic depth of class tokens": (
+        "network={backbone: {name: vit_tiny, embed_dim: 8, depth: 4, heads: 2, grid: 2, drop_path: 0.5},"
+        " head: {name: mask-transformer, width: 16, drop_path: 0.5}}",
+    ),
 }
 WAYS = {
     "2 x 4": ("training.batch=8", "training.devices=2"),

@@ -144,7 +144,7 @@ def test_the_download_is_timms_and_only_on_request(monkeypatch, tmp_path):
     monkeypatch.setattr(imagenet, "import_timm", lambda: SimpleNamespace(create_model=fail))
     with pytest.raises(ContsegError, match=r"hub: convnext_tiny cannot be downloaded .*: no route to host$"):
         load_backbone(target, imagenet.Path("hub"))
-    with pytest.raises(ContsegError, match="hub is for Swin and the backbones of timm; give a file"):
+    with pytest.raises(ContsegError, match="hub is for Swin, ViT and the backbones of timm; give a file"):
         load_backbone(NetworkOptions(backbone="resnet18", width=4).backbone.make(), imagenet.Path("hub"))
     with pytest.raises(ContsegError, match="no Swin of this width"):
         load_backbone(made("swin_tiny", SWIN), imagenet.Path("hub"))

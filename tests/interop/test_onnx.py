@@ -35,6 +35,7 @@ SWIN = {"name": "swin_tiny", "embed_dim": 8, "depths": [2, 1, 1, 1], "heads": [1
 CONVNEXT = {"name": "convnext_tiny", "options": {"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16]}}
 VIT = {"options": {"embed_dim": 16, "depth": 1, "num_heads": 2}}
 FCN = {"name": "fcn", "width": 8}
+PATCHES = {"name": "vit_tiny", "embed_dim": 16, "depth": 4, "heads": 2, "grid": 4}
 HEADS = {
     "fcn": FCN,
     "pspnet": {"name": "pspnet", "width": 8},
@@ -42,11 +43,15 @@ HEADS = {
     "deeplabv3-mib": {"name": "deeplabv3-mib", "width": 8, "pooling_size": 8},
     "deeplabv3-ssul": {"name": "deeplabv3-ssul", "width": 8},
     "upernet": {"name": "upernet", "width": 8, "fpn_width": 8},
+    "mask-transformer": {"name": "mask-transformer", "width": 8, "heads": 2},
 }
 NETWORKS = {
     **{name: {"backbone": RESNET32 if name == "upernet" else RESNET, "head": head} for name, head in HEADS.items()},
     "deeplabv3-ssul-unknown": {
         "backbone": RESNET, "head": HEADS["deeplabv3-ssul"], "unknown": True, "decision": "sigmoid",
+    },
+    "residual": {
+        "backbone": RESNET, "head": {"name": "deeplabv3-barm", "width": 8}, "background": "residual", "decision": "sigmoid",
     },
     **{
         f"idrnet-{name}": {"backbone": RESNET, "head": HEADS[name] | {"idrnet": {"attention_width": 4}}}
@@ -58,6 +63,8 @@ NETWORKS = {
     "mobilenetv3": {"backbone": "mobilenetv3_large", "head": FCN},
     "dinov2": {"backbone": VIT | {"name": "dinov2_small"}, "head": FCN},
     "dinov3": {"backbone": VIT | {"name": "dinov3_small"}, "head": FCN},
+    "vit": {"backbone": PATCHES, "head": HEADS["mask-transformer"]},
+    "vit-fcn": {"backbone": PATCHES, "head": FCN},
 }  # fmt: skip
 TABLE = ClassTable(("background", "cat", "dog", "cow"), (0, 7, 9, 20), ((0, 0, 0), (9, 0, 0), (0, 9, 0), (0, 0, 9)))
 

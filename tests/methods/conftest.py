@@ -107,7 +107,8 @@ def make_scenario(make_folder):
 def give_lesson(make_scenario):
     """`give_lesson(method, index)`: prepare and before_step have been called; `index` 0 has no teacher.
 
-    A method that needs the output "unknown" is given the network of SSUL, and `network_of` RCIL that with two branches.
+    A method that needs the output "unknown" is given the network of SSUL, and `network_of` RCIL that with two branches or
+    MBS that with class tokens.
     """
 
     def give(method: Method, index: int = 1, network_of: str | None = None) -> Lesson:
@@ -117,16 +118,19 @@ def give_lesson(make_scenario):
             options = options.changed(head="deeplabv3-ssul", unknown=True, decision="sigmoid")
         if (network_of or method.name) == "rcil":
             options = options.changed(backbone={"branches": 2}, head="deeplabv3-rcil")
+        if (network_of or method.name) == "mbs":
+            options = options.changed(head="mask-transformer")
         if "learned" not in method.backgrounds:
-            options = options.changed(head="deeplabv3-dkd", background=method.backgrounds[0], decision="sigmoid")
+            head = "deeplabv3-barm" if "residual" in method.backgrounds else "deeplabv3-dkd"
+            options = options.changed(head=head, background=method.backgrounds[0], decision="sigmoid")
         teacher, student = (Segmenter(options, first_widths(options, OLD)) for _ in range(2))
         if method.new_classes_start_from == "reserved":
             for segmenter in (teacher, student):
                 segmenter.reserve([1, 2])
         with torch.no_grad():  # a teacher with opinions, sure of some pixels
-            teacher.classifier.steps[0 if not method.needs_unknown else 2].get_parameter(
-                "weight" if not method.needs_unknown else "3.weight"
-            ).mul_(2)
+            first = teacher.classifier.steps[2 if method.needs_unknown else 0]
+            parameter = "gain" if options.head.tokens else "3.weight" if teacher.classifier.hidden else "weight"
+            first.get_parameter(parameter).mul_(2)
         student.load_state_dict(teacher.state_dict())
         if index:
             student.grow(1, method.new_classes_start_from)

@@ -13,7 +13,9 @@ from contseg.methods.finetune import Finetune
 from contseg.methods.registry import METHODS, hyper_parameters, make_method
 from contseg.models.segmenter import SegmenterOutput
 
-CASES = [(name, {}) for name in METHODS] + [
+SMALL = {"cfsseg": {"expansion": 24}}
+"""Of methods whose default takes long."""
+CASES = [(name, SMALL.get(name, {})) for name in METHODS] + [
     ("plop", {"variant": "released"}),
     ("mib", {"distillation": 100.0}),
     ("lwf-mc", {"targets": "disjoint"}),
@@ -37,12 +39,18 @@ CASES = [(name, {}) for name in METHODS] + [
     ("lag", {"fusion": "ewf"}),
     ("rcil", {"init": "preserving"}),
     ("reminder", {"variant": "released", "delta": 1.0}),
+    ("mbs", {"variant": "released"}),
+    ("mbs", {"guided": False, "fusion": "ewf"}),
     ("star", {"fusion": "ewf", "hold_old_classifiers": False}),
     ("gaussian", {"expansion": 0, "background": "distance"}),
     ("gaussian", {"tap": "stage3", "covariance": "frozen", "centres": 2}),
+    ("barm", {"variant": "released"}),
+    ("barm", {"fusion": "ewf"}),
+    ("cfsseg", {"variant": "released", "expansion": 20}),
+    ("cfsseg", {"expansion": 0, "weighting": "class-balanced", "threshold": None}),
 ]
 VOID_IS_NEGATIVE = [("dkd", "released"), ("star", "released"), ("adapter", "released")]
-LEARNS_FROM_OLD_LABELS = ["lwf", "lwf-mc", "ewc", "mib", "plop", "reminder", "sdr"]
+LEARNS_FROM_OLD_LABELS = ["lwf", "lwf-mc", "ewc", "mib", "plop", "reminder", "sdr", "mbs"]
 
 
 @pytest.fixture(params=CASES, ids=lambda case: " ".join([case[0], *map(str, case[1].values())]))

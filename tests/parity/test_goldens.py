@@ -6,6 +6,8 @@ import pytest
 
 from tests.parity import (  # noqa: F401 (they register their claims)
     check_adapter,
+    check_barm,
+    check_cfsseg,
     check_classics,
     check_comformer,
     check_dkd,
@@ -19,6 +21,7 @@ from tests.parity import (  # noqa: F401 (they register their claims)
     check_mask_continual,
     check_mask_decisions,
     check_masks,
+    check_mbs,
     check_methods,
     check_networks,
     check_panoptic,

@@ -22,12 +22,14 @@ class TestTheList:
     def test_is_cut_by_system_data_set_and_split_together(self):
         names = {entry.name for entry in catalogue("plop", "voc", "15-1")}
         assert names == {
-            f"voc/plop_15-1_{setting}{variant}" for setting in ("disjoint", "overlapped") for variant in ("", "_released")
+            f"voc/plop_15-1_{setting}{variant}"
+            for setting in ("disjoint", "overlapped")
+            for variant in ("", "_released", "_vitb")
         }
 
     def test_puts_long_splits_first(self):
         splits = [entry.split for entry in catalogue("mib", "voc")]
-        assert list(dict.fromkeys(splits)) == ["15-5", "15-1", "10-1", "5-3"]
+        assert list(dict.fromkeys(splits)) == ["19-1", "15-5", "15-1", "10-1", "5-3"]
 
     @pytest.mark.parametrize(
         ("cut", "told"),

@@ -24,7 +24,9 @@ MANIFESTS = {
     "idec": ROOT / "idec" / "manifest_deeplabv3_r101.json",
     "dkd": ROOT / "dkd" / "manifest_r101_dkd_15_1_1_1_1_1.json",
     "rcil": ROOT / "rcil" / "manifest_r101_rcil_16_1_1.json",
+    "mbs": ROOT / "mbs" / "manifest_vit_b16_mbs_15_1.json",
     "star": ROOT / "star" / "manifest_r101_star_15_1_1_1_1_1.json",
+    "barm": ROOT / "barm" / "manifest_r101_barm_15_1_1.json",
 }
 CODE_BASES = {  # of the method that a recipe's name begins with; the rest were trained in cssegmentation, or in MiB's code
     "mib": ("mib", "csseg"), "ilt": ("mib", "csseg"), "lwf": ("mib", "csseg"), "plop": ("plop", "csseg"),
@@ -32,6 +34,8 @@ CODE_BASES = {  # of the method that a recipe's name begins with; the rest were 
     "reminder": ("plop", "csseg"),
     "sdr": ("csseg",), "sdr-official": ("sdr",), "ssul": ("ssul",), "ssul-m": ("ssul",), "idec": ("idec",), "lag": ("lag",),
     "dkd": ("dkd",), "dkd-m": ("dkd",), "star": ("star",), "star-m": ("star",), "adapter": ("star",),
+    "mbs": ("mbs",),
+    "barm": ("barm",), "cfsseg": (),
 }  # fmt: skip
 STARTS = {"backbone": {"initialisation": "torch"}, "head": {"initialisation": None}}
 """Weights that are loaded replace what a network starts from."""
@@ -42,7 +46,7 @@ CASES = [
     (name, source)
     for name in NAMES
     if (method := name.split("/")[1].split("_")[0]) != "idrnet"
-    for source in CODE_BASES.get(method, ("mib", "csseg"))
+    for source in CODE_BASES.get("mbs" if name.endswith("_vitb") else method, ("mib", "csseg"))
 ]
 OF_IDRNET = [name for name in NAMES if "/idrnet_" in name]
 

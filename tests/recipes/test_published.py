@@ -16,12 +16,16 @@ ELSEWHERE = {"simcis", "comformer", "balconpas", "balconpas-m", "eclipse", "coma
 
 DO_NOT_ADD_UP = {
     ("plop", "voc", "15-5", "overlapped", 70.09): "as printed; its own parts give 70.01",
+    ("cfsseg", "voc", "15-1", "sequential", 70.0): "as quoted; its own parts give 69.5",
+    ("cfsseg", "voc", "15-5", "sequential", 70.0): "as quoted; its own parts give 69.5",
     ("plop", "voc", "15-1", "disjoint", 46.48): "as quoted; its own parts give 47.34",
     ("comastre", "ade20k", "100-5", "overlapped", 32.6): "as quoted; its own parts give 32.5",
     ("eclipse", "ade20k", "100-10", "overlapped", 34.6): "as quoted; its own parts give 34.7",
     ("eclipse", "ade20k", "100-50", "overlapped", 37.1): "as quoted; its own parts give 37.2",
     ("balconpas", "ade20k", "100-10", "overlapped", 38.6): "as quoted; its own parts give 39.6",
     ("comformer", "ade20k", "100-50", "overlapped", 38.4): "as quoted; its own parts give 35.1",
+    ("mbs", "voc", "5-3", "overlapped", 77.0): "as quoted; its own parts give 77.15",
+    ("mbs", "ade20k", "100-5", "overlapped", 38.8): "as quoted, without classes whose IoU is 0; its own parts give 36.97",
 }
 
 
@@ -66,7 +70,7 @@ class TestTable:
         [
             ("method", {*METHODS} | {"sdr+mib", "mib-ewf", "dkd-m", "star-m", "joint", "idrnet"} | ELSEWHERE),
             ("dataset", {*DATASETS}),
-            ("setting", {"overlapped", "disjoint", "partitioned", ""}),
+            ("setting", {"overlapped", "disjoint", "partitioned", "sequential", ""}),
             ("inference", {"single", "flip", "ms+flip"}),
             ("background", {"yes", "no", ""}),
             ("task", {"miou", "pq"}),

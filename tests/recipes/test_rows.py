@@ -84,12 +84,13 @@ class TestEveryRecipeOfPublishedData:
         folder, _, rest = name.partition("/")
         dataset = {"cocostuff10k": "coco-stuff-10k", "pascalcontext59": "pascal-context"}.get(folder, folder)
         assert entry.dataset == dataset
-        system, *words = rest.removesuffix("_released").split("_")
+        system, *words = rest.removesuffix("_released").removesuffix("_vitb").split("_")
         assert entry.system == system.removesuffix("-official")
         if entry.system == "joint":
             assert words == [entry.split]
         elif entry.system != "idrnet":
             assert words == [recipe.scenario.split, recipe.scenario.setting]
+        assert name.endswith("_vitb") == (recipe.network.backbone.name == "vit_base" and system != "mbs")
         assert entry.released == (recipe.method.get("variant") == "released") or "official" in name
 
     def test_has_rates_in_all_its_steps(self, name):

@@ -151,7 +151,7 @@ class _Build:
                     )
             if teacher is None or not self._is_shared(own, updater.inputs(batch)):
                 return None, ""
-            output = self._teacher_from(own)
+            output = self._teacher_from(own, batch.size)
         return {tap: point for tap, value in output.items() for point in own if _is_same(value, own[point])}, ""
 
     def _is_shared(self, own: dict[str, Tensor], images_BCHW: Tensor) -> bool:
@@ -168,11 +168,11 @@ class _Build:
         return all(torch.equal(own[point], theirs[point]) for point in points)
 
     @torch.no_grad()
-    def _teacher_from(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _teacher_from(self, features: dict[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
         """The teacher's output by tap, from features that it shares with the student."""
         updater = self.updater
         assert updater.teacher is not None
-        output = updater.teacher(None, taps=updater.method.taps, start=FromFeatures(features))
+        output = updater.teacher(None, taps=updater.method.taps, start=FromFeatures(features, size))
         return {"logits": output.logits, **output.features}
 
     def _records(self, shared: dict[str, str] | None) -> Iterator[dict[str, Tensor]]:
@@ -185,7 +185,7 @@ class _Build:
                     columns = updater.student.features_at(updater.inputs(batch), self.points)
                     theirs: dict[str, Tensor] = {}
                     if shared is not None:
-                        theirs = self._teacher_from(columns)
+                        theirs = self._teacher_from(columns, batch.size)
                     elif updater.context.predict_teacher is not None:
                         output = updater.context.predict_teacher(batch)
                         theirs = {"logits": output.logits, **output.features}

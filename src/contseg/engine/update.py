@@ -152,10 +152,11 @@ class Updater:
                 batch = replace(batch, held=laid_out)
             passes.append(_Pass(batch, iteration, generator, iteration == (update + 1) * count - 1))
 
-        def final_labels() -> list[Tensor]:
-            return [self._relabelled(one).labels for one in passes]
+        def final() -> list[Batch]:
+            return [self._relabelled(one) for one in passes]
 
-        self.context.labels_of_update = final_labels if count > 1 else None
+        self.context.batches_of_update = final if count > 1 else None
+        self.context.labels_of_update = (lambda: [batch.labels for batch in final()]) if count > 1 else None
         return passes
 
     def _relabelled(self, one: _Pass, teacher_output: SegmenterOutput | None = None) -> Batch:
@@ -227,7 +228,7 @@ class Updater:
         """From the images, or from the features that were computed before."""
         if batch.held is None:
             return self.module(self.inputs(batch), taps=self.taps)
-        return self.module(None, taps=self.taps, start=FromFeatures(batch.held.student))
+        return self.module(None, taps=self.taps, start=FromFeatures(batch.held.student, batch.size))
 
     @torch.no_grad()
     def _teacher_output(self, batch: Batch) -> SegmenterOutput:

@@ -14,9 +14,11 @@ from contseg.data.open import DATASETS
 from contseg.errors import ContsegError, did_you_mean
 from contseg.interop.checkpoint import read_tensors
 from contseg.interop.eomt import add_backbone, convert_eomt, without_criterion
+from contseg.interop.mbs import convert_mbs
 from contseg.interop.names import RESNET_NAMES, load_strictly, prefixes_of, unwrapped
 from contseg.interop.one_vs_rest import OneVsRestSource, convert_one_vs_rest, is_star
 from contseg.interop.published import Source, convert_segmenter
+from contseg.interop.residual import ResidualSource, convert_residual
 from contseg.interop.ssseg import ssseg_names, ssseg_options
 from contseg.models.make import make_segmenter
 from contseg.models.options import NetworkOptions
@@ -49,8 +51,10 @@ CONVERTERS: Registry[Converter] = Registry(
     {
         **dict.fromkeys(get_args(Source), convert_segmenter),
         **dict.fromkeys(get_args(OneVsRestSource), convert_one_vs_rest),
+        **dict.fromkeys(get_args(ResidualSource), convert_residual),
         "ssseg": convert_ssseg,
         "eomt": convert_eomt,
+        "mbs": convert_mbs,
     },
 )
 """Code base to the function that converts its tensors to a segmenter and the outputs per step."""
@@ -60,10 +64,12 @@ MARKS = (
     ("sdr", "body.layer1."),
     ("mib", "body.mod1."),
     ("idec", "classifier.aspp_l1."),
+    ("barm", "classifier.head_pre."),
     ("ssul", "classifier.head."),
     ("ssseg", "backbone_net."),
     ("dkd", "aspp.last_conv."),
     ("eomt", "mask_head.0."),
+    ("mbs", "decoder.cls_emb."),
 )
 """Beginnings of tensor names that are unique to a family of code bases, with the name of one of them."""
 

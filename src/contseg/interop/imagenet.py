@@ -18,9 +18,10 @@ from contseg.models.backbones.swin import Swin
 from contseg.models.backbones.timm_backbone import TimmBackbone, download_errors, import_timm, to_timm_names
 from contseg.models.backbones.timm_vit import TimmViT
 from contseg.models.backbones.two_branches import TwoBranchResNet
+from contseg.models.backbones.vision_transformer import VisionTransformer, resized_positions
 from contseg.models.backbones.vit import PlainViT
 from contseg.models.eomt.trunk import QueryTrunk
-from contseg.models.names import DEPTHS
+from contseg.models.names import DEPTHS, TRANSFORMERS
 from contseg.models.options import NetworkOptions
 from contseg.packaged import packaged_file
 
@@ -35,6 +36,7 @@ CLASSIFIERS = {
     Swin: ("head.", "norm."),
     TimmBackbone: ("head.", "norm.", "classifier.", "conv_head.", "norm_head.", "bn2."),
     **dict.fromkeys((PlainViT, QueryTrunk), ("head.", "fc_norm.", "mask_token")),
+    VisionTransformer: ("head.", "fc_norm.", "pre_logits."),
 }
 """Names of classification layers, which are dropped."""
 SWIN_HUB = {
@@ -62,7 +64,7 @@ def load_backbone(backbone: Backbone, path: Path | str) -> None:
 
     Args:
         path: a file, a folder with `model.safetensors`, `package` for the file of an installed package (EfficientNet-Lite0),
-            or `hub` for the download of timm (Swin and the backbones of timm).
+            or `hub` for the download of timm (Swin, ViT and the backbones of timm).
 
     Raises:
         ContsegError: the file cannot be read, the download fails, tensors do not fit (names those that are missing,
@@ -107,6 +109,8 @@ def _fitting(backbone: Backbone, path: Path) -> tuple[nn.Module, dict[str, Tenso
             found = to_timm_names(backbone.model, convert_efficientnet(tensors, backbone))
         except (KeyError, IndexError, RuntimeError, AssertionError) as error:
             raise ContsegError(f"{path}: timm cannot read it as {backbone.timm_name} ({error})") from None
+    elif isinstance(backbone, VisionTransformer):
+        found = with_positions(tensors, backbone)
     else:  # of a plugin: under its own names
         found = tensors
     found = {name: value for name, value in found.items() if not name.startswith(CLASSIFIERS.get(type(backbone), ()))}
@@ -197,6 +201,17 @@ def convert_swin(tensors: dict[str, Tensor], swin: Swin) -> dict[str, Tensor]:
     return {name: own[name] for name in own if re.match(r"norm\d\.", name)} | found
 
 
+def with_positions(tensors: dict[str, Tensor], vit: VisionTransformer) -> dict[str, Tensor]:
+    """Tensors of a ViT, whose position embeddings are resized to the grid of this one."""
+    own, given = vit.pos_embed.shape[1], tensors.get("pos_embed")
+    if given is None or given.ndim != 3 or given.shape[1] in (0, 1, own):
+        return tensors
+    sides = [round((count - 1) ** 0.5) for count in (given.shape[1], own)]
+    if sides[0] ** 2 + 1 != given.shape[1]:
+        return tensors  # of another shape than a square with a class token, as will be told
+    return tensors | {"pos_embed": resized_positions(given, (sides[1], sides[1]))}
+
+
 EFFICIENTNET = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 EFFICIENTNET_BLOCK = {
     "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2", "_project_conv": "conv_pwl",
@@ -259,13 +274,19 @@ def resized_table(table: Tensor, rows: int) -> Tensor:
 
 
 def _downloaded(backbone: Backbone) -> dict[str, Tensor]:
-    if not isinstance(backbone, (Swin, *OF_TIMM)):
-        raise ContsegError("backbone_weights: hub is for Swin and the backbones of timm; give a file")
+    if not isinstance(backbone, (Swin, VisionTransformer, *OF_TIMM)):
+        raise ContsegError("backbone_weights: hub is for Swin, ViT and the backbones of timm; give a file")
     if isinstance(backbone, Swin):
         size = (backbone.channels[0], len(backbone.stages()[2][1]))  # type: ignore[arg-type]
         if size not in SWIN_HUB:
             raise ContsegError("backbone_weights: the hub has no Swin of this width and depth; give a file")
         name = SWIN_HUB[size]
+    elif isinstance(backbone, VisionTransformer):
+        sizes = {"embed_dim": backbone.channels[0], "depth": len(backbone.blocks)}
+        fitting = [known for known, of in TRANSFORMERS.items() if sizes.items() <= of.items()]
+        if not fitting:
+            raise ContsegError("backbone_weights: the hub has no ViT of this width and depth; give a file")
+        name = f"{fitting[0]}_patch16_384"
     elif isinstance(backbone, OF_TIMM):
         name = backbone.timm_name
     else:

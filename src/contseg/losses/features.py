@@ -42,6 +42,19 @@ def old_positions(labels_BHW: Tensor, size: tuple[int, int], old_classes: int) -
         >>> old_positions(torch.tensor([[[0, 1, 4, 4, 255, 1]]]), (1, 3), old_classes=3)
         tensor([[[  0, 255, 255]]])
     """
+    return torch.where(nearest(labels_BHW, size) < old_classes, 0, IGNORE)
+
+
+def nearest(labels_BHW: Tensor, size: tuple[int, int]) -> Tensor:
+    """Labels resized by PyTorch's nearest neighbour, which takes the first pixel of every cell: (B, h, w).
+
+    Args:
+        size: (h, w) of the map.
+
+    Example:
+        >>> nearest(torch.tensor([[[0, 1, 4, 4, 255, 1]]]), (1, 3))
+        tensor([[[  0,   4, 255]]])
+    """
     # float64 represents every label and is accepted by `interpolate`
     near = functional.interpolate(labels_BHW.unsqueeze(1).double(), size, mode="nearest").squeeze(1)
-    return torch.where(near < old_classes, 0, IGNORE)
+    return near.to(labels_BHW.dtype)

@@ -34,8 +34,13 @@ class DFT(Method):
     new_classes_start_from = "reserved"
 
     def check(self, network: NetworkOptions, steps: Sequence[Step]) -> None:
-        """Check that every later step adds classes, as otherwise there is nothing to train."""
+        """Check that every later step adds classes, as otherwise there is nothing to train, and classes may be reserved."""
         super().check(network, steps)
+        if network.head.tokens:
+            raise ContsegError(
+                f"network.head: method '{self.name}' makes the classifiers of all steps at step 0, and the class tokens of"
+                f" {network.head.name} see each other; set network.head.name=deeplabv3-mib"
+            )
         for step in steps[1:]:
             if not step.new_count:
                 raise ContsegError(

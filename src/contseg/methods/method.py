@@ -51,6 +51,7 @@ class StepContext:
         passes: forward passes per update (`training.accumulate`).
         labels_of_update: function that returns the final labels of every pass of this update, including the current batch.
             None if an update has one pass.
+        batches_of_update: the same for the whole batches, of which a method may count more than valid pixels.
         keep_features: keeps features in files (`training.features`), see `rereading`; None keeps nothing.
     """
 
@@ -69,6 +70,7 @@ class StepContext:
     passes: int = 1
     updates: int = 1
     labels_of_update: Callable[[], Sequence[Tensor]] | None = None
+    batches_of_update: Callable[[], Sequence[Batch]] | None = None
     previous: Segmenter | None = None
     keep_features: KeepFeatures | None = None
 

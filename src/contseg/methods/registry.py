@@ -43,8 +43,11 @@ METHODS: "Registry[type[Method]]" = Registry(
         "dkd": "contseg.methods.dkd:DKD",
         "star": "contseg.methods.star:STAR",
         "adapter": "contseg.methods.adapter:Adapter",
+        "mbs": "contseg.methods.mbs:MBS",
+        "barm": "contseg.methods.barm:BARM",
         "pyramid": "contseg.methods.pyramid:Pyramid",
         "gaussian": "contseg.methods.gaussian.gaussian:Gaussian",
+        "cfsseg": "contseg.methods.gaussian.cfsseg:CFSSeg",
     },
     _require_method,
 )
@@ -63,6 +66,9 @@ RELEASED: "Registry[type[Method]]" = Registry(
         "ucd": "contseg.methods.ucd_released:UCDReleased",
         "adapter": "contseg.methods.adapter_released:AdapterReleased",
         "lag": "contseg.methods.lag_released:LAGReleased",
+        "mbs": "contseg.methods.mbs_released:MBSReleased",
+        "barm": "contseg.methods.barm_released:BARMReleased",
+        "cfsseg": "contseg.methods.gaussian.cfsseg_released:CFSSegReleased",
     },
     _require_method,
 )

@@ -1,9 +1,9 @@
 """A growing classifier: one small network per step, with concatenated outputs."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from contseg.errors import ContsegError
 from contseg.models.normalization import BatchNorm
 
-Start = Literal["auxiliary", "background", "random", "reserved", "unknown"]
+Start = Literal["auxiliary", "background", "branch", "random", "reserved", "unknown"]
 
 
 class GrowingClassifier(nn.Module):
@@ -24,12 +24,17 @@ class GrowingClassifier(nn.Module):
         hidden: each step has its own 3x3 convolution, norm and ReLU before its 1x1 (SSUL, IDEC, LAG).
         make: from a number of outputs to the convolution of a step; default: 1x1.
 
+    Class attributes:
+        taps: names of the classifier's own features, see `run`.
+
     Example:
         >>> classifier = GrowingClassifier(8, [3])
         >>> classifier.grow(2, "random")
         >>> classifier(torch.zeros(1, 8, 4, 4)).shape, classifier.widths
         (torch.Size([1, 5, 4, 4]), [3, 2])
     """
+
+    taps: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -83,9 +88,9 @@ class GrowingClassifier(nn.Module):
             raise ContsegError("classifier: has a 3x3 convolution per step, so it cannot be applied to single vectors")
         return self(features_NC[:, :, None, None], steps)[:, :, 0, 0]
 
-    def auxiliary_logits(self, features_BCHW: Tensor) -> Tensor:
-        """The output of an auxiliary classifier, see `ForegroundClassifier`; this one has none."""
-        raise TypeError(f"{type(self).__name__} has no auxiliary classifier")
+    def run(self, features_BCHW: Tensor, taps: Collection[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The logits, and those of the classifier's own features that are among `taps`; by default it has none."""
+        return self(features_BCHW), {}
 
     def reserve(self, widths: Sequence[int]) -> None:
         """Make the convolutions of later steps now, with random weights, in place of those that were reserved before.

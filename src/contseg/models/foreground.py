@@ -1,6 +1,6 @@
 """A classifier without an output for background, whose logit is the constant 0."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,10 @@ class ForegroundClassifier(GrowingClassifier):
         if 0 not in range(len(self.steps))[steps]:
             return logits
         return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
+
+    def run(self, features_BCHW: Tensor, taps: Collection[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The logits, and with tap `auxiliary` those of the auxiliary classifier."""
+        return self(features_BCHW), {"auxiliary": self.auxiliary_logits(features_BCHW)} if "auxiliary" in taps else {}
 
     def auxiliary_logits(self, features_BCHW: Tensor) -> Tensor:
         """The output of the auxiliary classifier, (B, 1, H, W), without a gradient into the features."""

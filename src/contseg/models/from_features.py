@@ -11,6 +11,10 @@ class FromFeatures:
     Points are `stage1` to `stage4`, the maps of the backbone before activation; `head` and the head's own taps, before
     their last dropout; and `auxiliary`, the convolution of the auxiliary head. `start_points` finds those that are needed.
 
+    Args:
+        features: by point.
+        size: (H, W) of the images, for networks that pad them (`Backbone.covered`); None: nothing was padded.
+
     Not a dataclass: Fabric would convert the tensors in it to the precision of the images.
 
     Example:
@@ -23,7 +27,7 @@ class FromFeatures:
         True
     """
 
-    __slots__ = ("features",)
+    __slots__ = ("features", "size")
 
-    def __init__(self, features: Mapping[str, Tensor]):
-        self.features = features
+    def __init__(self, features: Mapping[str, Tensor], size: tuple[int, int] | None = None):
+        self.features, self.size = features, size

@@ -67,7 +67,7 @@ def start_points(segmenter: Segmenter, taps: Sequence[str] = (), *, fixed: bool 
                 points["head"] = None
             else:
                 want(*head.uses)
-        elif tap != "logits":
+        elif tap not in ("logits", *segmenter.classifier.taps):
             if held and tap in head.dropouts:
                 points[tap] = None
             else:

@@ -7,11 +7,14 @@ Freeze = Literal["none", "norm", "stage1", "stage2", "stage3", "stage4", "all"]
 
 Decision = Literal["softmax", "sigmoid"]
 
-Background = Literal["learned", "constant", "auxiliary"]
+Background = Literal["learned", "constant", "auxiliary", "residual"]
 """How a network decides for background, see `NetworkOptions`."""
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 """Features of backbones that are divided into stages."""
+
+RESIDUAL_TAPS = ("branches", "raw_logits")
+"""Features that only a network with `background: residual` has, see `contseg.models.residual`."""
 
 ASPP_TAPS = ("aspp1", "aspp2", "aspp3", "aspp4")
 """Features that only the head `deeplabv3-ssul` has."""
@@ -30,6 +33,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "swin_base": {"embed_dim": 128, "depths": (2, 2, 18, 2), "heads": (4, 8, 16, 32), "window": 12},
     "swin_large": {"embed_dim": 192, "depths": (2, 2, 18, 2), "heads": (6, 12, 24, 48), "window": 12},
 }
+
+TRANSFORMERS: dict[str, dict[str, int]] = {
+    "vit_tiny": {"embed_dim": 192, "depth": 12, "heads": 3},
+    "vit_small": {"embed_dim": 384, "depth": 12, "heads": 6},
+    "vit_base": {"embed_dim": 768, "depth": 12, "heads": 12},
+}
+"""Vision transformers with patches of 16 pixels; timm's name is `NAME_patch16_384`."""
 
 ARCHITECTURES: dict[str, tuple[str, tuple[int, ...], bool]] = {
     "convnext_tiny": ("convnext_tiny", (0, 1, 2, 3), True),

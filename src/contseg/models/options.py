@@ -11,7 +11,7 @@ from contseg.models.adopted.options import ADOPTED, AdoptedHeadOptions, AdoptedO
 from contseg.models.backbones.options import BACKBONES, DEFAULT_BACKBONE, BackboneOptions, ResNetOptions, ViTOptions
 from contseg.models.heads.idrnet.options import IDRNetOptions
 from contseg.models.heads.options import DEFAULT_HEAD, HEADS, DeepLabV3MiBOptions, HeadInput, HeadOptions
-from contseg.models.names import STAGES, VITS, Background, Decision
+from contseg.models.names import RESIDUAL_TAPS, STAGES, VITS, Background, Decision
 from contseg.models.old_options import nested
 from contseg.models.parts import chosen, shared_keys
 from contseg.options import Channels, ChannelsOrNone, Count, Factor, Options, ShareBelowOne
@@ -64,7 +64,8 @@ class NetworkOptions(Options):
         unknown: the first output is "unknown", whose score is added to background's (label policy `ssul`).
         background: `learned`: an output like the classes. `constant`: there is no such output, its logit is 0, so with
             `sigmoid` a pixel is background where no class has a score over one half. `auxiliary`: as `constant`, with an
-            auxiliary classifier from which new classes start (DKD).
+            auxiliary classifier from which new classes start (DKD). `residual`: an output of step 0 that every later step
+            lowers by a residual of its own; each step has its own 3x3 convolution, norm and ReLU (BARM).
         mean, std: of RGB in [0, 1], for normalisation.
         readout: a classifier with computed weights; none has the learned one.
 
@@ -100,6 +101,14 @@ class NetworkOptions(Options):
         return AdoptedHeadOptions.model_validate(value) if _is_adopted(value) else chosen(HEADS, DEFAULT_HEAD, value)
 
     @model_validator(mode="after")
+    def _class_tokens(self) -> "NetworkOptions":
+        if self.head.tokens and self.unknown:
+            raise ValueError(
+                f"unknown: the classes of {self.head.name} are tokens that see each other; remove it or use another head"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _without_a_background_output(self) -> "NetworkOptions":
         if self.background == "learned":
             return self
@@ -109,11 +118,12 @@ class NetworkOptions(Options):
             "readout": self.readout is not None,
             "head.idrnet": self.idrnet is not None,
             f"backbone.name={ADOPTED}": isinstance(self.backbone, AdoptedOptions),
-            f"head.name={self.head.name}": self.head.hidden,
+            f"head.name={self.head.name}": (self.head.hidden and self.background != "residual") or self.head.tokens,
         }
         if found := [name for name, there in conflicts.items() if there]:
+            why = "has no output" if self.background != "residual" else "has no single classifier"
             raise ValueError(
-                f"background: {self.background} has no output for background, which {found[0]} needs; remove one of them"
+                f"background: {self.background} {why} for background, which {found[0]} needs; remove one of them"
             )
         return self
 
@@ -168,16 +178,18 @@ class NetworkOptions(Options):
         """The available features.
 
         `stage1` ... `stage4` (sums before activation), `head`, `logits`, `pyramid` (stages 1 to 3 after activation and
-        the head, at the resolution of `stage2`), those of the head, such as `aspp1` ... `aspp4` of `deeplabv3-ssul`, and
-        `auxiliary`, the output of the auxiliary classifier.
+        the head, at the resolution of `stage2`), those of the head, such as `aspp1` ... `aspp4` of `deeplabv3-ssul` or
+        `patches` and `classes` of `mask-transformer`, and `auxiliary`, the output of the auxiliary classifier, or
+        `branches` and `raw_logits` of `background: residual`.
 
         Example:
             >>> NetworkOptions(head="fcn").taps
             ('stage1', 'stage2', 'stage3', 'stage4', 'head', 'logits', 'pyramid')
         """
         pyramid = ("pyramid",) if self.backbone.taps and not self.head.masks else ()
-        auxiliary = ("auxiliary",) if self.background == "auxiliary" else ()
-        return (*self.backbone.taps, *TAPS[4:], *pyramid, *self.head.taps, *auxiliary)
+        own = {"auxiliary": ("auxiliary",), "residual": RESIDUAL_TAPS}.get(self.background, ())
+        of_head = () if self.head.tokens and self.readout is not None else self.head.taps
+        return (*self.backbone.taps, *TAPS[4:], *pyramid, *of_head, *own)
 
     def head_input(self, channels: list[int], widths: list[int]) -> HeadInput:
         """The input of the head's constructor.

@@ -20,11 +20,12 @@ from contseg.models.freezing import (
     parameters_of_old_classes,
 )
 from contseg.models.from_features import FromFeatures
-from contseg.models.layers import pyramid
-from contseg.models.names import STAGES
+from contseg.models.layers import pyramid, resize
+from contseg.models.names import STAGES, Decision
 from contseg.models.options import TAPS, NetworkOptions, ReadoutOptions, ReadoutTap
 from contseg.models.output import AuxiliaryOutput, SegmenterOutput
 from contseg.models.readout import ReadoutClassifier
+from contseg.models.residual import ResidualClassifier
 from contseg.ranks import Ranks
 
 
@@ -139,7 +140,7 @@ class Segmenter(nn.Module):
     def forward(
         self, images_BCHW: Tensor | None, taps: Sequence[str] = (), start: FromFeatures | None = None
     ) -> SegmenterOutput:
-        """Logits and the requested taps.
+        """Logits, at the resolution of the features or, where the backbone had to pad images, at theirs; and requested taps.
 
         Args:
             images_BCHW: normalised images, see `normalise`; None with `start`.
@@ -155,15 +156,25 @@ class Segmenter(nn.Module):
         activated = partial(_activated, self.backbone, stages)
         decoded, passed = self._decoded(stages, activated, given)
         feature = partial(self._feature, stages=stages, decoded_BCHW=decoded, activated=activated, given=given)
-        features = {self.classifier_tap: (read := feature(self.classifier_tap)), "logits": self.classifier(read)}
-        if "auxiliary" in taps:
-            features["auxiliary"] = self.classifier.auxiliary_logits(read)
+        logits, own = self.classifier.run(read := feature(self.classifier_tap), taps)
+        size = None if start is None else start.size
+        if images_BCHW is not None:
+            size = (images_BCHW.shape[2], images_BCHW.shape[3])
+        features = {self.classifier_tap: read, "logits": self._of_image(logits, size), **own}
         found = {tap: features[tap] if tap in features else feature(tap) for tap in taps}
         output = SegmenterOutput(features["logits"], found)
         if self.training:
             output.passed = passed
             output.auxiliary = [*self.head.auxiliary(passed), *self._third_stage(activated, given)]
         return output
+
+    def _of_image(self, logits_BKHW: Tensor, size: tuple[int, int] | None) -> Tensor:
+        """The logits of a padded image at the full size of the image, so that resizing keeps pixels in their places."""
+        if size is None or (covered := self.backbone.covered(size)) is size:
+            return logits_BKHW
+        if not torch.compiler.is_exporting() and covered == size:  # a program for any size has no such case
+            return logits_BKHW
+        return resize(logits_BKHW, covered)[:, :, : size[0], : size[1]]
 
     def _third_stage(self, activated: Callable[[int], Tensor], given: Mapping[str, Tensor]) -> list[AuxiliaryOutput]:
         """The output of the auxiliary head, if there is one."""
@@ -274,21 +285,26 @@ class Segmenter(nn.Module):
             updates: number of all updates of the step.
         """
 
-    def use_readout(self, readout: ReadoutOptions) -> None:
+    def use_readout(self, readout: ReadoutOptions, decision: Decision = "softmax") -> None:
         """Replace the classifier by one with computed weights, which are still zero, with the same outputs.
 
-        Its scores compete and it has a background, so the decision rule becomes `softmax` and the background `learned`.
+        It has a background, so the background becomes `learned`.
+
+        Args:
+            decision: the decision rule from then on; by default scores compete.
         """
-        changes = {"readout": readout, "decision": "softmax", "background": "learned"}
+        changes = {"readout": readout, "decision": decision, "background": "learned"}
         self.options = self.options.model_copy(update=changes)
         self.classifier = self._classifier(self.widths).to(self.mean)
 
     def _classifier(self, widths: list[int]) -> GrowingClassifier:
         options, readout = self.options, self.options.readout
+        if options.background == "residual":
+            return ResidualClassifier(self.head.width, widths)
         if options.background != "learned":
             return ForegroundClassifier(self.head.width, widths, options.background == "auxiliary")
         if readout is None:
-            return GrowingClassifier(self.head.width, widths, options.unknown, options.head.hidden)
+            return options.head.make_classifier(self.head.width, widths, options.unknown)
         return ReadoutClassifier(self.channels_of(readout.tap), widths, readout)
 
     def scores(self, logits_BKHW: Tensor) -> Tensor:

@@ -31,8 +31,8 @@ class PublishedRow:
         dataset: as in a recipe; `isprs` is Potsdam, `pascal-context` its 59 classes.
         split, setting: as in a recipe; the split of `joint` gives the groups that are scored, and its setting is empty.
         ratio: share of the images of later steps that were used.
-        network: such as `fcn_resnet50-d8`, where the source compares networks; `mask2former` for methods that classify
-            masks; empty for the network of the method's paper.
+        network: such as `fcn_resnet50-d8`, where the source compares networks, and always with class tokens;
+            `mask2former` for methods that classify masks; empty for the network of the method's paper.
         inference: `single` view, `flip`, or `ms+flip` for several scales and the mirrored image.
         task: what the numbers are: `miou` or `pq` (panoptic quality).
         old, new, all: in percent, None where it is not published.
@@ -113,7 +113,11 @@ def published_for(recipe: Recipe) -> list[PublishedRow]:
         if (row.method, row.dataset, row.split, row.ratio) == (method, dataset, split, scenario.ratio)
         and row.setting in ("", scenario.setting)
     ]
-    fitting = [network, "", *([MASK_NETWORK] if classifies_masks(recipe) else [])]
+    fitting = [network]
+    if not recipe.network.head.tokens:  # a row without a network is about the convolutional one of its paper
+        fitting.append("")
+    if classifies_masks(recipe):
+        fitting.append(MASK_NETWORK)
     return next((found for name in fitting if (found := [row for row in rows if row.network == name])), [])
 
 

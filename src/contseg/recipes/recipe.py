@@ -38,8 +38,8 @@ class DataOptions(Options):
         pipeline: `mib`, `ssul`, `ssseg`, `ssseg-lip`, `centre` or that of a plugin, see `contseg.data.pipelines.augment`.
         crop: side of the training crop in pixels, or [height, width].
         scale: [minimum, maximum] of the random scaling factor; none: that of the pipeline (`mib` has no such factor).
-        resize: [long, short] side in pixels to which `ssseg` and `ssseg-lip` fit images before scaling; none:
-            [2048, 512] and [520, 520].
+        resize: [long, short] side in pixels to which `ssseg`, `ssseg-lip` and `ssul` fit images before scaling; none:
+            [2048, 512], [520, 520], and their own size.
         flip: probability of a horizontal flip.
         jitter: colour jitter, or none.
         test_crop: at evaluation, resize the shorter side of image and label to this and cut the centre (MiB, PLOP: 512);

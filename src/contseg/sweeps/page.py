@@ -248,8 +248,13 @@ def _section(rows: Mapping[str, Row], results: Results) -> str:
 
 
 def _missing(rows: Mapping[str, Row], results: Results) -> str:
-    left = {name: [run.replace(",", " ") for run in row.runs() if (name, run) not in results] for name, row in rows.items()}
-    return "; ".join(f"{name} {', '.join(runs)}" for name, runs in left.items() if runs)
+    """Rows with the runs that are not finished; "all" for many."""
+    parts = []
+    for name, row in rows.items():
+        left = [run.replace(",", " ") for run in row.runs() if (name, run) not in results]
+        if left:
+            parts.append(f"{name} {'all' if len(left) == len(row.runs()) > 3 else ', '.join(left)}")
+    return "; ".join(parts)
 
 
 def _commands(rows: Mapping[str, Row], overrides: Sequence[str]) -> str:

@@ -81,15 +81,20 @@ class RandomScaleCrop:
         size: of the crop in pixels: a side (513 in the publications), or (height, width).
         flip, mirror: as in `RandomResizedCrop`.
         scale: range of the factor.
+        resize: (long, short) side of a box that images are fitted into before scaling (MBS); None scales them as they are.
     """
 
     size: Size
     flip: float = 0.5
     scale: tuple[float, float] = (0.5, 2.0)
     mirror: tuple[tuple[int, int], ...] = ()
+    resize: tuple[int, int] | None = None
 
     def __call__(self, image: np.ndarray, layers: Layers, rng: np.random.Generator) -> Sample:
         scale = rng.uniform(*self.scale)
+        if self.resize is not None:
+            lengths = image.shape[:2]
+            scale *= min(max(self.resize) / max(lengths), min(self.resize) / min(lengths))
         vertical, horizontal = (
             _window(length, scale, side, rng) for length, side in zip(image.shape[:2], sides(self.size), strict=True)
         )

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import torch
@@ -121,7 +122,7 @@ class Features:
         fixed = all(getattr(self, name) == getattr(other, name) for name in ("tap", "expansion", "seed", "parts"))
         return fixed and torch.equal(self.mean.cpu(), other.mean.cpu()) and torch.equal(self.std.cpu(), other.std.cpu())
 
-    def to(self, device: torch.device | str) -> "Features":
+    def to(self, device: torch.device | str) -> Self:
         """The same map on a device."""
         return replace(self, mean=self.mean.to(device), std=self.std.to(device))
 
@@ -160,14 +161,19 @@ class Features:
 def outputs(segmenter: Segmenter, batch: Batch, taps: Sequence[str] = ()) -> SegmenterOutput:
     """The output for a batch, from its held features if it has them."""
     if batch.held is not None:
-        return segmenter(None, taps=taps, start=FromFeatures(batch.held.student))
+        return segmenter(None, taps=taps, start=FromFeatures(batch.held.student, batch.size))
     return segmenter(segmenter.normalise(batch.images), taps=taps)
 
 
-def maps(segmenter: Segmenter, batches: Iterable[Batch], tap: str) -> Iterator[tuple[Batch, Tensor]]:
-    """Each batch with a map of the segmenter in evaluation mode, (B, d, h, w), without gradients."""
+def looked(segmenter: Segmenter, batches: Iterable[Batch], tap: str) -> Iterator[tuple[Batch, SegmenterOutput]]:
+    """Each batch with the output of the segmenter in evaluation mode, a tap included, without gradients."""
     with evaluating(segmenter):
         for batch in batches:
             with torch.no_grad():
                 output = outputs(segmenter, batch, (tap,))
-            yield batch, output.features[tap]
+            yield batch, output
+
+
+def maps(segmenter: Segmenter, batches: Iterable[Batch], tap: str) -> Iterator[tuple[Batch, Tensor]]:
+    """Each batch with a map of the segmenter in evaluation mode, (B, d, h, w), without gradients."""
+    return ((batch, output.features[tap]) for batch, output in looked(segmenter, batches, tap))

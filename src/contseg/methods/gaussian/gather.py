@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 from contseg.data.classes import IGNORE, ClassTable
-from contseg.methods.gaussian.features import Features, maps, outputs
+from contseg.methods.gaussian.features import Features, looked, maps
 from contseg.methods.gaussian.sums import GaussianSums
-from contseg.models.freezing import evaluating
 from contseg.models.layers import resize
+from contseg.models.output import SegmenterOutput
 from contseg.models.segmenter import Segmenter
 from contseg.ranks import ALONE, Ranks
 from contseg.scenarios.batch import Batch
 
 CellLabel = Literal["centre", "majority"]
+LabelsOf = Callable[[Batch, SegmenterOutput, tuple[int, int]], Tensor]
 MAJORITY = 0.9
 CELLS = 16384
 """Cells whose features are expanded at once."""
@@ -58,7 +59,7 @@ def gather(
         (('cat', 'dog'), [32.0, 0.0])
     """
 
-    def labels(batch: Batch, size: tuple[int, int]) -> Tensor:
+    def labels(batch: Batch, output: SegmenterOutput, size: tuple[int, int]) -> Tensor:
         return cell_labels(batch.labels, size, cells)
 
     return _gathered(segmenter, batches, table, features, labels, learned, scatter, ranks)
@@ -88,10 +89,9 @@ def sums_of_confident(
     """
     first = int(table.has_background)
 
-    def labels(batch: Batch, size: tuple[int, int]) -> Tensor:
+    def labels(batch: Batch, output: SegmenterOutput, size: tuple[int, int]) -> Tensor:
         given = cell_labels(batch.labels, size, cells)
-        scores = segmenter.scores(outputs(segmenter, batch).logits)
-        best, predicted = resize(scores, size).max(dim=1)
+        best, predicted = resize(segmenter.scores(output.logits), size).max(dim=1)
         unknown = (given == IGNORE) | (given < first)
         return given.where(~unknown, predicted.where(best >= p, IGNORE))
 
@@ -103,7 +103,7 @@ def _gathered(
     batches: Iterable[Batch],
     table: ClassTable,
     features: Features,
-    labels_of: Callable[[Batch, tuple[int, int]], Tensor],
+    labels_of: LabelsOf,
     learned: Sequence[str],
     scatter: bool,
     ranks: Ranks,
@@ -112,13 +112,26 @@ def _gathered(
     names = table.names[first:]
     learned = tuple(learned) or names
     running = _Running(features.to(device), len(names), first, scatter)
-    with torch.no_grad(), evaluating(segmenter):
-        for batch, g_BDHW in maps(segmenter, batches, features.tap):
-            labels_Bhw = labels_of(batch, (g_BDHW.shape[2], g_BDHW.shape[3]))
-            running.add(g_BDHW.movedim(1, -1).flatten(0, 2), labels_Bhw.flatten())
+    with torch.no_grad():
+        for g_ND, labels_N in cells_of(segmenter, batches, features.tap, labels_of):
+            running.add(g_ND, labels_N)
         sums = running.over_ranks(ranks).sums(names, learned)
     seen = zip(sums.classes, sums.counts.tolist(), strict=True)
     return sums.without(*(name for name, count in seen if not count and name not in learned))
+
+
+def cells_of(
+    segmenter: Segmenter, batches: Iterable[Batch], tap: str, labels_of: LabelsOf
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The cells of each batch in one pass of the network: its map (N, D) and their labels (N,).
+
+    Args:
+        labels_of: from a batch, the output for it and the size of the map to the labels of its cells, (B, h, w).
+    """
+    for batch, output in looked(segmenter, batches, tap):
+        g_BDHW = output.features[tap]
+        labels_Bhw = labels_of(batch, output, (g_BDHW.shape[2], g_BDHW.shape[3]))
+        yield g_BDHW.movedim(1, -1).flatten(0, 2), labels_Bhw.flatten()
 
 
 class _Running:

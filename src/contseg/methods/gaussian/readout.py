@@ -11,6 +11,7 @@ from contseg.data.classes import ClassTable
 from contseg.errors import ContsegError
 from contseg.methods.gaussian.features import Features
 from contseg.methods.gaussian.sums import GaussianSums
+from contseg.models.names import Decision
 from contseg.models.options import ReadoutOptions
 from contseg.models.readout import FixedConvolution, ReadoutClassifier
 from contseg.models.segmenter import Segmenter
@@ -154,15 +155,20 @@ def apply(segmenter: Segmenter, sums: GaussianSums, table: ClassTable, **options
 
 
 @torch.no_grad()
-def install(segmenter: Segmenter, features: Features, found: Readout) -> None:
-    """Write a read-out into a segmenter; without an expansion, the standardisation is part of its convolutions."""
+def install(segmenter: Segmenter, features: Features, found: Readout, decision: Decision = "softmax") -> None:
+    """Write a read-out into a segmenter; without an expansion, the standardisation is part of its convolutions.
+
+    Args:
+        decision: of the segmenter from then on.
+    """
     segmenter.use_readout(
         ReadoutOptions(
             tap=features.tap,
             expansion=features.expansion,
             centres=len(found.centres_bias),
             distance=found.whitening is not None,
-        )
+        ),
+        decision,
     )
     classifier = segmenter.classifier
     assert isinstance(classifier, ReadoutClassifier)

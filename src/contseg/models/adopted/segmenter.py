@@ -15,6 +15,7 @@ from contseg.models.adopted.options import ADOPTED, MODELS, AdoptedOptions
 from contseg.models.adopted.slot import as_first_step, convolution_like, take_out
 from contseg.models.classifier import GrowingClassifier
 from contseg.models.from_features import FromFeatures
+from contseg.models.names import Decision
 from contseg.models.options import IMAGENET_MEAN, IMAGENET_STD, Colour, NetworkOptions, ReadoutOptions
 from contseg.models.output import SegmenterOutput
 from contseg.models.segmenter import Segmenter
@@ -48,9 +49,9 @@ class AdoptedSegmenter(Segmenter):
             self.classifier.steps[0] = as_first_step(last, widths[0])
         self.backbone.fill(self.classifier)
 
-    def use_readout(self, readout: ReadoutOptions) -> None:
+    def use_readout(self, readout: ReadoutOptions, decision: Decision = "softmax") -> None:
         """See `Segmenter.use_readout`; the tap is `head`."""
-        super().use_readout(readout)
+        super().use_readout(readout, decision)
         self.backbone.fill(self.classifier)
 
     def _classifier(self, widths: list[int]) -> GrowingClassifier:

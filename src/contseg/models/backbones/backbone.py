@@ -31,6 +31,10 @@ class Backbone(nn.Module):
     channels: list[int]
     output_stride: int = 32
 
+    def covered(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The size in pixels that the maps of an image (H, W) cover together. By default that of the image."""
+        return size
+
     def activate(self, map_BCHW: Tensor) -> Tensor:
         """Activate a map for the heads; taps are maps without this activation. By default the map itself."""
         return map_BCHW

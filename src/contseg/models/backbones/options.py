@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from contseg.errors import ContsegError
-from contseg.models.names import ARCHITECTURES, DEPTHS, PATCHES, STAGES, VARIANTS, VITS, Freeze, Initialisation
+from contseg.models.names import ARCHITECTURES, DEPTHS, PATCHES, STAGES, TRANSFORMERS, VARIANTS, VITS, Freeze, Initialisation
 from contseg.models.parts import PartOptions, require_options
-from contseg.options import Channels, ChannelsOrNone, Pixels, Share, ShareAboveZero, ShareBelowOne
+from contseg.options import Channels, ChannelsOrNone, Depth, Pixels, Share, ShareAboveZero, ShareBelowOne
 from contseg.plugins import Registry
 
 if TYPE_CHECKING:
@@ -268,6 +268,36 @@ class ViTOptions(BackboneOptions):
             return QueryTrunk(self.name, self.drop_path, self.options, self.sides, self.patch, self.lora)
 
 
+class VisionTransformerOptions(BackboneOptions):
+    """Vision transformers at one resolution, see `contseg.models.backbones.vision_transformer.VisionTransformer`.
+
+    Attributes:
+        embed_dim, depth, heads: override the values of the name.
+        grid: side of the grid of position embeddings, in patches: 32 for images of 512 pixels. Other images resize them.
+        drop_path: probability that the last block is skipped for an image in training.
+    """
+
+    name: Literal["vit_tiny", "vit_small", "vit_base"]
+    embed_dim: Channels | None = None
+    depth: Depth | None = None
+    heads: Channels | None = None
+    grid: Channels = 32
+    drop_path: ShareBelowOne = 0.0
+
+    @property
+    def stride(self) -> int:
+        """The side of a patch."""
+        return 16
+
+    def build(self) -> "Backbone":
+        """A `VisionTransformer`."""
+        from contseg.models.backbones.vision_transformer import VisionTransformer
+
+        given = TRANSFORMERS[self.name]
+        changed = {key: getattr(self, key) for key in given if getattr(self, key) is not None}
+        return VisionTransformer(**given | changed, grid=self.grid, drop_path=self.drop_path)
+
+
 BACKBONES: Registry[type[BackboneOptions]] = Registry(
     "backbones",
     "network.backbone",
@@ -276,9 +306,10 @@ BACKBONES: Registry[type[BackboneOptions]] = Registry(
         **dict.fromkeys(VARIANTS, SwinOptions),
         **dict.fromkeys(ARCHITECTURES, TimmOptions),
         **dict.fromkeys(VITS, ViTOptions),
+        **dict.fromkeys(TRANSFORMERS, VisionTransformerOptions),
     },
     require_options(BackboneOptions),
 )
-"""Options class of each backbone name. Only the last two kinds need timm."""
+"""Options class of each backbone name. Only `TimmOptions` and `ViTOptions` need timm."""
 register_backbone = BACKBONES.register
 DEFAULT_BACKBONE = "resnet101"

@@ -8,10 +8,11 @@ from pydantic import Field, model_validator
 from contseg.models.heads.idrnet.options import CONTEXT, IDRNetOptions
 from contseg.models.names import ASPP_TAPS, Initialisation
 from contseg.models.parts import PartOptions, require_options
-from contseg.options import Channels, ChannelsOrNone, Pixels, Share, ShareBelowOne
+from contseg.options import Channels, ChannelsOrNone, Depth, Pixels, Share, ShareBelowOne
 from contseg.plugins import Registry
 
 if TYPE_CHECKING:
+    from contseg.models.classifier import GrowingClassifier
     from contseg.models.heads.deeplabv3_mib import DeepLabV3MiB
     from contseg.models.heads.head import Head
 
@@ -45,6 +46,7 @@ class HeadOptions(PartOptions):
         taps: names of the head's own features.
         hidden: whether each step's classifier has its own convolution, norm and ReLU.
         masks: whether it predicts masks and their classes, not a class for each pixel.
+        tokens: whether classes are tokens that see each other, so that a classifier needs all of them.
 
     Attributes:
         width: channels of the output.
@@ -55,6 +57,7 @@ class HeadOptions(PartOptions):
     taps: ClassVar[tuple[str, ...]] = ()
     hidden: ClassVar[bool] = False
     masks: ClassVar[bool] = False
+    tokens: ClassVar[bool] = False
 
     width: Channels = 256
     initialisation: Initialisation | None = None
@@ -67,6 +70,12 @@ class HeadOptions(PartOptions):
     def make(self, below: HeadInput) -> "Head":
         """Make the untrained head."""
         raise TypeError(f"{type(self).__name__} has no make; heads override it")
+
+    def make_classifier(self, channels: int, widths: list[int], unknown: bool) -> "GrowingClassifier":
+        """Make the untrained classifier of the logits; arguments as of `GrowingClassifier`."""
+        from contseg.models.classifier import GrowingClassifier
+
+        return GrowingClassifier(channels, widths, unknown, self.hidden)
 
 
 class DeepLabV3MiBOptions(HeadOptions):
@@ -148,6 +157,27 @@ class DeepLabV3DKDOptions(HeadOptions):
         from contseg.models.heads.deeplabv3_dkd import DeepLabV3DKD
 
         return DeepLabV3DKD(below.channels, self.width, self.output_stride or below.output_stride, self.dropout)
+
+
+class DeepLabV3BARMOptions(HeadOptions):
+    """The head of BARM, see `contseg.models.heads.deeplabv3_barm.DeepLabV3BARM`.
+
+    Attributes:
+        dropout: probability that an element is dropped in training.
+        output_stride: 8, 16 or 32, for its dilations; default: that of a ResNet, 16 over other backbones.
+    """
+
+    hidden: ClassVar[bool] = True
+
+    name: Literal["deeplabv3-barm"] = "deeplabv3-barm"
+    dropout: ShareBelowOne = 0.1
+    output_stride: Literal[8, 16, 32] | None = None
+
+    def make(self, below: HeadInput) -> "Head":
+        """A `DeepLabV3BARM`."""
+        from contseg.models.heads.deeplabv3_barm import DeepLabV3BARM
+
+        return DeepLabV3BARM(below.channels, self.width, self.output_stride or below.output_stride, self.dropout)
 
 
 class ContextHeadOptions(HeadOptions):
@@ -329,6 +359,50 @@ class EoMTOptions(HeadOptions):
         return EoMTHead(below.channels[-1], self.queries, self.blocks, below.output_stride, self.annealing)
 
 
+class MaskTransformerOptions(HeadOptions):
+    """The head of Segmenter and MBS, with class tokens: `contseg.models.heads.mask_transformer.MaskTransformer` and
+    `contseg.models.class_tokens.TokenClassifier`.
+
+    Attributes:
+        width: channels of a token.
+        depth: blocks over patches and class tokens.
+        heads: of the attention; default: one per 64 channels.
+        drop_path: probability that the last block is skipped for an image in training; earlier ones linearly less.
+    """
+
+    taps: ClassVar[tuple[str, ...]] = ("patches", "classes", "tokens", "patch_logits")
+    tokens: ClassVar[bool] = True
+
+    name: Literal["mask-transformer"] = "mask-transformer"
+    width: Channels = 768
+    depth: Depth = 2
+    heads: Channels | None = None
+    drop_path: ShareBelowOne = 0.1
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> "MaskTransformerOptions":
+        if self.width % self.attention_heads:
+            raise ValueError(f"heads: {self.attention_heads} do not divide {self.width} channels; give a divisor of width")
+        return self
+
+    @property
+    def attention_heads(self) -> int:
+        """Heads of the attention."""
+        return self.heads or max(1, self.width // 64)
+
+    def make(self, below: HeadInput) -> "Head":
+        """A `MaskTransformer`."""
+        from contseg.models.heads.mask_transformer import MaskTransformer
+
+        return MaskTransformer(below.channels, self.width)
+
+    def make_classifier(self, channels: int, widths: list[int], unknown: bool) -> "GrowingClassifier":
+        """A `TokenClassifier`."""
+        from contseg.models.class_tokens import TokenClassifier
+
+        return TokenClassifier(channels, widths, self.depth, self.attention_heads, self.drop_path)
+
+
 HEADS: Registry[type[HeadOptions]] = Registry(
     "heads",
     "network.head",
@@ -337,12 +411,14 @@ HEADS: Registry[type[HeadOptions]] = Registry(
         "deeplabv3-rcil": DeepLabV3RCILOptions,
         "deeplabv3-ssul": DeepLabV3SSULOptions,
         "deeplabv3-dkd": DeepLabV3DKDOptions,
+        "deeplabv3-barm": DeepLabV3BARMOptions,
         "fcn": FCNOptions,
         "pspnet": PSPNetOptions,
         "deeplabv3": DeepLabV3Options,
         "upernet": UperNetOptions,
         "hypercolumn": HypercolumnOptions,
         "eomt": EoMTOptions,
+        "mask-transformer": MaskTransformerOptions,
     },
     require_options(HeadOptions),
 )
