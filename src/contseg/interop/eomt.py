@@ -68,13 +68,13 @@ def add_backbone(segmenter: Segmenter, path: Path | str) -> None:
 
 
 def without_criterion(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint without those of its loss, which the trainer of EoMT stores next to the network.
+    """The tensors of a checkpoint without the class weights of the loss, which EoMT's trainer stores beside the network.
 
     Example:
         >>> list(without_criterion({"network.q.weight": torch.zeros(1), "criterion.empty_weight": torch.zeros(1)}))
         ['network.q.weight']
     """
-    return {name: value for name, value in tensors.items() if not name.startswith("criterion.")}
+    return {name: value for name, value in tensors.items() if name != "criterion.empty_weight"}
 
 
 def eomt_options(tensors: Mapping[str, Tensor], source: str = "eomt") -> NetworkOptions:

@@ -9,7 +9,7 @@ from torch import Tensor
 from contseg.errors import ContsegError
 from contseg.interop.names import load_strictly, renamed
 from contseg.models.backbones.options import VisionTransformerOptions
-from contseg.models.heads.options import MaskTransformerOptions
+from contseg.models.heads.transformer_options import MaskTransformerOptions
 from contseg.models.names import TRANSFORMERS
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter

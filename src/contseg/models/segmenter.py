@@ -157,10 +157,7 @@ class Segmenter(nn.Module):
         decoded, passed = self._decoded(stages, activated, given)
         feature = partial(self._feature, stages=stages, decoded_BCHW=decoded, activated=activated, given=given)
         logits, own = self.classifier.run(read := feature(self.classifier_tap), taps)
-        size = None if start is None else start.size
-        if images_BCHW is not None:
-            size = (images_BCHW.shape[2], images_BCHW.shape[3])
-        features = {self.classifier_tap: read, "logits": self._of_image(logits, size), **own}
+        features = {self.classifier_tap: read, "logits": self._of_image(logits, images_BCHW, start), **own}
         found = {tap: features[tap] if tap in features else feature(tap) for tap in taps}
         output = SegmenterOutput(features["logits"], found)
         if self.training:
@@ -168,8 +165,11 @@ class Segmenter(nn.Module):
             output.auxiliary = [*self.head.auxiliary(passed), *self._third_stage(activated, given)]
         return output
 
-    def _of_image(self, logits_BKHW: Tensor, size: tuple[int, int] | None) -> Tensor:
+    def _of_image(self, logits_BKHW: Tensor, images_BCHW: Tensor | None, start: FromFeatures | None) -> Tensor:
         """The logits of a padded image at the full size of the image, so that resizing keeps pixels in their places."""
+        size = None if start is None else start.size
+        if images_BCHW is not None:
+            size = (images_BCHW.shape[2], images_BCHW.shape[3])
         if size is None or (covered := self.backbone.covered(size)) is size:
             return logits_BKHW
         if not torch.compiler.is_exporting() and covered == size:  # a program for any size has no such case

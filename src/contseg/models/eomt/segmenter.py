@@ -13,7 +13,7 @@ from contseg.models.eomt.annealing import attention_mask, visible_patches
 from contseg.models.eomt.head import EoMTHead
 from contseg.models.eomt.trunk import QueryTrunk, Tokens
 from contseg.models.from_features import FromFeatures
-from contseg.models.heads.options import EoMTOptions
+from contseg.models.heads.transformer_options import EoMTOptions
 from contseg.models.mask_classifier import MaskClassifier
 from contseg.models.names import STAGES
 from contseg.models.options import NetworkOptions

@@ -1,81 +1,22 @@
 """Options of the heads, by name. PyTorch is imported when a head is made."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from contseg.models.heads.head_options import HeadInput, HeadOptions
 from contseg.models.heads.idrnet.options import CONTEXT, IDRNetOptions
-from contseg.models.names import ASPP_TAPS, Initialisation
-from contseg.models.parts import PartOptions, require_options
-from contseg.options import Channels, ChannelsOrNone, Depth, Pixels, Share, ShareBelowOne
+from contseg.models.heads.transformer_options import EoMTOptions, MaskTransformerOptions
+from contseg.models.names import ASPP_TAPS
+from contseg.models.parts import require_options
+from contseg.options import Channels, ChannelsOrNone, Pixels, Share, ShareBelowOne
 from contseg.plugins import Registry
 
 if TYPE_CHECKING:
-    from contseg.models.classifier import GrowingClassifier
     from contseg.models.heads.deeplabv3_mib import DeepLabV3MiB
     from contseg.models.heads.head import Head
 
 Dilations = Annotated[tuple[Pixels, ...], Field(strict=False)]
-Span = Annotated[tuple[Share, Share], Field(strict=False)]
-
-
-@dataclass(frozen=True)
-class HeadInput:
-    """Properties of the network that a head is made for.
-
-    Args:
-        channels: channels of the backbone's stages.
-        widths: outputs of each step so far.
-        output_stride: output stride from which the head derives its dilations.
-        slope: slope of the backbone's leaky ReLU.
-        unknown: as of `GrowingClassifier`.
-    """
-
-    channels: list[int]
-    widths: list[int]
-    output_stride: int = 16
-    slope: float = 0.01
-    unknown: bool = False
-
-
-class HeadOptions(PartOptions):
-    """Options of every head. A subclass overrides `make`.
-
-    Class attributes:
-        taps: names of the head's own features.
-        hidden: whether each step's classifier has its own convolution, norm and ReLU.
-        masks: whether it predicts masks and their classes, not a class for each pixel.
-        tokens: whether classes are tokens that see each other, so that a classifier needs all of them.
-
-    Attributes:
-        width: channels of the output.
-        initialisation: of the convolutions without loaded weights; default: that of the publications (`deeplabv3-mib`
-            `xavier`, `deeplabv3-ssul` `he`, the others `torch`).
-    """
-
-    taps: ClassVar[tuple[str, ...]] = ()
-    hidden: ClassVar[bool] = False
-    masks: ClassVar[bool] = False
-    tokens: ClassVar[bool] = False
-
-    width: Channels = 256
-    initialisation: Initialisation | None = None
-
-    @property
-    def refinement(self) -> IDRNetOptions | None:
-        """IDRNet over this head, or None."""
-        return None
-
-    def make(self, below: HeadInput) -> "Head":
-        """Make the untrained head."""
-        raise TypeError(f"{type(self).__name__} has no make; heads override it")
-
-    def make_classifier(self, channels: int, widths: list[int], unknown: bool) -> "GrowingClassifier":
-        """Make the untrained classifier of the logits; arguments as of `GrowingClassifier`."""
-        from contseg.models.classifier import GrowingClassifier
-
-        return GrowingClassifier(channels, widths, unknown, self.hidden)
 
 
 class DeepLabV3MiBOptions(HeadOptions):
@@ -317,90 +258,6 @@ class HypercolumnOptions(HeadOptions):
         from contseg.models.heads.hypercolumn import Hypercolumn
 
         return Hypercolumn(below.channels, self.width, self.dropout)
-
-
-class EoMTOptions(HeadOptions):
-    """Queries in the last blocks of a plain ViT, which predict masks and their classes, see `contseg.models.eomt`.
-
-    Attributes:
-        width, initialisation: always 0 and none: those of the ViT and of PyTorch.
-        queries: number of queries.
-        blocks: number of last blocks that the queries pass.
-        annealing: for each of these blocks, the shares of a step's updates at which its masked attention begins to be opened
-            and is open; default: one block after the other, from 1 / (blocks + 2) on, as published for DINOv2.
-        masked: in which steps attention is masked at first: in the `first`, in `every`, or in `none`.
-    """
-
-    not_shared: ClassVar[frozenset[str]] = frozenset({"width", "initialisation"})
-    masks: ClassVar[bool] = True
-    taps: ClassVar[tuple[str, ...]] = ("tokens", "queries")
-
-    name: Literal["eomt"] = "eomt"
-    width: Literal[0] = 0
-    initialisation: None = None
-    queries: Channels = 100
-    blocks: Annotated[int, Field(ge=1, le=64)] = 4
-    annealing: Annotated[tuple[Span, ...], Field(strict=False)] | None = None
-    masked: Literal["first", "every", "none"] = "first"
-
-    @model_validator(mode="after")
-    def _spans_of_every_block(self) -> "EoMTOptions":
-        if self.annealing is not None:
-            if len(self.annealing) != self.blocks:
-                raise ValueError(f"annealing: {len(self.annealing)} spans for {self.blocks} blocks; give one for each block")
-            if wrong := [span for span in self.annealing if span[0] > span[1]]:
-                raise ValueError(f"annealing: {list(wrong[0])} ends before it begins; exchange the two shares")
-        return self
-
-    def make(self, below: HeadInput) -> "Head":
-        """An `EoMTHead`."""
-        from contseg.models.eomt.head import EoMTHead
-
-        return EoMTHead(below.channels[-1], self.queries, self.blocks, below.output_stride, self.annealing)
-
-
-class MaskTransformerOptions(HeadOptions):
-    """The head of Segmenter and MBS, with class tokens: `contseg.models.heads.mask_transformer.MaskTransformer` and
-    `contseg.models.class_tokens.TokenClassifier`.
-
-    Attributes:
-        width: channels of a token.
-        depth: blocks over patches and class tokens.
-        heads: of the attention; default: one per 64 channels.
-        drop_path: probability that the last block is skipped for an image in training; earlier ones linearly less.
-    """
-
-    taps: ClassVar[tuple[str, ...]] = ("patches", "classes", "tokens", "patch_logits")
-    tokens: ClassVar[bool] = True
-
-    name: Literal["mask-transformer"] = "mask-transformer"
-    width: Channels = 768
-    depth: Depth = 2
-    heads: Channels | None = None
-    drop_path: ShareBelowOne = 0.1
-
-    @model_validator(mode="after")
-    def _heads_divide_the_width(self) -> "MaskTransformerOptions":
-        if self.width % self.attention_heads:
-            raise ValueError(f"heads: {self.attention_heads} do not divide {self.width} channels; give a divisor of width")
-        return self
-
-    @property
-    def attention_heads(self) -> int:
-        """Heads of the attention."""
-        return self.heads or max(1, self.width // 64)
-
-    def make(self, below: HeadInput) -> "Head":
-        """A `MaskTransformer`."""
-        from contseg.models.heads.mask_transformer import MaskTransformer
-
-        return MaskTransformer(below.channels, self.width)
-
-    def make_classifier(self, channels: int, widths: list[int], unknown: bool) -> "GrowingClassifier":
-        """A `TokenClassifier`."""
-        from contseg.models.class_tokens import TokenClassifier
-
-        return TokenClassifier(channels, widths, self.depth, self.attention_heads, self.drop_path)
 
 
 HEADS: Registry[type[HeadOptions]] = Registry(
