@@ -113,7 +113,10 @@ BARRED = (
     ),
     Row("sample", "training sample, one core", "Pillow JPEG decode", 0.36, "share", "0.02-0.04", on_one_core=True),
     *(
-        Row(f"{name}-step", f"whole training step of {title}, 21 classes, losses at full size", NETWORKS_512, 1.06, note=STEP_NOTES.get(name, ""))
+        Row(
+            f"{name}-step", f"whole training step of {title}, 21 classes, losses at full size", NETWORKS_512, 1.06,
+            note=STEP_NOTES.get(name, ""),
+        )
         for name, title in {
             "finetune": "finetune", "mib": "MiB", "plop": "PLOP", "sdr": "SDR", "idec": "IDEC", "lag": "LAG",
         }.items()
