@@ -32,7 +32,7 @@ def keep_label_origins(session: Session, step: Step, context: StepContext) -> No
     samples = replace(step.train, names=tuple(step.train.names[place] for place in sorted(places)))
     pipeline, device = session.job.evaluation_pipeline, session.fabric.device
     draws = evaluation_draws(len(samples), 1, pipeline)
-    alone = replace(context, ranks=Ranks(), generator=torch.Generator(), labels_of_update=None)
+    alone = replace(context, ranks=Ranks(), generator=torch.Generator(), labels_of_update=None, batches_of_update=None)
     arrays: dict[str, np.ndarray] = {"names": np.array(samples.names), "unknown": np.array(step.has_unknown)}
     for number, batch in enumerate(Batches(samples, pipeline, draws, seed=0, step=step.index, device=device)):
         final = method.relabel(batch, context.predict_teacher(batch), alone)

@@ -63,8 +63,8 @@ class NetworkOptions(Options):
         decision: `softmax` (classes compete) or `sigmoid` (classes are independent).
         unknown: the first output is "unknown", whose score is added to background's (label policy `ssul`).
         background: `learned`: an output like the classes. `constant`: there is no such output, its logit is 0, so with
-            `sigmoid` a pixel is background where no class has a score over one half. `auxiliary`: as `constant`, with an
-            auxiliary classifier from which new classes start (DKD).
+            `sigmoid`, or with masks, a pixel is background where no class has a score over one half. `auxiliary`: as
+            `constant`, with an auxiliary classifier from which new classes start (DKD).
         mean, std: of RGB in [0, 1], for normalisation.
         readout: a classifier with computed weights; none has the learned one.
 
@@ -129,7 +129,7 @@ class NetworkOptions(Options):
         conflicts = {
             "unknown": self.unknown,
             "auxiliary": self.auxiliary is not None,
-            f"background: {self.background}": self.background != "learned",
+            "background: auxiliary": self.background == "auxiliary",
             f"decision: {self.decision}": self.decision != "softmax",
         }
         if found := [name for name, there in conflicts.items() if there]:

@@ -53,6 +53,7 @@ class Gaussian(Method):
     """
 
     name = "gaussian"
+    learns = ("pixels", "masks")
     first_step_is_plain = True
     learns_without_updates = True
     updates_later_steps = False

@@ -71,7 +71,7 @@ class EoMTSegmenter(Segmenter):
         assert isinstance(trunk, ViTOptions)
         assert isinstance(head, EoMTOptions)
         super().__init__(options, widths, trunk.make_trunk())
-        self._masked = head.masked
+        self._masked, self._softmax = head.masked, head.shares == "softmax"
         if head.blocks > self.backbone.depth:
             raise ContsegError(
                 f"network.head.blocks: {head.blocks}, and {trunk.name} has {self.backbone.depth} blocks; set at most that"
@@ -158,6 +158,8 @@ class EoMTSegmenter(Segmenter):
         probability = self.head.probabilities[block]
         if probability == 0:
             return None
+        if self._softmax:
+            masks_BQHW = masks_BQHW.detach().softmax(dim=1) - 0.5
         opened = None
         if self.training and probability < 1:
             opened = self.draw(block, masks_BQHW[:, :, 0, 0]) > probability
@@ -177,7 +179,12 @@ class EoMTSegmenter(Segmenter):
         Args:
             size: of the images.
         """
-        return MaskPrediction(self.classifier(normal.queries), self._cropped(masks_BQHW, size))
+        return MaskPrediction(
+            self.classifier(normal.queries),
+            self._cropped(masks_BQHW, size),
+            softmax=self._softmax,
+            background=self.options.background == "constant",
+        )
 
     def _cropped(self, map_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
         height, width = ((side + self.head.stride - 1) // self.head.stride for side in size)

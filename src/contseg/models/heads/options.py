@@ -299,6 +299,7 @@ class EoMTOptions(HeadOptions):
         annealing: for each of these blocks, the shares of a step's updates at which its masked attention begins to be opened
             and is open; default: one block after the other, from 1 / (blocks + 2) on, as published for DINOv2.
         masked: in which steps attention is masked at first: in the `first`, in `every`, or in `none`.
+        shares: what mask logits become: a `sigmoid` of each, or a `softmax` over queries, which then compete for each pixel.
     """
 
     not_shared: ClassVar[frozenset[str]] = frozenset({"width", "initialisation"})
@@ -312,6 +313,7 @@ class EoMTOptions(HeadOptions):
     blocks: Annotated[int, Field(ge=1, le=64)] = 4
     annealing: Annotated[tuple[Span, ...], Field(strict=False)] | None = None
     masked: Literal["first", "every", "none"] = "first"
+    shares: Literal["sigmoid", "softmax"] = "sigmoid"
 
     @model_validator(mode="after")
     def _spans_of_every_block(self) -> "EoMTOptions":
