@@ -208,7 +208,8 @@ class Method:
         backgrounds: kinds of `network.background` with which it can learn, the usual one first.
         learns: which predictions it learns with: the `pixels` of a network that classifies pixels, or `masks`.
         first_step_is_plain: the updates of step 0 are plain cross-entropy (of masks: Mask2Former's criterion) and leave no
-            state, so that other such methods share them; `after_step` follows. Applies to the class that sets it, not to its subclasses.
+            state, so that other such methods share them; `after_step` follows. Applies to the class that sets it, not to
+            its subclasses.
         learns_without_updates: whether `training.epochs` may be 0: it learns a step in `before_step` or `after_step`.
         updates_later_steps: whether later steps are learned by updates. If not, `training.epochs` must be 0 there, as in
             [30, 0].

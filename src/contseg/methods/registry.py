@@ -48,6 +48,7 @@ METHODS: "Registry[type[Method]]" = Registry(
         "plop-masks": "contseg.methods.plop_masks:PLOPMasks",
         "comformer": "contseg.methods.comformer:CoMFormer",
         "balconpas": "contseg.methods.balconpas:BalConpas",
+        "simcis": "contseg.methods.simcis:SimCIS",
         "gaussian": "contseg.methods.gaussian.gaussian:Gaussian",
     },
     _require_method,

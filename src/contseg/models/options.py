@@ -177,7 +177,7 @@ class NetworkOptions(Options):
         """
         pyramid = ("pyramid",) if self.backbone.taps and not self.head.masks else ()
         auxiliary = ("auxiliary",) if self.background == "auxiliary" else ()
-        return (*self.backbone.taps, *TAPS[4:], *pyramid, *self.head.taps, *auxiliary)
+        return (*self.backbone.taps, *TAPS[4:], *pyramid, *self.head.available, *auxiliary)
 
     def head_input(self, channels: list[int], widths: list[int]) -> HeadInput:
         """The input of the head's constructor.

@@ -84,6 +84,10 @@ def published_rows() -> tuple[PublishedRow, ...]:
     return tuple(_row(line) for line in csv.DictReader(text.splitlines()))
 
 
+WITH_MEMORY = ("balconpas",)
+"""Methods whose published numbers are with a memory."""
+
+
 def published_for(recipe: Recipe) -> list[PublishedRow]:
     """The rows with the method, dataset, split, setting and ratio of a recipe, and with its network if they have one.
 
@@ -133,14 +137,14 @@ def method_key(recipe: Recipe) -> str:
         >>> method_key(read_recipe("digits/joint")), method_key(read_recipe("digits/sdr_5-1"))
         ('joint', 'sdr+mib')
     """
-    name = recipe.method["name"]
+    name = recipe.method["name"].removesuffix("-masks")
     if name == "finetune" and recipe.scenario.split == "offline":
         return "idrnet" if recipe.network.idrnet else "joint"
     if name == "sdr" and recipe.method["on"] == "mib":
         name = "sdr+mib"
     if recipe.method.get("fusion"):
         name = f"{name}-{recipe.method['fusion']}"
-    return f"{name}-m" if recipe.scenario.memory else name
+    return f"{name}-m" if recipe.scenario.memory and name not in WITH_MEMORY else name
 
 
 def network_key(recipe: Recipe) -> str:
