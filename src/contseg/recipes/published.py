@@ -107,7 +107,7 @@ def published_for(recipe: Recipe) -> list[PublishedRow]:
         return []
     if scenario.domains and not (recipe.data.dataset == "isprs" and scenario.domains == ["potsdam"]):
         return []
-    method, dataset, network = method_key(recipe), recipe.data.dataset, network_key(recipe)
+    method, dataset, network = method_key(recipe).removesuffix("-masks"), recipe.data.dataset, network_key(recipe)
     if dataset == "pascal-context" and recipe.data.options.get("background", True):
         return []  # 60 classes
     split = scenario.scored_as or scenario.split
@@ -137,7 +137,7 @@ def method_key(recipe: Recipe) -> str:
         >>> method_key(read_recipe("digits/joint")), method_key(read_recipe("digits/sdr_5-1"))
         ('joint', 'sdr+mib')
     """
-    name = recipe.method["name"].removesuffix("-masks")
+    name = recipe.method["name"]
     if name == "finetune" and recipe.scenario.split == "offline":
         return "idrnet" if recipe.network.idrnet else "joint"
     if name == "sdr" and recipe.method["on"] == "mib":
