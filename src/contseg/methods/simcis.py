@@ -128,7 +128,7 @@ class SimCIS(Method):
         if classes.shape[1] == 0:
             return None
         own = slice(ranks.rank * size, (ranks.rank + 1) * size)
-        each = [precise(logits) for logits in student.virtual_logits(vectors[own])]
+        each = [precise(logits) for logits in student.virtual_logits(vectors[own].to(student.mean))]
         total = torch.stack(
             [functional.cross_entropy(one.flatten(0, 1), classes[own].flatten(), reduction="sum") for one in each]
         ).sum()
