@@ -10,10 +10,10 @@ from contseg.data.classes import IGNORE
 from contseg.engine import train as engine
 from contseg.errors import ContsegError
 from contseg.methods.finetune import Finetune
-from contseg.methods.registry import METHODS
 from contseg.models.segmenter import Segmenter
 from contseg.recipes.build import make_job
 from tests.engine.runs import DOUBLES, distance, in_double, job_in, learn, lines, tiny_recipe, weights, without_dropout
+from tests.kinds import PIXELS
 
 # images of many scales are padded with ignored pixels, so that batches have unequal numbers of valid ones
 OPTIONS = (
@@ -53,7 +53,7 @@ def assert_alike(tmp_path, name, *overrides, method=None, keys=()):
 
 
 ACCEPTED = [
-    *(name for name in METHODS if name not in ("sdr", "idec", "lag", "star", "adapter", "reminder", "ucd")),
+    *(name for name in PIXELS if name not in ("sdr", "idec", "lag", "star", "adapter", "reminder", "ucd")),
     "idec variant=released",
     "lag variant=released",
     "ilt only_old=true",

@@ -27,13 +27,13 @@ def eomt_recipe(method="finetune", *overrides):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The run that nobody stops: two steps of two epochs of four updates."""
-    return learn(tmp_path_factory.mktemp("whole") / "run", eomt_recipe("mib"))
+    return learn(tmp_path_factory.mktemp("whole") / "run", eomt_recipe("mib-masks"))
 
 
 @pytest.mark.parametrize(("event", "count"), [("updated", 3), ("updated", 6), ("step_finished", 1), ("updated", 13)])
 def test_wherever_it_was_stopped_it_ends_alike(whole, tmp_path, event, count):
-    interrupted(tmp_path / "run", eomt_recipe("mib"), event, count)
-    run = learn(tmp_path / "run", eomt_recipe("mib"))
+    interrupted(tmp_path / "run", eomt_recipe("mib-masks"), event, count)
+    run = learn(tmp_path / "run", eomt_recipe("mib-masks"))
     assert lines(run) == lines(whole)
     for step in (0, 1):
         assert same(weights(run, step), weights(whole, step)), f"step {step}"
@@ -41,7 +41,7 @@ def test_wherever_it_was_stopped_it_ends_alike(whole, tmp_path, event, count):
 
 def test_every_prediction_has_its_term_and_the_file_knows_that_attention_is_open(whole):
     terms = lines(whole, "epoch")[0]["terms"]
-    assert {"cross_entropy", "auxiliary_block1", "auxiliary_block2"} <= terms.keys()
+    assert {"class", "mask", "dice", "auxiliary_block1", "auxiliary_block2"} <= terms.keys()
     for step in (0, 1):
         assert weights(whole, step)["head._extra_state"].tolist() == [0.0, 0.0]
 
@@ -55,7 +55,7 @@ def test_the_state_within_step_0_knows_how_far_attention_was_opened(tmp_path):
 
 @pytest.mark.parametrize("key", ["training.memory=lean", "training.workers=1"])
 def test_what_changes_no_number_changes_none(tmp_path, whole, key):
-    run = learn(tmp_path / "run", eomt_recipe("mib", key))
+    run = learn(tmp_path / "run", eomt_recipe("mib-masks", key))
     assert all(same(weights(run, step), weights(whole, step)) for step in (0, 1))
 
 

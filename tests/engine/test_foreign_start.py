@@ -7,7 +7,7 @@ import contseg
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.interop.segmenter_file import load_segmenter
-from contseg.methods.registry import METHODS, make_method
+from contseg.methods.registry import make_method
 from contseg.models.adopted.options import MODELS
 from contseg.models.adopted.segmenter import adopt
 from contseg.recipes.build import make_job
@@ -15,6 +15,7 @@ from contseg.recipes.models import open_model
 from contseg.recipes.read import read_recipe
 from contseg.recipes.recipe import Recipe
 from tests.engine.runs import COLOURS, command, folder_of_a_new_class, interrupted, learn, same, weights
+from tests.kinds import PIXELS
 from tests.models.test_adopted import Toy
 from tests.trees import foreign
 
@@ -52,7 +53,7 @@ def recipe_from(start, data: list[str], method: str, *overrides: str) -> Recipe:
 
 READING_HEAD_OR_LOGITS = [
     name
-    for name in METHODS
+    for name in PIXELS
     if {*make_method(name).taps, *make_method(name).first_taps} <= {"head", "logits"}
     and not make_method(name).needs_unknown
     and "learned" in make_method(name).backgrounds
@@ -70,7 +71,7 @@ def test_every_method_that_reads_only_the_head_or_logits_learns_a_class(name, to
     assert (last[1].names, last[0].widths) == (COLOURS, [3, 1])
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in (*READING_HEAD_OR_LOGITS, "cfsseg")])
+@pytest.mark.parametrize("name", [name for name in PIXELS if name not in (*READING_HEAD_OR_LOGITS, "cfsseg")])
 def test_other_methods_fail_before_the_run_begins(name, toy_folder, data, tmp_path):
     with pytest.raises(ContsegError) as error:
         make_job(recipe_from(toy_folder, data, "finetune", f"method.name={name}"), tmp_path / "run", new=True)

@@ -11,6 +11,7 @@ from contseg.methods.finetune import Finetune
 from contseg.methods.registry import METHODS
 from contseg.models.classifier import GrowingClassifier
 from tests.engine.runs import interrupted, learn, lines, same, tiny_recipe, weights
+from tests.kinds import PIXELS
 
 GENTLE = ("training.lr=0.01", "training.lr_later=0.01")
 """Rates at which rounding does not grow into another result."""
@@ -46,7 +47,7 @@ def test_two_steps_are_learned_with_about_the_same_loss(tmp_path, reference, opt
     ("method", "precision"),
     [
         ("lag", "16-mixed"),
-        *(pytest.param(name, "bf16-mixed", marks=pytest.mark.slow) for name in sorted(METHODS)),
+        *(pytest.param(name, "bf16-mixed", marks=pytest.mark.slow) for name in sorted(PIXELS)),
     ],
 )
 def test_every_method_learns_in_half_precision(tmp_path, method, precision):

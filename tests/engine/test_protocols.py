@@ -17,6 +17,7 @@ from contseg.scenarios.batch import Pool
 from contseg.scenarios.options import MemoryOptions, ScenarioOptions
 from contseg.scenarios.scenario import Scenario
 from tests.engine.runs import command, interrupted, job_in, learn, lines, same, tiny_recipe, weights
+from tests.kinds import PIXELS
 from tests.scenarios.towns import Towns, cities
 
 
@@ -93,7 +94,7 @@ class TestUnknown:
         with np.load(run.folder / "steps" / "01" / "predictions.npz") as saved:
             assert max(saved[name].max() for name in saved if name.startswith("prediction")) < 11
 
-    @pytest.mark.parametrize("method", [name for name, kind in METHODS.items() if not kind.handles_unknown])
+    @pytest.mark.parametrize("method", [name for name in PIXELS if not METHODS[name].handles_unknown])
     def test_methods_that_know_no_unknown_are_refused(self, tmp_path, method):
         with pytest.raises(ContsegError, match=rf"method\.name: '{method}' has no output \"unknown\".*use finetune"):
             make_job(tiny_recipe(method, "scenario.policy=ssul"), tmp_path)

@@ -10,12 +10,13 @@ import torch
 from contseg.errors import ContsegError
 from contseg.methods.ewf import EWF, fuse, fusion_share
 from contseg.methods.finetune import Finetune
-from contseg.methods.registry import METHODS, hyper_parameters, make_method
+from contseg.methods.registry import hyper_parameters, make_method
 from contseg.models.segmenter import SegmenterOutput
+from tests.kinds import PIXELS
 
 SMALL = {"cfsseg": {"expansion": 24}}
 """Of methods whose default takes long."""
-CASES = [(name, SMALL.get(name, {})) for name in METHODS] + [
+CASES = [(name, SMALL.get(name, {})) for name in PIXELS] + [
     ("plop", {"variant": "released"}),
     ("mib", {"distillation": 100.0}),
     ("lwf-mc", {"targets": "disjoint"}),

@@ -8,10 +8,11 @@ from torch import nn
 
 import contseg
 from contseg.errors import ContsegError
-from contseg.methods.registry import METHODS, make_method
+from contseg.methods.registry import make_method
 from contseg.models.adopted.options import MODELS
 from contseg.models.adopted.segmenter import AdoptedSegmenter, adopt
 from contseg.models.make import make_segmenter
+from tests.kinds import PIXELS
 from tests.trees.foreign import NAMES
 
 CLASSES = contseg.ClassTable.of(NAMES)
@@ -212,7 +213,7 @@ def test_parameters_without_effect_are_frozen_so_that_ranks_do_not_wait_for_them
     assert segmenter.backbone.network.body[1].num_batches_tracked == 0
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", PIXELS)
 def test_a_method_either_reads_only_the_head_and_the_logits_or_fails_before_training(name):
     network, method = adopt(Toy(), NAMES).options, make_method(name)
     if {*method.taps, *method.first_taps} <= {"head", "logits"} and not (

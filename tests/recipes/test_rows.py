@@ -85,7 +85,7 @@ class TestEveryRecipeOfPublishedData:
         dataset = {"cocostuff10k": "coco-stuff-10k", "pascalcontext59": "pascal-context"}.get(folder, folder)
         assert entry.dataset == dataset
         system, *words = rest.removesuffix("_released").removesuffix("_vitb").split("_")
-        assert entry.system == system.removesuffix("-official")
+        assert entry.system == system.removesuffix("-official").removesuffix("-eomt")
         if entry.system == "joint":
             assert words == [entry.split]
         elif entry.system != "idrnet":

@@ -130,6 +130,7 @@ class StepLearner:
         means = {name: float(ranks.sum(value)) / count / ranks.count for name, value in sums.items()}
         pseudo = self.updater.pseudo.shares(ranks) if self.updater.pseudo else {}
         elapsed = time.perf_counter() - started
+        left_out = self._left_out()
         return {
             "kind": "epoch",
             "step": self.step.index,
@@ -139,7 +140,15 @@ class StepLearner:
             "lr": self.updater.optimiser.param_groups[0]["lr"],
             "images_per_second": round(count * self.options.batch / elapsed, 1),
             **({"pseudo": pseudo} if pseudo else {}),
+            **({"masks_left_out": left_out} if left_out else {}),
         }
+
+    def _left_out(self) -> int:
+        """Target masks of this epoch without a query, over all ranks."""
+        context = self.updater.context
+        if not self.student.options.masks:
+            return 0
+        return int(context.ranks.sum(torch.tensor(context.left_out, device=self.student.mean.device)))
 
     def _signal(self) -> int:
         """The signal, on any rank, that ends the run after this update; 0 without one.

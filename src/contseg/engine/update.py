@@ -22,6 +22,7 @@ from contseg.models.from_features import FromFeatures
 from contseg.models.recomputation import recomputed
 from contseg.models.segmenter import Segmenter, SegmenterOutput
 from contseg.scenarios.batch import Batch
+from contseg.scenarios.segments import with_targets
 from contseg.scenarios.step import Step
 
 
@@ -110,7 +111,7 @@ class Updater:
             pseudo: `PseudoLabelCount.counts` of an interrupted attempt.
         """
         self.module.train()
-        self.context.epoch = epoch
+        self.context.epoch, self.context.left_out = epoch, 0
         self.pseudo = PseudoLabelCount.of(self.method, self.step, self.teacher, self.fabric.device, pseudo)
 
     def update(self, batches: Iterator[Batch], number: int, updates: int) -> list[dict[str, Tensor]]:
@@ -157,6 +158,7 @@ class Updater:
 
         self.context.batches_of_update = final if count > 1 else None
         self.context.labels_of_update = (lambda: [batch.labels for batch in final()]) if count > 1 else None
+        self.context.update_seed = passes[0].generator.initial_seed()
         return passes
 
     def _relabelled(self, one: _Pass, teacher_output: SegmenterOutput | None = None) -> Batch:
@@ -170,14 +172,15 @@ class Updater:
             if teacher_output is None and self.teacher is not None and type(method).relabel is not Method.relabel:
                 teacher_output = self._teacher_output(one.batch)
             outer, context.generator = context.generator, one.generator
-            one.relabelled = method.relabel(one.batch, teacher_output, context)
+            relabelled = method.relabel(one.batch, teacher_output, context)
+            one.relabelled = with_targets(relabelled) if self.student.options.masks else relabelled
             context.generator = outer
         return one.relabelled
 
     def _forward_backward(self, one: _Pass) -> dict[str, Tensor]:
         """Student and teacher forward, the method's terms, backward; returns the terms, detached."""
         method, context, batch = self.method, self.context, one.batch
-        context.generator = one.generator
+        context.generator, context.pass_number = one.generator, one.iteration % self.options.accumulate
         teacher_output = self._teacher_output(batch) if self.teacher is not None else None
         with self.fabric.no_backward_sync(self.module, enabled=not one.last):
             with self._draws(one), self._memory(one):

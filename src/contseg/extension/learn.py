@@ -16,6 +16,7 @@ from contseg.evaluation.inference import WHOLE, Inference
 from contseg.methods.method import Method, StepContext
 from contseg.models.segmenter import Segmenter
 from contseg.scenarios.batch import Batch
+from contseg.scenarios.segments import with_targets
 from contseg.scenarios.step import Step
 
 EPOCHS, LEAST = 30, 400
@@ -114,6 +115,8 @@ def _update(method: Method, context: StepContext, optimiser: torch.optim.Optimiz
     old = context.predict_teacher(batch) if context.predict_teacher else None
     output = student(student.normalise(batch.images), taps=method.taps if old else method.first_taps)
     batch = method.relabel(batch, old, context)
+    if student.options.masks:
+        batch = with_targets(batch)
     losses = method.losses(batch, output, old, context)
     terms = [*losses.values(), *(one.weight * method.supervise(one, batch, context) for one in output.auxiliary)]
     optimiser.zero_grad(set_to_none=True)

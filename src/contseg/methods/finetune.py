@@ -13,5 +13,6 @@ class Finetune(Method):
     """
 
     name = "finetune"
+    learns = ("pixels", "masks")
     first_step_is_plain = True
     handles_unknown = True

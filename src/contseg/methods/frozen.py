@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from contseg.errors import ContsegError
-from contseg.methods.method import Method
+from contseg.methods.mask_supervision import Matched
+from contseg.methods.method import Method, StepContext
 from contseg.models.options import NetworkOptions
-from contseg.models.segmenter import Segmenter
+from contseg.models.segmenter import Segmenter, SegmenterOutput
+from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step
 
 
@@ -20,6 +24,7 @@ class Frozen(Method):
     """
 
     name = "frozen"
+    learns = ("pixels", "masks")
     first_step_is_plain = True
     handles_unknown = True
 
@@ -37,3 +42,10 @@ class Frozen(Method):
         """Freeze everything but the newest step of every classifier."""
         if step.old_count:
             segmenter.freeze_all_but(-1)
+
+    def mask_terms(
+        self, output: SegmenterOutput, batch: Batch, context: StepContext, matched: Matched | None = None
+    ) -> dict[str, Tensor]:
+        """In later steps the term of classes alone, as masks do not change."""
+        terms = super().mask_terms(output, batch, context, matched)
+        return {"class": terms["class"]} if context.step.old_count else terms

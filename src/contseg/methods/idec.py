@@ -69,7 +69,7 @@ class IDEC(WithUnknown):
 
     def check(self, network: NetworkOptions, steps: Sequence[Step]) -> None:
         """Check that the network has a sigmoid per output, and the pyramids unless stages are distilled."""
-        if self.taps[0] not in network.taps:
+        if not network.masks and self.taps[0] not in network.taps:
             raise ContsegError(
                 f"method.features: {network.head.name} has no pyramids to distil; set method.features=stages, or"
                 " network.head=deeplabv3-ssul"

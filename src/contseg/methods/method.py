@@ -11,6 +11,8 @@ from torch import Tensor
 from contseg.data.classes import IGNORE
 from contseg.errors import ContsegError
 from contseg.losses.cross_entropy import cross_entropy
+from contseg.losses.masks.costs import WEIGHTS
+from contseg.methods.mask_supervision import Matched, mask_and_dice, match, plain_class_term
 from contseg.models.classifier import Start
 from contseg.models.names import Background
 from contseg.models.options import NetworkOptions
@@ -20,6 +22,7 @@ from contseg.ranks import Ranks
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.step import Step
 
+Prediction = Literal["pixels", "masks"]
 KeepFeatures = Callable[[Iterable[Batch], Segmenter, Sequence[str]], AbstractContextManager[Iterable[Batch]]]
 """From batches, a segmenter and taps to a block with the same batches, whose features may be kept."""
 
@@ -52,6 +55,9 @@ class StepContext:
         labels_of_update: function that returns the final labels of every pass of this update, including the current batch.
             None if an update has one pass.
         batches_of_update: the same for the whole batches, of which a method may count more than valid pixels.
+        update_seed: of the points of masks, from (seed, step, update); None: drawn from `generator`.
+        pass_number: of this pass in its update.
+        left_out: target masks of this epoch that found no query, as their image has more masks than the network has queries.
         keep_features: keeps features in files (`training.features`), see `rereading`; None keeps nothing.
     """
 
@@ -73,6 +79,9 @@ class StepContext:
     batches_of_update: Callable[[], Sequence[Batch]] | None = None
     previous: Segmenter | None = None
     keep_features: KeepFeatures | None = None
+    update_seed: int | None = None
+    pass_number: int = 0
+    left_out: int = 0
 
     @contextmanager
     def rereading(self, taps: Sequence[str]) -> Iterator["StepContext"]:
@@ -197,8 +206,10 @@ class Method:
         needs_unknown: whether it requires that output.
         handles_leak: whether it can learn from labels of a class that has no output yet (`scenario.variant: released`).
         backgrounds: kinds of `network.background` with which it can learn, the usual one first.
-        first_step_is_plain: the updates of step 0 are plain cross-entropy and leave no state, so that other such methods
-            share them; `after_step` follows. Applies to the class that sets it, not to its subclasses.
+        learns: which predictions it learns with: the `pixels` of a network that classifies pixels, or `masks`.
+        first_step_is_plain: the updates of step 0 are plain cross-entropy (of masks: Mask2Former's criterion) and leave no
+            state, so that other such methods share them; `after_step` follows. Applies to the class that sets it, not to
+            its subclasses.
         learns_without_updates: whether `training.epochs` may be 0: it learns a step in `before_step` or `after_step`.
         updates_later_steps: whether later steps are learned by updates. If not, `training.epochs` must be 0 there, as in
             [30, 0].
@@ -220,6 +231,7 @@ class Method:
     handles_leak: ClassVar[bool] = False
     needs_unknown: ClassVar[bool] = False
     backgrounds: ClassVar[tuple[Background, ...]] = ("learned",)
+    learns: ClassVar[tuple[Prediction, ...]] = ("pixels",)
     first_step_is_plain: ClassVar[bool] = False
     learns_without_updates: ClassVar[bool] = False
     updates_later_steps: ClassVar[bool] = True
@@ -248,14 +260,35 @@ class Method:
             batch: with the labels that `relabel` returned.
             student, teacher: their outputs; `teacher` is None in step 0 and for methods without a teacher.
         """
+        if student.masks is not None:
+            return self.mask_terms(student, batch, context)
         return {"cross_entropy": self.supervise(student, batch, context)}
+
+    def mask_terms(
+        self, output: SegmenterOutput, batch: Batch, context: StepContext, matched: Matched | None = None
+    ) -> dict[str, Tensor]:
+        """The supervised terms `class`, `mask` and `dice` of a prediction of masks, weighted.
+
+        Args:
+            matched: what `match` has found for this output.
+        """
+        assert output.masks is not None
+        found = match(output, batch, context) if matched is None else matched
+        terms = {"class": self.class_term(output.masks.class_logits, found, batch, context)}
+        return {name: WEIGHTS[name] * term for name, term in (terms | mask_and_dice(output.masks, found)).items()}
+
+    def class_term(self, class_logits_BQC: Tensor, matched: Matched, batch: Batch, context: StepContext) -> Tensor:
+        """The loss of the classes of queries, a scalar; by default cross-entropy with weight 0.1 of no-object."""
+        return plain_class_term(class_logits_BQC, matched, batch, context)
 
     def supervise(self, output: SegmenterOutput, batch: Batch, context: StepContext) -> Tensor:
         """Supervised term of an output, a scalar. Also applied to each auxiliary output and multiplied by its weight.
 
         By default, cross-entropy: the mean over all pixels, or over the valid ones with `training.average=valid` (0 if there
-        are none).
+        are none). Of a prediction of masks: the sum of `mask_terms`.
         """
+        if output.masks is not None:
+            return torch.stack(list(self.mask_terms(output, batch, context).values())).sum()
         loss = per_pixel(cross_entropy, batch.size, output, batch.labels)
         return loss.mean() if context.average == "all" else context.mean_over_valid(loss, batch.labels)
 
@@ -273,7 +306,19 @@ class Method:
             ContsegError: it cannot. By default: the network has another kind of background, or lacks a feature that the
                 method reads.
         """
-        if network.background not in self.backgrounds:
+        predicts: Prediction = "masks" if network.masks else "pixels"
+        if predicts not in self.learns:
+            what = {"pixels": "a class for each pixel", "masks": "masks and their classes"}
+            way = (
+                "use method.name=mib-masks or plop-masks, or another network.head"
+                if network.masks
+                else "set network.head=eomt"
+            )
+            raise ContsegError(
+                f"method.name: '{self.name}' learns from {what[self.learns[0]]}, and {network.title} predicts"
+                f" {what[predicts]}; {way}"
+            )
+        if network.background not in self.backgrounds and not network.masks:
             raise ContsegError(
                 f"network.background: method '{self.name}' cannot learn with {network.background}; set"
                 f" network.background={self.backgrounds[0]}"

@@ -26,6 +26,7 @@ class Pyramid(Gaussian):
     """
 
     name = "pyramid"
+    learns = ("pixels",)
     first_step_is_plain = True  # not inherited
 
     tap: ReadoutTap = "pyramid"

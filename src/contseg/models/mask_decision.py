@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from contseg.data.classes import UNDECIDED
-from contseg.models.output import MaskPrediction
+from contseg.models.output import MaskPrediction, with_background
 from contseg.models.pixelwise import BAND, ResizedRows
 from contseg.precision import precise
 
@@ -144,6 +144,11 @@ def decided_queries(found: Owned, rule: OwnerRule) -> Tensor:
     return decided & (whole >= rule.overlap * area) if rule.two_sided else decided
 
 
+def scale_of(prediction: MaskPrediction, rule: OwnerRule) -> MaskScale:
+    """What the mask logits of a prediction become: a network whose queries compete says so itself."""
+    return "softmax" if prediction.softmax else rule.masks
+
+
 def owner_classes(prediction: MaskPrediction, size: tuple[int, int], rule: OwnerRule) -> Tensor:
     """The class of each pixel, (B, H, W) int64, or `UNDECIDED`.
 
@@ -156,7 +161,7 @@ def owner_classes(prediction: MaskPrediction, size: tuple[int, int], rule: Owner
     each = []
     for class_logits, mask_logits in zip(prediction.class_logits, prediction.mask_logits, strict=True):
         scored = query_scores(class_logits, rule)
-        found = owned(mask_logits, scored.scores, scored.kept, size, rule.masks)
+        found = owned(mask_logits, scored.scores, scored.kept, size, scale_of(prediction, rule))
         table = scored.classes.masked_fill(~decided_queries(found, rule), UNDECIDED)
         each.append(_painted(found, table))
     return torch.stack(each)
@@ -198,7 +203,7 @@ def panoptic(
     each = []
     for class_logits, mask_logits in zip(prediction.class_logits, prediction.mask_logits, strict=True):
         scored = query_scores(class_logits, rule)
-        found = owned(mask_logits, scored.scores, scored.kept, size, rule.masks)
+        found = owned(mask_logits, scored.scores, scored.kept, size, scale_of(prediction, rule))
         classes: list[int] = []
         table = torch.full_like(scored.classes, UNDECIDED)
         of_query = scored.classes.tolist()
@@ -234,7 +239,9 @@ def semantic_bands(prediction: MaskPrediction, size: tuple[int, int]) -> Iterato
     for image, (class_logits, mask_logits) in enumerate(zip(prediction.class_logits, prediction.mask_logits, strict=True)):
         chances = precise(class_logits).softmax(dim=1)[:, :-1]
         for rows, masks in banded(mask_logits, size, channels=chances.shape[1]):
-            yield image, rows, torch.einsum("qk,qhw->khw", chances, masks.to(chances).sigmoid())
+            maps = masks.to(chances)
+            shares = maps.softmax(dim=0) if prediction.softmax else maps.sigmoid()
+            yield image, rows, with_background(torch.einsum("qk,qhw->khw", chances, shares), prediction.background)
 
 
 def semantic_classes(prediction: MaskPrediction, size: tuple[int, int]) -> Tensor:

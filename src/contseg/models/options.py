@@ -63,9 +63,9 @@ class NetworkOptions(Options):
         decision: `softmax` (classes compete) or `sigmoid` (classes are independent).
         unknown: the first output is "unknown", whose score is added to background's (label policy `ssul`).
         background: `learned`: an output like the classes. `constant`: there is no such output, its logit is 0, so with
-            `sigmoid` a pixel is background where no class has a score over one half. `auxiliary`: as `constant`, with an
-            auxiliary classifier from which new classes start (DKD). `residual`: an output of step 0 that every later step
-            lowers by a residual of its own; each step has its own 3x3 convolution, norm and ReLU (BARM).
+            `sigmoid`, or with masks, a pixel is background where no class has a score over one half. `auxiliary`: as
+            `constant`, with an auxiliary classifier from which new classes start (DKD). `residual`: an output of step 0 that
+            every later step lowers by a residual of its own; each step has its own 3x3 convolution, norm and ReLU (BARM).
         mean, std: of RGB in [0, 1], for normalisation.
         readout: a classifier with computed weights; none has the learned one.
 
@@ -139,7 +139,7 @@ class NetworkOptions(Options):
         conflicts = {
             "unknown": self.unknown,
             "auxiliary": self.auxiliary is not None,
-            f"background: {self.background}": self.background != "learned",
+            "background: auxiliary": self.background == "auxiliary",
             f"decision: {self.decision}": self.decision != "softmax",
         }
         if found := [name for name, there in conflicts.items() if there]:
@@ -188,7 +188,7 @@ class NetworkOptions(Options):
         """
         pyramid = ("pyramid",) if self.backbone.taps and not self.head.masks else ()
         own = {"auxiliary": ("auxiliary",), "residual": RESIDUAL_TAPS}.get(self.background, ())
-        of_head = () if self.head.tokens and self.readout is not None else self.head.taps
+        of_head = () if self.head.tokens and self.readout is not None else self.head.available
         return (*self.backbone.taps, *TAPS[4:], *pyramid, *of_head, *own)
 
     def head_input(self, channels: list[int], widths: list[int]) -> HeadInput:

@@ -9,6 +9,9 @@ from torch import Tensor
 from contseg.models.layers import resize
 from contseg.precision import precise
 
+BACKGROUND = 0.5
+"""The score of a background without masks."""
+
 
 class MaskPrediction(NamedTuple):
     """Classes and masks of Q queries.
@@ -17,17 +20,22 @@ class MaskPrediction(NamedTuple):
         class_logits: (B, Q, K + 1), no-object last; or (B, Q, K) of a network with sigmoid classes and no such output.
         mask_logits: (B, Q, h, w), at the resolution of the network's masks.
         boxes: (B, Q, 4) centre x, y, width, height in [0, 1]; None of a network without boxes.
+        softmax: whether the share of a query at a pixel is a softmax over queries (CoMFormer), not a sigmoid of its own.
+        background: whether output 0 is a background that has no masks, `network.background: constant`. Its score is 1/2
+            everywhere: a pixel is background where no class has more.
     """
 
     class_logits: Tensor
     mask_logits: Tensor
     boxes: Tensor | None = None
+    softmax: bool = False
+    background: bool = False
 
     def image(self, place: int) -> "MaskPrediction":
         """The prediction of one image, as a batch."""
         cut = slice(place, place + 1)
         boxes = None if self.boxes is None else self.boxes[cut]
-        return MaskPrediction(self.class_logits[cut], self.mask_logits[cut], boxes)
+        return MaskPrediction(self.class_logits[cut], self.mask_logits[cut], boxes, self.softmax, self.background)
 
 
 def score_map(prediction: MaskPrediction) -> Tensor:
@@ -40,7 +48,16 @@ def score_map(prediction: MaskPrediction) -> Tensor:
         [[[[1.0]]]]
     """
     chances = precise(prediction.class_logits).softmax(dim=2)[:, :, :-1]
-    return torch.einsum("bqk,bqhw->bkhw", chances, precise(prediction.mask_logits).sigmoid().to(chances))
+    maps = precise(prediction.mask_logits)
+    shares = maps.softmax(dim=1) if prediction.softmax else maps.sigmoid()
+    return with_background(torch.einsum("bqk,bqhw->bkhw", chances, shares.to(chances)), prediction.background)
+
+
+def with_background(scores_KHW: Tensor, background: bool) -> Tensor:
+    """Scores (..., K, H, W) in which a background without masks has 1/2, changed in place of its own."""
+    if background:
+        scores_KHW[..., 0, :, :] = BACKGROUND
+    return scores_KHW
 
 
 def as_logits(scores: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from contseg.scenarios.memory import Exemplar
+
 
 def balanced_choice(
     presence_NK: np.ndarray, target_K: np.ndarray, count: int, start_K: np.ndarray | None = None
@@ -51,3 +53,40 @@ def two_stage_choice(presence_NK: np.ndarray, target_K: np.ndarray, old: Sequenc
     start = presence_NK[rows].sum(axis=0)
     more = balanced_choice(presence_NK[others], target_K, count - len(rows), start)
     return rows + [others[place] for place in more]
+
+
+class Balance:
+    """The choice of a memory step by step: how frequent classes are in all steps so far is what the memory approaches.
+
+    Old images keep the share of the memory that old classes have among all classes so far.
+
+    Args:
+        size: images of the memory.
+
+    Example:
+        >>> new = [Exemplar(name, 0, frozenset({1 + number % 2})) for number, name in enumerate("abcd")]
+        >>> [one.name for one in Balance(2).choose(new, [], 3, 0)]
+        ['a', 'b']
+    """
+
+    def __init__(self, size: int):
+        self._size, self._frequency = size, np.zeros(256)
+
+    def choose(self, new: Sequence[Exemplar], kept: Sequence[Exemplar], seen: int, old: int) -> list[Exemplar]:
+        """The memory after a step, sorted by name.
+
+        Args:
+            new: the images of the step.
+            kept: the memory so far.
+            seen, old: number of classes after and before the step.
+        """
+        for one in new:
+            self._frequency[list(one.classes)] += 1
+        candidates = [*kept, *new]
+        presence = np.zeros((len(candidates), seen))
+        for row, one in enumerate(candidates):
+            presence[row, list(one.classes)] = 1
+        target = self._frequency[:seen] / max(1.0, self._frequency.sum())
+        share = int(self._size * old / seen)
+        rows = two_stage_choice(presence, target, range(len(kept)), share, self._size)
+        return sorted((candidates[row] for row in rows), key=lambda one: (one.name, one.step))

@@ -156,6 +156,8 @@ class Batch:
         held: features of the samples, or None.
         instances: (B, H, W) int32, the number of the object that a pixel of a thing belongs to, from 1, or `CROWD`
             (`contseg.data.segments`); 0 elsewhere. None without a layer of instances.
+        targets: for networks that classify masks, outputs (T,) and masks (T, H, W) bool of each image, with pseudo labels:
+            see `contseg.scenarios.segments.with_targets`. None: they follow from labels and `annotated`.
     """
 
     images: Tensor
@@ -165,6 +167,7 @@ class Batch:
     weights: Tensor | None = None
     held: Held | None = None
     instances: Tensor | None = None
+    targets: tuple[tuple[Tensor, Tensor], ...] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -173,7 +176,7 @@ class Batch:
 
     def relabelled(self, labels_BHW: Tensor, weights_B: Tensor | None = None) -> "Batch":
         """This batch with new labels and weights."""
-        return replace(self, labels=labels_BHW, weights=weights_B)
+        return replace(self, labels=labels_BHW, weights=weights_B, targets=None)
 
     def to(self, device: torch.device) -> "Batch":
         """This batch on a device, with images channels-first in memory; copies are non-blocking."""
@@ -199,6 +202,7 @@ class Batch:
             weights=None if self.weights is None else self.weights[chosen],
             held=self.held.each(lambda value: value[chosen]) if self.held else None,
             instances=None if self.instances is None else self.instances[chosen],
+            targets=None if self.targets is None else tuple(self.targets[place] for place in chosen),
         )
 
     def pin_memory(self) -> "Batch":

@@ -17,12 +17,15 @@ class MemoryOptions(Options):
             `sampling`: exemplars are added to the step's images and sampled like them.
         share: share of a batch, for `mix: share`.
         seed: random seed of the choice.
+        choice: `turns`: classes take turns (SSUL-M); `balanced`: images whose classes are as frequent as in all steps so far
+            (BalConpas), see `contseg.scenarios.balanced_memory`.
     """
 
     size: Several
     mix: Literal["share", "sampling"] = "share"
     share: float = Field(0.5, gt=0, lt=1)
     seed: Seed = 0
+    choice: Literal["turns", "balanced"] = "turns"
 
 
 class ScenarioOptions(Options):

@@ -11,6 +11,7 @@ import numpy as np
 from contseg.data.dataset import SegmentationDataset, SubsetName, require_folder
 from contseg.data.presence import Presence, Progress, build_presence
 from contseg.errors import ContsegError
+from contseg.scenarios.balanced_memory import Balance
 from contseg.scenarios.batch import Samples
 from contseg.scenarios.domains import divide_pool, domain_order
 from contseg.scenarios.memory import Exemplar, select_exemplars
@@ -89,6 +90,7 @@ class Scenario(Sequence[Step]):
         outlines = make_outlines(progress)
         self._steps: list[Step] = []
         self._kept: list[Exemplar] = []
+        self._balance = Balance(options.memory.size if options.memory else 0)
         for outline in outlines:
             self._steps.append(self._make_step(outline))
 
@@ -341,7 +343,10 @@ class Scenario(Sequence[Step]):
         last = self._steps[-1]
         classes = range(int(last.table.has_background), last.seen_count)
         seeds = np.random.RandomState([self.options.memory.seed, last.index + 1])
-        self._kept = select_exemplars(self._seen_in(last) + self._kept, classes, self.options.memory.size, seeds)
+        if self.options.memory.choice == "balanced":
+            self._kept = self._balance.choose(self._seen_in(last), self._kept, last.seen_count, last.old_count)
+        else:
+            self._kept = select_exemplars(self._seen_in(last) + self._kept, classes, self.options.memory.size, seeds)
         parts = []
         for step in sorted({exemplar.step for exemplar in self._kept}):
             there = self._steps[step].train

@@ -1,5 +1,7 @@
 """The segments of a step: what a network that classifies masks has to find, and what panoptic quality compares it with."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -51,6 +53,17 @@ def segment_targets(
         own = (found[found // _IMAGE == place] % _IMAGE).to(codes.device, non_blocking=True)
         targets.append((own // _CLASS, image == own[:, None, None]))
     return targets
+
+
+def with_targets(batch: Batch, leaked: bool = False) -> Batch:
+    """The batch with the targets that follow from its labels, unless it has some already.
+
+    Args:
+        leaked: as of `segment_targets`.
+    """
+    if batch.targets is not None:
+        return batch
+    return replace(batch, targets=tuple(segment_targets(batch.labels, batch.instances, batch.annotated, leaked)))
 
 
 def true_segments(batch: Batch, classes: ClassTable) -> list[SegmentMap]:

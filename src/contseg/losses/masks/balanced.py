@@ -13,7 +13,11 @@ from contseg.precision import precisely
 
 @precisely
 def balanced_class_loss(
-    class_logits_BQC: Tensor, classes_BQ: Tensor, incomplete_B: Tensor, no_object: float = NO_OBJECT
+    class_logits_BQC: Tensor,
+    classes_BQ: Tensor,
+    incomplete_B: Tensor,
+    no_object: float = NO_OBJECT,
+    totals: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Cross-entropy over all queries, where queries without a target count only in images whose annotation is complete.
 
@@ -24,6 +28,8 @@ def balanced_class_loss(
     Args:
         classes_BQ: no-object, the last output, for queries without a target.
         incomplete_B: bool.
+        totals: unmatched queries of complete images, all unmatched queries, and matched ones: means over the parts of an
+            update; default: of this part.
 
     Example:
         >>> classes = torch.tensor([[0, 3], [3, 3]])
@@ -32,11 +38,10 @@ def balanced_class_loss(
     """
     unmatched = classes_BQ == class_logits_BQC.shape[-1] - 1
     free = unmatched & ~incomplete_B[:, None]
-    count = free.sum().to(class_logits_BQC)
-    raised = no_object * unmatched.sum() / count.clamp_min(1)
+    count, every, matched = (free.sum(), unmatched.sum(), (~unmatched).sum()) if totals is None else totals
+    raised = no_object * every / count.clamp_min(1)
     weights = torch.where(unmatched, raised * free, torch.ones_like(raised))
     nll = functional.cross_entropy(class_logits_BQC.transpose(1, 2), classes_BQ, reduction="none")
-    matched = (~unmatched).sum()
     return (weights * nll).sum() / (no_object * classes_BQ.numel() + (1 - no_object) * matched)
 
 

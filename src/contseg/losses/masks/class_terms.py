@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from contseg.losses.masks.criterion import NO_OBJECT
 from contseg.precision import precisely
+from contseg.ranks import ALONE, Ranks
 
 FOCAL = (5.0, 1.0)
 """CoMFormer's alpha and gamma."""
@@ -50,6 +51,7 @@ def adaptive_distillation(
     unbiased: bool = True,
     gamma: float | None = 2.0,
     alpha: float = 1.0,
+    ranks: Ranks = ALONE,
 ) -> Tensor:
     """CoMFormer's distillation: KL(old || new) of the classes of each query, weighted by (1 - q_none)^gamma.
 
@@ -60,6 +62,7 @@ def adaptive_distillation(
             classes and no-object.
         gamma: of the weights; None: the plain mean over queries.
         alpha: the old logits are multiplied by it.
+        ranks: weights are summed over all of them.
 
     Example:
         >>> adaptive_distillation(torch.zeros(1, 1, 4), torch.zeros(1, 1, 2))
@@ -68,7 +71,7 @@ def adaptive_distillation(
     count = old_logits_BQC.shape[-1] - 1
     log_teacher = (alpha * old_logits_BQC.detach()).log_softmax(dim=-1)
     log_student = with_hidden(class_logits_BQC, count) if unbiased else _kept(class_logits_BQC, count).log_softmax(dim=-1)
-    return _divergence(log_student, log_teacher, gamma)
+    return _divergence(log_student, log_teacher, gamma, ranks)
 
 
 @precisely
@@ -88,13 +91,14 @@ def _kept(values_BQC: Tensor, old: int) -> Tensor:
     return torch.cat([values_BQC[..., :old], values_BQC[..., -1:]], dim=-1)
 
 
-def _divergence(log_student: Tensor, log_teacher: Tensor, gamma: float | None) -> Tensor:
+def _divergence(log_student: Tensor, log_teacher: Tensor, gamma: float | None, ranks: Ranks = ALONE) -> Tensor:
     teacher = log_teacher.exp()
     each = (teacher * (log_teacher - log_student)).sum(dim=-1)
     if gamma is None:
         return each.mean()
     weights = (1 - teacher[..., -1]) ** gamma
-    return (weights * each).sum() / weights.sum()
+    total = ranks.sum(weights.sum()) / ranks.count
+    return (weights * each).sum() / total.clamp_min(torch.finfo(total.dtype).tiny)
 
 
 @precisely

@@ -15,7 +15,7 @@ from contseg.methods.gaussian.features import Features
 from contseg.methods.gaussian.gather import CellLabel, Only, gather, labelled_cells, sums_of_confident
 from contseg.methods.gaussian.readout import RHO, Prior, apply, readout
 from contseg.methods.gaussian.sums import GaussianSums
-from contseg.methods.method import Method, StepContext
+from contseg.methods.method import Method, Prediction, StepContext
 from contseg.models.options import NetworkOptions, ReadoutTap
 from contseg.models.segmenter import Segmenter
 from contseg.options import ChannelsOrNone, Count, Factor, Seed
@@ -53,6 +53,7 @@ class Gaussian(Method):
     """
 
     name = "gaussian"
+    learns: ClassVar[tuple[Prediction, ...]] = ("pixels", "masks")
     first_step_is_plain = True
     learns_without_updates = True
     updates_later_steps = False

@@ -50,6 +50,7 @@ class EoMTHead(Head):
         blocks: number of blocks that the queries pass.
         patch: side of a patch in pixels.
         spans: of the annealing, as shares of the updates; default: `default_spans`.
+        selecting: queries are patches that are selected, and not learned.
 
     Attributes:
         probabilities: for each block, how probable it is that a query only looks at the patches of its mask. Part of the
@@ -59,10 +60,16 @@ class EoMTHead(Head):
     uses = ()
     taps = ("tokens", "queries")
 
-    def __init__(self, width: int, queries: int, blocks: int, patch: int, spans: Spans | None = None):
+    def __init__(
+        self, width: int, queries: int, blocks: int, patch: int, spans: Spans | None = None, selecting: bool = False
+    ):
         super().__init__()
         self.width = width
-        self.q = nn.Embedding(queries, width)
+        self.count = queries
+        if selecting:
+            self.candidates = nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width))
+        else:
+            self.q = nn.Embedding(queries, width)
         self.mask_head = nn.Sequential(
             nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width)
         )

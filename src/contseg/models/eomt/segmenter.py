@@ -11,6 +11,7 @@ from contseg.models.backbones.options import ViTOptions
 from contseg.models.classifier import Start
 from contseg.models.eomt.annealing import attention_mask, visible_patches
 from contseg.models.eomt.head import EoMTHead
+from contseg.models.eomt.selection import best_places, without_attention
 from contseg.models.eomt.trunk import QueryTrunk, Tokens
 from contseg.models.from_features import FromFeatures
 from contseg.models.heads.transformer_options import EoMTOptions
@@ -40,7 +41,9 @@ class EoMTSegmenter(Segmenter):
 
     Taps: `stage1` to `stage4`, the patches after each quarter of the blocks, (B, D, rows, columns), the last one
     normalised; `tokens`, the patches before the queries enter, not normalised; `queries`, (B, blocks + 1, Q, D), the
-    normalised queries of all predictions; `head`, the upscaled map that mask vectors are multiplied with; `logits`.
+    normalised queries of all predictions; `head`, the upscaled map that mask vectors are multiplied with; `logits`. With
+    `start: patches` also `selection`, (B, patches, K + 1), the class logits of all patches, and `selected`, (B, Q, D), the
+    queries before the blocks.
 
     With a readout, which reads the map of a tap, there are no masks, and logits are those of the readout.
 
@@ -71,7 +74,8 @@ class EoMTSegmenter(Segmenter):
         assert isinstance(trunk, ViTOptions)
         assert isinstance(head, EoMTOptions)
         super().__init__(options, widths, trunk.make_trunk())
-        self._masked = head.masked
+        self._selecting = head.start == "patches"
+        self._masked, self._softmax = head.masked, head.shares == "softmax"
         if head.blocks > self.backbone.depth:
             raise ContsegError(
                 f"network.head.blocks: {head.blocks}, and {trunk.name} has {self.backbone.depth} blocks; set at most that"
@@ -119,9 +123,14 @@ class EoMTSegmenter(Segmenter):
             mask = None
             if block == first:
                 features["tokens"] = tokens.patches
-                tokens = self.backbone.with_queries(tokens, self.head.q.weight)
+                selected = self._select(tokens, features)
+                tokens = self.backbone.with_queries(tokens, self.head.q.weight if selected is None else selected.detach())
             if block >= first and (self._predicts(block - first) or "queries" in taps):
                 normal = self.backbone.normalised(tokens)
+                if block == first and selected is not None:  # with gradients, unlike the queries of the blocks
+                    normal.values = torch.cat(
+                        [self.backbone.model.norm(selected), normal.values[:, selected.shape[1] :]], dim=1
+                    )
                 queries.append(normal.queries)
                 if self._predicts(block - first):
                     masks = self.head.masks(normal.queries, self.head.upscale(normal.patches))
@@ -145,6 +154,34 @@ class EoMTSegmenter(Segmenter):
         output.auxiliary = earlier
         return output
 
+    def _select(self, tokens: Tokens, features: dict[str, Tensor]) -> Tensor | None:
+        """The queries of each image that are selected among its patches, (B, Q, D); None if they are learned.
+
+        Args:
+            features: receive the taps `selected` and `selection`.
+        """
+        if not self._selecting:
+            return None
+        candidates = self.head.candidates(tokens.values[:, tokens.prefix_count :])
+        logits = self.classifier(self.backbone.model.norm(candidates))
+        places = best_places(logits, self.head.count)
+        selected = candidates.gather(1, places[..., None].expand(-1, -1, candidates.shape[2]))
+        features["selection"], features["selected"] = logits, selected
+        return selected
+
+    def virtual_logits(self, vectors_BVD: Tensor) -> list[Tensor]:
+        """Class logits (B, V, K + 1) of stored queries for every prediction: they pass all of a block but its attention.
+
+        Args:
+            vectors_BVD: as of the tap `selected`.
+        """
+        norm, values = self.backbone.model.norm, vectors_BVD
+        found = [self.classifier(norm(values))]
+        for block in self.backbone.model.blocks[self.backbone.depth - self.head.blocks :]:
+            values = without_attention(block, values)
+            found.append(self.classifier(norm(values)))
+        return found
+
     def _predicts(self, block: int) -> bool:
         """Whether the prediction before a block is used: in training, or where it masks the attention of the block."""
         return self.training or self.head.probabilities[block] > EVALUATED
@@ -158,6 +195,8 @@ class EoMTSegmenter(Segmenter):
         probability = self.head.probabilities[block]
         if probability == 0:
             return None
+        if self._softmax:
+            masks_BQHW = masks_BQHW.detach().softmax(dim=1) - 0.5
         opened = None
         if self.training and probability < 1:
             opened = self.draw(block, masks_BQHW[:, :, 0, 0]) > probability
@@ -177,7 +216,12 @@ class EoMTSegmenter(Segmenter):
         Args:
             size: of the images.
         """
-        return MaskPrediction(self.classifier(normal.queries), self._cropped(masks_BQHW, size))
+        return MaskPrediction(
+            self.classifier(normal.queries),
+            self._cropped(masks_BQHW, size),
+            softmax=self._softmax,
+            background=self.options.background == "constant",
+        )
 
     def _cropped(self, map_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
         height, width = ((side + self.head.stride - 1) // self.head.stride for side in size)
@@ -202,5 +246,6 @@ class EoMTSegmenter(Segmenter):
         """Freeze the queries and their mask vectors if a readout has taken their place."""
         if self.options.readout is not None:
             super().freeze_unused(taps)
-            self.head.q.requires_grad_(False)
+            unused = self.head.candidates if self._selecting else self.head.q
+            unused.requires_grad_(False)
             self.head.mask_head.requires_grad_(False)

@@ -60,6 +60,11 @@ class HeadOptions(PartOptions):
         """IDRNet over this head, or None."""
         return None
 
+    @property
+    def available(self) -> tuple[str, ...]:
+        """Those of `taps` that these options have."""
+        return self.taps
+
     def make(self, below: HeadInput) -> "Head":
         """Make the untrained head."""
         raise TypeError(f"{type(self).__name__} has no make; heads override it")

@@ -24,6 +24,8 @@ class EoMTOptions(HeadOptions):
         annealing: for each of these blocks, the shares of a step's updates at which its masked attention begins to be opened
             and is open; default: one block after the other, from 1 / (blocks + 2) on, as published for DINOv2.
         masked: in which steps attention is masked at first: in the `first`, in `every`, or in `none`.
+        start: `learned` queries, or the `patches` that look most like a class (SimCIS), as many as there are queries.
+        shares: what mask logits become: a `sigmoid` of each, or a `softmax` over queries, which then compete for each pixel.
     """
 
     not_shared: ClassVar[frozenset[str]] = frozenset({"width", "initialisation"})
@@ -37,6 +39,13 @@ class EoMTOptions(HeadOptions):
     blocks: Annotated[int, Field(ge=1, le=64)] = 4
     annealing: Annotated[tuple[Span, ...], Field(strict=False)] | None = None
     masked: Literal["first", "every", "none"] = "first"
+    start: Literal["learned", "patches"] = "learned"
+    shares: Literal["sigmoid", "softmax"] = "sigmoid"
+
+    @property
+    def available(self) -> tuple[str, ...]:
+        """Of patches, also what is selected: `selection` and `selected`."""
+        return (*self.taps, "selection", "selected") if self.start == "patches" else self.taps
 
     @model_validator(mode="after")
     def _spans_of_every_block(self) -> "EoMTOptions":
@@ -51,7 +60,9 @@ class EoMTOptions(HeadOptions):
         """An `EoMTHead`."""
         from contseg.models.eomt.head import EoMTHead
 
-        return EoMTHead(below.channels[-1], self.queries, self.blocks, below.output_stride, self.annealing)
+        return EoMTHead(
+            below.channels[-1], self.queries, self.blocks, below.output_stride, self.annealing, self.start == "patches"
+        )
 
 
 class MaskTransformerOptions(HeadOptions):

@@ -1,0 +1,68 @@
+"""Targets with pseudo labels: what a teacher of masks finds where an image has no annotated mask."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from contseg.losses.masks.targets import MaskTargets
+from contseg.methods.mask_pseudo_labels import PseudoRule, pseudo_masks
+from contseg.methods.mask_supervision import targets_of
+from contseg.models.mask_decision import OwnerRule, QueryScores, query_scores
+from contseg.models.output import MaskPrediction
+from contseg.scenarios.batch import Batch
+
+Score = Callable[[Tensor], QueryScores]
+
+
+def best_of_softmax(class_logits_QC: Tensor) -> QueryScores:
+    """Every query whose best class is not no-object."""
+    return query_scores(class_logits_QC, OwnerRule(score=0.0))
+
+
+def incomplete(batch: Batch, old_count: int) -> Tensor:
+    """(B,) bool, images in which a class of this step is not annotated, such as exemplars of a memory."""
+    return ~batch.annotated[:, old_count:].all(dim=1)
+
+
+@torch.no_grad()
+def with_pseudo_masks(
+    batch: Batch,
+    teacher: MaskPrediction,
+    rule: PseudoRule,
+    first: bool = False,
+    spared_B: Tensor | None = None,
+    score: Score = best_of_softmax,
+) -> Batch:
+    """The batch whose targets include the teacher's masks. Annotated masks are never changed.
+
+    A mask of a class that is annotated in its image is left out: annotation says that it is not there.
+
+    Args:
+        rule: which masks; what mask logits become is what the teacher says.
+        first: pseudo labels before the annotated masks (BalConpas, SimCIS), or after them (CoMFormer).
+        spared_B: bool, images that get none.
+        score: class and score of each query from its logits.
+    """
+    scale = "softmax" if teacher.softmax else rule.masks
+    rule = replace(rule, masks=scale)
+    spared = [False] * len(batch.names) if spared_B is None else spared_B.tolist()
+    found: list[tuple[Tensor, Tensor]] = []
+    for place, truth in enumerate(targets_of(batch)):
+        if spared[place]:
+            found.append((truth.classes, truth.masks))
+            continue
+        scored = score(teacher.class_logits[place])
+        more = pseudo_masks(scored, teacher.mask_logits[place], batch.size, rule, truth)
+        hidden = ~batch.annotated[place, more.classes]
+        more = MaskTargets(more.classes[hidden], more.masks[hidden])
+        both = more.followed_by(truth) if first else truth.followed_by(more)
+        found.append((both.classes, both.masks))
+    return replace(batch, targets=tuple(found))
+
+
+def pseudo_counts(batch: Batch) -> list[int]:
+    """Number of targets of each image that are not annotated there."""
+    each = zip(targets_of(batch), batch.annotated, strict=True)
+    return [int((~annotated[one.classes]).sum()) for one, annotated in each]
