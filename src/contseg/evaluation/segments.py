@@ -45,7 +45,7 @@ def require_panoptic(segmenter: Segmenter, classes: ClassTable, what: str) -> No
         )
     if not classes.things:
         raise ContsegError(
-            f"{what}: none of the {len(classes)} classes of the network is a thing, so it did not learn objects; use one that"
+            f"{what}: none of the {len(classes)} classes of the network is a thing, so it learned no objects; use one that"
             " learned from panoptic labels (data.dataset=ade20k-panoptic or coco-panoptic)"
         )
 
