@@ -13,13 +13,13 @@ from contseg.cli.plugins import with_plugins
 from contseg.data.classes import ClassTable, class_differences
 from contseg.data.pipelines.augment import evaluation_pipeline
 from contseg.engine.loading import evaluation_batches
-from contseg.engine.measure import TestCounts, figures_of, measures_segments
+from contseg.engine.measure import TestCounts, figures_of
 from contseg.engine.run import Run
 from contseg.errors import ContsegError, counted
 from contseg.evaluation.inference import Inference
 from contseg.evaluation.panoptic import MEANS
 from contseg.evaluation.predict import evaluate_domains
-from contseg.evaluation.segments import SegmentCounter
+from contseg.evaluation.segments import SegmentCounter, measures_segments
 from contseg.interop.adopted import is_foreign
 from contseg.interop.pretrained import is_pretrained
 from contseg.interop.segmenter_file import load_segmenter
@@ -150,7 +150,7 @@ def measure(
     inference = Inference.of(recipe.evaluation, scenario.dataset.mirror, classes.ids)
     with progress_bar("testing") as progress:
         done = iter(range(1, len(batches) + 1))
-        counter = SegmentCounter(segmenter, classes, inference) if measures_segments(scenario, segmenter) else None
+        counter = SegmentCounter(segmenter, classes, inference) if measures_segments(scenario.dataset, segmenter) else None
         matrices = evaluate_domains(
             segmenter, batches, len(classes), [""], lambda name: "",
             lambda: progress(next(done), len(batches)), inference, predict=counter.predict if counter else None,

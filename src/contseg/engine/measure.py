@@ -21,7 +21,7 @@ from contseg.evaluation.metrics import step_figures
 from contseg.evaluation.panoptic import PanopticCounts, panoptic_figures
 from contseg.evaluation.predict import evaluate, evaluate_domains
 from contseg.evaluation.remarks import step_remarks
-from contseg.evaluation.segments import SegmentCounter
+from contseg.evaluation.segments import SegmentCounter, measures_segments
 from contseg.interop.segmenter_file import load_segmenter
 from contseg.models.segmenter import Segmenter
 from contseg.scenarios.scenario import Scenario
@@ -46,11 +46,6 @@ class TestCounts:
         return self.by_domain.sum(axis=0)
 
 
-def measures_segments(scenario: Scenario, segmenter: Segmenter) -> bool:
-    """Whether panoptic quality is measured: masks are classified, and objects are annotated."""
-    return scenario.dataset.has_instances and segmenter.options.masks
-
-
 def measure_test(session: Session, step: Step, segmenter: Segmenter) -> TestCounts:
     """Measure a segmenter on the test set of a step."""
     job, reporter = session.job, session.reporter
@@ -60,7 +55,9 @@ def measure_test(session: Session, step: Step, segmenter: Segmenter) -> TestCoun
     domain_of = job.scenario.dataset.domain_of if job.scenario.domains else lambda name: ""
     inference = job.inference_at(step)
     together = job.training.batch // session.ranks.count
-    counter = SegmentCounter(segmenter, step.table, inference) if measures_segments(job.scenario, segmenter) else None
+    counter = (
+        SegmentCounter(segmenter, step.table, inference) if measures_segments(job.scenario.dataset, segmenter) else None
+    )
     predict = counter.predict if counter else None
     counts = evaluate_domains(
         segmenter, batches, step.seen_count, domains, domain_of, reporter.evaluated, inference, together, predict

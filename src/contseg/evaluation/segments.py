@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from contseg.data.classes import ClassTable
+from contseg.data.dataset import SegmentationDataset
 from contseg.data.segments import SegmentMap
 from contseg.errors import ContsegError
 from contseg.evaluation.along import resized_to, size_inside
@@ -23,6 +24,11 @@ from contseg.models.output import MaskPrediction
 from contseg.models.segmenter import Segmenter
 from contseg.scenarios.batch import Batch
 from contseg.scenarios.segments import true_segments
+
+
+def measures_segments(dataset: SegmentationDataset, segmenter: Segmenter) -> bool:
+    """Whether panoptic quality is measured: objects are annotated, and the network classifies masks."""
+    return dataset.has_instances and segmenter.options.masks
 
 
 def require_panoptic(segmenter: Segmenter, classes: ClassTable, what: str) -> None:
