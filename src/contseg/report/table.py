@@ -9,7 +9,9 @@ from contseg.recipes.published import FIGURES
 
 QUALITY = ("PQ old", "PQ new", "PQ all", "SQ", "RQ")
 """Columns of panoptic quality, where a row has one."""
-CAPTION = "mIoU, PQ in %; old: classes of step 0, new: of all later steps; in brackets: run minus published; *: not comparable"
+CAPTION = (
+    "mIoU and PQ in %; old: classes of step 0, new: of all later steps; in brackets: run minus published; *: not comparable"
+)
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def markdown(groups: Mapping[str, Sequence[Block]]) -> str:
         |---|---|---|---|---|---|
         | quoted | counted | 1.0 (+0.5) | 2.0 | - | a paper |
         <BLANKLINE>
-        mIoU, PQ in %; ...
+        mIoU and PQ in %; ...
     """
     parts = []
     for protocol, blocks in groups.items():
