@@ -62,16 +62,27 @@ console = PlainConsole()
 
 COLUMNS = ("old", "new", "all", "average", "forgetting")
 
+PANOPTIC = {
+    "PQ old": ("pq", "old"), "PQ new": ("pq", "new"), "PQ all": ("pq", "all"), "SQ": ("sq", "all"), "RQ": ("rq", "all"),
+}  # fmt: skip
+"""Columns of panoptic quality: the figure and the group of classes. They are shown where a run measured it."""
+
 
 def summary_table(summaries: Mapping[str, Mapping[str, Any]]) -> Group:
     """A row of metrics per method, mIoU in percent without background, and below it why a number is missing or partial."""
-    table = Table(caption="mIoU in %, background not counted; old: classes of step 0, new: of all later steps")
+    panoptic = any("pq" in summary for summary in summaries.values())
+    what = "mIoU and PQ (panoptic quality)" if panoptic else "mIoU"
+    table = Table(caption=f"{what} in %, background not counted; old: classes of step 0, new: of all later steps")
     table.add_column("method")
     for title in COLUMNS:
         table.add_column(title, justify="right")
+    for title in PANOPTIC if panoptic else ():
+        table.add_column(title, justify="right")
     table.add_column("seconds", justify="right")
     for name, summary in summaries.items():
-        table.add_row(name, *(percent(summary[key]) for key in COLUMNS), f"{summary['seconds']:.0f}")
+        more = [summary.get(quality, {}).get(group) for quality, group in PANOPTIC.values()] if panoptic else []
+        shown = [*(summary[key] for key in COLUMNS), *more]
+        table.add_row(name, *map(percent, shown), f"{summary['seconds']:.0f}")
     methods: dict[str, list[str]] = {}
     for name, summary in summaries.items():
         for line in remark_lines(summary.get("notes", {}), COLUMNS):

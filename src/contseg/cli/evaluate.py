@@ -13,11 +13,13 @@ from contseg.cli.plugins import with_plugins
 from contseg.data.classes import ClassTable, class_differences
 from contseg.data.pipelines.augment import evaluation_pipeline
 from contseg.engine.loading import evaluation_batches
-from contseg.engine.measure import figures_of
+from contseg.engine.measure import TestCounts, figures_of
 from contseg.engine.run import Run
 from contseg.errors import ContsegError, counted
 from contseg.evaluation.inference import Inference
-from contseg.evaluation.predict import evaluate
+from contseg.evaluation.panoptic import MEANS
+from contseg.evaluation.predict import evaluate_domains
+from contseg.evaluation.segments import SegmentCounter, measures_segments
 from contseg.interop.adopted import is_foreign
 from contseg.interop.pretrained import is_pretrained
 from contseg.interop.segmenter_file import load_segmenter
@@ -30,6 +32,8 @@ from contseg.replaceable import require_replaceable
 from contseg.report.table import percent, remark_lines
 from contseg.scenarios.plan import plan_warnings
 from contseg.scenarios.scenario import Scenario
+
+QUALITIES = ("PQ", "SQ", "RQ")
 
 
 def run_evaluation(
@@ -146,21 +150,34 @@ def measure(
     inference = Inference.of(recipe.evaluation, scenario.dataset.mirror, classes.ids)
     with progress_bar("testing") as progress:
         done = iter(range(1, len(batches) + 1))
-        confusion = evaluate(segmenter, batches, len(classes), lambda: progress(next(done), len(batches)), inference)
-    figures = figures_of(scenario, step, confusion.cpu().numpy())
+        counter = SegmentCounter(segmenter, classes, inference) if measures_segments(scenario.dataset, segmenter) else None
+        matrices = evaluate_domains(
+            segmenter, batches, len(classes), [""], lambda name: "",
+            lambda: progress(next(done), len(batches)), inference, predict=counter.predict if counter else None,
+        )  # fmt: skip
+    figures = figures_of(scenario, step, TestCounts(matrices.cpu().numpy(), counter.counts if counter else None))
+    panoptic = figures.get("panoptic")
     table = Table(title=f"{folder}, step {index}: {counted(len(step.test), 'image')}")
     table.add_column("class")
     table.add_column("from step", justify="right")
     table.add_column("IoU %", justify="right")
-    for name, group, iou in zip(classes.names, scenario.groups, figures["iou"], strict=False):
-        table.add_row(name, str(group), percent(None if iou is None else 100 * iou))
+    for title in QUALITIES if panoptic else ():
+        table.add_column(f"{title} %", justify="right")
+    for place, (name, group, iou) in enumerate(zip(classes.names, scenario.groups, figures["iou"], strict=False)):
+        more = [panoptic[title.lower()]["classes"][place] for title in QUALITIES] if panoptic else []
+        table.add_row(name, str(group), *(percent(None if one is None else 100 * one) for one in (iou, *more)))
     console.print(table)
     shown = ("old", "new", "all", "all_with_background", "accuracy")
     console.print(
         "  ".join(f"{key} {percent(None if figures[key] is None else 100 * figures[key])}" for key in shown), highlight=False
     )
+    for title in QUALITIES if panoptic else ():
+        means = panoptic[title.lower()]
+        figure = {key: percent(None if means[key] is None else 100 * means[key]) for key in MEANS}
+        console.print(f"{title}: {'  '.join(f'{key} {value}' for key, value in figure.items())}", highlight=False)
     for line in remark_lines(figures["notes"], ["background", *shown]):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if result is not None:
         iou = dict(zip(classes.names, figures["iou"], strict=False))
-        write_result(result, {"model": str(folder), "step": index, "iou": iou, "images": len(step.test)})
+        content = {"model": str(folder), "step": index, "iou": iou, "images": len(step.test)}
+        write_result(result, content | ({"panoptic": panoptic | {"names": classes.names}} if panoptic else {}))

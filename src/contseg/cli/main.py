@@ -133,6 +133,9 @@ def predict(
             metavar="FORMAT",
         ),
     ] = None,
+    panoptic: Annotated[
+        bool, typer.Option("--panoptic", help="Tell objects apart: ids and classes in COCO's panoptic format.")
+    ] = False,
     slide: Annotated[
         int | None, typer.Option(min=1, max=65536, help="Predict in sliding windows of this side, in pixels.")
     ] = None,
@@ -162,7 +165,7 @@ def predict(
         changes["flip"] = flip
     chosen = None if bands is None else [whole(band) for band in numbers("--bands", bands)]
     bounds = None if values is None else numbers("--range", values)
-    run_prediction(segmenter, images, out, changes, chosen, bounds, form)
+    run_prediction(segmenter, images, out, changes, chosen, bounds, form, panoptic)
 
 
 @app.command(epilog="Example: contseg convert plop.pth --classes voc --split 15-1 --out plop")

@@ -7,15 +7,16 @@ from typing import Any
 import torch
 
 from contseg.atomic import UnwritableError
-from contseg.cli.console import console
-from contseg.cli.predict_files import find_images, result_names, skipped_text
+from contseg.cli.predict_files import find_images, result_names
 from contseg.cli.predict_formats import FORMATS
 from contseg.cli.predict_images import Predictor
+from contseg.cli.predict_outcome import tell, tell_outcome
 from contseg.cli.predict_record import recorded
+from contseg.cli.predict_segments import predict_panoptic
 from contseg.cli.progress import progress_of
 from contseg.data.pixels import Reading
 from contseg.data.rasters import is_raster
-from contseg.errors import ContsegError, counted, did_you_mean
+from contseg.errors import ContsegError, did_you_mean
 from contseg.recipes.models import open_model
 from contseg.recipes.recipe import Recipe
 
@@ -28,6 +29,7 @@ def run_prediction(
     bands: list[int] | None = None,
     values: list[float] | None = None,
     form: str | None = None,
+    panoptic: bool = False,
 ) -> None:
     """Predict an image or all images of a folder, and write the results in a format.
 
@@ -35,6 +37,7 @@ def run_prediction(
         changes: changes to the inference of the run, keys as in `InferenceOptions`.
         bands, values: `bands` and `range` of `Reading`; default: those of the run.
         form: a key of `FORMATS`; default: `geotiff` for rasters, `png` for other images.
+        panoptic: predict objects and stuff, and write them in COCO's panoptic format, see `predict_panoptic`.
 
     Raises:
         ContsegError: a result would overwrite a file of the user (see `recorded`), or some images could not be predicted
@@ -42,18 +45,23 @@ def run_prediction(
     """
     if form is not None and form not in FORMATS:
         raise ContsegError(f"--format {form}: unknown; {did_you_mean(form, FORMATS)}")
+    if panoptic and (other := "--format" if form else "--slide, --scales and --flip" if changes else ""):
+        raise ContsegError(f"--panoptic: predicts whole images once, in its own format; remove {other}")
     model = open_model(source, "cuda" if torch.cuda.is_available() else "cpu")
     segmenter, classes, inference = model.segmenter, model.classes, model.inferring(changes)
     reading = reading_of(model.recipe, bands, values)
     for text in model.notes:
-        _print(f"note: {text}")
+        tell(f"note: {text}")
+    if panoptic:
+        predict_panoptic(model, images, out, reading)
+        return
     found, skipped = find_images(images)
     chosen = [form or ("geotiff" if is_raster(path) else "png") for path in found]
     formats = {key: FORMATS[key](out, images, classes) for key in sorted(set(chosen))}
     names = result_names(found, images, [formats[key].suffix for key in chosen])
     results = [path for key, name in zip(chosen, names, strict=True) for path in formats[key].paths(name)]
     problems: list[ContsegError] = []
-    predictor = Predictor(segmenter, classes, inference, reading, lambda path, text: _print(f"note: {path}: {text}"))
+    predictor = Predictor(segmenter, classes, inference, reading, lambda path, text: tell(f"note: {path}: {text}"))
     try:
         with recorded(out, found, results), progress_of("predicting", len(found)) as progress:
             for number, (path, name, key) in enumerate(zip(found, names, chosen, strict=True)):
@@ -69,22 +77,8 @@ def run_prediction(
         raise ContsegError(f"{out}: cannot be written ({error.strerror or error}); make room, or change --out") from None
     for text, count in predictor.notes.items():
         if count > 1:
-            _print(f"note: {count} images: {text}")
-    if skipped:
-        _print(skipped_text(skipped))
-    if problems and len(found) == 1:
-        raise problems[0]
-    for problem in problems:
-        _print(f"not predicted: {problem}")
-    done = len(found) - len(problems)
-    if problems:
-        failed = f"{len(problems)} of {len(found)} images not predicted, as listed above"
-        raise ContsegError(f"{images}: {failed}; {counted(done, 'result')} in {out}")
-    console.print(f"{counted(done, 'image')}: {out}", soft_wrap=True)
-
-
-def _print(line: str) -> None:
-    console.print(line, soft_wrap=True, highlight=False, markup=False)
+            tell(f"note: {count} images: {text}")
+    tell_outcome(images, out, len(found), problems, skipped)
 
 
 def reading_of(own: Recipe | None, bands: list[int] | None, values: list[float] | None) -> Reading:

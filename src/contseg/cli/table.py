@@ -9,10 +9,9 @@ from rich.text import Text
 from contseg.cli.console import console
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
-from contseg.recipes.published import FIGURES
 from contseg.replaceable import require_replaceable, write_output
 from contseg.report.comparison import block_of, protocol_of, run_names
-from contseg.report.table import CAPTION, COLUMNS, Block, comma_separated, markdown
+from contseg.report.table import CAPTION, Block, columns, comma_separated, markdown, numbers
 
 MARKS = {".md": "| run | background | ", ".csv": "protocol,run,kind,background,"}
 """A text in every table, by suffix of its file."""
@@ -51,10 +50,11 @@ def print_table(runs: Sequence[Path], out: Path | None = None) -> None:
 def print_group(protocol: str, blocks: Sequence[Block]) -> None:
     """Print the table of one protocol, and the notes on its runs below it."""
     table = Table(title=Text(protocol), title_justify="left")
-    for column in COLUMNS:
-        table.add_column(column, justify="right" if column in FIGURES else "left", overflow="fold")
+    shown = numbers(blocks)
+    for column in columns(shown):
+        table.add_column(column, justify="right" if column in shown else "left", overflow="fold")
     for block in blocks:
-        for cells in block.rows():
+        for cells in block.rows(shown):
             table.add_row(*map(Text, cells))
         table.add_section()
     console.print(table)

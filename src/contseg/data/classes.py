@@ -157,6 +157,16 @@ class ClassTable:
         """
         return np.isin(self.ids, self.things)
 
+    @property
+    def void_outputs(self) -> tuple[int, ...]:
+        """Positions that are no class of segments: a background that only marks what is not annotated.
+
+        Example:
+            >>> [ClassTable.of(["background", "cat"], kind).void_outputs for kind in ("annotated", "unlabelled")]
+            [(), (0,)]
+        """
+        return (0,) if self.background in ("unlabelled", "unscored") else ()
+
     def index_of(self, name: str) -> int:
         """Position of a class by name.
 

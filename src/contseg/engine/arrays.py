@@ -15,7 +15,7 @@ def belong(arrays: dict[str, np.ndarray], path: Path) -> bool:
         False
     """
     if path.name == "predictions.npz":
-        return all(name.startswith(("prediction", "entropy", "margin")) for name in arrays)
+        return all(name.startswith(("prediction", "entropy", "margin", "segments", "kinds")) for name in arrays)
     if path.name == "samples.npz":
         return "names" in arrays and all(f"truth{number}" in arrays for number in range(len(arrays["names"])))
     if path.name != "confusion.npz" or "groups" not in arrays:

@@ -1,9 +1,11 @@
 """Evaluate a segmenter on the test set of a step and on held-out images, and record the results."""
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from contseg.engine.loading import Batches, evaluation_batches
 from contseg.engine.memory import peak_memory
@@ -16,16 +18,36 @@ from contseg.errors import ContsegError
 from contseg.evaluation.alarms import background_warnings
 from contseg.evaluation.inference import Inference
 from contseg.evaluation.metrics import step_figures
+from contseg.evaluation.panoptic import PanopticCounts, panoptic_figures
 from contseg.evaluation.predict import evaluate, evaluate_domains
 from contseg.evaluation.remarks import step_remarks
+from contseg.evaluation.segments import SegmentCounter, measures_segments
 from contseg.interop.segmenter_file import load_segmenter
 from contseg.models.segmenter import Segmenter
 from contseg.scenarios.scenario import Scenario
 from contseg.scenarios.step import Step
 
 
-def measure_test(session: Session, step: Step, segmenter: Segmenter) -> np.ndarray:
-    """Confusion matrices (domains, K, K) on the test set of a step, over all ranks; without domains (1, K, K)."""
+@dataclass(frozen=True)
+class TestCounts:
+    """What is counted on the test set of a step, over all ranks.
+
+    Args:
+        by_domain: confusion matrices (domains, K, K); without domains (1, K, K).
+        panoptic: sums of panoptic quality; None of a network without masks, or of data without objects.
+    """
+
+    by_domain: np.ndarray
+    panoptic: PanopticCounts | None = None
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """The confusion matrix (K, K) over all domains."""
+        return self.by_domain.sum(axis=0)
+
+
+def measure_test(session: Session, step: Step, segmenter: Segmenter) -> TestCounts:
+    """Measure a segmenter on the test set of a step."""
     job, reporter = session.job, session.reporter
     batches = evaluation_batches(step.test, job.evaluation_pipeline, job.training, session.fabric.device, session.shard)
     reporter.evaluating(len(batches))
@@ -33,10 +55,18 @@ def measure_test(session: Session, step: Step, segmenter: Segmenter) -> np.ndarr
     domain_of = job.scenario.dataset.domain_of if job.scenario.domains else lambda name: ""
     inference = job.inference_at(step)
     together = job.training.batch // session.ranks.count
-    counts = evaluate_domains(
-        segmenter, batches, step.seen_count, domains, domain_of, reporter.evaluated, inference, together
+    counter = (
+        SegmentCounter(segmenter, step.table, inference) if measures_segments(job.scenario.dataset, segmenter) else None
     )
-    return session.ranks.sum(counts).cpu().numpy()
+    predict = counter.predict if counter else None
+    counts = evaluate_domains(
+        segmenter, batches, step.seen_count, domains, domain_of, reporter.evaluated, inference, together, predict
+    )
+    by_domain = session.ranks.sum(counts).cpu().numpy()
+    if counter is None:
+        return TestCounts(by_domain)
+    sums = session.ranks.sum(torch.from_numpy(counter.counts.array()).to(session.fabric.device))
+    return TestCounts(by_domain, PanopticCounts.of_array(sums.cpu().numpy()))
 
 
 def validation_batches(session: Session, step: Step) -> Batches:
@@ -81,26 +111,31 @@ def measure_again(session: Session, step: Step) -> None:
         )
     session.reporter.message(f"step {step.index}: {' and '.join(lost)} missing or damaged, computed again")
     segmenter.to(fabric.device)
-    by_domain = measure_test(session, step, segmenter)
+    found = measure_test(session, step, segmenter)
     if session.leads:
-        keep_confusion(session, step, by_domain)
+        keep_confusion(session, step, found.by_domain)
         keep_predictions(session, step, segmenter)
     fabric.barrier()
 
 
-def figures_of(scenario: Scenario, step: Step, confusion: np.ndarray) -> dict[str, Any]:
+def figures_of(scenario: Scenario, step: Step, counts: TestCounts) -> dict[str, Any]:
     """The metrics of a step, and `notes` on what they exclude.
 
-    Args:
-        confusion: (K, K) over the step's test set.
+    Where panoptic quality was measured, `panoptic` has the figures of `panoptic_figures`, and the `sums` that they are
+    computed from.
     """
+    confusion = counts.confusion
     groups, background = scenario.groups, scenario.has_background
     notes = step_remarks(confusion, groups, background, step.table.names, step.test.annotated)
-    return step_figures(confusion, groups, background) | {"notes": notes}
+    figures = step_figures(confusion, groups, background) | {"notes": notes}
+    if counts.panoptic is not None:
+        quality = panoptic_figures(counts.panoptic, groups, step.table.is_thing, background)
+        figures["panoptic"] = quality | {"things": step.table.is_thing.tolist(), "sums": counts.panoptic.as_json()}
+    return figures
 
 
 def keep_confusion(session: Session, step: Step, by_domain: np.ndarray) -> None:
-    """Write the confusion matrices of a step, as `measure_test` returns them."""
+    """Write the confusion matrices of a step, by domain."""
     scenario = session.job.scenario
     session.run.save_arrays(
         f"steps/{step.index:02d}/confusion.npz",
@@ -114,25 +149,25 @@ def keep_confusion(session: Session, step: Step, by_domain: np.ndarray) -> None:
     )
 
 
-def record(session: Session, step: Step, student: Segmenter, by_domain: np.ndarray, started: float) -> dict[str, Any]:
+def record(session: Session, step: Step, student: Segmenter, counts: TestCounts, started: float) -> dict[str, Any]:
     """Write the files of a finished step; last `state.pt`, which marks the step as finished.
 
     Args:
-        by_domain: confusion matrices, as `measure_test` returns them.
+        counts: as `measure_test` returns them.
         started: value of `time.perf_counter` at which the step would have begun without interruptions.
 
     Returns:
         the step's line of metrics.jsonl: metrics and cost. `peak_memory` is in bytes, of this process and so far;
         `stored_bytes` is the state of the method, which the next step needs besides the model.
     """
-    job, run, confusion = session.job, session.run, by_domain.sum(axis=0)
+    job, run, confusion = session.job, session.run, counts.confusion
     source = {"recipe": job.recipe.get("name", ""), "step": step.index, "plan": run.plan_hash}
     if job.start_from is not None:
         source["start_from"] = str(job.start_from)
     run.save_segmenter(step.index, student, step.table, source)
     keep_predictions(session, step, student)
-    keep_confusion(session, step, by_domain)
-    figures = figures_of(job.scenario, step, confusion)
+    keep_confusion(session, step, counts.by_domain)
+    figures = figures_of(job.scenario, step, counts)
     warnings: list[str] = []
     if step.index and job.scenario.has_background:
         warnings = background_warnings(run.confusion(step.index - 1), confusion, step.table.names)

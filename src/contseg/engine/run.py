@@ -48,7 +48,7 @@ class Run:
                                         weights, PyTorch's version, ranks; and the changes that were accepted at a resume
         environment.json                versions and machine
         metrics.jsonl                   one line per epoch (`kind: epoch`: losses, rate, speed, pseudo labels) and per step
-                                        (`kind: step`: metrics, cost, warnings)
+                                        (`kind: step`: metrics, sums of panoptic quality, cost, warnings)
         samples.npz                     a few test images and their labels, class names and colours, for the report
         steps/03/segmenter.safetensors  the segmenter after step 3, with its classes
         steps/03/state.pt               a `StepState`: of a step in training, weights, optimiser, the method's state and the

@@ -4,9 +4,11 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from contseg.data.classes import IGNORE
 from contseg.engine.job import Job
 from contseg.engine.session import Session
 from contseg.evaluation.predict import predict_with_doubt
+from contseg.evaluation.segments import measures_segments, predict_segments
 from contseg.models.segmenter import Segmenter
 from contseg.scenarios.step import Step
 
@@ -45,7 +47,8 @@ def drawn_names(job: Job, without: list[str]) -> list[str]:
 def keep_samples(session: Session) -> None:
     """Write the sample images, cut as in evaluation, with their labels after the last step, class names and colours.
 
-    `drawn` marks the images that were drawn at random.
+    `drawn` marks the images that were drawn at random. Data with objects has their numbers, and which classes are things and
+    which values are void.
     """
     job = session.job
     table = job.scenario[-1].table
@@ -57,19 +60,28 @@ def keep_samples(session: Session) -> None:
         "classes": np.array(table.names),
         "colours": np.array(table.colours, dtype=np.uint8),
     }
+    test, objects = job.scenario[-1].test, job.scenario.dataset.has_instances
+    if objects:
+        arrays |= {"things": table.is_thing, "void": np.array([IGNORE, *table.void_outputs])}
     for number, name in enumerate(arrays["names"]):
-        image, mask = job.scenario.dataset.read(str(name))
-        pixels, layers = job.evaluation_pipeline(image, {"mask": mask}, np.random.default_rng(0))
+        image, layers = job.scenario.dataset.read_layers(str(name))
+        pixels, layers = job.evaluation_pipeline(image, layers, np.random.default_rng(0))
         arrays[f"image{number}"] = pixels.permute(1, 2, 0).contiguous().numpy()
-        arrays[f"truth{number}"] = job.scenario[-1].test.labels(layers)
+        labels = arrays[f"truth{number}"] = test.labels(layers)
+        if objects and (numbers := test.instances(layers, labels)) is not None:
+            arrays[f"instances{number}"] = numbers
     session.run.save_arrays("samples.npz", **arrays)
 
 
 def keep_predictions(session: Session, step: Step, segmenter: Segmenter) -> None:
-    """Write the predictions for the sample images after a step, and small maps of their entropy and margin (0 to 255)."""
+    """Write the predictions for the sample images after a step, and small maps of their entropy and margin (0 to 255).
+
+    Where panoptic quality is measured also the segments: the place of each pixel's segment, and the class of each.
+    """
     job, training = session.job, segmenter.training
     segmenter.eval()
     arrays, inference = {}, job.inference_at(step)
+    objects = measures_segments(job.scenario.dataset, segmenter)
     chosen = chosen_names(job)
     for number, name in enumerate([*chosen, *drawn_names(job, chosen)]):
         image, mask = job.scenario.dataset.read(name)
@@ -77,6 +89,10 @@ def keep_predictions(session: Session, step: Step, segmenter: Segmenter) -> None
         seen = pixels.permute(1, 2, 0).contiguous().numpy()
         predicted, entropy, margin = predict_with_doubt(segmenter, seen, inference)
         arrays[f"prediction{number}"] = predicted.cpu().numpy().astype(np.uint8)
+        if objects:
+            (found,) = predict_segments(segmenter, pixels[None].to(segmenter.mean.device), step.table, inference)
+            arrays[f"segments{number}"] = found.ids.cpu().numpy().astype(np.int16)  # fewer than queries
+            arrays[f"kinds{number}"] = np.array(found.classes, dtype=np.int64)
         arrays[f"entropy{number}"], arrays[f"margin{number}"] = _small(entropy), _small(margin)
     segmenter.train(training)
     session.run.save_arrays(f"steps/{step.index:02d}/predictions.npz", **arrays)

@@ -4,8 +4,10 @@ from typing import Any
 
 import numpy as np
 
+from contseg.engine.panoptic_sums import panoptic_of
 from contseg.engine.run import Run
 from contseg.evaluation.metrics import domain_figures, run_figures
+from contseg.evaluation.panoptic import MEANS
 from contseg.evaluation.remarks import domain_remarks, run_remarks
 
 PERCENT = (
@@ -27,9 +29,11 @@ def summarise(run: Run) -> dict[str, Any]:
     figures, notes = run_figures(*measured), run_remarks(*measured, *run.tested())
     seconds = sum(line["seconds"] for line in run.metrics() if line["kind"] == "step")
     domains, domain_notes = _domain_summary(run)
+    panoptic = panoptic_of(run)
     return {
         **{key: None if figures[key] is None else round(100 * figures[key], 4) for key in PERCENT},
         **domains,
+        **(_panoptic_summary(panoptic) if panoptic else {}),
         "measured": figures["measured"],
         "pixels": figures["pixels"],
         "notes": notes | domain_notes,
@@ -37,6 +41,18 @@ def summarise(run: Run) -> dict[str, Any]:
         "steps": len(run.confusions()),
         "plan": run.plan_hash,
     }
+
+
+def _panoptic_summary(figures: dict[str, Any]) -> dict[str, Any]:
+    """Means of PQ, SQ and RQ after the last step, in percent, by group of classes; of PQ also over steps."""
+
+    def percent(value: float | None) -> float | None:
+        return None if value is None else round(100 * value, 4)
+
+    found = {name: {key: percent(figures[name][key]) for key in MEANS} for name in ("pq", "sq", "rq")}
+    over_steps = {key: percent(figures["pq"][key]) for key in ("average", "forgetting")}
+    found["pq"] |= over_steps | {"harmonic": percent(figures["harmonic"])}
+    return found | {"measured_segments": figures["measured"]}
 
 
 def _domain_summary(run: Run) -> tuple[dict[str, Any], dict[str, str]]:

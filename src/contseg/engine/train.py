@@ -246,7 +246,7 @@ def _take_over(session: Session, step: Step, student: Segmenter) -> float:
 
 def _finish_step(session: Session, step: Step, student: Segmenter, seconds: float) -> None:
     started = time.perf_counter() - seconds
-    by_domain = measure_test(session, step, student)
+    counts = measure_test(session, step, student)
     if session.leads:
-        announce(session, record(session, step, student, by_domain, started))
+        announce(session, record(session, step, student, counts, started))
     session.fabric.barrier()

@@ -34,6 +34,17 @@ def size_along(height: int, width: int, side: int) -> tuple[int, int]:
     return result
 
 
+def size_inside(height: int, width: int, box: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of an image that is resized to fit inside a box, keeping its aspect.
+
+    Example:
+        >>> size_inside(40, 80, (32, 32)), size_inside(10, 5, (32, 64))
+        ((16, 32), (32, 16))
+    """
+    factor = min(Fraction(box[0], height), Fraction(box[1], width))
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
 def windows(height: int, width: int) -> list[Window]:
     """The windows of an image of `size_along`: squares of its shorter side, from one end to the other.
 
@@ -58,7 +69,12 @@ def resized(images_BCHW: Tensor, side: int) -> Tensor:
         >>> resized(torch.zeros(1, 3, 40, 61, dtype=torch.uint8), 32).shape
         torch.Size([1, 3, 32, 49])
     """
-    height, width = size = size_along(images_BCHW.shape[2], images_BCHW.shape[3], side)
+    return resized_to(images_BCHW, size_along(images_BCHW.shape[2], images_BCHW.shape[3], side))
+
+
+def resized_to(images_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
+    """As `resized`, at any size (H, W)."""
+    height, width = size
     if size == tuple(images_BCHW.shape[2:]):
         return images_BCHW
     if images_BCHW.is_floating_point():

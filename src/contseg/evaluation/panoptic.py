@@ -11,7 +11,7 @@ FP. Crowds match nothing and are no FN. Undecided pixels belong to no prediction
 The four sums add up over images and ranks; every figure is computed from them. All figures are in [0, 1].
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +26,9 @@ from contseg.scenarios.segments import true_segments
 Absent = Literal["union", "truth", "zero"]
 """Which classes are left out of means: those without a segment in truth and prediction (`union`, as in panopticapi), those
 without one in the truth (`truth`), or none, so that such classes count 0 (`zero`, as in torchmetrics)."""
+
+
+SUMS = ("true_positives", "false_positives", "false_negatives", "iou")
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,20 @@ class PanopticCounts:
     def array(self) -> np.ndarray:
         """(4, K) float64, to be added over ranks and stored; counts below 2^53 are exact."""
         return np.stack([self.true_positives, self.false_positives, self.false_negatives, self.iou])
+
+    def as_json(self) -> dict[str, list]:
+        """The sums as lists, by the names of the arguments; `of_json` reads them, bit-equal."""
+        return {name: getattr(self, name).tolist() for name in SUMS}
+
+    @classmethod
+    def of_json(cls, content: Mapping[str, Sequence[float]]) -> "PanopticCounts":
+        """From `as_json`.
+
+        Example:
+            >>> PanopticCounts.of_json(PanopticCounts.none(2).as_json()).iou
+            array([0., 0.])
+        """
+        return cls.of_array(np.array([content[name] for name in SUMS]))
 
     def __add__(self, other: "PanopticCounts") -> "PanopticCounts":
         return PanopticCounts(*(one + more for one, more in zip(self._parts(), other._parts(), strict=True)))
@@ -213,6 +230,36 @@ def panoptic_figures(
         "measured": {key: [int((there & chosen).sum()), int(chosen.sum())] for key, chosen in members.items()},
         "segments": int((counts.true_positives + counts.false_negatives).sum()),
     }
+
+
+MEANS = ("old", "new", "past", "current", "things", "stuff", "all")
+"""The groups of classes over which `panoptic_figures` takes means."""
+
+
+def panoptic_run(
+    each: Sequence[PanopticCounts], groups: Sequence[int], things: np.ndarray, background: bool = False
+) -> dict:
+    """Figures of a whole run from the sums after each step; arguments as of `panoptic_figures`.
+
+    Args:
+        things: (K,) bool, of the classes after the last step.
+
+    Returns:
+        Those of `panoptic_figures` for the last step, and in `pq` also `average`, the mean of `all` over the steps, and
+        `forgetting`, the mean of `panoptic_forgetting` without background; None without a class. `steps` has the figures
+        after each step.
+    """
+    steps = [panoptic_figures(one, groups, things[: len(one.iou)], background) for one in each]
+    whole = [one["pq"]["all"] for one in steps if one["pq"]["all"] is not None]
+    fallen = panoptic_forgetting(each)
+    ordinary = ~((np.arange(len(fallen)) == BACKGROUND) & background)
+    last = steps[-1]
+    more = {
+        "average": float(np.mean(whole)) if whole else None,
+        "forgetting": mean_over(fallen, ordinary),
+        "fallen": [None if np.isnan(value) else float(value) for value in fallen],
+    }
+    return last | {"pq": last["pq"] | more, "steps": steps}
 
 
 def panoptic_forgetting(each: Sequence[PanopticCounts], absent: Absent = "union") -> np.ndarray:

@@ -216,19 +216,21 @@ def evaluate_domains(
     on_batch: Callable[[], None] | None = None,
     inference: Inference = WHOLE,
     together: int = 1,
+    predict: Callable[[Batch], Tensor] | None = None,
 ) -> Tensor:
     """Confusion matrices (domains, classes, classes) int64: as `evaluate`, separately for each domain.
 
     Args:
         domains: all domains of the samples.
         domain_of: the domain of a sample name.
+        predict: the classes of a batch, in place of `predict_batch`.
     """
     training = segmenter.training
     segmenter.eval()
     total = torch.zeros(len(domains), classes, classes, dtype=torch.int64, device=segmenter.mean.device)
     single = inference.options.single_view and total.device.type == "cuda"
     for batch in in_equal_sizes(batches, together if single else 1, on_batch):
-        predictions = predict_batch(segmenter, batch.images, inference=inference)
+        predictions = predict(batch) if predict else predict_batch(segmenter, batch.images, inference=inference)
         labels = scored_labels(batch.labels, predictions, batch.annotated)
         places = torch.tensor([domains.index(domain_of(name)) for name in batch.names])
         add_confusion(total, labels, predictions, places.to(total.device, non_blocking=True))

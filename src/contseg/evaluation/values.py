@@ -49,8 +49,12 @@ def classes_of(segmenter: Segmenter, images_BCHW: Tensor, options: InferenceOpti
     """
     if not segmenter.options.masks:
         return best_classes_resized(segmenter, infer_map(logits_of(segmenter), images_BCHW, options), size)
-    images = viewed(images_BCHW, options)
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=options.precision != "32"):
-        output = segmenter(images)
+    return semantic_classes(masks_of(segmenter, viewed(images_BCHW, options), options), size)
+
+
+def masks_of(segmenter: Segmenter, images_BCHW: Tensor, options: InferenceOptions) -> MaskPrediction:
+    """Classes and masks of normalised images, of a network that classifies masks, at the precision of the options."""
+    with torch.autocast(images_BCHW.device.type, torch.bfloat16, enabled=options.precision != "32"):
+        output = segmenter(images_BCHW)
     assert output.masks is not None
-    return semantic_classes(output.masks, size)
+    return output.masks

@@ -186,13 +186,18 @@ class Segments:
 
 
 def panoptic(
-    prediction: MaskPrediction, size: tuple[int, int], things: Collection[int], rule: OwnerRule | None = None
+    prediction: MaskPrediction,
+    size: tuple[int, int],
+    things: Collection[int],
+    rule: OwnerRule | None = None,
+    void: Collection[int] = (),
 ) -> list[Segments]:
     """Segments of each image: one per query of a thing, one per class of stuff; in the order of queries.
 
     Args:
         things: classes whose queries are instances.
         rule: default: that of Mask2Former and EoMT.
+        void: classes that are no segment, such as a background that is not annotated; their pixels stay undecided.
 
     Example:
         >>> logits, masks = torch.tensor([[[9.0, 0.0], [9.0, 0.0]]]), torch.tensor([[[[9.0, -9.0]], [[-9.0, 9.0]]]])
@@ -209,6 +214,8 @@ def panoptic(
         of_query = scored.classes.tolist()
         for query in decided_queries(found, rule).nonzero()[:, 0].tolist():
             one = of_query[query]
+            if one in void:
+                continue
             if one in things or one not in classes:
                 classes.append(one)
                 table[query] = len(classes) - 1

@@ -8,6 +8,7 @@ from typing import Any
 from contseg.differences import differences, differences_text
 from contseg.engine.inputs import accepted_changes
 from contseg.engine.options import MACHINE_KEYS
+from contseg.engine.panoptic_sums import panoptic_of
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.evaluation.metrics import run_figures
@@ -241,23 +242,42 @@ def block_of(run: Run, name: str) -> Block:
                 f"summary.json is missing, so nothing is compared; make it again with: contseg train --resume {run.folder}"
             )
         notes = (state, *marks, *remark_lines(run_remarks(*measured, *run.tested()), FIGURES))
-        return Block(name, (Line("unfinished", COUNTED["no"], shown, notes=notes),), notes)
+        panoptic = panoptic_of(run)
+        quality = quality_of({key: _percents(panoptic[key]) for key in ("pq", "sq", "rq")}) if panoptic else {}
+        return Block(name, (Line("unfinished", COUNTED["no"], shown, notes=notes, quality=quality),), notes)
     remarks = remark_lines(summary.get("notes", {}), FIGURES)
     comparisons = compare_run(run)
-    own = Line("run", COUNTED["no"], {key: summary[key] for key in FIGURES}, notes=(*marks, *remarks))
+    figures = {key: summary[key] for key in FIGURES}
+    own = Line("run", COUNTED["no"], figures, notes=(*marks, *remarks), quality=quality_of(summary))
     return Block(name, (own, *published_lines(comparisons)), (*(notes_on(comparisons) or marks), *remarks))
 
 
 def published_lines(comparisons: Sequence[Comparison]) -> list[Line]:
     """The table rows next to that of a run: its numbers with background, if a published row counts it; published rows."""
-    with_background = [one.run for one in comparisons if one.row.background == "yes"]
+    with_background = [one.run for one in comparisons if one.row.background == "yes" and one.row.task == "miou"]
     lines = [Line("run", COUNTED["yes"], figures) for figures in with_background[:1]]
     for one in comparisons:
-        row, published = one.row, {key: getattr(one.row, key) for key in FIGURES}
+        row, published, delta = one.row, {key: getattr(one.row, key) for key in FIGURES}, one.delta
+        quality: dict[str, float | None] = {}
+        if row.task == "pq":
+            quality, delta = ({f"PQ {key}": value for key, value in each.items()} for each in (published, delta))
+            published = dict.fromkeys(FIGURES)
         lines.append(
-            Line(row.certainty, COUNTED[row.background], published, one.delta, one.comparable, row.source, one.warnings)
+            Line(row.certainty, COUNTED[row.background], published, delta, one.comparable, row.source, one.warnings, quality)
         )
     return lines
+
+
+def quality_of(summary: Mapping[str, Any]) -> dict[str, float | None]:
+    """The columns `QUALITY` of a summary in percent; {} where panoptic quality was not measured."""
+    if "pq" not in summary:
+        return {}
+    found = {f"PQ {key}": summary["pq"][key] for key in FIGURES}
+    return found | {name.upper(): summary[name]["all"] for name in ("sq", "rq")}
+
+
+def _percents(means: Mapping[str, Any]) -> dict[str, float | None]:
+    return {key: None if means[key] is None else 100 * means[key] for key in FIGURES}
 
 
 @cache

@@ -171,6 +171,11 @@ class TextLog(PacedReporter):
         keys = ("old", "new", "all")
         shown = {key: None if figures[key] is None else 100 * figures[key] for key in keys}
         self.write(f"{self.label}: " + "  ".join(f"{key} {percent(value)}" for key, value in shown.items()))
+        if "panoptic" in figures:
+            for title in ("PQ", "SQ", "RQ"):
+                means = figures["panoptic"][title.lower()]
+                text = (f"{key} {percent(None if means[key] is None else 100 * means[key])}" for key in keys)
+                self.write(f"{self.label}: {title} {'  '.join(text)}")
         for line in remark_lines(figures["notes"], keys):
             if line not in self._remarks:  # later steps would only repeat it
                 self._remarks.add(line)

@@ -13,6 +13,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader
 
 from contseg.atomic import atomic_file, writable
 from contseg.engine.inputs import accepted_changes
+from contseg.engine.panoptic_sums import panoptic_of
 from contseg.engine.run import EXPLAIN, MAPS, ORIGINS, Run
 from contseg.errors import ContsegError, visible
 from contseg.evaluation.metrics import class_forgetting, class_iou, domain_figures, run_figures, step_figures
@@ -27,6 +28,7 @@ from contseg.report.confusions import confusion_tables
 from contseg.report.earth import earth_table
 from contseg.report.header import facts_line, origin_of, title_of
 from contseg.report.origins import label_origins
+from contseg.report.panoptic import panoptic_tables
 from contseg.report.pseudo_map import draw_pseudo_labels, pseudo_legend
 from contseg.report.samples import sample_tables
 from contseg.report.tables import Facts
@@ -87,6 +89,7 @@ def _content(runs: Sequence[Run]) -> dict[str, Any]:
         "samples": sample_tables(shown),
         "classes": tables.class_tables(shown),
         "confusions": confusion_tables(shown),
+        "panoptic": panoptic_tables(shown),
         "domains": tables.domain_tables(shown),
         "plans": tables.plan_tables(shown),
         "environments": tables.together(shown, lambda facts: json.dumps(_versions(facts), sort_keys=True)),
@@ -140,6 +143,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "figures": run_figures(confusions, groups, background),
         "remarks": run_remarks(confusions, groups, background, *run.tested()),
         "series": {key: [figure[key] for figure in each] for key in draw.CURVES},
+        "panoptic": panoptic_of(run),
         "warnings": [
             *accepted_changes(run),
             *(f"after step {line['step']}: {text}" for line in metrics for text in line.get("warnings", ())),

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 
 from contseg.recipes.published import FIGURES
 
-COLUMNS = ("run", "background", *FIGURES, "source")
-CAPTION = "mIoU in %; old: classes of step 0, new: of all later steps; in brackets: run minus published; *: not comparable"
+QUALITY = ("PQ old", "PQ new", "PQ all", "SQ", "RQ")
+"""Columns of panoptic quality, where a row has one."""
+CAPTION = (
+    "mIoU and PQ in %; old: classes of step 0, new: of all later steps; in brackets: run minus published; *: not comparable"
+)
 
 
 @dataclass(frozen=True)
@@ -19,10 +22,11 @@ class Line:
         kind: `run`, `unfinished`, or how certain the published number is.
         background: `counted` in old and all, `not counted`, or `unknown`.
         figures: `old`, `new`, `all` in percent.
-        delta: run - published, in percentage points.
+        delta: run - published, in percentage points, by column.
         comparable: see `Comparison`.
         source: where the number was published.
         notes: remarks on the number.
+        quality: `QUALITY` in percent; {} where it was not measured.
     """
 
     kind: str
@@ -32,11 +36,16 @@ class Line:
     comparable: bool = True
     source: str = ""
     notes: tuple[str, ...] = ()
+    quality: Mapping[str, float | None] = field(default_factory=dict)
 
     def cell(self, key: str) -> str:
         """A number with the run's difference from it."""
         delta = self.delta.get(key)
-        return percent(self.figures[key]) + ("" if delta is None else f" ({delta:+.1f})")
+        return percent(self.value(key)) + ("" if delta is None else f" ({delta:+.1f})")
+
+    def value(self, key: str) -> float | None:
+        """The number of a column."""
+        return (self.quality if key in QUALITY else self.figures).get(key)
 
 
 @dataclass(frozen=True)
@@ -47,11 +56,31 @@ class Block:
     lines: tuple[Line, ...]
     notes: tuple[str, ...] = ()
 
-    def rows(self) -> Iterator[list[str]]:
-        """The text of each cell, in the order of `COLUMNS`."""
+    def rows(self, numbers: Sequence[str]) -> Iterator[list[str]]:
+        """The text of each cell, in the order of `columns`.
+
+        Args:
+            numbers: of `numbers`, for all blocks of a table.
+        """
         for line in self.lines:
             name = line.kind + ("" if line.comparable else " *") if line.source else self.run
-            yield [name, line.background, *map(line.cell, FIGURES), line.source]
+            yield [name, line.background, *map(line.cell, numbers), line.source]
+
+
+def numbers(blocks: Iterable[Block]) -> tuple[str, ...]:
+    """The columns of a table that are numbers: those of panoptic quality only where a row has some.
+
+    Example:
+        >>> nothing = dict.fromkeys(FIGURES)
+        >>> [numbers([Block("a", (Line("run", "counted", nothing, quality=found),))]) for found in ({}, {"PQ all": 3.0})]
+        [('old', 'new', 'all'), ('old', 'new', 'all', 'PQ old', 'PQ new', 'PQ all', 'SQ', 'RQ')]
+    """
+    return (*FIGURES, *QUALITY) if any(line.quality for block in blocks for line in block.lines) else FIGURES
+
+
+def columns(numbers: Sequence[str]) -> tuple[str, ...]:
+    """The titles of all columns."""
+    return ("run", "background", *numbers, "source")
 
 
 def percent(value: float | None) -> str:
@@ -86,12 +115,14 @@ def markdown(groups: Mapping[str, Sequence[Block]]) -> str:
         |---|---|---|---|---|---|
         | quoted | counted | 1.0 (+0.5) | 2.0 | - | a paper |
         <BLANKLINE>
-        mIoU in %; ...
+        mIoU and PQ in %; ...
     """
     parts = []
     for protocol, blocks in groups.items():
-        rows = [_markdown_row(COLUMNS), "|---" * len(COLUMNS) + "|"]
-        rows += [_markdown_row(cells) for block in blocks for cells in block.rows()]
+        shown = numbers(blocks)
+        titles = columns(shown)
+        rows = [_markdown_row(titles), "|---" * len(titles) + "|"]
+        rows += [_markdown_row(cells) for block in blocks for cells in block.rows(shown)]
         table = "\n".join(rows)
         notes = "".join(f"* {block.run}: {note}\n" for block in blocks for note in block.notes)
         parts.append(f"## {protocol}\n\n{table}\n" + (f"\n{notes}" if notes else ""))
@@ -109,12 +140,14 @@ def comma_separated(groups: Mapping[str, Sequence[Block]]) -> str:
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    deltas = [f"delta_{key}" for key in FIGURES]
-    writer.writerow(["protocol", "run", "kind", "background", *FIGURES, *deltas, "comparable", "source", "notes"])
+    shown = numbers(block for blocks in groups.values() for block in blocks)
+    names = [key.lower().replace(" ", "_") for key in shown]
+    deltas = [f"delta_{name}" for name in names]
+    writer.writerow(["protocol", "run", "kind", "background", *names, *deltas, "comparable", "source", "notes"])
     for protocol, blocks in groups.items():
         for block in blocks:
             for line in block.lines:
-                figures = [values.get(key) for values in (line.figures, line.delta) for key in FIGURES]
+                figures = [*map(line.value, shown), *map(line.delta.get, shown)]
                 comparable = ("yes" if line.comparable else "no") if line.source else ""
                 start = [protocol, block.run, line.kind, line.background]
                 writer.writerow([*start, *figures, comparable, line.source, "; ".join(line.notes)])

@@ -83,8 +83,8 @@ def true_segments(batch: Batch, classes: ClassTable) -> list[SegmentMap]:
         [[[0, 1, 255]], [[255, 1, 255]]]
     """
     labels = batch.labels.long()
-    if classes.background in ("unlabelled", "unscored"):
-        labels = labels.masked_fill(labels == 0, IGNORE)
+    for output in classes.void_outputs:
+        labels = labels.masked_fill(labels == output, IGNORE)
     instances = torch.zeros_like(labels) if batch.instances is None else batch.instances
     pairs = zip(labels.cpu().numpy(), instances.cpu().numpy(), strict=True)
     return [SegmentMap(own, numbers) for own, numbers in pairs]

@@ -9,7 +9,7 @@ from contseg.recipes.published import COUNTED
 from contseg.recipes.published import FIGURES as COMPARED
 from contseg.report.comparison import Comparison, compare, notes_on, protocol_of, published_lines
 from contseg.report.sheet import Sheet
-from contseg.report.table import CAPTION, COLUMNS, Block, Line
+from contseg.report.table import CAPTION, Block, Line, columns, numbers
 from contseg.sweeps.aggregate import spread_of
 from contseg.sweeps.cells import Cell
 from contseg.sweeps.outcomes import Outcomes
@@ -57,8 +57,8 @@ def published_sheets(groups: Mapping[str, list[Block]]) -> list[Sheet]:
     return [
         Sheet(
             f"Published numbers: {protocol}",
-            COLUMNS,
-            [row for block in blocks for row in block.rows()],
+            list(columns(numbers(blocks))),
+            [row for block in blocks for row in block.rows(numbers(blocks))],
             [CAPTION, *(f"{block.run}: {note}" for block in blocks for note in block.notes)],
             left=2,
         )
