@@ -1,4 +1,4 @@
-"""Segments by the commands alone: what is written has, measured slowly by other code, the quality that the evaluator says."""
+"""Segments by the commands: what is written has the quality that the evaluator says, measured slowly by other code."""
 
 import json
 from collections.abc import Iterator
@@ -200,7 +200,9 @@ class TestErrors:
         assert code == 2
         assert "--panoptic: none of the 6 classes of the network is a thing" in errors
 
-    @pytest.mark.parametrize(("more", "named"), [(["--format", "coco"], "--format"), (["--flip"], "--slide"), (["--slide", "32"], "--slide")])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("more", "named"), [(["--format", "coco"], "--format"), (["--flip"], "--slide"), (["--slide", "32"], "--slide")]
+    )
     def test_what_segments_do_not_have(self, data, predicted, tmp_path, more, named):
         out = tmp_path / "out"
         code, _, errors = command("predict", predicted[0], data / "images" / "test", "--panoptic", *more, "--out", out)

@@ -172,6 +172,7 @@ def measure(
         "  ".join(f"{key} {percent(None if figures[key] is None else 100 * figures[key])}" for key in shown), highlight=False
     )
     for title in QUALITIES if panoptic else ():
+        assert panoptic is not None
         means = panoptic[title.lower()]
         figure = {key: percent(None if means[key] is None else 100 * means[key]) for key in MEANS}
         console.print(f"{title}: {'  '.join(f'{key} {value}' for key, value in figure.items())}", highlight=False)
