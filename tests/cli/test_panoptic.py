@@ -1,6 +1,7 @@
 """Segments by the commands: what is written has the quality that the evaluator says, measured slowly by other code."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -106,13 +107,12 @@ def measured(data, predicted, tmp_path_factory) -> tuple[dict[str, Any], str, di
         ids = np.roll(ids, 1, axis=1)  # outlines are a little off
         ids[:, 30:][ids[:, 30:] == -1] = len(kinds)  # a wall that nobody saw
         kinds[0] = kinds[0] % 5 + 1  # one class is another
-        truths.append((ids, [*kinds, 1]))
-    near = folder / "data"
-    (near / "images").mkdir(parents=True)
-    for subset in ("train", "test"):
-        (near / "images" / subset).symlink_to(data / "images" / subset)
-    (near / "train").symlink_to(data / "train")
-    (near / "train.json").write_text((data / "train.json").read_text())
+        kinds.append(1)
+        for place, kind in enumerate(kinds):  # stuff has one segment
+            if kind not in TABLE.things:
+                ids[ids == place] = kinds.index(kind)
+        truths.append((ids, kinds))
+    near = Path(shutil.copytree(data, folder / "data"))
     write_subset(near, "test", truths, crowded=True)
     (folder / "recipe.yaml").write_text(to_yaml(toy_recipe(near, "scenario.split=offline")))
     code, said, errors = command("evaluate", model, "--recipe", folder / "recipe.yaml", "--json", folder / "result.json")

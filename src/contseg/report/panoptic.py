@@ -112,10 +112,12 @@ def _image(number: int, samples: Mapping[str, np.ndarray], runs: Mapping[str, Fa
 
 
 def _drawn(pixels: np.ndarray, segments: SegmentMap, samples: Mapping[str, np.ndarray]) -> str:
-    """A picture of segments over a faint image as a data URI."""
+    """A picture of segments over the image, which is grey and faint where there is none, as a data URI."""
     times = max(1, PICTURE_SIDE // min(pixels.shape[:2]))
     large = [np.repeat(np.repeat(one, times, 0), times, 1) for one in (pixels, segments.classes, segments.numbers)]
-    drawn = draw_segments(large[0], SegmentMap(large[1], large[2]), samples["colours"], samples["things"], share=0.7)
+    inside = ((large[1] >= 0) & (large[1] < len(samples["things"])))[..., None]
+    faint = np.where(inside, large[0], 128 + large[0].mean(axis=2, keepdims=True) / 2).astype(np.uint8)
+    drawn = draw_segments(faint, SegmentMap(large[1], large[2]), samples["colours"], samples["things"], share=0.7)
     return draw.photo(drawn)
 
 
