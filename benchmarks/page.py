@@ -1,6 +1,7 @@
 """What docs/performance.md shows of kept results; each table is between two markers, the rest is written by hand."""
 
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -99,7 +100,11 @@ TITLES = ("work", "relative to", "official", "value", "bar", "", "GPU")
 def bench_block(results: Results, gpu: Results) -> str:
     """Both tables of `make bench`, the notes of rows that are short, and where the figures come from."""
     parts = [markdown(TITLES, [cells(row, results, gpu) for row in BARRED])]
-    notes = [f"* {row.work}: {row.note}" for row in BARRED if row.note and row.verdict(value_of(results, row)) == "short"]
+    notes = [
+        textwrap.fill(f"* {row.work}: {row.note}", 118, subsequent_indent="  ", break_long_words=False)
+        for row in BARRED
+        if row.note and row.verdict(value_of(results, row)) == "short"
+    ]
     parts += ["\n".join(notes)] if notes else []
     parts.append(markdown(TITLES, [cells(row, results, gpu) for row in OTHERS]))
     names = {row.name: row for row in (*BARRED, *OTHERS)}

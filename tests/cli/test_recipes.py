@@ -21,7 +21,7 @@ def test_the_list_shows_names_beside_published_numbers():
     assert "voc/plop_15-1_overlapped" in output
     assert "65.12 / 21.11 / 54.64 bg" in output
     assert "voc/mib" not in output
-    assert "4 recipes" in output
+    assert "6 recipes" in output
 
 
 def test_a_narrow_terminal_cuts_nothing_off():

@@ -260,7 +260,7 @@ def test_classes_change_places_behind_an_unknown_output_too(pictures, average):
     def forward(images, taps=()):
         where = torch.linspace(-9, 9, images.shape[3]).expand(len(images), 1, *images.shape[2:])
         none = torch.full_like(where, -30.0)
-        return type("Output", (), {"logits": torch.cat([none, none, -where, where], dim=1)})
+        return type("Output", (), {"logits": torch.cat([none, none, -where, where], dim=1), "masks": None})
 
     segmenter.forward = forward
     inference = Inference(InferenceOptions(flip=True, average=average), ((1, 2),))

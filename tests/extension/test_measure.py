@@ -103,7 +103,7 @@ def test_separation_compares_a_class_with_each_other_one_cell_by_cell():
 
         def forward(self, images):
             logits = torch.tensor([[0.0, 0, 0, 0], [1, 3, 1, 1], [2, 2, 2, 0]]).view(1, 3, 1, 4)
-            return type("Output", (), {"logits": logits})()
+            return type("Output", (), {"logits": logits, "masks": None})()
 
     photo = Photo("a", np.zeros((1, 4, 3), np.uint8), np.array([[2, 2, 2, 2]], np.uint8))
     found = separation(Fixed(), [photo], 3, stride=1)

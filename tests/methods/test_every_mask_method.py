@@ -301,7 +301,7 @@ def test_images_without_masks_have_finite_terms(case, teach, batch):
     assert not with_targets(empty).targets[0][0].numel()
 
 
-@pytest.mark.parametrize("name", sorted(set(PIXELS) - set(MASKS)))
+@pytest.mark.parametrize("name", sorted({*PIXELS} - {*MASKS, "mbs"}))
 def test_a_method_of_pixels_says_that_it_cannot_learn_masks(name):
     with pytest.raises(ContsegError, match=rf"method\.name: '{name}' learns from a class for each pixel, and .* with eomt"):
         make_method(name).check(options(name), [])

@@ -36,6 +36,8 @@ CODE_BASES = {  # of the method that a recipe's name begins with; the rest were 
     "dkd": ("dkd",), "dkd-m": ("dkd",), "star": ("star",), "star-m": ("star",), "adapter": ("star",),
     "mbs": ("mbs",),
     "barm": ("barm",), "cfsseg": (),
+    **dict.fromkeys(("comformer", "balconpas", "simcis", "mib-masks", "plop-masks"), ()),
+    **dict.fromkeys(("finetune-eomt", "frozen-eomt", "joint-eomt"), ()),
 }  # fmt: skip
 STARTS = {"backbone": {"initialisation": "torch"}, "head": {"initialisation": None}}
 """Weights that are loaded replace what a network starts from."""

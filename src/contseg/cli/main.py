@@ -134,7 +134,7 @@ def predict(
         ),
     ] = None,
     panoptic: Annotated[
-        bool, typer.Option("--panoptic", help="Tell objects apart: ids and classes in COCO's panoptic format.")
+        bool, typer.Option("--panoptic", help="Objects one by one: ids and classes in COCO's panoptic format.")
     ] = False,
     slide: Annotated[
         int | None, typer.Option(min=1, max=65536, help="Predict in sliding windows of this side, in pixels.")

@@ -16,7 +16,15 @@ from contseg.models.make import make_segmenter
 from contseg.models.options import NetworkOptions, first_widths
 from contseg.models.segmenter import Segmenter
 
-USED_BY = {"deeplabv3-mib": "MiB, PLOP, SDR", "deeplabv3-ssul": "SSUL, IDEC, LAG", "deeplabv3-rcil": "RCIL", "eomt": "masks"}
+USED_BY = {
+    "deeplabv3-mib": "MiB, PLOP, SDR",
+    "deeplabv3-ssul": "SSUL, IDEC, LAG",
+    "deeplabv3-rcil": "RCIL",
+    "eomt": "masks",
+    "deeplabv3-dkd": "DKD, STAR",
+    "deeplabv3-barm": "BARM",
+    "mask-transformer": "MBS",
+}
 CAPTION = (
     "any backbone fits any head, except eomt, which needs a plain vision transformer (dinov2..., dinov3...); IDRNet is added"
     " to a head, with its context or another"
@@ -29,7 +37,7 @@ def print_models() -> None:
     console.print(f"backbones: {', '.join(BACKBONES)}", highlight=False)
     table = Table(caption=CAPTION)
     for title in ("head", "used by", "IDRNet context", "or", "refine"):
-        table.add_column(title)
+        table.add_column(title, no_wrap=title == "head")
     for head in HEADS:
         if head not in CONTEXT:
             table.add_row(head, USED_BY.get(head, ""), "-", "-", "-")

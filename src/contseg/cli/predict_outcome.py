@@ -1,4 +1,4 @@
-"""What `contseg predict` says at the end."""
+"""What `contseg predict` prints at the end."""
 
 from collections import Counter
 from collections.abc import Sequence

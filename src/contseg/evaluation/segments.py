@@ -46,7 +46,7 @@ def require_panoptic(segmenter: Segmenter, classes: ClassTable, what: str) -> No
     """
     if not segmenter.options.masks:
         raise ContsegError(
-            f"{what}: the network decides a class for each pixel, and has no masks by which objects are told apart; use one"
+            f"{what}: the network decides a class for each pixel, and has no masks that separate objects; use one"
             " that classifies masks (network.head=eomt)"
         )
     if not classes.things:

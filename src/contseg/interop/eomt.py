@@ -68,7 +68,7 @@ def add_backbone(segmenter: Segmenter, path: Path | str) -> None:
 
 
 def without_criterion(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint without the class weights of the loss, which EoMT's trainer stores beside the network.
+    """The tensors of a checkpoint without the class weights of the loss, which EoMT's trainer stores with the network.
 
     Example:
         >>> list(without_criterion({"network.q.weight": torch.zeros(1), "criterion.empty_weight": torch.zeros(1)}))

@@ -37,10 +37,10 @@ def with_pseudo_masks(
 ) -> Batch:
     """The batch whose targets include the teacher's masks. Annotated masks are never changed.
 
-    A mask of a class that is annotated in its image is left out: annotation says that it is not there.
+    A mask of a class that is annotated in its image is left out: its absence there is known.
 
     Args:
-        rule: which masks; what mask logits become is what the teacher says.
+        rule: which masks; what mask logits become is what the teacher does.
         first: pseudo labels before the annotated masks (BalConpas, SimCIS), or after them (CoMFormer).
         spared_B: bool, images that get none.
         score: class and score of each query from its logits.

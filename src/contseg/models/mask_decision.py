@@ -145,7 +145,7 @@ def decided_queries(found: Owned, rule: OwnerRule) -> Tensor:
 
 
 def scale_of(prediction: MaskPrediction, rule: OwnerRule) -> MaskScale:
-    """What the mask logits of a prediction become: a network whose queries compete says so itself."""
+    """What the mask logits of a prediction become: queries of the network may compete."""
     return "softmax" if prediction.softmax else rule.masks
 
 
