@@ -158,7 +158,7 @@ class Updater:
 
         self.context.batches_of_update = final if count > 1 else None
         self.context.labels_of_update = (lambda: [batch.labels for batch in final()]) if count > 1 else None
-        self.context.update_seed = passes[0].generator.initial_seed()
+        self.context.update_seed = torch_generator(METHOD, options.seed, self.step.index, update).initial_seed()
         return passes
 
     def _relabelled(self, one: _Pass, teacher_output: SegmenterOutput | None = None) -> Batch:

@@ -43,6 +43,7 @@ def visible_patches(mask_logits_BQHW: Tensor, grid: tuple[int, int], opened_BQ: 
         opened_BQ: queries that look everywhere.
 
     Example:
+        >>> import torch
         >>> masks = torch.tensor([-1.0, 2.0, 3.0, -1.0]).view(1, 2, 1, 2)
         >>> visible_patches(masks, (1, 2), torch.tensor([[False, True]])).tolist()
         [[[False, True], [True, True]]]
@@ -59,6 +60,7 @@ def attention_mask(visible_BQP: Tensor, tokens: int) -> Tensor:
         tokens: number N of all tokens.
 
     Example:
+        >>> import torch
         >>> attention_mask(torch.tensor([[[True, False]]]), 4)[0, 0].int().tolist()
         [[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]]
     """
