@@ -4,17 +4,28 @@ from collections.abc import Callable, Iterable
 
 from contseg.recipes.recipe import Recipe
 
+FALLING = ("poly", "warm-poly", "warm-twice")
+WARM = ("warm-poly", "warm-twice")
+
 CONDITIONS: dict[str, tuple[str, Callable[[Recipe], bool]]] = {
     "training.momentum": ("training.optimiser=sgd", lambda recipe: recipe.training.optimiser == "sgd"),
     "training.nesterov": ("training.optimiser=sgd", lambda recipe: recipe.training.optimiser == "sgd"),
     "training.betas": ("training.optimiser=adamw", lambda recipe: recipe.training.optimiser == "adamw"),
-    "training.power": ("training.schedule=poly or warm-poly", lambda recipe: "poly" in recipe.training.schedule),
-    "training.floor": ("training.schedule=poly or warm-poly", lambda recipe: "poly" in recipe.training.schedule),
+    "training.power": ("training.schedule=poly or warm-poly", lambda recipe: recipe.training.schedule in FALLING),
+    "training.floor": ("training.schedule=poly or warm-poly", lambda recipe: recipe.training.schedule in FALLING),
     "training.warmup": (
         "training.schedule=warm-poly, or together with training.warmup_updates",
-        lambda recipe: recipe.training.schedule == "warm-poly" and recipe.training.warmup_updates is None,
+        lambda recipe: recipe.training.schedule in WARM and recipe.training.warmup_updates is None,
     ),
-    "training.warmup_updates": ("training.schedule=warm-poly", lambda recipe: recipe.training.schedule == "warm-poly"),
+    "training.warmup_updates": ("training.schedule=warm-poly", lambda recipe: recipe.training.schedule in WARM),
+    "training.backbone_warmup": (
+        "training.schedule=warm-twice, or together with training.backbone_warmup_updates",
+        lambda recipe: recipe.training.schedule == "warm-twice" and recipe.training.backbone_warmup_updates is None,
+    ),
+    "training.backbone_warmup_updates": (
+        "training.schedule=warm-twice",
+        lambda recipe: recipe.training.schedule == "warm-twice",
+    ),
     "training.warmup_ratio": (
         "training.schedule=warm-poly and training.warmup_updates",
         lambda recipe: recipe.training.schedule == "warm-poly" and recipe.training.warmup_updates is not None,
@@ -29,6 +40,10 @@ CONDITIONS: dict[str, tuple[str, Callable[[Recipe], bool]]] = {
     "scenario.memory.share": (
         "scenario.memory.mix=share",
         lambda recipe: recipe.scenario.memory is not None and recipe.scenario.memory.mix == "share",
+    ),
+    "scenario.memory.seed": (
+        "scenario.memory.choice=turns",
+        lambda recipe: recipe.scenario.memory is not None and recipe.scenario.memory.choice == "turns",
     ),
     "evaluation.crop": ("evaluation.mode=slide", lambda recipe: recipe.evaluation.mode != "whole"),
     "evaluation.stride": ("evaluation.mode=slide", lambda recipe: recipe.evaluation.mode == "slide"),
