@@ -60,3 +60,10 @@ def test_every_row_of_masks_names_its_split_and_is_shown_as_what_it_is():
     rows = [row for row in published_rows() if row.network.startswith(("mask2former", "eomt"))]
     assert {row.split for row in rows if row.task == "pq"} == {*SPLITS, "50-10", "50-20", "offline"}
     assert all(row.shown.startswith("PQ ") == (row.task == "pq") for row in rows)
+
+
+def test_numbers_of_convolutional_networks_are_not_next_to_networks_of_masks(tmp_path, monkeypatch):
+    mine = recipe(tmp_path, "ade20k", "100-50", "scenario.setting=partitioned")
+    assert published_for(mine), "MiB's own, of a convolutional network"
+    monkeypatch.setattr("contseg.recipes.published.classifies_masks", lambda recipe: True)
+    assert published_for(mine) == []

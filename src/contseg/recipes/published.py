@@ -118,10 +118,10 @@ def published_for(recipe: Recipe) -> list[PublishedRow]:
         and row.setting in ("", scenario.setting)
     ]
     fitting = [network]
-    if not recipe.network.head.tokens:  # a row without a network is about the convolutional one of its paper
-        fitting.append("")
     if classifies_masks(recipe):
         fitting.append(MASK_NETWORK)
+    elif not recipe.network.head.tokens:  # a row without a network is about the convolutional one of its paper
+        fitting.append("")
     return next((found for name in fitting if (found := [row for row in rows if row.network == name])), [])
 
 
