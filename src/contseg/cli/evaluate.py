@@ -13,7 +13,7 @@ from contseg.cli.plugins import with_plugins
 from contseg.data.classes import ClassTable, class_differences
 from contseg.data.pipelines.augment import evaluation_pipeline
 from contseg.engine.loading import evaluation_batches
-from contseg.engine.measure import TestCounts, figures_of
+from contseg.engine.measure import Counted, figures_of
 from contseg.engine.run import Run
 from contseg.errors import ContsegError, counted
 from contseg.evaluation.inference import Inference
@@ -155,7 +155,7 @@ def measure(
             segmenter, batches, len(classes), [""], lambda name: "",
             lambda: progress(next(done), len(batches)), inference, predict=counter.predict if counter else None,
         )  # fmt: skip
-    figures = figures_of(scenario, step, TestCounts(matrices.cpu().numpy(), counter.counts if counter else None))
+    figures = figures_of(scenario, step, Counted(matrices.cpu().numpy(), counter.counts if counter else None))
     panoptic = figures.get("panoptic")
     table = Table(title=f"{folder}, step {index}: {counted(len(step.test), 'image')}")
     table.add_column("class")

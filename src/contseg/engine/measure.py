@@ -29,7 +29,7 @@ from contseg.scenarios.step import Step
 
 
 @dataclass(frozen=True)
-class TestCounts:
+class Counted:
     """What is counted on the test set of a step, over all ranks.
 
     Args:
@@ -46,7 +46,7 @@ class TestCounts:
         return self.by_domain.sum(axis=0)
 
 
-def measure_test(session: Session, step: Step, segmenter: Segmenter) -> TestCounts:
+def measure_test(session: Session, step: Step, segmenter: Segmenter) -> Counted:
     """Measure a segmenter on the test set of a step."""
     job, reporter = session.job, session.reporter
     batches = evaluation_batches(step.test, job.evaluation_pipeline, job.training, session.fabric.device, session.shard)
@@ -64,9 +64,9 @@ def measure_test(session: Session, step: Step, segmenter: Segmenter) -> TestCoun
     )
     by_domain = session.ranks.sum(counts).cpu().numpy()
     if counter is None:
-        return TestCounts(by_domain)
+        return Counted(by_domain)
     sums = session.ranks.sum(torch.from_numpy(counter.counts.array()).to(session.fabric.device))
-    return TestCounts(by_domain, PanopticCounts.of_array(sums.cpu().numpy()))
+    return Counted(by_domain, PanopticCounts.of_array(sums.cpu().numpy()))
 
 
 def validation_batches(session: Session, step: Step) -> Batches:
@@ -118,7 +118,7 @@ def measure_again(session: Session, step: Step) -> None:
     fabric.barrier()
 
 
-def figures_of(scenario: Scenario, step: Step, counts: TestCounts) -> dict[str, Any]:
+def figures_of(scenario: Scenario, step: Step, counts: Counted) -> dict[str, Any]:
     """The metrics of a step, and `notes` on what they exclude.
 
     Where panoptic quality was measured, `panoptic` has the figures of `panoptic_figures`, and the `sums` that they are
@@ -149,7 +149,7 @@ def keep_confusion(session: Session, step: Step, by_domain: np.ndarray) -> None:
     )
 
 
-def record(session: Session, step: Step, student: Segmenter, counts: TestCounts, started: float) -> dict[str, Any]:
+def record(session: Session, step: Step, student: Segmenter, counts: Counted, started: float) -> dict[str, Any]:
     """Write the files of a finished step; last `state.pt`, which marks the step as finished.
 
     Args:
