@@ -8,6 +8,7 @@ import signal
 # computed again may differ in its last bit.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from contseg.data.files import write_palette_png
 from contseg.data.open import DATASETS
 from contseg.methods.registry import METHODS
 from contseg.models.adopted.options import MODELS
+from tests.trees.toy_panoptic import ToyPanoptic, write_toy
 
 
 def pytest_collection_finish():
@@ -124,3 +126,11 @@ def make_folder(tmp_path):
         return root
 
     return make
+
+
+@pytest.fixture(scope="module")
+def toy_data(tmp_path_factory) -> Iterator[Path]:
+    """The folder of the panoptic dataset `toy-panoptic`, which is registered meanwhile."""
+    DATASETS.register(ToyPanoptic)
+    yield write_toy(tmp_path_factory.mktemp("toy") / "data")
+    DATASETS.unregister("toy-panoptic")

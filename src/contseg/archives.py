@@ -74,7 +74,7 @@ def is_inflating(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError):
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError):  # the fourth: a newer format of zip
         return False  # another format, or damaged: reported by its reader
     compressed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
     return compressed or sum(member.file_size for member in members) > path.stat().st_size

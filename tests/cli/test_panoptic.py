@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,36 +10,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contseg.data.open import DATASETS
 from contseg.interop.segmenter_file import save_segmenter
 from contseg.models.make import make_segmenter
 from contseg.models.options import NetworkOptions
 from contseg.recipes.read import to_yaml
 from tests.engine.runs import command
 from tests.panoptic_runs import saved, toy_recipe
-from tests.trees.toy_panoptic import ToyPanoptic, write_subset, write_toy
+from tests.trees.toy_panoptic import ToyPanoptic, write_subset
 
 TABLE = ToyPanoptic.classes
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _toy() -> Iterator[None]:
-    DATASETS.register(ToyPanoptic)
-    yield
-    DATASETS.unregister("toy-panoptic")
-
-
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return write_toy(tmp_path_factory.mktemp("toy") / "data")
-
-
-@pytest.fixture(scope="module")
-def predicted(data, tmp_path_factory) -> tuple[Path, Path]:
+def predicted(toy_data, tmp_path_factory) -> tuple[Path, Path]:
     """A segmenter's file, and what `contseg predict --panoptic` wrote of the test images."""
     folder = tmp_path_factory.mktemp("predicted")
     model = saved(folder / "model.safetensors", TABLE)
-    code, said, errors = command("predict", model, data / "images" / "test", "--panoptic", "--out", folder / "out")
+    code, said, errors = command("predict", model, toy_data / "images" / "test", "--panoptic", "--out", folder / "out")
     assert (code, errors) == (0, "")
     assert said.replace("\n", "").endswith(f"4 images: {folder / 'out'}")
     return model, folder / "out"
@@ -92,7 +78,7 @@ def listed(folder: Path, file: str) -> dict[str, list[dict[str, Any]]]:
 
 
 @pytest.fixture(scope="module")
-def measured(data, predicted, tmp_path_factory) -> tuple[dict[str, Any], str, dict[int, list[float]]]:
+def measured(toy_data, predicted, tmp_path_factory) -> tuple[dict[str, Any], str, dict[int, list[float]]]:
     """What `contseg evaluate` wrote and said, and the sums of the slow implementation, of a truth near the prediction."""
     model, out = predicted
     folder = tmp_path_factory.mktemp("measured")
@@ -112,7 +98,7 @@ def measured(data, predicted, tmp_path_factory) -> tuple[dict[str, Any], str, di
             if kind not in TABLE.things:
                 ids[ids == place] = kinds.index(kind)
         truths.append((ids, kinds))
-    near = Path(shutil.copytree(data, folder / "data"))
+    near = Path(shutil.copytree(toy_data, folder / "data"))
     write_subset(near, "test", truths, crowded=True)
     (folder / "recipe.yaml").write_text(to_yaml(toy_recipe(near, "scenario.split=offline")))
     code, said, errors = command("evaluate", model, "--recipe", folder / "recipe.yaml", "--json", folder / "result.json")
@@ -147,12 +133,12 @@ def test_the_figures_follow_from_the_sums(measured):
     assert "PQ %" in shown
 
 
-def test_every_segment_is_of_a_learned_class_and_background_is_none(data, predicted, tmp_path):
+def test_every_segment_is_of_a_learned_class_and_background_is_none(toy_data, predicted, tmp_path):
     _, out = predicted
     assert {row["category_id"] for rows in listed(out, "panoptic.json").values() for row in rows} <= {*TABLE.foreground}
     first = TABLE.subset([0, 1, 2, 3])  # a network of step 0, which has not learned cars and cows
     model = saved(tmp_path / "first.safetensors", first)
-    code, _, errors = command("predict", model, data / "images" / "test", "--panoptic", "--out", tmp_path / "out")
+    code, _, errors = command("predict", model, toy_data / "images" / "test", "--panoptic", "--out", tmp_path / "out")
     assert (code, errors) == (0, "")
     content = json.loads((tmp_path / "out" / "panoptic.json").read_text())
     assert [row["id"] for row in content["categories"]] == [1, 2, 3]
@@ -162,57 +148,59 @@ def test_every_segment_is_of_a_learned_class_and_background_is_none(data, predic
     assert kinds <= {1, 2, 3}
 
 
-def test_undecided_pixels_are_void_and_the_picture_shows_the_image_there(data, predicted):
+def test_undecided_pixels_are_void_and_the_picture_shows_the_image_there(toy_data, predicted):
     _, out = predicted
     ids = np.asarray(Image.open(out / "panoptic" / "test00.png")).astype(int) @ [1, 256, 65536]
-    picture, image = (np.asarray(Image.open(place / "test00.png")) for place in (out / "overlays", data / "images" / "test"))
+    picture, image = (
+        np.asarray(Image.open(place / "test00.png")) for place in (out / "overlays", toy_data / "images" / "test")
+    )
     assert 0 < (ids == 0).mean() < 1
     lone = (picture[ids == 0] == image[ids == 0]).all(axis=1) | (picture[ids == 0] == 255).all(axis=1)
     assert lone.all(), "without a segment: the image, or a line beside one"
     assert not (picture[ids > 0] == image[ids > 0]).all()
 
 
-def test_a_repeated_command_overwrites_its_results_and_no_others(data, predicted, tmp_path):
+def test_a_repeated_command_overwrites_its_results_and_no_others(toy_data, predicted, tmp_path):
     model, _ = predicted
     for _ in range(2):
-        assert command("predict", model, data / "images" / "test", "--panoptic", "--out", tmp_path)[0] == 0
+        assert command("predict", model, toy_data / "images" / "test", "--panoptic", "--out", tmp_path)[0] == 0
     (tmp_path / "panoptic.json").write_text("{}")
-    code, _, errors = command("predict", model, data / "images" / "test", "--panoptic", "--out", tmp_path)
+    code, _, errors = command("predict", model, toy_data / "images" / "test", "--panoptic", "--out", tmp_path)
     assert code == 2
     assert "was changed after it was predicted" in errors
 
 
 class TestErrors:
-    def test_a_network_that_decides_pixels(self, data, tmp_path):
+    def test_a_network_that_decides_pixels(self, toy_data, tmp_path):
         network = make_segmenter(NetworkOptions(backbone={"name": "resnet18", "width": 4}), [len(TABLE)])
         model = tmp_path / "pixels.safetensors"
         save_segmenter(model, network, TABLE)
-        code, _, errors = command("predict", model, data / "images" / "test", "--panoptic", "--out", tmp_path / "out")
+        code, _, errors = command("predict", model, toy_data / "images" / "test", "--panoptic", "--out", tmp_path / "out")
         assert code == 2
         assert len(errors.splitlines()) == 1
         assert "--panoptic: the network decides a class for each pixel, and has no masks" in errors
         assert "network.head=eomt" in errors
         assert not (tmp_path / "out").exists()
 
-    def test_a_network_without_things(self, data, tmp_path):
+    def test_a_network_without_things(self, toy_data, tmp_path):
         model = saved(tmp_path / "stuff.safetensors", replace(TABLE, things=()))
-        code, _, errors = command("predict", model, data / "images" / "test", "--panoptic", "--out", tmp_path / "out")
+        code, _, errors = command("predict", model, toy_data / "images" / "test", "--panoptic", "--out", tmp_path / "out")
         assert code == 2
         assert "--panoptic: none of the 6 classes of the network is a thing" in errors
 
     @pytest.mark.parametrize(
         ("more", "named"), [(["--format", "coco"], "--format"), (["--flip"], "--slide"), (["--slide", "32"], "--slide")]
     )
-    def test_what_segments_do_not_have(self, data, predicted, tmp_path, more, named):
+    def test_what_segments_do_not_have(self, toy_data, predicted, tmp_path, more, named):
         out = tmp_path / "out"
-        code, _, errors = command("predict", predicted[0], data / "images" / "test", "--panoptic", *more, "--out", out)
+        code, _, errors = command("predict", predicted[0], toy_data / "images" / "test", "--panoptic", *more, "--out", out)
         assert code == 2
         assert f"--panoptic: predicts whole images once, in its own format; remove {named}" in errors
 
-    def test_an_image_that_cannot_be_read_is_listed_and_the_others_are_predicted(self, data, predicted, tmp_path):
+    def test_an_image_that_cannot_be_read_is_listed_and_the_others_are_predicted(self, toy_data, predicted, tmp_path):
         images = tmp_path / "images"
         images.mkdir()
-        (images / "good.png").write_bytes((data / "images" / "test" / "test00.png").read_bytes())
+        (images / "good.png").write_bytes((toy_data / "images" / "test" / "test00.png").read_bytes())
         (images / "bad.png").write_bytes(b"no picture")
         code, said, errors = command("predict", predicted[0], images, "--panoptic", "--out", tmp_path / "out")
         assert code == 2

@@ -1,15 +1,12 @@
 """Runs on panoptic data: what a step keeps of the quality of segments, and where it is shown."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from contseg.cli.console import console, summary_table
 from contseg.cli.table import print_table
-from contseg.data.open import DATASETS
 from contseg.engine.own_loop import evaluation_batches
 from contseg.engine.panoptic_sums import panoptic_of, panoptic_sums
 from contseg.engine.run import Run
@@ -20,34 +17,22 @@ from contseg.recipes.build import make_scenario
 from contseg.report.page import write_report
 from tests.engine.runs import learn, lines
 from tests.panoptic_runs import saved, toy_recipe
-from tests.trees.toy_panoptic import ToyPanoptic, write_toy
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _toy() -> Iterator[None]:
-    DATASETS.register(ToyPanoptic)
-    yield
-    DATASETS.unregister("toy-panoptic")
+from tests.trees.toy_panoptic import ToyPanoptic
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return write_toy(tmp_path_factory.mktemp("toy") / "data")
-
-
-@pytest.fixture(scope="module")
-def sure(data, tmp_path_factory) -> Run:
+def sure(toy_data, tmp_path_factory) -> Run:
     """Two steps from a network that is sure of its segments; its weights hardly move."""
     folder = tmp_path_factory.mktemp("sure")
     start = saved(folder / "start.safetensors", ToyPanoptic.classes.subset([0, 1, 2, 3]))
-    return learn(folder / "run", toy_recipe(data, f"start_from={str(start)!r}", "training.lr_later=1e-9"))
+    return learn(folder / "run", toy_recipe(toy_data, f"start_from={str(start)!r}", "training.lr_later=1e-9"))
 
 
 @pytest.fixture(scope="module")
-def pixels(data, tmp_path_factory) -> Run:
+def pixels(toy_data, tmp_path_factory) -> Run:
     """A network that decides pixels, on the same data."""
     network = "network={backbone: {name: resnet18, width: 4}, head: deeplabv3-mib}"
-    return learn(tmp_path_factory.mktemp("pixels") / "run", toy_recipe(data, network))
+    return learn(tmp_path_factory.mktemp("pixels") / "run", toy_recipe(toy_data, network))
 
 
 def test_a_step_keeps_the_sums_and_the_figures_follow_from_them(sure):
@@ -67,8 +52,8 @@ def test_a_step_keeps_the_sums_and_the_figures_follow_from_them(sure):
             assert summary[name][group] == (None if value is None else round(100 * value, 4))
 
 
-def test_the_sums_are_those_of_a_pass_of_its_own(sure, data):
-    scenario, (counts, _) = make_scenario(toy_recipe(data)), panoptic_sums(sure)
+def test_the_sums_are_those_of_a_pass_of_its_own(sure, toy_data):
+    scenario, (counts, _) = make_scenario(toy_recipe(toy_data)), panoptic_sums(sure)
     for step, kept in zip(scenario, counts, strict=True):
         segmenter, classes = load_segmenter(sure.segmenter_path(step.index))
         segmenter.eval()

@@ -17,8 +17,8 @@ from contseg.losses.masks.criterion import class_loss, class_targets, mask_losse
 from contseg.losses.masks.matching import MORE_TARGETS, assign
 from contseg.losses.masks.points import compared, draw_points, uncertain_points, values_at
 from contseg.losses.masks.softmax import softmax_mask_losses, softmax_matching_costs
-from contseg.losses.masks.targets import MaskTargets, number_of_masks, targets
-from contseg.ranks import Ranks
+from contseg.losses.masks.targets import MaskTargets
+from contseg.scenarios.segments import segment_targets
 
 IGNORE = 255
 
@@ -30,10 +30,10 @@ def test_targets_are_the_annotated_classes_and_nothing_else(seed, outputs):
     labels = torch.randint(0, outputs + 1, (3, 4, 5), generator=generator)
     labels = labels.where(labels < outputs, IGNORE)
     annotated = torch.rand(3, outputs, generator=generator) < 0.5
-    for found, of_image, marks in zip(targets(labels, annotated), labels, annotated, strict=True):
+    for (classes, masks), of_image, marks in zip(segment_targets(labels, None, annotated), labels, annotated, strict=True):
         present = {one for one in of_image.unique().tolist() if one != IGNORE and marks[one]}
-        assert found.classes.tolist() == sorted(present)
-        for one, mask in zip(found.classes, found.masks, strict=True):
+        assert classes.tolist() == sorted(present)
+        for one, mask in zip(classes, masks, strict=True):
             assert torch.equal(mask, of_image == one)
 
 
@@ -91,7 +91,7 @@ def example(seed: int = 0, queries: int = 5, classes: int = 4):
     maps = (3 * torch.randn(2, queries, 6, 7, generator=generator, dtype=torch.float64)).requires_grad_()
     labels = torch.randint(0, classes, (2, 12, 14), generator=generator)
     labels[1] = IGNORE  # an image without any target
-    found = targets(labels, torch.ones(2, classes, dtype=torch.bool))
+    found = [MaskTargets(*one) for one in segment_targets(labels, None, torch.ones(2, classes, dtype=torch.bool))]
     drawn = draw_points(generator, [len(one.classes) for one in found], queries, 40, like=maps.detach())
     return logits, maps, found, drawn
 
@@ -150,12 +150,6 @@ def test_without_scipy(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
     with pytest.raises(ContsegError, match="pip install"):
         assign([torch.zeros(1, 1)])
-
-
-def test_number_of_masks_is_that_of_all_ranks():
-    ranks = Ranks(sum=lambda value: value + 7, count=2)
-    assert number_of_masks([2, 1], torch.zeros(()), ranks) == 5
-    assert number_of_masks([0], torch.zeros(()), Ranks(count=2)) == 1
 
 
 @pytest.mark.parametrize(("costs", "losses"), [(matching_costs, mask_losses), (softmax_matching_costs, softmax_mask_losses)])

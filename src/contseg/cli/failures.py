@@ -51,7 +51,7 @@ def one_line_errors() -> Iterator[None]:
         yield
     except KeyboardInterrupt as stop:
         _end(_without_frames(stop))
-    except Exception as error:
+    except Exception as error:  # those that are faults of the program are raised again
         if type(error).__name__ == "NoArgsIsHelpError":  # for which the help has been printed
             sys.exit(2)
         if (line := error_line(error)) is None:

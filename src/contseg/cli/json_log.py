@@ -29,7 +29,7 @@ def json_log() -> Iterator[JsonLog]:
     except Interrupted as stop:
         log.add("interrupted", message=str(stop), resume=stop.resume, exit_code=stop.exit_code)
         raise
-    except Exception as error:
+    except Exception as error:  # whatever it is; raised again
         line = error_line(error)
         with suppress(Exception):
             log.add("error", message=line or f"{type(error).__name__}: {error}", exit_code=2 if line else 1)

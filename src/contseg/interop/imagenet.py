@@ -208,7 +208,7 @@ def with_positions(tensors: dict[str, Tensor], vit: VisionTransformer) -> dict[s
         return tensors
     sides = [round((count - 1) ** 0.5) for count in (given.shape[1], own)]
     if sides[0] ** 2 + 1 != given.shape[1]:
-        return tensors  # of another shape than a square with a class token, as will be told
+        return tensors  # no square with a class token: loading reports the shape
     return tensors | {"pos_embed": resized_positions(given, (sides[1], sides[1]))}
 
 

@@ -81,7 +81,7 @@ class MBS(Method):
         return filled.relabelled(filled.labels.where((filled.labels != 0) | ~hidden, IGNORE), filled.weights)
 
     def guess(self, logits_BOHW: Tensor, annotated_BK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The teacher's class of each pixel, where it is sure of it, and where background is less probable than all old
+        """The teacher's class of each pixel, whether it is confident, and whether background is less probable than all old
         classes together: (B, H, W) int64, bool and bool.
         """
         probabilities = logits_BOHW.softmax(dim=1)

@@ -1,5 +1,6 @@
 """ADE20K and COCO with panoptic labels: classes, and objects of things, in PNGs of segment ids with a JSON file."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -57,8 +58,9 @@ class PanopticDataset(SegmentationDataset):
         subset, file = self._file_of[name]
         return self._mask_folder(subset) / file.masks[name]
 
+    @abstractmethod
     def _image_folder(self, subset: SubsetName) -> Path:
-        raise NotImplementedError
+        """The folder of the images."""
 
     def _mask_folder(self, subset: SubsetName) -> Path:
         """The folder of the PNGs: that of the JSON file without its ending."""

@@ -26,9 +26,8 @@ def matching_costs(
         points_BP2: where masks are compared, (x, y) in [0, 1].
 
     Example:
-        >>> from contseg.losses.masks.targets import targets
-        >>> image = targets(torch.tensor([[[0, 1], [0, 1]]]), torch.ones(1, 2, dtype=torch.bool))
-        >>> [cost] = matching_costs(torch.zeros(1, 5, 3), torch.zeros(1, 5, 4, 4), image, torch.rand(1, 16, 2))
+        >>> image = MaskTargets(torch.tensor([0, 1]), torch.tensor([[[True, False]], [[False, True]]]))
+        >>> [cost] = matching_costs(torch.zeros(1, 5, 3), torch.zeros(1, 5, 4, 4), [image], torch.rand(1, 16, 2))
         >>> cost.shape
         torch.Size([5, 2])
     """
@@ -89,7 +88,7 @@ def mask_loss(logits_MP: Tensor, targets_MP: Tensor, number: Tensor | float) -> 
     """Binary cross-entropy, mean over points, sum over pairs / N; 0 without pairs.
 
     Args:
-        number: N, see `number_of_masks`.
+        number: N, the masks of the whole batch over all ranks / number of ranks.
 
     Example:
         >>> mask_loss(torch.zeros(2, 3), torch.ones(2, 3), 2)
@@ -139,7 +138,7 @@ def mask_losses(
     """The terms `mask` and `dice` of the matched pairs, unweighted.
 
     Args:
-        number: N, see `number_of_masks`.
+        number: N, the masks of the whole batch over all ranks / number of ranks.
 
     Example:
         >>> from contseg.losses.masks.matching import assign

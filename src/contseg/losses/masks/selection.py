@@ -25,7 +25,7 @@ def sigmoid_focal_loss(
 
     Args:
         classes_BQ: the class of each query; K, or any larger number, for none.
-        number: N, see `number_of_masks`; virtual queries do not count.
+        number: N, as of `mask_losses`; virtual queries do not count.
 
     Example:
         >>> sigmoid_focal_loss(torch.zeros(1, 2, 1), torch.tensor([[0, 1]]), 1)

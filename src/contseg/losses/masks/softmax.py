@@ -56,7 +56,7 @@ def softmax_mask_losses(
     """The terms `mask` and `dice` of the matched pairs, unweighted; log-shares and shares are interpolated separately.
 
     Args:
-        number: N, see `number_of_masks`.
+        number: N, as of `mask_losses`.
 
     Example:
         >>> from contseg.losses.masks.matching import assign

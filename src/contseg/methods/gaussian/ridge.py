@@ -237,9 +237,9 @@ def description_of(state: Mapping[str, Tensor]) -> tuple[RandomFeatures, tuple[s
 
 
 def _described(state: Mapping[str, Tensor]) -> tuple[RandomFeatures, tuple[str, ...], bool]:
-    said = json.loads(bytes(state["ridge"].tolist()))
-    features = RandomFeatures.drawn(said["tap"], said["channels"], said["expansion"], said["seed"], said["draw"])
-    return features, tuple(said["classes"]), bool(said["balanced"])
+    kept = json.loads(bytes(state["ridge"].tolist()))
+    features = RandomFeatures.drawn(kept["tap"], kept["channels"], kept["expansion"], kept["seed"], kept["draw"])
+    return features, tuple(kept["classes"]), bool(kept["balanced"])
 
 
 def _unreadable(error: Exception) -> ContsegError:
