@@ -200,6 +200,8 @@ TOGETHER: dict[tuple[str, ...], str] = {
     ("scenario.domains=[a]",): "domains",
     ("scenario.saliency=maps",): "saliency",
     ("scenario.variant=released",): "variant",
+    ("method.name=star", "scenario.setting=disjoint"): "method.setting",
+    ("method.name=adapter", "method.setting=disjoint", "scenario.setting=overlapped"): "method.setting",
     (
         "evaluation.crop=8",
         "evaluation.stride=9",

@@ -111,6 +111,7 @@ def make_job(
     method = make_method(given.pop("name"), **given)
     _require_unknown_handled(recipe, scenario, method)
     _require_leak_handled(recipe, method)
+    _require_same_setting(recipe, method)
     _require_exemplars_per_batch(recipe)
     _require_average_supported(recipe, method)
     _require_updates(recipe, scenario, method)
@@ -195,6 +196,16 @@ def _require_leak_handled(recipe: Recipe, method: Method) -> None:
         raise ContsegError(
             f"scenario.variant: released also annotates the first class of the next step, for which method '{method.name}'"
             " has no output; remove it"
+        )
+
+
+def _require_same_setting(recipe: Recipe, method: Method) -> None:
+    """Raise ContsegError if a method that counts with the setting (STAR, Adapter) assumes another one."""
+    assumed, setting = getattr(method, "setting", None), recipe.scenario.setting
+    if assumed is not None and setting != assumed and "disjoint" in (setting, assumed):
+        raise ContsegError(
+            f"method.setting: '{assumed}', but scenario.setting is '{setting}', by which method '{method.name}' sizes its"
+            f" replay; set method.setting={'disjoint' if setting == 'disjoint' else 'overlapped'}"
         )
 
 
