@@ -1,10 +1,11 @@
-"""Rows of networks: inference with IDRNet against the head that it extends, and growth of EoMT."""
+"""Rows of networks: inference with IDRNet against the head that it extends, growth of EoMT, merging of RCIL."""
 
 from functools import partial
 
 import torch
 
 from benchmarks.timing import Work, seconds
+from contseg.models.branches import TwoBranches
 from contseg.models.heads.idrnet.options import IDRNetOptions
 from contseg.models.make import make_segmenter
 from contseg.models.options import NetworkOptions
@@ -50,4 +51,16 @@ def eomt_growth() -> float:
     return seconds(partial(network.grow, 1, "background"))
 
 
-SECONDS = {"growth-seconds": eomt_growth}
+def rcil_merge() -> float:
+    """Seconds to merge the two branches of RCIL's ResNet-101 and head."""
+    options = NetworkOptions(backbone={"name": "resnet101", "branches": 2}, head="deeplabv3-rcil")
+    branches = [part for part in Segmenter(options, [16]).modules() if isinstance(part, TwoBranches)]
+
+    def merge() -> None:
+        for part in branches:
+            part.merge()
+
+    return seconds(merge)
+
+
+SECONDS = {"growth-seconds": eomt_growth, "merge-seconds": rcil_merge}

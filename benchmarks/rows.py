@@ -131,7 +131,14 @@ BARRED = (
         Row(f"{name}-epoch", f"epoch after the first one: {title}", "epoch of the full network", 0.15)
         for name, title in {"frozen": "frozen", "ssul": "SSUL", "idec-released": "IDEC released"}.items()
     ),
-    Row("barm-step", "whole training step of BARM, 21 classes, losses at full size", NETWORKS_512, 1.15),
+    *(
+        Row(f"{name}-step", f"whole training step of {title}, 21 classes, losses at full size", NETWORKS_512, 1.15)
+        for name, title in {
+            "dft": "DFT*", "rcil": "RCIL", "reminder": "REMINDER", "ucd": "UCD", "dkd": "DKD", "star": "STAR",
+            "adapter": "Adapter", "mbs": "MBS (ViT-B)", "barm": "BARM",
+        }.items()
+    ),
+    Row("merge-seconds", "merging the branches of RCIL, ResNet-101", bar=2, unit="s"),
     Row(
         "cfsseg-step", "step of CFSSeg with 8 images of 512 x 512, ResNet-50, 8192 dimensions",
         "products phi^T phi of its cells, float64", 2.0, pairs=3,

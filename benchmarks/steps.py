@@ -31,9 +31,23 @@ from contseg.scenarios.step import Step
 RESNET50 = NetworkOptions(backbone="resnet50")
 SLOW = TrainingOptions(lr=1e-4, lr_later=1e-4)
 UPDATES = 1_000_000
-CASES = [*((name, {}) for name in METHODS if name not in ("gaussian", "pyramid", "cfsseg"))] + [
+CLOSED_FORM = ("gaussian", "pyramid", "cfsseg")
+CASES = [*((name, {}) for name, kind in METHODS.items() if "pixels" in kind.learns and name not in CLOSED_FORM)] + [
     (name, {"variant": "released"}) for name in ("plop", "reminder", "sdr", "idec", "lag")
 ]
+UNKNOWN: dict[str, Any] = {"head": "deeplabv3-ssul", "unknown": True, "decision": "sigmoid"}
+BINARY: dict[str, Any] = {"head": "deeplabv3-dkd", "decision": "sigmoid"}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "rcil": {"backbone": {"branches": 2}, "head": "deeplabv3-rcil"},
+    "dkd": {**BINARY, "background": "auxiliary"},
+    "star": {**BINARY, "background": "constant"},
+    "adapter": {**BINARY, "background": "constant"},
+    "barm": {"head": "deeplabv3-barm", "background": "residual", "decision": "sigmoid"},
+    "mbs": {"backbone": "vit_base", "head": "mask-transformer"},
+}
+"""What the network of a method has in place of the setting's."""
+WITH_STATISTICS = ("reminder", "star", "adapter")
+"""Methods that need what they store after step 0."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +87,18 @@ class TrainingStep:
     holds, and run the pyramids that it distils.
     """
 
-    def __init__(self, name: str, setting: Setting = DEFAULT, **options: object):
+    def __init__(self, method: str | Method, setting: Setting = DEFAULT, **options: object):
         torch.manual_seed(0)
         device = torch.device(setting.device) if setting.device else torch.get_default_device()
-        self.setting, self.method = setting, make_method(name, **options)
+        self.setting = setting
+        self.method = method if isinstance(method, Method) else make_method(method, **options)
         with torch.device("cpu"):  # generators are there
             self._make(device)
 
     def _make(self, device: torch.device) -> None:
         setting, method = self.setting, self.method
+        if setting.index and method.name in WITH_STATISTICS:
+            _store_statistics(method, setting)
         self.network = _network_of(method, setting)
         old = setting.old if setting.index else 0
         self.step = _step_of(method, setting, old)
@@ -154,11 +171,13 @@ def _grown(network: NetworkOptions, setting: Setting, method: Method) -> Segment
 
 
 def _network_of(method: Method, setting: Setting) -> NetworkOptions:
-    if "residual" in method.backgrounds:
-        return setting.network.changed(head="deeplabv3-barm", background="residual", decision="sigmoid")
-    if not method.needs_unknown:
-        return setting.network
-    return setting.network.changed(head="deeplabv3-ssul", unknown=True, decision="sigmoid")
+    return setting.network.changed(**NETWORKS.get(method.name, UNKNOWN if method.needs_unknown else {}))
+
+
+def _store_statistics(method: Method, setting: Setting) -> None:
+    """What a method stores after step 0, of one batch."""
+    first = TrainingStep(method, replace(setting, old=setting.old - 1, new=1, index=0, growths=1))
+    method.after_step(first.updater.context)
 
 
 def make_batch(method: Method, step: Step, setting: Setting) -> Batch:

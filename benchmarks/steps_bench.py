@@ -1,4 +1,4 @@
-"""Rows of whole training steps: seven methods against their bare networks, and IDRNet against the head that it extends."""
+"""Rows of whole training steps: methods against their bare networks, and IDRNet against the head that it extends."""
 
 from dataclasses import replace
 from functools import partial
@@ -9,6 +9,9 @@ from contseg.models.heads.idrnet.options import IDRNetOptions
 from contseg.models.options import NetworkOptions
 
 CLASSES = 150
+METHODS = (
+    "finetune", "mib", "plop", "sdr", "idec", "lag", "dft", "rcil", "reminder", "ucd", "dkd", "star", "adapter", "mbs", "barm",
+)  # fmt: skip
 
 
 def against_networks(name: str, setting: Setting = DEFAULT) -> tuple[Work, Work]:
@@ -35,8 +38,6 @@ def idrnet_training(crop: int = 512, width: int = 64, head_width: int = 512) -> 
 
 
 ROWS = {
-    **{
-        f"{name}-step": partial(against_networks, name) for name in ("finetune", "mib", "plop", "sdr", "idec", "lag", "barm")
-    },
+    **{f"{name}-step": partial(against_networks, name) for name in METHODS},
     "idrnet-step": idrnet_training,
 }

@@ -2,7 +2,8 @@
 
 import torch
 
-from contseg.losses.replay import fake_features, masked_distance, prototype_contrast, sampled
+from benchmarks.memory_bench import LiveBytes
+from contseg.losses.replay import direction_sums, fake_features, masked_distance, prototype_contrast, sampled
 from contseg.losses.uncertainty import uncertainty
 from contseg.methods.feature_statistics import ClassSums, replay_sizes
 
@@ -70,3 +71,20 @@ def test_only_the_second_class_of_an_unsure_pixel_has_a_gradient():
     logits = torch.tensor([[0.3, 0.1, -1.0], [3.0, 0.1, -1.0]]).T.view(1, 3, 1, 2).requires_grad_()
     uncertainty(logits, torch.zeros(1, 1, 2, dtype=torch.int64)).sum().backward()
     assert (logits.grad != 0).flatten().tolist() == [False, False, True, False, False, False]
+
+
+def statistics_of(features, labels):
+    sums = ClassSums(first=1, count=5)
+    sums.add(features, labels)
+    direction_sums(features.requires_grad_(), torch.rand(2, 5, *labels.shape[1:])).sum().backward()
+
+
+def test_memory_of_statistics_is_linear_in_positions():
+    peaks = {}
+    for side in (32, 64, 128):
+        features, labels = torch.randn(2, 16, side, side), torch.randint(0, 6, (2, side, side))
+        with LiveBytes() as counted:
+            statistics_of(features, labels)
+        peaks[side] = counted.peak
+    assert 0 < peaks[64] <= 4.1 * peaks[32]
+    assert peaks[128] <= 4.1 * peaks[64]
