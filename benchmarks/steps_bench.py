@@ -10,7 +10,8 @@ from contseg.models.options import NetworkOptions
 
 CLASSES = 150
 METHODS = (
-    "finetune", "mib", "plop", "sdr", "idec", "lag", "dft", "rcil", "reminder", "ucd", "dkd", "star", "adapter", "mbs", "barm",
+    "finetune", "mib", "plop", "sdr", "idec", "lag", "dft", "rcil", "reminder", "ucd", "dkd", "star", "adapter",
+    "mbs", "barm",
 )  # fmt: skip
 
 
