@@ -126,7 +126,10 @@ BARRED = (
         "evaluation", "evaluation of 512 x 512, 151 classes: all but the forward pass", "forward pass, ResNet-50-D8", 0.08,
         less=1.0,
     ),
-    Row("windows", "sliding window over a large image, 151 classes", "windows x forward pass of one window", 1.10),
+    Row(
+        "windows", "sliding window over a large image, 151 classes", "windows x forward pass of one window", 1.10,
+        note="At a side of 1194: 9 windows. A side of 6000, about 300 windows a pass, was not timed.",
+    ),
     *(
         Row(f"{name}-epoch", f"epoch after the first one: {title}", "epoch of the full network", 0.15)
         for name, title in {"frozen": "frozen", "ssul": "SSUL", "idec-released": "IDEC released"}.items()
@@ -161,7 +164,12 @@ OTHERS = (
     Row("full-memory", "the same with `training.memory: full`, counted", unit="MiB"),
     Row("deciding-memory", "peak extra memory of the classes of 512 x 512 pixels from 151 logits", unit="MiB"),
     Row("small-windows-memory", "peak extra memory of sliding windows over 1877 x 1877 pixels", unit="MiB"),
-    Row("windows-memory", "the same over 3583 x 3583 pixels", unit="MiB"),
+    Row(
+        "windows-memory",
+        "the same over 3583 x 3583 pixels",
+        unit="MiB",
+        note="About four bytes for each further pixel of the scene.",
+    ),
     Row("short-epochs", "three epochs of five batches, a worker that stays", "an epoch of fifteen batches"),
     Row("presence", "presence table of 20,000 masks", "Pillow PNG decode, all cores", unit="share"),
     *(
