@@ -128,7 +128,7 @@ BARRED = (
     ),
     Row(
         "windows", "sliding window over a large image, 151 classes", "windows x forward pass of one window", 1.10,
-        note="At a side of 1194: 9 windows. A side of 6000, about 300 windows a pass, was not timed.",
+        note="At a side of 1194: 9 windows. A side of 6000, 324 windows a pass, was not timed.",
     ),
     *(
         Row(f"{name}-epoch", f"epoch after the first one: {title}", "epoch of the full network", 0.15)

@@ -114,7 +114,7 @@ class SlurmJob:
         (self._cell.folder / JOB).unlink(missing_ok=True)
         try:
             return max(self._job.results())
-        except Exception as error:  # it has no result
+        except Exception as error:  # submitit raises many kinds for a job without a result
             if self._job.state in LOST:
                 return 128 + signal.SIGTERM
             lines = (self._job.stderr() or str(error)).strip().splitlines()[-LAST:]

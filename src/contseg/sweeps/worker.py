@@ -54,7 +54,7 @@ def work(folder: Path, cache: Path, accept_changes: bool = False) -> None:
         try:
             job = make_job(resumed_recipe(folder), folder, cache=cache)
             train(job, TextLog(_write), accept_changes=accept_changes)
-        except Exception as error:
+        except Exception as error:  # whatever it is; recorded for the sweep and raised again
             if not joined_rank():
                 record(run, str(error) if isinstance(error, ContsegError) else f"{type(error).__name__}: {error}")
             raise

@@ -88,7 +88,7 @@ class Loggers:
     def _attempt(self, name: str, action: Callable[..., None], *arguments: Any) -> None:
         try:
             action(*arguments)
-        except Exception as error:
+        except Exception as error:  # loggers raise errors of their own kinds, and none may stop a run
             self._loggers.pop(name, None)
             self._waiting = [other for other in self._waiting if other != name]
             reason = " ".join(str(error).split())[:200] or type(error).__name__
