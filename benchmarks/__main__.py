@@ -41,7 +41,7 @@ def measure(row: Row) -> dict[str, Any] | None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1 if row.on_one_core else threads)
     try:
-        found = in_pairs(*work(), row.pairs, time.process_time if row.on_one_core else time.perf_counter)
+        found = in_pairs(*work(), row.pairs, time.process_time if row.on_one_core else time.perf_counter, row.warm)
     finally:
         torch.set_num_threads(threads)
     lowest, highest = found.lowest, found.highest

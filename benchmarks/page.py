@@ -63,34 +63,46 @@ def markdown(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def number(value: float | None) -> str:
-    """A figure with three digits, or a dash.
+    """A figure with three digits, or a dash; what three decimals would show as zero has one digit.
 
     Example:
-        >>> number(0.0478), number(1.2345), number(12.31), number(1234.5), number(None)
-        ('0.048', '1.23', '12.3', '1234', '-')
+        >>> number(0.0478), number(1.2345), number(12.31), number(1234.5), number(0.00031), number(None)
+        ('0.048', '1.23', '12.3', '1234', '0.0003', '-')
     """
     if value is None:
         return NOT_MEASURED
+    if 0 < abs(value) < 0.0005:
+        return f"{value:.1g}"
     digits = next((digits for least, digits in ((100, 0), (10, 1), (0.1, 2)) if abs(value) >= least), 3)
     return f"{value:.{digits}f}"
+
+
+def figure(value: float | None, row: Row) -> str:
+    """A value as the table shows it: ratios with three decimals, because bars are as near as 1.06; others as `number`.
+
+    Example:
+        >>> figure(1.0637, Row("a", "work")), figure(46.4, Row("b", "memory", unit="MiB"))
+        ('1.064', '46.4')
+    """
+    return f"{value:.3f}" if value is not None and row.unit in ("ratio", "share") else number(value)
 
 
 def value_of(results: Results, row: Row) -> float | None:
     """The kept value of a row, rounded as it is shown, so that a verdict fits what is read."""
     kept = results[row.name]
-    return None if kept is None else float(number(kept["value"]))
+    return None if kept is None else float(figure(kept["value"], row))
 
 
 def cells(row: Row, results: Results, gpu: Results) -> list[str]:
     """A line of the table."""
     value, on_gpu, unit = value_of(results, row), value_of(gpu, row), UNITS[row.unit]
     bar = "" if row.bar is None else f"{'at least' if row.more_is_better else 'at most'} {row.bar:g}{unit}"
-    shown = number(value) + (unit if value is not None else "")
+    shown = figure(value, row) + (unit if value is not None else "")
     verdict = row.verdict(value)
     official = f"{row.official}{unit}" if row.official else ""
     if not verdict and row.bar is not None:
         verdict = NOT_MEASURED
-    gpu_cell = "" if on_gpu is None else number(on_gpu) + unit  # empty, not a dash: most machines have none
+    gpu_cell = "" if on_gpu is None else figure(on_gpu, row) + unit  # empty, not a dash: most machines have none
     return [row.work, row.yardstick, official, shown, bar, verdict, gpu_cell]
 
 
@@ -98,20 +110,27 @@ TITLES = ("work", "relative to", "official", "value", "bar", "", "GPU")
 
 
 def bench_block(results: Results, gpu: Results) -> str:
-    """Both tables of `make bench`, the notes of rows that are short, and where the figures come from."""
-    parts = [markdown(TITLES, [cells(row, results, gpu) for row in BARRED])]
-    notes = [
-        textwrap.fill(f"* {row.work}: {row.note}", 118, subsequent_indent="  ", break_long_words=False)
-        for row in BARRED
-        if row.note and row.verdict(value_of(results, row)) == "short"
+    """Both tables of `make bench`, each with the notes of its rows, and where the figures come from."""
+    parts = [
+        part
+        for rows in (BARRED, OTHERS)
+        for part in (markdown(TITLES, [cells(row, results, gpu) for row in rows]), _notes(rows))
     ]
-    parts += ["\n".join(notes)] if notes else []
-    parts.append(markdown(TITLES, [cells(row, results, gpu) for row in OTHERS]))
     names = {row.name: row for row in (*BARRED, *OTHERS)}
     parts.append(_sources("Measured on", results.origins(names)))
     if gpu.origins(names):
         parts.append(_sources("GPU:", gpu.origins(names)))
     return "\n\n".join(part for part in parts if part)
+
+
+def _notes(rows: Sequence[Row]) -> str:
+    return "\n".join(
+        textwrap.fill(
+            f"* {row.work}: {row.note}", 118, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        )
+        for row in rows
+        if row.note
+    )
 
 
 def _sources(before: str, origins: Sequence[str]) -> str:

@@ -45,16 +45,18 @@ def seconds(function: Work, repeats: int = 5, clock: Clock = time.perf_counter) 
     return min(timed(function, clock) for _ in range(repeats))
 
 
-def in_pairs(ours: Work, yardstick: Work, pairs: int = 5, clock: Clock = time.perf_counter) -> Paired:
+def in_pairs(ours: Work, yardstick: Work, pairs: int = 5, clock: Clock = time.perf_counter, warm: bool = True) -> Paired:
     """Run both in turn, after one run of each to warm up; every second pair begins with the yardstick.
 
     What slows the machine for a while slows both halves of a pair, and an odd pair does not move the median.
 
     Args:
         clock: `time.process_time` for work on one core, which then does not see what other programs do.
+        warm: whether each runs once before.
     """
-    timed(ours)
-    timed(yardstick)
+    if warm:
+        timed(ours)
+        timed(yardstick)
     found = []
     for number in range(pairs):
         if number % 2:

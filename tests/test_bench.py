@@ -93,7 +93,7 @@ def test_chosen_rows_are_measured_again_and_the_others_kept_with_their_commit(tm
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
-    assert "| 14.6 | 1.50 | at most 2 | ok |" in text
+    assert "| 14.6 | 1.500 | at most 2 | ok |" in text
     assert "commit abc" in text
     assert "commit def" in text
 
@@ -127,9 +127,10 @@ def test_an_unknown_row_is_one_line(tmp_path, page, capsys):
 @pytest.mark.parametrize(
     ("unit", "value", "shown", "verdict"),
     [
-        ("ratio", 1.0649, "1.06", "ok"),
-        ("ratio", 1.07, "1.07", "short"),
-        ("share", 1.1, "1.10", "ok"),
+        ("ratio", 1.0604, "1.060", "ok"),
+        ("ratio", 1.0606, "1.061", "short"),
+        ("share", 1.1, "1.100", "ok"),
+        ("MiB", 46.41, "46.4 MiB", "short"),
         ("ratio", None, "-", "-"),
     ],
 )
@@ -139,6 +140,22 @@ def test_a_verdict_is_that_of_the_figure_that_is_shown(tmp_path, unit, value, sh
         results.keep("a", {"value": value}, MADE)
     line = cells(row, results, Results(tmp_path / "none.json"))
     assert (line[3], line[5], line[6]) == (shown, verdict, "")
+
+
+def test_notes_are_shown_whatever_the_verdict(tmp_path):
+    shown = bench_block(Results(tmp_path / "none.json"), Results(tmp_path / "none.json"))
+    lines = shown.replace("\n  ", " ").splitlines()
+    assert {f"* {row.work}: {row.note}" for row in ROWS.values() if row.note} == {
+        one for one in lines if one.startswith("*")
+    }
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_a_pair_of_minutes_has_no_run_to_warm_up(warm):
+    runs = []
+    found = in_pairs(lambda: runs.append("ours"), lambda: runs.append("yardstick"), pairs=1, warm=warm)
+    assert runs == ["ours", "yardstick"] * (1 + warm)
+    assert found.pairs == 1
 
 
 def test_the_page_shows_the_kept_results():
