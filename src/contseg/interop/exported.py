@@ -20,6 +20,7 @@ from contseg.errors import ContsegError
 from contseg.interop.segmenter_file import describe
 from contseg.models.averages import cell_means
 from contseg.models.layers import resize
+from contseg.models.output import score_map
 from contseg.models.segmenter import Segmenter
 
 INPUT, OUTPUTS = "images", ("scores", "ids")
@@ -107,8 +108,11 @@ class FromRGB(nn.Module):
 
     def scores(self, images_BCHW: Tensor) -> Tensor:
         """Scores of the classes, (B, K, H, W)."""
-        logits = self.segmenter(self.segmenter.normalise(images_BCHW)).logits
-        return self.segmenter.scores(resize(logits, (images_BCHW.shape[2], images_BCHW.shape[3])))
+        output = self.segmenter(self.segmenter.normalise(images_BCHW))
+        size = (images_BCHW.shape[2], images_BCHW.shape[3])
+        if output.masks is not None:  # resized before they become scores, as in evaluation
+            return score_map(output.masks._replace(mask_logits=resize(output.masks.mask_logits, size)))
+        return self.segmenter.scores(resize(output.logits, size))
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """See the class."""

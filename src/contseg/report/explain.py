@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from contseg.errors import ContsegError
-from contseg.evaluation.features import activation_map, classifier_input, region_map, region_means
+from contseg.evaluation.features import classifier_input, evidence, region_map, region_means
 from contseg.models.segmenter import Segmenter
 
 Sample = tuple[np.ndarray, np.ndarray]
@@ -97,8 +97,7 @@ def _activations(
         arrays |= {f"image{number}": image, f"labelled{number}": truth == place}
         for when, segmenter in models.items():
             if place < known[when]:
-                found = activation_map(segmenter, classifier_input(segmenter, image), place)
-                maps[f"{when}{number}"] = found.cpu().numpy()
+                maps[f"{when}{number}"] = evidence(segmenter, image, place).cpu().numpy()
     largest = max((float(one.max()) for one in maps.values()), default=0.0) or 1.0
     return arrays | {name: (255 * one / largest).round().astype(np.uint8) for name, one in maps.items()}
 

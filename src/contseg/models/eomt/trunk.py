@@ -80,7 +80,7 @@ class QueryTrunk(TimmViT):
         """
         height, width = images_BCHW.shape[2:]
         down, right = padding_to(self.patch, height), padding_to(self.patch, width)
-        images = functional.pad(images_BCHW, (0, right, 0, down)) if down or right else images_BCHW
+        images = functional.pad(images_BCHW, (0, right, 0, down))
         grid = (images.shape[2] // self.patch, images.shape[3] // self.patch)
         if not self.model.dynamic_img_size and grid != tuple(self.model.patch_embed.grid_size):
             own = " x ".join(str(side * self.patch) for side in self.model.patch_embed.grid_size)
@@ -108,8 +108,8 @@ class QueryTrunk(TimmViT):
 
     def with_queries(self, tokens: Tokens, queries: Tensor) -> Tokens:
         """Tokens with queries in front, (Q, D) for every image or (B, Q, D)."""
-        batch = len(tokens.values)
-        values = torch.cat([queries.expand(batch, *queries.shape[-2:]), tokens.values], dim=1)
+        given = queries.expand(tokens.values.shape[0], *queries.shape[-2:])  # not `len`, which an export would fix
+        values = torch.cat([given, tokens.values], dim=1)
         return Tokens(values, tokens.grid, tokens.rotations, queries.shape[-2], tokens.prefix_count)
 
     def normalised(self, tokens: Tokens) -> Tokens:
