@@ -75,18 +75,51 @@ class TestReading:
         assert columns(layers["instances"], rows) == numbers
         assert (dataset.read_mask(dataset.names("test")[0]) == layers["mask"]).all()
 
-    def test_categories_of_ade20k_may_begin_with_1(self, tmp_path):
-        def from_one(content):
-            for category in content["categories"]:
-                category["id"] += 1
-            for image in content["annotations"]:
-                for one in image["segments_info"]:
-                    one["category_id"] += 1
-
+    @pytest.mark.parametrize("subsets", [("train",), ("train", "test")])
+    def test_categories_of_ade20k_may_begin_with_1_in_each_file(self, tmp_path, subsets):
         dataset = ade20k_panoptic(tmp_path)
-        name = dataset.names("train")[0]
-        before, after = dataset.read_labels(name), change(dataset, from_one).read_labels(name)
-        assert all((after[key] == layer).all() for key, layer in before.items())
+        names = [dataset.names(subset)[0] for subset in ("train", "test")]
+        before = [dataset.read_labels(name) for name in names]
+        for subset in subsets:
+            dataset = change(dataset, lambda content: renumber(content, 1), subset)
+        for name, labels in zip(names, before, strict=True):
+            after = dataset.read_labels(name)
+            assert all((after[key] == layer).all() for key, layer in labels.items())
+
+    @pytest.mark.parametrize(
+        ("how", "found"),
+        [
+            (lambda content: content["categories"].pop(0), "has 149 ids, of 1 to 150 1 missing (150);"),
+            (lambda content: content["categories"].pop(), "has 149 ids, of 0 to 149 1 missing (149);"),
+            (lambda content: renumber(content, 2), "has 150 ids, of 1 to 150 1 missing (1) and 1 unknown (151);"),
+            (
+                lambda content: content["categories"][1].update(id=150),
+                "has 150 ids, of 0 to 149 1 missing (1) and 1 unknown (150);",
+            ),
+            (lambda content: content["categories"].clear(), "has 0 ids, of 1 to 150 150 missing (1, 2, 3, ...);"),
+        ],
+    )
+    def test_categories_of_ade20k_that_count_otherwise_are_told_with_the_file(self, tmp_path, how, found):
+        dataset = ade20k_panoptic(tmp_path)
+        with pytest.raises(ContsegError) as caught:
+            change(dataset, how)
+        path = dataset.root / dataset.files["train"]
+        assert str(caught.value) == f"{path}: 'categories' {found} list all 150, as 0 to 149 or as 1 to 150"
+
+    def test_categories_of_coco_have_gaps_and_are_not_counted_through(self, tmp_path):
+        dataset = coco_panoptic(tmp_path)
+        rows = json.loads((dataset.root / dataset.files["train"]).read_text())["categories"]
+        ids = [row["id"] for row in rows]
+        assert (len(ids), ids[0], ids[-1]) == (133, 1, 200)
+        assert not {0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91, 94} & set(ids)
+        for first in (0, 1):
+
+            def counted(content, first=first):
+                for number, category in enumerate(content["categories"], first):
+                    category["id"] = number
+
+            with pytest.raises(ContsegError, match=r"category \d+ \(.*\) is no class of this dataset"):
+                change(coco_panoptic(tmp_path), counted)
 
     def test_samples_are_in_the_order_of_their_names(self, tmp_path):
         dataset = ade20k_panoptic(tmp_path)
@@ -184,6 +217,7 @@ class TestBadInput:
             (lambda content: segment(content).update(id=True), "segment id True: ids are"),
             (lambda content: segment(content).update(id=300), "lists segment 300 more than once, so that segments overlap"),
             (lambda content: segment(content).update(category_id=12), "category 12 is not in 'categories'"),
+            (lambda content: content["categories"][0].update(id=2), "category 2 is listed twice"),
             (lambda content: content["categories"][0].update(id=12), "category 12 (person) is no class of this dataset"),
             (
                 lambda content: content["categories"][0].update(isthing=0),
@@ -225,6 +259,15 @@ class TestBadInput:
         other(tmp_path / "wrong")
         with pytest.raises(ContsegError, match=r"folder not found; expected .*, found "):
             open_dataset(dataset.name, tmp_path / "wrong")
+
+
+def renumber(content, shift: int) -> None:
+    """Move all category ids of a file."""
+    for category in content["categories"]:
+        category["id"] += shift
+    for image in content["annotations"]:
+        for one in image["segments_info"]:
+            one["category_id"] += shift
 
 
 def segment(content) -> dict:

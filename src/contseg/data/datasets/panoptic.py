@@ -43,8 +43,8 @@ class PanopticDataset(SegmentationDataset):
         if not background:
             self.classes = self.classes.without_background()
 
-    def _class_of(self, categories: set[int]) -> Mapping[int, int]:
-        """The class id of every category of a JSON file."""
+    def _class_of(self, categories: set[int], path: Path) -> Mapping[int, int]:
+        """The class id of every category of a JSON file, that at `path`."""
         return {number: number for number in categories}
 
     def names(self, subset: SubsetName) -> list[str]:
@@ -89,6 +89,9 @@ class ADE20KPanoptic(PanopticDataset):
         ade20k_panoptic_train.json                      their classes: categories 0 to 149, or 1 to 150
         ade20k_panoptic_val/, ade20k_panoptic_val.json
 
+    Whether categories count from 0 or from 1 is decided by each file's own list of them, which must be whole: with a list of
+    some of them, every class could be read as its neighbour.
+
     Args:
         root: the folder.
         background: as of `ade20k`.
@@ -97,7 +100,8 @@ class ADE20KPanoptic(PanopticDataset):
     Dataset, CVPR 2017.
 
     Raises:
-        ContsegError: a folder or JSON file is missing, or a JSON file is broken, see `read_panoptic`.
+        ContsegError: a folder or JSON file is missing, a JSON file is broken, see `read_panoptic`, or its categories are
+            neither 0 to 149 nor 1 to 150.
     """
 
     name = "ade20k-panoptic"
@@ -113,9 +117,22 @@ class ADE20KPanoptic(PanopticDataset):
         require_layout(self.root, [*images, *masks], "the ADEChallengeData2016 folder with panoptic labels")
         self._open(background)
 
-    def _class_of(self, categories: set[int]) -> Mapping[int, int]:
-        from_zero = int(0 in categories)
-        return {number: number + from_zero for number in categories}
+    def _class_of(self, categories: set[int], path: Path) -> Mapping[int, int]:
+        ids = sorted(self.classes.foreground)
+        shift = ids[0] if 0 in categories else 0
+        expected = [number - shift for number in ids]
+        if categories == set(expected):
+            return {number: number + shift for number in categories}
+        missing, strange = sorted(set(expected) - categories), sorted(categories - set(expected))
+        found = " and ".join(
+            f"{len(numbers)} {what} ({', '.join(map(str, numbers[:3]))}{', ...' if len(numbers) > 3 else ''})"
+            for numbers, what in ((missing, "missing"), (strange, "unknown"))
+            if numbers
+        )
+        raise ContsegError(
+            f"{path}: 'categories' has {len(categories)} ids, of {expected[0]} to {expected[-1]} {found}; list all 150, as 0 to"
+            " 149 or as 1 to 150"
+        )
 
     def _image_folder(self, subset: SubsetName) -> Path:
         return self.root / "images" / self.folders[subset]

@@ -16,6 +16,9 @@ from contseg.parsing import parse_json
 BEYOND = 1 << 24
 """Ids have 24 bits."""
 
+ClassOf = Callable[[set[int], Path], Mapping[int, int]]
+"""From the category ids of a file, and its path for an error, to the class id of each."""
+
 
 @dataclass(frozen=True)
 class Segments:
@@ -59,12 +62,12 @@ class PanopticFile:
         return Segments(rows.ids[start:end], rows.classes[start:end], rows.crowd[start:end], rows.areas[start:end])
 
 
-def read_panoptic(path: Path, classes: ClassTable, class_of: Callable[[set[int]], Mapping[int, int]]) -> PanopticFile:
+def read_panoptic(path: Path, classes: ClassTable, class_of: ClassOf) -> PanopticFile:
     """Read a file. The name of a sample is that of its PNG, without the ending.
 
     Args:
         classes: the table of the dataset.
-        class_of: from the category ids of the file to the class id of each.
+        class_of: see `ClassOf`.
 
     Raises:
         ContsegError: the file is missing or no panoptic JSON, its categories are not those of the table, or a row is broken:
@@ -116,17 +119,17 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _classes(
-    content: dict[str, Any], path: Path, classes: ClassTable, class_of: Callable[[set[int]], Mapping[int, int]]
-) -> Mapping[int, int]:
+def _classes(content: dict[str, Any], path: Path, classes: ClassTable, class_of: ClassOf) -> Mapping[int, int]:
     """The class id of every category, after a comparison with the table."""
     listed: dict[int, dict[str, Any]] = {}
     for row in content["categories"]:
         number = row.get("id")
         if not isinstance(number, int) or isinstance(number, bool):
             raise ContsegError(f"{path}: category {str(row.get('name'))[:40]!r} has id {str(number)[:40]}; ids are numbers")
+        if number in listed:
+            raise ContsegError(f"{path}: category {number} is listed twice; give each category its own id")
         listed[number] = row
-    found = class_of(set(listed))
+    found = class_of(set(listed), path)
     for number, row in listed.items():
         if found.get(number) not in classes.foreground:
             raise ContsegError(
