@@ -5,13 +5,21 @@ import pytest
 
 from contseg.data.classes import IGNORE
 from contseg.data.fake import write_fake
+from contseg.dryrun.rehearsal import rehearse
 from contseg.recipes.build import make_scenario
 from contseg.recipes.published import published_for, published_rows
-from contseg.recipes.read import read_recipe
+from contseg.recipes.read import read_recipe, recipe_names
 from contseg.recipes.recipe import Recipe
 
 SPLITS = {"100-50": [101, 50], "100-10": [101] + [10] * 5, "100-5": [101] + [5] * 10, "50-50": [51, 50, 50]}
 PARTS = {"ade20k": "parts/masks-ade20k", "ade20k-panoptic": "parts/masks-ade20k-panoptic"}
+
+METHODS = ("finetune", "comformer", "balconpas", "simcis", "mib-masks", "plop-masks")
+WITH_OBJECTS = [
+    f"ade20k-panoptic/{name}"
+    for split in SPLITS
+    for name in (*(f"{method}_{split}_overlapped" for method in METHODS), f"joint_{split}")
+]
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +75,46 @@ def test_numbers_of_convolutional_networks_are_not_next_to_networks_of_masks(tmp
     assert published_for(mine), "MiB's own, of a convolutional network"
     monkeypatch.setattr("contseg.recipes.published.classifies_masks", lambda recipe: True)
     assert published_for(mine) == []
+
+
+def test_every_semantic_recipe_of_masks_but_the_frozen_bound_has_one_with_objects():
+    assert [name for name in recipe_names() if name.startswith("ade20k-panoptic/")] == sorted(WITH_OBJECTS)
+
+
+@pytest.mark.parametrize("name", WITH_OBJECTS)
+def test_a_recipe_with_objects_is_the_semantic_one_at_640_pixels(name):
+    system, split, *_ = name.partition("/")[2].split("_")
+    other = f"ade20k/{name.partition('/')[2]}"
+    if system in ("finetune", "joint"):
+        other = other.replace(system, f"{system}-eomt")
+    mine, semantic = read_recipe(name), read_recipe(other)
+    assert (mine.data.dataset, mine.data.crop, mine.network.backbone.size, mine.evaluation.crop) == (
+        "ade20k-panoptic", 640, 640, 640
+    )  # fmt: skip
+    assert (mine.training, mine.scenario) == (semantic.training, semantic.scenario)
+    own = {
+        ("comformer", "100-50"): {"distillation": 5.0},
+        ("simcis", "100-50"): {"virtual": 0},
+        ("simcis", "100-5"): {"virtual": 5},
+    }
+    assert mine.method == semantic.method | own.get((system, split), {})
+    published = published_for(mine)
+    assert {row.task for row in published} <= {"pq"}
+    assert bool(published) == (system != "joint" or split == "100-10")
+
+
+class TestRehearsals:
+    """Recipes with objects on synthetic data, at a quarter of their crop: one, and the others in slow tests."""
+
+    @pytest.fixture(scope="class")
+    def stand_ins(self, tmp_path_factory):
+        """Images that rehearsals share."""
+        return tmp_path_factory.mktemp("stand-ins")
+
+    def test_one_passes(self, stand_ins):
+        assert rehearse("ade20k-panoptic/simcis_100-50_overlapped", quarter=True, folder=stand_ins).parameters > 8e7
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", [name for name in WITH_OBJECTS if "_100-5_" in name or name.endswith("/joint_100-5")])
+    def test_more_pass(self, name, stand_ins):
+        assert rehearse(name, quarter=True, folder=stand_ins).parameters > 8e7
