@@ -17,6 +17,8 @@ from contseg.sweeps.results import HEADER, comma_separated, sheets
 
 MARKS = {".md": "## Means\n\n| method |", ".csv": ",".join(HEADER), ".tex": "% Means\n\\begin{tabular}"}
 """A text in every table, by suffix of its file."""
+LABEL = 20
+"""Characters that the names of methods have at least."""
 
 
 def print_sweep_table(path: Path, out: Path | None = None) -> None:
@@ -54,10 +56,23 @@ def print_sweep_table(path: Path, out: Path | None = None) -> None:
         console.print(f"table: {out}", soft_wrap=True, markup=False)
 
 
+def titles(sheet: Sheet) -> list[str]:
+    """The titles of the columns; those of numbers have a word per line where they would leave too little for the others.
+
+    Example:
+        >>> many = Sheet("", ["method", *["PQ old"] * 30], [])
+        >>> titles(many)[1], titles(Sheet("", ["method", "PQ old"], []))[1]
+        ('PQ\\nold', 'PQ old')
+    """
+    numbers = sheet.columns[sheet.left :]
+    narrow = sum(len(title) + 2 for title in numbers) > console.width - LABEL
+    return [*sheet.columns[: sheet.left], *(title.replace(" ", "\n") if narrow else title for title in numbers)]
+
+
 def print_sheet(sheet: Sheet) -> None:
     """Print a table and its notes."""
     table = Table(title=Text(sheet.title), title_justify="left", pad_edge=False, box=None, header_style="bold")
-    for place, column in enumerate(sheet.columns):
+    for place, column in enumerate(titles(sheet)):
         text = place < sheet.left
         table.add_column(Text(column), justify="left" if text else "right", no_wrap=not text, overflow="fold")
     for row in sheet.rows:

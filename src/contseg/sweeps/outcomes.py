@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from contseg.engine.panoptic_sums import panoptic_of
 from contseg.engine.run import Run
 from contseg.errors import ContsegError
 from contseg.evaluation.metrics import class_iou, run_figures, step_figures
@@ -20,13 +21,17 @@ FIGURES = {
 }  # fmt: skip
 """Metric to title."""
 
+QUALITIES, GROUPS = ("pq", "sq", "rq"), ("old", "new", "all")
+QUALITY = {f"{key}_{group}": f"{key.upper()} {group}" for key in QUALITIES for group in GROUPS}
+"""Metric of segments to title."""
+
 
 @dataclass(frozen=True)
 class Outcome:
     """What a finished run reached and needed.
 
     Attributes:
-        figures: metrics in percent, as of `run_figures`; None if not measured.
+        figures: metrics in percent, as of `run_figures`, and those of `QUALITY`; None if not measured.
         series: `all`, `old` and `new` after each step, in percent; None if not measured.
         iou: name of each class, with background, to its IoU in percent after the last step, NaN if absent.
         iou_series: name of each class to its IoU in percent after each step; None before it was added, and if absent.
@@ -53,14 +58,32 @@ def outcome_of(run: Run) -> Outcome:
     each = [step_figures(confusion, groups, background) for confusion in confusions]
     figures, ious = run_figures(confusions, groups, background), [class_iou(confusion) for confusion in confusions]
     names = [str(name) for name in run.arrays("samples.npz")["classes"]]
+    percents = {key: _percent(value) for key, value in figures.items() if value is None or isinstance(value, float)}
     return Outcome(
-        figures={key: _percent(value) for key, value in figures.items() if value is None or isinstance(value, float)},
+        figures=percents | quality_figures(panoptic_of(run), 100),
         series={key: [_percent(figure[key]) for figure in each] for key in ("all", "old", "new")},
         iou={name: 100 * float(value) for name, value in zip(names, ious[-1], strict=False)},
         iou_series={name: [_value(iou, place) for iou in ious] for place, name in enumerate(names)},
         steps=dict(zip(names, groups, strict=False)),
         costs=_costs([line for line in run.metrics() if line["kind"] == "step"]),
     )
+
+
+def quality_figures(found: Mapping[str, Any] | None, times: float = 1) -> dict[str, float | None]:
+    """The metrics of `QUALITY`, None if not measured.
+
+    Args:
+        found: means by quality and group, as of `panoptic_run`, or as in summary.json; None, or without any, if not measured.
+        times: 100 for percent of shares.
+
+    Example:
+        >>> quality_figures({key: {"old": 0.5, "new": None, "all": 0.25} for key in QUALITIES}, 100)["pq_old"]
+        50.0
+        >>> quality_figures(None) == dict.fromkeys(QUALITY)
+        True
+    """
+    means = {(key, group): (found or {}).get(key, {}).get(group) for key in QUALITIES for group in GROUPS}
+    return {f"{key}_{group}": None if value is None else times * value for (key, group), value in means.items()}
 
 
 def _value(iou: np.ndarray, place: int) -> float | None:
@@ -118,6 +141,11 @@ class Outcomes:
         """A metric of the runs of a row in which it was measured."""
         values = {place: outcome.figures[key] for place, outcome in self.of(row).items()}
         return {place: value for place, value in values.items() if value is not None}
+
+    @property
+    def quality(self) -> dict[str, str]:
+        """`QUALITY` if a run measured segments, else {}."""
+        return QUALITY if any(one.figures[key] is not None for one in self.found.values() for key in QUALITY) else {}
 
     def cost(self, row: str, key: str) -> Values:
         """A cost of the runs of a row that recorded it."""

@@ -12,6 +12,7 @@ from contseg.engine.inputs import accepted_changes
 from contseg.errors import ContsegError
 from contseg.sweeps.cells import OWN, Cell, Row
 from contseg.sweeps.origin import ORIGIN
+from contseg.sweeps.outcomes import QUALITY, quality_figures
 
 NOTES = ("<!-- notes -->", "<!-- /notes -->")
 FIGURES = ("old", "new", "all", "forgetting")
@@ -51,7 +52,7 @@ class Result:
     """A finished run on the page.
 
     Args:
-        figures: metrics in percent, None if not measured.
+        figures: metrics in percent, also those of segments (`QUALITY`), None if not measured.
         notes: metric to the reason why it is None, or to the classes that it covers.
         changes: that were accepted when the run was resumed, see `accepted_changes`.
         seconds: time of one core, without steps from the cache.
@@ -87,7 +88,7 @@ def _read(cell: Cell) -> Result:
     origins = [json.loads(line) for line in place.read_text(encoding="utf-8").splitlines()] if place.is_file() else []
     recipe = cell.recipe.model_dump(mode="json")
     return Result(
-        figures={name: summary[name] for name in FIGURES},
+        figures={name: summary[name] for name in FIGURES} | quality_figures(summary),
         seconds=summary["seconds"],
         plan=summary["plan"],
         scenario=json.dumps([recipe["data"]["dataset"], recipe["data"]["options"], recipe["scenario"]], sort_keys=True),
@@ -115,7 +116,7 @@ def spread(values: Sequence[float], sign: str = "") -> str:
 def differences(results: Results, row: str, base: str, figure: str = "old") -> list[float]:
     """The differences in a metric between two rows, for each seed and order that both have finished."""
     pairs = [
-        (results[row, run].figures[figure], results[base, run].figures[figure])
+        (results[row, run].figures.get(figure), results[base, run].figures.get(figure))
         for name, run in results
         if name == row and (base, run) in results
     ]
@@ -244,7 +245,27 @@ def _section(rows: Mapping[str, Row], results: Results) -> str:
         lines.append(f"| {' | '.join([row.label, *figures, against, str(len(mine))])} |")
     judged = f"\nMean of old classes not above that of {rows[base].label}: {', '.join(behind)}.\n" if behind else ""
     remarked = "".join(f"\n{', '.join(labels)}: {text}.\n" for text, labels in remarks.items())
-    return "\n".join(lines) + f"\n{judged}{remarked}"
+    return "\n".join(lines) + f"\n{judged}{remarked}{_quality(rows, results)}"
+
+
+def _quality(rows: Mapping[str, Row], results: Results) -> str:
+    """The table of panoptic quality; empty if no run measured it."""
+    found = {
+        name: [results[name, run].figures for run in row.runs() if (name, run) in results] for name, row in rows.items()
+    }
+    if all(one.get(key) is None for runs in found.values() for one in runs for key in QUALITY):
+        return ""
+    base = next(iter(rows))
+    titles = ["method", *QUALITY.values(), f"PQ old, against {rows[base].label}", "n"]
+    lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
+    for name, runs in found.items():
+        means = [spread([value for one in runs if (value := one.get(key)) is not None]) for key in QUALITY]
+        gains = [] if name == base else differences(results, name, base, "pq_old")
+        measured = sum(one.get("pq_all") is not None for one in runs)
+        against = spread(gains, "+") + (f" (n = {len(gains)})" if 0 < len(gains) < measured else "")
+        lines.append(f"| {' | '.join([rows[name].label, *means, against, str(measured)])} |")
+    told = "Panoptic quality of segments in %, likewise; n: runs that measured it; a dash: not measured."
+    return f"\n{told}\n\n" + "\n".join(lines) + "\n"
 
 
 def _missing(rows: Mapping[str, Row], results: Results) -> str:

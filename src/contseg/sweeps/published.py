@@ -7,12 +7,12 @@ from contseg.engine.inputs import accepted_changes
 from contseg.errors import counted
 from contseg.recipes.published import COUNTED
 from contseg.recipes.published import FIGURES as COMPARED
-from contseg.report.comparison import Comparison, compare, notes_on, protocol_of, published_lines
+from contseg.report.comparison import Comparison, compare, notes_on, protocol_of, published_lines, quality_of
 from contseg.report.sheet import Sheet
 from contseg.report.table import CAPTION, Block, Line, columns, numbers
 from contseg.sweeps.aggregate import spread_of
 from contseg.sweeps.cells import Cell
-from contseg.sweeps.outcomes import Outcomes
+from contseg.sweeps.outcomes import GROUPS, QUALITIES, QUALITY, Outcomes
 
 
 def published_blocks(outcomes: Outcomes) -> dict[str, list[Block]]:
@@ -23,11 +23,12 @@ def published_blocks(outcomes: Outcomes) -> dict[str, list[Block]]:
         places.setdefault((cell.row, cell.order), []).append(cell)
     for (row, order), cells in places.items():
         figures = _means(outcomes, row, order)
-        comparisons = compare(cells[0].recipe, figures)
+        segments = _segments(figures)
+        comparisons = compare(cells[0].recipe, {**figures, **segments})
         if not comparisons:
             continue
         comparisons = _marked(comparisons, cells)
-        own = Line("run", COUNTED["no"], {key: figures[key] for key in COMPARED})
+        own = Line("run", COUNTED["no"], {key: figures[key] for key in COMPARED}, quality=quality_of(segments))
         name = f"{cells[0].label}, mean of {counted(len(cells), 'seed')}"
         block = Block(name, (own, *published_lines(comparisons)), tuple(notes_on(comparisons)))
         groups.setdefault(protocol_of(cells[0].run), []).append(block)
@@ -42,6 +43,13 @@ def _means(outcomes: Outcomes, row: str, order: str) -> Mapping[str, float | Non
         spread = spread_of(values)
         means[key] = round(spread.mean, 4) if spread else None
     return means
+
+
+def _segments(figures: Mapping[str, float | None]) -> dict[str, dict[str, float | None]]:
+    """Means by quality and group as in summary.json; {} where they were not measured."""
+    if all(figures[key] is None for key in QUALITY):
+        return {}
+    return {key: {group: figures[f"{key}_{group}"] for group in GROUPS} for key in QUALITIES}
 
 
 def _marked(comparisons: list[Comparison], cells: list[Cell]) -> list[Comparison]:

@@ -19,7 +19,7 @@ from contseg.sweeps.charts import accuracy_against_cost, band_curves, mean_curve
 from contseg.sweeps.outcomes import Outcome, Outcomes, read_outcomes
 from contseg.sweeps.page import read_results, result_warnings
 from contseg.sweeps.published import published_blocks, published_sheets
-from contseg.sweeps.results import sheets
+from contseg.sweeps.results import costs_sheet, differences_sheet, means_sheet, quality_sheets
 
 PAGE = "sweep.html"
 
@@ -50,7 +50,6 @@ def write_sweep_report(path: Path, out: Path | None = None) -> Path:
 def _content(outcomes: Outcomes, folder: Path) -> dict[str, Any]:
     """What the template shows."""
     styles = {outcomes.rows[name].label: run_style(place) for place, name in enumerate(outcomes.shown)}
-    first, costs, *differences = sheets(outcomes)
     return {
         "title": f"sweep of {', '.join(outcomes.sweep.recipes)}",
         "facts": _facts(outcomes),
@@ -58,9 +57,10 @@ def _content(outcomes: Outcomes, folder: Path) -> dict[str, Any]:
         "sentences": sentences(outcomes),
         "warnings": [("", warning) for warning in result_warnings(read_results(outcomes.finished))],
         "methods": styles,
-        "means": first,
-        "costs": costs,
-        "differences": differences,
+        "means": means_sheet(outcomes),
+        "segments": quality_sheets(outcomes),
+        "costs": costs_sheet(outcomes),
+        "differences": [differences_sheet(outcomes)] if len(outcomes.shown) > 1 else [],
         "published": published_sheets(published_blocks(outcomes)),
         "curves": band_curves(outcomes),
         "old_against_new": old_against_new(outcomes),

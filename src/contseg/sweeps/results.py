@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from contseg.sweeps.aggregate import (
     spread_of,
     worst_order,
 )
-from contseg.sweeps.outcomes import FIGURES, Outcomes
+from contseg.sweeps.outcomes import FIGURES, QUALITY, Outcomes
 
 DASH = "–"
 COSTS = {
@@ -28,6 +28,7 @@ COSTS = {
 }  # fmt: skip
 """Cost to title."""
 COMPARED = ("old", "new", "all", "harmonic")
+COMPARED_QUALITY = ("pq_old", "pq_new", "pq_all")
 BOOTSTRAP_SEED = 0
 """Of the generator of every interval, so that two tables of a sweep are equal."""
 HEADER = (
@@ -37,9 +38,10 @@ HEADER = (
 
 
 def sheets(outcomes: Outcomes) -> list[Sheet]:
-    """Means, costs and differences; without differences if there is a single method."""
+    """Means, costs, differences if there are several methods, and panoptic quality if a run measured it."""
     found = [means_sheet(outcomes), costs_sheet(outcomes)]
-    return found + ([differences_sheet(outcomes)] if len(outcomes.shown) > 1 else [])
+    found += [differences_sheet(outcomes)] if len(outcomes.shown) > 1 else []
+    return found + quality_sheets(outcomes)
 
 
 def means_sheet(outcomes: Outcomes) -> Sheet:
@@ -50,10 +52,39 @@ def means_sheet(outcomes: Outcomes) -> Sheet:
         worst, share = worst_order(outcomes.figure(name, "all")), joint_share(outcomes, name)
         last = [_number(worst[1]) if worst else DASH, _number(100 * share[0]) if share else DASH]
         rows.append([outcomes.rows[name].label, *(_number(one.mean if one else None) for one in spreads), *last])
-        for kind, count in deviations(outcomes, name).items():
-            values = [getattr(one, f"over_{kind}") if one else None for one in spreads]
-            rows.append([f"± {count} {kind}", *map(_number, values), "", ""])
+        rows += [[*cells, "", ""] for cells in _deviation_rows(outcomes, name, spreads)]
     return Sheet("Means", ["method", *FIGURES.values(), "worst", "% joint"], rows, means_notes(outcomes))
+
+
+def _deviation_rows(outcomes: Outcomes, name: str, spreads: Sequence[Spread | None]) -> list[list[str]]:
+    """The rows below the means of a method."""
+    return [
+        [f"± {count} {kind}", *(_number(getattr(one, f"over_{kind}") if one else None) for one in spreads)]
+        for kind, count in deviations(outcomes, name).items()
+    ]
+
+
+def quality_sheets(outcomes: Outcomes) -> list[Sheet]:
+    """Mean and deviations of PQ, SQ and RQ over old, new and all classes; no sheet if no run measured them."""
+    shown = outcomes.quality
+    if not shown:
+        return []
+    rows: list[list[str]] = []
+    notes = [
+        "PQ, SQ and RQ of segments in %, means over classes, background not counted; a dash: not measured; deviations as of"
+        " the means",
+    ]
+    for name in outcomes.shown:
+        spreads = [spread_of(outcomes.figure(name, key)) for key in shown]
+        label, runs = outcomes.rows[name].label, len(outcomes.of(name))
+        rows.append([label, *(_number(one.mean if one else None) for one in spreads)])
+        if any(spreads):
+            rows += _deviation_rows(outcomes, name, spreads)
+        partial = [
+            f"{title} in {one.runs}" for title, one in zip(shown.values(), spreads, strict=True) if one and one.runs < runs
+        ]
+        notes += [f"{label}: of {counted(runs, 'run')}, {', '.join(partial)}"] if partial else []
+    return [Sheet("Panoptic quality", ["method", *shown.values()], rows, notes)]
 
 
 def deviations(outcomes: Outcomes, name: str) -> dict[str, int]:
@@ -116,7 +147,7 @@ def differences_of(outcomes: Outcomes) -> Iterator[tuple[str, str, str, Paired]]
     """(row, base, metric, difference) of every row against the first one, on the same seeds and orders."""
     base, *others = outcomes.shown
     for name in others:
-        for key in COMPARED:
+        for key in (*COMPARED, *COMPARED_QUALITY):
             generator = np.random.default_rng(BOOTSTRAP_SEED)
             if difference := paired(outcomes.figure(name, key), outcomes.figure(base, key), generator):
                 yield name, base, key, difference
@@ -127,7 +158,7 @@ def differences_sheet(outcomes: Outcomes) -> Sheet:
     rows = []
     for name, _, key, one in differences_of(outcomes):
         interval = DASH if one.low is None or one.high is None else f"{one.low:+.1f} to {one.high:+.1f}"
-        cells = [FIGURES[key], f"{one.difference:+.1f}", interval, str(one.pairs), one.verdict]
+        cells = [(FIGURES | QUALITY)[key], f"{one.difference:+.1f}", interval, str(one.pairs), one.verdict]
         rows.append([outcomes.rows[name].label, *cells])
     notes = [
         f"mean over the runs of both with the same seed and order, in points; {100 * LEVEL:.0f} % interval: bootstrap of the"
@@ -146,7 +177,7 @@ def comma_separated(outcomes: Outcomes) -> str:
     for cell in outcomes.finished:
         outcome = outcomes.found[cell.row, cell.seed, cell.order]
         place = {"kind": "run", "method": cell.label, "seed": cell.seed, "order": cell.order}
-        for key in FIGURES:
+        for key in (*FIGURES, *outcomes.quality):
             writer.writerow(place | {"quantity": key, "value": outcome.figures[key]})
         for key in COSTS:
             writer.writerow(place | {"quantity": key, "value": outcome.costs[key]})
@@ -162,7 +193,7 @@ def comma_separated(outcomes: Outcomes) -> str:
 
 def _write_row(writer: csv.DictWriter, outcomes: Outcomes, name: str) -> None:
     label = outcomes.rows[name].label
-    quantities: dict[str, Values] = {key: outcomes.figure(name, key) for key in FIGURES}
+    quantities: dict[str, Values] = {key: outcomes.figure(name, key) for key in (*FIGURES, *outcomes.quality)}
     for key, values in (quantities | {key: outcomes.cost(name, key) for key in COSTS}).items():
         writer.writerow({"kind": "mean", "method": label, "quantity": key, **_spread_cells(spread_of(values))})
     if worst := worst_order(outcomes.figure(name, "all")):
