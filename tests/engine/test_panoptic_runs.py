@@ -110,3 +110,20 @@ def test_the_report_has_means_classes_and_pictures(sure, pixels, tmp_path):
     assert section.count("<td>stuff</td>") == 2
     plain = write_report(pixels.folder, tmp_path / "pixels.html").read_text()
     assert 'id="panoptic"' not in plain
+
+
+def test_masks_of_the_teacher_are_counted_in_each_epoch_and_drawn(toy_data, tmp_path):
+    start = saved(tmp_path / "start.safetensors", ToyPanoptic.classes.subset([0, 1, 2, 3]))
+    changes = (f"start_from={str(start)!r}", "training.lr_later=1e-9", "method={name: plop-masks}")
+    run = learn(tmp_path / "run", toy_recipe(toy_data, *changes))
+    *first, last = lines(run, "epoch")
+    assert not any("pseudo" in line for line in first), "step 0 has no teacher"
+    assert set(last["pseudo"]) <= set(ToyPanoptic.classes.names[1:4]), "old classes"
+    assert 0 < sum(last["pseudo"].values()) <= 1
+    origins = run.arrays("steps/01/label_origins.npz")
+    changed = [origins[f"final{number}"][origins[f"final{number}"] != origins[f"given{number}"]] for number in range(4)]
+    assert set(np.concatenate(changed).tolist()) <= {1, 2, 3}
+    assert sum(map(len, changed))
+    assert (
+        'alt="share of pixels per pseudo label and epoch"' in write_report(run.folder, tmp_path / "report.html").read_text()
+    )

@@ -8,6 +8,7 @@ import torch
 from contseg.engine.loading import Batches, evaluation_draws
 from contseg.engine.run import ORIGINS
 from contseg.engine.session import Session
+from contseg.methods.mask_relabelling import painted
 from contseg.methods.method import Method, StepContext
 from contseg.ranks import Ranks
 from contseg.scenarios.step import Step
@@ -19,6 +20,8 @@ COUNT = 4
 @torch.no_grad()
 def keep_label_origins(session: Session, step: Step, context: StepContext) -> None:
     """Write training images of a step, cut as in evaluation, with their labels before and after `Method.relabel`.
+
+    Where networks classify masks, labels afterwards are `painted`.
 
     Does nothing in a step without pseudo labels. To be called after the last update, before `Method.after_step`.
 
@@ -38,5 +41,5 @@ def keep_label_origins(session: Session, step: Step, context: StepContext) -> No
         final = method.relabel(batch, context.predict_teacher(batch), alone)
         arrays[f"image{number}"] = batch.images[0].permute(1, 2, 0).contiguous().cpu().numpy()
         arrays[f"given{number}"] = batch.labels[0].cpu().numpy().astype(np.uint8)
-        arrays[f"final{number}"] = final.labels[0].cpu().numpy().astype(np.uint8)
+        arrays[f"final{number}"] = painted(final)[0].cpu().numpy().astype(np.uint8)
     session.run.save_arrays(f"steps/{step.index:02d}/{ORIGINS}", **arrays)

@@ -17,6 +17,7 @@ from contseg.engine.remembered import remembered
 from contseg.engine.schedule import learning_rate
 from contseg.engine.session import Session
 from contseg.engine.watch import LossWatch, PseudoLabelCount, TermWatch
+from contseg.methods.mask_relabelling import painted
 from contseg.methods.method import KeepFeatures, Method, StepContext
 from contseg.models.from_features import FromFeatures
 from contseg.models.recomputation import recomputed
@@ -188,7 +189,7 @@ class Updater:
             labels_before = batch.labels
             batch = self._relabelled(one, teacher_output)
             if self.pseudo:
-                self.pseudo.count(labels_before, batch.labels)
+                self.pseudo.count(labels_before, painted(batch))
             terms = dict(method.losses(batch, output, teacher_output, context))
             for extra in output.auxiliary:
                 terms[f"auxiliary_{extra.name}"] = extra.weight * method.supervise(extra, batch, context)

@@ -66,3 +66,20 @@ def pseudo_counts(batch: Batch) -> list[int]:
     """Number of targets of each image that are not annotated there."""
     each = zip(targets_of(batch), batch.annotated, strict=True)
     return [int((~annotated[one.classes]).sum()) for one, annotated in each]
+
+
+@torch.no_grad()
+def painted(batch: Batch) -> Tensor:
+    """Labels (B, H, W) in which pixels of pseudo labels have their class, for counts and pictures; itself without targets.
+
+    Nothing is learned from it, and the device is not waited for.
+    """
+    if batch.targets is None:
+        return batch.labels
+    labels = batch.labels.clone()
+    for place, one in enumerate(targets_of(batch)):
+        if len(one.classes):
+            found = one.masks & ~batch.annotated[place, one.classes][:, None, None]
+            classes = one.classes[found.to(torch.uint8).argmax(dim=0)]  # masks of a teacher do not overlap
+            labels[place] = torch.where(found.any(dim=0), classes.to(labels.dtype), labels[place])
+    return labels

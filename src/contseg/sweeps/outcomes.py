@@ -73,7 +73,7 @@ def quality_figures(found: Mapping[str, Any] | None, times: float = 1) -> dict[s
     """The metrics of `QUALITY`, None if not measured.
 
     Args:
-        found: means by quality and group, as of `panoptic_run`, or as in summary.json; None, or without any, if not measured.
+        found: means by quality and group, as of `panoptic_run`, or as in summary.json; None or without any: not measured.
         times: 100 for percent of shares.
 
     Example:

@@ -130,8 +130,8 @@ class ADE20KPanoptic(PanopticDataset):
             if numbers
         )
         raise ContsegError(
-            f"{path}: 'categories' has {len(categories)} ids, of {expected[0]} to {expected[-1]} {found}; list all 150, as 0 to"
-            " 149 or as 1 to 150"
+            f"{path}: 'categories' has {len(categories)} ids, of {expected[0]} to {expected[-1]} {found}; list all 150, as 0"
+            " to 149 or as 1 to 150"
         )
 
     def _image_folder(self, subset: SubsetName) -> Path:
