@@ -23,7 +23,7 @@ def made() -> Batch:
 
 
 def found() -> Batch:
-    """With the masks of a teacher: a cat on the first two pixels, a dog on the next and on the last, from query 2 on none."""
+    """With the masks of a teacher: a cat on the first two pixels, a dog on the last one, and a cow on all of them."""
     logits = torch.full((3, 3, 4), -9.0)
     logits[:, 0, 1] = logits[:, 1, 2] = logits[:, 2, 3] = 9.0
     masks = torch.tensor([[9.0, 9, -9, -9], [-9, -9, -9, 9], [9, 9, 9, 9]])[:, None].expand(3, -1, -1, -1)

@@ -155,7 +155,7 @@ class PseudoLabelCount:
         return cls(([UNKNOWN] if step.has_unknown else []) + list(step.table.names), device, before)
 
     def count(self, before: Tensor, after: Tensor) -> None:
-        """Add the labels (B, H, W) of a batch, before and after `Method.relabel`; pseudo labels that are masks as `painted`."""
+        """Add the labels (B, H, W) of a batch, before and after `Method.relabel`; masks of a teacher as `painted`."""
         if after is before:
             self.counts[-1] += after.numel()
             return
