@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from contseg.cli.console import console
+from contseg.cli.sweep import result_table
 from contseg.cli.sweep_table import print_sweep_table
 from contseg.sweeps.outcomes import QUALITY, read_outcomes
 from contseg.sweeps.page import Page as Texts
@@ -141,3 +142,25 @@ def test_so_has_its_markdown_page(folder):
     assert plop[f"PQ old, against {MIB}"] == f"{np.mean(gains):+.1f} ± {np.std(gains, ddof=1):.1f}"
     assert [line[-1] for line in lines[at + 1 : at + 4]] == ["6", "5", "0"]
     assert set(lines[at + 3][1:-1]) == {"-"}
+
+
+def test_so_has_the_table_that_ends_a_sweep(folder, tmp_path):
+    with console.capture() as capture:
+        console.print(result_table(SWEEP.rows(), read_results(SWEEP.cells(folder))))
+    text = capture.get()
+    values = [found["pq_all"] for found in all_of(folder, MIB).values()]
+    assert "PQ all" in text
+    assert f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}" in text
+
+
+def test_published_quality_is_next_to_the_mean_of_the_runs(tmp_path):
+    name = "ade20k-panoptic/plop-masks_100-10_overlapped"
+    for number, run in enumerate(finished_sweep(tmp_path, Sweep(recipes=[name], seeds=2, overrides=["data.path=x"]))):
+        measure_segments(run, number)
+    print_sweep_table(tmp_path, out := tmp_path / "table.md")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in out.read_text().splitlines()]
+    own = np.mean([expected(tmp_path, name, seed, "natural")["pq_old"] for seed in range(2)])
+    (mean,) = [row for row in rows if row[0] == f"{name}, mean of 2 seeds"]
+    assert mean[5] == f"{own:.1f}"
+    (quoted,) = [row for row in rows if row[0].startswith("quoted")]
+    assert quoted[2:6] == ["-", "-", "-", f"37.7 ({own - 37.7:+.1f})"]

@@ -20,6 +20,7 @@ from contseg.sweeps.beside import Kind
 from contseg.sweeps.cells import Cell, Row, cells_of
 from contseg.sweeps.description import repeated
 from contseg.sweeps.local import LocalExecutor
+from contseg.sweeps.outcomes import QUALITY
 from contseg.sweeps.page import FIGURES, Page, Results, kept_notes, page, read_results, result_warnings, spread, write
 from contseg.sweeps.report import PAGE, write_sweep_report
 from contseg.sweeps.runs import Executor, Leader, tasks_of
@@ -329,13 +330,16 @@ def write_page(sweep: Page, path: Path, overrides: Sequence[str], out: Path, kep
 
 
 def result_table(rows: Mapping[str, Row], results: Results) -> Table:
-    """Mean and standard deviation over the finished runs of every row."""
-    table = Table(caption="mIoU in %, background not counted: mean ± standard deviation over n runs")
+    """Mean and standard deviation over the finished runs of every row; PQ of all classes where a run measured it."""
+    quality = any(result.figures.get("pq_all") is not None for result in results.values())
+    shown, titles = ((*FIGURES, "pq_all"), (*FIGURES, QUALITY["pq_all"])) if quality else (FIGURES, FIGURES)
+    what = "mIoU and PQ" if quality else "mIoU"
+    table = Table(caption=f"{what} in %, background not counted: mean ± standard deviation over n runs")
     table.add_column("recipe", overflow="fold")
-    for title in (*FIGURES, "n"):
+    for title in (*titles, "n"):
         table.add_column(title, justify="right", no_wrap=True)
     for name, row in rows.items():
         found = [results[name, run].figures for run in row.runs() if (name, run) in results]
-        means = (spread([value for figures in found if (value := figures[key]) is not None]) for key in FIGURES)
+        means = (spread([value for one in found if (value := one.get(key)) is not None]) for key in shown)
         table.add_row(row.label, *means, str(len(found)))
     return table
