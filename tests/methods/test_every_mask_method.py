@@ -25,6 +25,7 @@ CASES = [(name, {}) for name in MASKS if name != "gaussian"] + [
     ("comformer", {"focal": False, "pseudo": False}),
     ("balconpas", {"tokens": 0.0}),
     ("simcis", {"virtual": 3}),
+    ("simcis", {"virtual": 0}),
 ]
 RELABELS = {"plop-masks", "comformer", "balconpas", "simcis"}
 

@@ -38,7 +38,7 @@ class SimCIS(Method):
 
     Args:
         selection: weight of the consistent selection, 2, mean over patches. 0 omits it.
-        virtual: virtual queries per image: 1; 3 in 100-5.
+        virtual: virtual queries per image: 1; 3 in 100-5. With objects 5 in 100-5 and 0 in 100-50: none are drawn.
         power: of the weights with which old classes are drawn, 0.5; 0.25 in 100-50.
         capacity: stored queries of a class.
     """
@@ -73,7 +73,7 @@ class SimCIS(Method):
             bank = VirtualQueries.from_state(self.state)
             bank.grow(seen)
         self.state.update({name: value.to(device) for name, value in bank.state().items()})
-        if context.predict_teacher is None:
+        if context.predict_teacher is None or not self.virtual:
             return
         counts = torch.zeros(context.step.old_count, device=device)
         for batch in context.loader:
