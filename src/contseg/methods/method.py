@@ -205,6 +205,7 @@ class Method:
         handles_unknown: whether it can learn with an output "unknown" before background (label policy `ssul`).
         needs_unknown: whether it requires that output.
         handles_leak: whether it can learn from labels of a class that has no output yet (`scenario.variant: released`).
+        ignores_undecided: whether its released code leaves undecided pixels out of the mIoU (`evaluation.undecided: ignored`).
         backgrounds: kinds of `network.background` with which it can learn, the usual one first.
         learns: which predictions it learns with: the `pixels` of a network that classifies pixels, or `masks`.
         first_step_is_plain: the updates of step 0 are plain cross-entropy (of masks: Mask2Former's criterion) and leave no
@@ -229,6 +230,7 @@ class Method:
     new_classes_start_from: ClassVar[Start] = "random"
     handles_unknown: ClassVar[bool] = False
     handles_leak: ClassVar[bool] = False
+    ignores_undecided: ClassVar[bool] = False
     needs_unknown: ClassVar[bool] = False
     backgrounds: ClassVar[tuple[Background, ...]] = ("learned",)
     learns: ClassVar[tuple[Prediction, ...]] = ("pixels",)

@@ -60,18 +60,13 @@ RULES: dict[MaskDecision, OwnerRule | None] = {
 
 
 def owner_rule(network: NetworkOptions) -> OwnerRule | None:
-    """The rule by which a network decides pixels; None: by scores, as networks without masks do.
+    """The rule by which a network gives pixels to queries; None if it decides by scores.
 
     Example:
         >>> owner_rule(NetworkOptions(backbone="dinov2_reg_tiny", head={"name": "eomt", "decision": "owner"})).overlap
         0.0
     """
-    return RULES[network.head.decision] if network.masks and isinstance(network.head, EoMTOptions) else None
-
-
-def leaves_undecided(network: NetworkOptions) -> bool:
-    """Whether a network may leave pixels `UNDECIDED`: it decides by owners, and has no background without masks for them."""
-    return owner_rule(network) is not None and network.background != "constant"
+    return RULES[network.head.decision] if isinstance(network.head, EoMTOptions) and network.has_owners else None
 
 
 @dataclass(frozen=True)
@@ -221,9 +216,7 @@ def decided(scores_BKHW: Tensor) -> Tensor:
     return classes.masked_fill(best <= 0, UNDECIDED)
 
 
-def _owner_answers(
-    prediction: MaskPrediction, size: tuple[int, int], rule: OwnerRule
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _owner_answers(prediction: MaskPrediction, size: tuple[int, int], rule: OwnerRule) -> Iterator[tuple[Tensor, Tensor]]:
     """For each image the class of each pixel or `UNDECIDED`, (H, W) int64, and the score of its owner, 0 without one."""
     for class_logits, mask_logits in zip(prediction.class_logits, prediction.mask_logits, strict=True):
         scored = query_scores(class_logits, rule)
