@@ -179,8 +179,8 @@ def predict_image(
 ) -> np.ndarray:
     """Class outputs (H, W) of one image, see `pixels_of`; by default a single view of the whole image.
 
-    They are uint8; int16 if there are more than 256, or if the network may leave pixels undecided, which are -1. The segmenter
-    should be in eval mode.
+    They are uint8; int16 if there are more than 256, or if the network may leave pixels undecided, which are -1. The
+    segmenter should be in eval mode.
 
     Raises:
         ContsegError: `pixels_of` does not accept the image, or it is smaller than the output stride.
@@ -196,7 +196,7 @@ def predict_image(
 
 
 def output_type(segmenter: Segmenter) -> torch.dtype:
-    """The type of the class outputs of an image: uint8, or int16 if that does not hold all of them and -1, if there is one."""
+    """The type of the class outputs of an image: uint8, or int16 if that cannot hold all of them and a possible -1."""
     small = sum(segmenter.widths) <= 256 and not segmenter.options.leaves_undecided
     return torch.uint8 if small else torch.int16
 

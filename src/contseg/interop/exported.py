@@ -45,8 +45,8 @@ class Export:
         source: where the segmenter comes from, as values that JSON supports.
 
     Raises:
-        ContsegError: another number of classes than of outputs, `argmax` with an id above 255 or of a network that decides by
-            owners, or a size or resolution that is not positive.
+        ContsegError: another number of classes than of outputs, `argmax` with an id above 255 or of a network that decides
+            by owners, or a size or resolution that is not positive.
     """
 
     segmenter: Segmenter

@@ -25,8 +25,8 @@ class BalConpas(Method):
     target do not count in the class loss (`balanced_class_loss`). The memory of the paper is `scenario.memory` with
     `choice: balanced`.
 
-    With `scenario.variant: released` the first class of the next step is annotated too, as in its released code: as it has no
-    output, a query learns its mask and that it is no object. An image that shows it gets no pseudo labels either.
+    With `scenario.variant: released` the first class of the next step is annotated too, as in its released code: as it has
+    no output, a query learns its mask and that it is no object. An image that shows it gets no pseudo labels either.
 
     Args:
         tokens: weight of the distillation of tokens, 5. 0 omits it.

@@ -29,8 +29,10 @@ def incomplete(batch: Batch, old_count: int) -> Tensor:
 
 
 def with_leaked(batch: Batch) -> Batch:
-    """The batch with its targets, in which the class of the next step has a mask where `scenario.variant: released` annotates
-    it. Its class is the number of outputs, which is no-object in the logits of queries."""
+    """The batch with its targets, among them the class of the next step that `scenario.variant: released` annotates.
+
+    The class of such a target is the number of outputs, which is no-object in the logits of queries.
+    """
     return with_targets(batch, leaked=True)
 
 

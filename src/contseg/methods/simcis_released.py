@@ -14,12 +14,12 @@ from contseg.scenarios.step import Step
 class SimCISReleased(SimCIS):
     """What the released code computes differently.
 
-    * A pixel is decided by `network.head.decision: owner-simcis`, which leaves pixels undecided, and these may be left out of
-      the mIoU (`evaluation.undecided: ignored`).
+    * A pixel is decided by `network.head.decision: owner-simcis`, which leaves pixels undecided, and these may be left out
+      of the mIoU (`evaluation.undecided: ignored`).
     * The consistent selection is a sum over patches, so its weight is as many times larger as there are queries.
-    * It may learn with `scenario.variant: released`, which annotates the first class of the next step. Images that show it get
-      no masks of the teacher. The released network has an output for this class from the start and learns it a step early;
-      here it has none yet, so a query learns its mask, and that it is no object.
+    * It may learn with `scenario.variant: released`, which annotates the first class of the next step. Images that show it
+      get no masks of the teacher. The released network has an output for this class from the start and learns it a step
+      early; here it has none yet, so a query learns its mask, and that it is no object.
 
     Without the second distillation of the released code, which decodes the positions of the old model once more.
     """
