@@ -78,8 +78,9 @@ def predict_tiles(
     inference: Inference,
     on_windows: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[Part]:
-    """Class outputs of an image in parts that cover each pixel once: the place of a part, and its (h, w) outputs, of the type
-    that `predict_image` returns.
+    """Class outputs of an image in parts that cover each pixel once: the place of a part, and its (h, w) outputs.
+
+    The outputs have the type of those of `predict_image`.
 
     Logits (or scores, see `InferenceOptions.average`) are averaged over the scales and mirrored views of a window, and
     then over windows with a weight that falls towards the edges of a window. Windows without data are not predicted; the
