@@ -74,7 +74,7 @@ class TestMisses:
         assert all((one == other).all() for one, other in zip(again.confusions(), run.confusions(), strict=True))
 
     def test_commands_show_and_write_them(self, run, tmp_path):
-        code, out, err = command("evaluate", run.folder, "--step", 0, "--json", tmp_path / "result.json")
+        code, _, err = command("evaluate", run.folder, "--step", 0, "--json", tmp_path / "result.json")
         assert code == 0, err
         found = json.loads((tmp_path / "result.json").read_text())["iou"]
         assert [*found.values()] == lines(run, "step")[0]["iou"]
