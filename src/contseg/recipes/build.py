@@ -211,7 +211,7 @@ def _require_same_setting(recipe: Recipe, method: Method) -> None:
 
 
 def require_undecided_counted(recipe: Recipe) -> None:
-    """Raise ContsegError if undecided pixels are ignored, and the method is none whose released code does."""
+    """Raise ContsegError if undecided pixels are ignored and the released code of the method counts them."""
     given = dict(recipe.method)
     if recipe.evaluation.undecided == "ignored" and not make_method(given.pop("name"), **given).ignores_undecided:
         raise ContsegError(
