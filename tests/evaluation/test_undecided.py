@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from contseg.data.classes import UNDECIDED
+from contseg.data.classes import UNDECIDED, ClassTable
+from contseg.errors import ContsegError
 from contseg.evaluation.confusion import confusion_matrix
 from contseg.evaluation.inference import WHOLE, Inference, InferenceOptions
 from contseg.evaluation.predict import evaluate, predict_batch, predict_image, predict_with_doubt, predict_with_scores
 from contseg.evaluation.tiles import Photo, predict_tiles
 from contseg.evaluation.values import View
+from contseg.interop.exported import Export
 from contseg.models.make import make_segmenter
 from contseg.models.mask_decision import decided, owner_classes, owner_rule, owner_scores
 from contseg.models.options import NetworkOptions
@@ -175,3 +177,11 @@ def test_a_view_of_owners_has_scores_whatever_is_averaged():
         assert torch.equal(view.scores(values), values)
         assert torch.equal(view.decide(values)[0], EXPECTED)
     assert View.of(painted_segmenter("einsum"), WHOLE.options).logits
+
+
+def test_an_export_has_scores_and_no_ids():
+    segmenter, table = painted_segmenter(), ClassTable.of(["background", "red", "green"])
+    with pytest.raises(ContsegError, match=r"^argmax: .* \(network\.head\.decision\), which is not exported; export scores"):
+        Export(segmenter, table, argmax=True)
+    assert not Export(segmenter, table).argmax
+    assert Export(painted_segmenter("einsum"), table, argmax=True).argmax

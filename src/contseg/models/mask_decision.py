@@ -35,7 +35,7 @@ class OwnerRule:
         masks: what mask logits become.
         temperature: None: classes by softmax, without those whose best class is no-object. A number: sigmoid classes without
             no-object (SimCIS); the owner is found with softmax(sigmoid / temperature).
-        competing: with a temperature, classes are a softmax with no-object, whose shares without it take the place of sigmoids.
+        competing: with a temperature, classes are a softmax with no-object; its shares take the place of sigmoids.
     """
 
     score: float = 0.8
