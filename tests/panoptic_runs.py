@@ -22,10 +22,14 @@ SMALL = 10.0
 """How much lower the logits of masks are than those of an untrained network."""
 
 
-def sure_segmenter(classes: int, seed: int = 2) -> Segmenter:
-    """An untrained EoMT of two blocks whose queries are sure of a class, mostly not of no-object, and of their masks."""
+def sure_segmenter(classes: int, seed: int = 2, **head: str) -> Segmenter:
+    """An untrained EoMT of two blocks whose queries are sure of a class, mostly not of no-object, and of their masks.
+
+    Args:
+        head: options of the head that differ.
+    """
     torch.manual_seed(seed)
-    segmenter = make_segmenter(NetworkOptions(**NETWORK), [classes]).eval()
+    segmenter = make_segmenter(NetworkOptions(**NETWORK).changed(head=head), [classes]).eval()
     segmenter.head.probabilities = [0.0, 0.0]
     with torch.no_grad():
         for step in segmenter.classifier.steps:
@@ -37,9 +41,9 @@ def sure_segmenter(classes: int, seed: int = 2) -> Segmenter:
     return segmenter
 
 
-def saved(path: Path, table: ClassTable, seed: int = 2) -> Path:
+def saved(path: Path, table: ClassTable, seed: int = 2, **head: str) -> Path:
     """Write a `sure_segmenter` of these classes; returns its file."""
-    save_segmenter(path, sure_segmenter(len(table), seed), table)
+    save_segmenter(path, sure_segmenter(len(table), seed, **head), table)
     return path
 
 

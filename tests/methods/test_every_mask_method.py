@@ -9,7 +9,7 @@ import torch
 from contseg.errors import ContsegError
 from contseg.losses.masks.targets import MaskTargets
 from contseg.methods.mask_relabelling import pseudo_counts
-from contseg.methods.mask_supervision import targets_of
+from contseg.methods.mask_supervision import match, matched_count, targets_of
 from contseg.methods.method import StepContext
 from contseg.methods.registry import make_method
 from contseg.models.eomt.segmenter import EoMTSegmenter
@@ -17,7 +17,7 @@ from contseg.models.options import NetworkOptions
 from contseg.ranks import Ranks
 from contseg.scenarios.segments import with_targets
 from tests.kinds import MASKS, PIXELS
-from tests.methods.conftest import OLD, Lesson, random_batch
+from tests.methods.conftest import OLD, SEEN, Lesson, random_batch
 
 QUERIES = 7
 CASES = [(name, {}) for name in MASKS if name != "gaussian"] + [
@@ -26,7 +26,9 @@ CASES = [(name, {}) for name in MASKS if name != "gaussian"] + [
     ("balconpas", {"tokens": 0.0}),
     ("simcis", {"virtual": 3}),
     ("simcis", {"virtual": 0}),
+    ("simcis", {"variant": "released"}),
 ]
+LEAKING = [("balconpas", {}), ("simcis", {"variant": "released"})]
 RELABELS = {"plop-masks", "comformer", "balconpas", "simcis"}
 
 
@@ -42,6 +44,13 @@ def blocky(batch):
     labels = batch.labels[:, ::16, ::16].repeat_interleave(8, 1).repeat_interleave(8, 2)
     labels[:, :, 16:] = 0
     return replace(batch, images=batch.images[:, :, ::2, ::2], labels=labels)
+
+
+def leaking(batch):
+    """The first image shows the class of the next step, of which there is no output, at the left."""
+    labels = batch.labels.clone()
+    labels[0, 24:, :16] = SEEN
+    return replace(batch, labels=labels)
 
 
 def confident(predict):
@@ -197,7 +206,8 @@ def test_two_ranks_learn_what_one_learns(case, teach):
     """Means over ranks of values and gradients are those of one process; the sums that ranks exchange are replayed."""
     method, network = case
     lesson = teach(method, network)
-    both = lesson.fitting(blocky(random_batch(3))).rows([0, 1])
+    both = blocky(random_batch(3))
+    both = lesson.fitting(leaking(both) if method.handles_leak else both).rows([0, 1])
     start = {name: value.clone() for name, value in method.state_dict().items()}
 
     def gradients(ranks, batch):
@@ -236,6 +246,44 @@ def test_two_ranks_learn_what_one_learns(case, teach):
     assert torch.allclose(sum(totals) / 2, expected, rtol=1e-9)
     for name, value in whole.items():
         assert torch.allclose((parts[0][name] + parts[1][name]) / 2, value, rtol=1e-6, atol=1e-10), name
+
+
+@pytest.mark.parametrize(("name", "changes"), LEAKING)
+def test_the_class_of_the_next_step_is_a_mask_without_a_class_and_spares_its_image(name, changes, teach, batch):
+    method = make_method(name, **changes)
+    lesson = teach(method, options(name))
+    batch = lesson.fitting(leaking(batch))
+    student, teacher = lesson.forward(batch)
+    found = method.relabel(batch, teacher, lesson.context)
+    assert torch.equal(found.labels, batch.labels)
+    counts, targets = pseudo_counts(found), targets_of(found)
+    assert counts[0] == 0
+    assert all(count > 0 for count in counts[1:])
+    assert [SEEN in one.classes for one in targets] == [True, False, False]
+    (place,) = (targets[0].classes == SEEN).nonzero()[:, 0].tolist()
+    assert torch.equal(targets[0].masks[place], batch.labels[0] == SEEN)
+    matched = match(student, found, lesson.context)
+    mine = (matched.matches.images == 0) & (matched.matches.targets == place)
+    query = int(matched.matches.queries[mine])
+    assert matched.classes[0, query] == student.masks.class_logits.shape[2] - 1, "no object"
+    assert matched_count(found, QUERIES, leaked=True) == (matched.classes < SEEN).sum() == matched_count(found, QUERIES) - 1
+    student.masks.mask_logits.retain_grad()
+    method.losses(found, student, teacher, lesson.context)["mask"].backward()
+    assert student.masks.mask_logits.grad[0, query].any(), "it learns its mask all the same"
+
+
+def test_others_do_not_see_the_class_of_the_next_step(teach, batch):
+    lesson = teach(make_method("simcis"), options("simcis"))
+    batch = lesson.fitting(leaking(batch))
+    found = lesson.method.relabel(batch, lesson.forward(batch)[1], lesson.context)
+    assert all((one.classes < SEEN).all() for one in targets_of(found))
+
+
+def test_the_selection_of_simcis_as_released_is_a_sum_over_patches(teach, batch):
+    terms = [
+        asked(teach(make_method("simcis", variant=variant), options("simcis")), batch) for variant in ("paper", "released")
+    ]
+    assert torch.allclose(terms[1]["selection"], QUERIES * terms[0]["selection"], rtol=1e-9)
 
 
 def test_state_goes_into_a_new_method_which_then_does_the_same(case, teach, batch):

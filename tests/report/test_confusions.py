@@ -36,3 +36,10 @@ def test_the_picture_has_a_pixel_per_cell_whose_opacity_is_the_root_of_the_share
 
 def test_names_are_those_of_the_classes_so_far_and_visible():
     assert table([[1]], ["a\u202eb", "later"])["names"] == ["a\\u202eb"]
+
+
+def test_undecided_pixels_have_a_column_and_an_empty_row():
+    found = table([[60, 10, 30], [0, 5, 5]], ["a", "b", "later"])
+    assert found["names"] == ["a", "b", "undecided"]
+    assert found["shares"] == "600,100,300;,500,500;,,"
+    assert found["largest"] == [("b", "undecided", 0.5), ("a", "undecided", 0.3), ("a", "b", 0.1)]

@@ -170,6 +170,21 @@ def test_the_released_variant_annotates_the_next_class_and_no_other(scenario):
         assert len(step.train.annotated) == step.seen_count, "it has no output"
 
 
+@QUICK
+@given(scenarios(variants=("released",), instances=False))
+def test_targets_of_the_released_variant_are_of_annotated_classes_and_the_next_one(scenario):
+    for step in scenario:
+        for samples in (step.train, *step.memory):
+            own = torch.from_numpy(samples.annotated)[None]
+            assert own.shape[1] == step.seen_count
+            allowed = {*np.flatnonzero(samples.annotated).tolist()} | ({step.seen_count} if samples is step.train else set())
+            for mask, labels, _ in labelled(step, samples, scenario.dataset):
+                [(classes, masks)] = segment_targets(torch.from_numpy(labels.copy())[None], None, own, leaked=True)
+                assert classes.tolist() == sorted({*labels.ravel().tolist()} & allowed)
+                for one, region in zip(classes.tolist(), masks.numpy(), strict=True):
+                    assert {*mask[region].tolist()} == {scenario.order[one]}, "nothing but the class is in its mask"
+
+
 def scene(variant: str, numbers=None, **options) -> Scenario:
     with tempfile.TemporaryDirectory() as folder:
         masks = np.stack([np.full((SIDE, SIDE), number) for number in range(1, CLASSES + 1)]).astype(np.uint8)

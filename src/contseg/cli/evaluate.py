@@ -16,6 +16,7 @@ from contseg.engine.loading import evaluation_batches
 from contseg.engine.measure import Counted, figures_of
 from contseg.engine.run import Run
 from contseg.errors import ContsegError, counted
+from contseg.evaluation.confusion import IGNORED_WARNING
 from contseg.evaluation.inference import Inference
 from contseg.evaluation.panoptic import MEANS
 from contseg.evaluation.predict import evaluate_domains
@@ -24,7 +25,7 @@ from contseg.interop.adopted import is_foreign
 from contseg.interop.pretrained import is_pretrained
 from contseg.interop.segmenter_file import load_segmenter
 from contseg.models.segmenter import Segmenter
-from contseg.recipes.build import make_scenario
+from contseg.recipes.build import make_scenario, require_undecided_counted
 from contseg.recipes.models import open_model
 from contseg.recipes.read import read_recipe, read_run
 from contseg.recipes.recipe import Recipe
@@ -143,6 +144,9 @@ def measure(
     result: Path | None,
 ) -> None:
     """Evaluate a segmenter on the test set of a step, and print the metrics; see `run_evaluation`."""
+    require_undecided_counted(recipe)
+    if recipe.evaluation.undecided == "ignored" and segmenter.options.leaves_undecided:
+        console.print(f"note: {IGNORED_WARNING}", soft_wrap=True, highlight=False)
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.training.accelerator != "cpu" else "cpu")
     segmenter.to(device)
     step, pipeline = scenario[index], evaluation_pipeline(recipe.data.test_crop)

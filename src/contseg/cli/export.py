@@ -46,6 +46,8 @@ def run_export(model: Path, to: Format, out: Path, argmax: bool, tile: int | Non
     notes = list(opened.notes)
     if to != "hf" and opened.inference.options != InferenceOptions():
         notes.append("the windows, scales and sizes of contseg predict are not exported; images are used as they are")
+    if to != "hf" and opened.segmenter.options.has_owners:
+        notes.append("network.head.decision is not exported: scores are sums over queries, by which no pixel is undecided")
     for note in notes:
         console.print(f"note: {note}", soft_wrap=True, highlight=False)
     size = "any size" if tile is None else f"{tile} x {tile} pixels"

@@ -50,7 +50,8 @@ class Predictor:
     ):
         self._segmenter, self._reading, self._print_note = segmenter, reading, note
         self.notes: Counter[str] = Counter()
-        self._ids = np.array(classes.ids, dtype=np.uint8 if max(classes.ids) < 256 else np.uint16)
+        kind = np.uint8 if max(classes.ids) < 256 else np.uint16
+        self._ids = np.array([*classes.ids, IGNORE], dtype=kind)  # its last entry is that of undecided pixels, -1
         self._whole = inference
         options = inference.options
         windows = {} if options.mode == "slide" or options.resize is None else {"crop": options.resize, "stride": None}

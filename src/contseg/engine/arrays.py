@@ -23,4 +23,5 @@ def belong(arrays: dict[str, np.ndarray], path: Path) -> bool:
     groups = arrays["groups"]
     seen = int((groups <= int(path.parent.name)).sum())
     scored = seen if (path.parent.parent / "01").exists() else len(groups)  # one step may be scored as several
-    return arrays["confusion"].shape in ((seen, seen), (scored, scored))
+    rows, columns = arrays["confusion"].shape
+    return rows in (seen, scored) and columns in (rows, rows + 1)  # the last column may be that of undecided pixels

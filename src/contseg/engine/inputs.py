@@ -15,6 +15,7 @@ from contseg.engine.job import Job, file_digest
 from contseg.engine.options import MACHINE_KEYS
 from contseg.engine.run import INPUTS, Run
 from contseg.errors import ContsegError
+from contseg.evaluation.confusion import IGNORED_WARNING
 from contseg.scenarios.changes import is_comparable, plan_changes
 from contseg.scenarios.plan import Plan
 
@@ -163,6 +164,29 @@ def accepted_changes(run: Run) -> list[str]:
     """
     accepted = _content(run).get("accepted", [])
     return [f"resumed in step {one['step']} with changes: {'; '.join(one['changes'])}" for one in accepted]
+
+
+def marks(run: Run) -> list[str]:
+    """What tables and reports say about a run: its `accepted_changes`, and whether undecided pixels were not counted.
+
+    Raises:
+        ContsegError: inputs.json is damaged.
+    """
+    ignored = [IGNORED_WARNING] if ignores_undecided(_content(run).get("recipe", {})) else []
+    return accepted_changes(run) + ignored
+
+
+def ignores_undecided(recipe: Mapping[str, Any]) -> bool:
+    """Whether there may be undecided pixels that are not counted, by the values of a recipe.
+
+    Example:
+        >>> head = {"name": "eomt", "decision": "owner"}
+        >>> ignores_undecided({"network": {"head": head}, "evaluation": {"undecided": "ignored"}})
+        True
+    """
+    network, evaluation = recipe.get("network", {}), recipe.get("evaluation", {})
+    there = network.get("head", {}).get("decision", "einsum") != "einsum" and network.get("background") != "constant"
+    return there and evaluation.get("undecided") == "ignored"
 
 
 def require_agreement(fabric: "Fabric", run: Run, inputs: Inputs) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from contseg.data.classes import IGNORE
+from contseg.data.classes import IGNORE, UNDECIDED
 from contseg.engine.job import Job
 from contseg.engine.session import Session
 from contseg.evaluation.predict import predict_with_doubt
@@ -88,7 +88,7 @@ def keep_predictions(session: Session, step: Step, segmenter: Segmenter) -> None
         pixels, _ = job.evaluation_pipeline(image, {"mask": mask}, np.random.default_rng(0))
         seen = pixels.permute(1, 2, 0).contiguous().numpy()
         predicted, entropy, margin = predict_with_doubt(segmenter, seen, inference)
-        arrays[f"prediction{number}"] = predicted.cpu().numpy().astype(np.uint8)
+        arrays[f"prediction{number}"] = predicted.masked_fill(predicted == UNDECIDED, IGNORE).cpu().numpy().astype(np.uint8)
         if objects:
             (found,) = predict_segments(segmenter, pixels[None].to(segmenter.mean.device), step.table, inference)
             arrays[f"segments{number}"] = found.ids.cpu().numpy().astype(np.int16)  # fewer than queries

@@ -14,7 +14,7 @@ import torch
 from contseg.atomic import UnwritableError
 from contseg.data.files import rescaling
 from contseg.engine.cache import StepCache
-from contseg.engine.inputs import Inputs, record_inputs, require_agreement, require_unchanged
+from contseg.engine.inputs import Inputs, ignores_undecided, record_inputs, require_agreement, require_unchanged
 from contseg.engine.job import Job, Reporter
 from contseg.engine.measure import announce, measure_again, measure_test, record
 from contseg.engine.randomness import GROW, derived_seed, deterministic, own_randomness
@@ -39,6 +39,7 @@ from contseg.engine.summary import summarise
 from contseg.engine.teacher import segmenter_before, statistics_beside
 from contseg.engine.waits import waiting_for
 from contseg.errors import ContsegError
+from contseg.evaluation.confusion import IGNORED_WARNING
 from contseg.interop.imagenet import load_backbone
 from contseg.interop.pretrained import open_segmenter
 from contseg.interruption import Interrupted, catching
@@ -78,6 +79,7 @@ def train(job: Job, reporter: Reporter | None = None, *, accept_changes: bool = 
             if not joined_rank():
                 notes = [line for line in (require_unchanged(run, inputs, accept_changes), *recover(run)) if line]
                 notes += _rescaled(job)
+                notes += [f"note: {IGNORED_WARNING}"] if ignores_undecided(job.recipe) else []
                 record_inputs(run, inputs)
                 if run.is_finished(len(job.scenario)):  # reported before Fabric is imported, which takes a second
                     reporter.message(f"all {len(job.scenario)} steps are finished; nothing is left to train")

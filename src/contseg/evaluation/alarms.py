@@ -19,8 +19,8 @@ def background_warnings(before: np.ndarray, after: np.ndarray, classes: Sequence
     IoU rises is no collapse: there was too much background before.
 
     Args:
-        before, after: confusion matrices (K, K) of two successive steps, rows are the truth, background first; the later
-            one has as many classes or more.
+        before, after: confusion matrices (K, K) of two successive steps, rows are the truth, background first, perhaps with
+            a column of undecided pixels; the later one has as many classes or more.
         classes: names in output order, as many as the later matrix has rows.
 
     Returns:
@@ -52,7 +52,7 @@ def _meaning(confusion: np.ndarray, classes: Sequence[str]) -> str:
     truth = lost.sum()
     lost[BACKGROUND] = gained[BACKGROUND] = 0
     if lost.sum() >= gained.sum():
-        name = classes[int(lost.argmax())]
+        name = [*classes[: len(confusion)], "undecided"][int(lost.argmax())]
         return (
             f"{lost.max() / truth:.0%} of it is predicted as '{name}'; possible causes are pseudo labels, distillation"
             " and a high learning rate; check the test images, the pseudo labels and the loss terms"

@@ -29,6 +29,8 @@ class InferenceOptions(Options):
         resize: height and width to which the image is first resized, not keeping its aspect; default: not resized.
         antialias: whether `fit` and `resize` are antialiased, as in transformers.
         precision: `32`, or `bf16` for the network; averages are in float32.
+        undecided: what pixels are that a network of masks gives to no class: a `miss`, or `ignored`, as the released code of
+            SimCIS counts; then the mIoU is that of the decided pixels only.
     """
 
     mode: Literal["whole", "slide", "along"] = "whole"
@@ -42,6 +44,7 @@ class InferenceOptions(Options):
     resize: Two | None = None
     antialias: bool = False
     precision: Literal["32", "bf16"] = "32"
+    undecided: Literal["miss", "ignored"] = "miss"
 
     @field_validator("precision", mode="before")
     @classmethod

@@ -9,14 +9,14 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from contseg.data.classes import UNDECIDED
 from contseg.data.files import read_image
 from contseg.data.pipelines.augment import resize_image
 from contseg.errors import ContsegError
-from contseg.evaluation.confusion import add_confusion, scored_labels
-from contseg.evaluation.decisions import best_classes
+from contseg.evaluation.confusion import add_confusion, ignore_undecided, scored_labels
 from contseg.evaluation.grouping import in_equal_sizes
 from contseg.evaluation.inference import WHOLE, Inference, infer_in_bands
-from contseg.evaluation.values import classes_of, logits_of
+from contseg.evaluation.values import View, classes_of
 from contseg.models.segmenter import Segmenter
 from contseg.scenarios.batch import Batch
 
@@ -27,7 +27,7 @@ def predict_batch(
     size: tuple[int, int] | None = None,
     inference: Inference = WHOLE,
 ) -> Tensor:
-    """Class outputs (B, H, W) int64 of uint8 images: arg max of the scores of resized logits.
+    """Class outputs (B, H, W) int64 of uint8 images: arg max of the scores of resized logits, or `UNDECIDED` (-1).
 
     Computed in bands of rows, so that (K, H, W) of a large image is never in memory.
 
@@ -49,38 +49,37 @@ def _decide(
     kind: torch.dtype = torch.int64,
 ) -> Tensor:
     options, size = inference.options, size or (images_BCHW.shape[2], images_BCHW.shape[3])
-    if options.average == "scores":
-        return torch.cat([band.argmax(dim=1).to(kind) for band in _bands(segmenter, images_BCHW, size, inference)], dim=1)
-    if options.single_view:
+    view = View.of(segmenter, options)
+    if options.single_view and (view.logits or segmenter.options.has_owners):
         return classes_of(segmenter, segmenter.normalise(images_BCHW), options, size).to(kind)
-    bands = _bands(segmenter, images_BCHW, size, inference)
-    return torch.cat([best_classes(segmenter, band).to(kind) for band in bands], dim=1)
+    bands = _bands(segmenter, view, images_BCHW, size, inference)
+    return torch.cat([view.decide(band).to(kind) for band in bands], dim=1)
 
 
 def _scored_bands(
     segmenter: Segmenter, images_BCHW: Tensor, size: tuple[int, int] | None, inference: Inference
 ) -> Iterator[Tensor]:
     """Scores of the classes in bands of rows."""
-    bands = _bands(segmenter, images_BCHW, size, inference)
-    return bands if inference.options.average == "scores" else map(segmenter.scores, bands)
+    view = View.of(segmenter, inference.options)
+    bands = _bands(segmenter, view, images_BCHW, size, inference)
+    return map(segmenter.scores, bands) if view.logits else bands
 
 
 def _bands(
-    segmenter: Segmenter, images_BCHW: Tensor, size: tuple[int, int] | None, inference: Inference
+    segmenter: Segmenter, view: View, images_BCHW: Tensor, size: tuple[int, int] | None, inference: Inference
 ) -> Iterator[Tensor]:
     """Logits, or scores with `average: scores`, in bands of rows."""
     options = inference.options
     # logits have an unknown output before the classes, scores do not
-    first = int(segmenter.options.unknown and options.average == "logits")
+    first = int(segmenter.options.unknown and view.logits)
     # windows are normalised one by one, so that a large image is never in memory as floats
     late = options.mode != "whole" and not options.resizes
-    logits = logits_of(segmenter)
     return infer_in_bands(
-        lambda images: logits(segmenter.normalise(images) if late else images),
+        lambda images: view.network(segmenter.normalise(images) if late else images),
         images_BCHW if late else segmenter.normalise(images_BCHW),
         options,
         size,
-        segmenter.scores,
+        view.scores,
         [(one + first, other + first) for one, other in inference.mirror],
     )
 
@@ -88,19 +87,22 @@ def _bands(
 def predict_values(segmenter: Segmenter, image: np.ndarray, inference: Inference = WHOLE) -> Iterator[Tensor]:
     """Logits of an image in bands (K, rows, W) from top to bottom, without an unknown output; scores with `average: scores`.
 
+    Of a network that decides by owners also scores, those of `owner_scores`.
+
     Args:
         image: (H, W, 3) uint8 RGB.
     """
-    first = int(segmenter.options.unknown and inference.options.average == "logits")
+    view = View.of(segmenter, inference.options)
+    first = int(segmenter.options.unknown and view.logits)
     with torch.no_grad():
-        for band in _bands(segmenter, _tensor(segmenter, image), None, inference):
+        for band in _bands(segmenter, view, _tensor(segmenter, image), None, inference):
             yield band[0, first:]
 
 
 def predict_with_scores(segmenter: Segmenter, image: np.ndarray, inference: Inference = WHOLE) -> tuple[Tensor, Tensor]:
     """Class outputs (H, W) int64 of an image, and their scores (H, W) in [0, 1], on the segmenter's device.
 
-    The classes are those of `predict_image`.
+    The classes are those of `predict_image`; an undecided pixel has score 0.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -108,7 +110,7 @@ def predict_with_scores(segmenter: Segmenter, image: np.ndarray, inference: Infe
     with torch.no_grad():
         best = [band[0].max(dim=0) for band in _scored_bands(segmenter, _tensor(segmenter, image), None, inference)]
     values = torch.cat([one.values for one in best]).clamp_max(1)  # those of masks may be sums above 1
-    return torch.cat([one.indices for one in best]), values
+    return _without_undecided(segmenter, torch.cat([one.indices for one in best]), values <= 0), values
 
 
 def predict_with_doubt(
@@ -117,25 +119,31 @@ def predict_with_doubt(
     """Class outputs (H, W) int64 of an image, and two measures of doubt (H, W) in [0, 1], on the segmenter's device.
 
     The entropy of the scores is divided by that of equal scores, so 1 is complete doubt. The margin is the best score minus
-    the second best, so 0 is complete doubt. The classes are those of `predict_image`.
+    the second best, so 0 is complete doubt, as an undecided pixel has. The classes are those of `predict_image`.
 
     Args:
         image: (H, W, 3) uint8 RGB.
     """
     with torch.no_grad():
         bands = [_doubt(band[0]) for band in _scored_bands(segmenter, _tensor(segmenter, image), None, inference)]
-    classes, entropy, margin = (torch.cat(parts) for parts in zip(*bands, strict=True))
-    return classes, entropy, margin
+    classes, entropy, margin, best = (torch.cat(parts) for parts in zip(*bands, strict=True))
+    classes = _without_undecided(segmenter, classes, best <= 0)
+    return classes, entropy.masked_fill(classes == UNDECIDED, 1), margin
 
 
-def _doubt(scores_KHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Class, entropy and margin of each pixel."""
+def _without_undecided(segmenter: Segmenter, classes_HW: Tensor, unscored_HW: Tensor) -> Tensor:
+    """The classes, `UNDECIDED` where no class has a score and the network may leave pixels undecided."""
+    return classes_HW.masked_fill(unscored_HW, UNDECIDED) if segmenter.options.leaves_undecided else classes_HW
+
+
+def _doubt(scores_KHW: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Class, entropy, margin and best score of each pixel."""
     count = len(scores_KHW)
     shares = scores_KHW / scores_KHW.sum(dim=0).clamp_min(1e-12)
     entropy = torch.special.entr(shares).sum(dim=0) / math.log(max(2, count))
     best = scores_KHW.topk(min(2, count), dim=0).values
     margin = best[0] - best[1] if count > 1 else torch.ones_like(best[0])
-    return scores_KHW.argmax(dim=0), entropy, margin
+    return scores_KHW.argmax(dim=0), entropy, margin, best[0]
 
 
 def _tensor(segmenter: Segmenter, image: np.ndarray) -> Tensor:
@@ -171,7 +179,8 @@ def predict_image(
 ) -> np.ndarray:
     """Class outputs (H, W) of one image, see `pixels_of`; by default a single view of the whole image.
 
-    They are uint8, or int16 if there are more than 256. The segmenter should be in eval mode.
+    They are uint8; int16 if there are more than 256, or if the network may leave pixels undecided, which are -1. The
+    segmenter should be in eval mode.
 
     Raises:
         ContsegError: `pixels_of` does not accept the image, or it is smaller than the output stride.
@@ -182,8 +191,14 @@ def predict_image(
     if min(height, width) < stride and not resized:
         raise ContsegError(f"image of {width} x {height} pixels: smaller than the network's output stride of {stride}")
     with torch.no_grad():
-        kind = torch.uint8 if sum(segmenter.widths) <= 256 else torch.int16
-        return _decide(segmenter, _tensor(segmenter, image), None, inference, kind)[0].cpu().numpy()
+        image_BCHW = _tensor(segmenter, image)
+        return _decide(segmenter, image_BCHW, None, inference, output_type(segmenter))[0].cpu().numpy()
+
+
+def output_type(segmenter: Segmenter) -> torch.dtype:
+    """The type of the class outputs of an image: uint8, or int16 if that cannot hold all of them and a possible -1."""
+    small = sum(segmenter.widths) <= 256 and not segmenter.options.leaves_undecided
+    return torch.uint8 if small else torch.int16
 
 
 def evaluate(
@@ -196,7 +211,8 @@ def evaluate(
 ) -> Tensor:
     """Confusion matrix (classes, classes) int64 over batches, on the segmenter's device.
 
-    The segmenter is in eval mode meanwhile. Pixels that `scored_labels` ignores are not counted.
+    With a last column of undecided pixels if the network may leave some. The segmenter is in eval mode meanwhile. Pixels
+    that `scored_labels` ignores are not counted, and undecided ones neither with `InferenceOptions.undecided: ignored`.
 
     Args:
         on_batch: called for each batch, for progress.
@@ -218,7 +234,7 @@ def evaluate_domains(
     together: int = 1,
     predict: Callable[[Batch], Tensor] | None = None,
 ) -> Tensor:
-    """Confusion matrices (domains, classes, classes) int64: as `evaluate`, separately for each domain.
+    """Confusion matrices (domains, classes, columns) int64: as `evaluate`, separately for each domain.
 
     Args:
         domains: all domains of the samples.
@@ -227,11 +243,14 @@ def evaluate_domains(
     """
     training = segmenter.training
     segmenter.eval()
-    total = torch.zeros(len(domains), classes, classes, dtype=torch.int64, device=segmenter.mean.device)
+    undecided = segmenter.options.leaves_undecided
+    total = torch.zeros(len(domains), classes, classes + undecided, dtype=torch.int64, device=segmenter.mean.device)
     single = inference.options.single_view and total.device.type == "cuda"
     for batch in in_equal_sizes(batches, together if single else 1, on_batch):
         predictions = predict(batch) if predict else predict_batch(segmenter, batch.images, inference=inference)
         labels = scored_labels(batch.labels, predictions, batch.annotated)
+        if undecided and inference.options.undecided == "ignored":
+            labels = ignore_undecided(labels, predictions)
         places = torch.tensor([domains.index(domain_of(name)) for name in batch.names])
         add_confusion(total, labels, predictions, places.to(total.device, non_blocking=True))
     segmenter.train(training)

@@ -17,9 +17,9 @@ from contseg.evaluation.inference import WHOLE, Inference, viewed
 from contseg.evaluation.options import InferenceOptions
 from contseg.evaluation.panoptic import PanopticCounts, add_up
 from contseg.evaluation.predict import predict_batch
-from contseg.evaluation.values import masks_of
+from contseg.evaluation.values import decided_classes, masks_of
 from contseg.models.layers import resize
-from contseg.models.mask_decision import Segments, panoptic, semantic_classes
+from contseg.models.mask_decision import Segments, panoptic
 from contseg.models.output import MaskPrediction
 from contseg.models.segmenter import Segmenter
 from contseg.scenarios.batch import Batch
@@ -95,12 +95,12 @@ class SegmentCounter:
         self.counts = PanopticCounts.none(len(classes))
 
     def predict(self, batch: Batch) -> Tensor:
-        """Class outputs (B, H, W) int64, as of `predict_batch`."""
+        """Class outputs (B, H, W) int64 or `UNDECIDED`, as of `predict_batch`."""
         size, options = (batch.images.shape[2], batch.images.shape[3]), self._inference.options
         if options.single_view and options.average == "logits":
             with torch.no_grad():
                 masks = _masks(self._segmenter, batch.images, options)
-                found, labels = _decided(masks, size, self._classes), semantic_classes(masks, size)
+                found, labels = _decided(masks, size, self._classes), decided_classes(self._segmenter, masks, size)
         else:
             labels = predict_batch(self._segmenter, batch.images, inference=self._inference)
             found = predict_segments(self._segmenter, batch.images, self._classes, self._inference)

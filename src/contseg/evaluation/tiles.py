@@ -16,9 +16,9 @@ from torch import Tensor
 from contseg.errors import ContsegError
 from contseg.evaluation.bands import can_band
 from contseg.evaluation.blending import blend
-from contseg.evaluation.decisions import best_classes
 from contseg.evaluation.inference import Inference, Window, accumulate, infer, infer_map, windows_of
-from contseg.evaluation.values import logits_of
+from contseg.evaluation.predict import output_type
+from contseg.evaluation.values import View
 from contseg.models.segmenter import Segmenter
 
 STRIP_VALUES = 2**26
@@ -78,7 +78,9 @@ def predict_tiles(
     inference: Inference,
     on_windows: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[Part]:
-    """Class outputs of an image in parts that cover each pixel once: the place of a part, and its (h, w) uint8 or int16.
+    """Class outputs of an image in parts that cover each pixel once: the place of a part, and its (h, w) outputs.
+
+    The outputs have the type of those of `predict_image`.
 
     Logits (or scores, see `InferenceOptions.average`) are averaged over the scales and mirrored views of a window, and
     then over windows with a weight that falls towards the edges of a window. Windows without data are not predicted; the
@@ -96,13 +98,14 @@ def predict_tiles(
     height, width = image.size
     if options.resize is None and min(height, width) < (stride := segmenter.options.backbone.stride):
         raise ContsegError(f"image of {width} x {height} pixels: smaller than the network's output stride of {stride}")
-    logits = options.average == "logits"
+    view = View.of(segmenter, options)
+    logits = view.logits
     unknown = int(segmenter.options.unknown)  # logits have an unknown output before the classes, scores do not
     channels = sum(segmenter.widths) - (0 if logits else unknown)
     mirror = [(one + unknown * logits, other + unknown * logits) for one, other in inference.mirror]
     device = segmenter.mean.device
 
-    network = logits_of(segmenter)
+    network = view.network
     single = options.model_copy(update={"mode": "whole"})
     together = 1 if device.type == "cpu" else inference.options.windows
 
@@ -120,7 +123,7 @@ def predict_tiles(
         values = torch.zeros((len(windows), channels, rows.stop - rows.start, columns.stop - columns.start), device=device)
         used, images = forward(windows)
         if images is not None:
-            values[used] = infer(network, images, options, None, segmenter.scores, mirror)
+            values[used] = infer(network, images, options, None, view.scores, mirror)
         return values
 
     early: dict[int, Tensor] = {}  # logits of the first window, from which the panels follow
@@ -166,8 +169,7 @@ def predict_tiles(
         top = 0
         for strip in strips:
             values = strip[..., _moved(own, -first)]
-            best = best_classes(segmenter, values) if logits else values.argmax(dim=1)
-            outputs = best[0].to(torch.uint8 if channels <= 256 else torch.int16).cpu().numpy()
+            outputs = view.decide(values)[0].to(output_type(segmenter)).cpu().numpy()
             yield (slice(top, top + len(outputs)), own), outputs
             top += len(outputs)
 

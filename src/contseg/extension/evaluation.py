@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from contseg.data.classes import ClassTable
+from contseg.data.classes import UNDECIDED, ClassTable
 from contseg.data.datasets.labelled import Unlabelled, all_names, open_labelled
 from contseg.errors import ContsegError
 from contseg.evaluation.inference import WHOLE, Inference
@@ -84,7 +84,7 @@ def measure_folder(
             raise ContsegError(f"{dataset.image_path(photo.name)}: {error}") from None
         labels = torch.from_numpy(photo.labels.astype(np.int64))
         matrix += counts(labels, predicted, annotated)
-        elsewhere += torch.bincount(predicted[labels == BACKGROUND], minlength=len(classes))
+        elsewhere += torch.bincount(predicted[(labels == BACKGROUND) & (predicted != UNDECIDED)], minlength=len(classes))
         progress(done, len(names))
     values = label_iou(matrix.numpy())
     iou = {name: None if np.isnan(value) else float(value) for name, value in zip(classes.names, values, strict=True)}

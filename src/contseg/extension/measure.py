@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contseg.data.classes import IGNORE
+from contseg.data.classes import IGNORE, UNDECIDED
 from contseg.data.files import read_image
 from contseg.data.pixels import AS_STORED, Reading
 from contseg.evaluation.inference import WHOLE, Inference
@@ -136,7 +136,8 @@ class Comparison:
                 self.before += counts(labels, old, annotated)
                 self.after += counts(labels, new, annotated)
         pairs = old * self.classes + new
-        for matrix, where in ((self.agreement, outside), (self.confident, outside & (scores >= CONFIDENT))):
+        both = outside & (old != UNDECIDED) & (new != UNDECIDED)
+        for matrix, where in ((self.agreement, both), (self.confident, both & (scores >= CONFIDENT))):
             matrix += torch.bincount(pairs[where], minlength=matrix.numel()).view_as(matrix).cpu()
         pixels = int(outside.sum())
         self.changed[photo.name] = float((old != new)[outside].sum()) / pixels if pixels else 0.0
@@ -187,7 +188,8 @@ def counts(labels_HW: Tensor, predictions_HW: Tensor, annotated_K: Tensor) -> Te
 
     The last row is "none of the annotated classes", in which only predictions of annotated classes are counted, as others
     may be right. Background that is predicted as a class that is not annotated is an error of background, but in the last
-    column: it does not count against that class. Pixels labelled 255 are not counted.
+    column: it does not count against that class. Undecided pixels are in the last column too, misses of their label. Pixels
+    labelled 255 are not counted.
 
     Example:
         >>> labels, predictions = torch.tensor([0, 0, 1, 2, 2, 255]), torch.tensor([0, 1, 1, 1, 0, 1])
@@ -197,9 +199,10 @@ def counts(labels_HW: Tensor, predictions_HW: Tensor, annotated_K: Tensor) -> Te
                 [1, 0, 0]])
     """
     classes = len(annotated_K)
-    uncertain = ~annotated_K[predictions_HW]
+    undecided = predictions_HW == UNDECIDED
+    uncertain = ~annotated_K[predictions_HW] & ~undecided
     counted = (labels_HW <= classes) & (labels_HW != IGNORE) & ~((labels_HW == classes) & uncertain)
-    columns = predictions_HW.where(~((labels_HW == BACKGROUND) & uncertain), classes)
+    columns = predictions_HW.where(~((labels_HW == BACKGROUND) & uncertain | undecided), classes)
     cells = (labels_HW * (classes + 1) + columns)[counted]
     return torch.bincount(cells, minlength=(classes + 1) ** 2).view(classes + 1, classes + 1).cpu()
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from contseg.atomic import write_text
-from contseg.data.classes import ClassTable
+from contseg.data.classes import IGNORE, UNDECIDED, ClassTable
 from contseg.evaluation.inference import WHOLE, Inference
 from contseg.evaluation.predict import predict_image
 from contseg.extension.measure import Photo
@@ -48,7 +48,7 @@ def picture(
         table: classes of the new model.
     """
     colours = np.array(table.colours, dtype=np.uint8)
-    before, after = (predict_image(model, photo.image, inference) for model in (old, new))
+    before, after = (_shown(predict_image(model, photo.image, inference)) for model in (old, new))
     labels = None if photo.labels is None else np.where(photo.labels < len(table), photo.labels, 255).astype(np.uint8)
     return Picture(
         photo.name,
@@ -59,6 +59,11 @@ def picture(
         label_map(after, colours),
         label_map(np.where(before != after, after, 255).astype(np.uint8), colours),
     )
+
+
+def _shown(outputs: np.ndarray) -> np.ndarray:
+    """Class outputs (H, W) uint8; undecided pixels as ignored ones."""
+    return np.where(outputs == UNDECIDED, IGNORE, outputs).astype(np.uint8)
 
 
 def write_page(path: Path, record: Mapping[str, Any], pictures: Iterable[Picture], table: ClassTable) -> None:

@@ -46,8 +46,8 @@ class Export:
         source: where the segmenter comes from, as values that JSON supports.
 
     Raises:
-        ContsegError: another number of classes than of outputs, `argmax` with an id above 255, or a size or resolution that
-            is not positive.
+        ContsegError: another number of classes than of outputs, `argmax` with an id above 255 or of a network that decides
+            by owners, or a size or resolution that is not positive.
     """
 
     segmenter: Segmenter
@@ -63,6 +63,11 @@ class Export:
             raise ContsegError(f"classes: {len(self.classes)} for a segmenter of {outputs} outputs; name each output once")
         if self.argmax and max(self.classes.ids) > 255:
             raise ContsegError(f"argmax: class id {max(self.classes.ids)} does not fit 8 bits; export scores")
+        if self.argmax and self.segmenter.options.has_owners:
+            raise ContsegError(
+                "argmax: the network gives pixels to queries (network.head.decision), which is not exported; export scores,"
+                " the sums over queries"
+            )
         for name, value in (("tile", self.tile), ("resolution", self.resolution)):
             if value is not None and not 0 < value < 1e6:
                 raise ContsegError(f"{name}: must be above 0 and below 1000000 (got {value})")

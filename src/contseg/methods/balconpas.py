@@ -7,7 +7,7 @@ from torch import Tensor
 
 from contseg.losses.masks.balanced import balanced_class_loss, pseudo_matched, token_distillation
 from contseg.methods.mask_pseudo_labels import PseudoRule
-from contseg.methods.mask_relabelling import incomplete, pseudo_counts, with_pseudo_masks
+from contseg.methods.mask_relabelling import incomplete, leaking, pseudo_counts, with_leaked, with_pseudo_masks
 from contseg.methods.mask_supervision import Matched, match, matched_count, mean_over_update
 from contseg.methods.method import Method, StepContext
 from contseg.models.segmenter import SegmenterOutput
@@ -25,6 +25,9 @@ class BalConpas(Method):
     target do not count in the class loss (`balanced_class_loss`). The memory of the paper is `scenario.memory` with
     `choice: balanced`.
 
+    With `scenario.variant: released` the first class of the next step is annotated too, as in its released code: as it has
+    no output, a query learns its mask and that it is no object. An image that shows it gets no pseudo labels either.
+
     Args:
         tokens: weight of the distillation of tokens, 5. 0 omits it.
     """
@@ -36,6 +39,7 @@ class BalConpas(Method):
     first_step_is_plain = True
     needs_teacher = True
     taps = ("queries",)
+    handles_leak = True
 
     def class_term(self, class_logits_BQC: Tensor, matched: Matched, batch: Batch, context: StepContext) -> Tensor:
         """`balanced_class_loss`, whose weights are those of the update."""
@@ -44,13 +48,13 @@ class BalConpas(Method):
             return super().class_term(class_logits_BQC, matched, batch, context)
 
         def unmatched(one: Batch) -> float:
-            return len(one.labels) * queries - matched_count(one, queries)
+            return len(one.labels) * queries - taken(one)
 
         def free(one: Batch) -> float:
             return unmatched(one.rows((~incomplete(one, old)).nonzero()[:, 0].tolist()))
 
         def taken(one: Batch) -> float:
-            return matched_count(one, queries)
+            return matched_count(one, queries, self.handles_leak)
 
         like = precise(class_logits_BQC)
         first, second, third = (mean_over_update(context, batch, count, like) for count in (free, unmatched, taken))
@@ -60,9 +64,10 @@ class BalConpas(Method):
     @torch.no_grad()
     def relabel(self, batch: Batch, teacher: SegmenterOutput | None, context: StepContext) -> Batch:
         """Add the masks of the teacher before the annotated ones."""
+        batch = with_leaked(batch)
         if teacher is None or teacher.masks is None:
             return batch
-        spared = incomplete(batch, context.step.old_count)
+        spared = incomplete(batch, context.step.old_count) | leaking(batch)
         return with_pseudo_masks(batch, teacher.masks, PseudoRule(), first=True, spared_B=spared)
 
     def losses(

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from contseg.losses.masks.targets import MaskTargets
 from contseg.methods.mask_pseudo_labels import PseudoRule, pseudo_masks
@@ -12,6 +13,7 @@ from contseg.methods.mask_supervision import targets_of
 from contseg.models.mask_decision import OwnerRule, QueryScores, query_scores
 from contseg.models.output import MaskPrediction
 from contseg.scenarios.batch import Batch
+from contseg.scenarios.segments import with_targets
 
 Score = Callable[[Tensor], QueryScores]
 
@@ -24,6 +26,19 @@ def best_of_softmax(class_logits_QC: Tensor) -> QueryScores:
 def incomplete(batch: Batch, old_count: int) -> Tensor:
     """(B,) bool, images in which a class of this step is not annotated, such as exemplars of a memory."""
     return ~batch.annotated[:, old_count:].all(dim=1)
+
+
+def with_leaked(batch: Batch) -> Batch:
+    """The batch with its targets, among them the class of the next step that `scenario.variant: released` annotates.
+
+    The class of such a target is the number of outputs, which is no-object in the logits of queries.
+    """
+    return with_targets(batch, leaked=True)
+
+
+def leaking(batch: Batch) -> Tensor:
+    """(B,) bool, images that show a class of the next step, see `with_leaked`."""
+    return (batch.labels == batch.annotated.shape[1]).flatten(1).any(dim=1)
 
 
 @torch.no_grad()
@@ -63,8 +78,9 @@ def with_pseudo_masks(
 
 
 def pseudo_counts(batch: Batch) -> list[int]:
-    """Number of targets of each image that are not annotated there."""
-    each = zip(targets_of(batch), batch.annotated, strict=True)
+    """Number of targets of each image that are not annotated there; one of the next step is."""
+    known = functional.pad(batch.annotated, (0, 1), value=True)
+    each = zip(targets_of(batch), known, strict=True)
     return [int((~annotated[one.classes]).sum()) for one, annotated in each]
 
 

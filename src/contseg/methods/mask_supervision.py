@@ -77,9 +77,15 @@ def mean_over_update(update: Update, batch: Batch, count: Callable[[Batch], floa
     return update.ranks.sum(local) / update.ranks.count / len(batches)
 
 
-def matched_count(batch: Batch, queries: int) -> int:
-    """Number of queries of a batch that have a target."""
-    return sum(min(len(one.classes), queries) for one in targets_of(batch))
+def matched_count(batch: Batch, queries: int, leaked: bool = False) -> int:
+    """Number of queries of a batch that have a target with a class.
+
+    Args:
+        leaked: targets may be of the next step (`contseg.methods.mask_relabelling.with_leaked`), and are then no object.
+    """
+    targets, none = targets_of(batch), batch.annotated.shape[1]
+    matched = sum(min(len(one.classes), queries) for one in targets)
+    return matched - sum(int((one.classes == none).sum()) for one in targets) if leaked else matched
 
 
 def match(output: SegmenterOutput, batch: Batch, update: Update) -> Matched:
@@ -133,11 +139,13 @@ def plain_class_term(
     batch: Batch,
     update: Update,
     loss: Callable[[Tensor, Tensor], Tensor] = class_loss,
+    leaked: bool = False,
 ) -> Tensor:
     """Cross-entropy of classes, sum of w nll / sum of w, where the sum of weights is that of the update.
 
     Args:
         loss: of logits and classes, with the weights of `class_loss`.
+        leaked: as of `matched_count`.
     """
     found = loss(class_logits_BQC, matched.classes)
     if update.ranks.count == 1 and update.batches_of_update is None:
@@ -145,6 +153,6 @@ def plain_class_term(
     queries = class_logits_BQC.shape[1]
 
     def weights(one: Batch) -> float:
-        return NO_OBJECT * len(one.labels) * queries + (1 - NO_OBJECT) * matched_count(one, queries)
+        return NO_OBJECT * len(one.labels) * queries + (1 - NO_OBJECT) * matched_count(one, queries, leaked)
 
     return found * weights(batch) / mean_over_update(update, batch, weights, found)

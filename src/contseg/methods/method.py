@@ -205,6 +205,7 @@ class Method:
         handles_unknown: whether it can learn with an output "unknown" before background (label policy `ssul`).
         needs_unknown: whether it requires that output.
         handles_leak: whether it can learn from labels of a class that has no output yet (`scenario.variant: released`).
+        ignores_undecided: whether its code leaves undecided pixels out of the mIoU (`evaluation.undecided: ignored`).
         backgrounds: kinds of `network.background` with which it can learn, the usual one first.
         learns: which predictions it learns with: the `pixels` of a network that classifies pixels, or `masks`.
         first_step_is_plain: the updates of step 0 are plain cross-entropy (of masks: Mask2Former's criterion) and leave no
@@ -229,6 +230,7 @@ class Method:
     new_classes_start_from: ClassVar[Start] = "random"
     handles_unknown: ClassVar[bool] = False
     handles_leak: ClassVar[bool] = False
+    ignores_undecided: ClassVar[bool] = False
     needs_unknown: ClassVar[bool] = False
     backgrounds: ClassVar[tuple[Background, ...]] = ("learned",)
     learns: ClassVar[tuple[Prediction, ...]] = ("pixels",)
@@ -279,7 +281,7 @@ class Method:
 
     def class_term(self, class_logits_BQC: Tensor, matched: Matched, batch: Batch, context: StepContext) -> Tensor:
         """The loss of the classes of queries, a scalar; by default cross-entropy with weight 0.1 of no-object."""
-        return plain_class_term(class_logits_BQC, matched, batch, context)
+        return plain_class_term(class_logits_BQC, matched, batch, context, leaked=self.handles_leak)
 
     def supervise(self, output: SegmenterOutput, batch: Batch, context: StepContext) -> Tensor:
         """Supervised term of an output, a scalar. Also applied to each auxiliary output and multiplied by its weight.

@@ -74,6 +74,7 @@ RELEASED: "Registry[type[Method]]" = Registry(
         "mbs": "contseg.methods.mbs_released:MBSReleased",
         "barm": "contseg.methods.barm_released:BARMReleased",
         "cfsseg": "contseg.methods.gaussian.cfsseg_released:CFSSegReleased",
+        "simcis": "contseg.methods.simcis_released:SimCISReleased",
     },
     _require_method,
 )

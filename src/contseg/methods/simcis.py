@@ -12,7 +12,7 @@ from contseg.losses.masks.class_terms import adaptive_distillation
 from contseg.losses.masks.costs import WEIGHTS
 from contseg.losses.masks.criterion import NO_OBJECT
 from contseg.methods.mask_pseudo_labels import SIMCIS_SEMANTIC
-from contseg.methods.mask_relabelling import incomplete, pseudo_counts, with_pseudo_masks
+from contseg.methods.mask_relabelling import incomplete, leaking, pseudo_counts, with_leaked, with_pseudo_masks
 from contseg.methods.mask_supervision import Matched, match, matched_count, mean_over_update, targets_of
 from contseg.methods.method import Method, StepContext
 from contseg.methods.virtual_queries import VirtualQueries, virtual_weights
@@ -85,10 +85,11 @@ class SimCIS(Method):
     @torch.no_grad()
     def relabel(self, batch: Batch, teacher: SegmenterOutput | None, context: StepContext) -> Batch:
         """Add the masks of the teacher before the annotated ones: one per class, or one per query where objects count."""
+        batch = with_leaked(batch) if self.handles_leak else batch
         if teacher is None or teacher.masks is None:
             return batch
         rule = replace(SIMCIS_SEMANTIC, merged=batch.instances is None)
-        spared = incomplete(batch, context.step.old_count)
+        spared = incomplete(batch, context.step.old_count) | leaking(batch)
         return with_pseudo_masks(batch, teacher.masks, rule, first=True, spared_B=spared)
 
     def losses(
@@ -103,12 +104,20 @@ class SimCIS(Method):
             new, before = (
                 logits.gather(1, places.expand(-1, -1, logits.shape[2])) for logits in (student.features["selection"], old)
             )
-            terms["selection"] = self.selection * adaptive_distillation(new, before, gamma=None)
+            terms["selection"] = self.selection_weight(places.shape[1]) * adaptive_distillation(new, before, gamma=None)
         if teacher is not None and self.virtual:
             drawn = self._virtual(batch, matched, context)
             terms |= {} if drawn is None else {"virtual": drawn}
         self._remember(student, matched, context)
         return terms
+
+    def selection_weight(self, places: int) -> float:
+        """The weight of the mean over the patches that the teacher selects.
+
+        Args:
+            places: number of these patches.
+        """
+        return self.selection
 
     def _bank(self, device: torch.device) -> VirtualQueries:
         for name in VirtualQueries.empty(0, 1).state():
@@ -135,7 +144,7 @@ class SimCIS(Method):
         queries = matched.classes.shape[1]
 
         def weights(one: Batch) -> float:
-            return NO_OBJECT * len(one.labels) * queries + (1 - NO_OBJECT) * matched_count(one, queries)
+            return NO_OBJECT * len(one.labels) * queries + (1 - NO_OBJECT) * matched_count(one, queries, self.handles_leak)
 
         return WEIGHTS["class"] * total / mean_over_update(context, batch, weights, total)
 

@@ -1,19 +1,22 @@
 """Decisions of networks that classify masks: from classes and masks of queries to the class of each pixel.
 
-Two rules. `einsum` sums over queries: the score of a class at a pixel is the sum of class probability times mask. `owner`
-gives each pixel to one query, and drops queries of which others own too much: their pixels stay `UNDECIDED`, which is an
-answer of its own. Masks of Q queries at full size take Q values per pixel, so both compute bands of rows.
+Two kinds of rules. `einsum` sums over queries: the score of a class at a pixel is the sum of class probability times mask.
+An `OwnerRule` gives each pixel to one query, and drops queries of which others own too much: their pixels stay `UNDECIDED`,
+which is an answer of its own. `owner_rule` is the one that a network names. Masks of Q queries at full size take Q values
+per pixel, so both kinds compute bands of rows.
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from contseg.data.classes import UNDECIDED
-from contseg.models.output import MaskPrediction, with_background
+from contseg.models.heads.transformer_options import EoMTOptions, MaskDecision
+from contseg.models.options import NetworkOptions
+from contseg.models.output import BACKGROUND, MaskPrediction, with_background
 from contseg.models.pixelwise import BAND, ResizedRows
 from contseg.precision import precise
 
@@ -32,6 +35,7 @@ class OwnerRule:
         masks: what mask logits become.
         temperature: None: classes by softmax, without those whose best class is no-object. A number: sigmoid classes without
             no-object (SimCIS); the owner is found with softmax(sigmoid / temperature).
+        competing: with a temperature, classes are a softmax with no-object; its shares take the place of sigmoids.
     """
 
     score: float = 0.8
@@ -39,12 +43,30 @@ class OwnerRule:
     two_sided: bool = False
     masks: MaskScale = "sigmoid"
     temperature: float | None = None
+    competing: bool = False
 
 
 COMFORMER = OwnerRule(score=0.0, overlap=0.0, masks="softmax")
 """CoMFormer's semantic decision."""
 SIMCIS = OwnerRule(score=0.4, two_sided=True, temperature=0.06)
 """SimCIS' semantic decision; the panoptic one has score 0.3 and one side."""
+
+RULES: dict[MaskDecision, OwnerRule | None] = {
+    "einsum": None,
+    "owner": replace(COMFORMER, masks="sigmoid"),  # queries of a network with `shares: softmax` compete anyway
+    "owner-simcis": replace(SIMCIS, competing=True),
+}
+"""The rule of each `network.head.decision`; None is `einsum`."""
+
+
+def owner_rule(network: NetworkOptions) -> OwnerRule | None:
+    """The rule by which a network gives pixels to queries; None if it decides by scores.
+
+    Example:
+        >>> owner_rule(NetworkOptions(backbone="dinov2_reg_tiny", head={"name": "eomt", "decision": "owner"})).overlap
+        0.0
+    """
+    return RULES[network.head.decision] if isinstance(network.head, EoMTOptions) and network.has_owners else None
 
 
 @dataclass(frozen=True)
@@ -67,7 +89,7 @@ def query_scores(class_logits_QC: Tensor, rule: OwnerRule) -> QueryScores:
     if rule.temperature is None:
         scores, classes = logits.softmax(dim=1).max(dim=1)
         return QueryScores(classes, scores, (classes != logits.shape[1] - 1) & (scores > rule.score))
-    chance = logits.sigmoid()
+    chance = logits.softmax(dim=1)[:, :-1] if rule.competing else logits.sigmoid()
     scores, classes = (chance / rule.temperature).softmax(dim=1).max(dim=1)
     return QueryScores(classes, scores, chance.amax(dim=1) > rule.score)
 
@@ -150,7 +172,7 @@ def scale_of(prediction: MaskPrediction, rule: OwnerRule) -> MaskScale:
 
 
 def owner_classes(prediction: MaskPrediction, size: tuple[int, int], rule: OwnerRule) -> Tensor:
-    """The class of each pixel, (B, H, W) int64, or `UNDECIDED`.
+    """The class of each pixel, (B, H, W) int64, or `UNDECIDED`; 0 in its place where that is a background without masks.
 
     Example:
         >>> logits = torch.tensor([[[9.0, 0.0, 0.0], [0.0, 9.0, 0.0]]])
@@ -158,13 +180,50 @@ def owner_classes(prediction: MaskPrediction, size: tuple[int, int], rule: Owner
         >>> owner_classes(MaskPrediction(logits, masks), (1, 3), OwnerRule())
         tensor([[[ 0,  1, -1]]])
     """
-    each = []
+    found = torch.stack([classes for classes, _ in _owner_answers(prediction, size, rule)])
+    return found.clamp_min_(0) if prediction.background else found
+
+
+def owner_scores(prediction: MaskPrediction, size: tuple[int, int], rule: OwnerRule) -> Tensor:
+    """Scores (B, K, H, W) of which `owner_classes` is the best: the score of its owner at the owner's class, otherwise 0.
+
+    Several windows and views can be averaged like that. A pixel where every class has 0 is undecided; where background has
+    no masks, it has 1/2 in all pixels without an owner.
+
+    Example:
+        >>> logits, masks = torch.tensor([[[9.0, 0.0, 0.0]]]), torch.tensor([[[[9.0, -9.0]]]])
+        >>> owner_scores(MaskPrediction(logits, masks), (1, 2), OwnerRule()).tolist()
+        [[[[0.9997532963752747, 0.0]], [[0.0, 0.0]]]]
+    """
+    logits = prediction.class_logits
+    count = logits.shape[2] - (rule.temperature is None or rule.competing)
+    result = precise(logits).new_zeros(len(logits), count, *size)
+    for place, (classes, scores) in enumerate(_owner_answers(prediction, size, rule)):
+        result[place].scatter_(0, classes.clamp_min(0)[None], scores[None])
+        if prediction.background:
+            result[place, 0].masked_fill_(classes == UNDECIDED, BACKGROUND)
+    return result
+
+
+def decided(scores_BKHW: Tensor) -> Tensor:
+    """The class of each pixel, (B, H, W) int64, from means of `owner_scores`: `UNDECIDED` where every class has 0.
+
+    Example:
+        >>> decided(torch.tensor([[[[0.0, 0.2, 0.0]], [[0.7, 0.1, 0.0]]]]))
+        tensor([[[ 1,  0, -1]]])
+    """
+    best, classes = scores_BKHW.max(dim=1)
+    return classes.masked_fill(best <= 0, UNDECIDED)
+
+
+def _owner_answers(prediction: MaskPrediction, size: tuple[int, int], rule: OwnerRule) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each image the class of each pixel or `UNDECIDED`, (H, W) int64, and the score of its owner, 0 without one."""
     for class_logits, mask_logits in zip(prediction.class_logits, prediction.mask_logits, strict=True):
         scored = query_scores(class_logits, rule)
         found = owned(mask_logits, scored.scores, scored.kept, size, scale_of(prediction, rule))
-        table = scored.classes.masked_fill(~decided_queries(found, rule), UNDECIDED)
-        each.append(_painted(found, table))
-    return torch.stack(each)
+        dropped = ~decided_queries(found, rule)
+        classes = _painted(found, scored.classes.masked_fill(dropped, UNDECIDED))
+        yield classes, _painted(found, scored.scores.masked_fill(dropped, UNDECIDED)).clamp_min(0)
 
 
 @dataclass(frozen=True)

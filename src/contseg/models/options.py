@@ -152,6 +152,16 @@ class NetworkOptions(Options):
         return self.head.masks and self.readout is None
 
     @property
+    def has_owners(self) -> bool:
+        """Whether each pixel is given to one query, see `EoMTOptions.decision`."""
+        return self.masks and getattr(self.head, "decision", "einsum") != "einsum"
+
+    @property
+    def leaves_undecided(self) -> bool:
+        """Whether pixels without an owner belong to no class; if background has no masks, they are background."""
+        return self.has_owners and self.background != "constant"
+
+    @property
     def adopted(self) -> bool:
         """Whether the network is one of another library."""
         return isinstance(self.backbone, AdoptedOptions)

@@ -112,6 +112,7 @@ def make_job(
     _require_unknown_handled(recipe, scenario, method)
     _require_leak_handled(recipe, method)
     _require_same_setting(recipe, method)
+    require_undecided_counted(recipe)
     _require_exemplars_per_batch(recipe)
     _require_average_supported(recipe, method)
     _require_updates(recipe, scenario, method)
@@ -206,6 +207,16 @@ def _require_same_setting(recipe: Recipe, method: Method) -> None:
         raise ContsegError(
             f"method.setting: '{assumed}', but scenario.setting is '{setting}', by which method '{method.name}' sizes its"
             f" replay; set method.setting={'disjoint' if setting == 'disjoint' else 'overlapped'}"
+        )
+
+
+def require_undecided_counted(recipe: Recipe) -> None:
+    """Raise ContsegError if undecided pixels are ignored and the released code of the method counts them."""
+    given = dict(recipe.method)
+    if recipe.evaluation.undecided == "ignored" and not make_method(given.pop("name"), **given).ignores_undecided:
+        raise ContsegError(
+            f"evaluation.undecided: only the released code of SimCIS ignores undecided pixels, and the method is"
+            f" {recipe.method['name']}; set evaluation.undecided=miss, or method.name=simcis and method.variant=released"
         )
 
 

@@ -51,6 +51,10 @@ CONDITIONS: dict[str, tuple[str, Callable[[Recipe], bool]]] = {
         "evaluation.fit or evaluation.resize",
         lambda recipe: (recipe.evaluation.fit or recipe.evaluation.resize) is not None,
     ),
+    "evaluation.undecided": (
+        "network.head.decision=owner or owner-simcis, and a network.background other than constant",
+        lambda recipe: recipe.network.leaves_undecided,
+    ),
     "evaluation.windows": ("evaluation.mode=slide", lambda recipe: recipe.evaluation.mode != "whole"),
 }
 """Key to the condition under which it has an effect: in words, and as a function of the recipe."""

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from contseg.differences import differences, differences_text
-from contseg.engine.inputs import accepted_changes
+from contseg.engine.inputs import accepted_changes, marks
 from contseg.engine.options import MACHINE_KEYS
 from contseg.engine.panoptic_sums import panoptic_of
 from contseg.engine.run import Run
@@ -228,8 +228,8 @@ def block_of(run: Run, name: str) -> Block:
     """
     recipe, summary = recorded_recipe(run), run.summary()
     reasons = comparability(recipe) if recipe else []
-    marks = [f"not comparable with published numbers: {'; '.join(reasons)}"] if reasons else []
-    marks += accepted_changes(run)
+    said = [f"not comparable with published numbers: {'; '.join(reasons)}"] if reasons else []
+    said += marks(run)
     if summary is None:
         confusions = run.confusions()
         measured = confusions, run.groups(), run.has_background()
@@ -241,15 +241,15 @@ def block_of(run: Run, name: str) -> Block:
             state = (
                 f"summary.json is missing, so nothing is compared; make it again with: contseg train --resume {run.folder}"
             )
-        notes = (state, *marks, *remark_lines(run_remarks(*measured, *run.tested()), FIGURES))
+        notes = (state, *said, *remark_lines(run_remarks(*measured, *run.tested()), FIGURES))
         panoptic = panoptic_of(run)
         quality = quality_of({key: _percents(panoptic[key]) for key in ("pq", "sq", "rq")}) if panoptic else {}
         return Block(name, (Line("unfinished", COUNTED["no"], shown, notes=notes, quality=quality),), notes)
     remarks = remark_lines(summary.get("notes", {}), FIGURES)
     comparisons = compare_run(run)
     figures = {key: summary[key] for key in FIGURES}
-    own = Line("run", COUNTED["no"], figures, notes=(*marks, *remarks), quality=quality_of(summary))
-    return Block(name, (own, *published_lines(comparisons)), (*(notes_on(comparisons) or marks), *remarks))
+    own = Line("run", COUNTED["no"], figures, notes=(*said, *remarks), quality=quality_of(summary))
+    return Block(name, (own, *published_lines(comparisons)), (*(notes_on(comparisons) or said), *remarks))
 
 
 def published_lines(comparisons: Sequence[Comparison]) -> list[Line]:

@@ -18,6 +18,8 @@ MOST = 8
 def confusion_tables(runs: Mapping[str, Facts]) -> dict[str, list[dict[str, Any]]]:
     """The confusions of each run after each step.
 
+    Undecided pixels have a column of their own, and a row that is empty.
+
     Returns:
         of each step of a run `names`, `picture` (a pixel per cell, rows are the truth), `shares` (see
         `shares_text`), and `largest`, the `MOST` largest confusions: class, predicted class, share of the class's pixels.
@@ -28,13 +30,16 @@ def confusion_tables(runs: Mapping[str, Facts]) -> dict[str, list[dict[str, Any]
 
 
 def _confusions(confusion: np.ndarray, classes: list[str]) -> dict[str, Any]:
+    lacking = confusion.shape[1] - len(confusion)
+    classes = [*classes[: len(confusion)], *["undecided"] * lacking]
+    confusion = np.pad(confusion, ((0, lacking), (0, 0)))
     pixels = confusion.sum(axis=1, keepdims=True)
     shares = np.divide(confusion, pixels, out=np.zeros(confusion.shape), where=pixels > 0)
     wrong = shares * (1 - np.eye(len(shares)))
     order = np.argsort(-wrong, axis=None, kind="stable")[:MOST]
     places = [divmod(int(place), len(shares)) for place in order]
     return {
-        "names": [visible(name) for name in classes[: len(shares)]],
+        "names": [visible(name) for name in classes],
         "picture": _picture(shares),
         "shares": shares_text(shares),
         "largest": [

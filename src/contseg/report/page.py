@@ -12,7 +12,7 @@ import numpy as np
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 
 from contseg.atomic import atomic_file, writable
-from contseg.engine.inputs import accepted_changes
+from contseg.engine.inputs import marks
 from contseg.engine.panoptic_sums import panoptic_of
 from contseg.engine.run import EXPLAIN, MAPS, ORIGINS, Run
 from contseg.errors import ContsegError, visible
@@ -145,7 +145,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "series": {key: [figure[key] for figure in each] for key in draw.CURVES},
         "panoptic": panoptic_of(run),
         "warnings": [
-            *accepted_changes(run),
+            *marks(run),
             *(f"after step {line['step']}: {text}" for line in metrics for text in line.get("warnings", ())),
         ],
         "losses": [(line["step"], line["loss"]) for line in epochs],
@@ -172,12 +172,12 @@ def _facts(run: Run) -> dict[str, Any]:
 
 def _warnings(runs: Mapping[str, Facts]) -> list[tuple[str, str]]:
     """The warnings of all runs, each with the name of its run."""
-    marks = [
+    said = [
         (name, f"not comparable with published numbers: {facts['not_comparable']}")
         for name, facts in runs.items()
         if facts["not_comparable"]
     ]
-    return marks + [(name, text) for name, facts in runs.items() for text in facts["warnings"]]
+    return said + [(name, text) for name, facts in runs.items() for text in facts["warnings"]]
 
 
 def _versions(facts: Facts) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from contseg.atomic import write_text
-from contseg.engine.inputs import accepted_changes
+from contseg.engine.inputs import marks
 from contseg.errors import ContsegError
 from contseg.sweeps.cells import OWN, Cell, Row
 from contseg.sweeps.origin import ORIGIN
@@ -54,7 +54,7 @@ class Result:
     Args:
         figures: metrics in percent, also those of segments (`QUALITY`), None if not measured.
         notes: metric to the reason why it is None, or to the classes that it covers.
-        changes: that were accepted when the run was resumed, see `accepted_changes`.
+        changes: that were accepted when the run was resumed, see `marks`.
         seconds: time of one core, without steps from the cache.
         plan: hash of the plan.
         scenario: dataset and scenario as text; runs of the same scenario should have the same plan.
@@ -96,7 +96,7 @@ def _read(cell: Cell) -> Result:
         machines=tuple(f"{origin['cpu']}, {origin['cores']} cores" for origin in origins),
         commits=tuple(origin["commit"] for origin in origins),
         notes=summary.get("notes", {}),
-        changes=tuple(accepted_changes(cell.run)),
+        changes=tuple(marks(cell.run)),
     )
 
 
@@ -138,8 +138,8 @@ def plan_warnings(results: Results) -> list[str]:
 
 def result_warnings(results: Results) -> list[str]:
     """`plan_warnings`, and a line for every run that was resumed with changes."""
-    marks = [f"{row} ({seed}): {change}" for (row, seed), result in results.items() for change in result.changes]
-    return [*plan_warnings(results), *marks]
+    said = [f"{row} ({seed}): {change}" for (row, seed), result in results.items() for change in result.changes]
+    return [*plan_warnings(results), *said]
 
 
 def page(

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from contseg.models.classifier import GrowingClassifier
     from contseg.models.heads.head import Head
 
+MaskDecision = Literal["einsum", "owner", "owner-simcis"]
 Span = Annotated[tuple[Share, Share], Field(strict=False)]
 
 
@@ -26,6 +27,10 @@ class EoMTOptions(HeadOptions):
         masked: in which steps attention is masked at first: in the `first`, in `every`, or in `none`.
         start: `learned` queries, or the `patches` that look most like a class (SimCIS), as many as there are queries.
         shares: what mask logits become: a `sigmoid` of each, or a `softmax` over queries, which then compete for each pixel.
+        decision: the class of a pixel: `einsum`, the greatest sum over queries of class probability times mask; `owner`,
+            that of the query with the greatest product, where its mask is at least one half (CoMFormer); `owner-simcis`, the
+            same with sharper scores, of queries with a class of probability over 0.4 whose mask and pixels nearly agree.
+            Pixels of no query are undecided, see `contseg.models.mask_decision`.
     """
 
     not_shared: ClassVar[frozenset[str]] = frozenset({"width", "initialisation"})
@@ -41,6 +46,7 @@ class EoMTOptions(HeadOptions):
     masked: Literal["first", "every", "none"] = "first"
     start: Literal["learned", "patches"] = "learned"
     shares: Literal["sigmoid", "softmax"] = "sigmoid"
+    decision: MaskDecision = "einsum"
 
     @property
     def available(self) -> tuple[str, ...]:
