@@ -5,8 +5,8 @@
     python -m benchmarks.leaderboard --only-table                        # the page of what is finished; a dash for the rest
 
 The rows are those of `digits_table` and `voc_table`, with smaller networks: the seeds of the field and its baselines in
-their own order and in two others, later methods in their own. Runs live in `--out`, images in runs/leaderboard. Results of finished runs are kept in benchmarks/leaderboard, and no run that
-has one is trained; delete all three to begin again.
+their own order and in two others, later methods in their own. Runs live in `--out`, images in runs/leaderboard. Results
+of finished runs are kept in benchmarks/leaderboard, and no run that has one is trained; delete all three to begin again.
 """
 
 from collections.abc import Mapping
