@@ -319,10 +319,12 @@ def write_page(sweep: Page, path: Path, overrides: Sequence[str], out: Path, kep
     """Write the page of the finished runs and print its path; returns the results.
 
     Args:
-        kept: results in place of those of the runs in `out`.
+        kept: results in place of those of the runs in `out`, perhaps of several machines, so without a clock.
     """
-    results = read_results(cells_of(sweep.rows, overrides, out)) if kept is None else kept
-    write(path, page(sweep, results, overrides, read_clock(out / CLOCK), kept_notes(path)))
+    results, clock = kept, None
+    if results is None:
+        results, clock = read_results(cells_of(sweep.rows, overrides, out)), read_clock(out / CLOCK)
+    write(path, page(sweep, results, overrides, clock, kept_notes(path)))
     console.print(f"page: {path}", soft_wrap=True, markup=False)
     for warning in result_warnings(results):
         console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)

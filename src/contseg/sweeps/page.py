@@ -199,7 +199,7 @@ def _setup(sweep: Page, results: Results, wanted: int, overrides: Sequence[str],
         "machine": each("machines"),
         "versions": each("versions"),
         "time": f"{clock}{core / 60:.0f} min of one core",
-        "plans": _plans(results),
+        "plans": _plans(sweep, results),
     }
     warnings = [f"**Warning**: {warning}.\n" for warning in result_warnings(results)]
     return ["| | |\n|---|---|\n" + "".join(f"| {name} | {text} |\n" for name, text in facts.items()), *warnings]
@@ -215,12 +215,14 @@ def _runs(sweep: Page) -> str:
     return "seeds x orders" if _orders(sweep) else "seeds"
 
 
-def _plans(results: Results) -> str:
-    """The plan hashes with their rows."""
+def _plans(sweep: Page, results: Results) -> str:
+    """The plan hashes with their rows; their number, if there are several class orders."""
     rows: dict[str, list[str]] = {}
     for (row, _), result in results.items():
         if row not in rows.setdefault(result.plan, []):
             rows[result.plan].append(row)
+    if _orders(sweep) and rows:
+        return f"{len(rows)}, which differ by scenario and class order"
     ordered = sorted(rows.items(), key=lambda item: len(item[1]))
     return "; ".join(f"{plan} ({', '.join(names)})" for plan, names in ordered) or "-"
 
