@@ -56,6 +56,20 @@ def test_two_passes_learn_what_one_learns(tmp_path, name):
     assert distance(weights(one), weights(two)) < 1e-4
 
 
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("balconpas", ["scenario.memory.size=6"]),
+        ("simcis", ["method.variant=released", "network.head.decision=owner-simcis", "network.background=learned"]),
+    ],
+)
+def test_a_step_in_the_middle_is_learned_with_the_published_leak(tmp_path, name, overrides):
+    recipe = mask_recipe(name, *overrides, "scenario.split=6-2", "scenario.variant=released")
+    run = learn(tmp_path / "run", recipe)
+    assert len(run.confusions()) == 3
+    assert lines(run, "epoch")[-1]["terms"].keys() == TERMS | MORE[name]
+
+
 @pytest.mark.parametrize(("name", "term"), [("comformer", "distillation"), ("simcis", "virtual")])
 def test_terms_of_a_whole_batch_refuse_passes(tmp_path, name, term):
     with pytest.raises(ContsegError, match=rf"training\.accumulate: .*{term}"):

@@ -1,6 +1,7 @@
 """Runs whose networks leave pixels undecided, from training to the page. They begin with a network that is sure already."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from contseg.evaluation.confusion import IGNORED_WARNING
 from contseg.evaluation.metrics import run_figures
 from contseg.recipes.build import make_job
 from contseg.recipes.read import read_recipe
+from contseg.report.comparison import compare, with_marks
 from contseg.report.page import write_report
 from tests.engine.runs import Watching, command, interrupted, learn, lines, same, weights
 from tests.engine.test_mask_runs import SMALL
@@ -118,6 +120,19 @@ class TestIgnored:
     def test_is_refused_for_other_methods(self, name, tmp_path):
         with pytest.raises(ContsegError, match=rf"^evaluation\.undecided: only .* and the method is {name}.*; set "):
             make_job(recipe_of(name, None, "evaluation.undecided=ignored"), tmp_path)
+
+    def test_is_refused_for_a_folder(self, released, tmp_path):
+        run, _ = released
+        code, _, err = command("evaluate", run.folder / "steps/00", "--data", tmp_path, "evaluation.undecided=ignored")
+        assert code == 2
+        assert "evaluation.undecided: undecided pixels of a labelled folder are always misses; remove it" in err
+
+    def test_is_marked_where_published_numbers_are_next_to_the_run(self, released):
+        run, _ = released
+        recipe = read_recipe("ade20k/simcis_100-10_overlapped_released", ["data.path=ADE"])
+        (published,) = compare(recipe, {"old": 1.0, "new": 2.0, "all": 3.0})
+        (marked,) = with_marks([published], [run])
+        assert marked == replace(published, warnings=(IGNORED_WARNING, *published.warnings))
 
     def test_is_refused_when_a_run_of_another_method_is_evaluated(self, run):
         code, _, err = command("evaluate", run.folder, "evaluation.undecided=ignored")

@@ -36,6 +36,12 @@ def test_a_missing_figure_has_its_reason(confusions, groups, key, text):
     assert run_remarks(confusions, groups, names=NAMES[: len(confusions[-1])])[key] == text
 
 
+def test_labelled_pixels_may_all_be_undecided():
+    found = run_remarks([EMPTY, np.pad(NO_CAT, ((0, 0), (0, 1)))], (0, 0, 1), names=NAMES[:3])
+    assert found["old"] == "not measured, no class of step 0 is labelled and decided in the test set"
+    assert found["all"] == "over 1 of 2 classes; without a labelled and decided pixel in the test set: cat"
+
+
 def test_a_background_that_is_not_scored_is_said_and_is_not_among_the_classes_without_a_label():
     found = step_remarks(np.array([[0, 0, 0], [1, 4, 0], [0, 0, 1]]), (0, 0, 1), names=NAMES[:3])
     assert found == {"background": "not measured, no pixel of the test set counts as background"}

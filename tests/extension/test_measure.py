@@ -31,6 +31,18 @@ def test_new_classes_are_measured_by_labels_and_old_ones_without_labels_are_not(
     assert [row.before for row in outcomes(NAMES, done)] == [None, None, None]
 
 
+def test_what_the_extended_model_leaves_undecided_has_lost_its_class():
+    done = compared(None, [1, 1, 1, 0], [1, -1, -1, 0])
+    assert done.old_agreement.tolist() == pytest.approx([1.0, 1 / 3])
+    assert done.disagreement(confident=False) == done.disagreement(confident=True) == done.changed["a"] == 0.5
+
+
+def test_what_the_old_model_left_undecided_says_nothing():
+    done = compared(None, [1, -1, 0], [1, 2, 0])
+    assert done.old_agreement.tolist() == [1.0, 1.0]
+    assert done.disagreement(confident=False) == 0.0
+
+
 def test_agreement_leaves_out_labels_of_new_classes():
     done = compared([2, 2, 3, 3], [0, 1, 1, 0], [2, 0, 1, 2])
     assert done.old_agreement.tolist() == [0.0, 1.0]

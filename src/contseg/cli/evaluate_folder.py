@@ -44,6 +44,8 @@ def evaluate_folder(model: Path, data: Path, overrides: Sequence[str], out: Path
             continue
         if not key.startswith("evaluation."):
             raise ContsegError(f"override '{override}': only evaluation.KEY=VALUE and data.KEY=VALUE can be set with --data")
+        if key == "evaluation.undecided":
+            raise ContsegError("evaluation.undecided: undecided pixels of a labelled folder are always misses; remove it")
         changes[key.removeprefix("evaluation.")] = value
     if out is not None:
         require_replaceable(out, RESULT_MARK, "--json")

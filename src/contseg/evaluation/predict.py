@@ -119,7 +119,8 @@ def predict_with_doubt(
     """Class outputs (H, W) int64 of an image, and two measures of doubt (H, W) in [0, 1], on the segmenter's device.
 
     The entropy of the scores is divided by that of equal scores, so 1 is complete doubt. The margin is the best score minus
-    the second best, so 0 is complete doubt, as an undecided pixel has. The classes are those of `predict_image`.
+    the second best, so 0 is complete doubt, as an undecided pixel has. The classes are those of `predict_image`. Where one
+    query owns a pixel, only its class has a score, so the entropy is 0 and the margin is that score.
 
     Args:
         image: (H, W, 3) uint8 RGB.

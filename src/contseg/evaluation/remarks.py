@@ -37,15 +37,16 @@ def step_remarks(
     absent = [name for name, iou in zip(names, figures["iou"], strict=False) if iou is None]
     if background and figures["iou"][BACKGROUND] is None:
         absent = absent[1:]
+    decided = _decided(confusion)
     found: dict[str, str] = {}
     for key, what in {"old": "class of step 0", "new": "class of a later step", "all": "class known so far"}.items():
         measured, known = figures["measured"][key]
         if known and not measured:
-            found[key] = f"not measured, no {what} is labelled in the test set"
+            found[key] = f"not measured, no {what} is labelled{decided} in the test set"
         elif measured < known:
             found[key] = f"over {measured} of {known} classes"
     if absent and "over" in found.get("all", ""):
-        found["all"] += f"; without a labelled pixel in the test set: {listed(absent)}"
+        found["all"] += f"; without a labelled{decided} pixel in the test set: {listed(absent)}"
     if not figures["measured"]["new"][1]:
         found["new"] = "not measured, no class has come after step 0"
     if figures["harmonic"] is None:
@@ -71,6 +72,11 @@ def _of_background(
     }
 
 
+def _decided(confusion: np.ndarray) -> str:
+    """Words for matrices with a column of undecided pixels, which may not count."""
+    return " and decided" if confusion.shape[1] > confusion.shape[0] else ""
+
+
 def run_remarks(
     confusions: Sequence[np.ndarray],
     groups: Sequence[int],
@@ -89,18 +95,21 @@ def run_remarks(
     """
     figures = run_figures(confusions, groups, background)
     found = step_remarks(confusions[-1], groups, background, names, annotated)
+    decided = _decided(confusions[-1])
     steps, of = figures["measured"]["average"]
     if not steps:
-        found["average"] = "not measured, no class is labelled in a test set"
+        found["average"] = f"not measured, no class is labelled{decided} in a test set"
     elif steps < of:
-        found["average"] = f"over {steps} of {of} steps; after the others no class known by then is labelled in the test set"
+        found["average"] = (
+            f"over {steps} of {of} steps; after the others no class known by then is labelled{decided} in the test set"
+        )
     classes, could = figures["measured"]["forgetting"]
     if len(confusions) == 1:
         found["forgetting"] = ONE_STEP
     elif not classes:
         before = figures["iou"][int(background) : len(confusions[-2])]
         where = "the test set" if all(iou is None for iou in before) else "an earlier test set"
-        found["forgetting"] = f"not measured, no old class is labelled in {where}"
+        found["forgetting"] = f"not measured, no old class is labelled{decided} in {where}"
     elif classes < could:
         found["forgetting"] = f"over {classes} of {could} old classes, those labelled in the test sets before and after"
     return found

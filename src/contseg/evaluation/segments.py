@@ -97,7 +97,7 @@ class SegmentCounter:
     def predict(self, batch: Batch) -> Tensor:
         """Class outputs (B, H, W) int64 or `UNDECIDED`, as of `predict_batch`."""
         size, options = (batch.images.shape[2], batch.images.shape[3]), self._inference.options
-        if options.single_view and options.average == "logits":
+        if options.single_view and (options.average == "logits" or self._segmenter.options.has_owners):
             with torch.no_grad():
                 masks = _masks(self._segmenter, batch.images, options)
                 found, labels = _decided(masks, size, self._classes), decided_classes(self._segmenter, masks, size)

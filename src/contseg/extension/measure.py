@@ -101,8 +101,8 @@ class Comparison:
 
     Attributes:
         before, after: (K + 1, K + 1) int64, labels x predictions of the old and of the extended model, see `counts`.
-        agreement: (old, K) int64, predictions of the old model x those of the extended one, outside of pixels that are
-            labelled as a new class.
+        agreement: (old, K + 1) int64, predictions of the old model x those of the extended one, outside of pixels that are
+            labelled as a new class. What the extended one leaves undecided is in the last column: a class that was lost.
         confident: the same where the score of the old model is at least `CONFIDENT`.
         changed: image name -> share of its pixels in `agreement` whose class changed.
     """
@@ -117,7 +117,7 @@ class Comparison:
 
     def __post_init__(self) -> None:
         self.before, self.after = (torch.zeros(self.classes + 1, self.classes + 1, dtype=torch.int64) for _ in range(2))
-        self.agreement, self.confident = (torch.zeros(self.old, self.classes, dtype=torch.int64) for _ in range(2))
+        self.agreement, self.confident = (torch.zeros(self.old, self.classes + 1, dtype=torch.int64) for _ in range(2))
 
     def add(self, photo: Photo, photos: Photos, old: Tensor, scores: Tensor, new: Tensor) -> None:
         """Count an image.
@@ -135,9 +135,9 @@ class Comparison:
                 annotated = torch.from_numpy(np.asarray(photos.annotated, dtype=bool)).to(old.device)
                 self.before += counts(labels, old, annotated)
                 self.after += counts(labels, new, annotated)
-        pairs = old * self.classes + new
-        both = outside & (old != UNDECIDED) & (new != UNDECIDED)
-        for matrix, where in ((self.agreement, both), (self.confident, both & (scores >= CONFIDENT))):
+        pairs = old * (self.classes + 1) + new.where(new != UNDECIDED, self.classes)
+        known = outside & (old != UNDECIDED)
+        for matrix, where in ((self.agreement, known), (self.confident, known & (scores >= CONFIDENT))):
             matrix += torch.bincount(pairs[where], minlength=matrix.numel()).view_as(matrix).cpu()
         pixels = int(outside.sum())
         self.changed[photo.name] = float((old != new)[outside].sum()) / pixels if pixels else 0.0
@@ -158,8 +158,8 @@ class Comparison:
         return class_iou(self._square(self.agreement))[: self.old]
 
     def _square(self, matrix: Tensor) -> np.ndarray:
-        """(K, K), with rows of 0 for new classes, which the old model never predicts."""
-        return torch.cat([matrix, matrix.new_zeros(self.classes - self.old, self.classes)]).numpy()
+        """(K, K + 1), with rows of 0 for new classes, which the old model never predicts."""
+        return torch.cat([matrix, matrix.new_zeros(self.classes - self.old, self.classes + 1)]).numpy()
 
     @property
     def learned(self) -> float | None:

@@ -79,9 +79,13 @@ def with_pseudo_masks(
 
 def pseudo_counts(batch: Batch) -> list[int]:
     """Number of targets of each image that are not annotated there; one of the next step is."""
-    known = functional.pad(batch.annotated, (0, 1), value=True)
-    each = zip(targets_of(batch), known, strict=True)
+    each = zip(targets_of(batch), _known(batch), strict=True)
     return [int((~annotated[one.classes]).sum()) for one, annotated in each]
+
+
+def _known(batch: Batch) -> Tensor:
+    """(B, K + 1) bool, classes that are annotated in each image; the last column is the class of the next step."""
+    return functional.pad(batch.annotated, (0, 1), value=True)
 
 
 @torch.no_grad()
@@ -92,10 +96,10 @@ def painted(batch: Batch) -> Tensor:
     """
     if batch.targets is None:
         return batch.labels
-    labels = batch.labels.clone()
+    labels, known = batch.labels.clone(), _known(batch)
     for place, one in enumerate(targets_of(batch)):
         if len(one.classes):
-            found = one.masks & ~batch.annotated[place, one.classes][:, None, None]
+            found = one.masks & ~known[place, one.classes][:, None, None]
             classes = one.classes[found.to(torch.uint8).argmax(dim=0)]  # masks of a teacher do not overlap
             labels[place] = torch.where(found.any(dim=0), classes.to(labels.dtype), labels[place])
     return labels

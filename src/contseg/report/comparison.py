@@ -196,11 +196,16 @@ def compare_run(run: Run) -> list[Comparison]:
 
     A run that was resumed with changes is not comparable.
     """
-    recipe, summary, accepted = recorded_recipe(run), run.summary(), accepted_changes(run)
+    recipe, summary = recorded_recipe(run), run.summary()
     found = compare(recipe, summary) if recipe and summary else []
-    if accepted:
-        found = [replace(one, warnings=(*accepted, *one.warnings), comparable=False) for one in found]
-    return found
+    return with_marks(found, [run])
+
+
+def with_marks(comparisons: Sequence[Comparison], runs: Sequence[Run]) -> list[Comparison]:
+    """Comparisons of runs, or of their mean, with the runs' `marks`; not comparable if one was resumed with changes."""
+    said = tuple(dict.fromkeys(text for run in runs for text in marks(run)))
+    changed = any(map(accepted_changes, runs))
+    return [replace(one, warnings=(*said, *one.warnings), comparable=one.comparable and not changed) for one in comparisons]
 
 
 def protocol_of(run: Run) -> str:

@@ -1,13 +1,11 @@
 """The means of a sweep next to published numbers."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
-from contseg.engine.inputs import accepted_changes
 from contseg.errors import counted
 from contseg.recipes.published import COUNTED
 from contseg.recipes.published import FIGURES as COMPARED
-from contseg.report.comparison import Comparison, compare, notes_on, protocol_of, published_lines, quality_of
+from contseg.report.comparison import compare, notes_on, protocol_of, published_lines, quality_of, with_marks
 from contseg.report.sheet import Sheet
 from contseg.report.table import CAPTION, Block, Line, columns, numbers
 from contseg.sweeps.aggregate import spread_of
@@ -27,7 +25,7 @@ def published_blocks(outcomes: Outcomes) -> dict[str, list[Block]]:
         comparisons = compare(cells[0].recipe, {**figures, **segments})
         if not comparisons:
             continue
-        comparisons = _marked(comparisons, cells)
+        comparisons = with_marks(comparisons, [cell.run for cell in cells])
         own = Line("run", COUNTED["no"], {key: figures[key] for key in COMPARED}, quality=quality_of(segments))
         name = f"{cells[0].label}, mean of {counted(len(cells), 'seed')}"
         block = Block(name, (own, *published_lines(comparisons)), tuple(notes_on(comparisons)))
@@ -50,14 +48,6 @@ def _segments(figures: Mapping[str, float | None]) -> dict[str, dict[str, float 
     if all(figures[key] is None for key in QUALITY):
         return {}
     return {key: {group: figures[f"{key}_{group}"] for group in GROUPS} for key in QUALITIES}
-
-
-def _marked(comparisons: list[Comparison], cells: list[Cell]) -> list[Comparison]:
-    """Runs that were resumed with changes are not comparable."""
-    accepted = tuple(dict.fromkeys(change for cell in cells for change in accepted_changes(cell.run)))
-    if not accepted:
-        return comparisons
-    return [replace(one, warnings=(*accepted, *one.warnings), comparable=False) for one in comparisons]
 
 
 def published_sheets(groups: Mapping[str, list[Block]]) -> list[Sheet]:

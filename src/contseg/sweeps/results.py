@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from contseg.engine.inputs import marks
 from contseg.errors import counted
 from contseg.report.sheet import Sheet
 from contseg.sweeps.aggregate import (
@@ -117,6 +118,8 @@ def means_notes(outcomes: Outcomes) -> list[str]:
         partial = {FIGURES[key]: len(outcomes.figure(name, key)) for key in FIGURES}
         words += "".join(f"; {title} in {n} of them" for title, n in partial.items() if 0 < n < len(places))
         notes.append(words)
+        runs = [cell.run for cell in outcomes.finished if cell.row == name]
+        notes += [f"{label}: {text}" for text in dict.fromkeys(text for run in runs for text in marks(run))]
     return notes + ([f"{unfinished} of {counted(len(outcomes.cells), 'run')} not finished"] if unfinished else [])
 
 
