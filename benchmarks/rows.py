@@ -132,7 +132,7 @@ BARRED = (
     Row("windows", "sliding window over 1194 x 1194, 151 classes", "9 forward passes of one window", 1.10),
     Row(
         "many-windows", "sliding window over 6000 x 6000, 151 classes", "324 forward passes of one window", 1.10,
-        on_one_core=True, pairs=1, warm=False, note="One pair on one thread: half an hour.",
+        on_one_core=True, pairs=1, warm=False, note="one pair on one thread, 39 minutes",
     ),
     *(
         Row(f"{name}-epoch", f"epoch after the first one: {title}", "epoch of the full network", 0.15)
