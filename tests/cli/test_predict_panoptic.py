@@ -26,7 +26,7 @@ def test_what_was_written_is_read_again(tmp_path):
         files.write(name, f"{name.stem}.jpg", pixels, ids, CLASSES)
     files.finish()
     assert all(path.is_file() for name in names for path in files.paths(name))
-    found = read_panoptic(tmp_path / "panoptic.json", TABLE, lambda numbers: {number: number for number in numbers})
+    found = read_panoptic(tmp_path / "panoptic.json", TABLE, lambda numbers, path: {number: number for number in numbers})
     assert found.images == {"a": "a.jpg", "b": "b.jpg"}
     ids = read_segment_ids(files.paths(names[0])[0])
     assert overlaps(ids, found.segments("a")) == []

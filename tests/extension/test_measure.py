@@ -7,6 +7,7 @@ import torch
 from contseg.extension.cells import separation, warnings
 from contseg.extension.measure import Comparison, LabelledPhotos, Photo, PlainPhotos, counts, label_iou
 from contseg.extension.outcome import ClassOutcome, confusions, outcomes
+from contseg.models.options import NetworkOptions
 from contseg.scenarios.batch import Samples
 
 NAMES = ("background", "ship", "boat")
@@ -104,7 +105,7 @@ def test_confusions_are_named_with_how_they_were_measured():
 
 def test_separation_compares_a_class_with_each_other_one_cell_by_cell():
     class Fixed(torch.nn.Module):  # logits of four cells
-        options = type("Options", (), {"unknown": False})()
+        options = NetworkOptions(backbone="resnet18")
         mean = torch.zeros(1)
 
         def normalise(self, images):

@@ -30,7 +30,7 @@ def recipes(
         rows += [("" if number else entry.name, *row) for number, row in enumerate(published or [("", "")])]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, figures, kind in rows:
-        console.print(f"{name:{widths[0]}}  {figures:{widths[1]}}  {kind}".rstrip(), highlight=False, soft_wrap=True)
+        console.print(f"{name:{widths[0]}} {figures:{widths[1]}} {kind}".rstrip(), highlight=False, soft_wrap=True)
     console.print(
         "\nold / new / all: mIoU in % of the classes of step 0, of later steps, of all;\nbg: background counted\n"
         f"{len(entries)} recipes. Show one with its sources: contseg recipes show NAME",

@@ -19,6 +19,7 @@ def spatial_distance(old_BCHW: Tensor, new_BCHW: Tensor, windows: Sequence[int] 
     alone.
 
     Example:
+        >>> import torch
         >>> spatial_distance(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2), windows=(2,))
         tensor(1.5000)
     """
@@ -32,6 +33,7 @@ def channel_distance(old_BCHW: Tensor, new_BCHW: Tensor) -> Tensor:
     A channel of zeros before the first and after the last one is counted. Gradients reach `new` alone.
 
     Example:
+        >>> import torch
         >>> channel_distance(torch.zeros(1, 2, 1, 1), torch.tensor([1.0, 2.0]).view(1, 2, 1, 1))
         tensor(2.3570)
     """

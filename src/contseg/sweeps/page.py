@@ -52,7 +52,7 @@ class Result:
     """A finished run on the page.
 
     Args:
-        figures: metrics in percent, also those of segments (`QUALITY`), None if not measured.
+        figures: metrics in percent, also those of segments (`QUALITY`) if there are any; None if not measured.
         notes: metric to the reason why it is None, or to the classes that it covers.
         changes: that were accepted when the run was resumed, see `marks`.
         seconds: time of one core, without steps from the cache.
@@ -88,7 +88,7 @@ def _read(cell: Cell) -> Result:
     origins = [json.loads(line) for line in place.read_text(encoding="utf-8").splitlines()] if place.is_file() else []
     recipe = cell.recipe.model_dump(mode="json")
     return Result(
-        figures={name: summary[name] for name in FIGURES} | quality_figures(summary),
+        figures={name: summary[name] for name in FIGURES} | (quality_figures(summary) if "pq" in summary else {}),
         seconds=summary["seconds"],
         plan=summary["plan"],
         scenario=json.dumps([recipe["data"]["dataset"], recipe["data"]["options"], recipe["scenario"]], sort_keys=True),
