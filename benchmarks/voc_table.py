@@ -21,7 +21,7 @@ IMAGES = {"train": 320, "test": 80}
 SIZE = ("network.backbone=resnet18", "network.width=32", "data.crop=64", "training.workers=0")
 
 # All rows score whole images, as the recipes of IDEC and LAG do anyway; and random weights need a larger rate in later steps
-# than the 0.001 that is published for weights of ImageNet.
+# than the 0.001 that is published for weights of ImageNet. DKD diverges at 0.005, in each of six runs.
 WHOLE = (*SIZE, "data.test_crop=null", "training.lr_later=0.005")
 
 METHODS = {
@@ -35,7 +35,7 @@ METHODS = {
     "ucd": ("UCD", WHOLE),
     "idec": ("IDEC", SIZE),
     "lag": ("LAG", SIZE),
-    "dkd": ("DKD", WHOLE),
+    "dkd": ("DKD, rate 0.001", (*SIZE, "data.test_crop=null", "training.lr_later=0.001")),
     "star": ("STAR", WHOLE),
     "adapter": ("Adapter", WHOLE),
     "barm": ("BARM", WHOLE),
