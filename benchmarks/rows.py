@@ -144,7 +144,10 @@ BARRED = (
         for name, title in {"frozen": "frozen", "ssul": "SSUL", "idec-released": "IDEC released"}.items()
     ),
     *(
-        Row(f"{name}-step", f"whole training step of {title}, 21 classes, losses at full size", OWN_NETWORKS_512, 1.15, note=STEP_NOTES.get(name, ""))
+        Row(
+            f"{name}-step", f"whole training step of {title}, 21 classes, losses at full size", OWN_NETWORKS_512, 1.15,
+            note=STEP_NOTES.get(name, ""),
+        )
         for name, title in {
             "dft": "DFT*", "rcil": "RCIL", "reminder": "REMINDER", "ucd": "UCD", "dkd": "DKD", "star": "STAR",
             "adapter": "Adapter", "mbs": "MBS (ViT-B)", "barm": "BARM",
