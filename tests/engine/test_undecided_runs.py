@@ -127,6 +127,13 @@ class TestIgnored:
         assert code == 2
         assert "evaluation.undecided: undecided pixels of a labelled folder are always misses; remove it" in err
 
+    def test_is_not_so_in_a_folder_which_is_noted(self, released, tmp_path):
+        run, _ = released
+        assert command("data", "extract", "digits", "--class", "four", "--images", 4, "--out", tmp_path / "fours")[0] == 0
+        code, out, err = command("evaluate", run.folder / "steps/00", "--data", tmp_path / "fours")
+        assert code == 0, err
+        assert "note: undecided pixels are misses here" in out
+
     def test_is_marked_where_published_numbers_are_next_to_the_run(self, released):
         run, _ = released
         recipe = read_recipe("ade20k/simcis_100-10_overlapped_released", ["data.path=ADE"])

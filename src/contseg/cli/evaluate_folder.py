@@ -62,7 +62,10 @@ def evaluate_folder(model: Path, data: Path, overrides: Sequence[str], out: Path
         table.add_row(Text(name), percent(None if iou is None else 100 * iou))
     console.print(table)
     console.print(f"mean IoU {percent(None if found.mean is None else 100 * found.mean)}", highlight=False)
-    for text in (*opened.notes, *found.notes):
+    notes = [*opened.notes, *found.notes]
+    if inference.options.undecided == "ignored" and opened.segmenter.options.leaves_undecided:
+        notes.append("undecided pixels are misses here; the run that the model comes from ignores them")
+    for text in notes:
         console.print(f"note: {text}", highlight=False, soft_wrap=True)
     if out is not None:
         write_result(out, {"model": str(model), "data": str(data), **found.as_json()})

@@ -73,7 +73,7 @@ class _Distance(torch.autograd.Function):
         found = strips((new.shape[2], new.shape[3]), grids, new.dtype, new.device)
         along = new.new_empty((*new.shape[:3], found.columns.shape[1]))
         down = new.new_empty((*new.shape[:2], len(found.rows), new.shape[3]))
-        for image, part in _chunks(new):
+        for image, part in channel_parts(new, CHUNK):
             before, now = old[image, part], new[image, part]
             difference = (before - now).mul_(before + now)  # exactly 0 where they are equal
             torch.matmul(difference, found.columns, out=along[image, part])
@@ -91,17 +91,19 @@ class _Distance(torch.autograd.Function):
         found = Strips(*matrices)
         factors = (-2 * gradient / distance).where(distance != 0, 0.0)  # as the gradient of a norm of 0
         result = torch.empty_like(new)
-        for image, part in _chunks(new):
+        for image, part in channel_parts(new, CHUNK):
             rows = found.rows.T.expand(len(along[image, part]), -1, -1)
             spread = torch.matmul(along[image, part], found.columns.T).baddbmm_(rows, down[image, part])
             torch.mul(spread.mul_(factors[image]), new[image, part], out=result[image, part])
         return None, result, None
 
 
-def _chunks(map_BCHW: Tensor) -> Iterator[tuple[int, slice]]:
-    """Images, and some of their channels at a time."""
+def channel_parts(map_BCHW: Tensor, most: int) -> Iterator[tuple[int, slice]]:
+    """Images, and some of their channels at a time; all at once on a GPU.
+
+    Args:
+        most: numbers of a part, which has at least one channel.
+    """
     channels = map_BCHW.shape[1]
-    step = max(1, CHUNK // (map_BCHW.shape[2] * map_BCHW.shape[3]))
-    if map_BCHW.device.type != "cpu":
-        step = channels
+    step = max(1, most // (map_BCHW.shape[2] * map_BCHW.shape[3])) if map_BCHW.device.type == "cpu" else channels
     return ((image, slice(first, first + step)) for image in range(len(map_BCHW)) for first in range(0, channels, step))

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from contseg.losses.pooled import channel_parts
+
 CHUNK = 1 << 17
 """Numbers of a map that are worked on at a time."""
 
@@ -106,9 +108,7 @@ class _OverWindows(_Distances):
     @staticmethod
     def parts(map_BCHW: Tensor) -> Iterator[tuple[int, Any]]:
         """Images, and some of their channels at a time."""
-        _, channels, height, width = map_BCHW.shape
-        step = max(1, CHUNK // (height * width)) if map_BCHW.device.type == "cpu" else channels
-        return ((image, slice(first, first + step)) for image in range(len(map_BCHW)) for first in range(0, channels, step))
+        return channel_parts(map_BCHW, CHUNK)
 
     @staticmethod
     def averages(x_CHW: Tensor, sides: tuple[int, ...]) -> Iterator[Tensor]:
@@ -135,14 +135,7 @@ class _OverChannels(_Distances):
     @staticmethod
     def parts(map_BCHW: Tensor) -> Iterator[tuple[int, Any]]:
         """Images, and some of their rows at a time."""
-        _, channels, height, width = map_BCHW.shape
-        step = max(1, CHUNK // (channels * width)) if map_BCHW.device.type == "cpu" else height
-        every = slice(None)
-        return (
-            (image, (every, slice(first, first + step)))
-            for image in range(len(map_BCHW))
-            for first in range(0, height, step)
-        )
+        return ((image, (slice(None), rows)) for image, rows in channel_parts(map_BCHW.transpose(1, 2), CHUNK))
 
     @staticmethod
     def averages(x_CHW: Tensor, sides: tuple[int, ...]) -> Iterator[Tensor]:

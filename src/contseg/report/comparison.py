@@ -203,9 +203,11 @@ def compare_run(run: Run) -> list[Comparison]:
 
 def with_marks(comparisons: Sequence[Comparison], runs: Sequence[Run]) -> list[Comparison]:
     """Comparisons of runs, or of their mean, with the runs' `marks`; not comparable if one was resumed with changes."""
-    said = tuple(dict.fromkeys(text for run in runs for text in marks(run)))
+    warnings = tuple(dict.fromkeys(text for run in runs for text in marks(run)))
     changed = any(map(accepted_changes, runs))
-    return [replace(one, warnings=(*said, *one.warnings), comparable=one.comparable and not changed) for one in comparisons]
+    return [
+        replace(one, warnings=(*warnings, *one.warnings), comparable=one.comparable and not changed) for one in comparisons
+    ]
 
 
 def protocol_of(run: Run) -> str:
@@ -233,8 +235,8 @@ def block_of(run: Run, name: str) -> Block:
     """
     recipe, summary = recorded_recipe(run), run.summary()
     reasons = comparability(recipe) if recipe else []
-    said = [f"not comparable with published numbers: {'; '.join(reasons)}"] if reasons else []
-    said += marks(run)
+    warnings = [f"not comparable with published numbers: {'; '.join(reasons)}"] if reasons else []
+    warnings += marks(run)
     if summary is None:
         confusions = run.confusions()
         measured = confusions, run.groups(), run.has_background()
@@ -246,15 +248,15 @@ def block_of(run: Run, name: str) -> Block:
             state = (
                 f"summary.json is missing, so nothing is compared; make it again with: contseg train --resume {run.folder}"
             )
-        notes = (state, *said, *remark_lines(run_remarks(*measured, *run.tested()), FIGURES))
+        notes = (state, *warnings, *remark_lines(run_remarks(*measured, *run.tested()), FIGURES))
         panoptic = panoptic_of(run)
         quality = quality_of({key: _percents(panoptic[key]) for key in ("pq", "sq", "rq")}) if panoptic else {}
         return Block(name, (Line("unfinished", COUNTED["no"], shown, notes=notes, quality=quality),), notes)
     remarks = remark_lines(summary.get("notes", {}), FIGURES)
     comparisons = compare_run(run)
     figures = {key: summary[key] for key in FIGURES}
-    own = Line("run", COUNTED["no"], figures, notes=(*said, *remarks), quality=quality_of(summary))
-    return Block(name, (own, *published_lines(comparisons)), (*(notes_on(comparisons) or said), *remarks))
+    own = Line("run", COUNTED["no"], figures, notes=(*warnings, *remarks), quality=quality_of(summary))
+    return Block(name, (own, *published_lines(comparisons)), (*(notes_on(comparisons) or warnings), *remarks))
 
 
 def published_lines(comparisons: Sequence[Comparison]) -> list[Line]:

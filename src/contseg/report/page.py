@@ -172,12 +172,12 @@ def _facts(run: Run) -> dict[str, Any]:
 
 def _warnings(runs: Mapping[str, Facts]) -> list[tuple[str, str]]:
     """The warnings of all runs, each with the name of its run."""
-    said = [
+    found = [
         (name, f"not comparable with published numbers: {facts['not_comparable']}")
         for name, facts in runs.items()
         if facts["not_comparable"]
     ]
-    return said + [(name, text) for name, facts in runs.items() for text in facts["warnings"]]
+    return found + [(name, text) for name, facts in runs.items() for text in facts["warnings"]]
 
 
 def _versions(facts: Facts) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class Result:
     Args:
         figures: metrics in percent, also those of segments (`QUALITY`) if there are any; None if not measured.
         notes: metric to the reason why it is None, or to the classes that it covers.
-        changes: that were accepted when the run was resumed, see `marks`.
+        changes: the `marks` of the run, such as changes that were accepted when it was resumed.
         seconds: time of one core, without steps from the cache.
         plan: hash of the plan.
         scenario: dataset and scenario as text; runs of the same scenario should have the same plan.
@@ -137,9 +137,9 @@ def plan_warnings(results: Results) -> list[str]:
 
 
 def result_warnings(results: Results) -> list[str]:
-    """`plan_warnings`, and a line for every run that was resumed with changes."""
-    said = [f"{row} ({seed}): {change}" for (row, seed), result in results.items() for change in result.changes]
-    return [*plan_warnings(results), *said]
+    """`plan_warnings`, and a line for every mark of a run."""
+    marked = [f"{row} ({seed}): {change}" for (row, seed), result in results.items() for change in result.changes]
+    return [*plan_warnings(results), *marked]
 
 
 def page(
@@ -266,8 +266,8 @@ def _quality(rows: Mapping[str, Row], results: Results) -> str:
         measured = sum(one.get("pq_all") is not None for one in runs)
         against = spread(gains, "+") + (f" (n = {len(gains)})" if 0 < len(gains) < measured else "")
         lines.append(f"| {' | '.join([rows[name].label, *means, against, str(measured)])} |")
-    told = "Panoptic quality of segments in %, likewise; n: runs that measured it; a dash: not measured."
-    return f"\n{told}\n\n" + "\n".join(lines) + "\n"
+    caption = "Panoptic quality of segments in %, likewise; n: runs that measured it; a dash: not measured."
+    return f"\n{caption}\n\n" + "\n".join(lines) + "\n"
 
 
 def _missing(rows: Mapping[str, Row], results: Results) -> str:

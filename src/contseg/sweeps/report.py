@@ -19,7 +19,7 @@ from contseg.sweeps.charts import accuracy_against_cost, band_curves, mean_curve
 from contseg.sweeps.outcomes import Outcome, Outcomes, read_outcomes
 from contseg.sweeps.page import read_results, result_warnings
 from contseg.sweeps.published import published_blocks, published_sheets
-from contseg.sweeps.results import costs_sheet, differences_sheet, means_sheet, quality_sheets
+from contseg.sweeps.results import costs_sheet, differences_sheets, means_sheet, quality_sheets
 
 PAGE = "sweep.html"
 
@@ -60,7 +60,7 @@ def _content(outcomes: Outcomes, folder: Path) -> dict[str, Any]:
         "means": means_sheet(outcomes),
         "segments": quality_sheets(outcomes),
         "costs": costs_sheet(outcomes),
-        "differences": [differences_sheet(outcomes)] if len(outcomes.shown) > 1 else [],
+        "differences": differences_sheets(outcomes),
         "published": published_sheets(published_blocks(outcomes)),
         "curves": band_curves(outcomes),
         "old_against_new": old_against_new(outcomes),

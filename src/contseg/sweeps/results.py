@@ -40,9 +40,7 @@ HEADER = (
 
 def sheets(outcomes: Outcomes) -> list[Sheet]:
     """Means, costs, differences if there are several methods, and panoptic quality if a run measured it."""
-    found = [means_sheet(outcomes), costs_sheet(outcomes)]
-    found += [differences_sheet(outcomes)] if len(outcomes.shown) > 1 else []
-    return found + quality_sheets(outcomes)
+    return [means_sheet(outcomes), costs_sheet(outcomes), *differences_sheets(outcomes), *quality_sheets(outcomes)]
 
 
 def means_sheet(outcomes: Outcomes) -> Sheet:
@@ -156,8 +154,10 @@ def differences_of(outcomes: Outcomes) -> Iterator[tuple[str, str, str, Paired]]
                 yield name, base, key, difference
 
 
-def differences_sheet(outcomes: Outcomes) -> Sheet:
-    """Paired differences to the first method, with intervals."""
+def differences_sheets(outcomes: Outcomes) -> list[Sheet]:
+    """Paired differences to the first method, with intervals; no sheet if there is a single method."""
+    if len(outcomes.shown) < 2:
+        return []
     rows = []
     for name, _, key, one in differences_of(outcomes):
         interval = DASH if one.low is None or one.high is None else f"{one.low:+.1f} to {one.high:+.1f}"
@@ -169,7 +169,7 @@ def differences_sheet(outcomes: Outcomes) -> Sheet:
         f"undecided: the interval contains 0; too few pairs: under {FEWEST_PAIRS}, which cannot decide even if all agree",
     ]
     title = f"Differences to {outcomes.rows[outcomes.shown[0]].label}"
-    return Sheet(title, ["method", "metric", "difference", "interval", "pairs", "verdict"], rows, notes, left=2)
+    return [Sheet(title, ["method", "metric", "difference", "interval", "pairs", "verdict"], rows, notes, left=2)]
 
 
 def comma_separated(outcomes: Outcomes) -> str:
