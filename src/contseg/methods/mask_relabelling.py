@@ -80,7 +80,7 @@ def with_pseudo_masks(
 def pseudo_counts(batch: Batch) -> list[int]:
     """Number of targets of each image that are not annotated there; one of the next step is."""
     each = zip(targets_of(batch), _known(batch), strict=True)
-    return [int((~annotated[one.classes]).sum()) for one, annotated in each]
+    return torch.stack([(~annotated[one.classes]).sum() for one, annotated in each]).tolist()
 
 
 def _known(batch: Batch) -> Tensor:

@@ -24,7 +24,7 @@ from contseg.scenarios.batch import Batch
 from contseg.scenarios.segments import with_targets
 
 POINTS = 12544
-"""Points at which masks are compared, 112 x 112; never more than an image has pixels."""
+"""Points at which masks are compared, 112 x 112; never more than a map of logits has values."""
 
 
 class Update(Protocol):
@@ -85,7 +85,8 @@ def matched_count(batch: Batch, queries: int, leaked: bool = False) -> int:
     """
     targets, none = targets_of(batch), batch.annotated.shape[1]
     matched = sum(min(len(one.classes), queries) for one in targets)
-    return matched - sum(int((one.classes == none).sum()) for one in targets) if leaked else matched
+    # One number of the whole batch, as the host waits for it.
+    return matched - int((torch.cat([one.classes for one in targets]) == none).sum()) if leaked else matched
 
 
 def match(output: SegmenterOutput, batch: Batch, update: Update) -> Matched:
@@ -99,7 +100,7 @@ def match(output: SegmenterOutput, batch: Batch, update: Update) -> Matched:
     logits, maps = prediction.class_logits, prediction.mask_logits
     targets, layer = targets_of(batch), str(getattr(output, "name", ""))
     like = precise(logits)
-    points = _points(targets, logits.shape[1], batch.size, like, update, layer)
+    points = _points(targets, maps, like, update, layer)
     costs = softmax_matching_costs if prediction.softmax else matching_costs
     matches = assign(costs(logits, maps, targets, points.matching))
     if not layer:
@@ -110,19 +111,18 @@ def match(output: SegmenterOutput, batch: Batch, update: Update) -> Matched:
     return Matched(targets, matches, classes, points, number.clamp_min(1 / update.ranks.count / passes))
 
 
-def _points(
-    targets: Sequence[MaskTargets], queries: int, size: tuple[int, int], like: Tensor, update: Update, layer: str
-) -> LayerPoints:
+def _points(targets: Sequence[MaskTargets], maps_BQhw: Tensor, like: Tensor, update: Update, layer: str) -> LayerPoints:
     """The points of a layer: those of an image are the same whatever rank or pass it is in."""
     seed = update.update_seed
     if seed is None:
         seed = int(torch.randint(2**62, (), generator=update.generator))
+    queries, points = maps_BQhw.shape[1], min(POINTS, maps_BQhw.shape[2] * maps_BQhw.shape[3])
     first = (update.pass_number * update.ranks.count + update.ranks.rank) * len(targets)
     each = []
     for place, one in enumerate(targets):
         digest = hashlib.sha256(f"{seed} {layer} {first + place}".encode()).digest()
         generator = torch.Generator(like.device).manual_seed(int.from_bytes(digest[:7], "big"))
-        each.append(draw_points(generator, [len(one.classes)], queries, min(POINTS, size[0] * size[1]), like))
+        each.append(draw_points(generator, [len(one.classes)], queries, points, like))
     parts = ([getattr(one, name) for one in each] for name in ("matching", "candidates", "random"))
     return LayerPoints(*(torch.cat(part) for part in parts))
 
