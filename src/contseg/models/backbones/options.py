@@ -202,6 +202,8 @@ class ViTOptions(BackboneOptions):
             timm's. For other images they are interpolated in every forward pass. DINOv3 has none.
         patch: side of a patch in pixels; default: 14 (DINOv2) or 16 (DINOv3). Published weights are resampled for another.
         lora: rank of low-rank updates of the attention, with which nothing else of the ViT is trained; 0: none.
+        stem: pairs of residual convolutions after the 3x3 convolutions that embed patches, for training from random weights;
+            none: one convolution embeds them, as in published weights.
         options: of timm's constructor, such as `depth`.
     """
 
@@ -221,6 +223,7 @@ class ViTOptions(BackboneOptions):
     size: Pixels | Sides | None = None
     patch: Annotated[int, Field(ge=2, le=64)] | None = None
     lora: ChannelsOrNone = 0
+    stem: Annotated[int, Field(ge=0, le=64)] | None = None
     options: dict[str, Any] = Field({})
 
     @model_validator(mode="after")
@@ -232,6 +235,12 @@ class ViTOptions(BackboneOptions):
                     f"size: {side} pixels are not a whole number of patches of {self.token}; set {near[0]} or {near[1]}, or"
                     " another patch"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _halves_patches(self) -> "ViTOptions":
+        if self.stem is not None and self.token & (self.token - 1):
+            raise ValueError(f"stem: halves images down to a patch, and a patch of {self.token} pixels is no power of 2; set 16")
         return self
 
     @property
@@ -254,7 +263,7 @@ class ViTOptions(BackboneOptions):
         """A `PlainViT`."""
         from contseg.models.backbones.vit import PlainViT
 
-        return PlainViT(self.name, self.drop_path, self.options, self.sides, self.patch, self.lora)
+        return PlainViT(self.name, self.drop_path, self.options, self.sides, self.patch, self.lora, self.stem)
 
     def make_trunk(self) -> "QueryTrunk":
         """An untrained ViT without a pyramid, for the head `eomt`.
@@ -265,7 +274,7 @@ class ViTOptions(BackboneOptions):
         from contseg.models.eomt.trunk import QueryTrunk
 
         with self._errors():
-            return QueryTrunk(self.name, self.drop_path, self.options, self.sides, self.patch, self.lora)
+            return QueryTrunk(self.name, self.drop_path, self.options, self.sides, self.patch, self.lora, self.stem)
 
 
 class VisionTransformerOptions(BackboneOptions):
