@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import digits_table, voc_table
+from benchmarks import digits_table, mask_rows, voc_table
 from benchmarks.table_command import FORGETTING, Table, main
 from contseg.sweeps.cells import OWN, Row
 
@@ -32,6 +32,7 @@ LATER = (
 STRIDE = ("network.backbone.output_stride=16",)
 WITHOUT_POOLING = ("ssul", "ssul-m", "idec", "lag", "dkd", "dkd-m", "star", "star-m", "adapter", "barm", "cfsseg", "mbs")
 """Rows whose head pools the whole map."""
+GLOBE_EPOCHS = (12, 8)
 NARROW = ("network.backbone.width=16", "network.width=16")
 
 
@@ -68,6 +69,7 @@ def sections() -> dict[str, dict[str, Row]]:
     digits = {
         f"Digits 5-1: {title}": in_orders(rows, "digits-", {name: smaller_digits(name) for name in rows})
         for title, rows in digits_table.SECTIONS.items()
+        if title != mask_rows.TITLE
     }
     tree = f"data.path={OUT / voc_table.TREE}"
     voc = {
@@ -75,7 +77,27 @@ def sections() -> dict[str, dict[str, Row]]:
         for split in voc_table.SEEDS
         for rows in [voc_table.rows_of(split)]
     }
-    return digits | voc
+    return digits | voc | masks(tree)
+
+
+def masks(tree: str) -> dict[str, dict[str, Row]]:
+    """Rows of masks, in their own order only and as large as in the two tables.
+
+    Args:
+        tree: override that says where the images of VOC are.
+    """
+    title = mask_rows.TITLE.replace("Masks", "masks")
+    on_voc = {name: replace(row, overrides=(tree, *row.overrides)) for name, row in voc_table.masks().items()}
+    on_globe = mask_rows.rows_over("globe/finetune_4-1", "globe/joint", 128, 16, GLOBE_EPOCHS, ("backbone_weights=null",))
+    return {
+        f"Digits 5-1: {title}": _named("digits", mask_rows.digits_rows()),
+        f"Synthetic VOC 15-5, overlapped: {title}": _named("voc", on_voc),
+        f"Globe 4-1: {title}": _named("globe", on_globe),
+    }
+
+
+def _named(prefix: str, rows: Mapping[str, Row]) -> dict[str, Row]:
+    return {f"{prefix}-{name}": row for name, row in rows.items()}
 
 
 def with_images(out: Path) -> list[str]:

@@ -60,6 +60,32 @@ def test_masks_have_a_stride_that_follows_from_the_patch(patch, stride):
     assert output.masks.mask_logits.shape[2:] == (size[0] // stride, size[1] // stride)
 
 
+def test_random_weights_let_the_classes_of_queries_depend_on_the_image():
+    """With weights of a small deviation, narrow blocks are near the identity, and classes hardly learn."""
+    segmenter = tiny(options={}).eval()
+    with torch.no_grad():
+        logits = segmenter(images(count=8)).masks.class_logits
+    assert logits.std(dim=0).mean() > 0.1 * logits.std(dim=1).mean()
+
+
+def test_sizes_with_published_weights_start_from_those_of_timm():
+    trunk = tiny("dinov2_reg_small", options={"embed_dim": 64, "depth": 2, "num_heads": 2}).backbone.model
+    assert trunk.blocks[0].mlp.fc1.weight.std().item() == pytest.approx(0.02, rel=0.1)
+    assert trunk.pos_embed.std().item() == pytest.approx(0.02, rel=0.1)
+
+
+@pytest.mark.parametrize("trunk", TRUNKS)
+def test_convolutions_embed_patches_of_images_of_any_size(trunk):
+    segmenter = tiny(trunk, size=64, stem=1).eval()
+    output = segmenter(images((33, 47)), taps=("tokens",))
+    assert output.features["tokens"].shape == (2, 16, 5, 6)
+    assert output.masks.mask_logits.shape == (2, 6, 9, 12)
+    segmenter = tiny(trunk, stem=1, freeze="stage1").train()
+    stem = segmenter.backbone.model.patch_embed.proj
+    assert not any(one.requires_grad for one in stem.parameters())
+    assert not any(module.training for module in stem.modules() if isinstance(module, torch.nn.BatchNorm2d))
+
+
 def test_logits_are_logarithms_of_the_scores_and_computed_when_read():
     output = tiny().eval()(images())
     assert output._logits is None
@@ -235,6 +261,7 @@ def test_growing_does_not_touch_what_there_is():
             {"backbone": {"name": "dinov2_reg_tiny", "size": 500}},
             "500 pixels are not a whole number of patches of 14; set 490",
         ),
+        ({"backbone": {"name": "dinov2_reg_tiny", "stem": 1}}, "a patch of 14 pixels is no power of 2; set"),
         ({"head": {"name": "eomt", "annealing": [[0, 1]]}}, "1 spans for 4 blocks"),
         ({"head": {"name": "eomt", "blocks": 1, "annealing": [[0.5, 0.2]]}}, "ends before it begins"),
         ({"head": {"name": "eomt", "width": 8}}, "width"),
