@@ -240,7 +240,9 @@ class ViTOptions(BackboneOptions):
     @model_validator(mode="after")
     def _halves_patches(self) -> "ViTOptions":
         if self.stem is not None and self.token & (self.token - 1):
-            raise ValueError(f"stem: halves images down to a patch, and a patch of {self.token} pixels is no power of 2; set patch: 16")
+            raise ValueError(
+                f"stem: halves images down to a patch, and a patch of {self.token} pixels is no power of 2; set patch: 16"
+            )
         return self
 
     @property
