@@ -91,7 +91,7 @@ def test_the_command_line_on_the_page_makes_the_recipe_of_a_cell(tmp_path):
 @pytest.mark.slow
 def test_a_row_is_trained_and_shown(tmp_path):
     words = ["--rows", "mib_15-5", "--seeds", "0", "--out", str(tmp_path / "runs"), "--docs", str(tmp_path / "page.md")]
-    small = ["network.width=8", "network.head_width=16", "data.crop=32", "data.test_crop=32", "training.epochs=1"]
+    small = ["data.crop=32", "data.test_crop=32", "training.epochs=1"]
     subprocess.run(
         [sys.executable, "-m", "benchmarks.voc_table", *words, *small],
         cwd=ROOT,

@@ -27,8 +27,8 @@ class ResidualConvolutions(nn.Module):
 class ConvolutionalStem(nn.Sequential):
     """3x3 convolutions of stride 2 down to one vector per patch (Xiao et al., NeurIPS 2021), and residual ones after them.
 
-    A single convolution of the side of a patch has to learn every shape at every place in a patch, which takes far more
-    images than small data sets have. Channels double with every stride and end at `width`.
+    For training from random weights: shapes are found wherever they are in a patch, which a single convolution of the side
+    of a patch has to learn for every place. Channels double with every stride and end at `width`.
 
     Args:
         patch: side of a patch in pixels, a power of two.

@@ -66,8 +66,8 @@ class TimmViT(Backbone):
     def initialise(self) -> None:
         """Weights for training from nothing, of names without published weights; others keep those of timm.
 
-        Those of timm have a deviation of 0.02 at any width, which leaves narrow blocks near the identity and positions
-        unseen: tokens of 64 channels change by a hundredth in a block, and a query does not depend on the image.
+        Those of timm have a deviation of 0.02 at any width, which leaves narrow blocks near the identity: a block changes
+        tokens of 64 channels by a twentieth. Positions then are a thirtieth of embedded patches.
         """
         if not self.name.endswith("_tiny"):
             return
