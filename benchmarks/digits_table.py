@@ -9,7 +9,6 @@ A run whose recipe changed since is trained anew. Everything lives in `--out`; d
 
 from pathlib import Path
 
-from benchmarks import mask_rows
 from benchmarks.table_command import FORGETTING, Table, main
 from contseg.sweeps.cells import Row
 
@@ -60,7 +59,6 @@ SECTIONS = {
         "idrnet-sdr": Row("SDR on MiB", "digits/sdr_5-1", IDRNET),
         "idrnet-idec": Row("IDEC", "digits/idec_5-1", (*IDRNET, "method.features=stages")),
     },
-    mask_rows.TITLE: mask_rows.digits_rows(),
 }
 TABLE = Table(
     command="make digits-table",

@@ -1,15 +1,13 @@
-"""The rows of networks that classify masks: a small EoMT from random weights on digits, synthetic VOC and the globe."""
+"""Rows of the leaderboard with networks that classify masks: a small EoMT from random weights on three kinds of images."""
 
 from contseg.sweeps.cells import Row
 
-TITLE = "Masks, EoMT with four layers"
+TITLE = "masks, EoMT with four blocks"
 SEEDS = (0, 1, 2)
-METHODS = {
-    "finetune": ("finetune", "{name: eomt, queries: 20, blocks: 2}"),
-    "comformer": ("CoMFormer", "{name: eomt, queries: 20, blocks: 2, shares: softmax}"),
-    "balconpas": ("BalConpas", "{name: eomt, queries: 20, blocks: 2}"),
-    "simcis": ("SimCIS", "{name: eomt, queries: 20, blocks: 2, start: patches}"),
-}
+PACKAGED = {"finetune": "finetune-eomt", "comformer": "comformer", "balconpas": "balconpas", "simcis": "simcis"}
+"""Method -> its name in a packaged recipe of the digits."""
+LABELS = {"finetune": "finetune", "comformer": "CoMFormer", "balconpas": "BalConpas", "simcis": "SimCIS"}
+HEADS = {"comformer": ", shares: softmax, decision: owner", "simcis": ", start: patches"}
 TRAINING = (
     "training.optimiser=adamw",
     "training.weight_decay=0.05",
@@ -20,15 +18,34 @@ TRAINING = (
     "training.channels_last=false",
 )
 MEMORY = "scenario.memory={size: 30, mix: sampling, choice: balanced}"
+VOC = ("data.crop=64", "data.test_crop=null", "training.workers=0")
 
 
-def digits_rows() -> dict[str, Row]:
+def digits() -> dict[str, Row]:
     """The packaged recipes of masks on digits, as they are."""
-    rows = {
-        f"masks-{method}": Row(label, f"digits/{'finetune-eomt' if method == 'finetune' else method}_5-1", (), SEEDS)
-        for method, (label, _) in METHODS.items()
-    }
-    return rows | {"masks-joint": Row("joint", "digits/joint-eomt", (), SEEDS)}
+    rows = {method: Row(LABELS[method], f"digits/{name}_5-1", (), SEEDS) for method, name in PACKAGED.items()}
+    return rows | {"joint": Row("joint", "digits/joint-eomt", (), SEEDS)}
+
+
+def synthetic_voc(tree: str) -> dict[str, Row]:
+    """15-5 on synthetic images in VOC's layout.
+
+    Args:
+        tree: override that says where the images are.
+    """
+    return rows_over("voc/finetune_15-5_overlapped", "voc/joint_15-5", 64, 8, (30, 30), (tree, *VOC))
+
+
+def globe() -> dict[str, Row]:
+    """4-1 on the globe, without the weights that the package has for the network of pixels."""
+    return rows_over("globe/finetune_4-1", "globe/joint", 128, 16, (40, 12), ("backbone_weights=null",))
+
+
+def globe_by_pixel() -> dict[str, Row]:
+    """The packaged recipes of pixels on the globe, as they are."""
+    names = {"finetune": "finetune_4-1", "mib": "mib_4-1", "joint": "joint"}
+    labels = LABELS | {"mib": "MiB", "joint": "joint"}
+    return {method: Row(labels[method], f"globe/{name}", (), SEEDS) for method, name in names.items()}
 
 
 def rows_over(
@@ -44,13 +61,14 @@ def rows_over(
         given: further overrides.
     """
 
-    def overrides(head: str) -> tuple[str, ...]:
-        backbone = f"{{name: dinov2_reg_tiny, patch: {patch}, size: {size}, stem: 1}}"
+    def overrides(method: str) -> tuple[str, ...]:
+        backbone = f"{{name: dinov2_reg_tiny, patch: {patch}, size: {size}, stem: 3, freeze: none}}"
+        head = f"{{name: eomt, queries: 10, blocks: 2{HEADS.get(method, '')}}}"
         network = f"network={{background: constant, backbone: {backbone}, head: {head}}}"
         return network, f"training.epochs=[{epochs[0]}, {epochs[1]}]", *TRAINING, *given
 
     rows = {}
-    for method, (label, head) in METHODS.items():
+    for method, label in LABELS.items():
         memory = (MEMORY,) if method == "balconpas" else ()
-        rows[f"masks-{method}"] = Row(label, finetune, (f"method={{name: {method}}}", *memory, *overrides(head)), SEEDS)
-    return rows | {"masks-joint": Row("joint", joint, overrides(METHODS["finetune"][1]), SEEDS)}
+        rows[method] = Row(label, finetune, (f"method={{name: {method}}}", *memory, *overrides(method)), SEEDS)
+    return rows | {"joint": Row("joint", joint, overrides("joint"), SEEDS)}

@@ -10,7 +10,6 @@ since the network starts from random weights. The images, and everything else, l
 
 from pathlib import Path
 
-from benchmarks import mask_rows
 from benchmarks.table_command import FORGETTING, Table, main
 from contseg.data.fake import write_fake
 from contseg.sweeps.cells import Row
@@ -48,8 +47,6 @@ SEEDS = {"15-5": (0, 1, 2), "15-1": (0, 1)}
 
 # A later step has 80 images, or 16: three updates an epoch, or one. A new class needs about a hundred.
 EPOCHS = {"15-5": (25, 60), "15-1": (25, 75)}
-MASK_EPOCHS = (25, 30)
-MASKS_15_5 = f"15-5, overlapped: {mask_rows.TITLE.replace('Masks', 'masks')}"
 
 
 def rows_of(split: str) -> dict[str, Row]:
@@ -61,12 +58,6 @@ def rows_of(split: str) -> dict[str, Row]:
         return Row(label, f"voc/{method}_{split}_overlapped", (*overrides, epochs), SEEDS[split])
 
     return {f"{method}_{split}": row(method, label, overrides) for method, (label, overrides) in METHODS.items()}
-
-
-def masks() -> dict[str, Row]:
-    """The rows of masks, 15-5."""
-    given = ("data.crop=64", "data.test_crop=null", "training.workers=0")
-    return mask_rows.rows_over("voc/finetune_15-5_overlapped", "voc/joint_15-5", 64, 8, MASK_EPOCHS, given)
 
 
 def with_images(out: Path) -> list[str]:
@@ -109,7 +100,7 @@ TABLE = Table(
         " and the test images, which are whole in all rows.\nThe numbers show that the recipes learn; they are not"
         f" comparable with published ones. {FORGETTING}"
     ),
-    sections={"15-5, overlapped": rows_of("15-5"), "15-1, overlapped": rows_of("15-1"), MASKS_15_5: masks()},
+    sections={"15-5, overlapped": rows_of("15-5"), "15-1, overlapped": rows_of("15-1")},
     alone=alone_text(),
     prepare=with_images,
 )

@@ -164,6 +164,18 @@ class TestMethods:
         assert "pod" not in read_recipe(write("extends: with_pod\nmethod: {name: mib}")).method
 
 
+class TestNetworks:
+    """Keys of a backbone that another one has too are kept, but not arguments for the constructor of a library."""
+
+    def test_another_kind_of_backbone_takes_no_options(self):
+        backbone = read_recipe("globe/joint", ["network={backbone: {name: dinov2_reg_tiny, patch: 16}}"]).network.backbone
+        assert (backbone.options, backbone.freeze) == ({}, "all")
+
+    def test_a_backbone_of_the_same_kind_does(self):
+        backbone = read_recipe("globe/joint", ["network={backbone: {name: mobilenetv3_large}}"]).network.backbone
+        assert (backbone.options, backbone.freeze) == ({"output_stride": 16}, "all")
+
+
 class TestDifferences:
     def test_only_what_differs_is_told_with_both_values(self):
         one = read_recipe(NAME)

@@ -86,13 +86,14 @@ def _hint(kinds: Registry[type[Part]], name: str, key: Any) -> str:
 
 
 def shared_keys(kinds: Registry[type[Part]], before: Mapping[str, Any], name: Any) -> dict[str, Any]:
-    """The keys of a part that its replacement has too; all keys if it is not replaced.
+    """The keys of a part that its replacement has too; all keys if it is not replaced, or by a part of the same kind.
 
     Args:
         before: keys of the replaced part.
         name: name of its replacement, or None.
     """
-    if name not in kinds:
+    by_name = dict(kinds.items())
+    kind, old = by_name.get(name), by_name.get(before.get("name", ""))
+    if kind is None or kind is old:
         return dict(before)
-    kind = kinds[name]
     return {key: value for key, value in before.items() if key in kind.model_fields and key not in kind.not_shared}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -172,6 +172,8 @@ class TimmOptions(BackboneOptions):
         options: of timm's constructor, such as `depths` and `dims` of ConvNeXt, or `output_stride`.
     """
 
+    not_shared: ClassVar[frozenset[str]] = frozenset({"options"})
+
     name: Literal["convnext_tiny", "convnext_base", "convnext_large", "mobilenetv3_large", "efficientnet_lite0"]
     drop_path: ShareBelowOne = 0.0
     options: dict[str, Any] = Field({})
@@ -206,6 +208,8 @@ class ViTOptions(BackboneOptions):
             none: one convolution embeds them, as in published weights.
         options: of timm's constructor, such as `depth`.
     """
+
+    not_shared: ClassVar[frozenset[str]] = frozenset({"options"})
 
     name: Literal[
         "dinov2_small",
