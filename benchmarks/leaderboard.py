@@ -42,9 +42,15 @@ def in_orders(rows: Mapping[str, Row], prefix: str, words: Mapping[str, tuple[st
         words: overrides of each row, in addition to its own.
     """
     return {
-        f"{prefix}{name}": replace(row, seeds=SEEDS, orders=orders_of(name), overrides=(*row.overrides, *words[name]))
+        f"{prefix}{name}": replace(row, seeds=SEEDS, orders=orders_of(name), overrides=with_words(row, words[name]))
         for name, row in rows.items()
     }
+
+
+def with_words(row: Row, words: tuple[str, ...]) -> tuple[str, ...]:
+    """The overrides of a row and more, without those that are replaced."""
+    keys = {word.partition("=")[0] for word in words}
+    return (*(one for one in row.overrides if one.partition("=")[0] not in keys), *words)
 
 
 def orders_of(name: str) -> tuple[str, ...]:

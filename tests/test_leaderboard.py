@@ -30,6 +30,12 @@ def test_a_row_of_masks_has_the_steps_and_the_images_of_the_packaged_recipe(tmp_
     assert others <= {"data.crop", "data.test_crop", "data.path", "method"}
 
 
+def test_a_row_names_each_key_once():
+    for name, row in TABLE.rows.items():
+        keys = [word.partition("=")[0] for word in row.overrides]
+        assert len(keys) == len(set(keys)), name
+
+
 def test_what_has_not_been_run_has_a_dash():
     text = page(TABLE, {})
     runs = sum(len(row.runs()) for row in TABLE.rows.values())
