@@ -6,12 +6,14 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from contextlib import redirect_stdout
 
 import pytest
 
 from contseg.cli.json_log import json_log
 from contseg.cli.progress import print_line
+from contseg.cli.streams import warn_in_one_line
 from contseg.engine.run import Run
 from contseg.interruption import Interrupted
 from contseg.recipes.build import start_run
@@ -21,6 +23,12 @@ from tests.conftest import TINY
 from tests.engine.runs import command, tiny_recipe
 
 SHORT = [*TINY, "data.options={train: 10, test: 2, size: 32}", "scenario.split=5-5", "training.batch=10"]
+
+
+def test_a_warning_is_one_line_without_a_place_in_the_code(monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    warn_in_one_line()
+    assert warnings.formatwarning(UserWarning("more\n  masks\x1b"), UserWarning, "x.py", 3) == "warning: more masks\\x1b\n"
 
 
 class Clock:

@@ -211,6 +211,12 @@ class TestBadInput:
             (lambda content: content["annotations"][0].update(file_name="../a.png"), "'../a.png' is not the name"),
             (lambda content: content["images"][0].update(file_name="/etc/passwd"), "is not the name of a file"),
             (lambda content: content["annotations"].append(content["annotations"][0]), "is annotated twice"),
+            (
+                lambda content: content["annotations"][1].update(image_id=0),
+                "image 0 is annotated twice (000000000009.png, 0000",
+            ),
+            (lambda content: content["images"].append(content["images"][0]), "image 0 is listed twice"),
+            (lambda content: segment(content).update(iscrowd="yes"), "iscrowd is 'yes'; set it to 0 or 1"),
             (lambda content: content["annotations"][0].pop("segments_info"), "'segments_info' is missing"),
             (lambda content: segment(content).update(id=0), "segment id 0: ids are 1 to 16777215"),
             (lambda content: segment(content).update(id=1 << 24), "segment id 16777216: ids are 1 to 16777215"),
@@ -247,7 +253,8 @@ class TestBadInput:
         name = dataset.names("test")[0]
 
         def also(content):
-            content["annotations"].append({"image_id": 0, "file_name": f"{name}.png", "segments_info": []})
+            content["images"].append({"id": -1, "file_name": f"{name}.jpg"})
+            content["annotations"].append({"image_id": -1, "file_name": f"{name}.png", "segments_info": []})
 
         with pytest.raises(ContsegError, match=f"'{name}' is also in annotations/panoptic_train2017.json"):
             change(dataset, also)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from contseg.evaluation.predict import evaluate, predict_batch, predict_image, predict_with_doubt
+from contseg.models.make import make_segmenter
 from contseg.models.options import NetworkOptions
 from contseg.models.segmenter import Segmenter
 from contseg.scenarios.batch import Batch
@@ -23,6 +24,14 @@ def batches(count=3):
         labels[:, :4] = 255
         images = torch.randint(0, 256, (2, 3, 40, 48), generator=generator, dtype=torch.uint8)
         yield Batch(images, labels, ("a", "b"), torch.ones(2, 4, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 53)])
+def test_a_network_that_pads_images_predicts_the_smallest(size):
+    torch.manual_seed(0)
+    network = {"backbone": {"name": "dinov2_reg_tiny", "patch": 16}, "head": {"name": "eomt", "queries": 4, "blocks": 1}}
+    image = np.zeros((*size, 3), dtype=np.uint8)
+    assert predict_image(make_segmenter(NetworkOptions(**network), [3]).eval(), image).shape == size
 
 
 @pytest.mark.parametrize("size", [(37, 53), (64, 64), (100, 33)])

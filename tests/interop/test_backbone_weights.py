@@ -262,3 +262,46 @@ def test_biases_that_a_file_of_dinov3_lacks_start_as_zero(tmp_path):
     trunk = ViTOptions(name="dinov3_small", options={**SMALL_VIT, "qkv_bias": True}).make_trunk()
     load_backbone(trunk, tmp_path / "weights.pth")
     assert not trunk.model.blocks[0].attn.q_bias.any()
+
+
+STEMS = (None, 0, 2)
+
+
+def with_stem(stem, seed=0):
+    return (
+        made("dinov2_reg_small", {"embed_dim": 16, "depth": 2, "num_heads": 2, "patch_size": 16}, seed)
+        if stem is None
+        else (
+            ViTOptions(
+                name="dinov2_reg_small", patch=16, stem=stem, options={"embed_dim": 16, "depth": 2, "num_heads": 2}
+            ).make()
+        )
+    )
+
+
+@pytest.mark.parametrize("given", STEMS)
+@pytest.mark.parametrize("own", STEMS)
+def test_weights_embed_patches_as_the_network_does_or_the_key_is_named(tmp_path, given, own):
+    torch.save(with_stem(given).model.state_dict(), tmp_path / "weights.pth")
+    backbone = with_stem(own, seed=1)
+    if given == own:
+        load_backbone(backbone, tmp_path / "weights.pth")
+    else:
+        theirs = "null" if given is None else given
+        with pytest.raises(ContsegError, match=rf"set network\.backbone\.stem={theirs}$"):
+            load_backbone(backbone, tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "dinov2_reg_tiny"}, "there are no published weights of dinov2_reg_tiny"),
+        (
+            {"name": "dinov2_reg_small", "patch": 16, "stem": 3},
+            "published weights have no stem, and .*stem is 3; set it to null",
+        ),
+    ],
+)
+def test_nothing_is_downloaded_that_cannot_fit(options, message):
+    with pytest.raises(ContsegError, match=message):
+        load_backbone(ViTOptions(**options).make(), "hub")

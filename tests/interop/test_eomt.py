@@ -69,6 +69,25 @@ def trained(rotary, seed=0):
     return segmenter, published_names(segmenter.state_dict(), rotary)
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("encoder.backbone.pos_embed", lambda value: value.flatten(), r"pos_embed has the shape \(1024,\), which no"),
+        ("encoder.backbone.patch_embed.proj.weight", lambda value: value[0, 0, 0], r"proj\.weight has the shape \(16,\)"),
+        ("q.weight", lambda value: value[0, 0], r"q\.weight has the shape \(\)"),
+        (None, None, r"no encoder\.backbone\.blocks\.0"),
+    ],
+)
+def test_tensors_of_other_shapes_are_named(name, change, message):
+    _, tensors = trained(False)
+    if name is None:
+        tensors = {key: value for key, value in tensors.items() if ".blocks." not in key}
+    else:
+        tensors[name] = change(tensors[name])
+    with pytest.raises(ContsegError, match=message):
+        eomt_options(tensors)
+
+
 @pytest.mark.parametrize("rotary", [False, True])
 def test_a_file_of_the_trainer_gives_the_same_masks(tmp_path, rotary):
     segmenter, tensors = trained(rotary)

@@ -161,7 +161,7 @@ def test_unknown_names_and_options_are_told():
         NetworkOptions(backbone={"name": "swin_tiny", "windows": 3})
     with pytest.raises(ValidationError, match="resnet18 has no key 'embed_dim'"):
         NetworkOptions(backbone={"name": "resnet18", "embed_dim": 3})
-    with pytest.raises(ContsegError, match=r"^network\.backbone: convnext_tiny cannot be made of its options"):
+    with pytest.raises(ContsegError, match=r"^network\.backbone\.options: convnext_tiny cannot be made of its options"):
         NetworkOptions(backbone={"name": "convnext_tiny", "options": {"windows": 3}}).backbone.make()
 
 

@@ -74,6 +74,11 @@ def test_sizes_with_published_weights_start_from_those_of_timm():
     assert trunk.pos_embed.std().item() == pytest.approx(0.02, rel=0.1)
 
 
+def test_batch_norms_of_a_stem_have_the_momentum_of_the_backbone():
+    norms = [one for one in tiny(stem=1, norm_momentum=0.5).modules() if isinstance(one, torch.nn.BatchNorm2d)]
+    assert {norm.momentum for norm in norms} == {0.5}
+
+
 @pytest.mark.parametrize("trunk", TRUNKS)
 def test_convolutions_embed_patches_of_images_of_any_size(trunk):
     segmenter = tiny(trunk, size=64, stem=1).eval()
@@ -179,6 +184,11 @@ TRAINED = {
     "tuned": ({}, lambda name: True),
     "frozen": ({"freeze": "all"}, lambda name: not name.startswith("backbone.")),
     "lora": ({"lora": 2}, lambda name: not name.startswith("backbone.") or ".lora_" in name),
+    "lora and stem": (
+        {"lora": 2, "stem": 1},
+        lambda name: not name.startswith("backbone.") or ".lora_" in name or ".patch_embed." in name,
+    ),
+    "frozen stem": ({"stem": 1, "lora": 2, "freeze": "stage1"}, lambda name: ".lora_" in name or "backbone." not in name),
 }
 
 
@@ -291,6 +301,15 @@ def test_more_blocks_than_there_are_and_patches_without_a_kernel_are_refused():
         tiny(head={"blocks": 5})
     with pytest.raises(ValidationError, match="patch"):
         ViTOptions(name="dinov2_reg_tiny", patch=1)
+
+
+def test_arguments_that_the_constructor_refuses_are_named():
+    with pytest.raises(ContsegError, match=r"^network\.backbone\.options: .*'foo'\); correct or remove foo"):
+        tiny(options={"foo": 7})
+
+
+def test_patches_may_be_given_to_the_constructor():
+    assert ViTOptions(name="dinov2_reg_tiny", size=64, options={"patch_size": [16, 16]}).token == 16
 
 
 def test_nothing_of_it_can_be_kept_between_epochs_or_reserved():

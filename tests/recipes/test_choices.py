@@ -44,6 +44,12 @@ def test_recipes_for_own_images_choose_by_the_machine_and_say_so(monkeypatch, na
     assert "backbone_weights=FILE with ImageNet weights of resnet18, or start_from=FOLDER" in second
 
 
+def test_no_weights_are_named_that_are_not_published():
+    tiny = ["data.dataset=folder", "data.options={}", "data.path=x"]
+    line = choices(read_recipe("digits/comformer_5-1", tiny))[-1]
+    assert line == "the network starts from random weights; set start_from=FOLDER with a trained segmenter"
+
+
 def test_no_imagenet_weights_are_named_for_a_backbone_of_ones_own():
     class Tiny(ResNetOptions):
         """Defined outside contseg."""

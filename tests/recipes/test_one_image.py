@@ -7,6 +7,7 @@ from contseg.errors import ContsegError
 from contseg.models.heads.options import HEADS
 from contseg.models.segmenter import Segmenter
 from contseg.recipes.build import make_job
+from contseg.recipes.read import read_recipe
 from tests.engine.runs import tiny_recipe
 
 NETWORKS = [
@@ -29,6 +30,12 @@ def test_it_is_refused_where_a_norm_would_see_one_number(tmp_path, network):
     else:
         assert make_job(recipe, tmp_path / "run").training.batch == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_the_norm_of_a_stem_is_named(tmp_path):
+    small = ["training.batch=1", "data.crop=16", "network.backbone.size=16"]
+    with pytest.raises(ContsegError, match=r"too few for network\.backbone\.stem, of which .*; set training\.batch=2, or a"):
+        make_job(read_recipe("digits/comformer_5-1", small), tmp_path / "run")
 
 
 @pytest.mark.parametrize("head", [head for head in HEADS if head not in ("fcn", "eomt")])

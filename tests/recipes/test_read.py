@@ -171,6 +171,21 @@ class TestNetworks:
         backbone = read_recipe("globe/joint", ["network={backbone: {name: dinov2_reg_tiny, patch: 16}}"]).network.backbone
         assert (backbone.options, backbone.freeze) == ({}, "all")
 
+    @pytest.mark.parametrize(
+        ("recipe", "stem", "other", "own"),
+        [
+            ("digits/comformer_5-1", 3, "resnet18", "plain"),
+            ("ade20k/idrnet_deeplabv3_resnet50-d8", "deep", "dinov2_small", None),
+        ],
+    )
+    def test_a_stem_is_of_one_kind_of_backbone(self, recipe, stem, other, own):
+        assert read_recipe(recipe).network.backbone.stem == stem
+        assert read_recipe(recipe, [f"network={{backbone: {other}, head: fcn}}"]).network.backbone.stem == own
+
+    def test_what_a_head_needs_is_said_whatever_the_stem_was(self):
+        with pytest.raises(ContsegError, match="needs a plain vision transformer"):
+            read_recipe("digits/comformer_5-1", ["network.backbone=resnet18"])
+
     def test_a_backbone_of_the_same_kind_does(self):
         backbone = read_recipe("globe/joint", ["network={backbone: {name: mobilenetv3_large}}"]).network.backbone
         assert (backbone.options, backbone.freeze) == ({"output_stride": 16}, "all")

@@ -16,7 +16,7 @@ from contseg.cli.failures import Interruptible, one_line_errors, require_no_empt
 from contseg.cli.plugins import PluginOption, with_plugins
 from contseg.cli.prepare import app as prepare_app
 from contseg.cli.recipes import app as recipes_app
-from contseg.cli.streams import write_anything
+from contseg.cli.streams import warn_in_one_line, write_anything
 from contseg.cli.sweep_command import app as sweep_app
 from contseg.cli.trained import app as trained_app
 from contseg.cli.tune_command import app as tune_app
@@ -341,6 +341,7 @@ def command() -> Any:
 def main() -> None:
     """Entry point. An error of the input or of the system is printed as one line, with exit code 2."""
     write_anything()
+    warn_in_one_line()
     with catching():
         end_with_input()
         with one_line_errors():

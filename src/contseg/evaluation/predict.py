@@ -187,13 +187,20 @@ def predict_image(
         ContsegError: `pixels_of` does not accept the image, or it is smaller than the output stride.
     """
     image = pixels_of(image)
-    stride, (height, width) = segmenter.options.backbone.stride, image.shape[:2]
-    resized = inference.options.fit or inference.options.resize
-    if min(height, width) < stride and not resized:
-        raise ContsegError(f"image of {width} x {height} pixels: smaller than the network's output stride of {stride}")
+    if not (inference.options.fit or inference.options.resize):
+        require_large_enough(segmenter, (image.shape[0], image.shape[1]))
     with torch.no_grad():
         image_BCHW = _tensor(segmenter, image)
         return _decide(segmenter, image_BCHW, None, inference, output_type(segmenter))[0].cpu().numpy()
+
+
+def require_large_enough(segmenter: Segmenter, size: tuple[int, int]) -> None:
+    """Raise ContsegError if an image is smaller than the output stride of a network, unless this pads images."""
+    stride, (height, width) = segmenter.options.backbone.stride, size
+    if min(size) < stride and not segmenter.options.masks:
+        raise ContsegError(
+            f"image of {width} x {height} pixels: smaller than the network's output stride of {stride}; enlarge it"
+        )
 
 
 def output_type(segmenter: Segmenter) -> torch.dtype:

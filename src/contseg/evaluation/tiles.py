@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contseg.errors import ContsegError
 from contseg.evaluation.bands import can_band
 from contseg.evaluation.blending import blend
 from contseg.evaluation.inference import Inference, Window, accumulate, infer, infer_map, windows_of
-from contseg.evaluation.predict import output_type
+from contseg.evaluation.predict import output_type, require_large_enough
 from contseg.evaluation.values import View
 from contseg.models.segmenter import Segmenter
 
@@ -96,8 +95,8 @@ def predict_tiles(
     """
     options = inference.options.model_copy(update={"mode": "slide", "fit": None, "windows": 1})
     height, width = image.size
-    if options.resize is None and min(height, width) < (stride := segmenter.options.backbone.stride):
-        raise ContsegError(f"image of {width} x {height} pixels: smaller than the network's output stride of {stride}")
+    if options.resize is None:
+        require_large_enough(segmenter, (height, width))
     view = View.of(segmenter, options)
     logits = view.logits
     unknown = int(segmenter.options.unknown)  # logits have an unknown output before the classes, scores do not

@@ -88,7 +88,14 @@ def eomt_options(tensors: Mapping[str, Tensor], source: str = "eomt") -> Network
     needed = ("q.weight", "class_head.weight", "attn_mask_probs", MARK, *(ENCODER + name for name in of_encoder))
     if missing := [name for name in needed if name not in tensors]:
         raise ContsegError(f"weights: no {missing[0]}, which every network of {source} has")
+    for name, rank in zip(needed, (2, 2, 1, None, 4, 3), strict=False):
+        if rank is not None and tensors[name].ndim != rank:
+            raise ContsegError(
+                f"weights: {name} has the shape {tuple(tensors[name].shape)}, which no network of {source} has"
+            )
     encoder = below(tensors, ENCODER)
+    if not any(name.startswith("blocks.") for name in encoder):
+        raise ContsegError(f"weights: no {ENCODER}blocks.0, which every network of {source} has")
     family = "dinov3" if rotary else "dinov2_reg" if "reg_token" in encoder else "dinov2"
     kernel = encoder[of_encoder[0]]
     width, patch = len(kernel), kernel.shape[-1]

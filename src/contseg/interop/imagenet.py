@@ -21,7 +21,7 @@ from contseg.models.backbones.two_branches import TwoBranchResNet
 from contseg.models.backbones.vision_transformer import VisionTransformer, resized_positions
 from contseg.models.backbones.vit import PlainViT
 from contseg.models.eomt.trunk import QueryTrunk
-from contseg.models.names import DEPTHS, TRANSFORMERS
+from contseg.models.names import DEPTHS, TRANSFORMERS, UNPUBLISHED
 from contseg.models.options import NetworkOptions
 from contseg.packaged import packaged_file
 
@@ -45,6 +45,8 @@ SWIN_HUB = {
     (128, 18): "swin_base_patch4_window12_384",
     (192, 18): "swin_large_patch4_window12_384",
 }
+EMBEDDING = "patch_embed.proj."
+"""Names of what embeds the patches of a ViT of timm."""
 MADE = re.compile(r"\.(relative_position_index|attn_mask)$")
 """Tensors in some files of Swin that can be computed from the sizes."""
 
@@ -98,6 +100,8 @@ def _fitting(backbone: Backbone, path: Path) -> tuple[nn.Module, dict[str, Tenso
         path = packaged_weights(backbone)
     tensors = _downloaded(backbone) if str(path) == HUB else read_tensors(path / FOLDER_FILE if path.is_dir() else path)
     tensors = backbone_in(backbone, tensors, path)
+    if isinstance(backbone, TimmViT):
+        _require_stem(backbone, tensors, path)
     if isinstance(backbone, ResNet):
         found = convert_backbone(tensors)
         if isinstance(backbone, TwoBranchResNet):
@@ -107,7 +111,7 @@ def _fitting(backbone: Backbone, path: Path) -> tuple[nn.Module, dict[str, Tenso
     elif isinstance(backbone, OF_TIMM):
         try:
             found = to_timm_names(backbone.model, convert_efficientnet(tensors, backbone))
-        except (KeyError, IndexError, RuntimeError, AssertionError) as error:
+        except (KeyError, IndexError, RuntimeError, AssertionError, AttributeError) as error:
             raise ContsegError(f"{path}: timm cannot read it as {backbone.timm_name} ({error})") from None
     elif isinstance(backbone, VisionTransformer):
         found = with_positions(tensors, backbone)
@@ -126,6 +130,18 @@ def _fitting(backbone: Backbone, path: Path) -> tuple[nn.Module, dict[str, Tenso
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise ContsegError(f"{path}: {problem} {', '.join(names[:3])}{more}; {_advice(backbone, found, own)}")
     return target, found
+
+
+def _require_stem(backbone: TimmViT, tensors: dict[str, Tensor], path: Path) -> None:
+    """Raise ContsegError unless the weights embed patches as the backbone does."""
+    convolutions = any(name.startswith("patch_embed.proj.0.") for name in tensors)
+    stem = sum(name.endswith(".conv1.weight") for name in tensors if name.startswith(EMBEDDING)) if convolutions else None
+    if stem != backbone.stem and any(name.startswith(EMBEDDING) for name in tensors):
+        theirs, own = ("null" if one is None else one for one in (stem, backbone.stem))
+        raise ContsegError(
+            f"{path}: embeds patches as with network.backbone.stem={theirs}, and the network has {own}; set"
+            f" network.backbone.stem={theirs}"
+        )
 
 
 def backbone_in(backbone: Backbone, tensors: dict[str, Tensor], path: Path | str) -> dict[str, Tensor]:
@@ -287,6 +303,13 @@ def _downloaded(backbone: Backbone) -> dict[str, Tensor]:
         if not fitting:
             raise ContsegError("backbone_weights: the hub has no ViT of this width and depth; give a file")
         name = f"{fitting[0]}_patch16_384"
+    elif isinstance(backbone, TimmViT) and (backbone.name in UNPUBLISHED or backbone.stem is not None):
+        if backbone.name in UNPUBLISHED:
+            raise ContsegError(f"backbone_weights: there are no published weights of {backbone.name}; give a file")
+        raise ContsegError(
+            f"backbone_weights: published weights have no stem, and network.backbone.stem is {backbone.stem}; set it to"
+            " null, or give a file"
+        )
     elif isinstance(backbone, OF_TIMM):
         name = backbone.timm_name
     else:

@@ -64,8 +64,11 @@ VITS = {
 }
 """Name -> timm's name."""
 
+UNPUBLISHED = ("dinov2_reg_tiny", "dinov3_tiny")
+"""Names in `VITS` without published weights."""
+
 TINY_VIT = {"embed_dim": 64, "depth": 4, "num_heads": 4, "init_values": 1.0}
-"""Sizes of the names that end with `_tiny`, which have no published weights, so that layer scale starts as in other ViTs."""
+"""Sizes of `UNPUBLISHED`. As they start from random weights, layer scale is that of other ViTs."""
 
 PATCHES = {"dinov2": 14, "dinov3": 16}
 """Beginning of a name in `VITS` -> side of its patches in pixels."""

@@ -23,6 +23,7 @@ from contseg.lock import owned
 from contseg.methods.method import Method
 from contseg.methods.registry import METHODS, make_method
 from contseg.models.adopted.options import AdoptedOptions
+from contseg.models.backbones.options import ViTOptions
 from contseg.models.make import make_segmenter
 from contseg.models.options import NetworkOptions, first_widths
 from contseg.recipes.features import require_held
@@ -248,6 +249,9 @@ def _require_batch_for_norms(recipe: Recipe, network: NetworkOptions) -> None:
             reason = "which has a norm over averages of whole images"
             if network.head.name == "fcn":
                 reason, other = f"of which a crop of {width} x {height} leaves one pixel to a norm", "a larger data.crop"
+            if isinstance(network.backbone, ViTOptions) and network.backbone.stem is not None:
+                name, other = "network.backbone.stem", "a larger data.crop, or network.backbone.stem=null"
+                reason = f"of which a crop of {width} x {height} leaves one patch to a norm"
             if isinstance(network.backbone, AdoptedOptions):
                 name, other = network.title, "another model"
             raise ContsegError(

@@ -26,12 +26,10 @@ def choices(recipe: Recipe, *, resumed: bool = False) -> list[str]:
     if chosen:
         lines.append(f"chosen for this machine ({accelerator_of(training)}, {cores()} cores): {', '.join(chosen)}")
     if not resumed and recipe.backbone_weights is None and recipe.start_from is None and recipe.data.dataset != "digits":
-        backbone = recipe.network.backbone
-        which = (
-            "if you have pretrained weights" if is_foreign(type(backbone)) else f"with ImageNet weights of {backbone.name}"
-        )
-        lines.append(
-            f"the network starts from random weights; set backbone_weights=FILE {which}, or start_from=FOLDER with a trained"
-            " segmenter"
-        )
+        backbone, ways = recipe.network.backbone, ["start_from=FOLDER with a trained segmenter"]
+        if is_foreign(type(backbone)):
+            ways.insert(0, "backbone_weights=FILE if you have pretrained weights")
+        elif backbone.published:
+            ways.insert(0, f"backbone_weights=FILE with ImageNet weights of {backbone.name}")
+        lines.append(f"the network starts from random weights; set {', or '.join(ways)}")
     return lines

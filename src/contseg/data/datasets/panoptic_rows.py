@@ -75,11 +75,17 @@ def read_panoptic(path: Path, classes: ClassTable, class_of: ClassOf) -> Panopti
     """
     content = _read(path)
     class_by_category = _classes(content, path, classes, class_of)
-    pictures = {}
+    pictures: dict[int | str, str] = {}
+    annotated: dict[int | str, str] = {}
     for position, row in enumerate(content["images"], 1):
         number, file = row.get("id"), row.get("file_name")
         if not isinstance(number, int | str) or not isinstance(file, str):
             raise ContsegError(f"{path}: image {position} of the list has no id or no file_name; add it")
+        if number in pictures:
+            raise ContsegError(
+                f"{path}: image {str(number)[:40]} is listed twice ({pictures[number][:80]}, {file[:80]}); give each image"
+                " its own id"
+            )
         pictures[number] = file
     images: dict[str, str] = {}
     masks: dict[str, str] = {}
@@ -95,6 +101,11 @@ def read_panoptic(path: Path, classes: ClassTable, class_of: ClassOf) -> Panopti
         name = file.rpartition(".")[0]
         if name in masks:
             raise ContsegError(f"{path}: {file}: is annotated twice; remove one")
+        if number in annotated:
+            raise ContsegError(
+                f"{path}: image {str(number)[:40]} is annotated twice ({annotated[number]}, {file}); remove one"
+            )
+        annotated[number] = file
         if not _is_name(pictures[number]):
             raise ContsegError(f"{path}: image {number}: file_name {pictures[number][:80]!r} is not the name of a file")
         images[name], masks[name] = pictures[number], file
@@ -156,6 +167,8 @@ def _segments(rows: Any, class_of: Mapping[int, int], where: str) -> np.ndarray:
             raise ContsegError(f"{where}: segment id {str(number)[:40]}: ids are 1 to {BEYOND - 1}, R + 256 G + 65536 B")
         if type(category) is not int or category not in class_of:
             raise ContsegError(f"{where}: segment {number}: category {str(category)[:40]} is not in 'categories'")
+        if row.get("iscrowd", 0) not in (0, 1):
+            raise ContsegError(f"{where}: segment {number}: iscrowd is {str(row['iscrowd'])[:40]!r}; set it to 0 or 1")
         recorded = int(area) if isinstance(area, int | float) and 0 <= area < 1 << 53 else -1
         found[:, place] = number, class_of[category], row.get("iscrowd") in (1, True), recorded
     found = found[:, np.argsort(found[0], kind="stable")]

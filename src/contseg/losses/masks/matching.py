@@ -11,7 +11,7 @@ from contseg.errors import ContsegError
 
 HIGHEST = 1e10
 """Costs are limited to this range; a cost that is not a number is 0."""
-MORE_TARGETS = "an image has more masks than the network has queries; the worst are left out: raise the number of queries"
+MORE_TARGETS = "an image has more masks than the network has queries, and the worst are left out; raise network.head.queries"
 
 
 @dataclass(frozen=True)

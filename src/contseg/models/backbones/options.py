@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from contseg.errors import ContsegError
-from contseg.models.names import ARCHITECTURES, DEPTHS, PATCHES, STAGES, TRANSFORMERS, VARIANTS, VITS, Freeze, Initialisation
+from contseg.models.names import (
+    ARCHITECTURES,
+    DEPTHS,
+    PATCHES,
+    STAGES,
+    TRANSFORMERS,
+    UNPUBLISHED,
+    VARIANTS,
+    VITS,
+    Freeze,
+    Initialisation,
+)
 from contseg.models.parts import PartOptions, require_options
 from contseg.options import Channels, ChannelsOrNone, Depth, Pixels, Share, ShareAboveZero, ShareBelowOne
 from contseg.plugins import Registry
@@ -41,6 +52,11 @@ class BackboneOptions(PartOptions):
     def stride(self) -> int:
         """Pixels of the image per pixel of the last map."""
         return 32
+
+    @property
+    def published(self) -> bool:
+        """Whether there may be published weights of such a backbone."""
+        return True
 
     @property
     def head_stride(self) -> int:
@@ -80,7 +96,10 @@ class BackboneOptions(PartOptions):
             yield
         except (TypeError, ValueError, AssertionError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ContsegError(f"network.backbone: {self.name} cannot be made of its options ({reason})") from None
+            given = getattr(self, "options", {})
+            key = "network.backbone.options" if given else "network.backbone"
+            way = f"correct or remove {', '.join(given)}" if given else "correct its keys"
+            raise ContsegError(f"{key}: {self.name} cannot be made of its options ({reason}); {way}") from None
 
 
 class ResNetOptions(BackboneOptions):
@@ -97,6 +116,8 @@ class ResNetOptions(BackboneOptions):
         branches: 2 doubles a convolution of each block (RCIL), see `contseg.models.branches`; the stem then has no
             activation, as released.
     """
+
+    not_shared: ClassVar[frozenset[str]] = frozenset({"stem"})
 
     name: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet101"
     output_stride: Literal[8, 16, 32] = 16
@@ -203,13 +224,13 @@ class ViTOptions(BackboneOptions):
         size: height and width, or one number for both, of the images for which position embeddings are made; default:
             timm's. For other images they are interpolated in every forward pass. DINOv3 has none.
         patch: side of a patch in pixels; default: 14 (DINOv2) or 16 (DINOv3). Published weights are resampled for another.
-        lora: rank of low-rank updates of the attention, with which nothing else of the ViT is trained; 0: none.
+        lora: rank of low-rank updates of the attention, with which nothing else of the ViT is trained but a stem; 0: none.
         stem: pairs of residual convolutions after the 3x3 convolutions that embed patches, for training from random weights;
             none: one convolution embeds them, as in published weights.
         options: of timm's constructor, such as `depth`.
     """
 
-    not_shared: ClassVar[frozenset[str]] = frozenset({"options"})
+    not_shared: ClassVar[frozenset[str]] = frozenset({"options", "stem"})
 
     name: Literal[
         "dinov2_small",
@@ -255,6 +276,11 @@ class ViTOptions(BackboneOptions):
         return (self.size, self.size) if isinstance(self.size, int) else self.size
 
     @property
+    def published(self) -> bool:
+        """Not of the smallest names, and not with a stem."""
+        return self.name not in UNPUBLISHED and self.stem is None
+
+    @property
     def token(self) -> int:
         """Side of a patch in pixels.
 
@@ -263,7 +289,8 @@ class ViTOptions(BackboneOptions):
             (14, 16)
         """
         given = self.patch or self.options.get("patch_size")
-        return given if isinstance(given, int) else PATCHES[self.name.partition("_")[0]]
+        first = given[0] if isinstance(given, list | tuple) and given else given
+        return first if isinstance(first, int) else PATCHES[self.name.partition("_")[0]]
 
     def build(self) -> "Backbone":
         """A `PlainViT`."""
@@ -278,9 +305,12 @@ class ViTOptions(BackboneOptions):
             ContsegError: as of `make`, or the blocks have no layer scale.
         """
         from contseg.models.eomt.trunk import QueryTrunk
+        from contseg.models.normalization import set_momentum
 
         with self._errors():
-            return QueryTrunk(self.name, self.drop_path, self.options, self.sides, self.patch, self.lora, self.stem)
+            trunk = QueryTrunk(self.name, self.drop_path, self.options, self.sides, self.patch, self.lora, self.stem)
+        set_momentum(trunk, self.norm_momentum)
+        return trunk
 
 
 class VisionTransformerOptions(BackboneOptions):

@@ -13,8 +13,8 @@ from contseg.models.backbones.backbone import Backbone
 from contseg.models.backbones.lora import LowRankLinear, add_low_rank
 from contseg.models.backbones.stem import ConvolutionalStem
 from contseg.models.backbones.timm_backbone import make_timm_model
-from contseg.models.freezing import freeze_modules
-from contseg.models.names import TINY_VIT, VITS, Freeze
+from contseg.models.freezing import freeze_modules, freeze_parameters
+from contseg.models.names import TINY_VIT, UNPUBLISHED, VITS, Freeze
 
 POSITIONS = 0.3
 """Deviation of position embeddings that start from nothing, about half that of embedded patches."""
@@ -30,7 +30,8 @@ class TimmViT(Backbone):
         size: height and width of the images for which position embeddings are made; default: timm's. For others they are
             interpolated in every forward pass.
         patch: side of a patch in pixels; default: that of the published weights, which are resampled for another one.
-        rank: of low-rank updates of the attention (`LowRankLinear`), with which nothing else of the ViT is trained; 0: none.
+        rank: of low-rank updates of the attention (`LowRankLinear`), with which nothing else of the ViT is trained, except a
+            stem, which has no published weights; 0: none.
         stem: pairs of residual convolutions of a `ConvolutionalStem` that embeds patches; None: one convolution embeds them.
 
     Raises:
@@ -50,12 +51,13 @@ class TimmViT(Backbone):
         super().__init__()
         self.name = name
         self.timm_name = VITS[name]
-        given: dict[str, Any] = {"dynamic_img_size": True} | (TINY_VIT if name.endswith("_tiny") else {})
+        given: dict[str, Any] = {"dynamic_img_size": True} | (TINY_VIT if name in UNPUBLISHED else {})
         given |= {key: value for key, value in (("img_size", size), ("patch_size", patch)) if value is not None}
         self.model = make_timm_model(self.timm_name, drop_path, given | (options or {}))
         self.width = int(self.model.embed_dim)
         self.patch = int(self.model.patch_embed.patch_size[0])
         self.channels = [self.width] * 4
+        self.stem = stem
         if stem is not None:
             self.model.patch_embed.proj = ConvolutionalStem(self.patch, self.width, stem)
         if rank:
@@ -69,7 +71,7 @@ class TimmViT(Backbone):
         Those of timm have a deviation of 0.02 at any width, which leaves narrow blocks near the identity: a block changes
         tokens of 64 channels by a twentieth. Positions then are a thirtieth of embedded patches.
         """
-        if not self.name.endswith("_tiny"):
+        if self.name not in UNPUBLISHED:
             return
         for module in self.model.blocks.modules():
             if isinstance(module, nn.Linear):
@@ -92,7 +94,9 @@ class TimmViT(Backbone):
         """See `Backbone.freeze`. The position embeddings and the tokens before the patches belong to the first stage."""
         super().freeze(freeze, used)
         if self.rank:
-            freeze_modules([self.model])
+            kept = self.model.patch_embed if self.stem is not None else None
+            freeze_modules(child for child in self.model.children() if child is not kept)
+            freeze_parameters(self.model, [name for name, _ in self.model.named_parameters(recurse=False)], norms=False)
             for module in self.model.modules():
                 if isinstance(module, LowRankLinear):
                     module.freeze_weights()
