@@ -44,12 +44,12 @@ def test_an_image_of_the_window_is_not_changed():
 
 @pytest.fixture(scope="module")
 def segmenter():
-    torch.manual_seed(0)
     options = NetworkOptions(
         backbone={"name": "dinov2_reg_tiny", "patch": 8, "size": 32, "options": {"embed_dim": 16, "num_heads": 2}},
         head={"name": "eomt", "queries": 6, "blocks": 2},
     )
     made = make_segmenter(options, [4])
+    torch.manual_seed(3)
     with torch.no_grad():
         for one in made.parameters():
             if one.ndim > 1:

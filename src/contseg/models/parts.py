@@ -92,8 +92,8 @@ def shared_keys(kinds: Registry[type[Part]], before: Mapping[str, Any], name: An
         before: keys of the replaced part.
         name: name of its replacement, or None.
     """
-    by_name = dict(kinds.items())
-    kind, old = by_name.get(name), by_name.get(before.get("name", ""))
+    by_name: dict[Any, type[Part]] = dict(kinds.items())
+    kind, old = (by_name.get(one) if isinstance(one, str) else None for one in (name, before.get("name")))
     if kind is None or kind is old:
         return dict(before)
     return {key: value for key, value in before.items() if key in kind.model_fields and key not in kind.not_shared}
