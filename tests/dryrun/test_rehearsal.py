@@ -306,6 +306,14 @@ class TestWhatIsFound:
         with pytest.raises(ContsegError, match=told):
             require_figures(run, 2)
 
+    def test_where_undecided_pixels_are_ignored_nothing_may_be_left_to_measure(self, tmp_path):
+        run = Run(tmp_path)
+        run.append_metrics({"kind": "epoch", "step": 0, "loss": 1.0})
+        run.append_metrics({"kind": "step", "step": 0, "all_with_background": None})
+        require_figures(run, 1, unmeasured=True)
+        with pytest.raises(ContsegError, match="a epoch line of step 1 are missing"):
+            require_figures(run, 2, unmeasured=True)
+
     def test_a_dataset_without_stand_in_is_told(self, recipe):
         with pytest.raises(
             ContsegError, match=r"data\.dataset: 'folder' has no synthetic images for a dry run; use another dataset"

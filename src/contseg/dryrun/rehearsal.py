@@ -92,7 +92,8 @@ def _rehearse(resolved: Resolved, quarter: bool, shared: Path, own: Path) -> int
     job = _short(replace(whole, method=checks.follow(whole.method)))
     train(job, checks)
     steps = range(len(job.scenario))
-    require_figures(run, len(steps), untrained=[step for step in steps if not job.training.epochs_of(step)])
+    untrained = [step for step in steps if not job.training.epochs_of(step)]
+    require_figures(run, len(steps), untrained, unmeasured=recipe.evaluation.undecided == "ignored")
     require_effect(resolved, checks.read)
     student = checks.student
     for step in whole.scenario[STEPS:]:
@@ -184,11 +185,13 @@ def _strange_tensor(path: Path, segmenter: Segmenter) -> str | None:
     return None
 
 
-def require_figures(run: Run, steps: int, untrained: Sequence[int] = ()) -> None:
+def require_figures(run: Run, steps: int, untrained: Sequence[int] = (), unmeasured: bool = False) -> None:
     """Raise ContsegError unless metrics.jsonl has lines with finite numbers of every step and of its epochs.
 
     Args:
         untrained: steps without epochs.
+        unmeasured: whether a step may have nothing to measure, as undecided pixels are ignored and a network that has learned
+            nothing may leave all of them undecided.
 
     Raises:
         ContsegError: a line is missing or a number is not finite (names it).
@@ -202,7 +205,8 @@ def require_figures(run: Run, steps: int, untrained: Sequence[int] = ()) -> None
         if step in untrained:
             del values["epoch"]
         for kind, found in values.items():
-            if not found or not all(value is not None and math.isfinite(value) for value in found):
+            missing = unmeasured and kind == "step"
+            if not found or not all(missing if value is None else math.isfinite(value) for value in found):
                 raise ContsegError(f"metrics.jsonl: the figures of a {kind} line of step {step} are {found or 'missing'}")
 
 
