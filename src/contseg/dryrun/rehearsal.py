@@ -190,8 +190,8 @@ def require_figures(run: Run, steps: int, untrained: Sequence[int] = (), unmeasu
 
     Args:
         untrained: steps without epochs.
-        unmeasured: whether a step may have nothing to measure, as undecided pixels are ignored and a network that has learned
-            nothing may leave all of them undecided.
+        unmeasured: whether a step may have nothing to measure, as undecided pixels are ignored and an untrained network may
+            leave all of them undecided.
 
     Raises:
         ContsegError: a line is missing or a number is not finite (names it).
