@@ -170,7 +170,7 @@ def _segments(rows: Any, class_of: Mapping[int, int], where: str) -> np.ndarray:
         if row.get("iscrowd", 0) not in (0, 1):
             raise ContsegError(f"{where}: segment {number}: iscrowd is {str(row['iscrowd'])[:40]!r}; set it to 0 or 1")
         recorded = int(area) if isinstance(area, int | float) and 0 <= area < 1 << 53 else -1
-        found[:, place] = number, class_of[category], row.get("iscrowd") in (1, True), recorded
+        found[:, place] = number, class_of[category], row.get("iscrowd", 0), recorded
     found = found[:, np.argsort(found[0], kind="stable")]
     repeated = found[0, 1:][found[0, 1:] == found[0, :-1]]
     if len(repeated):
