@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import zlib
 
 # Before PyTorch is imported: some processors sum in an order that depends on the place in memory, so that a result that is
 # computed again may differ in its last bit.
@@ -27,6 +28,18 @@ from tests.trees.toy_panoptic import ToyPanoptic, write_toy
 def pytest_collection_finish():
     """Imported modules stay in memory: the garbage collector, with a tenth of the time of all tests, need not visit them."""
     gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef):
+    """What a fixture draws at random depends on its name alone, not on the tests that its worker ran before."""
+    torch.manual_seed(zlib.crc32(fixturedef.argname.encode()))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item):
+    """What a test draws at random depends on its name alone."""
+    torch.manual_seed(zlib.crc32(item.nodeid.encode()))
 
 
 @pytest.fixture(autouse=True, scope="session")
