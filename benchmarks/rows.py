@@ -81,26 +81,12 @@ class Row:
 
 
 STEP_NOTES = {
-    "plop": (
-        "1.060 and 1.064 in two series. On one thread, pseudo-labels take 56, the losses 75 and their backward 46 of about"
-        " 9000 ms; the optimiser takes 15. Tried: bands that are kept for backward, the best class by vectorised maxima."
-        " What remains are many small operations on bands."
-    ),
-    "sdr": (
-        "1.083 before, 1.072 with the terms of MiB in one pass, kept bands and vectorised maxima. On one thread the losses"
-        " take 150 and their backward 104 of about 9000 ms, of which the terms of MiB are 155 together."
-    ),
     "lag": (
         "relevance maps are gradients of the teacher's and the student's classifiers for four classes, differentiated again:"
         " convolutions of 3 x 3 that the bare networks lack, 0.85 of 9.3 s on one thread. The losses without them take less"
         " than 0.1 s."
     ),
 }
-STEP_NOTES["rcil"] = (
-    "1.297 before windows were sums of shifted maps. Averages over six sizes of windows and over channels take 0.74 s on"
-    " one thread, of 12.5 of a step, since all sizes share their sums; they took 1.07 in turns with it. The figure is from"
-    " before that. Tried: products with a matrix per axis, larger and smaller parts."
-)
 CE = "up-sampling + cross-entropy"
 NETWORKS_321 = "step of the bare networks, ResNet-101, crop 321, batch 2"
 NETWORKS_512 = "bare networks, ResNet-50, crop 512, batch 2"

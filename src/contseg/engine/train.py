@@ -13,6 +13,7 @@ import torch
 
 from contseg.atomic import UnwritableError
 from contseg.data.files import rescaling
+from contseg.engine.allocator import kept_memory
 from contseg.engine.cache import StepCache
 from contseg.engine.inputs import Inputs, ignores_undecided, record_inputs, require_agreement, require_unchanged
 from contseg.engine.job import Job, Reporter
@@ -131,6 +132,7 @@ def _train_on_rank(fabric: "Fabric", job: Job, reporter: Reporter, inputs: Input
             own_randomness(),
             deterministic(job.training.deterministic),
             own_threads(job.training.threads),
+            kept_memory(fabric.device.type == "cpu"),
             waiting_for("the end"),
         ):
             return _learn_steps(session)
