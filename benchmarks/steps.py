@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from benchmarks.timing import in_pairs
 from contseg.data.classes import ClassTable
 from contseg.data.pipelines.augment import WholeImage
+from contseg.engine.allocator import kept_memory
 from contseg.engine.job import Reporter
 from contseg.engine.loading import Shard
 from contseg.engine.options import TrainingOptions
@@ -196,7 +197,8 @@ def main() -> None:
     chosen = [case for case in CASES if case[0] in sys.argv[1:]] or CASES
     for name, options in chosen:
         step = TrainingStep(name, **options)
-        found = in_pairs(step.update, step.bare)
+        with kept_memory():  # as in a run
+            found = in_pairs(step.update, step.bare)
         print(name, *options.values(), f"{found.ours:.3f} s, {found.yardstick:.3f} s, {found.ratio:.3f}", flush=True)
 
 
