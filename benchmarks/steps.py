@@ -47,7 +47,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "mbs": {"backbone": "vit_base", "head": "mask-transformer"},
 }
 """What the network of a method has in place of the setting's."""
-WITH_STATISTICS = ("reminder", "star", "adapter")
+WITH_STATISTICS = ("ewc", "pi", "rw", "reminder", "star", "adapter")
 """Methods that need what they store after step 0."""
 
 
@@ -57,7 +57,7 @@ class Setting:
 
     Args:
         network: options of the network; methods with an output "unknown" replace the head by theirs.
-        old, new: classes.
+        old, new: classes; none are new while the old ones are learned for their statistics.
         crop: side of the images and labels, in pixels.
         images: per batch.
         device: on which both run; default: PyTorch's default device.
@@ -105,7 +105,8 @@ class TrainingStep:
         self.step = _step_of(method, setting, old)
         student = _grown(self.network, setting, method).to(device)
         teacher = _grown(self.network, setting, method).to(device) if old and method.needs_teacher else None
-        student.grow(setting.new, method.new_classes_start_from)
+        if setting.new:
+            student.grow(setting.new, method.new_classes_start_from)
         self.batch = make_batch(method, self.step, setting).to(device)
         session = _session(method, setting, device)
         self.updater = Updater(session, self.step, student, teacher, _Batches(self.batch))  # type: ignore[arg-type]
@@ -176,8 +177,9 @@ def _network_of(method: Method, setting: Setting) -> NetworkOptions:
 
 
 def _store_statistics(method: Method, setting: Setting) -> None:
-    """What a method stores after step 0, of one batch."""
-    first = TrainingStep(method, replace(setting, old=setting.old - 1, new=1, index=0, growths=1))
+    """What a method stores after step 0, of one update."""
+    first = TrainingStep(method, replace(setting, new=0, index=0, growths=1))
+    first.update()
     method.after_step(first.updater.context)
 
 
