@@ -64,7 +64,7 @@ class Counting:
         monkeypatch.setattr(kind, "forward", forward)
 
 
-@pytest.mark.parametrize("flip", [0.0, 0.5])
+@pytest.mark.parametrize("flip", [0.0, pytest.param(0.5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("name", "overrides"), CASES, ids=[name for name, _ in CASES])
 def test_every_method_learns_what_it_learns_live(tmp_path, name, overrides, flip):
     more = (*overrides, f"data.flip={flip}")
@@ -242,7 +242,12 @@ def test_two_processes_share_the_files_and_learn_what_one_learns(tmp_path, name,
 
 
 @pytest.mark.parametrize(
-    "overrides", [("method.rho=auto",), ("method.centres=2", "method.tap=stage3"), ("method.background=distance",)]
+    "overrides",
+    [
+        pytest.param(("method.rho=auto",), marks=pytest.mark.slow),
+        ("method.centres=2", "method.tap=stage3"),
+        pytest.param(("method.background=distance",), marks=pytest.mark.slow),
+    ],
 )
 def test_the_passes_of_the_gaussian_head_are_those_of_live(tmp_path, overrides, monkeypatch):
     from contseg.models.backbones.resnet import ResNet

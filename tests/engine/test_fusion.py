@@ -57,6 +57,7 @@ def test_the_next_step_begins_with_the_fused_weights(tmp_path):
             torch.testing.assert_close(weights(run, 2)[name], value, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_tables_that_grow_are_fused_where_they_were(tmp_path):
     network = ("network.head=fcn", "network.idrnet={}", FUSED)
     run = learn(tmp_path / "run", tiny_recipe("mib", *network))

@@ -134,6 +134,7 @@ def test_an_evaluation_for_the_best_epoch_ends_at_once_and_is_repeated(tmp_path,
     assert same(weights(run, 0), weights(whole, 0))
 
 
+@pytest.mark.slow
 class TestTheScaleOfHalfPrecision:
     @dataclass(frozen=True)
     class Loud(Finetune):
