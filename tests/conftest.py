@@ -4,11 +4,6 @@ import gc
 import os
 import signal
 import zlib
-
-# Before PyTorch is imported: some processors sum in an order that depends on the place in memory, so that a result that is
-# computed again may differ in its last bit.
-os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,6 +1,8 @@
 """`training.deterministic`: only deterministic algorithms while a run trains, and one line where there is none."""
 
 import os
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import pytest
@@ -45,3 +47,28 @@ def test_an_operation_without_a_deterministic_algorithm_is_one_line():
 def test_other_errors_pass():
     with pytest.raises(RuntimeError, match=r"^sizes differ$"), deterministic(True):
         raise RuntimeError("sizes differ")
+
+
+PRODUCTS = """
+import torch
+import contseg
+
+torch.set_num_threads(1)
+left, right = torch.randn(21, 64), torch.randn(64, 1)
+room, found = torch.empty(64 + left.numel()), set()
+for place in range(16):
+    moved = room[place : place + left.numel()].view(left.shape).copy_(left)
+    found.add(tuple((moved @ right).flatten().tolist()))
+print(len(found))
+"""
+
+
+def test_a_product_has_the_same_bits_wherever_its_matrix_is_in_memory():
+    environment = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"}
+    assert subprocess.check_output([sys.executable, "-c", PRODUCTS], env=environment, text=True).strip() == "1"
+
+
+def test_how_mkl_computes_is_the_choice_of_the_user():
+    code = "import os, contseg; print(os.environ['MKL_CBWR'])"
+    environment = dict(os.environ, MKL_CBWR="COMPATIBLE")
+    assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True).strip() == "COMPATIBLE"
