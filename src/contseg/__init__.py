@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 # MKL reads it at its first product. On some processors it otherwise adds in an order that depends on the place of a matrix
-# in memory, so that a run that was interrupted ends with other bits. It costs no time (measured on AMD).
+# in memory, so that a run that was interrupted may end with other bits. It costs no time (measured on AMD).
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 if TYPE_CHECKING:  # the same names, for type checkers and editors

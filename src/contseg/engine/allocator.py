@@ -17,9 +17,9 @@ def kept_memory(wanted: bool = True) -> Iterator[bool]:
     """Inside the block, glibc keeps the memory of freed tensors for the next ones, and yields whether it does.
 
     Otherwise it returns maps of activations to the system after each layer, and the system clears every page again for the
-    next layer: a quarter of a training step at a crop of 512 pixels. The peak rises by up to 4 %, what is held between
-    updates rises to the peak. After the block what is free is returned. Nothing changes without glibc, or where variables
-    of the environment (`MALLOC_...`) configure it.
+    next layer: a tenth to a third of a training step at a crop of 512 pixels. The peak rises by up to 4 %, what is held
+    between updates rises to the peak. After the block what is free is returned. Nothing changes without glibc, or where
+    variables of the environment (`MALLOC_...`) configure it.
 
     Example:
         >>> with kept_memory(wanted=False) as kept:
