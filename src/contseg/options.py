@@ -30,7 +30,8 @@ ShareAboveZero = Annotated[float, Field(gt=0, le=1)]
 
 _MESSAGES = {
     "string_pattern_mismatch": "Input should be a path, which is not empty and has no null character",  # of `PathText`
-    "model_type": "Input should be a valid dictionary",  # not also an instance of one of our classes
+    "model_type": "Input should be keys with values, such as {key: value}",  # a section of a recipe
+    "dict_type": "Input should be keys with values, such as {key: value}",
 }
 """Messages that replace those of pydantic, by its type of error."""
 
