@@ -6,7 +6,12 @@ TITLE = "masks, EoMT with four blocks"
 SEEDS = (0, 1, 2)
 PACKAGED = {"finetune": "finetune-eomt", "comformer": "comformer", "balconpas": "balconpas", "simcis": "simcis"}
 """Method -> its name in a packaged recipe of the digits."""
-LABELS = {"finetune": "finetune", "comformer": "CoMFormer", "balconpas": "BalConpas", "simcis": "SimCIS"}
+CLOSED_FORM = "gaussian"
+"""The Gaussian head on the trunk of fine-tuning: it takes the place of masks after step 0; later steps have no epochs."""
+LABELS = {
+    "finetune": "finetune", "comformer": "CoMFormer", "balconpas": "BalConpas", "simcis": "SimCIS",
+    CLOSED_FORM: "Gaussian head",
+}  # fmt: skip
 HEADS = {"comformer": ", shares: softmax, decision: owner", "simcis": ", start: patches"}
 TRAINING = (
     "training.optimiser=adamw",
@@ -22,8 +27,10 @@ VOC = ("data.crop=64", "data.test_crop=null", "training.workers=0")
 
 
 def digits() -> dict[str, Row]:
-    """The packaged recipes of masks on digits, as they are."""
+    """The packaged recipes of masks on digits, as they are, and the Gaussian head on their trunk."""
     rows = {method: Row(LABELS[method], f"digits/{name}_5-1", (), SEEDS) for method, name in PACKAGED.items()}
+    closed = (f"method={{name: {CLOSED_FORM}}}", "training.epochs=[32, 0]")
+    rows[CLOSED_FORM] = Row(LABELS[CLOSED_FORM], "digits/finetune-eomt_5-1", closed, SEEDS)
     return rows | {"joint": Row("joint", "digits/joint-eomt", (), SEEDS)}
 
 
@@ -43,7 +50,7 @@ def globe() -> dict[str, Row]:
 
 def globe_by_pixel() -> dict[str, Row]:
     """The packaged recipes of pixels on the globe, as they are."""
-    names = {"finetune": "finetune_4-1", "mib": "mib_4-1", "joint": "joint"}
+    names = {"finetune": "finetune_4-1", "mib": "mib_4-1", CLOSED_FORM: "gaussian_4-1", "joint": "joint"}
     labels = LABELS | {"mib": "MiB", "joint": "joint"}
     return {method: Row(labels[method], f"globe/{name}", (), SEEDS) for method, name in names.items()}
 
@@ -65,7 +72,8 @@ def rows_over(
         backbone = f"{{name: dinov2_reg_tiny, patch: {patch}, size: {size}, stem: 3, freeze: none}}"
         head = f"{{name: eomt, queries: 10, blocks: 2{HEADS.get(method, '')}}}"
         network = f"network={{background: constant, backbone: {backbone}, head: {head}}}"
-        return network, f"training.epochs=[{epochs[0]}, {epochs[1]}]", *TRAINING, *given
+        later = 0 if method == CLOSED_FORM else epochs[1]
+        return network, f"training.epochs=[{epochs[0]}, {later}]", *TRAINING, *given
 
     rows = {}
     for method, label in LABELS.items():
