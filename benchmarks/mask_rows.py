@@ -6,11 +6,11 @@ TITLE = "masks, EoMT with four blocks"
 SEEDS = (0, 1, 2)
 PACKAGED = {"finetune": "finetune-eomt", "comformer": "comformer", "balconpas": "balconpas", "simcis": "simcis"}
 """Method -> its name in a packaged recipe of the digits."""
-CLOSED_FORM = "gaussian"
+GAUSSIAN = "gaussian"
 """The Gaussian head on the trunk of fine-tuning: it takes the place of masks after step 0; later steps have no epochs."""
 LABELS = {
     "finetune": "finetune", "comformer": "CoMFormer", "balconpas": "BalConpas", "simcis": "SimCIS",
-    CLOSED_FORM: "Gaussian head",
+    GAUSSIAN: "Gaussian head",
 }  # fmt: skip
 HEADS = {"comformer": ", shares: softmax, decision: owner", "simcis": ", start: patches"}
 TRAINING = (
@@ -29,8 +29,8 @@ VOC = ("data.crop=64", "data.test_crop=null", "training.workers=0")
 def digits() -> dict[str, Row]:
     """The packaged recipes of masks on digits, as they are, and the Gaussian head on their trunk."""
     rows = {method: Row(LABELS[method], f"digits/{name}_5-1", (), SEEDS) for method, name in PACKAGED.items()}
-    closed = (f"method={{name: {CLOSED_FORM}}}", "training.epochs=[32, 0]")
-    rows[CLOSED_FORM] = Row(LABELS[CLOSED_FORM], "digits/finetune-eomt_5-1", closed, SEEDS)
+    closed = (f"method={{name: {GAUSSIAN}}}", "training.epochs=[32, 0]")
+    rows[GAUSSIAN] = Row(LABELS[GAUSSIAN], "digits/finetune-eomt_5-1", closed, SEEDS)
     return rows | {"joint": Row("joint", "digits/joint-eomt", (), SEEDS)}
 
 
@@ -50,7 +50,7 @@ def globe() -> dict[str, Row]:
 
 def globe_by_pixel() -> dict[str, Row]:
     """The packaged recipes of pixels on the globe, as they are."""
-    names = {"finetune": "finetune_4-1", "mib": "mib_4-1", CLOSED_FORM: "gaussian_4-1", "joint": "joint"}
+    names = {"finetune": "finetune_4-1", "mib": "mib_4-1", GAUSSIAN: "gaussian_4-1", "joint": "joint"}
     labels = LABELS | {"mib": "MiB", "joint": "joint"}
     return {method: Row(labels[method], f"globe/{name}", (), SEEDS) for method, name in names.items()}
 
@@ -72,7 +72,7 @@ def rows_over(
         backbone = f"{{name: dinov2_reg_tiny, patch: {patch}, size: {size}, stem: 3, freeze: none}}"
         head = f"{{name: eomt, queries: 10, blocks: 2{HEADS.get(method, '')}}}"
         network = f"network={{background: constant, backbone: {backbone}, head: {head}}}"
-        later = 0 if method == CLOSED_FORM else epochs[1]
+        later = 0 if method == GAUSSIAN else epochs[1]
         return network, f"training.epochs=[{epochs[0]}, {later}]", *TRAINING, *given
 
     rows = {}
